@@ -80,7 +80,9 @@ fn definitions(server: &Server, database: &str, more: &[&str]) -> String {
 
 #[test]
 fn a_table_that_is_gone_comes_back_with_all_that_it_needs() {
-    for (major, rows, sessions) in [(18, 200_000, "sessions = 3"), (15, 3000, "sessions = 1"), (14, 3000, "compression = \"zstd\"")] {
+    for (major, rows, sessions) in
+        [(18, 200_000, "sessions = 3"), (15, 3000, "sessions = 1"), (14, 3000, "compression = \"zstd\"")]
+    {
         let server = server(major);
         let database = shop(server, rows);
         let scenario = with_set(server, &database, sessions);
@@ -161,7 +163,10 @@ fn a_table_needs_another_that_is_gone_and_the_refusal_names_it() {
     // A key to a table that is not there is left out, and said.
     restore(&scenario, &["--table", "refers"]).succeeded().says(&["left out", "refers_id_fkey", "public.parent"]);
     restore(&scenario, &["--table", "public.parent", "--table", "child"]).succeeded().says(&["public.refers", "refers_id_fkey"]);
-    assert_eq!(server.sql(&database, "SELECT count(*), (SELECT count(*) FROM ONLY parent), (SELECT count(*) FROM refers) FROM parent"), "2|1|1");
+    assert_eq!(
+        server.sql(&database, "SELECT count(*), (SELECT count(*) FROM ONLY parent), (SELECT count(*) FROM refers) FROM parent"),
+        "2|1|1"
+    );
 }
 
 #[test]
@@ -182,7 +187,8 @@ fn a_table_is_restored_beside_the_living_one_under_another_name() {
         let keys = "SELECT string_agg(contype::text, '' ORDER BY contype) FROM pg_constraint WHERE conrelid = 'shop.restored'::regclass AND contype <> 'n'";
         assert_eq!(server.sql(&database, keys), "cpu");
         assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_index WHERE indrelid = 'shop.restored'::regclass"), "3");
-        let grants = "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name = 'restored' AND grantee LIKE 'reader%'";
+        let grants =
+            "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name = 'restored' AND grantee LIKE 'reader%'";
         assert_eq!(server.sql(&database, grants), "0", "rows that a policy hid are not shown");
         restore(&scenario, &arguments).exited(78).says(&["shop.restored exists"]);
         // It leaves no trace in the living table.
@@ -200,7 +206,10 @@ fn only_rows_go_into_tables_that_are_empty_and_sequences_move_forward_only() {
     server.sql(&database, "TRUNCATE shop.parts, shop.\"It ems\" RESTART IDENTITY; SELECT setval(pg_get_serial_sequence('shop.\"It ems\"', 'twin'), 7000)");
     restore(&scenario, &["--table", "shop.*", "--data-only"]).succeeded().prints(&["shop.parts", "500 rows"]);
     assert_eq!((sum(server, &database, ITEMS), sum(server, &database, "shop.parts")), (items, parts));
-    assert_eq!(server.sql(&database, "SELECT nextval('shop.\"It ems_id_seq\"'), nextval('shop.\"It ems_twin_seq\"')"), "501|7001");
+    assert_eq!(
+        server.sql(&database, "SELECT nextval('shop.\"It ems_id_seq\"'), nextval('shop.\"It ems_twin_seq\"')"),
+        "501|7001"
+    );
 }
 
 /// Scripts as PSScript has them, with all that can be in the way of a row that comes back.
@@ -229,7 +238,8 @@ fn rows_that_a_wrong_delete_took_come_back_and_the_others_stay_as_they_are() {
             "TRUNCATE seen; UPDATE scripts SET parent = NULL; DELETE FROM scripts WHERE script_id BETWEEN 41 AND 60; TRUNCATE seen;
              UPDATE scripts SET title = 'changed' WHERE script_id = 7; TRUNCATE seen",
         );
-        let merge = ["--table", "public.scripts", "--where", "script_id IN (7, 42, 43) OR length < 8", "--merge", "insert-missing"];
+        let merge =
+            ["--table", "public.scripts", "--where", "script_id IN (7, 42, 43) OR length < 8", "--merge", "insert-missing"];
         let plan = restore(&scenario, &[&merge[..], &["--dry-run"]].concat()).succeeded();
         plan.prints(&["public.scripts", "script_id", "sees", "nothing was changed"]);
         assert!(!restore(&scenario, &[&merge[..], &["--dry-run"]].concat()).stdout.contains("sleeps"));
@@ -272,7 +282,8 @@ fn a_merge_that_cannot_be_right_changes_nothing() {
          CREATE TRIGGER no BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION no(); ALTER TABLE narrow DROP COLUMN b;
          DELETE FROM narrow; UPDATE taken SET id = 2",
     );
-    let merge = |table: &str, more: &[&str]| restore(&scenario, &[&["--table", table, "--merge", "insert-missing"], more].concat());
+    let merge =
+        |table: &str, more: &[&str]| restore(&scenario, &[&["--table", table, "--merge", "insert-missing"], more].concat());
     merge("keyless", &[]).exited(78).says(&["public.keyless has no primary key", "--as"]);
     merge("later", &[]).exited(78).says(&["public.later has no primary key", "deferrable"]);
     merge("ruled", &[]).exited(78).says(&["rule", "nothing"]);
@@ -282,7 +293,8 @@ fn a_merge_that_cannot_be_right_changes_nothing() {
     merge("taken", &["--where", "id = 1; DROP TABLE taken"]).exited(1).says(&["--where"]);
     merge("taken", &["--where", "id = 1) OR (true"]).exited(78).says(&["--where"]);
     merge("taken", &["--where", "no_such > 1"]).exited(1).says(&["no_such"]);
-    let counts = "SELECT (SELECT count(*) FROM guarded), (SELECT count(*) FROM narrow), (SELECT string_agg(id || name, ',') FROM taken)";
+    let counts =
+        "SELECT (SELECT count(*) FROM guarded), (SELECT count(*) FROM narrow), (SELECT string_agg(id || name, ',') FROM taken)";
     assert_eq!(server.sql(&database, counts), "0|0|2a");
     let temporary = "SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'";
     crate::support::eventually("nothing is left", || server.sql(&database, temporary) == "0");
@@ -308,9 +320,14 @@ fn partitions_come_back_with_their_table_and_rows_go_into_the_right_ones() {
              INSERT INTO by_shade VALUES ('red'), ('green')",
         );
         let scenario = with_set(server, &database, sessions);
-        let (all, rows) = (definitions(server, &database, &[]), server.sql(&database, "SELECT count(*), sum(hashtext(l::text)::bigint) FROM logs l"));
+        let (all, rows) = (
+            definitions(server, &database, &[]),
+            server.sql(&database, "SELECT count(*), sum(hashtext(l::text)::bigint) FROM logs l"),
+        );
         server.sql(&database, "DELETE FROM logs WHERE id % 100 = 0");
-        restore(&scenario, &["--table", "logs", "--merge", "insert-missing"]).succeeded().prints(&["1,000 inserted", "99,000 left"]);
+        restore(&scenario, &["--table", "logs", "--merge", "insert-missing"])
+            .succeeded()
+            .prints(&["1,000 inserted", "99,000 left"]);
         assert_eq!(server.sql(&database, "SELECT count(*), sum(hashtext(l::text)::bigint) FROM logs l"), rows);
         server.sql(&database, "DROP TABLE logs, by_shade");
         restore(&scenario, &["--table", "public.logs", "--table", "by_shade"]).succeeded();
@@ -320,7 +337,10 @@ fn partitions_come_back_with_their_table_and_rows_go_into_the_right_ones() {
         // A partition alone is not attached: its rows would appear in the living table.
         server.sql(&database, "DROP TABLE logs_1");
         restore(&scenario, &["--table", "logs_1"]).succeeded().says(&["ATTACH PARTITION"]);
-        assert_eq!(server.sql(&database, "SELECT count(*) > 40000, (SELECT count(*) FROM logs) + count(*) FROM logs_1"), "t|100000");
+        assert_eq!(
+            server.sql(&database, "SELECT count(*) > 40000, (SELECT count(*) FROM logs) + count(*) FROM logs_1"),
+            "t|100000"
+        );
         server.sql(&database, "TRUNCATE logs");
         restore(&scenario, &["--table", "logs_2", "--as", "logs_2_beside"]).succeeded();
         restore(&scenario, &["--table", "logs", "--as", "x"]).exited(78).says(&["partitioned"]);
@@ -344,7 +364,8 @@ fn only_the_members_of_the_part_and_the_definitions_are_read() {
         };
         let before = sum(server, &database, "big");
         server.sql(&database, "ALTER TABLE big RENAME TO gone; ALTER TABLE gone RENAME CONSTRAINT big_pkey TO gone_pkey");
-        let arguments = |table: &'static str| ["backups", "restore", "latest", "--into", "app", "--store", "bucket", "--table", table];
+        let arguments =
+            |table: &'static str| ["backups", "restore", "latest", "--into", "app", "--store", "bucket", "--table", table];
         let restored = scenario.json(&arguments("big"));
         let read = restored["read_bytes"].as_u64().unwrap();
         // Definitions are in the first and the last member, which are proved by blocks of 1 MiB.
@@ -393,7 +414,10 @@ fn of_a_part_that_is_damaged_or_forged_nothing_is_restored() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     std::fs::write(&dump, &bytes).unwrap();
-    server.sql(&database, "ALTER TABLE big RENAME TO kept; ALTER TABLE kept RENAME CONSTRAINT big_pkey TO kept_pkey; DROP TABLE a_first");
+    server.sql(
+        &database,
+        "ALTER TABLE big RENAME TO kept; ALTER TABLE kept RENAME CONSTRAINT big_pkey TO kept_pkey; DROP TABLE a_first",
+    );
     restore(&scenario, &["--table", "big"]).exited(1).says(&["differs from its manifest", "is unchanged"]);
     assert_eq!(server.sql(&database, "SELECT to_regclass('big') IS NULL"), "t");
     restore(&scenario, &["--table", "a_first"]).succeeded();
@@ -427,7 +451,11 @@ fn a_role_without_rights_restores_and_merges_its_own_tables() {
     let restore = |more: &[&str]| scenario.run(&[&["backups", "restore", "latest", "--into", &url], more].concat());
     server.sql(&database, "DELETE FROM mine WHERE id > 15; ALTER SEQUENCE mine_id_seq RESTART WITH 3");
     restore(&["--table", "mine", "--merge", "insert-missing", "--where", "id > 17"]).succeeded().prints(&["3 inserted"]);
-    assert_eq!(server.sql(&database, "SELECT count(*), nextval('mine_id_seq') FROM mine"), "18|21", "the sequence is past the rows");
+    assert_eq!(
+        server.sql(&database, "SELECT count(*), nextval('mine_id_seq') FROM mine"),
+        "18|21",
+        "the sequence is past the rows"
+    );
     server.sql(&database, "DROP TABLE mine; DROP TYPE mood");
     restore(&["--table", "mine"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM mine"), "20");

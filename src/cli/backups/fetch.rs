@@ -19,8 +19,8 @@ use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
 use crate::task::backup::manifest::Manifest;
-use crate::task::backup::parts::names;
 use crate::task::backup::part;
+use crate::task::backup::parts::names;
 use crate::task::backup::rows_out::{Format, RowsOut};
 use crate::task::backup::scan::TableData;
 
@@ -106,7 +106,8 @@ async fn fetch(
 ) -> Result<u64> {
     let table = (blocks[0].schema.clone(), blocks[0].name.clone());
     let into = RowsOut::new(&found.set, table, format, out)?;
-    let (read_bytes, into) = part::read(&found.store, &found.set, blocks.iter().map(|block| part::range(block)), phase, into, RowsOut::feed).await?;
+    let (read_bytes, into) =
+        part::read(&found.store, &found.set, blocks.iter().map(|block| part::range(block)), phase, into, RowsOut::feed).await?;
     into.finish(rows)?;
     Ok(read_bytes)
 }

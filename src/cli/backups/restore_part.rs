@@ -122,7 +122,8 @@ async fn restored(
         let plan = plan::plan(&mut connection, set, &definitions, &asked, target.choices).await?;
         gains::refuse(&mut connection, &plan.part.manifest.server, target.choices).await?;
         if !(arguments.dry_run && target.create_roles) {
-            let lacks = new_database::prepare_server(&mut connection, &plan.part, target.choices, target.create_roles, None).await?;
+            let lacks =
+                new_database::prepare_server(&mut connection, &plan.part, target.choices, target.create_roles, None).await?;
             lacks.notes.iter().for_each(|note| tracing::warn!("{note}"));
         }
         if asked.data_only {
@@ -187,9 +188,15 @@ fn print_restored(
     let count = units::plural(tables.len(), "table");
     let read = format!("{} read of {}", units::bytes(read_bytes), units::bytes(found.set.manifest.dump.bytes));
     if restored.failed_count == 0 {
-        return print(&format!("of {name}, {count} with {} restored into {into}, each table counted ({read})\n", units::plural(rows, "row")));
+        return print(&format!(
+            "of {name}, {count} with {} restored into {into}, each table counted ({read})\n",
+            units::plural(rows, "row")
+        ));
     }
-    print(&format!("of {name}, {count} restored into {into}, except for {}:\n", units::plural(restored.failed_count, "statement")))?;
+    print(&format!(
+        "of {name}, {count} restored into {into}, except for {}:\n",
+        units::plural(restored.failed_count, "statement")
+    ))?;
     restored.failed.iter().enumerate().try_for_each(|(number, said)| print(&format!("{}. {said}\n", number + 1)))
 }
 
@@ -228,7 +235,8 @@ async fn merged(
     say(plan.to_string().trim_end());
     or_cancelled(cancel, parts::prove(&found.store, &found.set, phase)).await?;
     let merged = merge::merge(&found.store, &found.set, &plan, settings, phase, cancel).await;
-    let merged = merged.map_err(|error| error.context(format!("no rows of {} were put back into {}", found.set.name, settings.display())))?;
+    let merged = merged
+        .map_err(|error| error.context(format!("no rows of {} were put back into {}", found.set.name, settings.display())))?;
     merged.notes.iter().for_each(|note| tracing::warn!("{note}"));
     phase.done(&format!("{} from {}", settings.display(), found.set.name));
     print_merged(global, found, settings, &merged, phase.elapsed())?;

@@ -138,11 +138,7 @@ async fn read_extent<S: Send + 'static>(
         Err(DecodeError::Source(error)) => return Err(anyhow::Error::new(error).context("the members do not decode")),
     }
     let cut = decoded.state;
-    anyhow::ensure!(
-        cut.position == end,
-        "the members decode to {} bytes less than the manifest says",
-        end - cut.position
-    );
+    anyhow::ensure!(cut.position == end, "the members decode to {} bytes less than the manifest says", end - cut.position);
     Ok((decoded.bytes, cut.state))
 }
 

@@ -84,7 +84,9 @@ impl Renamed {
             }
         }
         let index = match () {
-            () if statement.says(0, &["CREATE"]) && (statement.says(1, &["INDEX"]) || statement.says(1, &["UNIQUE", "INDEX"])) => {
+            () if statement.says(0, &["CREATE"])
+                && (statement.says(1, &["INDEX"]) || statement.says(1, &["UNIQUE", "INDEX"])) =>
+            {
                 statement.find(&["INDEX"]).map(|at| at + 1)
             }
             () if statement.says(0, &["ALTER", "TABLE"]) => statement.find(&["ADD", "CONSTRAINT"]).map(|at| at + 2),
@@ -107,8 +109,14 @@ mod tests {
         let indexes = BTreeMap::from([("t_pkey".to_owned(), "x_t_pkey".to_owned()), ("i".to_owned(), "i".to_owned())]);
         let renamed = Renamed { from: Name::new("s", "t"), to: Name::new("S2", "x"), indexes };
         for (text, expected) in [
-            ("CREATE TABLE s.t (t s.t_type, s text DEFAULT 's.t')", "CREATE TABLE \"S2\".\"x\" (t s.t_type, s text DEFAULT 's.t')"),
-            ("ALTER TABLE ONLY s.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (t)", "ALTER TABLE ONLY \"S2\".\"x\"\n    ADD CONSTRAINT \"x_t_pkey\" PRIMARY KEY (t)"),
+            (
+                "CREATE TABLE s.t (t s.t_type, s text DEFAULT 's.t')",
+                "CREATE TABLE \"S2\".\"x\" (t s.t_type, s text DEFAULT 's.t')",
+            ),
+            (
+                "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (t)",
+                "ALTER TABLE ONLY \"S2\".\"x\"\n    ADD CONSTRAINT \"x_t_pkey\" PRIMARY KEY (t)",
+            ),
             ("CREATE INDEX i ON s.t USING btree (i)", "CREATE INDEX \"i\" ON \"S2\".\"x\" USING btree (i)"),
             ("COMMENT ON COLUMN s.t.t_pkey IS 'x'", "COMMENT ON COLUMN \"S2\".\"x\".t_pkey IS 'x'"),
             ("COPY s.t (a, b) FROM stdin", "COPY \"S2\".\"x\" (a, b) FROM stdin"),

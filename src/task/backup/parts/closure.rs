@@ -203,20 +203,25 @@ pub fn partitions(items: &[Item], of: &Name) -> BTreeSet<Name> {
 }
 
 /// Tables in an order in which each comes after those that it refers to, except where they refer to one another.
-pub fn by_foreign_keys(items: &[Item], tables: &[Name]) -> Vec<Name> {
-    let keys: BTreeSet<(&Name, &Name)> = items
-        .iter()
-        .filter_map(|item| match &item.subject.role {
-            Role::ForeignKey { to } if *to != item.subject.of => Some((&item.subject.of, to)),
-            _ => None,
-        })
-        .collect();
-    let refers = |table: &Name, to: &Name| keys.contains(&(table, to));
-    let mut left: Vec<Name> = tables.to_vec();
-    let mut ordered = Vec::new();
-    while !left.is_empty() {
-        let free = left.iter().position(|table| !left.iter().any(|to| refers(table, to))).unwrap_or(0);
-        ordered.push(left.remove(free));
+pub fn by_foreign_keys(items: &[Item], tables: &BTreeSet<Name>) -> Vec<Name> {
+    let mut referred: BTreeMap<&Name, Vec<&Name>> = BTreeMap::new();
+    for item in items {
+        if let Role::ForeignKey { to } = &item.subject.role
+            && tables.contains(to)
+        {
+            referred.entry(&item.subject.of).or_default().push(to);
+        }
+    }
+    let (mut ordered, mut seen) = (Vec::new(), BTreeSet::new());
+    // True: those that it refers to stand before it.
+    let mut open: Vec<(&Name, bool)> = tables.iter().rev().map(|table| (table, false)).collect();
+    while let Some((table, is_ready)) = open.pop() {
+        if is_ready {
+            ordered.push(table.clone());
+        } else if seen.insert(table) {
+            open.push((table, true));
+            open.extend(referred.get(table).into_iter().flatten().map(|to| (*to, false)));
+        }
     }
     ordered
 }

@@ -70,9 +70,9 @@ pub struct Definitions {
 pub async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<Definitions> {
     let wanted = ranges(&set.manifest);
     let (read_bytes, reading) = part::read(store, set, wanted, phase, Reading::default(), Reading::feed).await?;
-    let items = reading.finish()?;
-    let head = items.0.first().map_or_else(|| Arc::clone(&items.1), |item| Arc::clone(&item.settings));
-    Ok(Definitions { items: items.0, head, read_bytes })
+    let (items, settings) = reading.finish()?;
+    let head = items.first().map_or(settings, |item| Arc::clone(&item.settings));
+    Ok(Definitions { items, head, read_bytes })
 }
 
 /// What of the uncompressed dump is no row, except for short gaps between rows.
@@ -156,11 +156,24 @@ impl Reading {
 
 /// Kinds of entries that come after rows, and nothing before rows comes after them.
 fn is_after_rows(kind: &str) -> bool {
-    ["TABLE DATA", "SEQUENCE SET", "INDEX", "CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY", "STATISTICS"].contains(&kind)
+    [
+        "TABLE DATA",
+        "SEQUENCE SET",
+        "INDEX",
+        "CONSTRAINT",
+        "FK CONSTRAINT",
+        "TRIGGER",
+        "RULE",
+        "POLICY",
+        "ROW SECURITY",
+        "STATISTICS",
+    ]
+    .contains(&kind)
 }
 
 fn is_setting(text: &[u8]) -> bool {
-    text.starts_with(b"SET ") && !text.starts_with(b"SET SESSION AUTHORIZATION") || text.starts_with(b"SELECT pg_catalog.set_config(")
+    text.starts_with(b"SET ") && !text.starts_with(b"SET SESSION AUTHORIZATION")
+        || text.starts_with(b"SELECT pg_catalog.set_config(")
 }
 
 /// `SET name = value`, or the search_path of `SELECT pg_catalog.set_config`.

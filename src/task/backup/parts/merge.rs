@@ -5,12 +5,11 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::aside::{self, count};
 use super::living::{self, ASIDE, Key, Living};
 use super::names::{self, Name};
-use super::put::Rows;
 use super::sequences;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
@@ -19,13 +18,8 @@ use crate::base::units;
 use crate::pg::table::{Checked, proof};
 use crate::pg::{self, identifier};
 use crate::store::Store;
-use crate::task::backup::restore::QUEUED_BATCHES;
-use crate::task::backup::rows_out::columns_of;
 use crate::task::backup::scan::TableData;
-use crate::task::backup::script::{Step, Steps};
 use crate::task::backup::set::Set;
-use crate::task::backup::tokens::Statement;
-use crate::task::backup::{own_bytes, part};
 use crate::task::foreign_code;
 use crate::work::touched::{INSERT, Touched, UPDATE};
 
@@ -150,7 +144,11 @@ fn blocks_of(set: &Set, wanted: &str) -> Result<(Name, Vec<TableData>)> {
             let hint = hint.unwrap_or_else(|| format!("`pgtend backups show {}` lists its tables", set.name));
             return refused(format!("the set has no rows of a table `{wanted}`; {hint}"));
         }
-        _ => return refused(format!("`{wanted}` means several tables: --merge takes one at a time, those that others refer to first")),
+        _ => {
+            return refused(format!(
+                "`{wanted}` means several tables: --merge takes one at a time, those that others refer to first"
+            ));
+        }
     };
     let is_partition = |table: &TableData| {
         manifest.server.partitions.iter().any(|partition| {
@@ -175,145 +173,33 @@ pub async fn merge(
     let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was changed");
     let merging = async {
         let mut connection = connect(settings).await?;
-        let (read_bytes, columns) = load(store, set, plan, &mut connection, phase).await?;
-        let chosen = choose(&mut connection, plan).await?;
+        let (read_bytes, columns) = aside::load(store, set, (&plan.living, &plan.blocks[..]), &mut connection, phase).await?;
+        let chosen = aside::choose(&mut connection, &plan.living, plan.condition.as_deref()).await?;
         let key = plan.living.key(&mut connection, &columns).await?;
         refuse_equal_keys(&mut connection, &key).await?;
         let merged = Merged { table: plan.living.name.to_string(), rows: plan.rows(), chosen, read_bytes, ..Merged::default() };
         let merged = write(&mut connection, plan, &key, &columns, merged).await?;
-        Ok((connection, merged))
+        anyhow::Ok((connection, merged))
     };
     let (mut connection, merged) = cancel.run_until_cancelled(merging).await.ok_or_else(cancelled)??;
     // The commit itself is not interrupted.
-    pg::execute(&mut connection, "COMMIT".to_owned()).await.context("it is not known whether the rows were put back: look at the table")?;
+    pg::execute(&mut connection, "COMMIT".to_owned())
+        .await
+        .context("it is not known whether the rows were put back: look at the table")?;
     Ok(merged)
-}
-
-/// Loads all rows aside. Returns how many bytes of the object were read, and the columns that the rows have.
-async fn load(store: &Store, set: &Set, plan: &Plan, connection: &mut PgConnection, phase: &Phase) -> Result<(u64, Vec<String>)> {
-    make_aside(connection, &plan.living).await?;
-    let (sender, steps) = mpsc::channel(QUEUED_BATCHES);
-    let database = &set.manifest.server.database;
-    let has_own_bytes = database.has_no_way_to_utf8();
-    if has_own_bytes {
-        pg::set(connection, "client_encoding", &database.encoding).await?;
-    }
-    let rows = Rows::new(&plan.blocks, None, sender);
-    let reading = async {
-        let (bytes, rows) = part::read(store, set, plan.blocks.iter().map(part::range), phase, rows, Rows::feed).await?;
-        anyhow::ensure!(rows.is_at_an_end(), "the rows of the set end inside a row");
-        anyhow::Ok(bytes)
-    };
-    let (read, copied) = tokio::join!(reading, copy(connection, &plan.living, Steps::of(steps)));
-    let read_bytes = match (read, &copied) {
-        // The server did not take them, and says why.
-        (Err(_), Err(error)) if !error.chain().any(|cause| cause.is::<CutShort>()) => 0,
-        (read, _) => read?,
-    };
-    let (rows, columns) = copied?;
-    anyhow::ensure!(rows == plan.rows(), "the set holds {rows} rows of the table, and its manifest says {}", plan.rows());
-    if has_own_bytes {
-        pg::set(connection, "client_encoding", "UTF8").await?;
-    }
-    Ok((read_bytes, columns))
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the rows of the set end too early")]
-struct CutShort;
-
-/// A table with the columns of the living one, its generated ones computed as there, which nobody else sees.
-async fn make_aside(connection: &mut PgConnection, living: &Living) -> Result<()> {
-    pg::execute(connection, format!("CREATE TEMPORARY TABLE {ASIDE} (LIKE {} INCLUDING GENERATED)", living.name.sql())).await?;
-    // A column that is newer than the set gets its values when the rows are put back.
-    for column in living.columns.iter().filter(|column| column.is_not_null) {
-        pg::execute(connection, format!("ALTER TABLE {ASIDE} ALTER COLUMN {} DROP NOT NULL", identifier(&column.name))).await?;
-    }
-    Ok(())
-}
-
-/// Takes the steps to their end. Returns the number of rows, and their columns.
-async fn copy(connection: &mut PgConnection, living: &Living, mut steps: Steps) -> Result<(u64, Vec<String>)> {
-    let (mut rows, mut columns) = (0, BTreeSet::new());
-    while let Some(step) = steps.next().await {
-        let Step::Copy { text, .. } = step else { return Err(CutShort.into()) };
-        let of_block = columns_of(&own_bytes::text(text));
-        refuse_missing_columns(living, &of_block)?;
-        let list = of_block.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
-        let list = if list.is_empty() { list } else { format!("({list})") };
-        columns.extend(of_block);
-        let mut copy = pg::copy_in(connection, ASIDE, &list).await?;
-        loop {
-            match steps.next().await {
-                Some(Step::Rows(bytes)) => copy.send(bytes).await.map(drop).map_err(pg::in_its_own_words)?,
-                Some(Step::RowsEnd) => break,
-                _ => {
-                    let _ = copy.abort("the rows end here").await;
-                    return Err(CutShort.into());
-                }
-            }
-        }
-        rows += copy.finish().await.map_err(pg::in_its_own_words)?;
-    }
-    Ok((rows, columns.into_iter().collect()))
-}
-
-fn refuse_missing_columns(living: &Living, of_set: &[String]) -> Result<()> {
-    let refused = |message: String| Err(Fault::new(Kind::Configuration, message).into());
-    for name in of_set {
-        match living.columns.iter().find(|column| column.name == *name) {
-            None => return refused(format!("{} has no column {name}, which the set has: restore beside with --as, and compare", living.name)),
-            Some(column) if column.is_generated => {
-                return refused(format!(
-                    "{} generates its column {name}, of which the set has values: restore beside with --as, and compare",
-                    living.name
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Leaves only the rows that are wanted. The condition is the user's own SQL, and one expression.
-async fn choose(connection: &mut PgConnection, plan: &Plan) -> Result<u64> {
-    if let Some(condition) = &plan.condition {
-        let alias = identifier(&plan.living.name.name);
-        if !is_one_expression(condition) {
-            let message = "--where is no condition of rows: its parentheses do not match";
-            return Err(Fault::new(Kind::Configuration, message).into());
-        }
-        let sql = format!("DELETE FROM {ASIDE} AS {alias} WHERE (\n{condition}\n) IS NOT TRUE");
-        let deleted = pg::execute_single(connection, sql).await.map_err(pg::in_its_own_words);
-        deleted.context("--where is no condition of rows of the table")?;
-    }
-    pg::execute(connection, format!("ANALYZE {ASIDE}")).await?;
-    count(connection, format!("SELECT pg_catalog.count(*)::pg_catalog.text FROM {ASIDE}")).await
-}
-
-/// Returns whether the parentheses around it hold all of it.
-fn is_one_expression(condition: &str) -> bool {
-    let statement = Statement::whole(condition);
-    let mut open = 0_i64;
-    for at in 0..statement.tokens.len() {
-        open += i64::from(statement.is_symbol(at, b'(')) - i64::from(statement.is_symbol(at, b')'));
-        if open < 0 {
-            return false;
-        }
-    }
-    open == 0 && !statement.is_cut
-}
-
-async fn count(connection: &mut PgConnection, sql: String) -> Result<u64> {
-    pg::fetch_text(connection, sql).await?.and_then(|count| count.parse().ok()).context("the server returned no count of rows")
 }
 
 /// A key that came later may not tell rows of the set apart.
 async fn refuse_equal_keys(connection: &mut PgConnection, key: &Key) -> Result<()> {
     let columns = key.columns().join(", ");
-    let sql = format!("SELECT EXISTS (SELECT FROM {ASIDE} GROUP BY {columns} HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1)::pg_catalog.text");
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {ASIDE} GROUP BY {columns} HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1)::pg_catalog.text"
+    );
     let has_equal = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
-    anyhow::ensure!(!has_equal, "rows of the set have the same key ({columns}), which the living table has only since: restore beside with --as");
+    anyhow::ensure!(
+        !has_equal,
+        "rows of the set have the same key ({columns}), which the living table has only since: restore beside with --as"
+    );
     Ok(())
 }
 
@@ -362,10 +248,11 @@ async fn write(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &
 /// Locks the table, and compares it with the one that was looked at. Before PostgreSQL 16, the lock needs more than INSERT.
 async fn hold(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
     pg::set(connection, "lock_timeout", LOCK_TIMEOUT).await?;
-    let may_lock: bool = sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
-        .bind(plan.living.oid)
-        .fetch_one(&mut *connection)
-        .await?;
+    let may_lock: bool =
+        sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
+            .bind(plan.living.oid)
+            .fetch_one(&mut *connection)
+            .await?;
     if may_lock {
         pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", plan.living.name.sql())).await?;
     }
@@ -416,16 +303,4 @@ fn fixed_columns(plan: &Plan, key: &Key, columns: &[String]) -> Vec<String> {
     let is_kept = |name: &&String| plan.mode == Mode::Replace && plan.living.is_fixed(name) && !key.has(name);
     let note = |name: &String| format!("{name} is GENERATED ALWAYS AS IDENTITY: rows that were there keep their values of it");
     columns.iter().filter(is_kept).map(note).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_condition_stays_inside_its_parentheses() {
-        for (condition, expected) in [("a = 1", true), ("(a) OR (b IN (1, ')'))", true), ("a) OR (b", false), ("(a", false), ("f($$)$$)", true)] {
-            assert_eq!(is_one_expression(condition), expected, "{condition}");
-        }
-    }
 }

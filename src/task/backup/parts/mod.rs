@@ -1,5 +1,6 @@
 //! Restores parts of a set into a database in use: tables with what they need (`plan`, `put`), or rows by condition (`merge`).
 
+mod aside;
 mod beside;
 mod closure;
 pub mod definitions;
@@ -9,6 +10,7 @@ pub mod names;
 pub mod plan;
 pub mod put;
 mod sequences;
+mod statements;
 mod subject;
 mod target;
 
@@ -24,7 +26,10 @@ pub async fn prove(store: &Store, set: &Set, phase: &Phase) -> Result<()> {
     if set.manifest.dump.blocks.is_some() {
         return Ok(());
     }
-    tracing::info!("{} was made by an earlier release: it is read as a whole, once to prove it, and once for each part", set.name);
+    tracing::info!(
+        "{} was made by an earlier release: it is read as a whole, once to prove it, and once for each part",
+        set.name
+    );
     let read = read_back::read_dump(store, set, phase, |_| Ok(())).await?;
     anyhow::ensure!(read.problems.is_empty(), "{} differs from its manifest: {}", set.name, read.problems.join("; "));
     Ok(())

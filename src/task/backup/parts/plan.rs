@@ -11,6 +11,7 @@ use super::beside::{self, Renamed};
 use super::closure::{self, Closure, closure};
 use super::definitions::{Definitions, Item, Settings};
 use super::names::{self, Name};
+use super::statements::{Run, Statements};
 use super::subject::{self, Role};
 use super::target::{self, Existing, existing};
 use crate::base::fault::{Fault, Kind};
@@ -20,13 +21,9 @@ use crate::pg::identifier;
 use crate::task::backup::choices::Choices;
 use crate::task::backup::facts::Extension;
 use crate::task::backup::scan::TableData;
-use crate::task::backup::script::Entry;
 use crate::task::backup::set::Set;
 use crate::task::backup::tokens::Statement;
 use crate::task::backup::{own_bytes, rewrite};
-
-/// How long a statement waits for a lock on a living table: others wait behind it.
-const LOCK_TIMEOUT: &[u8] = b"SET lock_timeout = '10s'";
 
 /// The wish of a person.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +36,6 @@ pub struct Asked {
     /// The new name of the one table.
     pub beside: Option<Name>,
 }
-
-/// A statement with the object of the dump that it belongs to.
-pub type Statements = Vec<(Vec<u8>, Arc<Entry>)>;
 
 /// What will be done.
 #[derive(Debug)]
@@ -95,7 +89,13 @@ impl Plan {
 }
 
 /// Reads what the target has, and decides. Writes nothing.
-pub async fn plan(connection: &mut PgConnection, set: &Set, definitions: &Definitions, asked: &Asked, choices: &Choices) -> Result<Plan> {
+pub async fn plan(
+    connection: &mut PgConnection,
+    set: &Set,
+    definitions: &Definitions,
+    asked: &Asked,
+    choices: &Choices,
+) -> Result<Plan> {
     let items = &definitions.items;
     let wanted = wanted(set, items, asked)?;
     match asked {
@@ -132,7 +132,8 @@ fn wanted(set: &Set, items: &[Item], asked: &Asked) -> Result<BTreeSet<Name>> {
             made().map(|item| &item.subject.of).filter(|name| names::is_schema_meant(pattern, &name.schema)).collect();
         if found.is_empty() {
             let schemas: BTreeSet<&str> = made().map(|item| item.subject.of.schema.as_str()).collect();
-            let hint = did_you_mean(pattern, schemas).unwrap_or_else(|| "no object of the set is in a schema of that name".to_owned());
+            let hint =
+                did_you_mean(pattern, schemas).unwrap_or_else(|| "no object of the set is in a schema of that name".to_owned());
             return refused(format!("the set has no schema `{pattern}`; {hint}"));
         }
         wanted.extend(found.into_iter().cloned());
@@ -188,7 +189,13 @@ async fn whole(
 }
 
 /// A table as a copy under another name.
-async fn one_beside(connection: &mut PgConnection, set: &Set, definitions: &Definitions, wanted: &BTreeSet<Name>, to: &Name) -> Result<Plan> {
+async fn one_beside(
+    connection: &mut PgConnection,
+    set: &Set,
+    definitions: &Definitions,
+    wanted: &BTreeSet<Name>,
+    to: &Name,
+) -> Result<Plan> {
     let items = &definitions.items;
     let definition = |name: &Name| items.iter().find(|item| item.subject.of == *name && item.subject.role == Role::Table);
     let says = |name: &Name, words: &[&str]| {
@@ -200,7 +207,9 @@ async fn one_beside(connection: &mut PgConnection, set: &Set, definitions: &Defi
     }
     let [from] = tables[..] else { return refused("--as takes exactly one table".to_owned()) };
     if says(from, &["INHERITS"]) {
-        return refused(format!("{from} inherits from another table, where the rows of a copy would appear: `pgtend backups fetch` writes its rows"));
+        return refused(format!(
+            "{from} inherits from another table, where the rows of a copy would appear: `pgtend backups fetch` writes its rows"
+        ));
     }
     let only = BTreeSet::from([from.clone()]);
     let mut asked = closure(items, &only, &BTreeSet::new()).asked;
@@ -221,10 +230,11 @@ async fn one_beside(connection: &mut PgConnection, set: &Set, definitions: &Defi
         set.manifest.tables.iter().filter(|table| (&table.schema, &table.name) == (&from.schema, &from.name)).cloned().collect();
     let under_its_new_name = |table: &TableData| TableData { schema: to.schema.clone(), name: to.name.clone(), ..table.clone() };
     let mut run = Run::default();
-    let statements = |item: &Item| beside::statements(item).map(|text| own_bytes::bytes(&renamed.statement(&text))).collect::<Vec<_>>();
+    let statements =
+        |item: &Item| beside::statements(item).map(|text| own_bytes::bytes(&renamed.statement(&text))).collect::<Vec<_>>();
     let of_part = |is_after: bool| chosen.iter().filter(move |item| item.is_after_rows == is_after);
-    let before = run.statements(of_part(false).map(|item| (*item, statements(item))), &definitions.head);
-    let after = run.statements(of_part(true).map(|item| (*item, statements(item))), &Settings::new());
+    let before = run.statements(of_part(false).map(|item| (*item, statements(*item))), &definitions.head);
+    let after = run.statements(of_part(true).map(|item| (*item, statements(*item))), &Settings::new());
     let made = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.in_words()).collect();
     let part = part(set, rows.iter().map(under_its_new_name).collect());
     let read_bytes = definitions.read_bytes;
@@ -261,7 +271,7 @@ async fn only_rows(connection: &mut PgConnection, set: &Set, definitions: &Defin
     if let Some(missing) = names.iter().find(|name| !existing.relations.contains(*name)) {
         return refused(format!("{missing} does not exist here: leave out --data-only to restore it with its definition"));
     }
-    let names = closure::by_foreign_keys(items, &names.into_iter().collect::<Vec<_>>());
+    let names = closure::by_foreign_keys(items, &names);
     if let Some(filled) = target::first_with_rows(connection, &names).await? {
         return refused(format!(
             "{filled} has rows, and --data-only fills tables that are empty: --merge insert-missing puts back the rows that it lacks, --as OTHER_NAME \
@@ -308,7 +318,8 @@ async fn values(connection: &mut PgConnection, items: &[Item], tables: &[Name]) 
 
 fn refuse_what_is_lacking(closure: &Closure) -> Result<()> {
     let Some((missing, by)) = closure.lacking.first_key_value() else { return Ok(()) };
-    let options: Vec<String> = closure.lacking.keys().take(20).map(|name| format!("--table {}", shell::word(&name.to_string()))).collect();
+    let options: Vec<String> =
+        closure.lacking.keys().take(20).map(|name| format!("--table {}", shell::word(&name.to_string()))).collect();
     refused(format!("{by} needs {missing}, which is not there: restore it, too ({})", options.join(" ")))
 }
 
@@ -373,32 +384,4 @@ fn name_what_it_needs(plan: &mut Plan) {
     let server = &mut plan.part.manifest.server;
     server.roles.retain(|role| roles.contains(role));
     server.tablespaces.retain(|tablespace| tablespaces.contains(tablespace));
-}
-
-/// Writes the settings that a statement of the dump was written under before it, where they changed.
-#[derive(Default)]
-struct Run {
-    in_force: Settings,
-}
-
-impl Run {
-    fn statements<'a>(&mut self, items: impl IntoIterator<Item = (&'a Item, Vec<Vec<u8>>)>, head: &Settings) -> Statements {
-        let mut statements = Vec::new();
-        self.set(head, &Arc::default(), &mut statements);
-        for (item, of_item) in items {
-            self.set(&item.settings, &item.entry, &mut statements);
-            statements.extend(of_item.into_iter().map(|statement| (statement, Arc::clone(&item.entry))));
-        }
-        statements
-    }
-
-    fn set(&mut self, settings: &Settings, entry: &Arc<Entry>, statements: &mut Statements) {
-        for (name, statement) in settings {
-            let statement = if name == "lock_timeout" { LOCK_TIMEOUT.to_vec() } else { statement.clone() };
-            if self.in_force.get(name) != Some(&statement) {
-                self.in_force.insert(name.clone(), statement.clone());
-                statements.push((statement, Arc::clone(entry)));
-            }
-        }
-    }
 }

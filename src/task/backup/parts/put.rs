@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::beside::Renamed;
 use super::names::Name;
-use super::plan::{Plan, Statements};
+use super::plan::Plan;
+use super::statements::Statements;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::pg;

@@ -30,13 +30,17 @@ pub enum Role {
     Index,
     /// A constraint that is no foreign key.
     Key,
-    ForeignKey { to: Name },
+    ForeignKey {
+        to: Name,
+    },
     Statistics,
     Trigger,
     Rule,
     Policy,
     RowSecurity,
-    Attach { partition: Name },
+    Attach {
+        partition: Name,
+    },
     Publication,
     /// `setval` of a sequence.
     Value,
@@ -81,7 +85,10 @@ impl Subject {
             () if says(0, &["GRANT"]) || says(0, &["REVOKE"]) => statement.find(&["ON"])? + 1,
             () => 1,
         };
-        if OTHERS.iter().any(|word| says(kind_at, &[word])) || says(kind_at, &["FOREIGN", "DATA"]) || says(kind_at, &["FOREIGN", "SERVER"]) {
+        if OTHERS.iter().any(|word| says(kind_at, &[word]))
+            || says(kind_at, &["FOREIGN", "DATA"])
+            || says(kind_at, &["FOREIGN", "SERVER"])
+        {
             return None;
         }
         if says(kind_at, &["SCHEMA"]) {
@@ -162,7 +169,8 @@ pub fn value(statement: &Statement) -> Option<(Name, i64, bool)> {
     let name = name_in_string(statement, 5)?;
     let is_negative = statement.is_symbol(7, b'-');
     let at = 7 + usize::from(is_negative);
-    let number: i64 = format!("{}{}", if is_negative { "-" } else { "" }, statement.raw(statement.tokens.get(at)?)).parse().ok()?;
+    let number: i64 =
+        format!("{}{}", if is_negative { "-" } else { "" }, statement.raw(statement.tokens.get(at)?)).parse().ok()?;
     Some((name, number, statement.says(at + 2, &["true"])))
 }
 
@@ -219,23 +227,46 @@ mod tests {
 
     #[test]
     fn statements_belong_to_the_object_that_they_make_or_are_about() {
-        let of = |text: &str| Subject::of(&Statement::whole(text)).map(|subject| (subject.of.to_string(), subject.makes.map(|name| name.to_string()), subject.role));
+        let of = |text: &str| {
+            Subject::of(&Statement::whole(text))
+                .map(|subject| (subject.of.to_string(), subject.makes.map(|name| name.to_string()), subject.role))
+        };
         let name = |text: &str| Name::new("s", text);
         for (text, object, makes, role) in [
             ("CREATE TABLE s.t (a s.x DEFAULT s.f(1))", "s.t", None, Role::Table),
             ("CREATE UNLOGGED TABLE s.\"T t\" (a int)", "s.T t", None, Role::Table),
             ("ALTER TABLE s.t OWNER TO app", "s.t", None, Role::About),
             ("ALTER TABLE ONLY s.t ALTER COLUMN a SET DEFAULT nextval('s.q'::regclass)", "s.t", None, Role::Default),
-            ("ALTER TABLE s.t ALTER COLUMN a ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME s.q\n    START WITH 1\n)", "s.t", Some("s.q"), Role::Identity),
+            (
+                "ALTER TABLE s.t ALTER COLUMN a ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME s.q\n    START WITH 1\n)",
+                "s.t",
+                Some("s.q"),
+                Role::Identity,
+            ),
             ("ALTER TABLE ONLY s.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (a)", "s.t", Some("s.t_pkey"), Role::Key),
             ("ALTER TABLE s.t\n    ADD CONSTRAINT c CHECK ((s.f(a) > 0)) NOT VALID", "s.t", None, Role::Key),
-            ("ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES s.p(id)", "s.t", None, Role::ForeignKey { to: name("p") }),
-            ("ALTER TABLE ONLY s.t ATTACH PARTITION s.t_1 FOR VALUES IN (1)", "s.t", None, Role::Attach { partition: name("t_1") }),
+            (
+                "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES s.p(id)",
+                "s.t",
+                None,
+                Role::ForeignKey { to: name("p") },
+            ),
+            (
+                "ALTER TABLE ONLY s.t ATTACH PARTITION s.t_1 FOR VALUES IN (1)",
+                "s.t",
+                None,
+                Role::Attach { partition: name("t_1") },
+            ),
             ("ALTER TABLE s.t ENABLE ROW LEVEL SECURITY", "s.t", None, Role::RowSecurity),
             ("CREATE UNIQUE INDEX i ON ONLY s.t USING btree (s.f(a))", "s.t", Some("s.i"), Role::Index),
             ("CREATE STATISTICS s.x (ndistinct) ON a, b FROM s.t", "s.t", Some("s.x"), Role::Statistics),
             ("CREATE TRIGGER g BEFORE UPDATE OF a ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()", "s.t", None, Role::Trigger),
-            ("CREATE CONSTRAINT TRIGGER g AFTER INSERT ON s.t FROM s.u FOR EACH ROW EXECUTE FUNCTION s.f()", "s.t", None, Role::Trigger),
+            (
+                "CREATE CONSTRAINT TRIGGER g AFTER INSERT ON s.t FROM s.u FOR EACH ROW EXECUTE FUNCTION s.f()",
+                "s.t",
+                None,
+                Role::Trigger,
+            ),
             ("CREATE RULE r AS\n    ON INSERT TO s.t DO INSTEAD NOTHING", "s.t", None, Role::Rule),
             ("CREATE POLICY p ON s.t TO app USING ((a > 0))", "s.t", None, Role::Policy),
             ("CREATE SEQUENCE s.q START WITH 1", "s.q", None, Role::Sequence),
