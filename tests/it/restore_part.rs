@@ -10,10 +10,10 @@ use crate::support::postgres::{Server, server};
 use crate::support::s3::S3Server;
 use crate::support::{Output, Scenario};
 
-/// A table that needs something of every kind, and others that live beside it; `$` is a suffix for names of roles.
+/// A table that needs something of every kind, and others that live beside it; `@` is a suffix for names of roles.
 const SHOP: &str = r#"
-CREATE ROLE "Keeper$"; CREATE ROLE reader$;
-CREATE SCHEMA shop AUTHORIZATION "Keeper$";
+CREATE ROLE "Keeper@"; CREATE ROLE reader@;
+CREATE SCHEMA shop AUTHORIZATION "Keeper@";
 COMMENT ON SCHEMA shop IS 'what is sold';
 CREATE TYPE shop.state AS ENUM ('new', 'old');
 CREATE DOMAIN shop.price AS numeric(10, 2) CHECK (VALUE >= 0);
@@ -31,18 +31,18 @@ CREATE TABLE shop."It ems" (
     CONSTRAINT fine CHECK (((price IS NULL) OR (shop.is_fine((price)::numeric)))), UNIQUE (twin)
 );
 INSERT INTO shop."It ems" (user_id, title, size, body)
-    SELECT 1 + i % 50, 'Title ' || i, ROW(i, 2), CASE WHEN i % 5 = 0 THEN NULL ELSE md5(i::text) || md5((i * 7)::text) END FROM generate_series(1, ROWS) i;
+    SELECT 1 + i % 50, 'Title ' || i, ROW(i, 2)::shop.size, CASE WHEN i % 5 = 0 THEN NULL ELSE md5(i::text) || md5((i * 7)::text) END FROM generate_series(1, ROWS) i;
 CREATE INDEX by_title ON shop."It ems" (shop.slug(title), state);
 CREATE STATISTICS shop.of_items ON user_id, state FROM shop."It ems";
 CREATE TRIGGER touched BEFORE UPDATE ON shop."It ems" FOR EACH ROW EXECUTE FUNCTION shop.touch();
-CREATE POLICY own ON shop."It ems" FOR SELECT TO reader$ USING (id > 0);
+CREATE POLICY own ON shop."It ems" FOR SELECT TO reader@ USING (id > 0);
 ALTER TABLE shop."It ems" ENABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE shop."It ems" IS 'it''s; -- a comment';
 COMMENT ON COLUMN shop."It ems".title IS 'how it is called';
 COMMENT ON INDEX shop.by_title IS 'an index';
 COMMENT ON CONSTRAINT fine ON shop."It ems" IS 'a check';
-GRANT SELECT, UPDATE (title) ON shop."It ems" TO reader$;
-ALTER TABLE shop."It ems" OWNER TO "Keeper$";
+GRANT SELECT, UPDATE (title) ON shop."It ems" TO reader@;
+ALTER TABLE shop."It ems" OWNER TO "Keeper@";
 ALTER TABLE shop."It ems" ALTER body SET STORAGE EXTERNAL, ALTER user_id SET STATISTICS 300;
 CREATE TABLE shop.parts (id int PRIMARY KEY, item int REFERENCES shop."It ems" ON DELETE CASCADE);
 INSERT INTO shop.parts SELECT i, i FROM generate_series(1, 100) i;
@@ -54,7 +54,7 @@ const ITEMS: &str = "shop.\"It ems\"";
 
 fn shop(server: &Server, rows: u32) -> String {
     let database = server.new_database();
-    server.sql(&database, &SHOP.replace('$', &format!("_{database}")).replace("ROWS", &rows.to_string()));
+    server.sql(&database, &SHOP.replace('@', &format!("_{database}")).replace("ROWS", &rows.to_string()));
     database
 }
 
