@@ -80,7 +80,7 @@ pub struct Arguments {
     #[arg(long)]
     trust_owners: bool,
     #[command(flatten)]
-    part: restore_part::Arguments,
+    part: restore_part::Part,
 }
 
 fn role_mapping(text: &str) -> Result<(String, String), String> {

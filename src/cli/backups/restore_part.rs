@@ -28,7 +28,7 @@ use crate::task::backup::{gains, new_database};
 use crate::task::foreign_code;
 
 #[derive(Debug, Default, Args)]
-pub struct Arguments {
+pub struct Part {
     /// Only this table with what it needs, into a database in use; as `backups show` names it or as in SQL, `*` and `?` outside of quotes stand for
     /// letters; may be repeated
     #[arg(long, value_name = "SCHEMA.TABLE", conflicts_with = "create")]
@@ -56,7 +56,7 @@ pub struct Arguments {
     yes: bool,
 }
 
-impl Arguments {
+impl Part {
     /// Returns whether a part is meant; an error where options mean one and none is named.
     pub(super) fn mean_a_part(&self) -> Result<bool> {
         let is_part = !self.table.is_empty() || !self.schema.is_empty();
@@ -91,7 +91,7 @@ pub(super) struct Target<'a> {
 /// Returns how many statements failed.
 pub(super) async fn restore(
     global: &Global,
-    arguments: &Arguments,
+    arguments: &Part,
     target: &Target<'_>,
     found: &Found,
     progress: &Progress,
@@ -107,7 +107,7 @@ pub(super) async fn restore(
 /// Tables with what they need, or only their rows.
 async fn restored(
     global: &Global,
-    arguments: &Arguments,
+    arguments: &Part,
     target: &Target<'_>,
     found: &Found,
     phase: &Phase,
@@ -203,7 +203,7 @@ fn print_restored(
 /// Rows of one table, put back into the living one.
 async fn merged(
     global: &Global,
-    arguments: &Arguments,
+    arguments: &Part,
     mode: Mode,
     target: &Target<'_>,
     found: &Found,

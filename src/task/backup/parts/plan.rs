@@ -160,7 +160,10 @@ async fn whole(
              rows that it lacks, --merge replace also those that were changed; --data-only fills it if it is empty"
         ));
     }
-    wanted.retain(|name| !existing.names.contains(name));
+    // Types and functions that are there stay as they are.
+    let objects: BTreeSet<&Name> =
+        items.iter().filter(|item| item.subject.role == Role::Object).map(|item| &item.subject.of).collect();
+    wanted.retain(|name| !(existing.names.contains(name) && objects.contains(name)));
     let closure = closure(items, &wanted, &existing.names);
     refuse_what_is_lacking(&closure)?;
     refuse_missing_extensions(connection, set, items, &closure, &existing, choices).await?;
