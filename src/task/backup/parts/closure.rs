@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::definitions::Item;
 use super::names::Name;
 use super::subject::Role;
+use super::target::Existing;
 
 /// At most so many notes of one kind are written.
 const NOTED: usize = 20;
@@ -25,7 +26,7 @@ pub struct Closure {
 }
 
 /// `wanted`: objects of the dump to be made; `existing`: those among [`Closure::asked`] that the target has.
-pub fn closure(items: &[Item], wanted: &BTreeSet<Name>, existing: &BTreeSet<Name>) -> Closure {
+pub fn closure(items: &[Item], wanted: &BTreeSet<Name>, existing: &Existing) -> Closure {
     let mut choosing = Choosing { items, by_name: by_name(items), makers: makers(items), existing, closure: Closure::default() };
     choosing.choose(wanted);
     choosing.closure
@@ -52,7 +53,7 @@ struct Choosing<'a> {
     items: &'a [Item],
     by_name: BTreeMap<&'a Name, Vec<usize>>,
     makers: BTreeMap<&'a Name, &'a Role>,
-    existing: &'a BTreeSet<Name>,
+    existing: &'a Existing,
     closure: Closure,
 }
 
@@ -86,6 +87,10 @@ impl Choosing<'_> {
 
     fn take(&mut self, number: usize, open: &mut Vec<Name>) {
         let item = &self.items[number];
+        // An object of another class has the name of one that is made.
+        if self.existing.has(item.subject.class, &item.subject.of) {
+            return;
+        }
         self.closure.items.insert(number);
         if let Some(beside) = &item.subject.makes
             && self.closure.made.insert(beside.clone())
@@ -160,7 +165,7 @@ impl Choosing<'_> {
     }
 
     fn is_there(&self, name: &Name) -> bool {
-        self.closure.made.contains(name) || self.existing.contains(name)
+        self.closure.made.contains(name) || self.existing.names.contains(name)
     }
 
     fn note(&mut self, note: String) {

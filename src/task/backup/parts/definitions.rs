@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::names::Name;
-use super::subject::{self, Subject};
+use super::subject::{self, Class, Subject};
 use crate::base::progress::Phase;
 use crate::store::Store;
 use crate::task::backup::manifest::Manifest;
@@ -36,6 +36,8 @@ pub struct Item {
     pub settings: Arc<Settings>,
     /// True if it comes after rows.
     pub is_after_rows: bool,
+    /// True if each of its statements is about the same object, as pg_dump writes them.
+    pub is_sound: bool,
 }
 
 /// The statement by which each setting is in force, by the setting's name.
@@ -141,10 +143,11 @@ impl Reading {
         let texts: Vec<String> = statements.iter().map(|statement| own_bytes::text(statement.clone())).collect();
         let whole: Vec<Statement> = texts.iter().map(|text| Statement::whole(text)).collect();
         let Some(subject) = whole.iter().find_map(Subject::of) else { return };
+        let is_sound = whole.iter().all(|statement| is_about(statement, &subject));
         let names = whole.iter().flat_map(subject::names).collect();
         let is_after_rows = self.is_after_rows;
         let settings = Arc::clone(&self.settings);
-        self.items.push(Item { entry, statements, subject, names, settings, is_after_rows });
+        self.items.push(Item { entry, statements, subject, names, settings, is_after_rows, is_sound });
     }
 
     fn finish(mut self) -> Result<(Vec<Item>, Arc<Settings>)> {
@@ -169,6 +172,17 @@ fn is_after_rows(kind: &str) -> bool {
         "STATISTICS",
     ]
     .contains(&kind)
+}
+
+/// Returns whether the statement is about that object, or what is made beside it; a change of the session's role is about none.
+fn is_about(statement: &Statement, subject: &Subject) -> bool {
+    let changes_role =
+        statement.says(0, &["SET", "SESSION", "AUTHORIZATION"]) || statement.says(0, &["RESET", "SESSION", "AUTHORIZATION"]);
+    let is_of_it = |other: Subject| {
+        (&other.of, other.class) == (&subject.of, subject.class)
+            || subject.makes.as_ref() == Some(&other.of) && other.class != Class::Routine
+    };
+    changes_role || Subject::of(statement).is_some_and(is_of_it)
 }
 
 fn is_setting(text: &[u8]) -> bool {

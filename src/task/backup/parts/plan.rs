@@ -12,7 +12,7 @@ use super::closure::{self, Closure, closure};
 use super::definitions::{Definitions, Item, Settings};
 use super::names::{self, Name};
 use super::statements::{Run, Statements};
-use super::subject::{self, Role};
+use super::subject::{self, Class, Role};
 use super::target::{self, Existing, existing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
@@ -150,9 +150,9 @@ async fn whole(
     choices: &Choices,
 ) -> Result<Plan> {
     let items = &definitions.items;
-    let asked = closure(items, &wanted, &BTreeSet::new()).asked;
+    let asked = closure(items, &wanted, &Existing::default()).asked;
     let existing = existing(connection, &asked).await?;
-    let living: Vec<String> = wanted.iter().filter(|name| existing.relations.contains(*name)).map(Name::to_string).collect();
+    let living: Vec<String> = wanted.iter().filter(|name| existing.has(Class::Relation, name)).map(Name::to_string).collect();
     if let Some(first) = living.first() {
         let others = if living.len() > 1 { format!(" (and {} more of them)", living.len() - 1) } else { String::new() };
         return refused(format!(
@@ -164,8 +164,9 @@ async fn whole(
     let objects: BTreeSet<&Name> =
         items.iter().filter(|item| item.subject.role == Role::Object).map(|item| &item.subject.of).collect();
     wanted.retain(|name| !(existing.names.contains(name) && objects.contains(name)));
-    let closure = closure(items, &wanted, &existing.names);
+    let closure = closure(items, &wanted, &existing);
     refuse_what_is_lacking(&closure)?;
+    refuse_what_no_dump_has(items, &closure)?;
     refuse_missing_extensions(connection, set, items, &closure, &existing, choices).await?;
     let chosen = || closure.items.iter().map(|number| &items[*number]);
     let (before, after): (Vec<&Item>, Vec<&Item>) = chosen().partition(|item| !item.is_after_rows);
@@ -215,7 +216,7 @@ async fn one_beside(
         ));
     }
     let only = BTreeSet::from([from.clone()]);
-    let mut asked = closure(items, &only, &BTreeSet::new()).asked;
+    let mut asked = closure(items, &only, &Existing::default()).asked;
     asked.extend([to.clone(), Name::of_schema(&to.schema)]);
     let existing = existing(connection, &asked).await?;
     if existing.names.contains(to) {
@@ -224,8 +225,9 @@ async fn one_beside(
     if !existing.names.contains(&Name::of_schema(&to.schema)) {
         return refused(format!("there is no {}: make it, or choose another name for --as", Name::of_schema(&to.schema)));
     }
-    let closure = closure(items, &only, &existing.names);
+    let closure = closure(items, &only, &existing);
     refuse_what_is_lacking(&closure)?;
+    refuse_what_no_dump_has(items, &closure)?;
     let chosen: Vec<&Item> = closure.items.iter().map(|number| &items[*number]).filter(|item| beside::takes(item)).collect();
     let indexes = free_names(connection, &chosen, to).await?;
     let renamed = Renamed { from: from.clone(), to: to.clone(), indexes };
@@ -236,8 +238,8 @@ async fn one_beside(
     let statements =
         |item: &Item| beside::statements(item).map(|text| own_bytes::bytes(&renamed.statement(&text))).collect::<Vec<_>>();
     let of_part = |is_after: bool| chosen.iter().filter(move |item| item.is_after_rows == is_after);
-    let before = run.statements(of_part(false).map(|item| (*item, statements(*item))), &definitions.head);
-    let after = run.statements(of_part(true).map(|item| (*item, statements(*item))), &Settings::new());
+    let before = run.statements(of_part(false).map(|item| (*item, statements(item))), &definitions.head);
+    let after = run.statements(of_part(true).map(|item| (*item, statements(item))), &Settings::new());
     let made = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.in_words()).collect();
     let part = part(set, rows.iter().map(under_its_new_name).collect());
     let read_bytes = definitions.read_bytes;
@@ -271,7 +273,7 @@ async fn only_rows(connection: &mut PgConnection, set: &Set, definitions: &Defin
     let tables: Vec<TableData> = set.manifest.tables.iter().filter(is_filled).cloned().collect();
     let names: BTreeSet<Name> = tables.iter().map(|table| Name::new(&table.schema, &table.name)).collect();
     let existing = existing(connection, &names).await?;
-    if let Some(missing) = names.iter().find(|name| !existing.relations.contains(*name)) {
+    if let Some(missing) = names.iter().find(|name| !existing.has(Class::Relation, name)) {
         return refused(format!("{missing} does not exist here: leave out --data-only to restore it with its definition"));
     }
     let names = closure::by_foreign_keys(items, &names);
@@ -324,6 +326,13 @@ fn refuse_what_is_lacking(closure: &Closure) -> Result<()> {
     let options: Vec<String> =
         closure.lacking.keys().take(20).map(|name| format!("--table {}", shell::word(&name.to_string()))).collect();
     refused(format!("{by} needs {missing}, which is not there: restore it, too ({})", options.join(" ")))
+}
+
+/// A dump from a store is input: what it says of one object must not change another that lives.
+fn refuse_what_no_dump_has(items: &[Item], closure: &Closure) -> Result<()> {
+    let foreign = closure.items.iter().map(|number| &items[*number]).find(|item| !item.is_sound);
+    let Some(item) = foreign else { return Ok(()) };
+    anyhow::bail!("the dump holds statements about other objects at {}, where pg_dump writes none: none was run", item.entry)
 }
 
 /// A type or a function of an extension is made by no statement of the dump.

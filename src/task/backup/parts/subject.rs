@@ -14,6 +14,51 @@ pub struct Subject {
     /// An object of its own name that the statement makes beside: an index, the index of a key, the sequence of an identity column.
     pub makes: Option<Name>,
     pub role: Role,
+    /// Of the object whose name is `of`.
+    pub class: Class,
+}
+
+/// Objects of different classes may have one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    Schema,
+    /// Tables, views, sequences, indexes.
+    Relation,
+    Type,
+    Routine,
+    /// Operators with their classes and families.
+    Operator,
+    Statistics,
+    /// Collations, and what belongs to text search.
+    Other,
+}
+
+impl Class {
+    /// As `existing.sql` names it.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "schema" => Self::Schema,
+            "relation" => Self::Relation,
+            "type" => Self::Type,
+            "routine" => Self::Routine,
+            "operator" => Self::Operator,
+            "statistics" => Self::Statistics,
+            _ => Self::Other,
+        }
+    }
+
+    /// By the word that follows CREATE, ALTER or ON.
+    fn of_kind(kind: &str) -> Self {
+        match kind {
+            "SCHEMA" => Self::Schema,
+            "TYPE" | "DOMAIN" => Self::Type,
+            "FUNCTION" | "PROCEDURE" | "AGGREGATE" | "ROUTINE" => Self::Routine,
+            "OPERATOR" => Self::Operator,
+            "STATISTICS" => Self::Statistics,
+            "COLLATION" | "TEXT" => Self::Other,
+            _ => Self::Relation,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +120,7 @@ const OTHERS: [&str; 15] = [
 ];
 
 impl Subject {
-    /// None for what belongs to no object of a schema.
+    /// None for what belongs to no object of a schema, or to several.
     pub fn of(statement: &Statement) -> Option<Self> {
         let says = |at: usize, words: &[&str]| statement.says(at, words);
         let kind_at = match () {
@@ -93,16 +138,21 @@ impl Subject {
         }
         if says(kind_at, &["SCHEMA"]) {
             let role = if says(0, &["CREATE"]) { Role::Object } else { Role::About };
-            return Some(Self { of: Name::of_schema(&statement.name(kind_at + 1)?), makes: None, role });
+            let of = Name::of_schema(&statement.name(kind_at + 1)?);
+            return are_no_others(statement, kind_at).then_some(Self { of, makes: None, role, class: Class::Schema });
         }
         if says(0, &["SELECT"]) {
             let of = value(statement)?.0;
-            return Some(Self { of, makes: None, role: Role::Value });
+            return Some(Self { of, makes: None, role: Role::Value, class: Class::Relation });
         }
+        if !are_no_others(statement, kind_at) {
+            return None;
+        }
+        let class = Class::of_kind(&statement.raw(statement.tokens.get(kind_at)?).to_ascii_uppercase());
         let (at, of) = first_name(statement)?;
-        let one = |role: Role| Some(Self { of: of.clone(), makes: None, role });
+        let one = |role: Role| Some(Self { of: of.clone(), makes: None, role, class });
         let beside = |role: Role, name: Option<String>| {
-            Some(Self { of: of.clone(), makes: name.map(|name| Name::new(of.schema.clone(), name)), role })
+            Some(Self { of: of.clone(), makes: name.map(|name| Name::new(of.schema.clone(), name)), role, class })
         };
         match () {
             () if says(0, &["ALTER", "PUBLICATION"]) => one(Role::Publication),
@@ -114,7 +164,12 @@ impl Subject {
             () if says(kind_at, &["STATISTICS"]) => {
                 let from = statement.find_last(&["FROM"])? + 1;
                 let (schema, table, _) = statement.qualified(from)?;
-                Some(Self { of: Name::new(schema?, table), makes: Some(of.clone()), role: Role::Statistics })
+                Some(Self {
+                    of: Name::new(schema?, table),
+                    makes: Some(of.clone()),
+                    role: Role::Statistics,
+                    class: Class::Relation,
+                })
             }
             () if says(kind_at, &["TRIGGER"]) || says(kind_at, &["CONSTRAINT", "TRIGGER"]) => one(Role::Trigger),
             () if says(kind_at, &["RULE"]) => one(Role::Rule),
@@ -127,6 +182,15 @@ impl Subject {
             () => one(Role::Object),
         }
     }
+}
+
+/// Returns whether a GRANT or REVOKE is about one object, as pg_dump writes it.
+fn are_no_others(statement: &Statement, kind_at: usize) -> bool {
+    if !statement.says(0, &["GRANT"]) && !statement.says(0, &["REVOKE"]) {
+        return true;
+    }
+    let end = statement.find_last(&["TO"]).or(statement.find_last(&["FROM"])).unwrap_or(statement.tokens.len());
+    (kind_at..end).all(|at| statement.tokens[at].depth > 0 || !statement.is_symbol(at, b','))
 }
 
 /// ALTER TABLE, whose table is `of`, at `at`.
@@ -158,7 +222,7 @@ fn altered(statement: &Statement, at: usize, of: Name) -> Option<Subject> {
         }
         () => (None, Role::About),
     };
-    Some(Subject { of, makes, role })
+    Some(Subject { of, makes, role, class: Class::Relation })
 }
 
 /// The sequence, the value and whether it was given out, of `SELECT pg_catalog.setval('s.q', 42, true)`.
@@ -296,6 +360,8 @@ mod tests {
             "COMMENT ON EXTENSION e IS 'x'",
             "SELECT pg_catalog.set_config('search_path', '', false)",
             "SELECT pg_catalog.lo_create('1')",
+            "GRANT ALL ON TABLE s.t, public.users TO PUBLIC",
+            "REVOKE ALL ON SCHEMA s, public FROM app",
         ] {
             assert_eq!(of(text), None, "{text}");
         }

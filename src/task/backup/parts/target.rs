@@ -6,28 +6,33 @@ use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
 use super::names::Name;
+use super::subject::Class;
 use crate::pg;
 
 /// Objects of the target.
 #[derive(Debug, Default)]
 pub struct Existing {
+    /// Names that an object of any class has.
     pub names: BTreeSet<Name>,
-    /// Tables, views, sequences and indexes among them.
-    pub relations: BTreeSet<Name>,
+    classes: BTreeSet<(Class, Name)>,
+}
+
+impl Existing {
+    pub fn has(&self, class: Class, name: &Name) -> bool {
+        self.classes.contains(&(class, name.clone()))
+    }
 }
 
 /// Reads which of these names the database has.
 pub async fn existing(connection: &mut PgConnection, names: &BTreeSet<Name>) -> Result<Existing> {
     let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
     let asked: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
-    let found: Vec<(String, String, bool)> =
+    let found: Vec<(String, String, String)> =
         sqlx::query_as(include_str!("existing.sql")).bind(&schemas).bind(&asked).fetch_all(connection).await?;
     let mut existing = Existing::default();
-    for (schema, name, is_relation) in found {
+    for (schema, name, class) in found {
         let name = Name { schema, name };
-        if is_relation {
-            existing.relations.insert(name.clone());
-        }
+        existing.classes.insert((Class::named(&class), name.clone()));
         existing.names.insert(name);
     }
     Ok(existing)
