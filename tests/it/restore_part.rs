@@ -434,6 +434,40 @@ fn of_a_part_that_is_damaged_or_forged_nothing_is_restored() {
     assert_eq!(server.sql(&database, "SELECT to_regclass('a_first') IS NULL"), "t");
 }
 
+/// What a stranger adds to the definition of one table, about others.
+const ADDED: [&str; 6] = [
+    "ALTER TABLE public.living OWNER TO climber_part;",
+    "GRANT ALL ON TABLE public.t, public.living TO climber_part;",
+    "CREATE OR REPLACE FUNCTION public.works() RETURNS int LANGUAGE sql AS 'SELECT 2';",
+    "ALTER TABLE living ADD COLUMN t public.t;",
+    "COMMENT ON TABLE public.living IS 'changed';",
+    "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO climber_part;",
+];
+
+#[test]
+fn what_a_stranger_adds_to_a_tables_definition_changes_no_other_table() {
+    let server = server(18);
+    server.sql("postgres", "CREATE ROLE climber_part");
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE TABLE living AS SELECT 1 AS x; CREATE FUNCTION works() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    );
+    let all = definitions(server, &database, &[]);
+    let script = "set -o pipefail; \"$real\" \"$@\" | sed '/^ALTER TABLE public.t OWNER/r added.sql'";
+    for added in ADDED {
+        let scenario = Scenario::with_tool(server, &database, "pg_dump", script).backup_job("local", "");
+        std::fs::write(scenario.path("added.sql"), format!("{added}\n")).unwrap();
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        server.sql(&database, "DROP TABLE t");
+        for more in [&["--table", "t"][..], &["--table", "t", "--search-path", "public"], &["--table", "t", "--as", "x"]] {
+            restore(&scenario, more).exited(1).says(&["where pg_dump writes none", "is unchanged"]);
+        }
+        server.sql(&database, "CREATE TABLE t AS SELECT 1 AS x");
+        assert_eq!(definitions(server, &database, &[]), all, "{added}");
+    }
+}
+
 #[test]
 fn a_role_without_rights_restores_and_merges_its_own_tables() {
     let server = server(16);

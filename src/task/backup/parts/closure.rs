@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::definitions::Item;
 use super::names::Name;
-use super::subject::Role;
+use super::subject::{Class, Role, Subject};
 use super::target::Existing;
 
 /// At most so many notes of one kind are written.
@@ -27,8 +27,9 @@ pub struct Closure {
 
 /// `wanted`: objects of the dump to be made; `existing`: those among [`Closure::asked`] that the target has.
 pub fn closure(items: &[Item], wanted: &BTreeSet<Name>, existing: &Existing) -> Closure {
-    let mut choosing = Choosing { items, by_name: by_name(items), makers: makers(items), existing, closure: Closure::default() };
-    choosing.choose(wanted);
+    let mut choosing =
+        Choosing { items, by_name: by_name(items), makers: makers(items), existing, wanted, closure: Closure::default() };
+    choosing.choose();
     choosing.closure
 }
 
@@ -54,12 +55,13 @@ struct Choosing<'a> {
     by_name: BTreeMap<&'a Name, Vec<usize>>,
     makers: BTreeMap<&'a Name, &'a Role>,
     existing: &'a Existing,
+    wanted: &'a BTreeSet<Name>,
     closure: Closure,
 }
 
 impl Choosing<'_> {
-    fn choose(&mut self, wanted: &BTreeSet<Name>) {
-        let mut open: Vec<Name> = wanted.iter().cloned().collect();
+    fn choose(&mut self) {
+        let mut open: Vec<Name> = self.wanted.iter().cloned().collect();
         let mut later = BTreeSet::new();
         self.closure.made.extend(open.iter().cloned());
         self.closure.asked.extend(open.iter().cloned());
@@ -87,8 +89,10 @@ impl Choosing<'_> {
 
     fn take(&mut self, number: usize, open: &mut Vec<Name>) {
         let item = &self.items[number];
-        // An object of another class has the name of one that is made.
-        if self.existing.has(item.subject.class, &item.subject.of) {
+        // An object of another class has the name of one that is made. (What is wanted exists where it is made under another name.)
+        let Subject { of, class, .. } = &item.subject;
+        let is_wanted = *class == Class::Relation && self.wanted.contains(of);
+        if self.existing.has(*class, of) && !is_wanted {
             return;
         }
         self.closure.items.insert(number);
