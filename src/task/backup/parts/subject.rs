@@ -150,6 +150,9 @@ impl Subject {
         }
         let class = Class::of_kind(&statement.raw(statement.tokens.get(kind_at)?).to_ascii_uppercase());
         let (at, of) = first_name(statement)?;
+        if !is_in_its_place(statement, kind_at, at) {
+            return None;
+        }
         let one = |role: Role| Some(Self { of: of.clone(), makes: None, role, class });
         let beside = |role: Role, name: Option<String>| {
             Some(Self { of: of.clone(), makes: name.map(|name| Name::new(of.schema.clone(), name)), role, class })
@@ -181,6 +184,53 @@ impl Subject {
             () if ["VIEW", "MATERIALIZED", "RECURSIVE"].iter().any(|word| says(kind_at, &[word])) => one(Role::View),
             () => one(Role::Object),
         }
+    }
+}
+
+/// What may stand between CREATE, ALTER or ON and the name of an object.
+const KINDS: [&[&str]; 26] = [
+    &["TABLE"],
+    &["TABLE", "ONLY"],
+    &["UNLOGGED", "TABLE"],
+    &["FOREIGN", "TABLE"],
+    &["FOREIGN", "TABLE", "ONLY"],
+    &["VIEW"],
+    &["MATERIALIZED", "VIEW"],
+    &["RECURSIVE", "VIEW"],
+    &["SEQUENCE"],
+    &["UNLOGGED", "SEQUENCE"],
+    &["INDEX"],
+    &["COLUMN"],
+    &["TYPE"],
+    &["DOMAIN"],
+    &["FUNCTION"],
+    &["PROCEDURE"],
+    &["AGGREGATE"],
+    &["ROUTINE"],
+    &["OPERATOR"],
+    &["OPERATOR", "CLASS"],
+    &["OPERATOR", "FAMILY"],
+    &["COLLATION"],
+    &["STATISTICS"],
+    &["TEXT", "SEARCH", "CONFIGURATION"],
+    &["TEXT", "SEARCH", "DICTIONARY"],
+    &["TEXT", "SEARCH", "TEMPLATE"],
+];
+
+/// Returns whether the name at `at` is that of the object, and not one that follows an object without a schema.
+fn is_in_its_place(statement: &Statement, kind_at: usize, at: usize) -> bool {
+    let is_after = |word: &str| at > 0 && statement.says(at - 1, &[word]);
+    let is_kind = |words: &[&str]| statement.spells(kind_at, words);
+    match () {
+        () if statement.says(0, &["ALTER", "PUBLICATION"]) => true,
+        () if is_kind(&["RULE"]) && statement.says(0, &["CREATE"]) => is_after("TO"),
+        () if ["CONSTRAINT", "TRIGGER", "POLICY", "RULE"].iter().any(|kind| is_kind(&[kind])) => {
+            is_after("ON") || is_after("DOMAIN")
+        }
+        () if statement.says(0, &["CREATE"]) && (is_kind(&["INDEX"]) || is_kind(&["UNIQUE", "INDEX"])) => {
+            is_after("ON") || is_after("ONLY")
+        }
+        () => KINDS.iter().any(|words| is_kind(words) && at == kind_at + words.len()),
     }
 }
 
@@ -362,6 +412,11 @@ mod tests {
             "SELECT pg_catalog.lo_create('1')",
             "GRANT ALL ON TABLE s.t, public.users TO PUBLIC",
             "REVOKE ALL ON SCHEMA s, public FROM app",
+            "ALTER TABLE living ADD COLUMN t s.t",
+            "CREATE OR REPLACE FUNCTION works() RETURNS s.t LANGUAGE sql AS ''",
+            "CREATE TRIGGER g BEFORE UPDATE ON living FOR EACH ROW EXECUTE FUNCTION s.f()",
+            "CREATE RULE r AS ON INSERT TO living DO ALSO DELETE FROM s.t",
+            "CREATE OR REPLACE VIEW living AS SELECT 1 FROM s.t",
         ] {
             assert_eq!(of(text), None, "{text}");
         }
