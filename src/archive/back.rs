@@ -120,7 +120,7 @@ impl Archive {
     }
 
     /// Records that the rows of the object with this key are in their table again, by the transaction that `connection` is in: `archives restore`
-    /// skips them. Returns the number of that transaction for [`Archive::is_back_for_good`], and None if that is recorded already. The
+    /// skips them. Returns the number of that transaction for [`Archive::confirm_back`], and None if that is recorded already. The
     /// caller has checked that the batch holds rows of this table.
     pub async fn is_back(&self, connection: &mut PgConnection, table: (&str, &str), batch: &Batch) -> Result<Option<i64>> {
         let Batch { name, manifest } = batch;
@@ -155,7 +155,7 @@ impl Archive {
     }
 
     /// Records that this transaction has committed. Without this the next restore asks the server.
-    pub async fn is_back_for_good(&self, key: &str, transaction: i64) {
+    pub async fn confirm_back(&self, key: &str, transaction: i64) {
         let Some(name) = BatchName::of_object(key) else { return };
         let settled = Record::change(&self.store, &name, Accepts::default(), |record| {
             let started_at = record.times.iter().find(|restored| restored.transaction == transaction && !restored.is_committed);

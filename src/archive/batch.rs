@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::live::governor::Steps;
 use crate::store::key;
 
 pub(super) const OBJECT: &str = ".sql.gz";
@@ -19,8 +20,10 @@ pub struct Source {
     pub table: String,
     /// The columns in the order of `query`, without generated ones, which take no values.
     pub columns: Vec<String>,
-    /// The SELECT of these columns.
-    pub query: String,
+    /// Queries of these columns, one after another: together they give the rows.
+    pub queries: Vec<String>,
+    /// The rest between them; `None` when there are no other sessions to be considerate of.
+    pub steps: Option<Steps>,
 }
 
 /// An object as it was written.

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use sqlx::PgConnection;
+use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::batch::BatchName;
+use super::batch::{BatchName, Exported};
 use super::chosen::Chosen;
 use super::manifest::Manifest;
 use super::proved::is_as_written;
@@ -16,16 +17,16 @@ use super::text::{RowsOnly, column_list};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::members::compress::Compression;
-use crate::members::decode::decode_object;
+use crate::members::decode::{Decoded, decode_object};
 use crate::pg;
-use crate::store::Store;
+use crate::store::{Reader, Store};
 
 /// The table has fewer rows of a batch than it was sent, or than the record says: nothing of the batch was put back.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotAll(pub(super) String);
 
-/// Copies the rows of the object, which is proved on the way, into a table: all of them, or the chosen ones.
+/// Copies the rows of the object, which is proved on the way, into a table: all of them, or the chosen ones. Returns their number.
 pub(super) async fn copy(
     store: &Store,
     name: &BatchName,
@@ -47,57 +48,23 @@ pub(super) async fn copy(
         pass_bytes(connection, encoding).await?;
     }
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
-    let rows_only = RowsOnly::of(manifest);
-    let bound = Bound { bytes: written.uncompressed_bytes, rows: written.rows };
+    let rows = Rows {
+        rows_only: RowsOnly::of(manifest),
+        bound: Bound { bytes: written.uncompressed_bytes, rows: written.rows },
+        chosen,
+        sender: Some(sender),
+    };
     let is_well = AtomicBool::new(false);
-    let decoding = async {
-        let decoded = decode_object(
-            reader,
-            Compression::Gzip,
-            phase,
-            None,
-            (rows_only, bound, chosen, Some(sender)),
-            |(rows_only, bound, chosen, sender), bytes| {
-                bound.take_bytes(bytes)?;
-                let rows = rows_only.feed(bytes)?;
-                bound.take_rows(&rows)?;
-                let rows = match chosen {
-                    Some(chosen) => chosen.feed(&rows),
-                    None => rows,
-                };
-                match sender {
-                    Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
-                    _ => Ok(()),
-                }
-            },
-            |_| (),
-        );
-        let mut decoded = decoded.await?;
-        is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
-        // Without this, the copying below would wait for more rows.
-        decoded.state.3 = None;
-        anyhow::Ok(decoded)
-    };
-    let copying = async {
-        // It goes with this block: the decoder must not wait for room after the server has refused the rows.
-        let mut receiver = receiver;
-        let mut copy = pg::copy_in(connection, table, &column_list(&manifest.columns)).await?;
-        while let Some(rows) = receiver.recv().await {
-            copy.send(rows).await.map_err(pg::in_its_own_words)?;
-        }
-        if !is_well.load(Relaxed) {
-            copy.abort("its object differs from what was written").await.map_err(pg::in_its_own_words)?;
-            return Ok(0);
-        }
-        copy.finish().await.map_err(pg::in_its_own_words)
-    };
-    let (decoded, copied) = tokio::join!(decoding, copying);
+    let (decoded, copied) = tokio::join!(
+        decode(reader, written, rows, &is_well, phase),
+        copy_in(receiver, connection, table, &manifest.columns, &is_well)
+    );
     let copied = copied.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
     let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
     let decoded = decoded?;
     decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
-    decoded.state.0.check().with_context(|| location.clone())?;
-    let read = written.rows - decoded.state.1.rows;
+    decoded.state.rows_only.check().with_context(|| location.clone())?;
+    let read = written.rows - decoded.state.bound.rows;
     anyhow::ensure!(
         decoded.sha256 == written.sha256 && decoded.bytes == written.bytes && read == written.rows,
         "{location} differs from what was written: {} instead of {}",
@@ -116,6 +83,61 @@ pub(super) async fn copy(
         convert_again(connection).await?;
     }
     Ok(copied)
+}
+
+/// Decodes the object and sends its rows. Sets `is_well` before the last of them is received, if the object is the one that was written.
+async fn decode(reader: Reader, written: &Exported, rows: Rows, is_well: &AtomicBool, phase: &Phase) -> Result<Decoded<Rows>> {
+    let feed = |rows: &mut Rows, bytes: &[u8]| rows.feed(bytes);
+    let mut decoded = decode_object(reader, Compression::Gzip, phase, None, rows, feed, |_| ()).await?;
+    is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
+    // Without this, the copying would wait for more rows.
+    decoded.state.sender = None;
+    Ok(decoded)
+}
+
+/// Copies the rows that are received into the table, and returns their number; none if the object is not the one that was written.
+/// An error drops the receiver: the decoder does not wait for room after the server has refused the rows.
+async fn copy_in(
+    mut rows: Receiver<Bytes>,
+    connection: &mut PgConnection,
+    table: &str,
+    columns: &[String],
+    is_well: &AtomicBool,
+) -> Result<u64> {
+    let mut copy = pg::copy_in(connection, table, &column_list(columns)).await?;
+    while let Some(rows) = rows.recv().await {
+        copy.send(rows).await.map_err(pg::in_its_own_words)?;
+    }
+    if !is_well.load(Relaxed) {
+        copy.abort("its object differs from what was written").await.map_err(pg::in_its_own_words)?;
+        return Ok(0);
+    }
+    copy.finish().await.map_err(pg::in_its_own_words)
+}
+
+/// Takes the chosen rows out of the decoded bytes of an object.
+struct Rows {
+    rows_only: RowsOnly,
+    bound: Bound,
+    chosen: Option<Chosen>,
+    /// `None` when all rows are sent.
+    sender: Option<Sender<Bytes>>,
+}
+
+impl Rows {
+    fn feed(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.bound.take_bytes(bytes)?;
+        let rows = self.rows_only.feed(bytes)?;
+        self.bound.take_rows(&rows)?;
+        let rows = match &mut self.chosen {
+            Some(chosen) => chosen.feed(&rows),
+            None => rows,
+        };
+        match &self.sender {
+            Some(sender) if !rows.is_empty() => sender.blocking_send(rows).map_err(std::io::Error::other),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Bounds the rest of an object: another may have replaced it since it was proved.

@@ -20,14 +20,14 @@ use crate::pg::copy_text::unescaped;
 use crate::pg::{self, identifier, literal};
 use crate::store::Store;
 
-/// So many rows are looked for, the first ones of the object: rows of a batch come back together.
-const MOST_ROWS: usize = 1_000;
+/// The first rows of the object, at most this many, are looked for: rows of a batch come back together.
+const MAX_ROWS: usize = 1_000;
 
-/// Those within so many bytes.
-const MOST_BYTES: usize = 16 << 20;
+/// Only rows within the first 16 MiB of the object are looked for.
+const MAX_BYTES: usize = 16 << 20;
 
 /// A function of PostgreSQL takes at most 100 arguments (FUNC_MAX_ARGS).
-const MOST_COLUMNS: usize = 90;
+const MAX_COLUMNS: usize = 90;
 
 /// A row's values, by column; `None` is NULL.
 type Values = Vec<Option<String>>;
@@ -107,7 +107,7 @@ fn by_key(key: &[String], same_key: &str, rows: &[Values], manifest: &Manifest, 
 
 /// Compares texts, as types without equality (json, point) have no other. NULL and an empty text count as equal.
 fn by_values(rows: &[Values], manifest: &Manifest, place: &Place, filter: &Filter) -> String {
-    let columns = &manifest.columns[..manifest.columns.len().min(MOST_COLUMNS)];
+    let columns = &manifest.columns[..manifest.columns.len().min(MAX_COLUMNS)];
     let text = |row: &Values| {
         let values: Vec<&str> = row.iter().take(columns.len()).map(|value| value.as_deref().unwrap_or_default()).collect();
         literal(&values.join("\u{1}"))
@@ -137,7 +137,7 @@ async fn first_lines(store: &Store, name: &BatchName, manifest: &Manifest) -> Re
         let rows = reading.rows_only.feed(bytes)?;
         reading.rows += memchr::memchr_iter(b'\n', &rows).count();
         reading.bytes.extend_from_slice(&rows);
-        if reading.rows >= MOST_ROWS || reading.bytes.len() >= MOST_BYTES {
+        if reading.rows >= MAX_ROWS || reading.bytes.len() >= MAX_BYTES {
             if let Some(enough) = reading.enough.take() {
                 let _ = enough.send(std::mem::take(&mut reading.bytes));
             }
@@ -157,7 +157,7 @@ async fn first_lines(store: &Store, name: &BatchName, manifest: &Manifest) -> Re
         }
     };
     let whole = bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-    Ok(whole.take(MOST_ROWS).map(<[u8]>::to_vec).collect())
+    Ok(whole.take(MAX_ROWS).map(<[u8]>::to_vec).collect())
 }
 
 /// Reads a line of COPY's text; `None` where it is not UTF-8.

@@ -114,7 +114,7 @@ impl Identity {
     }
 }
 
-/// As for sets: SYSTEM_IDENTIFIER/DATABASE.
+/// Writes SYSTEM_IDENTIFIER/DATABASE, as for sets.
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(&self.system_identifier)?;

@@ -38,7 +38,7 @@ use self::known::Back;
 pub use self::listing::{Broken, Listing, Pending, list};
 pub use self::manifest::{Identity, Manifest, Origin};
 pub use self::outcome::Recovered;
-pub use self::restore::{Intent, Put, Wanted, prepare, restore};
+pub use self::restore::{Intent, Request, RestoreOutcome, prepare, restore};
 pub use self::session::{Home, columns, prepare_session, transaction};
 pub use self::target::target;
 #[doc(hidden)]

@@ -97,8 +97,8 @@ pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest
 
 pub(super) fn never_left(name: &BatchName, manifest: &Manifest) -> String {
     format!(
-        "the rows of {name} never left {}.{}: its transaction {} is none of this server's, which was set back to a state before it. They are in the \
-         table, or in a later batch; --again puts them back all the same",
+        "the rows of {name} never left {}.{}: the server was set back to a state before transaction {}, which archived them. They are in the \
+         table, or in a later batch; --again puts them back anyway",
         manifest.schema,
         manifest.table,
         manifest.transaction.unwrap_or_default()

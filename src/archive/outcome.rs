@@ -18,9 +18,9 @@ pub struct Recovered {
 }
 
 /// Advice for a person when a batch is in doubt.
-const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, else delete it";
+const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, otherwise delete it";
 
-/// What became of a batch's rows.
+/// Says what became of a batch's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rows {
     Left,

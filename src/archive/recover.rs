@@ -48,7 +48,7 @@ impl Archive {
             }
             Rows::Left if is_written => {
                 recovered.completed += 1;
-                recovered.left.extend(says_nothing_of_its_sources(&manifest));
+                recovered.left.extend(names_no_sources(&manifest));
                 self.make_count(name, &manifest).await
             }
             // The rows may exist nowhere else: nothing of the batch is deleted, and no later run fails because of it.
@@ -112,7 +112,7 @@ impl Archive {
 }
 
 /// Earlier releases did not write down the batches whose rows left again.
-fn says_nothing_of_its_sources(manifest: &Manifest) -> Option<String> {
+fn names_no_sources(manifest: &Manifest) -> Option<String> {
     (manifest.came_back > 0 && manifest.came_from.is_empty()).then(|| {
         format!(
             "{} rows that had come back left again in a run that was killed, but `archives restore` still counts them as back: use --again to \

@@ -23,7 +23,7 @@ use crate::store::Store;
 
 /// The request for a restore.
 #[derive(Clone, Debug)]
-pub struct Wanted<'a> {
+pub struct Request<'a> {
     /// The configured name of the target database.
     pub database: &'a str,
     /// The target table, as in SQL.
@@ -31,7 +31,7 @@ pub struct Wanted<'a> {
     pub filter: &'a Filter,
     /// Also put back batches that are already back.
     pub again: bool,
-    /// Also put back the rest of a batch of which some rows left again. This comes last: a row that was changed in the meantime is in a
+    /// Also put back the rest of a batch whose rows left again in part. This comes last: a row that was changed in the meantime is in a
     /// later batch.
     pub rest: bool,
     /// Records without a signature of the store's key count, as its batches do.
@@ -42,13 +42,11 @@ pub struct Wanted<'a> {
 
 /// The result of a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Put {
-    Back(u64),
+pub enum RestoreOutcome {
+    /// The number of rows that were put back.
+    Restored(u64),
     /// Nothing was done: the rows are already back.
-    IsThere {
-        since: DateTime<Utc>,
-        rows: u64,
-    },
+    AlreadyBack { since: DateTime<Utc>, rows: u64 },
     /// Nothing was done: the rows never left, as the message says.
     NeverLeft(String),
     /// Nothing was done: ask again with `rest`.
@@ -57,9 +55,9 @@ pub enum Put {
 
 /// The decision about a batch, before anything is written.
 pub enum Intent {
-    Put(Box<Prepared>),
+    Restore(Box<Prepared>),
     /// Nothing is to be done.
-    Leave(Put),
+    Leave(RestoreOutcome),
 }
 
 /// A batch that goes back, and how it does.
@@ -83,57 +81,30 @@ pub async fn prepare(
     store: &Store,
     batch: &(BatchName, Manifest),
     connection: &mut PgConnection,
-    wanted: &Wanted<'_>,
+    request: &Request<'_>,
 ) -> Result<Intent> {
     let (name, manifest) = batch;
     prepare_session(connection).await?;
-    let here = Here::of(connection, wanted.database, wanted.table).await?;
-    let here = here.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", wanted.table)))?;
-    let filter = wanted.filter.resolved(connection, &here.place.name).await?;
-    let mut record = Record::read(store, name, wanted.accepts()).await?;
+    let here = Here::of(connection, request.database, request.table).await?;
+    let here = here.with_context(|| Fault::new(Kind::Configuration, format!("there is no table {}", request.table)))?;
+    let filter = request.filter.resolved(connection, &here.place.name).await?;
+    let mut record = Record::read(store, name, request.accepts()).await?;
     let ends = record.resolve(connection, &here).await?;
-    if wanted.again {
+    if request.again {
         let expected = filter.is_all().then_some(manifest.exported.rows);
-        return Ok(Intent::Put(Box::new(Prepared {
-            here,
-            ends,
-            filter,
-            there: Vec::new(),
-            rows_there: 0,
-            expected,
-            by_key: None,
-        })));
+        return Ok(Intent::Restore(Box::new(Prepared { expected, ..Prepared::all(here, ends, filter) })));
     }
     let is_noted = record.whole(&here).is_some_and(|whole| whole.never_left && whole.left_again == 0);
     if is_noted || (record.may_never_have_left(&here) && is_undone(connection, manifest, &here).await?) {
-        return Ok(Intent::Leave(Put::NeverLeft(never_left(name, manifest))));
+        return Ok(Intent::Leave(RestoreOutcome::NeverLeft(never_left(name, manifest))));
     }
-    if let Some(restored) = record.in_doubt(&here) {
-        let message = format!(
-            "{} of {name} went back into {} of database `{}` on {}. That is this database under another name, or a physical copy of it: \
-             check whether the rows are in {}, and use --again if they are not",
-            units::plural(restored.rows as usize, "row"),
-            restored.place.name,
-            restored.place.configured,
-            restored.at.format("%Y-%m-%d %H:%M UTC"),
-            here.place.name
-        );
-        return Err(Fault::new(Kind::Busy, message).into());
-    }
-    if let Some(restored) = record.at(&here).find(|restored| !restored.is_committed) {
-        let message = format!(
-            "the restore of {} of {name} on {} may not have committed: check whether the rows are in {}, and use --again if they are not",
-            units::plural(restored.rows as usize, "row"),
-            restored.at.format("%Y-%m-%d %H:%M UTC"),
-            here.place.name
-        );
-        return Err(Fault::new(Kind::Busy, message).into());
-    }
+    refuse_what_may_be_back(&record, name, &here)?;
     look_at_what_is_back(store, batch, connection, &record, &here).await?;
-    let is_there = |restored: &Restored| Ok(Intent::Leave(Put::IsThere { since: restored.at, rows: restored.rows }));
+    let is_there =
+        |restored: &Restored| Ok(Intent::Leave(RestoreOutcome::AlreadyBack { since: restored.at, rows: restored.rows }));
     match record.whole(&here) {
         Some(whole) if whole.left_again == 0 => return is_there(whole),
-        Some(_) if !wanted.rest => return Ok(Intent::Leave(Put::Later)),
+        Some(_) if !request.rest => return Ok(Intent::Leave(RestoreOutcome::Later)),
         Some(whole) => {
             let Some(by_key) = same_key(connection, &here.place, &manifest.columns).await? else {
                 let message = format!(
@@ -145,15 +116,9 @@ pub async fn prepare(
                 );
                 return Err(Fault::new(Kind::Busy, message).into());
             };
-            return Ok(Intent::Put(Box::new(Prepared {
-                here,
-                ends,
-                filter,
-                there: Vec::new(),
-                rows_there: 0,
-                expected: Some(whole.left_again).filter(|_| wanted.filter.is_all()),
-                by_key: Some(by_key.sql),
-            })));
+            let expected = Some(whole.left_again).filter(|_| request.filter.is_all());
+            let by_key = Some(by_key.sql);
+            return Ok(Intent::Restore(Box::new(Prepared { expected, by_key, ..Prepared::all(here, ends, filter) })));
         }
         None => {}
     }
@@ -163,19 +128,50 @@ pub async fn prepare(
     let there = record.at(&here).map(|restored| restored.filter.clone()).collect();
     let rows_there = record.at(&here).map(|restored| restored.rows).sum();
     let expected = filter.is_all().then(|| manifest.exported.rows.saturating_sub(rows_there));
-    Ok(Intent::Put(Box::new(Prepared { here, ends, filter, there, rows_there, expected, by_key: None })))
+    Ok(Intent::Restore(Box::new(Prepared { there, rows_there, expected, ..Prepared::all(here, ends, filter) })))
+}
+
+/// Refuses a batch whose rows may be in the table already: only a person can tell.
+fn refuse_what_may_be_back(record: &Record, name: &BatchName, here: &Here) -> Result<()> {
+    if let Some(restored) = record.in_doubt(here) {
+        let message = format!(
+            "{} of {name} went back into {} of database `{}` on {}. That is this database under another name, or a physical copy of it: \
+             check whether the rows are in {}, and use --again if they are not",
+            units::plural(restored.rows as usize, "row"),
+            restored.place.name,
+            restored.place.configured,
+            restored.at.format("%Y-%m-%d %H:%M UTC"),
+            here.place.name
+        );
+        return Err(Fault::new(Kind::Busy, message).into());
+    }
+    if let Some(restored) = record.at(here).find(|restored| !restored.is_committed) {
+        let message = format!(
+            "the restore of {} of {name} on {} may not have committed: check whether the rows are in {}, and use --again if they are not",
+            units::plural(restored.rows as usize, "row"),
+            restored.at.format("%Y-%m-%d %H:%M UTC"),
+            here.place.name
+        );
+        return Err(Fault::new(Kind::Busy, message).into());
+    }
+    Ok(())
 }
 
 impl Prepared {
+    /// Returns a batch of which no row is known to be back.
+    fn all(here: Here, ends: Ends, filter: Filter) -> Self {
+        Self { here, ends, filter, there: Vec::new(), rows_there: 0, expected: None, by_key: None }
+    }
+
     /// Returns how many rows go back, if that is known before they are read.
     pub fn expected(&self) -> Option<u64> {
         self.expected
     }
 }
 
-impl Wanted<'_> {
+impl Request<'_> {
     fn accepts(&self) -> Accepts {
-        Accepts { unsigned: self.unsigned_ok, anew: self.again }
+        Accepts { unsigned: self.unsigned_ok, replaces: self.again }
     }
 }
 
@@ -184,15 +180,15 @@ pub async fn restore(
     store: &Store,
     batch: &(BatchName, Manifest),
     connection: &mut PgConnection,
-    wanted: &Wanted<'_>,
+    request: &Request<'_>,
     phase: &Phase,
-) -> Result<Put> {
+) -> Result<RestoreOutcome> {
     // The lock comes before the record is read: another process that restores the batch into the same database may write it.
     let lock = format!("pgtend restore {}", batch.0);
     if !pg::try_lock(connection, &lock).await? {
         return Err(Fault::new(Kind::Busy, format!("another process is restoring {}", batch.0)).into());
     }
-    let done = restore_alone(store, batch, connection, wanted, phase).await;
+    let done = restore_alone(store, batch, connection, request, phase).await;
     // If this fails, the connection is lost, and the lock with it.
     let _ = pg::unlock(connection, &lock).await;
     done
@@ -202,11 +198,11 @@ async fn restore_alone(
     store: &Store,
     batch: &(BatchName, Manifest),
     connection: &mut PgConnection,
-    wanted: &Wanted<'_>,
+    request: &Request<'_>,
     phase: &Phase,
-) -> Result<Put> {
-    let prepared = match prepare(store, batch, connection, wanted).await? {
-        Intent::Put(prepared) => prepared,
+) -> Result<RestoreOutcome> {
+    let prepared = match prepare(store, batch, connection, request).await? {
+        Intent::Restore(prepared) => prepared,
         Intent::Leave(put) => return Ok(put),
     };
     let name = &batch.0;
@@ -214,22 +210,22 @@ async fn restore_alone(
     pg::commit_durably(connection).await?;
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let done = async {
-        hold(connection, &prepared.here.place, wanted.checked).await?;
-        put(store, batch, connection, &prepared, wanted, phase).await
+        hold(connection, &prepared.here.place, request.checked).await?;
+        put(store, batch, connection, &prepared, request, phase).await
     };
     let done = done.await;
     if done.is_err() {
         let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     }
     let (rows, transaction) = done?;
-    let recorded = Record::change(store, name, wanted.accepts(), |record| {
+    let recorded = Record::change(store, name, request.accepts(), |record| {
         record.commit(transaction, &prepared.here.server_started_at);
     });
     // Without this, the next restore asks the server.
     if let Err(error) = recorded.await {
         tracing::warn!("{error:#}");
     }
-    Ok(Put::Back(rows))
+    Ok(RestoreOutcome::Restored(rows))
 }
 
 /// Locks the table, which the rows reach by its name, and compares it with the one that was checked. Before PostgreSQL 16, the lock needs
@@ -253,7 +249,7 @@ async fn put(
     (name, manifest): &(BatchName, Manifest),
     connection: &mut PgConnection,
     prepared: &Prepared,
-    wanted: &Wanted<'_>,
+    request: &Request<'_>,
     phase: &Phase,
 ) -> Result<(u64, i64)> {
     let Prepared { here, ends, filter, there, rows_there, by_key, .. } = prepared;
@@ -301,7 +297,7 @@ async fn put(
         left_with: Vec::new(),
         is_elsewhere: false,
     };
-    let recorded = Record::change(store, name, wanted.accepts(), |record| {
+    let recorded = Record::change(store, name, request.accepts(), |record| {
         record.end(ends);
         record.times.push(restored.clone());
     });

@@ -19,7 +19,7 @@ use crate::store::sign::Signature;
 const MAX_RESTORES: usize = 10_000;
 
 /// The most batches in `left_with`: only the last one may be counted a second time, by a run that cleans up.
-const MOST_LEFT_WITH: usize = 100;
+const MAX_LEFT_WITH: usize = 100;
 
 /// pgtend refuses to work on a server whose clock differs from the host's by more than a minute.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(2);
@@ -100,7 +100,7 @@ impl Here {
     }
 }
 
-/// Whether an entry was made at the place of this session.
+/// Says whether an entry was made at the place of this session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Here,
@@ -144,13 +144,13 @@ impl Restored {
     }
 }
 
-/// Which records count.
+/// Says which records of restored rows count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Accepts {
     /// True if records without a signature of the store's key count, too.
     pub unsigned: bool,
     /// True if a record that does not count is replaced.
-    pub anew: bool,
+    pub replaces: bool,
 }
 
 impl Accepts {
@@ -158,7 +158,7 @@ impl Accepts {
         match there {
             None => Ok(Record::default()),
             Some(Ok((record, signature))) if signature.is_ours() || self.unsigned => Ok(record),
-            Some(_) if self.anew => Ok(Record::default()),
+            Some(_) if self.replaces => Ok(Record::default()),
             Some(Ok((_, signature))) => anyhow::bail!(
                 "the record of restored rows is not accepted ({}): --again puts rows back regardless of it",
                 signature.in_words()
@@ -189,7 +189,7 @@ impl Record {
     pub async fn read(store: &Store, batch: &BatchName, accepts: Accepts) -> Result<Self> {
         match store.get_json::<Self>(&key(batch)).await {
             Ok(read) => accepts.take(read),
-            Err(_) if accepts.anew => Ok(Self::default()),
+            Err(_) if accepts.replaces => Ok(Self::default()),
             Err(error) => Err(error.context("cannot read the record of restored rows; --again puts rows back regardless of it")),
         }
     }
@@ -236,7 +236,7 @@ impl Record {
         }
         whole.left_again += rows;
         whole.left_with.push(batch.clone());
-        let too_many = whole.left_with.len().saturating_sub(MOST_LEFT_WITH);
+        let too_many = whole.left_with.len().saturating_sub(MAX_LEFT_WITH);
         whole.left_with.drain(..too_many);
         if whole.left_again >= whole.rows {
             self.left_later |= whole.never_left;
@@ -309,7 +309,7 @@ impl Bounded for Record {
             bounds::count("rows", restored.rows)?;
             bounds::count("left_again", restored.left_again)?;
             anyhow::ensure!(restored.transaction >= 0, "transaction is {}", restored.transaction);
-            anyhow::ensure!(restored.left_with.len() <= MOST_LEFT_WITH, "it names {} batches", restored.left_with.len());
+            anyhow::ensure!(restored.left_with.len() <= MAX_LEFT_WITH, "it names {} batches", restored.left_with.len());
             restored.filter.check()?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Writes rows into an object: COPY's text, in gzip members, hashed and counted.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -35,16 +37,22 @@ pub(super) async fn write(
         if let Some(encoding) = &manifest.encoding {
             pass_bytes(connection, encoding).await?;
         }
-        let refused = match pg::copy_out(connection, &source.query).await {
-            Ok(rows) => {
-                writer.take(rows, &mut upload, phase, known).await?;
-                None
+        for (number, query) in source.queries.iter().enumerate() {
+            let began = Instant::now();
+            let refused = match pg::copy_out(connection, query).await {
+                Ok(rows) => {
+                    writer.take(rows, &mut upload, phase, known).await?;
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            if let Some(error) = refused {
+                pg::keep_step(connection).await;
+                return Err(error);
             }
-            Err(error) => Some(error),
-        };
-        if let Some(error) = refused {
-            pg::keep_step(connection).await;
-            return Err(error);
+            if let Some(steps) = source.steps.filter(|_| number + 1 < source.queries.len()) {
+                tokio::time::sleep(steps.rest_after(began.elapsed())).await;
+            }
         }
         if manifest.encoding.is_some() {
             convert_again(connection).await?;

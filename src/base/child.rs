@@ -111,6 +111,11 @@ impl Child {
         Ok(Ended { status, stderr })
     }
 
+    /// Waits for the end, and leaves what it said to [`Self::wait`].
+    pub async fn exit(&mut self) -> Result<ExitStatus> {
+        self.process.wait().await.with_context(|| format!("cannot wait for {}", self.name))
+    }
+
     /// Sends SIGKILL to the group. These tools only read, or write inside one transaction or a database that is dropped
     /// afterwards, so nothing is lost, and nothing can hang.
     pub fn kill(&self) {

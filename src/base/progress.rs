@@ -44,7 +44,7 @@ enum Shown {
 /// The state of a phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Now {
+pub struct PhaseState {
     pub phase: String,
     pub done_bytes: u64,
     pub total_bytes: Option<u64>,
@@ -95,9 +95,9 @@ impl Progress {
     }
 
     /// Returns the phase that was started last, and its state.
-    pub fn now(&self) -> Option<Now> {
+    pub fn now(&self) -> Option<PhaseState> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map(|current| Now {
+        current.as_ref().map(|current| PhaseState {
             phase: current.phase.clone(),
             done_bytes: current.done_bytes.load(Ordering::Relaxed),
             total_bytes: current.total_bytes,

@@ -23,11 +23,11 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 fn is_hidden(letter: char) -> bool {
-    letter.is_control() && !matches!(letter, '\n' | '\t') || turns_text(letter)
+    letter.is_control() && !matches!(letter, '\n' | '\t') || reorders_text(letter)
 }
 
 /// Recognizes marks that reorder the text after them (Unicode, UAX 9): a name with one can make SQL look like other SQL.
-pub fn turns_text(letter: char) -> bool {
+pub fn reorders_text(letter: char) -> bool {
     matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

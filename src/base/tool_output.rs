@@ -19,7 +19,7 @@ const NOTICES_KEPT: usize = 200;
 const NOTICE_TARGET: &str = "sqlx::postgres::notice";
 
 #[derive(Debug, Default)]
-pub struct Captured {
+pub struct ToolOutput {
     /// The last 16 KiB of stderr.
     pub stderr: String,
 }
@@ -31,16 +31,16 @@ pub struct Notice {
 }
 
 tokio::task_local! {
-    static CAPTURED: RefCell<Captured>;
+    static TOOL_OUTPUT: RefCell<ToolOutput>;
     static NOTICES: RefCell<Vec<Notice>>;
 }
 
 /// Runs `work` and keeps what its tools print to stderr.
-pub async fn capture<T>(work: impl Future<Output = T>) -> (T, Captured) {
-    CAPTURED
+pub async fn capture<T>(work: impl Future<Output = T>) -> (T, ToolOutput) {
+    TOOL_OUTPUT
         .scope(RefCell::default(), async {
             let result = work.await;
-            (result, CAPTURED.with(RefCell::take))
+            (result, TOOL_OUTPUT.with(RefCell::take))
         })
         .await
 }
@@ -57,7 +57,7 @@ pub async fn notices<T>(work: impl Future<Output = T>) -> (T, Vec<Notice>) {
 
 /// Adds a tool's stderr to the current run, if there is one.
 pub fn stderr(text: &str) {
-    let _ = CAPTURED.try_with(|captured| {
+    let _ = TOOL_OUTPUT.try_with(|captured| {
         let kept = &mut captured.borrow_mut().stderr;
         if !kept.is_empty() && !text.is_empty() {
             kept.push('\n');

@@ -15,7 +15,7 @@ use crate::base::toml_file::did_you_mean;
 use crate::run::job::Job;
 use crate::task::audit::checks::{self, CHECKS, Check};
 use crate::task::audit::document::{Change, Document, Finding, State};
-use crate::task::audit::{self, Audit, FailOn, Own, html, markdown};
+use crate::task::audit::{self, Audit, FailOn, OwnJob, html, markdown};
 use crate::work::Other;
 
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let on_database = folder.jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
     let own = |job: &Job| {
         let audit = job.task.as_a::<Audit>()?.clone();
-        Some(Own { job: job.name.clone(), audit, trust_owners: job.limits.trust_owners })
+        Some(OwnJob { job: job.name.clone(), audit, trust_owners: job.limits.trust_owners })
     };
     let own = on_database.filter_map(own).next();
     let others: Vec<Other> = folder.jobs.iter().map(Job::in_short).collect();

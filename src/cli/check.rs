@@ -18,10 +18,10 @@ use crate::run::job::Job;
 use crate::store::Store;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
-const WAY_IN: &str = "connection of the client tools";
+const CLIENT_TOOLS: &str = "connection of the client tools";
 
 /// One thing that was tried, and its result.
-struct Tried {
+struct Attempt {
     what: String,
     result: Result<String>,
 }
@@ -77,7 +77,7 @@ fn schedule_notes(jobs: &[Job]) -> Vec<String> {
     notes.into_iter().map(|(note, names)| format!("{}: {note}", names.join(", "))).collect()
 }
 
-fn detail(tried: &Tried) -> String {
+fn detail(tried: &Attempt) -> String {
     match &tried.result {
         Ok(detail) => detail.clone(),
         Err(error) => failure::in_a_line(error),
@@ -89,47 +89,47 @@ fn warnings(of: impl IntoIterator<Item = String>) -> String {
     of.into_iter().map(|warning| format!("; WARNING: {warning}")).collect()
 }
 
-async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Tried> {
+async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     let mut tried = Vec::new();
     for (name, database) in &config.databases {
         tried.extend(try_database(name, database, jobs, config).await);
     }
     if let Some(result) = try_ledger(config).await.transpose() {
-        tried.push(Tried { what: "ledger".to_owned(), result });
+        tried.push(Attempt { what: "ledger".to_owned(), result });
     }
     for (name, store) in &config.stores {
-        tried.push(Tried { what: format!("store {name}"), result: try_store(store).await });
+        tried.push(Attempt { what: format!("store {name}"), result: try_store(store).await });
     }
     tried
 }
 
 /// Tries the connection to a database, the client tools for its server, and the privileges that each of its jobs needs.
-async fn try_database(name: &str, database: &config::Database, jobs: &[Job], config: &Config) -> Vec<Tried> {
+async fn try_database(name: &str, database: &config::Database, jobs: &[Job], config: &Config) -> Vec<Attempt> {
     let what = format!("database {name}");
     let settings = match database.settings() {
         Ok(settings) => settings,
-        Err(error) => return vec![Tried { what, result: Err(error) }],
+        Err(error) => return vec![Attempt { what, result: Err(error) }],
     };
     let (mut connection, server, clock) = match connect(&settings).await {
         Ok(connected) => connected,
         Err(error) => return try_client_tools(what, error, &settings, config).await,
     };
-    let mut tried = vec![Tried {
+    let mut tried = vec![Attempt {
         what: what.clone(),
         result: Ok(format!("{}, PostgreSQL {}{}", settings.display(), server.version, warnings(clock))),
     }];
     let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
     let way_in = match &tools {
-        Ok(tools) => Some(client_tools::way_in(tools, &settings).await),
+        Ok(tools) => Some(client_tools::try_connection(tools, &settings).await),
         Err(_) => None,
     };
-    tried.push(Tried {
+    tried.push(Attempt {
         what: format!("{what}: client tools"),
         result: tools.map(|tools| format!("{} in {}", tools.version, tools.folder.display())),
     });
-    tried.extend(way_in.map(|result| Tried { what: format!("{what}: {WAY_IN}"), result }));
+    tried.extend(way_in.map(|result| Attempt { what: format!("{what}: {CLIENT_TOOLS}"), result }));
     for job in jobs.iter().filter(|job| job.databases.iter().any(|other| other == name)) {
-        tried.push(Tried {
+        tried.push(Attempt {
             what: format!("{what}: privileges for {}", job.name),
             result: may_run(&mut connection, &settings, database, job, config).await,
         });
@@ -148,11 +148,11 @@ async fn connect(settings: &pg::Settings) -> Result<(PgConnection, Server, Optio
 }
 
 /// Tries the newest client tools where the program itself cannot connect: problems that they meet help to explain its own.
-async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Settings, config: &Config) -> Vec<Tried> {
-    let way_in = format!("{what}: {WAY_IN}");
-    let mut tried = vec![Tried { what, result: Err(error) }];
+async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Settings, config: &Config) -> Vec<Attempt> {
+    let way_in = format!("{what}: {CLIENT_TOOLS}");
+    let mut tried = vec![Attempt { what, result: Err(error) }];
     if let Ok(tools) = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await {
-        tried.push(Tried { what: way_in, result: client_tools::way_in(&tools, settings).await });
+        tried.push(Attempt { what: way_in, result: client_tools::try_connection(&tools, settings).await });
     }
     tried
 }

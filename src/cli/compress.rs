@@ -26,7 +26,7 @@ pub enum Command {
         /// Install even if it saves little, or if something was found that the view may not preserve
         #[arg(long)]
         force: bool,
-        /// Only on this one of the job's databases
+        /// Run only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
@@ -40,7 +40,7 @@ pub enum Command {
         /// Only decompress the values: the view stays, and the job's next run compresses them again
         #[arg(long)]
         keep_view: bool,
-        /// Only on this one of the job's databases
+        /// Run only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },

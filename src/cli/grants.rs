@@ -87,8 +87,8 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     }
-    if let Some(amount_to) = memberships.amount_to(&role) {
-        text += &format!("\n{amount_to}");
+    if let Some(warning) = memberships.warning(&role) {
+        text += &format!("\n{warning}");
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)

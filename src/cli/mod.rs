@@ -67,7 +67,7 @@ pub enum Command {
         /// Print what it would do, and why; write nothing
         #[arg(long)]
         dry_run: bool,
-        /// Only on this one of the job's databases
+        /// Run only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
         /// Run for the latest tick of the job's schedule: at most once per tick, whichever host asks (systemd timer, CronJob)
@@ -86,7 +86,7 @@ pub enum Command {
     },
     /// Look for problems in a database now, and print the findings with their fixes; writes nothing to it
     Audit(audit::Arguments),
-    /// List the jobs, when they run next, and how they went last
+    /// List the jobs with their next run and their last outcome
     Jobs,
     /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
@@ -96,12 +96,12 @@ pub enum Command {
         #[command(subcommand)]
         command: backups::Command,
     },
-    /// Commands of [partition] jobs that a person starts
+    /// Convert the table of a [partition] job, or undo that
     Partition {
         #[command(subcommand)]
         command: partition::Command,
     },
-    /// Commands of [compress] jobs with method = "gzip" that a person starts: install the view for readers, and undo
+    /// Install or undo the view of a [compress] job with method = "gzip"
     Compress {
         #[command(subcommand)]
         command: compress::Command,

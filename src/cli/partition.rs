@@ -25,7 +25,7 @@ pub enum Command {
         /// Undo a conversion: the first partition becomes the table again, as long as no other partition has rows
         #[arg(long)]
         undo: bool,
-        /// Only on this one of the job's databases
+        /// Run only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },

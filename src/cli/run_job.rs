@@ -192,7 +192,7 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
     for database in &job.databases {
         context.metrics.job(&job.name, database, job.task.makes_dumps());
     }
-    context.metrics.carry_over(&context.config, &job.name);
+    context.metrics.load_textfile(&context.config, &job.name);
     Ok(context)
 }
 

@@ -58,18 +58,18 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         async move { scheduler.run().await }
     });
     tracing::info!("serving {} on http://{listen}", jobs_in_words(&scheduler));
-    tell(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&scheduler))]);
+    notify_systemd(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&scheduler))]);
 
     follow_signals(global, &site).await?;
 
     stop.cancel();
-    tell(&[NotifyState::Stopping]);
+    notify_systemd(&[NotifyState::Stopping]);
     tracing::info!("stopping: no further ticks start; running jobs have {} to finish", units::duration(drain_timeout));
     scheduler
         .drain(drain_timeout, |running| {
             let status = format!("stopping: {running} still running");
             // This is longer than the time to the next call, so that systemd waits as long as we do.
-            tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(30_000_000), NotifyState::Watchdog]);
+            notify_systemd(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(30_000_000), NotifyState::Watchdog]);
         })
         .await;
     planning.await.context("the scheduler panicked")??;
@@ -95,7 +95,7 @@ async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
             _ = watchdog.tick() => {
                 // The watchdog is fed only while the scheduler is alive: a process whose scheduler hangs deserves a restart.
                 if site.scheduler.looked() < SCHEDULER_SILENT_FOR {
-                    tell(&[NotifyState::Watchdog, NotifyState::Status(&state_in_words(&site.scheduler))]);
+                    notify_systemd(&[NotifyState::Watchdog, NotifyState::Status(&state_in_words(&site.scheduler))]);
                 }
             }
         }
@@ -114,9 +114,9 @@ async fn follow_signals(global: &Global, site: &Arc<Site>) -> Result<()> {
 /// Reloads the configuration. A mistake in it keeps the old one; a mistake in a job's file keeps that job as it was.
 async fn reload(global: &Global, site: &Arc<Site>) {
     let monotonic = NotifyState::monotonic_usec_now();
-    tell(&[NotifyState::Reloading]);
+    notify_systemd(&[NotifyState::Reloading]);
     if let Ok(monotonic) = monotonic {
-        tell(&[monotonic]);
+        notify_systemd(&[monotonic]);
     }
     let old = site.scheduler.context();
     let mut is_whole = true;
@@ -143,7 +143,7 @@ async fn reload(global: &Global, site: &Arc<Site>) {
     };
     old.metrics.reloaded(error.is_none() && is_whole);
     *site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
-    tell(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&site.scheduler))]);
+    notify_systemd(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&site.scheduler))]);
 }
 
 /// A job whose file was broken by an edit goes on as before, if the database and the store that it names still exist.
@@ -215,7 +215,7 @@ fn state_in_words(scheduler: &Scheduler) -> String {
 }
 
 /// Tells systemd, if it listens.
-fn tell(states: &[NotifyState<'_>]) {
+fn notify_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!("cannot notify systemd: {error}");
     }

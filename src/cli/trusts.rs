@@ -1,4 +1,4 @@
-//! Whether the job that wrote a batch or a set trusts the owners of tables, for commands that put it back by hand.
+//! Says whether the job that wrote a batch or a set trusts the owners of tables, for commands that put it back.
 
 use super::global::Global;
 use crate::config::Config;
@@ -22,7 +22,7 @@ impl Trusts {
         Self(jobs)
     }
 
-    /// True also for a job that is unknown.
+    /// Returns whether the owners are trusted; true also for a job that is unknown.
     pub fn owners_of(&self, job: &str) -> bool {
         self.0.iter().filter(|known| known.name == job).all(|known| known.limits.trust_owners)
     }

@@ -27,7 +27,7 @@ pub struct Limits {
     pub max_active_sessions: Option<u32>,
     /// How much longer commits of others may take while the run works, as a factor; 0 turns the measurement off.
     pub max_slowdown: f64,
-    /// True when code that an owner put into the table may run with more rights than the owner has (task/foreign_code.rs).
+    /// True when code that an owner put into the table may run with more rights than the owner has (task/foreign_code/).
     pub trust_owners: bool,
 }
 

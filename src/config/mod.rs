@@ -162,7 +162,7 @@ pub enum Checksums {
 pub struct Tools {
     /// A folder with pg_dump, pg_dumpall and psql that is searched first; relative to the configuration file.
     pub bin_dir: Option<PathBuf>,
-    /// A folder with initdb and postgres that is searched first, for verify = "restore" in a server of its own; relative to the
+    /// A folder with initdb and postgres that is searched first, for verify = "restore" in a throwaway server; relative to the
     /// configuration file.
     pub server_bin_dir: Option<PathBuf>,
     /// The user who runs that server if pgtend runs as root; default `nobody`, if no other program runs as `nobody`. The user should own
@@ -174,7 +174,7 @@ pub struct Tools {
 #[derive(Clone, Debug, Default)]
 pub struct Verify {
     pub scratch_dir: Option<PathBuf>,
-    /// The limit for the memory of the process that restores in a server of its own.
+    /// The limit for the memory of the process that restores in a throwaway server.
     pub memory_bytes: Option<u64>,
 }
 

@@ -46,11 +46,11 @@ pub struct WrittenLedger {
     pub keep_last: Option<Spanned<u32>>,
 }
 
-/// A server of its own for the proof of backups.
+/// The throwaway server in which backups are proved.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenVerify {
-    /// The folder in which a server of its own is created, with space for the database; relative to the configuration file. The
+    /// The folder in which a throwaway server is created, with space for the database; relative to the configuration file. The
     /// default is the system's folder for temporary files.
     pub scratch_dir: Option<PathBuf>,
     /// The most memory that the restore uses in that server, in one process: with this limit, it has no parallel workers. Default: no limit.

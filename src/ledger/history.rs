@@ -37,7 +37,7 @@ pub struct Brief {
     pub started_at: DateTime<Utc>,
     pub heartbeat_at: DateTime<Utc>,
     #[sqlx(json(nullable))]
-    pub progress: Option<progress::Now>,
+    pub progress: Option<progress::PhaseState>,
     pub finished_at: Option<DateTime<Utc>>,
     #[sqlx(try_from = "Option<String>")]
     pub outcome: MaybeOutcome,
@@ -56,7 +56,7 @@ pub struct RunsByRule {
     pub has_succeeded: bool,
     /// True when a person confirmed one of them.
     pub was_agreed: bool,
-    /// The same for a run that left no row.
+    /// True when a person confirmed one that was to leave no row.
     pub was_agreed_to_all: bool,
 }
 

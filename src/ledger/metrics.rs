@@ -325,7 +325,7 @@ impl Metrics {
     }
 
     /// Takes over the values of the job's last run from its textfile: a failed run must not erase its last success.
-    pub fn carry_over(&self, config: &Config, job: &str) {
+    pub fn load_textfile(&self, config: &Config, job: &str) {
         let Some(folder) = &config.metrics.textfile_dir else { return };
         // If there is no file yet, or not one of ours, a new one is written.
         let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
@@ -400,7 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_in_a_folder_of_somebody_else_lead_nowhere() {
+    fn links_in_a_folder_of_another_user_lead_nowhere() {
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let victim = elsewhere.path().join("victim");
         std::fs::write(&victim, "a secret").unwrap();

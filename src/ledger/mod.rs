@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 pub use history::{Brief, Filter, RunsByRule};
 use prometheus_client::metrics::histogram::Histogram;
-pub use rows::{Attempt, End, Key, Known, MaybeOutcome, NewRun, Row, Trigger};
+pub use rows::{Attempt, End, Key, KnownJob, MaybeOutcome, NewRun, Row, Trigger};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgPool};
 
@@ -226,7 +226,7 @@ impl Ledger {
 
     /// Records schedules, and returns since when each is known and which ticks were handled. A changed schedule counts as new:
     /// its past ticks were not missed.
-    pub async fn known_jobs(&self, schedules: &[(Key, String)]) -> Result<Vec<Known>> {
+    pub async fn known_jobs(&self, schedules: &[(Key, String)]) -> Result<Vec<KnownJob>> {
         let jobs: Vec<&str> = schedules.iter().map(|((job, _), _)| job.as_str()).collect();
         let databases: Vec<&str> = schedules.iter().map(|((_, database), _)| database.as_str()).collect();
         let texts: Vec<&str> = schedules.iter().map(|(_, text)| text.as_str()).collect();
@@ -299,7 +299,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Every query goes through here: the schema is created before the first, none waits for ever, all are timed.
+    /// Runs every query: the schema is created before the first, none waits forever, and all are timed.
     async fn query<T>(&self, what: &str, query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
         let started = Instant::now();
         let result = tokio::time::timeout(QUERY_TIMEOUT, async {

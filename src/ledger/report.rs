@@ -119,7 +119,7 @@ pub enum Outcome {
 impl Outcome {
     pub const ALL: [Self; 6] = [Self::Succeeded, Self::Skipped, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Crashed];
 
-    /// The name in the ledger, in metrics and in JSON.
+    /// Returns the name in the ledger, in metrics and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -149,7 +149,7 @@ impl Outcome {
     }
 
     /// Returns whether a person should look at it.
-    pub fn is_bad(self) -> bool {
+    pub fn needs_attention(self) -> bool {
         !matches!(self, Self::Succeeded | Self::Skipped)
     }
 }

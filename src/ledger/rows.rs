@@ -88,7 +88,7 @@ pub struct Row {
     pub started_at: DateTime<Utc>,
     pub heartbeat_at: DateTime<Utc>,
     #[sqlx(json(nullable))]
-    pub progress: Option<progress::Now>,
+    pub progress: Option<progress::PhaseState>,
     pub finished_at: Option<DateTime<Utc>>,
     #[sqlx(try_from = "Option<String>")]
     pub outcome: MaybeOutcome,
@@ -129,7 +129,7 @@ pub type Key = (String, String);
 
 /// The planner's knowledge of a job on a database. Manual commands, whose `task` has a space, are no runs of the job.
 #[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Known {
+pub struct KnownJob {
     pub job: String,
     pub database: String,
     pub known_since: DateTime<Utc>,

@@ -36,12 +36,12 @@ pub struct Work<'a> {
     /// The expected size of the result, for a bar.
     pub expected_bytes: u64,
     /// The remains that it leaves when it is stopped.
-    pub leaves: Remains<'a>,
+    pub leaves: InvalidIndexes<'a>,
 }
 
 /// Invalid indexes of a table whose names show that a statement of ours began them.
 #[derive(Clone, Copy)]
-pub struct Remains<'a> {
+pub struct InvalidIndexes<'a> {
     /// The table's OID.
     pub table: i64,
     pub is_ours: &'a (dyn Fn(&str) -> bool + Send + Sync),
@@ -105,7 +105,7 @@ pub async fn run(run: &RunContext<'_>, limits: &Limits, work: Work<'_>) -> Resul
 
 /// Drops the remains of a stopped build, within the time that a cancelled run has. Anything that cannot be dropped now stays
 /// invalid, and the next run drops it.
-pub async fn sweep(settings: &pg::Settings, left: &Remains<'_>) -> Result<Vec<String>> {
+pub async fn sweep(settings: &pg::Settings, left: &InvalidIndexes<'_>) -> Result<Vec<String>> {
     let mut connection = settings.connect().await?;
     for attempt in 1.. {
         if builder(&mut connection, left.table).await?.is_none() {

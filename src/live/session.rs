@@ -123,9 +123,9 @@ impl Session {
                 Err(Failure { error, doing }) => {
                     // Without a transaction this is a warning; after a lost connection it fails, which tells nothing new.
                     let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                    let is_for_a_lock = pg::sql_state(&error).is_some_and(|state| FOR_A_LOCK.contains(&state.as_str()));
+                    let is_lock_error = pg::sql_state(&error).is_some_and(|state| LOCK_ERRORS.contains(&state.as_str()));
                     let error = error.downcast::<sqlx::Error>().map_or_else(|error| error, pg::in_its_own_words);
-                    if !is_for_a_lock {
+                    if !is_lock_error {
                         return Err(error.context(format!("cannot {doing}")));
                     }
                     error
@@ -154,7 +154,7 @@ impl Session {
             Ok(_) => Ok(Attempt::Done(())),
             Err(error) => {
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                if !is_for_a_lock(&error) {
+                if !is_lock_error(&error) {
                     return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {lock}"));
                 }
                 self.lock_waits += 1;
@@ -202,7 +202,7 @@ impl Session {
         loop {
             match self.two_phases_once(&statement, relation, &mut observer, started).await {
                 Ok(()) => return Ok(Attempt::Done(())),
-                Err(error) if is_for_a_lock(&error) => {}
+                Err(error) if is_lock_error(&error) => {}
                 Err(error) => return Err(pg::in_its_own_words(error)).with_context(|| format!("cannot run: {statement}")),
             }
             self.lock_waits += 1;
@@ -344,12 +344,12 @@ impl Failure {
 }
 
 /// lock_not_available, deadlock_detected, and query_canceled (by our own statement_timeout, or by the observer).
-const FOR_A_LOCK: [&str; 3] = ["55P03", "40P01", "57014"];
+const LOCK_ERRORS: [&str; 3] = ["55P03", "40P01", "57014"];
 
 /// Recognizes a failure that means a lock was not granted.
-pub fn is_for_a_lock(error: &sqlx::Error) -> bool {
+pub fn is_lock_error(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| FOR_A_LOCK.contains(&code.as_ref()))
+    error.code().is_some_and(|code| LOCK_ERRORS.contains(&code.as_ref()))
 }
 
 /// Returns whether a detach of this partition is in its second phase, or was left there.

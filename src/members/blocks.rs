@@ -30,9 +30,9 @@ pub struct Blocks {
 
 impl Blocks {
     /// Returns whether a writer of an object of that length makes such blocks. A block is held in memory: a longer one is not ours.
-    fn are_sound(&self, most: usize, total_bytes: u64) -> bool {
+    fn are_sound(&self, max_blocks: usize, total_bytes: u64) -> bool {
         let mut longest = LEAF_BYTES;
-        while total_bytes.div_ceil(longest) > most as u64 {
+        while total_bytes.div_ceil(longest) > max_blocks as u64 {
             longest *= 2;
         }
         (LEAF_BYTES..=longest).contains(&self.block_bytes)
@@ -52,13 +52,13 @@ impl Hasher {
     }
 
     pub fn finish(self) -> Blocks {
-        self.blocks_of_at_most(MAX_BLOCKS)
+        self.into_blocks(MAX_BLOCKS)
     }
 
-    fn blocks_of_at_most(self, most: usize) -> Blocks {
+    fn into_blocks(self, max_blocks: usize) -> Blocks {
         let mut hashes = self.0.finish();
         let mut block_bytes = LEAF_BYTES;
-        while hashes.len() > most.max(1) {
+        while hashes.len() > max_blocks.max(1) {
             hashes = halved(&hashes);
             block_bytes *= 2;
         }
@@ -133,11 +133,11 @@ pub struct Proof {
 impl Proof {
     /// `differs` is set before any differing byte is let through.
     pub fn new(blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
-        Self::of_at_most(MAX_BLOCKS, blocks, total_bytes, differs)
+        Self::with_max_blocks(MAX_BLOCKS, blocks, total_bytes, differs)
     }
 
-    fn of_at_most(most: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
-        differs.store(!blocks.are_sound(most, total_bytes), Relaxed);
+    fn with_max_blocks(max_blocks: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
+        differs.store(!blocks.are_sound(max_blocks, total_bytes), Relaxed);
         Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs }
     }
 
@@ -201,16 +201,16 @@ mod tests {
         (0..bytes).map(|at| (at * 31 % 251) as u8).collect()
     }
 
-    fn blocks(object: &[u8], most: usize) -> Blocks {
+    fn blocks(object: &[u8], max_blocks: usize) -> Blocks {
         let mut hasher = Hasher::default();
         object.chunks(300_001).for_each(|piece| hasher.push(piece));
-        hasher.blocks_of_at_most(most)
+        hasher.into_blocks(max_blocks)
     }
 
     /// Returns how many bytes passed before a difference was known, and whether there was one.
-    fn read(most: usize, object: &[u8], blocks: &Blocks, total_bytes: u64, piece: usize) -> (u64, bool) {
+    fn read(max_blocks: usize, object: &[u8], blocks: &Blocks, total_bytes: u64, piece: usize) -> (u64, bool) {
         let differs = Arc::new(AtomicBool::new(false));
-        let mut proof = Proof::of_at_most(most, blocks.clone(), total_bytes, Arc::clone(&differs));
+        let mut proof = Proof::with_max_blocks(max_blocks, blocks.clone(), total_bytes, Arc::clone(&differs));
         let mut passed = 0;
         for piece in object.chunks(piece) {
             let may_pass = proof.feed(piece);
@@ -227,23 +227,23 @@ mod tests {
 
         #[test]
         fn what_was_written_passes_and_one_other_byte_never_does(
-            bytes in 0_usize..6_000_000, most in 1_usize..8, piece in 1000_usize..3_000_000, at in any::<proptest::sample::Index>(),
+            bytes in 0_usize..6_000_000, max_blocks in 1_usize..8, piece in 1000_usize..3_000_000, at in any::<proptest::sample::Index>(),
         ) {
             let mut object = object(bytes);
-            let blocks = blocks(&object, most);
-            prop_assert!(blocks.sha256.len() <= most);
-            prop_assert_eq!(read(most, &object, &blocks, bytes as u64, piece), (bytes as u64, false));
+            let blocks = blocks(&object, max_blocks);
+            prop_assert!(blocks.sha256.len() <= max_blocks);
+            prop_assert_eq!(read(max_blocks, &object, &blocks, bytes as u64, piece), (bytes as u64, false));
             if bytes > 0 {
                 let at = at.index(bytes);
                 object[at] ^= 1;
-                let (passed, differs) = read(most, &object, &blocks, bytes as u64, piece);
+                let (passed, differs) = read(max_blocks, &object, &blocks, bytes as u64, piece);
                 prop_assert!(differs && passed <= at as u64, "{passed} of {at}");
             }
         }
     }
 
     #[test]
-    fn objects_that_are_longer_or_shorter_and_blocks_that_nobody_wrote_differ() {
+    fn objects_that_are_longer_or_shorter_and_made_up_blocks_differ() {
         let object = object(2_500_000);
         let right = blocks(&object, 8);
         let total = object.len() as u64;

@@ -20,7 +20,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// gzip level 4 of libdeflate: its output is smaller than that of `gzip -6` at a fifth of the CPU time (docs/benchmarks.md).
+    /// Returns gzip level 4 of libdeflate: its output is smaller than that of `gzip -6` at a fifth of the CPU time (docs/benchmarks.md).
     pub fn default_level(self) -> i32 {
         match self {
             Self::Gzip => 4,

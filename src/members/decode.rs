@@ -96,7 +96,7 @@ pub async fn decode_part<S: Send + 'static>(
     Ok(Decoded { bytes, sha256: hex::encode(hash.finalize()), members, state })
 }
 
-/// The bytes of a chunk at `position` that are in the range.
+/// Returns the bytes of a chunk at `position` that are in the range.
 fn within(range: &Range<u64>, position: u64, chunk: &Chunk) -> Chunk {
     let at = |place: u64| place.saturating_sub(position).min(chunk.len() as u64) as usize;
     chunk.slice(at(range.start)..at(range.end))

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_that_nobody_wrote_ends_and_differs() {
+    fn a_made_up_index_ends_and_differs() {
         let index = MemberIndex { points: vec![[0, 0], [9, 9], [3, 3]], crc32: vec![1; 7], count: 3, ..MemberIndex::default() };
         let mut comparison = index.comparison(5);
         comparison.feed(&[0; 20]);

@@ -54,7 +54,7 @@ pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Resu
 }
 
 /// Connects as pg_dump would, in the same environment: psql uses the same library. The returned text is for people.
-pub async fn way_in(tools: &Tools, settings: &pg::Settings) -> Result<String> {
+pub async fn try_connection(tools: &Tools, settings: &pg::Settings) -> Result<String> {
     let mut command = tools.command("psql");
     settings.apply_to(&mut command);
     command.args(["--no-psqlrc", "--no-password", "--tuples-only", "--no-align"]);

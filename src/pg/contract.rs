@@ -116,7 +116,7 @@ enum Right {
 
 /// A setting that follows by SET: name, value, sessions, from and before which `server_version_num`, the right it needs, and the
 /// reason.
-struct Later(
+struct BySet(
     &'static str,
     &'static str,
     Reach,
@@ -125,18 +125,32 @@ struct Later(
     #[allow(dead_code, reason = "for people")] &'static str,
 );
 
-const EVER: std::ops::Range<u32> = 0..u32::MAX;
+const ALL_VERSIONS: std::ops::Range<u32> = 0..u32::MAX;
 
-const LATER: &[Later] = &[
+const BY_SET: &[BySet] = &[
     // Otherwise a lock stays for two hours (tcp_keepalive_time) when our host disappears unnoticed.
-    Later("tcp_keepalives_idle", "20", All, EVER, Right::None, "the server notices within a minute that our host is gone"),
-    Later("tcp_keepalives_interval", "10", All, EVER, Right::None, "the same"),
-    Later("tcp_keepalives_count", "3", All, EVER, Right::None, "the same"),
-    Later("tcp_user_timeout", "50000", All, EVER, Right::None, "the same"),
-    Later("transaction_timeout", "0", All, 170_000..u32::MAX, Right::None, "a long transaction would be cut off"),
-    Later("lc_messages", "C", All, EVER, Right::Messages, "messages are read by code"),
-    Later("session_replication_role", "origin", All, EVER, Right::ReplicationRole, "triggers that keep data whole must fire"),
-    Later(
+    BySet(
+        "tcp_keepalives_idle",
+        "20",
+        All,
+        ALL_VERSIONS,
+        Right::None,
+        "the server notices within a minute that our host is gone",
+    ),
+    BySet("tcp_keepalives_interval", "10", All, ALL_VERSIONS, Right::None, "the same"),
+    BySet("tcp_keepalives_count", "3", All, ALL_VERSIONS, Right::None, "the same"),
+    BySet("tcp_user_timeout", "50000", All, ALL_VERSIONS, Right::None, "the same"),
+    BySet("transaction_timeout", "0", All, 170_000..u32::MAX, Right::None, "a long transaction would be cut off"),
+    BySet("lc_messages", "C", All, ALL_VERSIONS, Right::Messages, "messages are read by code"),
+    BySet(
+        "session_replication_role",
+        "origin",
+        All,
+        ALL_VERSIONS,
+        Right::ReplicationRole,
+        "triggers that keep data whole must fire",
+    ),
+    BySet(
         EVENT_TRIGGERS,
         "off",
         ButSql,
@@ -144,18 +158,18 @@ const LATER: &[Later] = &[
         Right::EventTriggers,
         "their functions would run as us at each DDL of ours",
     ),
-    Later("createrole_self_grant", "", All, 160_000..u32::MAX, Right::None, "a new role would be granted to us"),
-    Later("icu_validation_level", "warning", All, 160_000..u32::MAX, Right::None, "a restore would refuse a locale"),
-    Later("force_parallel_mode", "off", Own, 0..160_000, Right::None, "plans"),
-    Later("debug_parallel_query", "off", Own, 160_000..u32::MAX, Right::None, "plans"),
-    Later("enable_presorted_aggregate", "on", Own, 160_000..u32::MAX, Right::None, "plans"),
-    Later("enable_group_by_reordering", "on", Own, 170_000..u32::MAX, Right::None, "plans"),
-    Later("enable_distinct_reordering", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
-    Later("enable_self_join_elimination", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
+    BySet("createrole_self_grant", "", All, 160_000..u32::MAX, Right::None, "a new role would be granted to us"),
+    BySet("icu_validation_level", "warning", All, 160_000..u32::MAX, Right::None, "a restore would refuse a locale"),
+    BySet("force_parallel_mode", "off", Own, 0..160_000, Right::None, "plans"),
+    BySet("debug_parallel_query", "off", Own, 160_000..u32::MAX, Right::None, "plans"),
+    BySet("enable_presorted_aggregate", "on", Own, 160_000..u32::MAX, Right::None, "plans"),
+    BySet("enable_group_by_reordering", "on", Own, 170_000..u32::MAX, Right::None, "plans"),
+    BySet("enable_distinct_reordering", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
+    BySet("enable_self_join_elimination", "on", Own, 180_000..u32::MAX, Right::None, "plans"),
     // It came with the minor versions 14.13, 15.8 and 16.4.
-    Later("restrict_nonsystem_relation_kind", "", Own, 140_013..150_000, Right::None, "views could not be read"),
-    Later("restrict_nonsystem_relation_kind", "", Own, 150_008..160_000, Right::None, "views could not be read"),
-    Later("restrict_nonsystem_relation_kind", "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
+    BySet("restrict_nonsystem_relation_kind", "", Own, 140_013..150_000, Right::None, "views could not be read"),
+    BySet("restrict_nonsystem_relation_kind", "", Own, 150_008..160_000, Right::None, "views could not be read"),
+    BySet("restrict_nonsystem_relation_kind", "", Own, 160_004..u32::MAX, Right::None, "views could not be read"),
 ];
 
 /// PostgreSQL 17 and newer have it; only a superuser may set it, or a role with SET on it.
@@ -163,10 +177,10 @@ pub const EVENT_TRIGGERS: &str = "event_triggers";
 
 /// Returns the statement for a session that became a superuser's by SET ROLE, so that its rights were not those of the login.
 pub fn as_a_superuser(purpose: Purpose, version_num: u32) -> String {
-    let of_superusers = LATER.iter().filter(|Later(_, _, reach, versions, right, _)| {
+    let of_superusers = BY_SET.iter().filter(|BySet(_, _, reach, versions, right, _)| {
         *right == Right::EventTriggers && reaches(*reach, purpose) && versions.contains(&version_num)
     });
-    of_superusers.map(|Later(name, value, ..)| set(name, value)).collect::<Vec<_>>().join("; ")
+    of_superusers.map(|BySet(name, value, ..)| set(name, value)).collect::<Vec<_>>().join("; ")
 }
 
 /// This is sent by itself, and may fail: servers on systems without such a check (not Linux, macOS, BSD) refuse the value. With
@@ -204,7 +218,7 @@ pub fn startup(purpose: Purpose, read_only_as_it_is: bool) -> impl Iterator<Item
 /// Returns the statements that follow. With `all`, they include those of the startup packet, which a pooler dropped.
 pub fn statements(purpose: Purpose, read_only_as_it_is: bool, all: bool, version_num: u32, rights: Rights) -> String {
     let dropped = startup(purpose, read_only_as_it_is).filter(|_| all);
-    let later = LATER.iter().filter(|Later(_, _, reach, versions, right, _)| {
+    let later = BY_SET.iter().filter(|BySet(_, _, reach, versions, right, _)| {
         let may = match right {
             Right::None => true,
             Right::Messages => rights.messages,
@@ -213,7 +227,7 @@ pub fn statements(purpose: Purpose, read_only_as_it_is: bool, all: bool, version
         };
         may && reaches(*reach, purpose) && versions.contains(&version_num)
     });
-    let sets = dropped.chain(later.map(|Later(name, value, ..)| (*name, *value)));
+    let sets = dropped.chain(later.map(|BySet(name, value, ..)| (*name, *value)));
     sets.map(|(name, value)| set(name, value)).collect::<Vec<_>>().join("; ")
 }
 

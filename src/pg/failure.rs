@@ -20,7 +20,7 @@ pub fn kind_of(error: &anyhow::Error) -> Option<Kind> {
             .downcast_ref::<Fault>()
             .map(|fault| fault.kind)
             .or_else(|| cause.downcast_ref::<sqlx::Error>().and_then(kind_of_sqlx))
-            .or_else(|| cause.downcast_ref::<Said>().and_then(|said| said.kind))
+            .or_else(|| cause.downcast_ref::<ServerMessage>().and_then(|said| said.kind))
     })
 }
 
@@ -57,7 +57,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// Returns the SQLSTATE of a server's refusal, if there is one.
 pub fn sql_state(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {
+    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<ServerMessage>()) {
         (Some(sqlx::Error::Database(said)), _) => said.code().map(std::borrow::Cow::into_owned),
         (_, Some(said)) => said.sql_state.clone(),
         _ => None,
@@ -66,7 +66,7 @@ pub fn sql_state(error: &anyhow::Error) -> Option<String> {
 
 /// Returns the constraint that a server's refusal names, if it names one.
 pub fn constraint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<Said>()) {
+    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<ServerMessage>()) {
         (Some(sqlx::Error::Database(said)), _) => said.constraint().map(str::to_owned),
         (_, Some(said)) => said.constraint.clone(),
         _ => None,
@@ -79,7 +79,7 @@ pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
         sqlx::Error::Database(said) => {
             let sql_state = said.code().map(std::borrow::Cow::into_owned);
             let constraint = said.constraint().map(str::to_owned);
-            Said { words: words_of(&error), sql_state, constraint, kind: kind_of_sqlx(&error) }.into()
+            ServerMessage { words: words_of(&error), sql_state, constraint, kind: kind_of_sqlx(&error) }.into()
         }
         _ => error.into(),
     }
@@ -88,7 +88,7 @@ pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
 /// A server's refusal with its own message.
 #[derive(Debug, thiserror::Error)]
 #[error("{words}")]
-pub struct Said {
+pub struct ServerMessage {
     words: String,
     sql_state: Option<String>,
     constraint: Option<String>,

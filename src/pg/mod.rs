@@ -22,6 +22,7 @@ pub mod throwaway;
 mod tls;
 #[doc(hidden)]
 pub mod url;
+pub mod views;
 mod who;
 
 use std::time::Duration;
@@ -41,7 +42,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
 pub(crate) use who::session_in_words;
 
 use crate::base::fault::{Fault, Kind};
-use crate::base::terminal::turns_text;
+use crate::base::terminal::reorders_text;
 /// Quotes an identifier, whatever is in the name. PostgreSQL allows anything but NUL, which cannot occur in a catalog; a NUL from
 /// elsewhere is dropped.
 pub fn identifier(name: &str) -> String {
@@ -62,7 +63,7 @@ pub fn literal(text: &str) -> String {
 /// Returns a comment, `-- ` and one line, whatever is in a foreign name or statement. The server ends a comment at LF and CR;
 /// editors and other tools also at U+0085, U+2028 and U+2029.
 pub fn comment(text: &str) -> String {
-    let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') || turns_text(letter);
+    let is_space = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') || reorders_text(letter);
     format!("-- {}", text.replace(is_space, " "))
 }
 
@@ -89,7 +90,7 @@ pub async fn commit_durably(connection: &mut PgConnection) -> Result<()> {
 
 /// Refuses a session in which neither triggers nor foreign keys act: a database, a role or the server has session_replication_role = replica,
 /// and the role may not set it, as the contract does where it may. With `local`, the same triggers fire as with `origin`.
-pub async fn fires_triggers(connection: &mut PgConnection) -> Result<()> {
+pub async fn check_triggers_fire(connection: &mut PgConnection) -> Result<()> {
     if fetch_text(connection, "SHOW session_replication_role".to_owned()).await?.as_deref() != Some("replica") {
         return Ok(());
     }
@@ -287,8 +288,8 @@ pub async fn unlock(connection: &mut PgConnection, name: &str) -> Result<()> {
 }
 
 /// Waits for the lock in shared mode; returns false when another session holds it for so long.
-pub async fn wait_for_shared_lock(connection: &mut PgConnection, name: &str, at_most: Duration) -> Result<bool> {
-    set(connection, "lock_timeout", &format!("{}ms", at_most.as_millis())).await?;
+pub async fn wait_for_shared_lock(connection: &mut PgConnection, name: &str, timeout: Duration) -> Result<bool> {
+    set(connection, "lock_timeout", &format!("{}ms", timeout.as_millis())).await?;
     let lock = sqlx::query("SELECT pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended($1, 0))").bind(name);
     match lock.execute(connection).await.map_err(anyhow::Error::from) {
         Ok(_) => Ok(true),

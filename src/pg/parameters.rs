@@ -14,7 +14,7 @@ pub type Parameters = BTreeMap<&'static str, String>;
 pub const OWN_OPTIONS: &str = "own_options";
 
 /// The treatment of a parameter.
-enum Use {
+enum Treatment {
     /// Used by pgtend and by client tools; with libpq's variable, or "" if it has none.
     Both(&'static str),
     /// Has no effect that matters here.
@@ -29,65 +29,65 @@ const AUTHENTICATION: &str = "pgtend's own sessions cannot promise it; the serve
 const KERBEROS: &str = "pgtend's own sessions know neither GSSAPI nor Kerberos: use a password or a client certificate";
 
 /// libpq's parameters (PostgreSQL manual, 32.1.2 and 32.15), then those that libraries of applications put into the same URL.
-const KNOWN: &[(&str, Use)] = &[
-    ("host", Use::Both("PGHOST")),
-    ("hostaddr", Use::Both("PGHOSTADDR")),
-    ("port", Use::Both("PGPORT")),
-    ("dbname", Use::Both("PGDATABASE")),
-    ("user", Use::Both("PGUSER")),
-    ("password", Use::Both("PGPASSWORD")),
-    ("passfile", Use::Both("PGPASSFILE")),
-    ("service", Use::Both("PGSERVICE")),
-    ("servicefile", Use::Both("PGSERVICEFILE")),
-    ("options", Use::Both("PGOPTIONS")),
-    ("application_name", Use::Both("PGAPPNAME")),
-    ("fallback_application_name", Use::Both("")),
-    ("connect_timeout", Use::Both("PGCONNECT_TIMEOUT")),
-    ("target_session_attrs", Use::Both("PGTARGETSESSIONATTRS")),
-    ("sslmode", Use::Both("PGSSLMODE")),
-    ("sslrootcert", Use::Both("PGSSLROOTCERT")),
-    ("sslcert", Use::Both("PGSSLCERT")),
-    ("sslkey", Use::Both("PGSSLKEY")),
-    ("channel_binding", Use::Both("PGCHANNELBINDING")),
-    ("sslsni", Use::Both("PGSSLSNI")),
-    ("ssl_min_protocol_version", Use::Both("PGSSLMINPROTOCOLVERSION")),
-    ("ssl_max_protocol_version", Use::Both("PGSSLMAXPROTOCOLVERSION")),
-    ("sslcertmode", Use::Both("PGSSLCERTMODE")),
-    ("sslnegotiation", Use::Both("PGSSLNEGOTIATION")),
-    ("gssencmode", Use::Both("PGGSSENCMODE")),
-    ("client_encoding", Use::Ignored),
-    ("keepalives", Use::Ignored),
-    ("keepalives_idle", Use::Ignored),
-    ("keepalives_interval", Use::Ignored),
-    ("keepalives_count", Use::Ignored),
-    ("tcp_user_timeout", Use::Ignored),
-    ("sslcompression", Use::Ignored),
-    ("load_balance_hosts", Use::Ignored),
-    ("min_protocol_version", Use::Ignored),
-    ("max_protocol_version", Use::Ignored),
-    ("sslpassword", Use::Refused(ENCRYPTED_KEY)),
-    ("sslcrl", Use::Refused(REVOCATION)),
-    ("sslcrldir", Use::Refused(REVOCATION)),
-    ("require_auth", Use::Refused(AUTHENTICATION)),
-    ("requirepeer", Use::Refused(AUTHENTICATION)),
-    ("krbsrvname", Use::Refused(KERBEROS)),
-    ("gsslib", Use::Refused(KERBEROS)),
-    ("gssdelegation", Use::Refused(KERBEROS)),
-    ("replication", Use::Refused("pgtend does not use replication connections")),
-    ("sslkeylogfile", Use::Refused("it would write the keys of every session to a file")),
+const KNOWN: &[(&str, Treatment)] = &[
+    ("host", Treatment::Both("PGHOST")),
+    ("hostaddr", Treatment::Both("PGHOSTADDR")),
+    ("port", Treatment::Both("PGPORT")),
+    ("dbname", Treatment::Both("PGDATABASE")),
+    ("user", Treatment::Both("PGUSER")),
+    ("password", Treatment::Both("PGPASSWORD")),
+    ("passfile", Treatment::Both("PGPASSFILE")),
+    ("service", Treatment::Both("PGSERVICE")),
+    ("servicefile", Treatment::Both("PGSERVICEFILE")),
+    ("options", Treatment::Both("PGOPTIONS")),
+    ("application_name", Treatment::Both("PGAPPNAME")),
+    ("fallback_application_name", Treatment::Both("")),
+    ("connect_timeout", Treatment::Both("PGCONNECT_TIMEOUT")),
+    ("target_session_attrs", Treatment::Both("PGTARGETSESSIONATTRS")),
+    ("sslmode", Treatment::Both("PGSSLMODE")),
+    ("sslrootcert", Treatment::Both("PGSSLROOTCERT")),
+    ("sslcert", Treatment::Both("PGSSLCERT")),
+    ("sslkey", Treatment::Both("PGSSLKEY")),
+    ("channel_binding", Treatment::Both("PGCHANNELBINDING")),
+    ("sslsni", Treatment::Both("PGSSLSNI")),
+    ("ssl_min_protocol_version", Treatment::Both("PGSSLMINPROTOCOLVERSION")),
+    ("ssl_max_protocol_version", Treatment::Both("PGSSLMAXPROTOCOLVERSION")),
+    ("sslcertmode", Treatment::Both("PGSSLCERTMODE")),
+    ("sslnegotiation", Treatment::Both("PGSSLNEGOTIATION")),
+    ("gssencmode", Treatment::Both("PGGSSENCMODE")),
+    ("client_encoding", Treatment::Ignored),
+    ("keepalives", Treatment::Ignored),
+    ("keepalives_idle", Treatment::Ignored),
+    ("keepalives_interval", Treatment::Ignored),
+    ("keepalives_count", Treatment::Ignored),
+    ("tcp_user_timeout", Treatment::Ignored),
+    ("sslcompression", Treatment::Ignored),
+    ("load_balance_hosts", Treatment::Ignored),
+    ("min_protocol_version", Treatment::Ignored),
+    ("max_protocol_version", Treatment::Ignored),
+    ("sslpassword", Treatment::Refused(ENCRYPTED_KEY)),
+    ("sslcrl", Treatment::Refused(REVOCATION)),
+    ("sslcrldir", Treatment::Refused(REVOCATION)),
+    ("require_auth", Treatment::Refused(AUTHENTICATION)),
+    ("requirepeer", Treatment::Refused(AUTHENTICATION)),
+    ("krbsrvname", Treatment::Refused(KERBEROS)),
+    ("gsslib", Treatment::Refused(KERBEROS)),
+    ("gssdelegation", Treatment::Refused(KERBEROS)),
+    ("replication", Treatment::Refused("pgtend does not use replication connections")),
+    ("sslkeylogfile", Treatment::Refused("it would write the keys of every session to a file")),
     // Prisma.
-    ("schema", Use::Ignored),
-    ("connection_limit", Use::Ignored),
-    ("pool_timeout", Use::Ignored),
-    ("socket_timeout", Use::Ignored),
-    ("statement_cache_size", Use::Ignored),
-    ("pgbouncer", Use::Refused("")),
+    ("schema", Treatment::Ignored),
+    ("connection_limit", Treatment::Ignored),
+    ("pool_timeout", Treatment::Ignored),
+    ("socket_timeout", Treatment::Ignored),
+    ("statement_cache_size", Treatment::Ignored),
+    ("pgbouncer", Treatment::Refused("")),
     // sqlx, node-postgres, pgx, Supabase on Vercel.
-    ("statement-cache-capacity", Use::Ignored),
-    ("uselibpqcompat", Use::Ignored),
-    ("pool_max_conns", Use::Ignored),
-    ("pool_min_conns", Use::Ignored),
-    ("supa", Use::Ignored),
+    ("statement-cache-capacity", Treatment::Ignored),
+    ("uselibpqcompat", Treatment::Ignored),
+    ("pool_max_conns", Treatment::Ignored),
+    ("pool_min_conns", Treatment::Ignored),
+    ("supa", Treatment::Ignored),
 ];
 
 /// libpq's own variables for refused parameters: client tools would obey them, and our sessions would not.
@@ -144,7 +144,7 @@ pub fn resolve(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<
     }
     let own_options = found.get("options").cloned();
     for (key, name) in KNOWN.iter().filter_map(|(key, used)| match used {
-        Use::Both(name) if !name.is_empty() => Some((*key, *name)),
+        Treatment::Both(name) if !name.is_empty() => Some((*key, *name)),
         _ => None,
     }) {
         if let Some(value) = variable(name).filter(|_| !found.contains_key(key)) {
@@ -179,7 +179,7 @@ fn collect(pairs: Vec<(String, String)>, of: &str) -> Result<Parameters, String>
             return Err(format!("{of}{reason}"));
         }
         check(known, &value).map_err(|mistake| format!("{of}{mistake}"))?;
-        if matches!(used, Use::Both(_)) {
+        if matches!(used, Treatment::Both(_)) {
             found.insert(known, value);
         }
     }
@@ -207,7 +207,7 @@ fn refusal(key: &str, value: &str) -> Option<String> {
         });
     }
     match KNOWN.iter().find(|(known, _)| *known == key)? {
-        (_, Use::Refused(reason)) => Some(format!("`{key}` is not supported: {reason}")),
+        (_, Treatment::Refused(reason)) => Some(format!("`{key}` is not supported: {reason}")),
         _ => None,
     }
 }

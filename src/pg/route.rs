@@ -4,7 +4,7 @@ use sqlx::postgres::PgSslMode;
 
 /// A way into a server: the number of a host, and the TLS mode.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct Route {
     pub host: usize,
     pub mode: PgSslMode,
 }
@@ -12,7 +12,7 @@ pub struct Way {
 /// The facts that connections found. A run stays with the host that it began on: its locks are there.
 #[derive(Debug, Default)]
 pub struct Observed {
-    pub way: Option<Way>,
+    pub route: Option<Route>,
     /// Databases behind a pooler that gives each connection one session.
     pub pooled: Vec<String>,
     /// True when something in between refuses options (others drop them).

@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions as _, Executor as _, Row as _};
 use super::contract::{self, Purpose};
 use super::failure::{in_its_own_words, kind_of, sql_state};
 use super::pooler::Answer;
-use super::route::{Observed, Way};
+use super::route::{Observed, Route};
 use super::settings::{Host, Settings};
 use super::{identifier, pooler, tls};
 use crate::base::fault::{Fault, Kind};
@@ -18,7 +18,7 @@ use crate::base::fault::{Fault, Kind};
 const NO_ROLE: &str = "none";
 
 /// The reason why a host was not taken.
-struct No {
+struct Rejection {
     error: anyhow::Error,
     /// True when libpq would try the next host.
     next: bool,
@@ -26,7 +26,7 @@ struct No {
     about_tls: bool,
 }
 
-impl No {
+impl Rejection {
     fn new(error: anyhow::Error, next: bool) -> Self {
         Self { error, next, about_tls: false }
     }
@@ -68,24 +68,24 @@ impl Settings {
                     settings.keep_contract(connection, Purpose::Own, &answer).await
                 })
             })
-            .connect_lazy_with(self.contract_options(self.ways()[0], Purpose::Own))
+            .connect_lazy_with(self.contract_options(self.routes()[0], Purpose::Own))
     }
 
     /// Directs the pool's new connections to the host of the last [`Settings::connect`].
     pub fn point(&self, pool: &PgPool) {
-        let way = self.seen().way;
-        if let Some(way) = way {
-            pool.set_connect_options(self.contract_options(way, Purpose::Own));
+        let route = self.seen().route;
+        if let Some(route) = route {
+            pool.set_connect_options(self.contract_options(route, Purpose::Own));
         }
     }
 
-    fn quiet_options(&self, way: Way) -> PgConnectOptions {
-        self.options(way).disable_statement_logging()
+    fn quiet_options(&self, route: Route) -> PgConnectOptions {
+        self.options(route).disable_statement_logging()
     }
 
     /// Returns the contract's part of the startup packet, after the URL's own options: of two values, the last counts.
-    fn contract_options(&self, way: Way, purpose: Purpose) -> PgConnectOptions {
-        let options = self.quiet_options(way);
+    fn contract_options(&self, route: Route, purpose: Purpose) -> PgConnectOptions {
+        let options = self.quiet_options(route);
         if self.seen().refuses_options {
             return options;
         }
@@ -122,36 +122,36 @@ impl Settings {
     }
 
     /// Returns all ways, or the one that was taken before.
-    fn ways(&self) -> Vec<Way> {
-        if let Some(way) = self.seen().way {
-            return vec![way];
+    fn routes(&self) -> Vec<Route> {
+        if let Some(route) = self.seen().route {
+            return vec![route];
         }
-        let of = |host: usize| self.modes(&self.hosts()[host]).into_iter().map(move |mode| Way { host, mode });
+        let of = |host: usize| self.modes(&self.hosts()[host]).into_iter().map(move |mode| Route { host, mode });
         (0..self.hosts().len()).flat_map(of).collect()
     }
 
     async fn open(&self, purpose: Purpose) -> Result<(PgConnection, Answer)> {
-        let ways = self.ways();
+        let routes = self.routes();
         // Like libpq, "prefer-standby" accepts any server when there is no standby.
         let rounds: &[&str] = if self.target() == "prefer-standby" { &["standby", "any"] } else { &[self.target()] };
         let mut failures: Vec<(usize, anyhow::Error)> = Vec::new();
         for target in rounds {
             failures.clear();
             let mut at = 0;
-            while let Some(way) = ways.get(at).copied() {
-                let further_modes = ways[at + 1..].iter().take_while(|next| next.host == way.host).count();
-                match self.open_way(way, target, purpose).await {
+            while let Some(route) = routes.get(at).copied() {
+                let further_modes = routes[at + 1..].iter().take_while(|next| next.host == route.host).count();
+                match self.open_route(route, target, purpose).await {
                     Ok(opened) => {
-                        self.seen().way = Some(way);
+                        self.seen().route = Some(route);
                         return Ok(opened);
                     }
                     // The same host is tried without TLS, or with it.
-                    Err(No { about_tls: true, .. }) if further_modes > 0 => at += 1,
-                    Err(No { error, next: true, .. }) => {
-                        failures.push((way.host, error));
+                    Err(Rejection { about_tls: true, .. }) if further_modes > 0 => at += 1,
+                    Err(Rejection { error, next: true, .. }) => {
+                        failures.push((route.host, error));
                         at += 1 + further_modes;
                     }
-                    Err(No { error, next: false, .. }) => return Err(self.naming(way.host, error)),
+                    Err(Rejection { error, next: false, .. }) => return Err(self.naming(route.host, error)),
                 }
             }
         }
@@ -175,22 +175,22 @@ impl Settings {
         if self.hosts().len() > 1 { error.context(Host::display(&self.hosts()[host])) } else { error }
     }
 
-    async fn open_way(&self, way: Way, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer), No> {
+    async fn open_route(&self, route: Route, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer), Rejection> {
         let limit = self.connect_timeout();
-        match tokio::time::timeout(limit, self.ask(way, target, purpose)).await {
+        match tokio::time::timeout(limit, self.ask(route, target, purpose)).await {
             Ok(Ok((connection, answer, is_direct))) if is_direct => Ok((connection, answer)),
-            Ok(Ok((connection, answer, _))) => Ok((self.behind_a_pooler(connection, way).await?, answer)),
+            Ok(Ok((connection, answer, _))) => Ok((self.behind_a_pooler(connection, route).await?, answer)),
             Ok(Err(no)) => Err(no),
             Err(_) => {
                 let error = Fault::new(Kind::Unreachable, format!("no answer in {} s", limit.as_secs())).into();
-                Err(No::new(error, true))
+                Err(Rejection::new(error, true))
             }
         }
     }
 
     /// Connects, and reads the facts in one query. The last of the three tells whether the server itself answers.
-    async fn ask(&self, way: Way, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer, bool), No> {
-        let options = self.contract_options(way, purpose);
+    async fn ask(&self, route: Route, target: &str, purpose: Purpose) -> Result<(PgConnection, Answer, bool), Rejection> {
+        let options = self.contract_options(route, purpose);
         let (is_known, refuses_options) = {
             let seen = self.seen();
             (seen.pooled.iter().any(|database| database == self.database()), seen.refuses_options)
@@ -200,11 +200,11 @@ impl Settings {
         let mut connection = match with_token.connect().await {
             Err(error) if !refuses_options && pooler::takes_no_options(&error) => {
                 self.seen().refuses_options = true;
-                self.quiet_options(way).connect().await
+                self.quiet_options(route).connect().await
             }
             connected => connected,
         }
-        .map_err(|error| self.with_missing_password(way.host, refused(error)))?;
+        .map_err(|error| self.with_missing_password(route.host, refused(error)))?;
         let answer = pooler::ask(&mut connection).await.map_err(refused)?;
         let is_fit = match target {
             "read-write" => !answer.in_recovery && !answer.read_only,
@@ -220,26 +220,26 @@ impl Settings {
                 (false, false) => "a primary that may be written to",
             };
             let message = format!("it is {is}, and target_session_attrs asks for {target}");
-            return Err(No::new(Fault::new(Kind::Unreachable, message).into(), true));
+            return Err(Rejection::new(Fault::new(Kind::Unreachable, message).into(), true));
         }
         let is_direct = is_known || token.is_some_and(|token| answer.token.as_deref() == Some(&*token));
         Ok((connection, answer, is_direct))
     }
 
     /// The server complains about a wrong password even when none was given.
-    fn with_missing_password(&self, host: usize, no: No) -> No {
+    fn with_missing_password(&self, host: usize, no: Rejection) -> Rejection {
         let is_of_a_password = sql_state(&no.error).as_deref() == Some("28P01");
         if !is_of_a_password || self.has_a_password_for(&self.hosts()[host]) {
             return no;
         }
         let message = "the server asks for a password and none was given: put it into the URL (url_env, url_file), PGPASSWORD or \
                        ~/.pgpass";
-        No { error: no.error.context(Fault::new(Kind::Permission, message)), ..no }
+        Rejection { error: no.error.context(Fault::new(Kind::Permission, message)), ..no }
     }
 
     /// Something does not pass startup parameters on. It may give each connection a server process of its own.
-    async fn behind_a_pooler(&self, mut connection: PgConnection, way: Way) -> Result<PgConnection, No> {
-        let shares = pooler::shares_sessions(&mut connection, &self.quiet_options(way)).await;
+    async fn behind_a_pooler(&self, mut connection: PgConnection, route: Route) -> Result<PgConnection, Rejection> {
+        let shares = pooler::shares_sessions(&mut connection, &self.quiet_options(route)).await;
         match shares {
             Ok(false) => {
                 self.seen().pooled.push(self.database().to_owned());
@@ -252,9 +252,9 @@ impl Settings {
                      of the pooler in session mode (PgBouncer: pool_mode = session for this database)",
                     pooler::TRANSACTION_POOLER
                 );
-                Err(No::new(Fault::new(Kind::Configuration, message).into(), false))
+                Err(Rejection::new(Fault::new(Kind::Configuration, message).into(), false))
             }
-            Err(error) => Err(No::new(error, false)),
+            Err(error) => Err(Rejection::new(error, false)),
         }
     }
 }
@@ -265,7 +265,7 @@ async fn is_superuser(connection: &mut PgConnection) -> sqlx::Result<bool> {
     Ok(row.try_get::<String, _>(0)? == "on")
 }
 
-fn refused(error: sqlx::Error) -> No {
+fn refused(error: sqlx::Error) -> Rejection {
     // libpq tries the next host after these: no connection, or a server that is starting up.
     let next = match &error {
         sqlx::Error::Io(_) => tls::hint(&error).is_none(),
@@ -284,5 +284,5 @@ fn refused(error: sqlx::Error) -> No {
         Some(hint) => Fault::new(Kind::Configuration, hint).into(),
         None => in_its_own_words(error),
     };
-    No { error, next, about_tls }
+    Rejection { error, next, about_tls }
 }

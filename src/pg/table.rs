@@ -53,7 +53,7 @@ pub struct Checked {
     pub owner: Option<i64>,
     /// The code that was attached to it; None where that was not looked at.
     pub code: Option<Attached>,
-    /// The same for each table in its tree: itself, partitions, and the table behind the view of a `[compress]` job.
+    /// The code that was attached to each table in its tree: itself, partitions, and the table behind the view of a `[compress]` job.
     pub tree: Arc<HashMap<i64, Attached>>,
 }
 
@@ -65,12 +65,12 @@ impl Checked {
         Self::named(table.sql(), table.oid)
     }
 
-    /// A table that nobody has searched.
+    /// Returns a table whose code was not searched for.
     pub fn named(name: String, oid: i64) -> Self {
         Self { name, oid, owner: None, code: None, tree: Arc::default() }
     }
 
-    /// The same table with the code that a search of `checked` found there, in one of their trees; as it is where none of them has it.
+    /// Returns the table with the code that a search of `checked` found there, in one of their trees; as it is where none of them has it.
     pub fn as_in(mut self, checked: &[Self]) -> Self {
         if self.code.is_none() {
             self.code = checked.iter().find_map(|checked| checked.tree.get(&self.oid)).cloned();
@@ -79,7 +79,7 @@ impl Checked {
     }
 }
 
-/// SQL: a word for each trigger, rule and referring table of the table `$table` (SQL of an oid), of which a new one brings code with it.
+/// SQL: a word for each trigger, rule and referring table of the table `$table` (SQL of an oid), each of which brings code when it is added.
 /// Triggers that are disabled do not count until they are enabled, and those that the server makes for keys go by the table that refers. A word
 /// says what the object does, as CREATE OR REPLACE keeps its oid. A literal, as a query has to be one.
 macro_rules! attached {
@@ -127,8 +127,8 @@ pub const ATTACHED: &str = concat!(
      ) keys ON keys.confrelid = t.oid"
 );
 
-/// A statement that fails where one of the names means another table by now, the table has another owner, or code was attached to it since it was
-/// searched. Statements go by name, and whoever owns the schema may rename it and put a table of his own in the place; and a role with TRIGGER or
+/// Returns a statement that fails where one of the names means another table by now, the table has another owner, or code was attached to it since it was
+/// searched. Statements go by name, and whoever owns the schema may rename it and put a table of their own in its place; and a role with TRIGGER or
 /// REFERENCES may attach code to another's table. It belongs behind the lock of a transaction, before whatever changes the table: a name that is
 /// right then still is at the next statement, unless another session changes it in the moment between the two; and CREATE TRIGGER, CREATE RULE and
 /// a new key wait for ROW EXCLUSIVE and stronger locks. Every name and operator is qualified, as the session may have the application's
@@ -138,7 +138,7 @@ pub fn proof<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
     if checks.is_empty() { String::new() } else { format!("DO {}", literal(&format!("BEGIN {checks}END"))) }
 }
 
-/// A statement that fails where code was attached to one of the tables in these trees since they were searched. It belongs behind locks on them.
+/// Returns a statement that fails where code was attached to one of the tables in these trees since they were searched. It belongs behind locks on them.
 /// Empty without tables.
 pub fn proof_of_trees<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
     let of_tree = |table: &Checked| -> String {

@@ -123,7 +123,7 @@ fn decoded(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    /// As libpq prints them: `keyword=value`, in order.
+    /// Returns the parameters as libpq prints them: `keyword=value`, in order.
     fn parsed(url: &str) -> String {
         let found = parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
         found.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")

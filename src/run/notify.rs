@@ -79,7 +79,7 @@ impl Notifier {
             return;
         }
         let event = match run.outcome {
-            Outcome::Succeeded if was_bad_before(ledger, run).await => "recovery",
+            Outcome::Succeeded if failed_before(ledger, run).await => "recovery",
             Outcome::Succeeded => return,
             Outcome::Skipped => "skipped",
             _ => "failure",
@@ -236,10 +236,10 @@ fn redirected_in_words(response: &reqwest::Response) -> String {
     format!("HTTP {}: it redirects to {to}, which is not followed: configure the final URL", response.status().as_u16())
 }
 
-async fn was_bad_before(ledger: Option<&Ledger>, run: &Run) -> bool {
+async fn failed_before(ledger: Option<&Ledger>, run: &Run) -> bool {
     let (Some(ledger), Some(id)) = (ledger, run.id) else { return false };
     match ledger.previous(id).await {
-        Ok(previous) => previous.and_then(|row| row.outcome.0).is_some_and(Outcome::is_bad),
+        Ok(previous) => previous.and_then(|row| row.outcome.0).is_some_and(Outcome::needs_attention),
         Err(error) => {
             tracing::warn!("cannot tell whether this is a recovery: {error:#}");
             false

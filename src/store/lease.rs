@@ -1,6 +1,6 @@
 //! A lock object in a store: a process that deletes there holds it as a lease. It is JSON that names its holder, is renewed each
 //! minute, and is taken over when its holder is gone. Only time separates two holders, so for both to act, one must have ignored
-//! [`TERMS`] for long: a holder doubts itself after 5 minutes, another process waits for 15.
+//! [`LIMITS`] for long: a holder doubts itself after 5 minutes, another process waits for 15.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,7 +18,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
 
 /// The time limits of a lease.
-struct Terms {
+struct LeaseLimits {
     /// The interval at which a holder renews it.
     renew_every: Duration,
     /// The pause after a failed renewal.
@@ -27,11 +27,11 @@ struct Terms {
     doubt_after: Duration,
     /// If the lease stays unchanged during this wait of our own, its holder is gone.
     take_after_waiting: Duration,
-    /// The same by the store's clock, for processes that never wait: this is longer than any clock is off.
+    /// If the lease was not renewed for this long by the store's clock, its holder is gone. For processes that never wait; no clock is off by so much.
     take_after_by_store: TimeDelta,
 }
 
-const TERMS: Terms = Terms {
+const LIMITS: LeaseLimits = LeaseLimits {
     renew_every: Duration::from_secs(60),
     try_again_after: Duration::from_secs(10),
     doubt_after: Duration::from_secs(5 * 60),
@@ -107,9 +107,9 @@ pub async fn take(store: &Store, key: &str, seen: Option<&Seen>) -> Result<Taken
         let there = Content::read(store, key, &there);
         holder = who(there.as_ref());
         let waited = seen.filter(|seen| seen.version == version).map(|seen| seen.at.elapsed());
-        let mut reason = may_take(there.as_ref(), waited, None, &TERMS);
+        let mut reason = may_take(there.as_ref(), waited, None, &LIMITS);
         if reason.is_none() {
-            reason = may_take(there.as_ref(), waited, age_by_store(store, key).await?, &TERMS);
+            reason = may_take(there.as_ref(), waited, age_by_store(store, key).await?, &LIMITS);
         }
         let Some(reason) = reason else { return Ok(Taken::HeldByOther(holder)) };
         if let Some(version) = store.put_if(key, ours.written(store, key)?, Precondition::Unchanged(&version)).await? {
@@ -135,7 +135,7 @@ fn may_take(
     there: Option<&Content>,
     unchanged_while_we_waited: Option<Duration>,
     age_by_store: Option<TimeDelta>,
-    terms: &Terms,
+    limits: &LeaseLimits,
 ) -> Option<&'static str> {
     if there.is_some_and(|there| there.released) {
         return Some("it was released");
@@ -143,10 +143,10 @@ fn may_take(
     if there.is_some_and(|there| there.holder.is_known_dead()) {
         return Some("its process has ended");
     }
-    if unchanged_while_we_waited.is_some_and(|waited| waited >= terms.take_after_waiting) {
+    if unchanged_while_we_waited.is_some_and(|waited| waited >= limits.take_after_waiting) {
         return Some("it was not renewed for 15 minutes");
     }
-    if age_by_store.is_some_and(|age| age > terms.take_after_by_store) {
+    if age_by_store.is_some_and(|age| age > limits.take_after_by_store) {
         return Some("it was not renewed for a day, by the store's clock");
     }
     None
@@ -214,7 +214,7 @@ impl Lease {
         let renewing = tokio::spawn(async move {
             loop {
                 let is_well = renewed.lock().trouble.is_none();
-                tokio::time::sleep(if is_well { TERMS.renew_every } else { TERMS.try_again_after }).await;
+                tokio::time::sleep(if is_well { LIMITS.renew_every } else { LIMITS.try_again_after }).await;
                 renewed.renew().await;
             }
         });
@@ -229,7 +229,7 @@ impl Lease {
         if let Some(lost) = &state.lost {
             return Err(Fault::new(Kind::Busy, format!("the lock {location} is no longer ours: {lost}")).into());
         }
-        if state.renewed.elapsed() >= TERMS.doubt_after {
+        if state.renewed.elapsed() >= LIMITS.doubt_after {
             let trouble = state.trouble.as_deref().unwrap_or("this process was stopped, or its clock was set");
             let message = format!("the lock {location} could not be renewed for 5 minutes: {trouble}");
             return Err(Fault::new(Kind::Busy, message).into());
@@ -373,7 +373,7 @@ mod tests {
             (None, minutes(14), hours(24), None),
             (None, minutes(15), None, Some("15 minutes")),
         ] {
-            let said = may_take(there.as_ref(), waited, age, &TERMS);
+            let said = may_take(there.as_ref(), waited, age, &LIMITS);
             assert_eq!(said.is_some(), reason.is_some(), "{there:?} {waited:?} {age:?}");
             assert!(said.unwrap_or_default().contains(reason.unwrap_or_default()), "{said:?}");
         }
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn a_holder_doubts_itself_long_before_another_may_take_over() {
         // The last successful renewal, the requests tried since, and a release: all of it before another process may come.
-        assert!(TERMS.renew_every * 3 < TERMS.doubt_after);
-        assert!(TERMS.doubt_after * 2 < TERMS.take_after_waiting);
+        assert!(LIMITS.renew_every * 3 < LIMITS.doubt_after);
+        assert!(LIMITS.doubt_after * 2 < LIMITS.take_after_waiting);
     }
 }

@@ -84,9 +84,9 @@ impl Store {
     }
 
     /// Does the same with its own limit: a larger object is not the expected one, and is not read any further.
-    pub async fn get_at_most(&self, key: &str, most_bytes: u64) -> Result<Option<Vec<u8>>> {
+    pub async fn get_at_most(&self, key: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
         let Some(mut reader) = self.read(key).await? else { return Ok(None) };
-        Ok(Some(self.whole(key, &mut reader, most_bytes).await?))
+        Ok(Some(self.whole(key, &mut reader, max_bytes).await?))
     }
 
     /// Returns an object as a stream; `None` when it does not exist. A connection that breaks midway is resumed where it broke.
@@ -136,15 +136,15 @@ impl Store {
         Ok(Some((content, version)))
     }
 
-    async fn whole(&self, key: &str, reader: &mut Reader, most_bytes: u64) -> Result<Vec<u8>> {
+    async fn whole(&self, key: &str, reader: &mut Reader, max_bytes: u64) -> Result<Vec<u8>> {
         let mut whole = Vec::new();
         while let Some(chunk) = reader.chunk().await? {
-            let fits = whole.len() as u64 + chunk.len() as u64 <= most_bytes;
+            let fits = whole.len() as u64 + chunk.len() as u64 <= max_bytes;
             anyhow::ensure!(
                 fits,
                 "{} is larger than {}, and was not read",
                 self.location(key),
-                crate::base::units::bytes(most_bytes)
+                crate::base::units::bytes(max_bytes)
             );
             whole.extend_from_slice(&chunk);
         }

@@ -14,7 +14,7 @@ use crate::pg::failure;
 pub(super) const CONDITION: &str = "condition-";
 
 /// The leftovers that one test removes: more wait for the next one.
-const SWEPT_AT_MOST: usize = 100;
+const MAX_SWEPT: usize = 100;
 
 /// The test results of a store that can hold backups.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl Store {
     /// Deletes the probes that killed programs left a day ago or longer, by the store's clock: the time of `own`, which was just written.
     /// They are a few bytes each: where one cannot be deleted, they stay.
     pub(super) async fn sweep_probes(&self, own: &str, probes: &[Object]) {
-        for probe in abandoned(own, probes).take(SWEPT_AT_MOST) {
+        for probe in abandoned(own, probes).take(MAX_SWEPT) {
             if let Err(error) = self.delete(&probe.key).await {
                 tracing::debug!("cannot delete a probe that an interrupted program left: {error:#}");
                 return;
@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-/// The probes of pgtend's own names that are a day older than `own`.
+/// Returns the probes of pgtend's own names that are a day older than `own`.
 fn abandoned<'a>(own: &str, probes: &'a [Object]) -> impl Iterator<Item = &'a Object> {
     let now = probes.iter().find(|probe| probe.key == own).and_then(|probe| probe.modified_at);
     probes.iter().filter(move |probe| {

@@ -37,7 +37,7 @@ impl Signature {
         match self {
             Self::NotAsked => "the store has no key",
             Self::Valid => "it is signed with the store's key",
-            Self::Missing => "it is not signed, although the store has a key: it was made without the key, or by a stranger",
+            Self::Missing => "it is not signed, although the store has a key: it was made without the key, or by someone else",
             Self::Wrong => {
                 "its signature is not that of the store's key: it was made with another key, moved here from another name, or changed"
             }

@@ -9,7 +9,7 @@ use crate::work::RunContext;
 /// A run that takes more than this percentage of a table needs consent.
 pub const MUCH: f64 = 90.0;
 
-/// What a person has agreed to, now or before.
+/// The loss that a person has agreed to, now or before.
 #[derive(Clone, Debug, Default)]
 pub struct Consent {
     /// Every key of the job that says which rows go, as the ledger keeps it: with another rule the job counts as a new one.

@@ -49,12 +49,12 @@ macro_rules! tasks {
 
         /// All kinds.
         const KINDS: &[&str] = &[$(stringify!($kind),)+];
-        /// Those whose jobs may have `[limits]`.
+        /// The kinds whose jobs may have `[limits]`.
         const KINDS_WITH_LIMITS: &[Option<&str>] =
             &[$(if $kind::$Task::HAS_LIMITS { Some(stringify!($kind)) } else { None },)+];
 
         impl Written {
-            /// The kinds whose tables are in the file.
+            /// Returns the kinds whose tables are in the file.
             fn kinds(&self) -> Vec<&'static str> {
                 [$((stringify!($kind), self.$kind.is_some()),)+]
                     .into_iter()
@@ -70,12 +70,12 @@ macro_rules! tasks {
         }
 
         impl Task {
-            /// Its name in files and in the ledger.
+            /// Returns its name in files and in the ledger.
             pub fn kind(&self) -> &'static str {
                 match self { $(Self::$Task(_) => stringify!($kind),)+ }
             }
 
-            /// The task as what it is, where it is a `T`.
+            /// Returns the task as what it is, where it is a `T`.
             pub fn as_a<T: 'static>(&self) -> Option<&T> {
                 let task: &dyn Any = match self { $(Self::$Task(task) => task,)+ };
                 task.downcast_ref()
@@ -214,7 +214,7 @@ impl Task {
         written.into()
     }
 
-    /// The other owners' code that a job of this task executes with more rights than the owners have, each in a sentence, and the tables that
+    /// Returns the other owners' code that a job of this task executes with more rights than the owners have, each in a sentence, and the tables that
     /// were looked at. An error where the job refuses such code.
     pub async fn foreign_code(
         &self,
@@ -234,13 +234,13 @@ impl Task {
         !self.touched().is_empty()
     }
 
-    /// How a job of this task connects: by `owner_url` where it meets code of a table's owner.
+    /// Returns the settings by which a job of this task connects: `owner_url` where it meets code of a table's owner.
     pub fn settings(&self, database: &config::Database) -> Result<pg::Settings> {
         if self.meets_owners() { database.owner_settings() } else { database.settings() }
     }
 }
 
-/// "[a], [b] or [c]".
+/// Returns "[a], [b] or [c]".
 fn in_words(kinds: impl Iterator<Item = &'static str>, last: &str) -> String {
     let mut kinds: Vec<String> = kinds.map(|kind| format!("[{kind}]")).collect();
     let end = kinds.pop().unwrap_or_default();
@@ -249,7 +249,7 @@ fn in_words(kinds: impl Iterator<Item = &'static str>, last: &str) -> String {
 
 /// Work that the runner runs: a job's task, or a command on behalf of the job.
 pub trait Drive {
-    /// The value of the ledger's column `task`.
+    /// Returns the value of the ledger's column `task`.
     fn kind(&self) -> &'static str;
 
     fn drive(&self, run: &RunContext, mode: Mode) -> impl Future<Output = Result<Driven>>;

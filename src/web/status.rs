@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::base::progress::Now;
+use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Key, Row};
 use crate::run::job::{Broken, Job};
@@ -86,12 +86,12 @@ pub struct RunStatus {
     #[serde(skip)]
     pub stderr: Option<String>,
     pub host: String,
-    pub progress: Option<Now>,
+    pub progress: Option<PhaseState>,
     pub size_bytes: Option<u64>,
     /// The result of an audit. `JobStatus` has it once; the runs of the history do not repeat it.
     #[serde(skip)]
     pub audit: Option<AuditStatus>,
-    /// How far partitions reach.
+    /// Partitions exist for rows up to this time.
     pub covered_until: Option<DateTime<Utc>>,
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -203,8 +203,12 @@ pub fn of_jobs(
 
 /// Returns the last failed runs, the newest first.
 pub fn failures(jobs: &[JobStatus]) -> Vec<RunStatus> {
-    let mut failures: Vec<RunStatus> =
-        jobs.iter().flat_map(|job| &job.history).filter(|run| run.outcome.is_some_and(Outcome::is_bad)).cloned().collect();
+    let mut failures: Vec<RunStatus> = jobs
+        .iter()
+        .flat_map(|job| &job.history)
+        .filter(|run| run.outcome.is_some_and(Outcome::needs_attention))
+        .cloned()
+        .collect();
     failures.sort_by_key(|run| std::cmp::Reverse(run.id));
     failures.truncate(FAILURES);
     failures

@@ -15,7 +15,7 @@ use crate::pg;
 pub enum RestoresOn {
     /// A server that is removed afterwards, where code in the dump has no rights; or none.
     OwnServer,
-    /// The database's own server; `why` not on a server of its own, if the job leaves the choice to pgtend.
+    /// The database's own server; `why` says why not on a throwaway server, if the job leaves the choice to pgtend.
     Source { why: Option<String> },
     /// Another server.
     Elsewhere(pg::Settings),
@@ -78,7 +78,7 @@ pub trait Entry: Work {
         true
     }
 
-    /// The properties of the task that other parts of pgtend ask about.
+    /// Returns the properties of the task that other parts of pgtend ask about.
     fn does(&self) -> Does {
         Does::Else
     }

@@ -16,7 +16,7 @@ pub struct Role {
     superuser: Option<String>,
     /// Predefined roles that it is a member of and that reach beyond the database.
     reaches: Vec<String>,
-    /// What else it may do to what is not its own, in words; None for nothing.
+    /// An attribute that reaches objects of other roles (CREATEROLE and the like), in words; None without one.
     attribute: Option<String>,
 }
 
@@ -40,7 +40,7 @@ impl Role {
         self.is_superuser().or_else(group).or_else(|| self.attribute.clone())
     }
 
-    /// The predefined roles that reach beyond the database, quoted; None without any.
+    /// Returns the predefined roles that reach beyond the database, quoted; None without any.
     fn groups(&self) -> Option<String> {
         (!self.reaches.is_empty()).then(|| self.reaches.iter().map(|group| identifier(group)).collect::<Vec<_>>().join(", "))
     }
@@ -99,14 +99,14 @@ impl Memberships {
     /// Grants membership in the owner of the database: ALTER DATABASE needs ownership, and no privilege replaces that.
     pub async fn in_database_owner(&mut self, connection: &mut PgConnection, role: &str) -> Result<Vec<String>> {
         let owner = database_owner(connection).await?;
-        let way_out = "ALTER DATABASE … OWNER TO, or say apply_setting = \"role:…\"";
-        Ok(self.grant(&owner, role, "the database", way_out).into_iter().collect())
+        let remedy = "ALTER DATABASE … OWNER TO, or set apply_setting = \"role:…\"";
+        Ok(self.grant(&owner, role, "the database", remedy).into_iter().collect())
     }
 
-    fn grant(&mut self, owner: &Role, role: &str, what: &str, way_out: &str) -> Option<String> {
+    fn grant(&mut self, owner: &Role, role: &str, what: &str, remedy: &str) -> Option<String> {
         let quoted = identifier(&owner.name);
         if let Some(is_superuser) = owner.is_superuser() {
-            let line = format!("{quoted} owns {what} and {is_superuser}: give it to another owner first ({way_out})");
+            let line = format!("{quoted} owns {what} and {is_superuser}: give it to another owner first ({remedy})");
             return Some(pg::comment(&line));
         }
         if quoted == role {
@@ -143,7 +143,7 @@ impl Memberships {
     }
 
     /// Says what the memberships amount to, for the person who is about to run the SQL.
-    pub fn amount_to(&self, role: &str) -> Option<String> {
+    pub fn warning(&self, role: &str) -> Option<String> {
         let owners: Vec<&str> = self.0.iter().map(String::as_str).collect();
         let text = match owners[..] {
             [] => return None,

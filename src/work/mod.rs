@@ -77,7 +77,7 @@ pub struct RunContext<'a> {
     pub ledger: Option<&'a Ledger>,
     /// True when a person started it although the job has a schedule.
     pub by_hand: bool,
-    /// Where the last run stopped ([`Progress::set_cursor`]), if this one can continue from there.
+    /// The place at which the last run stopped ([`Progress::set_cursor`]), if this one can continue from there.
     pub resume: Option<serde_json::Value>,
     /// The tables of the job as they were when the run looked for foreign code in them: it works on these and on no others.
     pub checked: OnceLock<Vec<Checked>>,
@@ -130,7 +130,7 @@ impl RunContext<'_> {
     }
 }
 
-/// The result: the plan alone, or the report.
+/// The result of driving a task: the plan alone, or the report.
 pub enum Driven {
     Planned { text: String, json: serde_json::Value, refusal: Option<anyhow::Error> },
     Applied(Report),

@@ -40,7 +40,8 @@ async fn archive_100(store: store::Store, url: String, completes: bool) -> Resul
     let columns = ["id", "created_at", "status", "parameters"].map(str::to_owned).to_vec();
     let query = "DELETE FROM public.logs WHERE id <= 100 AND (SELECT count(*) FROM (SELECT pg_advisory_xact_lock(7)) s) = 1 \
                  RETURNING id, created_at, status, parameters";
-    let source = Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, query: query.to_owned() };
+    let source =
+        Source { schema: "public".to_owned(), table: "logs".to_owned(), columns, queries: vec![query.to_owned()], steps: None };
     connection.execute("BEGIN").await?;
     let name = archive.name(chrono::Utc::now(), transaction(&mut connection).await?);
     let manifest = Manifest::new("old-logs", "app", &source, "test");
@@ -58,6 +59,8 @@ fn a_batch_that_commits_while_another_run_asks_about_it_keeps_its_rows() {
     for completes in [true, false] {
         let server = server(18);
         let database = logs(server, 1000);
+        // The connection of the test itself would have a poisoned run's settings.
+        server.sql("postgres", &format!("ALTER DATABASE {database} RESET ALL"));
         let before = server.sql(&database, ALL);
         let scenario = scenario(server, &database, "archive = 'local'");
         let proxy = Arc::new(Proxy::start_holding(server, "pg_xact_status"));
@@ -312,8 +315,9 @@ fn a_dry_run_says_how_many_rows_go_back_beside_those_that_are_there() {
 fn rows_that_left_while_they_were_compressed_come_back_by_the_way_that_the_error_names() {
     let server = server(18);
     let database = logs(server, 1000);
+    // Of rows that leave and of rows that stay.
     let notes = "ALTER TABLE logs ADD COLUMN note text;
-                 UPDATE logs SET note = (SELECT string_agg(md5(logs.id::text || i::text), ' ') FROM generate_series(1, 100) i)";
+                 UPDATE logs SET note = (SELECT string_agg(md5(logs.id::text || i::text), ' ') FROM generate_series(1, 100) i) WHERE id % 20 = 0";
     server.sql(&database, notes);
     let before = server.sql(&database, ALL);
     let scenario = scenario(server, &database, "archive = 'local'").job(
@@ -325,10 +329,8 @@ fn rows_that_left_while_they_were_compressed_come_back_by_the_way_that_the_error
     scenario.run(&["run-job", "old-logs"]).succeeded();
     scenario.run(&["compress", "undo", "comp"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
-    for more in [&[][..], &["--dry-run"], &["--into", "public.logs"]] {
-        let said = scenario.run(&[&["archives", "restore"], more].concat());
-        assert_ne!(said.code, Some(0), "{more:?}");
-        said.says(&["pgtend compress install JOB"]);
+    for (more, code) in [(&[][..], 78), (&["--dry-run"], 78), (&["--into", "public.logs"], 1)] {
+        scenario.run(&[&["archives", "restore"], more].concat()).exited(code).says(&["pgtend compress install JOB"]);
     }
     scenario.run(&["compress", "install", "comp", "--force"]).succeeded();
     scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);

@@ -210,7 +210,7 @@ fn large_text_is_found_where_it_takes_room_and_a_compress_job_covers_it() {
 
 #[test]
 fn each_job_that_is_proposed_is_right_as_it_stands() {
-    for major in MAJORS {
+    for major in [15, 18] {
         let server = server(major);
         let database = server.new_database();
         server.sql(&database, crate::audit::FIXTURE);
@@ -277,6 +277,5 @@ fn a_store_that_is_away_or_damaged_audits_are_said_and_hide_nothing() {
     let by_hand = audit(&scenario);
     assert_eq!(keys(&by_hand), set(&["no-primary-key:public.a"]));
     assert!(by_hand["notes"].to_string().contains("not compared with an earlier audit"), "{by_hand:#}");
-    let failed = scenario.run(&["run-job", "quarterly"]);
-    assert_ne!(failed.code, Some(0), "what cannot be stored is no success");
+    scenario.run(&["run-job", "quarterly"]).exited(69).says(&["store"]);
 }

@@ -153,7 +153,7 @@ CREATE VIEW titles AS SELECT title FROM scripts;
 fn drift_is_found_in_both_directions_and_its_fixes_end_it() {
     for major in [15, 18] {
         let server = server(major);
-        let database = server.new_database();
+        let database = server.trusted_database();
         server.sql(
             &database,
             "CREATE TYPE mood AS ENUM ('sad', 'glad');

@@ -99,7 +99,7 @@ fn waits_for_docs(spy: &Spy<'_>) -> String {
 }
 
 #[test]
-fn the_owner_of_a_schema_who_swaps_a_table_while_an_audit_waits_for_it_runs_no_code_as_the_superuser() {
+fn a_table_swapped_while_an_audit_waits_for_it_runs_no_code_as_the_superuser() {
     let spy = Spy::on(server(18));
     spy.sql(&format!("{DOCS}; ALTER DATABASE {} OWNER TO BOB", spy.database));
     spy.sql("SET ROLE BOB; CREATE SCHEMA evil; CREATE VIEW evil.docs AS SELECT 1 AS id, repeat('x', BOB.spy()) AS body");
@@ -182,7 +182,7 @@ fn a_child_of_another_owner_is_not_read_with_its_parent_as_the_superuser() {
 }
 
 #[test]
-fn a_table_whose_index_statistics_or_types_call_another_owners_function_is_not_read_as_the_superuser() {
+fn a_table_that_calls_another_owners_function_is_not_read_as_the_superuser() {
     let ways = [
         "CREATE INDEX ON docs (id) WHERE id > BOB.spy()",
         "CREATE INDEX ON docs ((id + BOB.spy()))",
@@ -237,7 +237,7 @@ fn granted(spy: &Spy<'_>, job: &str) -> Scenario {
 }
 
 #[test]
-fn the_login_of_grants_is_said_to_lend_its_rights_to_owners_and_lends_none_where_the_job_does_not_trust_them() {
+fn the_login_of_grants_lends_owners_its_rights_only_where_the_job_trusts_them() {
     let spy = Spy::on(server(18));
     spy.sql(&format!("{DOCS}; ALTER TABLE docs OWNER TO BOB"));
     spy.sql("GRANT CREATE ON SCHEMA public TO BOB; SET ROLE BOB; CREATE INDEX ON public.docs (id) WHERE BOB.spy() = 1");
@@ -290,7 +290,7 @@ fn tables_of_a_strangers_schema_are_one_reason_and_not_one_for_each_table() {
 
 /// The owner of a database may let itself in, and put functions where the file's SQL finds them.
 #[test]
-fn the_scratch_database_of_a_schema_file_belongs_to_the_login_and_not_to_the_owner_of_the_database() {
+fn the_scratch_database_of_a_schema_file_belongs_to_the_login() {
     let spy = Spy::on(server(18));
     spy.sql(&format!("ALTER DATABASE {} OWNER TO BOB", spy.database));
     let scenario = spy.as_superuser().job("quarterly", "database = 'app'\n[audit]\nschema_file = '../schema.sql'\n");

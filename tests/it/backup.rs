@@ -131,7 +131,7 @@ fn stock_tools_alone_restore_a_set() {
         scenario.run(&["run-job", "nightly"]).succeeded();
         let file = scenario.path(&format!("store/{}/{object}", scenario.sets()[0]));
 
-        let copy = server.new_database();
+        let copy = server.empty_database();
         let mut decompress =
             Command::new(decompressor).arg("-c").arg(file).stdout(Stdio::piped()).spawn().expect("gzip and zstd are installed");
         let psql = server
@@ -312,7 +312,7 @@ fn restoring_into_an_existing_database_wants_it_empty_and_is_all_or_nothing() {
     server.sql(&full, "CREATE TABLE precious (x int)");
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&full)]).exited(78).says(&["is not empty", "--create"]);
 
-    let empty = server.new_database();
+    let empty = server.empty_database();
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]).succeeded();
     assert_eq!(fingerprint(server, &database), fingerprint(server, &empty));
 
@@ -326,7 +326,7 @@ fn restoring_into_an_existing_database_wants_it_empty_and_is_all_or_nothing() {
 #[test]
 fn what_the_target_lacks_is_said_before_anything_is_written() {
     let (source, target) = (server(18), server(15));
-    let database = source.new_database();
+    let database = source.trusted_database();
     source.sql(&database, "CREATE ROLE only_here_role; CREATE TABLE t (x int); ALTER TABLE t OWNER TO only_here_role");
     let scenario = Scenario::with_database(source, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();

@@ -93,7 +93,7 @@ fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
 }
 
 #[test]
-fn a_database_server_whose_clock_differs_from_the_hosts_stops_no_backup_and_lets_nothing_go() {
+fn a_server_whose_clock_differs_stops_no_backup_and_lets_nothing_go() {
     let (scenario, _) = scenario(server(18), "keep = { last = 1 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let ahead = scenario

@@ -1,6 +1,6 @@
 //! Sets that were damaged, what prune may delete, and what warns.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
@@ -28,16 +28,21 @@ fn member_offsets(dump: &std::path::Path) -> Vec<usize> {
     points.iter().map(|point| point[0].as_u64().unwrap() as usize).collect()
 }
 
-/// A database that is restored into is there completely or not at all.
-fn nothing_is_restored(scenario: &Scenario, server: &Server, name: &str) {
-    let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(name), "--create"]);
-    assert_ne!(output.code, Some(0), "{output:?}");
+/// Neither as the latest nor by its name, whether it is known to be damaged or only found out on the way; and a database that is restored into is
+/// there completely or not at all.
+fn nothing_is_restored(scenario: &Scenario, server: &Server, dump: &Path, name: &str) {
+    let set = scenario.sets().pop().unwrap();
+    let restore = |set: &str, into: &str, more: &[&str]| {
+        scenario.run(&[&["backups", "restore", set, "--into", &server.url(into)], more].concat())
+    };
+    restore("latest", name, &["--create"]).exited(78).says(&["its bytes are damaged"]);
+    std::fs::remove_file(dump.with_file_name("verification.json")).unwrap();
+    restore(&set, name, &["--create"]).exited(1).says(&["was not restored", "SHA-256"]);
     let left = server
         .sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR starts_with(datname::text, 'pgtend_restore_' || left(encode(sha256('{name}'), 'hex'), 12))"));
     assert_eq!(left, "");
-    let empty = server.new_database();
-    let output = scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]);
-    assert_ne!(output.code, Some(0), "{output:?}");
+    let empty = server.empty_database();
+    restore(&set, &empty, &[]).exited(1).says(&["was not restored", "SHA-256"]);
     assert_eq!(server.sql(&empty, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "0");
 }
 
@@ -53,7 +58,7 @@ fn a_set_with_a_flipped_byte_is_found_out_and_never_restored() {
         let name = scenario.sets().pop().unwrap();
         scenario.run(&["backups", "verify", &name]).exited(1).says(&["is damaged", "CRC-32", "written"]);
         assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "damaged");
-        nothing_is_restored(&scenario, server, "flipped");
+        nothing_is_restored(&scenario, server, &dump, "flipped");
     }
     std::fs::write(&dump, good).unwrap();
     let name = scenario.sets().pop().unwrap();
@@ -85,7 +90,7 @@ fn a_dump_cut_at_a_member_boundary_is_not_restored() {
     filled.resize(good.len(), 0);
     std::fs::write(&dump, filled).unwrap();
     scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["is damaged"]);
-    nothing_is_restored(&scenario, server, "cut");
+    nothing_is_restored(&scenario, server, &dump, "cut");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn with_nobody_beside_it_a_run_makes_no_probes() {
 }
 
 #[test]
-fn beside_an_application_a_run_learns_how_long_commits_take_and_goes_slowly_while_they_take_longer() {
+fn a_run_goes_slowly_while_commits_of_an_application_take_longer() {
     let server = Server::start(18);
     let rows = 150_000;
     let (scenario, database) = old_rows(&server, rows, "batch_time = \"16ms\"\npause = \"60ms\"");
@@ -206,4 +206,39 @@ fn a_dump_that_gives_way_ends_for_a_migration_and_leaves_nothing() {
     run.wait().exited(75).says(&["gave way after", "waits for AccessExclusiveLock on", "behind the dump"]);
     assert_eq!(scenario.sets().len(), 0);
     assert!(scenario.files("store").is_empty(), "{:?}", scenario.files("store"));
+}
+
+#[test]
+fn an_archived_batch_is_deleted_in_steps_and_every_row_of_it_comes_back() {
+    let server = server(18);
+    for (method, of_one_time) in [("index", "i % 1000"), ("index", "0"), ("blocks", "i")] {
+        let database = server.new_database();
+        let table = format!("logs_of_{database}");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY, at timestamptz NOT NULL, message text);
+                 INSERT INTO {table} SELECT i, '2020-01-01'::timestamptz + make_interval(secs => {of_one_time}), repeat('x', 200)
+                 FROM generate_series(1, 3000) i;
+                 INSERT INTO {table} SELECT i, now(), 'young' FROM generate_series(3001, 10000) i;
+                 CREATE INDEX ON {table} (at); ANALYZE {table};
+                 ALTER DATABASE {database} SET log_statement = 'all'"
+            ),
+        );
+        let hash = || server.sql(&database, &format!("SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {table} t"));
+        let before = hash();
+        let job = format!(
+            "database = 'app'\n[retention]\ntable = 'public.{table}'\ncolumn = 'at'\nolder_than = '90d'\nmethod = '{method}'\narchive = 'local'\n"
+        );
+        let scenario = Scenario::with_database(server, &database).job("old", &job);
+        let ran = scenario.json(&["run-job", "old", "--yes"]);
+        assert_eq!(facts(&ran)["rows_deleted"], 3000, "{ran}");
+        assert_eq!(facts(&ran)["archived_batches"], 1, "{ran}");
+        assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "7000");
+        let steps = server.logged().lines().filter(|line| line.contains("COPY (WITH") && line.contains(&table)).count();
+        let expected = if of_one_time == "0" { 1..=1 } else { 5..=20 };
+        assert!(expected.contains(&steps), "{method}, {of_one_time}: {steps} statements");
+        scenario.run(&["archives", "restore"]).succeeded();
+        assert_eq!(hash(), before, "{method}");
+    }
 }

@@ -390,7 +390,7 @@ fn jobs_of_every_kind(scenario: Scenario) -> Scenario {
 const KINDS: [&str; 8] = ["nightly", "retention", "partition", "compress", "reindex", "vector", "audit", "sql"];
 
 fn tables(server: &Server) -> String {
-    let database = server.new_database();
+    let database = server.trusted_database();
     server.sql(
         &database,
         "CREATE EXTENSION vector;

@@ -29,8 +29,8 @@ fn every_shipped_job_runs() {
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE execution_logs (id bigserial, created_at timestamptz); INSERT INTO execution_logs (created_at) SELECT now() - make_interval(days => i) FROM generate_series(1, 200) i");
     server.sql(&database, "CREATE TABLE audit_events (occurred_at timestamptz NOT NULL) PARTITION BY RANGE (occurred_at)");
-    server.sql(&database, "CREATE TABLE scripts (id int PRIMARY KEY, content text); INSERT INTO scripts SELECT i, (SELECT string_agg('Get-Item ' || md5((i * j)::text), ' ') FROM generate_series(1, 400) j) FROM generate_series(1, 50) i");
-    server.sql(&database, "CREATE EXTENSION vector; CREATE TABLE script_embeddings (id int, embedding vector(8)); INSERT INTO script_embeddings SELECT i, ARRAY[random(), random(), random(), random(), random(), random(), random(), random()]::vector FROM generate_series(1, 2000) i");
+    server.sql(&database, "CREATE TABLE scripts (id int PRIMARY KEY, content text); INSERT INTO scripts SELECT i, (SELECT string_agg('Get-Item ' || md5((i * j)::text), ' ') FROM generate_series(1, 300) j) FROM generate_series(1, 20) i");
+    server.sql(&database, "CREATE EXTENSION vector; CREATE TABLE script_embeddings (id int, embedding vector(8)); INSERT INTO script_embeddings SELECT i, ARRAY[random(), random(), random(), random(), random(), random(), random(), random()]::vector FROM generate_series(1, 1200) i");
     for path in example_jobs() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let mut scenario = Scenario::empty()

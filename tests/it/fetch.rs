@@ -53,7 +53,7 @@ fn left_behind(folder: &Path) -> Vec<String> {
 fn every_value_comes_out_of_a_set_as_csv_as_the_server_writes_it_and_as_sql() {
     for major in [14, 15, 18] {
         let server = server(major);
-        let (database, copy) = (server.new_database(), server.new_database());
+        let (database, copy) = (server.new_database(), server.empty_database());
         server.sql(&database, VALUES);
         let scenario = with_set(server, &database);
         let schema = server.tool("pg_dump", &database).args(["--schema-only", "--no-sync"]).output().unwrap();
@@ -219,4 +219,78 @@ fn a_set_of_the_first_release_is_read_as_a_whole_and_proved_at_its_end() {
     let fetch = ["backups", "fetch", "latest", "--table", "z_last", "--output", "other.csv"];
     scenario.run(&fetch).exited(1).says(&["differs from its manifest"]);
     assert!(!scenario.path("other.csv").exists());
+}
+
+#[test]
+fn rows_are_copied_into_the_table_that_is_named_and_not_into_the_one_of_the_set() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE scripts AS SELECT i AS \"order\", md5(i::text) AS body FROM generate_series(1, 100) i");
+    let scenario = with_set(server, &database);
+    server.sql(&database, "DELETE FROM scripts; CREATE SCHEMA \"Old\"; CREATE TABLE \"Old\".\"of yesterday\" (LIKE scripts)");
+    server.sql(&database, "CREATE TABLE scripts_of_yesterday (LIKE scripts)");
+    let fetch = ["backups", "fetch", "latest", "--table", "scripts", "--output", "rows.sql", "--as"];
+    for (name, table) in [
+        ("public.scripts_of_yesterday", "scripts_of_yesterday"),
+        ("scripts_of_yesterday", "scripts_of_yesterday"),
+        ("\"Old\".\"of yesterday\"", "\"Old\".\"of yesterday\""),
+    ] {
+        scenario.run(&[&fetch[..], &[name]].concat()).succeeded().prints(&["100 rows of public.scripts"]);
+        server.sql(&database, &format!("TRUNCATE {table}"));
+        let mut psql = server.tool("psql", &database);
+        let psql = psql.args(["-Xq1", "-v", "ON_ERROR_STOP=1", "-f"]).arg(scenario.path("rows.sql")).status();
+        assert!(psql.unwrap().success(), "{name}");
+        assert_eq!(server.sql(&database, &format!("SELECT count(*) FROM {table}")), "100");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts"), "0", "{name}");
+    }
+    for name in ["a.b.c", "a b", "x FROM stdin; DROP TABLE scripts --", "", "a."] {
+        scenario.run(&[&fetch[..], &[name]].concat()).exited(78).says(&["no table's name as in SQL"]);
+    }
+    scenario.run(&[&fetch[..], &["x", "--format", "csv"]].concat()).exited(78).says(&["CSV has none"]);
+}
+
+#[test]
+fn links_are_followed_modes_kept_and_devices_and_pipes_stay_what_they_are() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT generate_series(1, 3) AS x");
+    let scenario = with_set(server, &database);
+    let rows = "x\n1\n2\n3\n";
+    let fetch = |file: &str| scenario.run(&["backups", "fetch", "latest", "--table", "t", "--format", "csv", "--output", file]);
+    let is_link = |name: &str| scenario.path(name).symlink_metadata().unwrap().is_symlink();
+
+    std::fs::create_dir(scenario.path("elsewhere")).unwrap();
+    std::fs::write(scenario.path("elsewhere/target"), "old").unwrap();
+    std::fs::set_permissions(scenario.path("elsewhere/target"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    for (link, named) in [("link", "elsewhere/target"), ("link_to_link", "link"), ("dangling", "elsewhere/new")] {
+        symlink(named, scenario.path(link)).unwrap();
+        fetch(link).succeeded().prints(&["3 rows of public.t"]);
+        assert!(is_link(link), "{link}");
+        assert_eq!(std::fs::read_to_string(scenario.path(link)).unwrap(), rows, "{link}");
+    }
+    let mode = |name: &str| scenario.path(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("elsewhere/target"), mode("elsewhere/new")), (0o644, 0o600));
+    assert_eq!(left_behind(&scenario.path("elsewhere")), Vec::<String>::new());
+
+    symlink("/dev/null", scenario.path("null")).unwrap();
+    fetch("null").succeeded();
+    assert!(is_link("null") && Path::new("/dev/null").metadata().unwrap().file_type().is_char_device());
+    symlink("/dev/full", scenario.path("full")).unwrap();
+    fetch("full").exited(1).says(&["is not all of its rows: do not use it"]);
+
+    assert!(Command::new("mkfifo").arg(scenario.path("fifo")).status().unwrap().success());
+    let reader = Command::new("cat").arg(scenario.path("fifo")).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    fetch("fifo").succeeded();
+    assert_eq!(String::from_utf8(reader.wait_with_output().unwrap().stdout).unwrap(), rows);
+    assert!(scenario.path("fifo").metadata().unwrap().file_type().is_fifo());
+
+    for name in ["-", "/dev/stdout"] {
+        assert_eq!(fetch(name).succeeded().stdout, rows, "{name}");
+        scenario.run(&["backups", "fetch", "latest", "--table", "t", "-o", name, "--json"]).exited(78).says(&["--output FILE"]);
+    }
+    assert!(!scenario.path("-").exists());
+    fetch("elsewhere").exited(78).says(&["is a folder"]);
+    symlink("loop", scenario.path("loop")).unwrap();
+    fetch("loop").exited(1);
 }

@@ -22,7 +22,7 @@ SELECT lo_from_bytea(0, 'large');
 
 /// A database that belongs to a role of the same name with `app_` before it.
 fn application(server: &Server, more: &str) -> String {
-    let database = server.new_database();
+    let database = server.trusted_database();
     let owner = format!("app_{database}");
     server.sql(
         &database,
@@ -118,7 +118,7 @@ fn every_shipped_job_runs_as_the_role_of_grants_on_18() {
 fn the_shipped_vector_index_job_runs_as_the_role_of_grants() {
     for major in [16, 18] {
         let server = server(major);
-        let database = server.new_database();
+        let database = server.trusted_database();
         let owner = format!("app_{database}");
         server.sql(
             &database,
@@ -164,7 +164,7 @@ fn a_role_with_a_hostile_name_dumps_tables_with_row_security_in_full() {
 }
 
 #[test]
-fn an_extension_that_only_a_superuser_makes_is_named_and_a_scratch_database_elsewhere_restores_it() {
+fn an_extension_that_only_a_superuser_makes_is_named_and_restored_elsewhere() {
     let server = server(18);
     let database = application(server, "RESET ROLE; CREATE EXTENSION vector; ALTER TABLE scripts ADD embedding vector(3)");
     let scenario = Scenario::empty()
@@ -225,7 +225,7 @@ fn no_job_of_a_superusers_tables_makes_the_role_a_member_of_a_superuser() {
         let server = server(major);
         // Its owner is a superuser; or one that is a member of a superuser, which is the same.
         for (number, more) in ["SUPERUSER", "IN ROLE postgres"].into_iter().enumerate() {
-            let database = server.new_database();
+            let database = server.trusted_database();
             let owner = format!("dba_{number}_{database}");
             server.sql(
                 &database,
@@ -290,9 +290,9 @@ fn a_login_without_any_right_can_ask_what_it_needs() {
 }
 
 #[test]
-fn an_owner_that_reaches_the_host_is_named_and_the_group_of_the_databases_owner_is_not_granted() {
+fn an_owner_that_reaches_the_host_is_named_and_its_group_is_not_granted() {
     let server = server(18);
-    let database = server.new_database();
+    let database = server.trusted_database();
     let (owner, reaching) = (format!("app_{database}"), format!("shell_{database}"));
     server.sql(
         &database,

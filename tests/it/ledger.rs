@@ -286,7 +286,7 @@ fn a_backup_of_the_ledgers_own_database_has_not_crashed_in_the_restored_one() {
     let database = server.new_database();
     let scenario = Scenario::with_database(server, &database).ledger().backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = server.new_database();
+    let copy = server.empty_database();
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy)]).succeeded();
     let open = server.sql(&copy, "SELECT job, outcome IS NULL, progress -> 'ledger' ->> 'database' <> '' FROM pgtend.runs");
     assert_eq!(open, "nightly|t|t", "the dump has the row of its own run");

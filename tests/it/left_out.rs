@@ -81,7 +81,7 @@ fn files_that_were_meant_as_jobs_are_named_as_not_read() {
 }
 
 #[test]
-fn a_schedule_whose_meaning_changed_is_said_once_by_check_and_silent_when_it_says_what_it_means() {
+fn a_schedule_whose_meaning_changed_is_named_until_it_says_what_it_means() {
     let server = server(18);
     let scenario = Scenario::with_database(server, "postgres")
         .sql_job("first", "schedule = \"0 0 1-7 * */7\"", &["SELECT 1"])

@@ -6,11 +6,15 @@ mod support;
 
 /// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
 mod alone;
+/// What is stopped at random moments: run after the others, three tests at a time.
+mod random;
 
 /// Rows that come back from an archive.
 mod archives;
 /// What an archive says of rows that left and came back, against the database: kills, restarts, servers set back in time, two databases.
 mod archives_kept;
+/// Batches that come back in part, beside others, or not at all.
+mod archives_parted;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
@@ -36,7 +40,13 @@ mod by_hand;
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
 mod compress;
+/// The inflate in SQL, which readers go through.
+mod compress_inflate;
 mod compress_later;
+/// What compression refuses, and by which name.
+mod compress_refused;
+/// Large text that is written anew by TOAST.
+mod compress_toast;
 /// What writers meet at the view, and at the table behind it.
 mod compress_writers;
 /// Connections as they are: addresses, hosts, certificates, poolers, standbys.
@@ -89,6 +99,10 @@ mod reindex;
 mod render;
 /// The database that a restore makes: its properties, its names, what is left of it.
 mod restore_database;
+/// Databases in other encodings and locales.
+mod restore_encodings;
+/// Restores that are stopped, killed or met by others on the way.
+mod restore_midway;
 /// How far a restore goes, and what each refusal names.
 mod restore_options;
 mod restore_part;
@@ -150,6 +164,8 @@ mod texts;
 mod throwaway;
 /// What hostile dumps and other users of the host cannot do by such a proof.
 mod throwaway_hostile;
+/// Where a proof is made, and what has to be trusted there.
+mod throwaway_placed;
 /// What such a proof covers: owners, grants, what only a superuser restores, memory, amcheck.
 mod throwaway_proved;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.

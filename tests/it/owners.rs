@@ -1,69 +1,12 @@
 //! Owners of tables put code there: triggers, rules, expressions. It must not run with rights that they have not without a word, and not at all
 //! where a job says so.
 
-use serde_json::Value;
-
+use crate::support::owners::{LOGS, Owned, RETENTION, warnings};
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually};
 
-/// A database with a role that owns tables in it, and code that notes as whom it ran.
-pub struct Owned {
-    pub server: &'static Server,
-    pub database: String,
-    pub owner: String,
-}
-
-impl Owned {
-    /// `sql` is run as the owner.
-    pub fn with(major: u32, sql: &str) -> Self {
-        let server = server(major);
-        let database = server.new_database();
-        let owner = format!("owner_{database}");
-        server.sql(
-            &database,
-            &format!(
-                "CREATE ROLE {owner} LOGIN; GRANT CREATE ON SCHEMA public TO {owner};
-                 CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
-                 SET ROLE {owner};
-                 CREATE FUNCTION note() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN 1; END $$;
-                 CREATE FUNCTION hidden() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.note(); END $$;
-                 CREATE FUNCTION on_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note(); RETURN coalesce(NEW, OLD); END $$;
-                 {sql};
-                 RESET ROLE; TRUNCATE ran"
-            ),
-        );
-        Self { server, database, owner }
-    }
-
-    pub fn sql(&self, sql: &str) -> String {
-        self.server.sql(&self.database, sql)
-    }
-
-    /// As whom its code ran.
-    pub fn ran(&self) -> String {
-        self.sql("SELECT string_agg(DISTINCT as_role, ',') FROM ran")
-    }
-
-    pub fn scenario(&self, role: &str, job: &str) -> Scenario {
-        let database = self.server.url_as(role, &self.database);
-        Scenario::with_url(self.server, &database)
-            .job("warned", &format!("database = 'app'\n{job}"))
-            .job("refused", &format!("database = 'app'\n{job}[limits]\ntrust_owners = false\n"))
-    }
-}
-
-pub const LOGS: &str = "CREATE TABLE logs (id int PRIMARY KEY, created_at timestamptz);
-    INSERT INTO logs SELECT i, now() - interval '1 year' FROM generate_series(1, 50) i";
-pub const RETENTION: &str = "[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '30d'\n";
-
-pub fn warnings(scenario: &Scenario, job: &str) -> String {
-    let output = scenario.run(&["run-job", job, "--yes", "--json"]).succeeded();
-    let json: Value = serde_json::from_str(&output.stdout).unwrap();
-    json["runs"][0]["report"]["warnings"].to_string()
-}
-
 #[test]
-fn a_trigger_on_delete_is_named_before_it_runs_as_the_superuser_and_refused_where_the_job_says_so() {
+fn a_trigger_on_delete_is_named_before_it_runs_as_the_superuser_or_refused() {
     for major in [14, 18] {
         let owned = Owned::with(
             major,
@@ -285,7 +228,7 @@ fn a_cursor_held_open_by_a_function_of_the_owners_gets_no_rights_where_no_owner_
 }
 
 #[test]
-fn constraint_exclusion_set_on_the_database_runs_no_check_of_the_owners_when_a_query_is_planned() {
+fn constraint_exclusion_of_the_database_runs_no_check_of_an_owner_in_planning() {
     let owned = Owned::with(18, &format!("{LOGS}; ALTER TABLE logs ADD CHECK (hidden() = 1 OR id > 0)"));
     owned.sql(&format!("ALTER DATABASE {} SET constraint_exclusion = on; TRUNCATE ran", owned.database));
     let scenario = owned.scenario("postgres", RETENTION);
@@ -373,9 +316,7 @@ fn the_owner_of_a_schema_who_swaps_the_table_under_a_running_job_gets_no_rights(
         eventually("a batch waits for the table", || server.sql("postgres", &waits) != "0");
         server.sql(&database, &swap(&owner));
         drop(holder);
-        let output = run.wait();
-        assert_ne!(output.code, Some(0), "{output:?}");
-        output.says(&["public.logs", "is another table than the one that this run checked"]);
+        run.wait().exited(1).says(&["public.logs", "is another table than the one that this run checked"]);
         assert_eq!(server.sql(&database, &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")), "f");
         assert_eq!(server.sql(&database, "SELECT count(*) FROM public_old.logs"), "50");
     }
@@ -427,12 +368,12 @@ fn a_login_that_grants_made_for_two_owners_is_said_to_have_rights_that_neither_h
 }
 
 #[test]
-fn a_history_is_said_to_be_within_the_owners_reach_wherever_on_the_server_the_login_keeps_it() {
+fn a_history_within_the_owners_reach_is_named_wherever_the_login_keeps_it() {
     let owned =
         Owned::with(18, &format!("{LOGS}; CREATE TRIGGER takes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION on_row()"));
     let Owned { database, owner, server } = &owned;
     let login = format!("alone_{database}");
-    let elsewhere = server.new_database();
+    let elsewhere = server.empty_database();
     owned.sql(&format!("CREATE ROLE {login} LOGIN; GRANT {owner} TO {login}; CREATE SCHEMA pgtend AUTHORIZATION {login}"));
     let here = owned.scenario(&login, RETENTION).ledger();
     here.run(&["run-job", "refused", "--yes"]).exited(77).says(&["the run history (schema pgtend)", "set `owner_url`"]);
@@ -530,7 +471,7 @@ fn a_domain_that_its_owner_changed_runs_nothing_when_rows_come_back() {
 
 /// pg_dump's message names a table as its owner wrote it, and may be taken for that of another table.
 #[test]
-fn a_table_whose_name_reads_like_a_failed_copy_has_no_view_of_the_owners_read_by_the_superuser() {
+fn a_table_named_like_a_failed_copy_has_no_view_read_by_the_superuser() {
     for major in [14, 18] {
         let owned = Owned::with(
             major,

@@ -1,37 +1,15 @@
 //! Roles that own nothing of a table and may put code there all the same: by a privilege, by a rule, a type or an event trigger that calls their
 //! function, in a database whose dump is restored, or while a run is under way.
 
-use crate::owners::{LOGS, Owned, RETENTION, warnings};
+use crate::support::owners::{LOGS, Owned, RETENTION, beside, jobs, warnings};
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually};
 
-/// A database with a table of a superuser's, and a role that owns a schema beside it.
-fn beside(server: &'static Server) -> (String, String) {
-    let database = server.new_database();
-    let alice = format!("alice_{database}");
-    server.sql(
-        &database,
-        &format!(
-            "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
-             {LOGS}; CREATE ROLE {alice} LOGIN; CREATE SCHEMA {alice} AUTHORIZATION {alice}; SET ROLE {alice};
-             CREATE FUNCTION {alice}.note() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN 1; END $$;
-             CREATE FUNCTION {alice}.on_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM {alice}.note(); RETURN coalesce(NEW, OLD); END $$"
-        ),
-    );
-    (database, alice)
-}
-
-fn jobs(scenario: Scenario, task: &str) -> Scenario {
-    scenario
-        .job("warned", &format!("database = 'app'\n{task}"))
-        .job("refused", &format!("database = 'app'\n{task}[limits]\ntrust_owners = false\n"))
-}
-
 #[test]
-fn a_role_that_may_add_triggers_or_foreign_keys_is_named_once_and_refused_until_that_is_revoked() {
+fn a_role_that_may_add_triggers_or_keys_is_named_and_refused_until_revoked() {
     for major in [15, 16, 18] {
         let server = server(major);
-        let (database, alice) = beside(server);
+        let (database, alice) = beside(server, LOGS);
         let scenario = jobs(Scenario::with_database(server, &database), RETENTION);
         scenario.run(&["run-job", "refused", "--yes", "--dry-run"]).succeeded();
         for (privilege, sql, may) in [
@@ -66,7 +44,7 @@ fn a_role_that_may_add_triggers_or_foreign_keys_is_named_once_and_refused_until_
 fn a_role_that_may_create_in_the_schema_counts_where_the_login_is_a_superuser() {
     for major in [14, 18] {
         let server = server(major);
-        let (database, alice) = beside(server);
+        let (database, alice) = beside(server, LOGS);
         let scenario = jobs(Scenario::with_database(server, &database), RETENTION);
         for (who, name) in
             [(format!("\"{alice}\""), format!("\"{alice}\"")), ("PUBLIC".to_owned(), "everyone (PUBLIC)".to_owned())]
@@ -102,15 +80,14 @@ fn with_code_between(server: &Server, database: &str, scenario: &Scenario, job: 
 fn a_trigger_that_is_added_between_the_look_and_a_batch_runs_as_nobody_and_stops_the_run() {
     for (major, archive) in [(15, ""), (18, ""), (18, "archive = 'local'\n")] {
         let server = server(major);
-        let (database, alice) = beside(server);
+        let (database, alice) = beside(server, LOGS);
         server.sql(&database, &format!("GRANT ALL ON logs TO {alice}"));
         let task = format!("{RETENTION}{archive}[limits]\nmax_wait = '10min'\n");
         let scenario = Scenario::with_database(server, &database).job("old", &format!("database = 'app'\n{task}"));
         let trigger =
             format!("SET ROLE {alice}; CREATE TRIGGER zz BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION {alice}.on_row()");
         let output = with_code_between(server, &database, &scenario, "old", &trigger);
-        assert_ne!(output.code, Some(0), "{output:?}");
-        output.says(&["was added to", "public\".\"logs", "since this run checked its code"]);
+        output.exited(1).says(&["was added to", "public\".\"logs", "since this run checked its code"]);
         assert_eq!(server.sql(&database, "SELECT (SELECT count(*) FROM ran), (SELECT count(*) FROM logs)"), "0|50");
         // The next run knows it, and says so.
         let warned = warnings(&scenario, "old");
@@ -123,7 +100,7 @@ fn a_trigger_that_is_added_between_the_look_and_a_batch_runs_as_nobody_and_stops
 fn a_foreign_key_with_a_cascade_that_is_added_between_the_look_and_a_batch_stops_the_run() {
     for major in [16, 17, 18] {
         let server = server(major);
-        let (database, alice) = beside(server);
+        let (database, alice) = beside(server, LOGS);
         server.sql(
             &database,
             &format!(
@@ -137,8 +114,7 @@ fn a_foreign_key_with_a_cascade_that_is_added_between_the_look_and_a_batch_stops
         let key =
             format!("SET ROLE {alice}; ALTER TABLE {alice}.r ADD FOREIGN KEY (ref) REFERENCES logs ON DELETE CASCADE NOT VALID");
         let output = with_code_between(server, &database, &scenario, "old", &key);
-        assert_ne!(output.code, Some(0), "{output:?}");
-        output.says(&["a foreign key was added to"]);
+        output.exited(1).says(&["a foreign key was added to"]);
         assert_eq!(server.sql(&database, "SELECT (SELECT count(*) FROM ran), (SELECT count(*) FROM logs)"), "0|50", "on {major}");
     }
 }
@@ -146,7 +122,7 @@ fn a_foreign_key_with_a_cascade_that_is_added_between_the_look_and_a_batch_stops
 #[test]
 fn what_is_no_new_code_stops_no_run() {
     let server = server(18);
-    let (database, alice) = beside(server);
+    let (database, alice) = beside(server, LOGS);
     server.sql(
         &database,
         &format!(
@@ -166,7 +142,7 @@ fn what_is_no_new_code_stops_no_run() {
 #[test]
 fn a_trigger_that_is_added_to_a_partition_stops_the_run_and_a_new_partition_does_not() {
     let server = server(18);
-    let (database, alice) = beside(server);
+    let (database, alice) = beside(server, LOGS);
     server.sql(
         &database,
         &format!(
@@ -214,7 +190,7 @@ fn the_action_of_a_rule_on_a_superusers_table_is_searched_for_others_code() {
             ("DO ALSO SELECT * FROM OWNER.looks", "rule \"_RETURN\" of OWNER.looks calls OWNER.note"),
             ("WHERE OWNER.note() = 2 DO ALSO SELECT 1", "rule rr of public.logs calls OWNER.note"),
         ] {
-            let (database, alice) = beside(server);
+            let (database, alice) = beside(server, LOGS);
             server.sql(
                 &database,
                 &format!(
@@ -240,7 +216,7 @@ fn the_action_of_a_rule_on_a_superusers_table_is_searched_for_others_code() {
 #[test]
 fn the_functions_of_a_superusers_range_are_searched_for_others_code() {
     let server = server(18);
-    let (database, alice) = beside(server);
+    let (database, alice) = beside(server, LOGS);
     server.sql(
         &database,
         &format!(
@@ -261,7 +237,7 @@ fn the_functions_of_a_superusers_range_are_searched_for_others_code() {
 #[test]
 fn a_function_of_an_operator_class_is_searched_for_others_code() {
     let server = server(18);
-    let (database, alice) = beside(server);
+    let (database, alice) = beside(server, LOGS);
     server.sql(
         &database,
         &format!(
@@ -279,7 +255,7 @@ fn a_function_of_an_operator_class_is_searched_for_others_code() {
 fn an_event_trigger_that_calls_anothers_function_is_silenced_or_named() {
     for major in [16, 17, 18] {
         let server = server(major);
-        let (database, alice) = beside(server);
+        let (database, alice) = beside(server, LOGS);
         let made =
             |event: &str| format!("CREATE EVENT TRIGGER sees ON {event} EXECUTE FUNCTION {alice}.on_event(); TRUNCATE ran");
         server.sql(
@@ -313,9 +289,9 @@ fn an_event_trigger_that_calls_anothers_function_is_silenced_or_named() {
 }
 
 #[test]
-fn the_users_own_sql_still_sets_off_event_triggers_and_a_session_that_became_a_superuser_does_not() {
+fn only_the_users_own_sql_sets_off_event_triggers() {
     let server = server(18);
-    let (database, alice) = beside(server);
+    let (database, alice) = beside(server, LOGS);
     let login = format!("login_{database}");
     server.sql(
         &database,
@@ -373,7 +349,7 @@ fn a_login_that_acts_as_a_superuser_is_told_of_owners_as_one() {
 }
 
 #[test]
-fn a_role_that_may_create_a_table_while_the_dump_begins_counts_for_a_restore_in_a_scratch_database() {
+fn a_role_that_may_create_tables_counts_for_a_restore_in_a_scratch_database() {
     for major in [15, 18] {
         let server = server(major);
         let database = server.new_database();

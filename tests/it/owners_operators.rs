@@ -1,8 +1,8 @@
 //! Operators and functions of operator classes: a role that may create an operator beside those of an extension, or that owns a function which an
 //! operator class, an aggregate, a cast or a key calls, gets none of the session's rights.
 
-use crate::owners::{LOGS, RETENTION, warnings};
 use crate::support::Scenario;
+use crate::support::owners::{LOGS, RETENTION, beside, jobs, warnings};
 use crate::support::postgres::{Server, server};
 
 const OF_KEYS: &str = "[retention]\ntable = 'app.users'\ncolumn = 'at'\nolder_than = '90d'\n";
@@ -108,25 +108,6 @@ fn the_owner_of_the_schema_of_a_keys_operators_is_named_and_refused() {
     }
 }
 
-/// A database with a table of a superuser's, `logs`, and a role that owns a schema beside it.
-fn functions(server: &'static Server, sql: &str) -> (String, String) {
-    let database = server.new_database();
-    let alice = format!("alice_{database}");
-    server.sql(
-        &database,
-        &format!(
-            "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
-             CREATE ROLE {alice} LOGIN; CREATE SCHEMA {alice} AUTHORIZATION {alice}; SET ROLE {alice}; SET search_path = {alice}, public;
-             CREATE FUNCTION note() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ran VALUES (current_user); RETURN 1; END $$;
-             CREATE FUNCTION compare(timestamptz, timestamptz) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM {alice}.note(); RETURN timestamptz_cmp($1, $2); END $$;
-             CREATE FUNCTION hidden() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
-             RESET ROLE; RESET search_path; {}; TRUNCATE public.ran",
-            sql.replace("ALICE", &alice)
-        ),
-    );
-    (database, alice)
-}
-
 const BY_ODD: &str = "CREATE OPERATOR CLASS public.odd FOR TYPE timestamptz USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
      FUNCTION 1 ALICE.compare(timestamptz, timestamptz)";
 
@@ -140,7 +121,7 @@ fn a_function_of_a_partition_keys_operator_class_is_searched_for_others_code() {
              CREATE TABLE public.logs_2020 PARTITION OF public.logs FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
              INSERT INTO public.logs SELECT i, '2020-02-01' FROM generate_series(1, 10) i"
         );
-        let (database, alice) = functions(server, &parts);
+        let (database, alice) = beside(server, &parts);
         let scenario = jobs(Scenario::with_database(server, &database), RETENTION);
         let named = format!("partition key of public.logs calls {alice}.compare, code of \"{alice}\"");
         scenario.run(&["run-job", "refused", "--yes"]).exited(77).says(&[&named]);
@@ -192,7 +173,7 @@ fn functions_of_families_aggregates_bodies_casts_and_keys_are_searched_for_other
             "index by_note of public.lines calls ALICE.hidden",
         ),
     ] {
-        let (database, alice) = functions(server, LOGS);
+        let (database, alice) = beside(server, LOGS);
         let scenario = jobs(Scenario::with_database(server, &database), RETENTION);
         scenario.run(&["run-job", "refused", "--yes", "--dry-run"]).succeeded();
         server.sql(&database, &sql.replace("ALICE", &alice));
@@ -209,7 +190,7 @@ fn functions_of_families_aggregates_bodies_casts_and_keys_are_searched_for_other
 #[test]
 fn an_operator_that_pgvector_lacks_is_not_taken_from_another_role() {
     let server = server(18);
-    let (database, alice) = functions(server, "SELECT 1");
+    let (database, alice) = beside(server, "SELECT 1");
     server.sql(
         &database,
         &format!(
@@ -227,10 +208,4 @@ fn an_operator_that_pgvector_lacks_is_not_taken_from_another_role() {
     let output = scenario.run(&["run-job", "refused"]);
     assert_eq!(ran(server, &database), "0", "{output:?}");
     output.exited(78).says(&["this version of pgvector has no operator <~> for bit"]);
-}
-
-fn jobs(scenario: Scenario, task: &str) -> Scenario {
-    scenario
-        .job("warned", &format!("database = 'app'\n{task}"))
-        .job("refused", &format!("database = 'app'\n{task}[limits]\ntrust_owners = false\n"))
 }

@@ -202,24 +202,22 @@ fn a_new_partition_is_like_its_table_in_all_that_it_has() {
 
 #[test]
 fn days_of_a_zone_leave_no_hour_out_through_both_clock_changes_and_a_leap_day() {
-    for major in SOME_MAJORS {
-        let server = server(major);
-        let database = server.new_database();
-        server.sql(&database, LOGS);
-        let more = "every = \"day\"\npremake = 480\ntimezone = \"Europe/Berlin\"";
-        Scenario::logs(server, &database, more).tend().succeeded().prints(&["created 481 partitions"]);
-        server
-            .sql(&database, "INSERT INTO logs (at) SELECT now() + n * interval '30 minutes' FROM generate_series(0, 480 * 48) n");
-        let lengths = server.sql(
-            &database,
-            "SET TimeZone = 'UTC'; SELECT DISTINCT extract(epoch FROM b[2]::timestamptz - b[1]::timestamptz)::int / 3600 AS hours FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid,
-               regexp_matches(pg_get_expr(relpartbound, c.oid), '\\(''(.*)''\\) TO \\(''(.*)''\\)') b ORDER BY 1",
-        );
-        assert_eq!(lengths.lines().collect::<Vec<_>>(), ["23", "24", "25"], "on {major}");
-        // The leap day of 2028 is 463 days away from the first day these tests ran on; it is in reach until it is over.
-        if server.sql(&database, "SELECT now() BETWEEN '2026-11-10' AND '2028-02-28'") == "t" {
-            assert!(partitions_of(server, &database, "logs").contains(&"logs_p2028_02_29".to_owned()));
-        }
+    // pgtend computes the bounds: one version stands for all, as 481 partitions take a while.
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, LOGS);
+    let more = "every = \"day\"\npremake = 480\ntimezone = \"Europe/Berlin\"";
+    Scenario::logs(server, &database, more).tend().succeeded().prints(&["created 481 partitions"]);
+    server.sql(&database, "INSERT INTO logs (at) SELECT now() + n * interval '30 minutes' FROM generate_series(0, 480 * 48) n");
+    let lengths = server.sql(
+        &database,
+        "SET TimeZone = 'UTC'; SELECT DISTINCT extract(epoch FROM b[2]::timestamptz - b[1]::timestamptz)::int / 3600 AS hours FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid,
+           regexp_matches(pg_get_expr(relpartbound, c.oid), '\\(''(.*)''\\) TO \\(''(.*)''\\)') b ORDER BY 1",
+    );
+    assert_eq!(lengths.lines().collect::<Vec<_>>(), ["23", "24", "25"]);
+    // The leap day of 2028 is 463 days away from the first day these tests ran on; it is in reach until it is over.
+    if server.sql(&database, "SELECT now() BETWEEN '2026-11-10' AND '2028-02-28'") == "t" {
+        assert!(partitions_of(server, &database, "logs").contains(&"logs_p2028_02_29".to_owned()));
     }
 }
 

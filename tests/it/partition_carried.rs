@@ -161,7 +161,7 @@ fn what_cannot_go_back_is_named_and_the_conversion_stays() {
 }
 
 #[test]
-fn rules_and_views_that_would_go_on_with_the_first_partition_are_named_and_other_views_read_the_whole() {
+fn rules_and_views_that_would_follow_the_first_partition_are_named() {
     for major in SOME_MAJORS {
         let server = server(major);
         let database = unpartitioned(server);
@@ -287,7 +287,7 @@ fn default_privileges_give_nobody_the_sequence_of_an_identity_column() {
 }
 
 #[test]
-fn the_place_of_a_table_its_clustering_and_what_was_said_of_its_policies_stay_with_a_conversion() {
+fn tablespace_clustering_and_comments_on_policies_stay_with_a_conversion() {
     for major in SOME_MAJORS {
         // Of its own: tablespaces are of the whole server, and this one has no place in a dump of it.
         let server = Server::start(major);

@@ -75,7 +75,7 @@ fn attached_again_with_its_guard_the_next_run_takes_it_off() {
 }
 
 #[test]
-fn a_change_that_got_past_the_guard_is_archived_once_more_and_dropped_after_a_grace_of_its_own() {
+fn a_change_past_the_guard_is_archived_again_and_has_a_grace_of_its_own() {
     for major in SOME_MAJORS {
         let server = server(major);
         let (database, scenario, table) = detached(server, &kept());
@@ -327,7 +327,7 @@ fn a_mark_that_names_the_archive_of_another_table_of_its_database_stands_for_not
 
 /// Whoever owns a table may write any mark on it, so that those of another owner than the parent's count for nothing.
 #[test]
-fn a_detached_table_whose_parent_has_another_owner_is_named_and_stays_until_it_has_the_same() {
+fn a_detached_table_whose_parent_has_another_owner_is_named_and_stays() {
     for major in SOME_MAJORS {
         let server = server(major);
         let (database, scenario, table) = detached(server, &first_is_over());
@@ -428,7 +428,7 @@ fn a_partition_whose_rows_a_policy_hides_from_its_owner_stays_attached() {
 }
 
 #[test]
-fn a_table_that_cannot_be_archived_is_named_in_the_servers_words_and_keeps_no_other_from_it() {
+fn a_table_that_cannot_be_archived_is_named_and_holds_up_no_other() {
     let server = server(18);
     let (database, role) = owned(server);
     let both = partitions_of(server, &database, "logs").drain(..2).collect::<Vec<_>>();

@@ -29,9 +29,9 @@ const AHEAD: [&str; 7] = ["t_p0", "t_p1000", "t_p2000", "t_p3000", "t_p4000", "t
 fn a_row_far_beyond_all_others_retires_nothing_and_makes_nothing_where_it_is() {
     for major in SOME_MAJORS {
         let server = server(major);
-        for (id, stray) in
-            [("bigint", "1000000000000"), ("bigint", "9223372036854775807"), ("int", "2147483647"), ("numeric", "1e30")]
-        {
+        // The other types on the newest alone: the bounds are computed by pgtend.
+        let strays = [("bigint", "9223372036854775807"), ("bigint", "1000000000000"), ("int", "2147483647"), ("numeric", "1e30")];
+        for (id, stray) in &strays[..if major == 18 { strays.len() } else { 1 }] {
             for place in ["DEFAULT", "FOR VALUES FROM (100000) TO (MAXVALUE)"] {
                 let (database, scenario) = numbers(server, id);
                 server.sql(&database, &format!("CREATE TABLE far PARTITION OF t {place}; INSERT INTO t VALUES ({stray})"));

@@ -249,7 +249,7 @@ fn a_new_partition_is_like_the_newest_one_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_new_partition_has_the_statistics_targets_of_its_table_and_of_the_newest_one_where_that_is_asked_for() {
+fn a_new_partition_has_the_statistics_targets_that_the_job_asks_for() {
     for major in MAJORS {
         let server = server(major);
         for like in ["parent", "newest"] {
@@ -416,7 +416,7 @@ fn a_large_default_partition_is_not_read_while_everybody_waits() {
 }
 
 #[test]
-fn rows_of_the_past_leave_the_default_partition_when_the_server_is_at_peace_and_partitions_ahead_come_at_once() {
+fn stray_rows_wait_for_a_quiet_server_and_new_partitions_do_not() {
     let server = server(18);
     let database = server.new_database();
     server.sql(

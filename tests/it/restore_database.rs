@@ -1,13 +1,11 @@
 //! The database that a restore makes: its properties, who can connect to it and when, and what is left when it is not
 //! made after all.
 
-use rustix::process::Signal;
-
 use crate::support::postgres::{MAJORS, Server, server};
-use crate::support::{Output, Scenario, eventually};
+use crate::support::{Output, Scenario};
 
 /// What ALTER DATABASE, GRANT and ALTER ROLE … IN DATABASE said, and a plain dump does not.
-fn properties(server: &Server, database: &str) -> String {
+pub fn properties(server: &Server, database: &str) -> String {
     server.sql(
         "postgres",
         &format!(
@@ -20,56 +18,35 @@ fn properties(server: &Server, database: &str) -> String {
 }
 
 /// Names of databases that start with `prefix`.
-fn databases(server: &Server, prefix: &str) -> Vec<String> {
+pub fn databases(server: &Server, prefix: &str) -> Vec<String> {
     let sql = format!("SELECT datname FROM pg_database WHERE starts_with(datname::text, '{prefix}') ORDER BY 1");
     server.sql("postgres", &sql).lines().map(str::to_owned).collect()
 }
 
 /// The digest that the names of a restore into `name` have.
-fn digest(name: &str) -> String {
+pub fn digest(name: &str) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(name);
     digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How the names begin of copies that are being filled for `name`.
-fn filling(name: &str) -> String {
+pub fn filling(name: &str) -> String {
     format!("pgtend_restore_{}", digest(name))
 }
 
 /// A backup of that database, in a scenario of its own.
-fn backed_up(server: &Server, database: &str) -> Scenario {
+pub fn backed_up(server: &Server, database: &str) -> Scenario {
     let scenario = Scenario::with_database(server, database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     scenario
 }
 
-fn restore(scenario: &Scenario, server: &Server, into: &str) -> Output {
+pub fn restore(scenario: &Scenario, server: &Server, into: &str) -> Output {
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(into), "--create"])
 }
 
-/// A database whose restore waits for six seconds near its end, wherever pgtend has it under another name.
-fn waits_when_restored(server: &Server) -> String {
-    let name = some_rows(server);
-    server.sql(
-        &name,
-        r"CREATE FUNCTION wait() RETURNS int LANGUAGE plpgsql AS $$BEGIN
-              IF current_database() LIKE 'pgtend\_%' THEN PERFORM pg_sleep(6); END IF; RETURN 1;
-          END$$;
-          CREATE MATERIALIZED VIEW waiting AS SELECT wait()",
-    );
-    name
-}
-
-/// Waits for that wait in a database whose name starts so. Returns the name.
-fn waiting(server: &Server, prefix: &str) -> String {
-    let sql =
-        format!("SELECT datname FROM pg_stat_activity WHERE starts_with(datname::text, '{prefix}') AND wait_event = 'PgSleep'");
-    eventually("the restore waits", || !server.sql("postgres", &sql).is_empty());
-    server.sql("postgres", &sql)
-}
-
-fn some_rows(server: &Server) -> String {
+pub fn some_rows(server: &Server) -> String {
     let name = server.new_database();
     server
         .sql(&name, "CREATE TABLE big AS SELECT i, md5(i::text) || md5((i * 7)::text) AS body FROM generate_series(1, 20000) i");
@@ -129,7 +106,7 @@ fn nobody_may_create_in_public_who_could_not_before_on_any_version() {
             let database = source.new_database();
             source.sql(&database, &format!("CREATE TABLE t AS SELECT 1 AS x; {sql}"));
             let scenario = backed_up(source, &database);
-            let empty = target.new_database();
+            let empty = target.empty_database();
             scenario.run(&["backups", "restore", "latest", "--into", &target.url(&empty)]).succeeded();
             let copy = format!("{empty}_copy");
             restore(&scenario, target, &copy).succeeded();
@@ -215,239 +192,8 @@ fn roles_that_the_database_itself_names_are_asked_for_before_anything_is_written
     restore(&scenario, target, "named_roles").exited(78).says(&["only_grantee18, only_owner18, only_setting18"]);
     assert_eq!(databases(target, &filling("named_roles")), Vec::<String>::new());
     // Into a database that is there, they are of no use.
-    let there = target.new_database();
+    let there = target.empty_database();
     scenario.run(&["backups", "restore", "latest", "--into", &target.url(&there)]).succeeded();
-}
-
-#[test]
-fn nobody_connects_to_a_database_that_is_half_restored() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    server.sql(
-        &database,
-        &format!("CREATE ROLE half_owner LOGIN; ALTER DATABASE {database} OWNER TO half_owner; CREATE ROLE half_app LOGIN"),
-    );
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    let half = waiting(server, &filling(&copy));
-    for role in ["half_owner", "half_app"] {
-        let url = server.url_as(role, &half);
-        let tried = server.tool("psql", &copy).args(["-Xq", "-c", "SELECT 1", &url]).output().unwrap();
-        let said = String::from_utf8_lossy(&tried.stderr);
-        assert!(said.contains("permission denied") || said.contains("too many connections"), "{role}: {said}");
-    }
-    // Meanwhile the same restore again is busy, and leaves the first alone.
-    scenario
-        .run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"])
-        .exited(75)
-        .says(&["another pgtend process is working"]);
-    running.wait().succeeded();
-    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
-}
-
-#[test]
-fn a_signal_to_a_restore_or_a_verification_leaves_no_database() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let into = server.url(&copy);
-    for (prefix, signal, arguments) in [
-        (filling(&copy), Signal::INT, vec!["backups", "restore", "latest", "--into", into.as_str(), "--create"]),
-        ("pgtend_verify_".to_owned(), Signal::TERM, vec!["backups", "verify", "latest", "--restore-on", "app"]),
-    ] {
-        let running = scenario.start(&arguments);
-        let name = waiting(server, &prefix);
-        running.signal(signal);
-        running.wait().exited(143).says(&["cancelled"]);
-        assert_eq!(databases(server, &name), Vec::<String>::new());
-    }
-}
-
-#[test]
-fn a_server_that_starts_anew_midway_is_waited_for_and_nothing_stays() {
-    let mut server = Server::start(18);
-    let database = waits_when_restored(&server);
-    let scenario = Scenario::with_database(&server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url("copy"), "--create"]);
-    waiting(&server, &filling("copy"));
-    server.crash();
-    server.start_again();
-    assert_ne!(running.wait().code, Some(0));
-    assert_eq!(databases(&server, "pgtend_"), Vec::<String>::new());
-    assert_eq!(databases(&server, "copy"), Vec::<String>::new());
-}
-
-#[test]
-fn a_kill_between_create_database_and_its_mark_leaves_what_the_next_restore_drops() {
-    let server = server(18);
-    let database = some_rows(server);
-    let scenario = backed_up(server, &database);
-    let copy = format!("{database}_copy");
-    // What CREATE DATABASE has made, and nothing after it.
-    server.sql("postgres", &format!("CREATE DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0", filling(&copy)));
-    restore(&scenario, server, &copy).succeeded();
-    assert_eq!(databases(server, &filling(&copy)), Vec::<String>::new());
-}
-
-#[test]
-fn a_foreign_database_of_a_scratch_name_is_left_alone() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    let scenario = backed_up(server, &database);
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    let name = waiting(server, &filling(&copy));
-    running.signal(Signal::INT);
-    running.wait().exited(143);
-    server.sql("postgres", &format!("CREATE DATABASE {name}"));
-    restore(&scenario, server, &copy).exited(1).says(&["already exists"]);
-    assert_eq!(databases(server, &filling(&copy)), [name]);
-}
-
-#[test]
-fn a_pgtend_that_stood_still_drops_nothing_that_another_one_fills() {
-    // All sessions of pgtend on this server are ended: it is this test's own.
-    let server = Server::start(18);
-    let database = waits_when_restored(&server);
-    let scenario = backed_up(&server, &database);
-    let copy = format!("{database}_copy");
-    let into = server.url(&copy);
-    let arguments = ["backups", "restore", "latest", "--into", &into, "--create"];
-    let stopped = scenario.start(&arguments);
-    let name = waiting(&server, &filling(&copy));
-    stopped.signal(Signal::STOP);
-    let sessions = "FROM pg_stat_activity WHERE application_name = 'pgtend'";
-    server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {sessions}"));
-    eventually("the first one's sessions are gone", || server.sql("postgres", &format!("SELECT count(*) {sessions}")) == "0");
-    let second = scenario.start(&arguments);
-    assert_eq!(waiting(&server, &filling(&copy)), name);
-    stopped.signal(Signal::CONT);
-    second.wait().succeeded();
-    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
-    assert_ne!(stopped.wait().code, Some(0));
-    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
-}
-
-#[test]
-fn a_whole_copy_of_one_set_does_not_stand_in_the_way_of_another_set() {
-    let server = server(18);
-    let database = some_rows(server);
-    let scenario = backed_up(server, &database);
-    let copy = format!("{database}_copy");
-    // As a call leaves it that could not rename even once.
-    let name = format!("{}_000000000000", filling(&copy));
-    let comment = format!("made by pgtend, a whole copy of app/nightly/2026-01-01T00-00-00Z for {copy}");
-    server.sql("postgres", &format!("CREATE DATABASE {name} ALLOW_CONNECTIONS false; COMMENT ON DATABASE {name} IS '{comment}'"));
-    restore(&scenario, server, &copy).succeeded().says(&[&name, "a whole copy of another set"]);
-    assert_eq!(databases(server, &filling(&copy)), [name]);
-}
-
-#[test]
-fn what_failed_is_said_though_the_copy_cannot_get_its_name_and_by_the_call_that_takes_it_up() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    server.sql(
-        &database,
-        "CREATE FUNCTION fails(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-             $$BEGIN IF current_database() LIKE 'pgtend%' THEN RAISE 'not here'; END IF; RETURN $1; END$$;
-         CREATE INDEX failing ON big (fails(i))",
-    );
-    let scenario = backed_up(server, &database);
-    let copy = format!("{database}_copy");
-    let into = server.url(&copy);
-    let arguments = ["backups", "restore", "latest", "--into", &into, "--create", "--on-error", "continue"];
-    let running = scenario.start(&arguments);
-    waiting(server, &filling(&copy));
-    server.sql("postgres", &format!("CREATE DATABASE {copy}"));
-    running.wait().exited(1).says(&["1 statement failed", "INDEX failing", "run the same command again to continue"]);
-    server.sql("postgres", &format!("DROP DATABASE {copy}"));
-    let taken = scenario.run(&arguments).exited(1).prints(&["an earlier call had restored the set", "statements failed"]);
-    assert!(!taken.stdout.contains("each table counted"), "{}", taken.stdout);
-    assert_eq!(server.sql(&copy, "SELECT count(*), to_regclass('failing') FROM big"), "20000|");
-}
-
-#[test]
-fn an_exporter_that_looks_into_a_leftover_does_not_keep_it() {
-    let server = server(18);
-    let database = some_rows(server);
-    let scenario = backed_up(server, &database);
-    let copy = format!("{database}_copy");
-    let leftover = filling(&copy);
-    server.sql(
-        "postgres",
-        &format!("CREATE DATABASE {leftover}; COMMENT ON DATABASE {leftover} IS 'made by pgtend, dropped when its restore ends'"),
-    );
-    let _exporter = server.session(&leftover, "SET application_name = 'exporter'");
-    restore(&scenario, server, &copy).succeeded();
-    assert_eq!(databases(server, &leftover), Vec::<String>::new());
-}
-
-#[test]
-fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    server.sql(
-        &database,
-        &format!("ALTER DATABASE {database} SET work_mem = '7MB'; REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"),
-    );
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let whole = format!("pgtend_restored_{}", digest(&copy));
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    waiting(server, &filling(&copy));
-    server.sql("postgres", &format!("CREATE DATABASE {copy}"));
-    running
-        .wait()
-        .exited(1)
-        .says(&["is restored and counted in the database pgtend_restored_", "run the same command again to continue"]);
-    assert_eq!(databases(server, &whole).len(), 1);
-
-    restore(&scenario, server, &copy).exited(78).says(&["already exists"]);
-    server.sql("postgres", &format!("DROP DATABASE {copy}"));
-    let started = std::time::Instant::now();
-    restore(&scenario, server, &copy).succeeded().says(&["counted again and renamed"]);
-    assert!(started.elapsed().as_secs() < 6, "it was restored once more");
-    assert_eq!(databases(server, &whole), Vec::<String>::new());
-    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
-    assert_eq!(properties(server, &copy), properties(server, &database));
-}
-
-#[test]
-fn a_whole_copy_that_somebody_has_changed_is_not_used() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    waiting(server, &filling(&copy));
-    server.sql("postgres", &format!("CREATE DATABASE {copy}"));
-    running.wait().exited(1);
-    let whole = databases(server, &format!("pgtend_restored_{}", digest(&copy))).pop().unwrap();
-    server.sql("postgres", &format!("DROP DATABASE {copy}; ALTER DATABASE {whole} ALLOW_CONNECTIONS true"));
-    server.sql(&whole, "DELETE FROM big WHERE i = 7");
-    restore(&scenario, server, &copy).exited(1).says(&["has 19,999 rows", &format!("DROP DATABASE \"{whole}\"")]);
-    assert_eq!(databases(server, &whole), std::slice::from_ref(&whole));
-}
-
-#[test]
-fn sessions_on_a_whole_copy_are_ended_before_it_gets_its_name() {
-    let server = server(18);
-    let database = waits_when_restored(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    let half = waiting(server, &filling(&copy));
-    let _exporter = server.session(&half, "SET application_name = 'exporter'");
-    running.wait().succeeded();
-    assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");
 }
 
 #[test]
@@ -502,132 +248,9 @@ fn a_scratch_server_that_is_away_hinders_the_verification_and_not_the_dump() {
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["restored"], false);
 }
 
-fn manifest(scenario: &Scenario) -> serde_json::Value {
+pub fn manifest(scenario: &Scenario) -> serde_json::Value {
     let set = scenario.sets().pop().unwrap();
     serde_json::from_slice(&std::fs::read(scenario.path(&format!("store/{set}/manifest.json"))).unwrap()).unwrap()
-}
-
-#[test]
-fn a_database_of_sql_ascii_comes_back_byte_for_byte() {
-    for major in MAJORS {
-        let server = server(major);
-        let database = format!("ascii{major}");
-        server.sql(
-            "postgres",
-            &format!("CREATE DATABASE {database} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"),
-        );
-        server.sql(
-            &database,
-            "SET client_encoding = 'SQL_ASCII'; CREATE TABLE t (x text); INSERT INTO t VALUES (E'caf\\xe9'), (E'\\xc3\\xa9'), ('plain');
-             DO $$BEGIN EXECUTE E'COMMENT ON TABLE t IS ''na\\xefve'''; END$$",
-        );
-        let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"restore\"");
-        scenario.run(&["run-job", "nightly"]).succeeded();
-        let copy = format!("{database}_copy");
-        restore(&scenario, server, &copy).succeeded();
-        let bytes = |database: &str| {
-            server.sql(
-                database,
-                "SET client_encoding = 'SQL_ASCII'; SELECT encode(textsend(string_agg(x, ',' ORDER BY x)), 'hex'),
-                        encode(textsend(obj_description('t'::regclass)), 'hex'), current_setting('server_encoding') FROM t",
-            )
-        };
-        assert_eq!(bytes(&copy), bytes(&database), "{major}");
-        assert!(bytes(&copy).contains("636166e9") && bytes(&copy).contains("SQL_ASCII"), "{}", bytes(&copy));
-    }
-}
-
-#[test]
-fn statements_that_are_not_utf_8_go_by_the_same_rules_as_all_others() {
-    let server = server(16);
-    server.sql("postgres", "CREATE ROLE ascii_owner; CREATE ROLE ascii_reader");
-    server.sql("postgres", "CREATE DATABASE ascii_rules ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
-    server.sql("postgres", "ALTER DATABASE ascii_rules SET standard_conforming_strings = off");
-    server.sql(
-        "ascii_rules",
-        "SET client_encoding = 'SQL_ASCII';
-         DO $$BEGIN
-             EXECUTE E'CREATE FUNCTION f_caf\\xe9() RETURNS int LANGUAGE sql AS ''SELECT 1''';
-             EXECUTE E'ALTER FUNCTION f_caf\\xe9() OWNER TO ascii_owner';
-             EXECUTE E'GRANT EXECUTE ON FUNCTION f_caf\\xe9() TO ascii_reader';
-             EXECUTE E'CREATE SUBSCRIPTION s_caf\\xe9 CONNECTION ''host=127.0.0.1 port=1'' PUBLICATION p WITH (connect = false, slot_name = ''precious'')';
-         END$$",
-    );
-    let scenario = Scenario::with_database(server, "ascii_rules").backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let into = |copy: &str, more: &[&str]| {
-        let url = server.url(copy);
-        scenario.run(&[&["backups", "restore", "latest", "--into", &url, "--create"], more].concat()).succeeded();
-    };
-    let owner = "SELECT proowner::regrole || ' ' || coalesce(proacl::text, '') FROM pg_proc WHERE proname LIKE 'f\\_caf%'";
-    into("ascii_own", &["--no-owner", "--trust-owners"]);
-    assert!(server.sql("ascii_own", owner).starts_with("postgres "), "{}", server.sql("ascii_own", owner));
-    into("ascii_map", &["--role-map", "ascii_reader=ascii_owner"]);
-    assert!(!server.sql("ascii_map", owner).contains("reader"), "{}", server.sql("ascii_map", owner));
-    let of_this_database =
-        "FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    for copy in ["ascii_own", "ascii_map"] {
-        assert_eq!(server.sql(copy, &format!("SELECT coalesce(subslotname::text, 'none') {of_this_database}")), "none");
-    }
-    // A database with a subscription cannot be dropped at the end.
-    for database in ["ascii_rules", "ascii_own", "ascii_map"] {
-        server.sql(
-            database,
-            &format!(
-                "SET client_encoding = 'SQL_ASCII';
-                 DO $$DECLARE s text; BEGIN FOR s IN SELECT subname {of_this_database} LOOP
-                     EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', s); EXECUTE format('DROP SUBSCRIPTION %I', s);
-                 END LOOP; END$$"
-            ),
-        );
-    }
-}
-
-#[test]
-fn roles_with_other_letters_are_found_from_a_latin1_database() {
-    let server = &Server::start(18);
-    let database = "latin18";
-    server.sql(
-        "postgres",
-        "CREATE DATABASE latin18 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0; CREATE ROLE \"jürgen\"",
-    );
-    // One whose name no UTF-8 session can read, made in the LATIN1 database.
-    server.sql(database, "SET client_encoding = 'UTF8'; CREATE ROLE \"bjørn\"");
-    // As this database reads the name that was made in UTF-8.
-    server.sql(database, "SET client_encoding = 'UTF8'; CREATE TABLE t (x text); ALTER TABLE t OWNER TO \"jÃ¼rgen\"; INSERT INTO t VALUES ('é'); ALTER DATABASE latin18 OWNER TO \"jÃ¼rgen\"");
-    let scenario = Scenario::with_database(server, database).backup_job("local", "verify = \"restore\"");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    restore(&scenario, server, "latin18_copy").succeeded();
-    assert_eq!(properties(server, "latin18_copy"), properties(server, database));
-    let owner = "SELECT relowner::regrole::text = 'x' OR relowner = (SELECT datdba FROM pg_database WHERE datname = 'latin18') FROM pg_class WHERE relname = 't'";
-    assert_eq!(server.sql("latin18_copy", owner), "t");
-}
-
-#[test]
-fn a_locale_that_the_target_lacks_is_named_with_the_option_for_another() {
-    let server = server(18);
-    let database = some_rows(server);
-    let scenario = backed_up(server, &database);
-    let file = scenario.path(&format!("store/{}/manifest.json", scenario.sets()[0]));
-    let mut manifest = pgtend::task::backup::manifest::from_json(&std::fs::read(&file).unwrap()).unwrap();
-    for locale in [&mut manifest.server.database.collate, &mut manifest.server.database.ctype] {
-        *locale = "xx_XX.UTF-8".to_owned();
-    }
-    std::fs::write(&file, pgtend::task::backup::manifest::to_json(&manifest).unwrap()).unwrap();
-    let copy = format!("{database}_copy");
-    let into = server.url(&copy);
-    let arguments = ["backups", "restore", "latest", "--into", into.as_str(), "--create"];
-    let refused = scenario.run(&arguments);
-    refused.exited(1).says(&["locale xx_XX.UTF-8", "--locale"]);
-    // Nobody is told to give what he gave.
-    let refused =
-        scenario.run(&[&arguments[..], &["--encoding", "SQL_ASCII"]].concat()).exited(1).says(&["does not fit --encoding"]);
-    assert!(!refused.stderr.contains("or --encoding"), "{}", refused.stderr);
-    let both = scenario.run(&[&arguments[..], &["--encoding", "LATIN1", "--locale", "C.UTF-8"]].concat()).exited(1);
-    assert!(both.stderr.contains("or their combination") && !both.stderr.contains("--"), "{}", both.stderr);
-    scenario.run(&[&arguments[..], &["--locale", "C", "--encoding", "SQL_ASCII"]].concat()).succeeded();
-    let sql = format!("SELECT datcollate, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = '{copy}'");
-    assert_eq!(server.sql("postgres", &sql), "C|SQL_ASCII");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn after_a_restore_that_failed_behind_its_large_objects_an_existing_database_is_
         let (scenario, _) = set_of(server, &format!("{WITH_LARGE_OBJECTS}{broken}"));
         let scenario = scenario.backup_job("local", "");
         scenario.run(&["run-job", "nightly"]).succeeded();
-        let empty = server.new_database();
+        let empty = server.empty_database();
         restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is unchanged", "c_p_fkey"]);
         assert_eq!(contents(server, &empty), "0|0", "{major}");
     }
@@ -61,7 +61,7 @@ fn a_damaged_last_member_leaves_no_large_object_behind() {
     let at = bytes.len() - 30;
     bytes[at] ^= 1;
     std::fs::write(&dump, bytes).unwrap();
-    let empty = server.new_database();
+    let empty = server.empty_database();
     restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is unchanged"]);
     assert_eq!(contents(server, &empty), "0|0");
 
@@ -107,7 +107,7 @@ fn statements_that_commit_by_themselves_leave_nothing_of_a_restore_that_failed()
         ("\\\\! touch pwned", "psql command"),
     ] {
         let scenario = set_with_line(server, &line.replace('\'', "'\\''"));
-        let empty = server.new_database();
+        let empty = server.empty_database();
         restore(&scenario, &server.url(&empty), &[]).exited(1).says(&[says, "is unchanged"]);
         assert_eq!(contents(server, &empty), "0|0", "{line}");
         assert!(!scenario.path("pwned").exists());
@@ -321,7 +321,7 @@ fn a_role_that_only_reads_by_default_restores_all_the_same() {
         );
         let scenario = Scenario::with_database(server, &database).backup_job("local", "");
         scenario.run(&["run-job", "nightly"]).succeeded();
-        let empty = server.new_database();
+        let empty = server.empty_database();
         restore(&scenario, &server.url_as(&role, &empty), &[]).succeeded();
         assert_eq!(server.sql(&empty, "SELECT count(*) FROM t"), "1");
     }

@@ -197,8 +197,7 @@ fn a_server_that_crashes_midway_loses_nothing() {
         let running = scenario.start(&["run-job", "old-logs", "--yes"]);
         eventually("a batch is on its way", || scenario.files("store").iter().any(|file| !before.contains(file)));
         server.crash();
-        let ended = running.wait();
-        assert_ne!(ended.code, Some(0), "{ended:?}");
+        running.wait().exited_with_one_of(&[1, 69]);
         server.start_again();
     }
     scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
@@ -339,8 +338,7 @@ fn hidden_rows_missing_privileges_and_wrong_columns_delete_nothing() {
     job("logs", "createdat").run(&["run-job", "old"]).exited(78).says(&["has no column \"createdat\""]);
     job("logs", "status").run(&["run-job", "old"]).exited(78).says(&["is of type text"]);
     job("seen", "created_at").run(&["run-job", "old"]).exited(78).says(&["is not a table"]);
-    let injected = job("logs; DROP TABLE logs", "created_at").run(&["run-job", "old"]);
-    assert_ne!(injected.code, Some(0), "{injected:?}");
+    job("logs; DROP TABLE logs", "created_at").run(&["run-job", "old"]).exited(78);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "1001");
     server.sql(
         &database,

@@ -35,7 +35,7 @@ fn logs(server: &Server, rows: u32, body: &str) -> String {
 }
 
 #[test]
-fn the_oldest_rows_go_until_the_rest_fits_and_the_next_run_takes_nothing_though_no_file_has_shrunk() {
+fn the_oldest_rows_go_until_the_rest_fits_and_the_next_run_takes_nothing() {
     for (major, method) in [(14, "index"), (18, "blocks")] {
         let server = server(major);
         let database = logs(server, 20_000, "repeat('x', 200 + i % 100)");

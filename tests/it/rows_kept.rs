@@ -270,12 +270,13 @@ fn what_a_partition_takes_along_does_not_keep_it() {
             "CREATE RULE r AS ON DELETE TO p1 WHERE old.id > 100 DO ALSO SELECT old.y",
             "CREATE TABLE other (id int, at timestamptz); CREATE RULE r AS ON UPDATE TO p1 DO ALSO INSERT INTO other VALUES (new.id, new.at)",
         ] {
-            for grace in ["0s", "1s"] {
+            // What waits first goes by the same statements: on the newest alone.
+            for grace in if major == 18 { &["0s", "1s"][..] } else { &["0s"][..] } {
                 let database = dependants(server, own);
                 let keys = format!("every = \"month\"\nretain = \"90d\"\ngrace = \"{grace}\"");
                 let scenario = Scenario::with_database(server, &database).partitions("public.p", "at", &keys);
                 scenario.tend().succeeded().prints(&["detached 1 partition"]);
-                if grace == "1s" {
+                if *grace == "1s" {
                     std::thread::sleep(std::time::Duration::from_millis(1100));
                     scenario.tend().succeeded().prints(&["dropped 1 partition"]);
                 }

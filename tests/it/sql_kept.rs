@@ -138,7 +138,7 @@ fn a_failure_inside_a_transaction_of_the_list_says_that_it_is_rolled_back() {
 }
 
 #[test]
-fn a_commit_without_an_answer_is_unknown_and_never_repeated_unless_the_job_says_that_it_may() {
+fn a_commit_without_an_answer_is_unknown_and_repeated_only_where_the_job_allows() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, SLOW_COMMIT);

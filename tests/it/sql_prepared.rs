@@ -10,7 +10,7 @@ use crate::support::{Scenario, eventually};
 const ONE: &str = "transaction = \"one\"\n";
 
 #[test]
-fn rows_of_a_prepared_transaction_are_kept_when_it_is_committed_and_a_run_that_leaves_it_says_so() {
+fn a_prepared_transaction_is_kept_when_committed_and_named_when_left() {
     for major in SOME_MAJORS {
         let server = Server::start_with(major, &["max_prepared_transactions=5"]);
         let database = server.new_database();

@@ -22,7 +22,7 @@ fn gzip(text: &str) -> Vec<u8> {
 /// A batch in the folder of `app/JOB`, whose manifest fits its object, and says that it is of `database`.
 fn forge(scenario: &Scenario, job: &str, database: &str, (schema, table): (&str, &str), columns: &[&str], rows: &str) {
     let columns: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
-    let source = Source { schema: schema.into(), table: table.into(), columns, query: String::new() };
+    let source = Source { schema: schema.into(), table: table.into(), columns, queries: Vec::new(), steps: None };
     let mut manifest = Manifest::new(job, database, &source, "forged");
     let text = format!("{}{rows}\\.\n", head(&manifest));
     let object = gzip(&text);
@@ -128,7 +128,7 @@ fn of_an_archive_object_that_was_replaced_no_row_reaches_the_server() {
 }
 
 #[test]
-fn a_dump_that_was_replaced_by_one_that_decodes_to_a_thousand_times_as_much_is_not_decoded_to_its_end() {
+fn a_dump_that_decodes_to_a_thousand_times_as_much_is_not_decoded_to_its_end() {
     let scenario = with_job(server(18), "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let set = scenario.sets().pop().unwrap();
@@ -152,7 +152,7 @@ fn a_dump_that_was_replaced_by_one_that_decodes_to_a_thousand_times_as_much_is_n
 
 /// A partition's owner writes its comment, and with it the mark that names where its rows are archived.
 #[test]
-fn a_mark_that_names_another_databases_archive_neither_hides_its_rows_nor_stands_for_ones_own() {
+fn a_mark_of_another_databases_archive_neither_hides_rows_nor_counts() {
     let server = server(18);
     let bank = retention::logs(server, 1000);
     let mallory = partition::old_logs(server, 6);

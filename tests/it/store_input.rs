@@ -79,8 +79,7 @@ fn folders_of_others_and_links_in_a_store_are_named_and_hide_nothing_else() {
     run_without_rights(&scenario, &["backups", "verify", "latest", "--job", "other"]).succeeded();
     unlock(&hidden);
     lock(&job);
-    let failed = run_without_rights(&scenario, &["run-job", "nightly"]);
-    assert_ne!(failed.code, Some(0), "{failed:?}");
+    run_without_rights(&scenario, &["run-job", "nightly"]).exited(1).says(&["Permission denied"]);
     unlock(&job);
 }
 

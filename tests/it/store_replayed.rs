@@ -61,7 +61,7 @@ fn a_hold_without_a_signature_ends_no_hold_of_a_person() {
 }
 
 #[test]
-fn a_lock_that_a_stranger_says_is_released_is_held_and_one_that_is_put_back_is_no_longer_ours() {
+fn a_strangers_word_releases_no_lock_and_a_lock_that_is_put_back_is_not_ours() {
     let scenario = with_job(server(18), "");
     set_key(&scenario, Some(KEY));
     with_store(&scenario, true, async |store| {

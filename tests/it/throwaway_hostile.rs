@@ -55,7 +55,7 @@ fn a_filter_of_a_publication_runs_no_code_of_the_dump_as_a_superuser() {
 
 /// Operator classes and families whose functions an index would call without asking whether the role may, or with values of other types.
 #[test]
-fn an_operator_class_reaches_no_function_that_the_restoring_role_may_not_call_and_none_of_other_types() {
+fn an_operator_class_reaches_no_function_that_the_restoring_role_may_not_call() {
     for (class, named) in [
         (
             "CREATE OPERATOR FAMILY s.f USING btree;
@@ -132,7 +132,7 @@ fn operator_classes_that_people_make_are_proved() {
 
 /// An option of a user mapping that only a superuser may set.
 #[test]
-fn a_password_in_a_dump_is_in_no_message_and_a_mapping_that_only_a_superuser_makes_is_left_out() {
+fn a_password_in_a_dump_is_in_no_message_and_a_superusers_mapping_is_left_out() {
     let (server, database, scenario, _place) = of_15("");
     server.sql(
         &database,
@@ -151,7 +151,7 @@ fn a_password_in_a_dump_is_in_no_message_and_a_mapping_that_only_a_superuser_mak
     assert!(!run.to_string().contains("hunter2"), "{run:#}");
 
     // A server that refuses it, too: all that is said of a restore and kept of it.
-    let target = server.new_database();
+    let target = server.empty_database();
     server.sql("postgres", &format!("CREATE ROLE {target}_plain LOGIN CREATEDB"));
     let scenario = scenario.config(&format!(
         "[databases.scratch]\nurl = {}\n",

@@ -21,7 +21,7 @@ fn hostile(returns: &str, evidence: &std::path::Path) -> String {
 }
 
 #[test]
-fn owners_grants_and_what_only_a_superuser_may_make_are_restored_without_running_code_as_one() {
+fn what_only_a_superuser_may_make_is_restored_without_running_code_as_one() {
     for major in [14, 18] {
         let server = server(major);
         let database = server.new_database();

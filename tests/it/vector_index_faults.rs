@@ -126,7 +126,7 @@ fn a_lock_on_the_table_is_waited_for_briefly_and_its_holder_named() {
 }
 
 #[test]
-fn what_a_killed_run_had_built_is_measured_and_swapped_in_and_what_it_had_replaced_is_dropped() {
+fn what_a_killed_run_built_is_swapped_in_and_what_it_replaced_is_dropped() {
     let server = server(18);
     let database = items(server, 3000);
     // As after a kill between the build and the swap, and one between the swap and the drop.

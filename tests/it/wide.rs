@@ -11,50 +11,54 @@ use crate::support::postgres::{Server, server};
 use crate::support::s3::{Fault, Rule, S3Server};
 use crate::support::{Output, Scenario, eventually};
 
-/// Tables of every kind that several sessions read, or must not; those that are called large have more than 8 MiB.
+/// Makes every size by which a dump decides a 64th: a table is large above 128 KiB.
+const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
+
+/// Tables of every kind that several sessions read, or must not; those that are called large have more than 128 KiB, where
+/// [`SMALLER`] is set.
 const EVERY_KIND: &str = r#"
 CREATE SCHEMA "We ""ird";
 CREATE TABLE "We ""ird"."large; drop" ("Sp ace" int GENERATED ALWAYS AS IDENTITY, gone int, "quo""te" text, at timestamptz DEFAULT now());
 ALTER TABLE "We ""ird"."large; drop" DROP COLUMN gone;
-INSERT INTO "We ""ird"."large; drop" ("quo""te") SELECT CASE WHEN i % 9 = 0 THEN NULL WHEN i % 9 = 1 THEN '' WHEN i % 9 = 2 THEN E'\\.\n\t' || i ELSE md5(i::text) || E'\\' END FROM generate_series(1, 150000) i;
+INSERT INTO "We ""ird"."large; drop" ("quo""te") SELECT CASE WHEN i % 9 = 0 THEN NULL WHEN i % 9 = 1 THEN '' WHEN i % 9 = 2 THEN E'\\.\n\t' || i ELSE md5(i::text) || E'\\' END FROM generate_series(1, 3000) i;
 DELETE FROM "We ""ird"."large; drop" WHERE "Sp ace" % 7 = 0;
 UPDATE "We ""ird"."large; drop" SET at = at - interval '1 day' WHERE "Sp ace" % 5 = 0;
 CREATE TABLE large_toast (id int PRIMARY KEY, doc text);
 ALTER TABLE large_toast ALTER doc SET STORAGE EXTERNAL;
-INSERT INTO large_toast SELECT i, repeat(md5(i::text), 20000) FROM generate_series(1, 40) i;
-INSERT INTO large_toast VALUES (41, repeat('x', 20000000));
+INSERT INTO large_toast SELECT i, repeat(md5(i::text), 320) FROM generate_series(1, 40) i;
+INSERT INTO large_toast VALUES (41, repeat('x', 320000));
 CREATE TABLE large_parts (at date NOT NULL, id int, body text) PARTITION BY RANGE (at);
 CREATE TABLE large_part_1 PARTITION OF large_parts FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
 CREATE TABLE large_part_2 PARTITION OF large_parts FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
-INSERT INTO large_parts SELECT date '2026-01-01' + i % 360, i, md5(i::text) || md5((i * 3)::text) FROM generate_series(1, 200000) i;
+INSERT INTO large_parts SELECT date '2026-01-01' + i % 360, i, md5(i::text) || md5((i * 3)::text) FROM generate_series(1, 4000) i;
 CREATE INDEX ON large_parts (at, id);
 CREATE TYPE shade AS ENUM ('red', 'green', 'blue');
 CREATE TABLE by_shade (s shade, body text) PARTITION BY HASH (s);
 CREATE TABLE by_shade_0 PARTITION OF by_shade FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE by_shade_1 PARTITION OF by_shade FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-INSERT INTO by_shade SELECT (enum_range(NULL::shade))[1 + i % 3], md5(i::text) FROM generate_series(1, 250000) i;
+INSERT INTO by_shade SELECT (enum_range(NULL::shade))[1 + i % 3], md5(i::text) FROM generate_series(1, 5000) i;
 CREATE TABLE large_generated (i int, twice int GENERATED ALWAYS AS (i * 2) STORED, body text);
-INSERT INTO large_generated (i, body) SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
-CREATE TABLE large_emptied AS SELECT i, md5(i::text) AS body FROM generate_series(1, 150000) i;
+INSERT INTO large_generated (i, body) SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
+CREATE TABLE large_emptied AS SELECT i, md5(i::text) AS body FROM generate_series(1, 3000) i;
 ALTER TABLE large_emptied SET (autovacuum_enabled = false);
 DELETE FROM large_emptied;
 CREATE TABLE large_parent (id int PRIMARY KEY, body text);
 CREATE TABLE large_child (more int) INHERITS (large_parent);
-INSERT INTO large_parent SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
-INSERT INTO large_child SELECT i, md5(i::text), i FROM generate_series(200000, 330000) i;
+INSERT INTO large_parent SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
+INSERT INTO large_child SELECT i, md5(i::text), i FROM generate_series(10000, 12500) i;
 CREATE TABLE zz_large_known (id int PRIMARY KEY, body text);
-INSERT INTO zz_large_known SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO zz_large_known SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
 CREATE FUNCTION is_known(wanted int) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.zz_large_known WHERE id = wanted)';
 CREATE TABLE zzz_checked (id int CHECK (public.is_known(id)));
 INSERT INTO zzz_checked SELECT i FROM generate_series(1, 100) i;
 CREATE TABLE large_refers (id int REFERENCES large_toast, parent int REFERENCES large_parent, body text);
-INSERT INTO large_refers SELECT 1 + i % 40, 1 + i % 130000, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO large_refers SELECT 1 + i % 40, 1 + i % 2500, md5(i::text) FROM generate_series(1, 2500) i;
 CREATE TABLE noticed (what text);
 CREATE FUNCTION notice() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.noticed VALUES (TG_TABLE_NAME); RETURN NEW; END';
 CREATE TRIGGER always AFTER INSERT ON large_refers FOR EACH ROW EXECUTE FUNCTION notice();
 ALTER TABLE large_refers ENABLE ALWAYS TRIGGER always;
 CREATE TABLE large_secured (i int, body text);
-INSERT INTO large_secured SELECT i, md5(i::text) FROM generate_series(1, 130000) i;
+INSERT INTO large_secured SELECT i, md5(i::text) FROM generate_series(1, 2500) i;
 ALTER TABLE large_secured ENABLE ROW LEVEL SECURITY;
 CREATE TABLE small (x int);
 INSERT INTO small SELECT generate_series(1, 10);
@@ -84,13 +88,26 @@ const TABLES: [&str; 17] = [
     "summed",
 ];
 
-/// Two large tables, of about 100 MB in the dump together.
-fn large_database(server: &Server) -> String {
+/// Rows of two tables that are larger together than what a dump and its upload hold in memory: about 50 MB in the dump.
+const MANY_ROWS: u32 = 240_000;
+
+/// Rows of a table that is large where [`SMALLER`] is set.
+const FEW_ROWS: u32 = 3000;
+
+/// Two tables, `first` and `second`, of so many rows each.
+fn two_tables(server: &Server, rows: u32) -> String {
     let name = server.new_database();
+    let body = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)";
     for table in ["first", "second"] {
-        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) AS body FROM generate_series(1, 480000) i"));
+        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, {body} AS body FROM generate_series(1, {rows}) i"));
     }
     name
+}
+
+/// With a job `nightly` into a folder; a table is large above 128 KiB.
+fn scenario(server: &Server, database: &str, job: &str) -> Scenario {
+    let (name, value) = SMALLER;
+    Scenario::with_database(server, database).env(name, value).backup_job("local", job)
 }
 
 fn manifest(scenario: &Scenario) -> Value {
@@ -127,7 +144,7 @@ fn is_the_same(server: &Server, before: &str, after: &str) {
 
 fn restored_by_psql(server: &Server, scenario: &Scenario) -> String {
     let file = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
-    let copy = server.new_database();
+    let copy = server.empty_database();
     let mut gunzip = Command::new("gunzip").arg("-c").arg(file).stdout(Stdio::piped()).spawn().unwrap();
     let mut psql = server.tool("psql", &copy);
     let psql = psql.args(["-Xq", "-v", "ON_ERROR_STOP=1"]).stdin(gunzip.stdout.take().unwrap()).output().unwrap();
@@ -142,8 +159,7 @@ fn a_dump_by_several_sessions_comes_back_with_stock_tools_and_with_pgtend() {
         let server = server(major);
         let database = server.new_database();
         server.sql(&database, EVERY_KIND);
-        let scenario =
-            Scenario::with_database(server, &database).backup_job("local", "sessions = 3\nverify = \"restore\"\nthreads = 2");
+        let scenario = scenario(server, &database, "sessions = 3\nverify = \"restore\"\nthreads = 2");
         scenario.run(&["run-job", "nightly"]).succeeded().says(&["3 sessions read the rows of 9 tables"]);
         let set = scenario.sets().pop().unwrap();
         scenario.run(&["backups", "verify", &set]).succeeded();
@@ -163,7 +179,7 @@ fn a_dump_by_several_sessions_comes_back_with_stock_tools_and_with_pgtend() {
         scenario.run(&["backups", "restore", "latest", "--into", &server.url(&created), "--create"]).succeeded();
         server.drop_with_test(&created);
         is_the_same(server, &database, &created);
-        let empty = server.new_database();
+        let empty = server.empty_database();
         scenario.run(&["backups", "restore", "latest", "--into", &server.url(&empty)]).succeeded();
         is_the_same(server, &database, &empty);
 
@@ -184,6 +200,7 @@ fn a_proof_in_a_server_of_its_own_takes_a_dump_by_several_sessions() {
     let database = server.new_database();
     server.sql(&database, EVERY_KIND);
     let (scenario, _place) = crate::throwaway::scenario(server, &database, "sessions = 2");
+    let scenario = scenario.env(SMALLER.0, SMALLER.1);
     scenario.run(&["run-job", "nightly"]).succeeded().prints(&["restored in"]);
     assert_eq!(manifest(&scenario)["format"], 3);
 }
@@ -219,7 +236,8 @@ fn rows_that_move_between_tables_meanwhile_are_in_the_dump_once() {
 #[test]
 fn a_standby_is_dumped_by_several_sessions() {
     let primary = Server::start(15);
-    let database = large_database(&primary);
+    // More than the 32 MiB of a slice each: the real sizes, for once.
+    let database = two_tables(&primary, 300_000);
     primary.sql(&database, "CREATE UNLOGGED TABLE unlogged AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i");
     let standby = primary.standby();
     standby.catches_up(&primary);
@@ -234,12 +252,13 @@ fn a_standby_is_dumped_by_several_sessions() {
 #[test]
 fn filters_leave_out_the_same_with_several_sessions() {
     let server = server(16);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     server
         .sql(&database, "CREATE SCHEMA other; CREATE TABLE other.third AS TABLE first; CREATE TABLE other.fourth AS TABLE first");
     let tables = |job: &str| -> Vec<(String, u64)> {
-        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
-        scenario.run(&["run-job", "nightly"]).succeeded();
+        let scenario = scenario(server, &database, job);
+        let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(ran.stderr.contains("2 sessions read the rows of"), job.contains("sessions = 2"), "{}", ran.stderr);
         let shown = scenario.json(&["backups", "show", "latest"]);
         let named = |table: &Value| {
             (
@@ -262,9 +281,9 @@ fn filters_leave_out_the_same_with_several_sessions() {
 #[test]
 fn without_large_tables_or_with_one_session_pg_dump_alone_dumps() {
     let server = server(18);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     for job in ["", "sessions = 1", "sessions = 4\nexclude_tables = [\"first\", \"second\"]"] {
-        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
+        let scenario = scenario(server, &database, job);
         let ran = scenario.run(&["run-job", "nightly"]).succeeded();
         assert!(!ran.stderr.contains("sessions read the rows"), "{}", ran.stderr);
         assert_eq!(manifest(&scenario)["format"], 2, "{job}");
@@ -272,8 +291,8 @@ fn without_large_tables_or_with_one_session_pg_dump_alone_dumps() {
     let ascii = format!("{database}_ascii");
     server.sql("postgres", &format!("CREATE DATABASE {ascii} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"));
     server.drop_with_test(&ascii);
-    server.sql(&ascii, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 200000) i");
-    let scenario = Scenario::with_database(server, &ascii).backup_job("local", "sessions = 2");
+    server.sql(&ascii, "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 4000) i");
+    let scenario = scenario(server, &ascii, "sessions = 2");
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["`sessions` has no effect", "SQL_ASCII"]);
     assert_eq!(manifest(&scenario)["format"], 2);
     Scenario::with_database(server, &database)
@@ -311,7 +330,7 @@ fn leaves_nothing(ran: &Output, s3: &S3Server) {
 #[test]
 fn a_session_that_is_ended_ends_the_dump_and_names_the_table() {
     let (server, s3) = (server(18), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 60);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -332,7 +351,7 @@ fn a_session_that_is_ended_ends_the_dump_and_names_the_table() {
 #[test]
 fn a_server_that_stops_while_several_sessions_dump_makes_no_set() {
     let (mut server, s3) = (Server::start(15), S3Server::start());
-    let database = large_database(&server);
+    let database = two_tables(&server, MANY_ROWS);
     let scenario = with_slow_bucket(&server, &database, &s3, "");
     slow_upload(&s3, 10);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -347,7 +366,7 @@ fn a_server_that_stops_while_several_sessions_dump_makes_no_set() {
 #[test]
 fn pgtend_killed_while_several_sessions_dump_leaves_nothing_that_is_a_set() {
     let (server, s3) = (server(18), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 60);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -363,8 +382,8 @@ fn pgtend_killed_while_several_sessions_dump_leaves_nothing_that_is_a_set() {
 #[test]
 fn a_lock_that_somebody_waits_for_ends_the_start_of_a_dump_and_is_named() {
     let server = server(18);
-    let database = large_database(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2\nlock_wait_timeout = \"1s\"");
+    let database = two_tables(server, FEW_ROWS);
+    let scenario = scenario(server, &database, "sessions = 2\nlock_wait_timeout = \"1s\"");
     let reader = server.session(&database, "BEGIN; SELECT count(*) FROM second");
     let alter = ["-Xq", "-c", "ALTER TABLE second ADD COLUMN more int"];
     let mut waiting = server.tool("psql", &database).args(alter).spawn().unwrap();
@@ -382,7 +401,7 @@ fn a_lock_that_somebody_waits_for_ends_the_start_of_a_dump_and_is_named() {
 #[test]
 fn a_migration_that_comes_while_several_sessions_dump_waits_and_does_not_stop_them() {
     let (server, s3) = (server(16), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 12);
     let running = scenario.start(&["run-job", "nightly"]);
@@ -393,14 +412,14 @@ fn a_migration_that_comes_while_several_sessions_dump_waits_and_does_not_stop_th
     assert!(waiting.wait().unwrap().success());
     let shown = scenario.json(&["backups", "show", "latest"]);
     let rows: Vec<u64> = shown["tables"].as_array().unwrap().iter().map(|table| table["rows"].as_u64().unwrap()).collect();
-    assert_eq!(rows, [480_000, 480_000]);
+    assert_eq!(rows, [u64::from(MANY_ROWS); 2]);
 }
 
 #[test]
 fn a_table_that_is_dropped_while_the_sessions_start_is_not_in_the_dump() {
     let server = server(18);
-    let database = large_database(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2");
+    let database = two_tables(server, FEW_ROWS);
+    let scenario = scenario(server, &database, "sessions = 2");
     let dropping = server.session(&database, "BEGIN; DROP TABLE second");
     let running = scenario.start(&["run-job", "nightly"]);
     eventually("the dump waits for the lock", || {
@@ -413,4 +432,232 @@ fn a_table_that_is_dropped_while_the_sessions_start_is_not_in_the_dump() {
     running.wait().succeeded();
     let shown = scenario.json(&["backups", "show", "latest"]);
     assert_eq!(shown["tables"].as_array().unwrap().len(), 1, "{shown:#}");
+}
+
+/// The COPY statements of the newest set, in the order of their letters, each once.
+fn copy_statements(scenario: &Scenario) -> Vec<String> {
+    let file = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets().pop().unwrap()));
+    let dump = Command::new("gunzip").arg("-c").arg(file).output().unwrap();
+    let lines = String::from_utf8(dump.stdout).unwrap();
+    let mut heads: Vec<String> = lines.lines().filter(|line| line.starts_with("COPY ")).map(str::to_owned).collect();
+    heads.sort();
+    heads.dedup();
+    heads
+}
+
+#[test]
+fn copy_statements_of_several_sessions_are_spelled_as_those_of_pg_dump() {
+    let server = server(18);
+    let database = server.new_database();
+    let rows = "repeat(md5(i::text), 250) AS body FROM generate_series(1, 1200) i";
+    server.sql(
+        &database,
+        &format!(
+            "CREATE SCHEMA \"Mixed\"; CREATE SCHEMA \"user\";
+             SET default_toast_compression = pglz;
+             CREATE TABLE scripts (id int, body text STORAGE EXTERNAL, \"select\" int, \"Camel\" int, name int, \"a b\" int, \"ä\" int, \"1st\" int, between_ int, \"between\" int, _x int);
+             INSERT INTO scripts (id, body) SELECT i, {rows};
+             CREATE TABLE \"Mixed\".\"order\" (body text STORAGE EXTERNAL); INSERT INTO \"Mixed\".\"order\" SELECT {rows};
+             CREATE TABLE \"user\".\"we\"\"ird\" (body text STORAGE EXTERNAL); INSERT INTO \"user\".\"we\"\"ird\" SELECT {rows};
+             ALTER DATABASE {database} SET quote_all_identifiers = on"
+        ),
+    );
+    let copies = [1, 3].map(|sessions| {
+        let scenario = Scenario::with_database(server, &database).backup_job("local", &format!("sessions = {sessions}"));
+        let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(ran.stderr.contains("3 sessions read the rows of 3 tables"), sessions == 3, "{}", ran.stderr);
+        copy_statements(&scenario)
+    });
+    assert_eq!(copies[1], copies[0]);
+    assert!(copies[0].iter().any(|copy| copy.starts_with("COPY public.scripts (id, body, \"select\", ")), "{copies:?}");
+}
+
+#[test]
+fn tables_with_a_check_that_reads_another_table_come_after_that_one_however_the_check_is_reached() {
+    let server = server(18);
+    let database = server.new_database();
+    let rows = "repeat(md5(i::text), 250) FROM generate_series(1, 1200) i";
+    server.sql(
+        &database,
+        "CREATE TABLE aa_known AS SELECT generate_series(1, 100) AS id;
+         CREATE FUNCTION is_known(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT EXISTS (SELECT FROM public.aa_known WHERE id = $1)';
+         CREATE FUNCTION are_known(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT public.is_known($1)';
+         CREATE OPERATOR ~~~ (FUNCTION = are_known, LEFTARG = int, RIGHTARG = int);
+         CREATE DOMAIN known AS int CHECK (is_known(value));
+         CREATE DOMAIN over_known AS known;
+         CREATE DOMAIN cast_to_known AS int CHECK (value::over_known > 0);
+         CREATE DOMAIN plain AS int CHECK (value > 0);
+         CREATE TYPE pair AS (x int, y over_known);
+         CREATE TYPE knowns AS RANGE (subtype = known);
+         CREATE TABLE one_pair (p pair[]);
+         CREATE TABLE parts (id int, body text) PARTITION BY LIST ((is_known(id)));
+         CREATE TABLE parts_known PARTITION OF parts FOR VALUES IN (true) PARTITION BY LIST ((id > 0));
+         CREATE TABLE casts (id int, body text) PARTITION BY LIST ((id::known > 0));
+         CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    );
+    let checked = [
+        ("own", "int CHECK (is_known(id))", "1 + i % 100"),
+        ("by_operator", "int CHECK (id ~~~ 1)", "1 + i % 100"),
+        ("domain", "known", "1 + i % 100"),
+        ("domain_over_domain", "over_known", "1 + i % 100"),
+        ("domain_that_casts", "cast_to_known", "1 + i % 100"),
+        ("array", "known[]", "ARRAY[1 + i % 100]"),
+        ("composite", "pair", "ROW(1, 1 + i % 100)::pair"),
+        ("row_of_a_table", "one_pair", "ROW(ARRAY[ROW(1, 1 + i % 100)::pair])::one_pair"),
+        ("range", "knowns", "knowns((1 + i % 50)::known, (51 + i % 50)::known)"),
+        ("multirange", "knownsmultirange", "knownsmultirange(knowns(1::known, (2 + i % 50)::known))"),
+        ("cast", "int CHECK (id::over_known > 0)", "1 + i % 100"),
+    ];
+    let others = [
+        ("plain_check", "int CHECK (id > 0)", "1 + i % 100"),
+        ("plain_array", "plain[]", "ARRAY[1 + i % 100]"),
+        ("of_an_extension", "text CHECK (similarity(id, 'x') < 1)", "'a'"),
+    ];
+    for (name, kind, value) in checked.iter().chain(&others) {
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TABLE zz_{name} (id {kind}, body text STORAGE EXTERNAL); INSERT INTO zz_{name} SELECT {value}, {rows}"
+            ),
+        );
+    }
+    server.sql(
+        &database,
+        &format!(
+            "CREATE TABLE zz_part PARTITION OF parts_known FOR VALUES IN (true); ALTER TABLE zz_part ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO parts SELECT 1 + i % 100, {rows};
+             CREATE TABLE zz_cast_part PARTITION OF casts FOR VALUES IN (true); ALTER TABLE zz_cast_part ALTER body SET STORAGE EXTERNAL;
+             INSERT INTO casts SELECT 1 + i % 100, {rows}"
+        ),
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["2 sessions read the rows of 3 tables"]);
+    let copy = restored_by_psql(server, &scenario);
+    let names = checked.iter().chain(&others).map(|(name, ..)| format!("zz_{name}"));
+    for table in names.chain(["zz_part".to_owned(), "zz_cast_part".to_owned()]) {
+        assert_eq!(sum(server, &copy, &table), sum(server, &database, &table), "{table}");
+        assert_eq!(server.sql(&copy, &format!("SELECT count(*) FROM {table}")), "1200");
+    }
+}
+
+/// A scenario whose pg_dumps begin when there is a file `go`.
+fn with_waiting_pg_dumps(server: &Server, database: &str, job: &str) -> Scenario {
+    let script = "while [ ! -e \"$(dirname \"$0\")/go\" ]; do sleep 0.02; done; exec \"$real\" \"$@\"";
+    Scenario::with_tool(server, database, "pg_dump", script).backup_job("local", job)
+}
+
+/// Waits until as many sessions have locked the table `first` as a dump by two sessions has, beside its pg_dumps.
+fn sessions_have_their_locks(server: &Server, database: &str) {
+    eventually("the sessions have their locks", || {
+        let locks = "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessShareLock' AND relation = 'first'::regclass";
+        server.sql(database, locks) == "3"
+    });
+}
+
+fn waits_for_a_lock(server: &Server, database: &str, query: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock' AND query LIKE '{query}%'"
+    );
+    eventually("it waits", || server.sql("postgres", &waiting) == "1");
+}
+
+#[test]
+fn a_migration_that_comes_between_the_sessions_and_the_pg_dumps_does_not_wait_nor_do_readers() {
+    let server = server(18);
+    let database = large_database(server);
+    let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    sessions_have_their_locks(server, &database);
+    let mut altering =
+        server.tool("psql", &database).args(["-Xq", "-c", "ALTER TABLE second ADD COLUMN more int"]).spawn().unwrap();
+    waits_for_a_lock(server, &database, "ALTER TABLE second");
+    std::fs::write(scenario.path("bin/go"), "").unwrap();
+    let asked = std::time::Instant::now();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM second WHERE i = 1"), "1");
+    assert!(asked.elapsed() < Duration::from_secs(20), "a reader waited for {:?}", asked.elapsed());
+    assert!(altering.wait().unwrap().success());
+    running.wait().succeeded().says(&["starts anew", "public.second is asked for a lock by server process", "psql"]);
+    assert_eq!(
+        copy_statements(&scenario),
+        ["COPY public.first (i, body) FROM stdin;", "COPY public.second (i, body, more) FROM stdin;"]
+    );
+}
+
+#[test]
+fn a_migration_that_comes_again_and_again_between_the_sessions_ends_the_dump_and_is_named() {
+    let server = server(17);
+    let database = large_database(server);
+    let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    // One waits behind the locks of each attempt.
+    let alters: Vec<_> = (0..3)
+        .map(|number| {
+            sessions_have_their_locks(server, &database);
+            let alter = format!("ALTER TABLE second ADD COLUMN more_{number} int");
+            let altering = server.tool("psql", &database).args(["-Xq", "-c", &alter]).spawn().unwrap();
+            waits_for_a_lock(server, &database, &alter);
+            std::fs::write(scenario.path("bin/go"), "").unwrap();
+            eventually("the dump has given way", || {
+                server.sql(&database, &format!("SELECT count(*) FROM pg_attribute WHERE attname = 'more_{number}'")) == "1"
+            });
+            let _ = std::fs::remove_file(scenario.path("bin/go"));
+            altering
+        })
+        .collect();
+    running.wait().exited(1).says(&["cannot be locked for the dump: public.second is asked for a lock by server process"]);
+    assert!(alters.into_iter().all(|mut alter| alter.wait().unwrap().success()));
+    assert_eq!(scenario.files("store"), Vec::<String>::new());
+}
+
+#[test]
+fn a_small_table_that_is_emptied_and_filled_again_while_the_pg_dumps_start_is_in_the_dump() {
+    let server = server(16);
+    let database = large_database(server);
+    server.sql(&database, "CREATE TABLE small AS SELECT generate_series(1, 100) AS x");
+    let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    sessions_have_their_locks(server, &database);
+    let refill = "TRUNCATE small; INSERT INTO small SELECT generate_series(1, 100)";
+    let mut refilling = server.tool("psql", &database).args(["-Xq1", "-c", refill]).spawn().unwrap();
+    waits_for_a_lock(server, &database, "TRUNCATE small");
+    std::fs::write(scenario.path("bin/go"), "").unwrap();
+    assert!(refilling.wait().unwrap().success());
+    running.wait().succeeded();
+    let shown = scenario.json(&["backups", "show", "latest"]);
+    let small = shown["tables"].as_array().unwrap().iter().find(|table| table["name"] == "small").unwrap();
+    assert_eq!(small["rows"], 100);
+}
+
+#[test]
+fn where_the_lock_table_has_no_room_for_all_tables_only_the_large_ones_are_locked_beforehand() {
+    let server = Server::start_with(18, &["max_connections=20", "max_locks_per_transaction=10"]);
+    let database = large_database(&server);
+    let tables: String = (0..60).map(|number| format!("CREATE TABLE small_{number} (x int);")).collect();
+    server.sql(&database, &tables);
+    let scenario = with_waiting_pg_dumps(&server, &database, "sessions = 2");
+    let running = scenario.start(&["run-job", "nightly"]);
+    sessions_have_their_locks(&server, &database);
+    server.sql(&database, "TRUNCATE small_1");
+    std::fs::write(scenario.path("bin/go"), "").unwrap();
+    running.wait().succeeded();
+}
+
+#[test]
+fn a_second_pg_dump_whose_session_is_ended_ends_the_dump_while_the_sessions_copy() {
+    let (server, s3) = (server(18), S3Server::start());
+    let database = large_database(server);
+    server.sql(&database, "CREATE TABLE medium AS SELECT i, md5(i::text) AS body FROM generate_series(1, 80000) i");
+    let scenario = with_slow_bucket(server, &database, &s3, "");
+    slow_upload(&s3, 120);
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("two sessions copy", || copies(server, &database) == "2");
+    let pg_dump = format!("FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE 'COPY public.medium %'");
+    eventually("pg_dump waits", || server.sql("postgres", &format!("SELECT count(*) {pg_dump}")) == "1");
+    let ended = std::time::Instant::now();
+    server.sql("postgres", &format!("SELECT pg_terminate_backend(pid) {pg_dump}"));
+    let ran = running.wait().exited(1).says(&["the session of the second pg_dump ended on the server"]);
+    assert!(ended.elapsed() < Duration::from_secs(60), "it took {:?}", ended.elapsed());
+    s3.heal();
+    leaves_nothing(&ran, &s3);
+    eventually("no session is left", || copies(server, &database) == "0");
 }

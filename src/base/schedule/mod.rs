@@ -52,7 +52,7 @@ impl Schedule {
         }
         // croner drops the tick in the gap of `30 2,3 * * *` (4.0.3). So here it only computes on a calendar without gaps, and
         // its ticks are put on the zone's clock afterwards.
-        let mut on_the_wall = start_on_the_wall(after, zone).and_utc();
+        let mut on_the_wall = wall_clock_start(after, zone).and_utc();
         for _ in 0..TICKS_LOOKED_AT {
             on_the_wall = self.cron.find_next_occurrence(&on_the_wall, false).ok()?;
             let tick = first_instant(on_the_wall.naive_utc(), zone)?;
@@ -110,7 +110,7 @@ impl Schedule {
 }
 
 /// Returns wall-clock time at `after`; near a clock change, early enough that no tick which the change moves is missed.
-fn start_on_the_wall(after: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
+fn wall_clock_start(after: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
     let near = TimeDelta::hours(4);
     let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
     let wall = after.with_timezone(&zone).naive_local();

@@ -46,7 +46,7 @@ pub(super) struct Place {
 
 /// The result of a search through the stores.
 #[derive(Default)]
-pub(super) struct All {
+pub(super) struct Batches {
     pub(super) found: Vec<Found>,
     pub(super) not_ours: Vec<Found>,
     /// Each comes with the name of its store.
@@ -57,7 +57,7 @@ pub(super) struct All {
     pub(super) pending: Vec<(Place, Pending)>,
 }
 
-impl All {
+impl Batches {
     /// Leaves out batches that one in another store replaces: a job that names another store than before archives its partitions there
     /// again. The listing of each store has left out what was replaced within it.
     fn pass_by_what_was_replaced_from_another_store(&mut self) {
@@ -70,7 +70,7 @@ impl All {
 
     /// Counts the batches that exist, or may exist, in addition to those that were found. A folder that cannot be read may hold some when
     /// other batches of its series were found; it is unknown to which series other folders belong.
-    pub(super) fn lacks(&self) -> usize {
+    pub(super) fn unreadable(&self) -> usize {
         let is_of_a_series = |key: &str| {
             let folder = format!("{key}/");
             key.split('/').count() > 2 || self.found.iter().any(|found| found.batch.0.object().starts_with(&folder))
@@ -79,7 +79,7 @@ impl All {
     }
 
     /// Logs what was found but is not listed.
-    pub(super) fn say_the_rest(&self) {
+    pub(super) fn log_what_is_not_listed(&self) {
         for Found { store_name, batch, signature, .. } in &self.not_ours {
             let why = signature.map(Signature::in_words).unwrap_or_default();
             tracing::warn!("skipped {} in {store_name}: {why}; --unsigned-ok includes it", batch.0);
@@ -101,8 +101,9 @@ impl All {
     }
 }
 
-pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<All> {
-    let mut all = All::default();
+/// Finds the batches that the filter lets pass.
+pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<Batches> {
+    let mut all = Batches::default();
     for (store_name, store) in filter.stores(config).await? {
         if !store.is_there() {
             continue;

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::find::Found;
-use super::restore::Wanted;
+use super::restore::Arguments;
 use crate::archive::Identity;
 use crate::base::fault::{Fault, Kind};
 
 /// Keeps the batches that `--from` means. Without it, batches of several databases in one folder are an error, unless `--any` takes all of them.
-pub(super) fn choose(found: &mut Vec<Found>, wanted: &Wanted) -> Result<()> {
-    if let Some(from) = &wanted.from {
+pub(super) fn choose(found: &mut Vec<Found>, arguments: &Arguments) -> Result<()> {
+    if let Some(from) = &arguments.from {
         let known = identities(found.iter());
         // Batches of the first release do not say where they are from.
         found.retain(|found| found.batch.1.identity().is_none_or(|identity| identity.is_meant(from)));
@@ -23,7 +23,7 @@ pub(super) fn choose(found: &mut Vec<Found>, wanted: &Wanted) -> Result<()> {
         return Ok(());
     }
     match mixed(found) {
-        Some((folder, several)) if !wanted.any => {
+        Some((folder, several)) if !arguments.any => {
             let message = format!(
                 "{folder} holds rows of two databases or servers under one name: use {}, or --any to put back those of all",
                 several.iter().map(|identity| format!("--from {identity}")).collect::<Vec<_>>().join(" or ")
@@ -51,7 +51,7 @@ fn mixed(found: &[Found]) -> Option<(String, BTreeSet<Identity>)> {
     })
 }
 
-/// The identities of batches, without those that may be one of the others.
+/// Returns the identities of batches, without those that may be one of the others.
 fn identities<'a>(found: impl IntoIterator<Item = &'a Found>) -> BTreeSet<Identity> {
     let all: BTreeSet<Identity> = found.into_iter().filter_map(|found| found.batch.1.identity()).collect();
     let full: Vec<Identity> = all.iter().filter(|identity| identity.database.is_some()).cloned().collect();

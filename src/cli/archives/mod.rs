@@ -39,7 +39,7 @@ pub enum Command {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
-        wanted: restore::Wanted,
+        arguments: restore::Arguments,
         /// Also take batches without a signature of their store's key (sign_key_file, sign_key_env): anyone who can write to the
         /// store may have made them
         #[arg(long)]
@@ -52,27 +52,27 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list(global, &config, filter, *unsigned_ok)).await,
-        Command::Restore { filter, wanted, unsigned_ok } => {
+        Command::Restore { filter, arguments, unsigned_ok } => {
             let mut all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
             let mut unknown = 0;
-            if !all.pending.is_empty() && !wanted.is_dry_run() {
+            if !all.pending.is_empty() && !arguments.dry_run {
                 unknown = pending::complete(&config, &all, &global.progress(), &cancel).await?;
                 all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
             }
-            if let Some(batch) = &wanted.batch {
+            if let Some(batch) = &arguments.batch {
                 let is_meant = |name: &BatchName| name.to_string() == *batch;
                 all.found.retain(|found| is_meant(&found.batch.0));
                 all.not_ours.retain(|found| is_meant(&found.batch.0));
                 all.broken.retain(|(_, broken)| broken.key.starts_with(batch.as_str()));
             }
-            all.say_the_rest();
+            all.log_what_is_not_listed();
             anyhow::ensure!(!all.found.is_empty(), "no archived batch matches; `pgtend archives list` shows all of them");
-            identity::choose(&mut all.found, wanted)?;
-            restore::run(global, &config, &all.found, wanted, *unsigned_ok, &cancel).await?;
-            let lost = all.lacks() + unknown;
+            identity::choose(&mut all.found, arguments)?;
+            restore::run(global, &config, &all.found, arguments, *unsigned_ok, &cancel).await?;
+            let unreadable = all.unreadable() + unknown;
             anyhow::ensure!(
-                lost == 0,
-                "everything readable was put back, but {lost} parts of the archive could not be read: they are named above"
+                unreadable == 0,
+                "everything readable was put back, but {unreadable} parts of the archive could not be read: they are named above"
             );
             Ok(ExitCode::SUCCESS)
         }
@@ -111,7 +111,7 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
         print(&format!("{:#}\n", json!({ "batches": rows, "not_ours": not_ours, "broken": broken, "pending": pending })))?;
         return Ok(ExitCode::SUCCESS);
     }
-    all.say_the_rest();
+    all.log_what_is_not_listed();
     identity::say_several(found);
     if found.is_empty() {
         say("no archived rows");

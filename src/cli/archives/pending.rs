@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::find::{All, Place};
+use super::find::{Batches, Place};
 use crate::archive::Archive;
 use crate::base::progress::Progress;
 use crate::base::units;
@@ -17,7 +17,7 @@ use crate::run::runner::claim::{self, Subject};
 
 /// Completes or discards the pending batches of each archive, while no run of its job is at work. Returns how many archives had one whose end
 /// is not known: a warning says why, and the other batches go back all the same.
-pub(super) async fn complete(config: &Config, all: &All, progress: &Progress, cancel: &CancellationToken) -> Result<usize> {
+pub(super) async fn complete(config: &Config, all: &Batches, progress: &Progress, cancel: &CancellationToken) -> Result<usize> {
     let places: BTreeMap<_, _> =
         all.pending.iter().map(|(place, _)| ((&place.store_name, &place.database, &place.job), place)).collect();
     let ledger = Ledger::new(config)?.map(Arc::new);

@@ -6,7 +6,7 @@ use crate::archive::{BatchName, Manifest, NotAll};
 use crate::pg;
 
 /// Returns what to do about a batch that the table does not take as it is; `None` when the error is of another kind.
-pub(super) fn way_out(error: &anyhow::Error) -> Option<&'static str> {
+pub(super) fn remedy(error: &anyhow::Error) -> Option<&'static str> {
     if error.downcast_ref::<NotAll>().is_some() {
         return Some("--into TABLE puts its rows into another table");
     }
@@ -38,9 +38,9 @@ pub(super) fn explained(error: Error, manifest: &Manifest) -> Error {
 }
 
 /// Says why a batch was refused by a foreign key.
-pub(super) fn for_what_it_lacks(name: &BatchName, error: &anyhow::Error) -> String {
+pub(super) fn by_a_foreign_key(name: &BatchName, error: &anyhow::Error) -> String {
     format!(
-        "{name}, of which nothing was put back: {error:#}; no batch of this restore has the rows that it refers to: restore those rows first, or use \
+        "{name}: nothing was put back: {error:#}; no batch of this restore has the rows that it refers to: restore those rows first, or use \
          --into TABLE with a table that has no such foreign key"
     )
 }

@@ -10,6 +10,7 @@ mod list;
 mod prune;
 mod restore;
 mod restore_part;
+mod rows_file;
 mod show;
 mod verify;
 

@@ -60,80 +60,12 @@ fn document(job: &CronJob, name: &str, options: &Options) -> Result<String, Stri
         None => String::new(),
     };
     Ok(format!(
-        r#"---
-apiVersion: batch/v1
-kind: CronJob
-metadata:
-  name: {name}
-{namespace}  labels:
-    app.kubernetes.io/name: pgtend
-    app.kubernetes.io/component: job
-    app.kubernetes.io/instance: {name}
-    app.kubernetes.io/managed-by: pgtend-render
-  annotations:
-    pgtend/job: {job_name}
-    pgtend/database: {database}
-{description}spec:
-  schedule: {schedule}
-  timeZone: {timezone}
-  suspend: {suspend}
-  concurrencyPolicy: Forbid
-  startingDeadlineSeconds: {starting_deadline}
-  successfulJobsHistoryLimit: 3
-  failedJobsHistoryLimit: 3
-  jobTemplate:
-    spec:
-      backoffLimit: {retries}
-{deadline}      podFailurePolicy:
-        rules:
-          # A node that goes away is not the job's fault; errors of usage, permission and configuration stay until someone fixes them.
-          - action: Ignore
-            onPodConditions: [{{ type: DisruptionTarget, status: "True" }}]
-          - action: FailJob
-            onExitCodes: {{ containerName: pgtend, operator: In, values: [64, 77, 78] }}
-      template:
-        metadata:
-          labels:
-            app.kubernetes.io/name: pgtend
-            app.kubernetes.io/component: job
-            app.kubernetes.io/instance: {name}
-        spec:
-          restartPolicy: Never
-          terminationGracePeriodSeconds: {CLEAN_UP_SECONDS}
-          automountServiceAccountToken: false
-          enableServiceLinks: false
-          securityContext:
-            runAsNonRoot: true
-            runAsUser: 65532
-            runAsGroup: 65532
-            fsGroup: 65532
-            seccompProfile: {{ type: RuntimeDefault }}
-          containers:
-            - name: pgtend
-              image: {image}
-              args: [run-job, {job_argument}, --scheduled, {database_argument}]
-              env:
-                - {{ name: PGTEND_CONFIG, value: /etc/pgtend/config.toml }}
-                - {{ name: PGTEND_JOBS, value: /etc/pgtend/jobs }}
-                - {{ name: PGTEND_LOG_FORMAT, value: json }}
-              securityContext:
-                allowPrivilegeEscalation: false
-                readOnlyRootFilesystem: true
-                capabilities: {{ drop: [ALL] }}
-              resources:
-                requests: {{ cpu: 100m, memory: 128Mi }}
-                limits: {{ memory: 1Gi }}
-              volumeMounts:
-                - {{ name: config, mountPath: /etc/pgtend/config.toml, subPath: config.toml, readOnly: true }}
-                - {{ name: jobs, mountPath: /etc/pgtend/jobs, readOnly: true }}
-                - {{ name: secrets, mountPath: /etc/pgtend/secrets, readOnly: true }}
-                - {{ name: tmp, mountPath: /tmp }}
-          volumes:
-            - {{ name: config, configMap: {{ name: pgtend-config }} }}
-            - {{ name: jobs, configMap: {{ name: pgtend-jobs }} }}
-            - {{ name: secrets, secret: {{ secretName: pgtend-secrets, defaultMode: 288 }} }} # 0440
-            - {{ name: tmp, emptyDir: {{ sizeLimit: 256Mi }} }}
-"#,
+        include_str!("cronjob.yaml"),
+        name = name,
+        namespace = namespace,
+        description = description,
+        deadline = deadline,
+        clean_up_seconds = CLEAN_UP_SECONDS,
         job_name = quote(job.job),
         database = quote(job.database),
         schedule = quote(&schedule),
@@ -166,7 +98,7 @@ fn name(job: &CronJob) -> String {
     format!("{kept}-{hash:08x}")
 }
 
-/// FNV-1a, folded to 32 bits: the same in every release, which the standard library's hash is not.
+/// Returns FNV-1a, folded to 32 bits: the same in every release, which the standard library's hash is not.
 fn hash(job: &str, database: Option<&str>) -> u32 {
     // No name has a zero byte, so "a", "bc" and "ab", "c" differ.
     let database = database.into_iter().flat_map(|name| [0].into_iter().chain(name.bytes()));

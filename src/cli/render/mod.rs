@@ -109,7 +109,7 @@ fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode>
 
 /// Returns the longest time of all attempts together, since one pod makes all of them.
 fn longest(job: &Job, timeout: Duration) -> Duration {
-    let retries = runner::retries_at_most(job);
+    let retries = runner::max_retries(job);
     let pauses: Duration = (1..=retries).map(|attempt| runner::pause_after(job, attempt)).sum();
     timeout * (job.retries.unwrap_or(0) + 1) + pauses
 }

@@ -20,7 +20,7 @@ const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
 
 /// A process of PostgreSQL has 250 MB of address space before it does anything, and index builds of a restore use 512 MiB.
-const VERIFY_MEMORY_LEAST_BYTES: u64 = 1 << 30;
+const MIN_VERIFY_MEMORY_BYTES: u64 = 1 << 30;
 
 /// Reads the configuration. Mistakes go to `problems`; the valid part is returned all the same.
 pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
@@ -172,7 +172,7 @@ impl Loader<'_> {
     }
 
     fn verify(&mut self, written: WrittenVerify) -> Verify {
-        if let Some(memory) = written.memory.as_ref().filter(|memory| memory.get_ref().0 < VERIFY_MEMORY_LEAST_BYTES) {
+        if let Some(memory) = written.memory.as_ref().filter(|memory| memory.get_ref().0 < MIN_VERIFY_MEMORY_BYTES) {
             let hint = "use 1GiB or more: index builds take 512 MiB of it, and PostgreSQL itself a quarter";
             self.problem(memory, format!("`memory` of {}", memory.get_ref()), hint);
         }

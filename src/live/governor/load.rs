@@ -102,6 +102,30 @@ impl Throttle {
     }
 }
 
+/// How a long piece of work is done in steps, so that other sessions' commits get in between.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    throttle: Throttle,
+    /// The time that a step may take.
+    target: Duration,
+}
+
+impl Steps {
+    pub fn new(throttle: Throttle, batch_time: Duration) -> Self {
+        Self { throttle, target: throttle.of(batch_time) }
+    }
+
+    /// Returns the size of a step; `enough` is the size below which steps take hardly less time.
+    pub fn size(self, enough: u64) -> u64 {
+        let factor = self.throttle.batch / Throttle::START.batch;
+        ((enough as f64 * factor) as u64).max(enough)
+    }
+
+    pub fn rest_after(self, step: Duration) -> Duration {
+        self.throttle.rest_after(step, self.target)
+    }
+}
+
 /// The reason for the present speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
@@ -164,7 +188,7 @@ pub fn pace_in_words(from: f64, share: f64, elapsed: Duration, run_for: Option<D
     Some(format!("{:.0} % after {}; {end} at this pace", share * 100.0, roughly(elapsed)))
 }
 
-/// One unit is enough for planning nights.
+/// Returns the span in its largest unit, which is enough for planning nights.
 fn roughly(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let hours = (seconds / 360.0).round() / 10.0;

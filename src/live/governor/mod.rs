@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+pub use load::Steps;
 use load::{Throttle, Verdict, Window};
 pub use pace::{Pace, is_lock_trouble, lock_timeout_for, with_lock_holders};
 use probe::Prober;
@@ -65,13 +66,13 @@ pub struct Governor {
     blocked: u64,
     /// True when WAL is archived, and the role may see how far.
     sees_archiving: bool,
-    beside: Beside,
+    others: OtherSessions,
     /// The task's progress now, and when it began.
     reached: Option<(f64, f64)>,
 }
 
 /// The facts about sessions beside the run, and the resulting throttle.
-struct Beside {
+struct OtherSessions {
     /// True when the task can make its steps smaller.
     is_in_batches: bool,
     /// `None` until another session is seen active: a run that is alone costs only its looks.
@@ -121,7 +122,7 @@ impl Governor {
             remarks: BTreeMap::new(),
             autovacuum_waited: Duration::ZERO,
             blocked: 0,
-            beside: Beside::new(),
+            others: OtherSessions::new(),
             reached: None,
         })
     }
@@ -144,7 +145,7 @@ impl Governor {
             self.looked = Some(Instant::now());
             self.remark(&signals);
             let Some((what, why)) = strain(&signals, &self.limits, self.autovacuum_waited) else {
-                self.steer(signals.others > 0).await;
+                self.adjust_to_others(signals.others > 0).await;
                 return Ok(Go::On);
             };
             if let Some(over) = self.run_for_is_over() {
@@ -169,8 +170,8 @@ impl Governor {
     /// Runs `work`, and counts the sessions that wait for the locks of server process `pid` meanwhile. If there are any, steps
     /// should be smaller.
     pub async fn watch<T>(&mut self, pid: i32, work: impl Future<Output = T>) -> (T, u64) {
-        if !self.beside.is_in_batches {
-            self.beside.is_in_batches = true;
+        if !self.others.is_in_batches {
+            self.others.is_in_batches = true;
             // The sessions beside it are read before the second batch.
             self.looked = None;
         }
@@ -210,25 +211,33 @@ impl Governor {
 
     /// Returns how long to rest after a batch that took `batch`, and was intended to take `target`.
     pub fn pause_after(&self, batch: Duration, target: Duration) -> Duration {
-        let rest = self.beside.throttle.rest_after(batch, target);
+        let rest = self.others.throttle.rest_after(batch, target);
         match self.limits.pause {
-            Some(pause) if self.beside.throttle == Throttle::FULL => pause.0,
+            Some(pause) if self.others.throttle == Throttle::FULL => pause.0,
             Some(pause) => rest.max(pause.0),
             None => rest,
         }
     }
 
+    /// Returns how a batch that takes seconds is done in steps; `None`: at once, as no other session is active. Before the first look,
+    /// others may be.
+    pub fn steps(&self) -> Option<Steps> {
+        let throttle = if self.others.is_in_batches { self.others.throttle } else { Throttle::START };
+        let is_considerate = self.limits.max_slowdown > 0.0 && throttle != Throttle::FULL;
+        is_considerate.then(|| Steps::new(throttle, self.limits.batch_time.0))
+    }
+
     /// Returns the rest between long pieces of work, each complete in itself: it rests only while others are active.
     pub fn rest_between(&self, piece: Duration) -> Duration {
-        if self.beside.throttle == Throttle::FULL {
+        if self.others.throttle == Throttle::FULL {
             return Duration::ZERO;
         }
-        self.beside.throttle.rest_after(piece, piece).min(LONGEST_BETWEEN)
+        self.others.throttle.rest_after(piece, piece).min(LONGEST_BETWEEN)
     }
 
     /// Returns how long a batch may take of its intended time, out of consideration for other sessions.
     pub fn scaled(&self, batch_time: Duration) -> Duration {
-        self.beside.throttle.of(batch_time)
+        self.others.throttle.of(batch_time)
     }
 
     /// Sets the task's progress, from 0 to 1.
@@ -255,73 +264,73 @@ impl Governor {
     }
 
     /// Makes steps smaller, or larger again, by what others experience.
-    async fn steer(&mut self, are_others_at_work: bool) {
-        if self.limits.max_slowdown <= 0.0 || !self.beside.is_in_batches {
+    async fn adjust_to_others(&mut self, others_are_active: bool) {
+        if self.limits.max_slowdown <= 0.0 || !self.others.is_in_batches {
             return;
         }
         let now = Instant::now();
         // A monitor that runs an occasional query is not an application. Sessions that are active at the very beginning count as
         // one.
-        self.beside.looks_in_a_row = if are_others_at_work { self.beside.looks_in_a_row + 1 } else { 0 };
-        let is_first = std::mem::replace(&mut self.beside.is_first_look, false);
-        if are_others_at_work && (is_first || self.beside.looks_in_a_row >= LOOKS_IN_A_ROW) {
-            if self.beside.seen_at.is_none_or(|at| at.elapsed() > WINDOW) {
-                self.beside.throttle = Throttle::START;
-                self.beside.window_began = now;
+        self.others.looks_in_a_row = if others_are_active { self.others.looks_in_a_row + 1 } else { 0 };
+        let is_first = std::mem::replace(&mut self.others.is_first_look, false);
+        if others_are_active && (is_first || self.others.looks_in_a_row >= LOOKS_IN_A_ROW) {
+            if self.others.seen_at.is_none_or(|at| at.elapsed() > WINDOW) {
+                self.others.throttle = Throttle::START;
+                self.others.window_began = now;
             }
-            self.beside.seen_at = Some(now);
+            self.others.seen_at = Some(now);
         }
-        if self.beside.seen_at.is_none_or(|at| at.elapsed() > WINDOW) {
-            self.beside.throttle = Throttle::FULL;
-            self.beside.window_began = now;
+        if self.others.seen_at.is_none_or(|at| at.elapsed() > WINDOW) {
+            self.others.throttle = Throttle::FULL;
+            self.others.window_began = now;
             return;
         }
-        if self.beside.prober.is_none() {
-            self.beside.prober = Some(Prober::start(self.settings.clone()));
+        if self.others.prober.is_none() {
+            self.others.prober = Some(Prober::start(self.settings.clone()));
         }
-        if self.beside.idle_at.is_none_or(|at| at.elapsed() > IDLE_EVERY) {
+        if self.others.idle_at.is_none_or(|at| at.elapsed() > IDLE_EVERY) {
             self.learn_idle().await;
         }
-        let elapsed = self.beside.window_began.elapsed();
+        let elapsed = self.others.window_began.elapsed();
         if elapsed < WINDOW {
             return;
         }
-        let Some(prober) = &self.beside.prober else { return };
+        let Some(prober) = &self.others.prober else { return };
         let window = prober.take_work();
         let (throttle, verdict) =
-            load::decide(self.beside.throttle, &window, self.beside.idle.as_ref(), self.limits.max_slowdown);
-        if self.beside.throttle != Throttle::FULL {
-            self.beside.slowed += elapsed;
+            load::decide(self.others.throttle, &window, self.others.idle.as_ref(), self.limits.max_slowdown);
+        if self.others.throttle != Throttle::FULL {
+            self.others.slowed += elapsed;
         }
         // The one that the window was worked with counts as well: a run begins with small batches.
-        let slowest = self.beside.slowest.unwrap_or(Throttle::FULL);
-        self.beside.slowest = Some(slowest.slower_of(self.beside.throttle).slower_of(throttle));
-        self.beside.throttle = throttle;
-        self.beside.last = Some(window);
-        self.beside.window_began = Instant::now();
+        let slowest = self.others.slowest.unwrap_or(Throttle::FULL);
+        self.others.slowest = Some(slowest.slower_of(self.others.throttle).slower_of(throttle));
+        self.others.throttle = throttle;
+        self.others.last = Some(window);
+        self.others.window_began = Instant::now();
         self.say(verdict);
     }
 
     /// Rests, to measure commits without the run.
     async fn learn_idle(&mut self) {
-        let Some(prober) = &self.beside.prober else { return };
+        let Some(prober) = &self.others.prober else { return };
         prober.rest(true);
         tokio::time::sleep(IDLE_REST).await;
         if let Some(idle) = prober.take_idle() {
-            self.beside.idle = Some(idle);
+            self.others.idle = Some(idle);
         }
         prober.rest(false);
-        self.beside.idle_at = Some(Instant::now());
+        self.others.idle_at = Some(Instant::now());
         // A window measures work only.
-        self.beside.window_began += IDLE_REST;
+        self.others.window_began += IDLE_REST;
     }
 
     /// Logs from time to time that it is slowed down, and when it will finish.
     fn say(&mut self, verdict: Verdict) {
-        if self.beside.throttle == Throttle::FULL || self.beside.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
+        if self.others.throttle == Throttle::FULL || self.others.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
             return;
         }
-        self.beside.said_at = Some(Instant::now());
+        self.others.said_at = Some(Instant::now());
         let pace = self.pace_in_words().map(|pace| format!("; {pace}")).unwrap_or_default();
         tracing::info!(
             "slowed down for other sessions ({verdict}): batches of {}{pace}",
@@ -342,18 +351,18 @@ impl Governor {
             .collect();
         report.fact("waits", waits);
         report.fact("sessions_blocked", self.blocked);
-        if let Some(prober) = &self.beside.prober {
-            let mut beside = json!({
+        if let Some(prober) = &self.others.prober {
+            let mut others = json!({
                 "probes": prober.count(),
-                "idle_ms": self.beside.idle.and_then(|idle| idle.commits),
-                "commit_ms": self.beside.last.and_then(|last| last.commits),
+                "idle_ms": self.others.idle.and_then(|idle| idle.commits),
+                "commit_ms": self.others.last.and_then(|last| last.commits),
             });
-            if let Some(slowest) = self.beside.slowest {
-                beside["slowed_seconds"] = self.beside.slowed.as_secs_f64().into();
-                beside["smallest_batch"] = slowest.batch.into();
-                beside["longest_rest"] = slowest.rest.into();
+            if let Some(slowest) = self.others.slowest {
+                others["slowed_seconds"] = self.others.slowed.as_secs_f64().into();
+                others["smallest_batch"] = slowest.batch.into();
+                others["longest_rest"] = slowest.rest.into();
             }
-            report.fact("beside_others", beside);
+            report.fact("beside_others", others);
             report.warnings.extend(prober.why_not());
         }
         report.warnings.extend(self.remarks.values().cloned());
@@ -374,7 +383,7 @@ impl Governor {
     }
 }
 
-impl Beside {
+impl OtherSessions {
     fn new() -> Self {
         Self {
             is_in_batches: false,

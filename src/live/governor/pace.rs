@@ -44,21 +44,21 @@ pub async fn with_lock_holders(run: &RunContext<'_>, table: &str, error: anyhow:
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     size: f64,
-    least: f64,
-    most: f64,
+    min: f64,
+    max: f64,
     /// Smaller batches take hardly less time: their begin and end, and the wait for a processor, stay. A batch only becomes this
     /// small if it took longer than one may, or if a session waited for it.
     enough: f64,
 }
 
 impl Pace {
-    pub fn new(start: u64, least: u64, most: u64) -> Self {
-        Self { size: start as f64, least: least as f64, most: most as f64, enough: least as f64 }
+    pub fn new(start: u64, min: u64, max: u64) -> Self {
+        Self { size: start as f64, min: min as f64, max: max as f64, enough: min as f64 }
     }
 
     /// Keeps the size at or above `enough` when only other sessions' load, and no lock of theirs, asks for less.
     pub fn with_enough(self, enough: u64) -> Self {
-        Self { enough: (enough as f64).max(self.least), ..self }
+        Self { enough: (enough as f64).max(self.min), ..self }
     }
 
     /// Works like [`Pace::took`] when `target` is less than `whole`, the time that a batch may take, to burden others less.
@@ -77,7 +77,7 @@ impl Pace {
     pub fn took(&mut self, elapsed: Duration, target: Duration, blocked: u64) {
         let factor = target.as_secs_f64() / elapsed.as_secs_f64().max(0.001);
         let factor = if blocked > 0 { factor.min(0.5) } else { factor };
-        self.size = (self.size * factor.clamp(0.25, 1.5)).clamp(self.least, self.most);
+        self.size = (self.size * factor.clamp(0.25, 1.5)).clamp(self.min, self.max);
     }
 }
 

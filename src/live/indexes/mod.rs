@@ -10,7 +10,7 @@ use crate::pg;
 use crate::pg::table::with_schema;
 use crate::work::RunContext;
 
-/// A connection for reading and measuring. A cached plan would not follow a changed setting.
+/// Returns a connection for reading and measuring. A cached plan would not follow a changed setting.
 pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     let mut connection = run.settings.connect().await?;
     let lock_timeout = run.job.limits.lock_timeout.0.as_millis().to_string();
@@ -19,7 +19,7 @@ pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// The oid of the table or of its partitions; true when it is partitioned.
+/// Returns the oid of the table or of its partitions; true when it is partitioned.
 pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i64>, bool)> {
     let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
         .bind(with_schema(table))

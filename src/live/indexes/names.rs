@@ -7,7 +7,7 @@ pub const OLD: &str = "_pgtend_old_";
 /// Hexadecimal digits.
 const HASH: usize = 8;
 
-/// A name that is not used elsewhere by accident: an index with it may be dropped. The hash covers the table, the column and the index.
+/// Returns a name that is not used elsewhere by accident: an index with it may be dropped. The hash covers the table, the column and the index.
 ///
 /// `column`: schema, table, column.
 pub fn beside(column: [&str; 3], index: &str, suffix: &str) -> String {
@@ -27,7 +27,7 @@ fn hash(words: &[&str]) -> String {
     hex::encode(&hash[..HASH / 2])
 }
 
-/// The name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.
+/// Returns the name of a new index where there is none. A truncated name gets a hash, so that two long names stay different.
 pub fn default_name(table: &str, column: &str) -> String {
     let name = format!("{table}_{column}");
     if name.len() + "_idx".len() <= 63 {
@@ -36,15 +36,15 @@ pub fn default_name(table: &str, column: &str) -> String {
     format!("{}_{}_idx", cut(&name, 63 - HASH - "__idx".len()), hash(&[&name]))
 }
 
-fn cut(name: &str, most: usize) -> &str {
-    let mut end = name.len().min(most);
+fn cut(name: &str, max_bytes: usize) -> &str {
+    let mut end = name.len().min(max_bytes);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
     &name[..end]
 }
 
-/// `idx` of `idx_ccnew`, `idx_ccnew1`, `idx_ccold`.
+/// Returns `idx` of `idx_ccnew`, `idx_ccnew1`, `idx_ccold`.
 pub fn base_of_reindex(name: &str) -> Option<&str> {
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
     name.strip_suffix("_ccnew").or(name.strip_suffix("_ccold"))

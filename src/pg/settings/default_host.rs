@@ -36,7 +36,7 @@ pub fn folder(port: u16) -> Result<String, String> {
     Ok("localhost".to_owned())
 }
 
-/// Returns what to do if nobody answers there, where another folder has a socket.
+/// Returns what to do if no server answers there, where another folder has a socket.
 pub fn advice(host: &str, port: u16) -> Option<String> {
     let has_socket = |folder: &&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
     let other = OF_ALL_USERS.into_iter().find(has_socket)?;

@@ -16,7 +16,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::parameters::{self, OWN_OPTIONS, Parameters};
 use super::passfile;
-use super::route::{Observed, Way};
+use super::route::{Observed, Route};
 use super::tls::{Root, Tls};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network::is_this_machine;
@@ -27,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How to reach a database. Its copies, also those for another database of the server, share the facts found about it.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    way_in: Arc<WayIn>,
+    access: Arc<Access>,
     database: String,
     /// The facts that the last connection found.
     seen: Arc<Mutex<Observed>>,
@@ -35,7 +35,7 @@ pub struct Settings {
 
 /// Everything but the database's name.
 #[derive(Clone, Debug)]
-struct WayIn {
+struct Access {
     hosts: Vec<Host>,
     user: String,
     password: Option<SecretString>,
@@ -65,7 +65,7 @@ pub struct Host {
 }
 
 impl Settings {
-    /// A service file, PG* variables and `.pgpass` supply what the URL leaves out.
+    /// Reads a URL. A service file, PG* variables and `.pgpass` supply what the URL leaves out.
     pub fn from_url(url: &str) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let resolved = parameters::resolve(url, &variable).and_then(|found| Self::of(&found));
@@ -112,7 +112,7 @@ impl Settings {
         };
         let home = std::env::home_dir();
         let timeout = found.get("connect_timeout").and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
-        let way_in = WayIn {
+        let access = Access {
             hosts: hosts(found)?,
             password: text("password").map(SecretString::from),
             passfile: text("passfile").map(PathBuf::from).or_else(|| home.as_deref().map(|home| home.join(".pgpass"))),
@@ -137,12 +137,12 @@ impl Settings {
             user,
         };
         // Like libpq, the database's name defaults to the user's.
-        let database = text("dbname").unwrap_or_else(|| way_in.user.clone());
-        Ok(Self { way_in: Arc::new(way_in), database, seen: Arc::default() })
+        let database = text("dbname").unwrap_or_else(|| access.user.clone());
+        Ok(Self { access: Arc::new(access), database, seen: Arc::default() })
     }
 
     pub fn with_role(self, role: &str) -> Self {
-        Self { way_in: Arc::new(WayIn { role: role.to_owned(), ..(*self.way_in).clone() }), ..self }
+        Self { access: Arc::new(Access { role: role.to_owned(), ..(*self.access).clone() }), ..self }
     }
 
     /// Returns the settings for another database of the same server.
@@ -157,7 +157,7 @@ impl Settings {
     /// Returns `user@host:port/database`, for messages.
     pub fn display(&self) -> String {
         let hosts: Vec<String> = self.likely_hosts().iter().map(Host::display).collect();
-        format!("{}@{}/{}", self.way_in.user, hosts.join(","), self.database)
+        format!("{}@{}/{}", self.access.user, hosts.join(","), self.database)
     }
 
     /// Returns `host:port`, for messages.
@@ -172,22 +172,22 @@ impl Settings {
 
     /// Returns the first host on another machine that may be used without TLS, and the sslmode that allows it.
     pub fn may_be_in_the_clear(&self) -> Option<(String, String)> {
-        let host = self.way_in.hosts.iter().find(|host| !host.is_on_this_machine())?;
-        let mode = &self.way_in.tls.mode;
+        let host = self.access.hosts.iter().find(|host| !host.is_on_this_machine())?;
+        let mode = &self.access.tls.mode;
         matches!(mode.as_str(), "disable" | "allow" | "prefer").then(|| (host.display(), mode.clone()))
     }
 
     pub(super) fn hosts(&self) -> &[Host] {
-        &self.way_in.hosts
+        &self.access.hosts
     }
 
     pub(super) fn target(&self) -> &str {
-        &self.way_in.target
+        &self.access.target
     }
 
     /// Returns the role that the configuration names, or "none".
     pub(super) fn role(&self) -> &str {
-        &self.way_in.role
+        &self.access.role
     }
 
     /// Returns whether the server's own default_transaction_read_only matters.
@@ -196,7 +196,7 @@ impl Settings {
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
-        self.way_in.connect_timeout
+        self.access.connect_timeout
     }
 
     pub(super) fn seen(&self) -> MutexGuard<'_, Observed> {
@@ -205,9 +205,9 @@ impl Settings {
 
     /// Returns the host of the last connection, or all that may be tried.
     fn likely_hosts(&self) -> &[Host] {
-        match &self.seen().way {
-            Some(way) => &self.way_in.hosts[way.host..=way.host],
-            None => &self.way_in.hosts,
+        match &self.seen().route {
+            Some(route) => &self.access.hosts[route.host..=route.host],
+            None => &self.access.hosts,
         }
     }
 
@@ -216,16 +216,16 @@ impl Settings {
         match host.socket() {
             // libpq does not use TLS over a socket, whatever sslmode says.
             Some(_) => vec![PgSslMode::Disable],
-            None => self.way_in.tls.modes(),
+            None => self.access.tls.modes(),
         }
     }
 
     /// Returns options for sqlx, which then reads nothing of its own but PGOPTIONS.
-    pub(super) fn options(&self, way: Way) -> PgConnectOptions {
-        let way_in = &*self.way_in;
-        let host = &way_in.hosts[way.host];
+    pub(super) fn options(&self, route: Route) -> PgConnectOptions {
+        let access = &*self.access;
+        let host = &access.hosts[route.host];
         let none = || PgConnectOptions::new_without_pgpass();
-        let options = match &way_in.own_options {
+        let options = match &access.own_options {
             None => none(),
             // There is no other way to pass options unchanged. With a password, sqlx reads no password file.
             Some(own) => {
@@ -236,11 +236,11 @@ impl Settings {
         let password = self.password(host);
         let mut options = options
             .port(host.port)
-            .username(&way_in.user)
+            .username(&access.user)
             .password(password.as_ref().map_or("", ExposeSecret::expose_secret))
             .database(&self.database)
-            .ssl_mode(way.mode)
-            .application_name(&way_in.application_name)
+            .ssl_mode(route.mode)
+            .application_name(&access.application_name)
             // Poolers know no such startup parameter; the session's contract has it.
             .extra_float_digits(None);
         options = match (host.socket(), host.address) {
@@ -248,12 +248,12 @@ impl Settings {
             (None, Some(address)) => options.host(&address.to_string()),
             (None, None) => options.host(&host.name),
         };
-        options = match &way_in.tls.root {
+        options = match &access.tls.root {
             Root::File(file) => options.ssl_root_cert(file),
             Root::System => options.ssl_root_cert_from_pem(Vec::new()),
             Root::Absent => options,
         };
-        match &way_in.tls.certificate {
+        match &access.tls.certificate {
             Some((certificate, key)) => options.ssl_client_cert(certificate).ssl_client_key(key),
             None => options,
         }
@@ -264,10 +264,10 @@ impl Settings {
     }
 
     fn password(&self, host: &Host) -> Option<SecretString> {
-        let way_in = &*self.way_in;
-        way_in.password.clone().or_else(|| {
-            let file = way_in.passfile.as_deref()?;
-            passfile::look_up(file, &host.in_passfile(), host.port, &self.database, &way_in.user).map(SecretString::from)
+        let access = &*self.access;
+        access.password.clone().or_else(|| {
+            let file = access.passfile.as_deref()?;
+            passfile::look_up(file, &host.in_passfile(), host.port, &self.database, &access.user).map(SecretString::from)
         })
     }
 }
@@ -285,7 +285,7 @@ impl Host {
         (self.address.is_none() && self.name.starts_with('/')).then_some(&self.name)
     }
 
-    /// Returns what to do if nobody answers.
+    /// Returns what to do if no server answers.
     pub(super) fn advice(&self) -> Option<String> {
         default_host::advice(self.socket()?, self.port)
     }
@@ -335,7 +335,7 @@ fn hosts(found: &Parameters) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-/// Like libpq, it returns the process's effective user.
+/// Returns the process's effective user, as libpq does.
 fn os_user() -> Result<String, String> {
     whoami::username().map_err(|_| {
         "no user is given, and this process's user has no name on this system: put the user into the URL or PGUSER".to_owned()
@@ -384,8 +384,8 @@ mod tests {
             let settings = Settings::from_url(url).unwrap();
             assert_eq!(settings.display(), "u@[::1]:6543/app");
             assert_eq!(environment(&settings)["PGHOST"], "::1");
-            let way = Way { host: 0, mode: PgSslMode::Disable };
-            assert_eq!((settings.options(way).get_host(), settings.options(way).get_port()), ("::1", 6543));
+            let route = Route { host: 0, mode: PgSslMode::Disable };
+            assert_eq!((settings.options(route).get_host(), settings.options(route).get_port()), ("::1", 6543));
         }
     }
 
@@ -397,7 +397,7 @@ mod tests {
         let all = environment(&settings);
         assert_eq!((all["PGHOST"].as_str(), all["PGPORT"].as_str()), ("h1,::1", "5432,5433"));
         assert_eq!(all["PGTARGETSESSIONATTRS"], "read-write");
-        settings.seen().way = Some(Way { host: 1, mode: PgSslMode::Disable });
+        settings.seen().route = Some(Route { host: 1, mode: PgSslMode::Disable });
         let one = environment(&settings.with_database("other"));
         assert_eq!((one["PGHOST"].as_str(), one["PGPORT"].as_str(), one["PGDATABASE"].as_str()), ("::1", "5433", "other"));
         for wrong in ["postgres://u@h1,h2/app?port=1,2,3", "postgres://u@h1,h2/app?hostaddr=::1", "postgres://u@h/a?hostaddr=h"] {
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn options_reach_the_server_as_they_stand() {
         let settings = Settings::from_url("postgres://u@h/app?options=-c%20geqo%3Doff%20endpoint%3Dx").unwrap();
-        let options = settings.options(Way { host: 0, mode: PgSslMode::Disable });
+        let options = settings.options(Route { host: 0, mode: PgSslMode::Disable });
         assert_eq!(options.get_options(), Some("-c geqo=off endpoint=x"));
         assert_eq!((options.get_host(), options.get_username(), options.get_database()), ("h", "u", Some("app")));
         assert!(environment(&settings)["PGOPTIONS"].starts_with("-c geqo=off endpoint=x -c search_path=pg_catalog,\\ pg_temp "));

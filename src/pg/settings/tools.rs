@@ -17,18 +17,18 @@ impl Settings {
         self.apply_for(Purpose::Own, command);
     }
 
-    /// Does the same with another search_path, as SHOW shows it: for a tool whose own queries do not depend on it.
-    pub fn apply_with_search_path(&self, search_path: &str, command: &mut Command) {
-        self.apply(Purpose::Own, Some(search_path), command);
+    /// Does the same with more settings of the session, as SHOW shows them; also with another search_path, for a tool whose own queries do not depend on it.
+    pub fn apply_with(&self, more: &[(&str, &str)], command: &mut Command) {
+        self.apply(Purpose::Own, more, command);
     }
 
     /// Does the same for a given purpose.
     pub fn apply_for(&self, purpose: Purpose, command: &mut Command) {
-        self.apply(purpose, None, command);
+        self.apply(purpose, &[], command);
     }
 
-    fn apply(&self, purpose: Purpose, search_path: Option<&str>, command: &mut Command) {
-        let way_in = &*self.way_in;
+    fn apply(&self, purpose: Purpose, more: &[(&str, &str)], command: &mut Command) {
+        let access = &*self.access;
         for inherited in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGOPTIONS"] {
             command.env_remove(inherited);
         }
@@ -38,28 +38,28 @@ impl Settings {
         command
             .env("PGHOST", list(&|host| host.name.clone()))
             .env("PGPORT", list(&|host| host.port.to_string()))
-            .env("PGUSER", &way_in.user)
+            .env("PGUSER", &access.user)
             .env("PGDATABASE", &self.database)
-            .env("PGSSLMODE", &way_in.tls.mode)
+            .env("PGSSLMODE", &access.tls.mode)
             .env("PGGSSENCMODE", "disable")
-            .env("PGTARGETSESSIONATTRS", &way_in.target)
-            .env("PGAPPNAME", &way_in.application_name)
-            .env("PGCONNECT_TIMEOUT", way_in.connect_timeout.as_secs().to_string())
+            .env("PGTARGETSESSIONATTRS", &access.target)
+            .env("PGAPPNAME", &access.application_name)
+            .env("PGCONNECT_TIMEOUT", access.connect_timeout.as_secs().to_string())
             .env("PGCLIENTENCODING", "UTF8")
-            .envs(way_in.variables.iter().cloned());
+            .envs(access.variables.iter().cloned());
         if hosts.iter().any(|host| host.address.is_some()) {
             command.env("PGHOSTADDR", list(&|host| host.address.map(|address| address.to_string()).unwrap_or_default()));
         }
-        match &way_in.tls.root {
+        match &access.tls.root {
             Root::File(file) => drop(command.env("PGSSLROOTCERT", file)),
             // "system" is known since libpq 16: the file means the same to all versions.
             Root::System => drop(command.env("PGSSLROOTCERT", tls::bundle().unwrap_or_else(|| PathBuf::from("system")))),
             Root::Absent => {}
         }
-        if let Some((certificate, key)) = &way_in.tls.certificate {
+        if let Some((certificate, key)) = &access.tls.certificate {
             command.env("PGSSLCERT", certificate).env("PGSSLKEY", key);
         }
-        if let Some(options) = self.tool_options(purpose, search_path) {
+        if let Some(options) = self.tool_options(purpose, more) {
             command.env("PGOPTIONS", options);
         }
         match hosts {
@@ -70,10 +70,10 @@ impl Settings {
                 }
             }
             _ => {
-                if let Some(password) = &way_in.password {
+                if let Some(password) = &access.password {
                     command.env("PGPASSWORD", password.expose_secret());
                 }
-                if let Some(file) = &way_in.passfile {
+                if let Some(file) = &access.passfile {
                     command.env("PGPASSFILE", file);
                 }
             }
@@ -82,9 +82,9 @@ impl Settings {
 
     /// Returns the session's contract after the user's own options. If a pooler in between refuses options, only the user's own
     /// stay.
-    fn tool_options(&self, purpose: Purpose, search_path: Option<&str>) -> Option<String> {
+    fn tool_options(&self, purpose: Purpose, more: &[(&str, &str)]) -> Option<String> {
         let seen = self.seen();
-        let own = self.way_in.options.clone();
+        let own = self.access.options.clone();
         if seen.refuses_options || seen.pooled.contains(&self.database) {
             return own;
         }
@@ -92,7 +92,7 @@ impl Settings {
         let mut settings: Vec<(&str, &str)> = contract::startup(purpose, self.asks_whether_to_write()).collect();
         settings.extend(seen.may_set_messages.then_some(("lc_messages", "C")));
         settings.push(("role", role));
-        settings.extend(search_path.map(|path| ("search_path", path)));
+        settings.extend_from_slice(more);
         let settings = settings.into_iter().map(|(name, value)| format!("-c {name}={}", parameters::escaped(value)));
         Some(own.into_iter().chain(settings).collect::<Vec<_>>().join(" "))
     }

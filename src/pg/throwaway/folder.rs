@@ -40,7 +40,7 @@ impl Folder {
     pub fn for_servers(path: &Path) -> Result<Self> {
         let is_there = path.canonicalize().ok().filter(|path| path.is_dir());
         let path = is_there.with_context(|| {
-            let message = format!("there is no folder {} for a server of its own: set scratch_dir of [verify]", path.display());
+            let message = format!("there is no folder {} for throwaway servers: set scratch_dir of [verify]", path.display());
             Fault::new(Kind::Configuration, message)
         })?;
         let mut folder = Self { handle: openat(CWD, "/", ON_THE_WAY, Mode::empty())?.into(), path: PathBuf::from("/") };
@@ -153,8 +153,8 @@ impl Folder {
         removed(unlinkat(&self.handle, name, AtFlags::REMOVEDIR))
     }
 
-    /// Removes a folder of this one with all that is in it. A folder in there that belongs to somebody else than that one, or to this process's
-    /// user, stays, and is an error.
+    /// Removes a folder of this one with all that is in it. A folder in there that belongs neither to the owner of the removed one nor to
+    /// this process's user stays, and is an error.
     pub fn remove_all(&self, name: &str) -> io::Result<()> {
         let Some(status) = self.stat(name)? else { return Ok(()) };
         let name = CString::new(name)?;
@@ -215,7 +215,7 @@ fn lets_others_write(acl: &[u8]) -> bool {
     })
 }
 
-/// What is gone need not be removed.
+/// Takes the absence of a file for its removal.
 fn removed(result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
         Ok(()) | Err(Errno::NOENT) => Ok(()),

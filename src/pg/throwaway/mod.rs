@@ -101,7 +101,7 @@ fn enough(database_bytes: u64, free: u64, parent: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} has {} free, and a server of its own for this database needs {}: set scratch_dir of [verify] to a folder with more space",
+        "{} has {} free, and a throwaway server for this database needs {}: set scratch_dir of [verify] to a folder with more space",
         parent.display(),
         units::bytes(free),
         units::bytes(needed)

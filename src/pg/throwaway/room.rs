@@ -290,7 +290,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join(format!("{PREFIX}1-1-0"));
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("data"), "somebody's").unwrap();
+        std::fs::write(folder.join("data"), "another user's").unwrap();
         let elsewhere = parent.path().join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         std::fs::write(elsewhere.join(LOCK), "").unwrap();

@@ -23,10 +23,10 @@ use crate::ledger::{self, End, Ledger, NewRun, Trigger};
 use crate::pg::{self, failure};
 use crate::work::{JobFacts, RunContext};
 
-/// Whose work a command acts on, and what it is called in the ledger: "archives restore", with a space.
+/// The job on whose objects a command acts, and the name of the command in the ledger: "archives restore", with a space.
 pub struct Subject<'a> {
     pub job: &'a str,
-    /// As the configuration calls it.
+    /// The name of the database in the configuration.
     pub database: &'a str,
     pub command: &'static str,
 }
@@ -37,8 +37,8 @@ pub struct Claim {
     row: Option<(Arc<Ledger>, i64)>,
 }
 
-/// Keeps runs of the job away from the database, or says which one is under way. A ledger that does not answer is no reason to leave rows
-/// where they are: the lock in the target stands alone then.
+/// Keeps runs of the job away from the database, or says which one is under way. A ledger that does not answer does not keep rows
+/// from going back: the lock in the target is then the only one.
 pub async fn exclude_runs(
     config: &Config,
     ledger: Option<&Arc<Ledger>>,
@@ -180,7 +180,7 @@ async fn begin(ledger: Option<&Arc<Ledger>>, subject: &Subject<'_>) -> Option<(A
     }
 }
 
-/// Once: the person who waits has seen how it ended.
+/// Tries once to write the end: the person who waits has seen it.
 async fn write_end(row: Option<&(Arc<Ledger>, i64)>, report: Option<&Report>, error: Option<&anyhow::Error>) {
     let Some((ledger, id)) = row else { return };
     let outcome = error.map_or(Outcome::Succeeded, outcome_of);

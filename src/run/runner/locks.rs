@@ -45,7 +45,7 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
             let mut connection = ledger.connect().await?;
             take_one(&mut connection, job, database, &ledger::lock_name(job, database), &identity).await?;
             places::take(&mut connection, run).await?;
-            say_who(&mut connection, &identity).await?;
+            show_identity(&mut connection, &identity).await?;
             Some((connection, id))
         }
         None => None,
@@ -67,7 +67,7 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
     let mut locks = Locks { target, ledger, identity, crashed: Vec::new() };
     if let Some((connection, id)) = &mut locks.ledger {
         locks.crashed = ledger::mark_locked(connection, *id).await?;
-        say_who(connection, &locks.identity).await?;
+        show_identity(connection, &locks.identity).await?;
     }
     Ok(locks)
 }
@@ -76,7 +76,7 @@ async fn take_one(connection: &mut PgConnection, job: &str, database: &str, name
     let started = Instant::now();
     loop {
         if pg::try_lock(connection, name).await? {
-            return say_who(connection, identity).await;
+            return show_identity(connection, identity).await;
         }
         let holder = pg::lock_holder(connection, name).await?;
         // A killed process holds its lock until the server sees that it is gone.
@@ -104,7 +104,7 @@ fn identity() -> String {
     pg::comment(&format!("pgtend {json}"))
 }
 
-async fn say_who(connection: &mut PgConnection, identity: &str) -> Result<()> {
+async fn show_identity(connection: &mut PgConnection, identity: &str) -> Result<()> {
     pg::execute(connection, format!("SELECT 1 {identity}")).await
 }
 
@@ -147,11 +147,11 @@ impl Locks {
             let who = &self.identity;
             let beat = async {
                 ledger::heartbeat(connection, *id, progress).await?;
-                say_who(connection, who).await
+                show_identity(connection, who).await
             };
             beat.await.context("the ledger's database")?;
         }
-        say_who(&mut self.target, &self.identity).await
+        show_identity(&mut self.target, &self.identity).await
     }
 }
 

@@ -16,7 +16,7 @@ use chrono::Utc;
 use futures_util::FutureExt as _;
 use locks::Locks;
 use retry::retry_delay;
-pub use retry::{pause_after, retries_at_most};
+pub use retry::{max_retries, pause_after};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
@@ -38,7 +38,7 @@ pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A run's end waits this long for an unreachable ledger: otherwise the row would say "crashed".
 const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
-/// The same limit, when the process was asked to stop.
+/// The limit for an unreachable ledger once the process was asked to stop.
 const FINISH_TIMEOUT_STOPPING: Duration = Duration::from_secs(15);
 
 /// The state that runs share.
@@ -46,7 +46,7 @@ const FINISH_TIMEOUT_STOPPING: Duration = Duration::from_secs(15);
 pub struct Context {
     pub config: Arc<Config>,
     pub jobs: Arc<Vec<Job>>,
-    /// The same jobs, as tasks see them.
+    /// The jobs as tasks see them.
     pub others: Arc<Vec<Other>>,
     pub ledger: Option<Arc<Ledger>>,
     pub progress: Progress,
@@ -94,7 +94,7 @@ async fn run(context: &Context, job: &Job, work: &impl Drive, database: &str, tr
         run = field::Empty, outcome = field::Empty, error = field::Empty, otel.status_code = field::Empty
     );
     let ended = attempt(context, job, work, database, trigger, mode).instrument(span.clone()).await?;
-    if ended.run.outcome.is_bad() {
+    if ended.run.outcome.needs_attention() {
         span.record("otel.status_code", "ERROR");
     }
     let error = ended.run.error.as_deref().map(fault::without_values);

@@ -40,7 +40,7 @@ pub fn retry_delay(
 }
 
 /// Returns the most retries of a run that was not started by hand.
-pub fn retries_at_most(job: &Job) -> u32 {
+pub fn max_retries(job: &Job) -> u32 {
     job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
 }
 

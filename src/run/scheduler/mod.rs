@@ -30,7 +30,7 @@ use crate::run::job::Job;
 use crate::run::runner::{self, Context};
 
 /// The metronome's period is a second; should it stop, the scheduler still looks this often.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The pause between attempts to reach the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_secs(2);
@@ -156,7 +156,7 @@ impl Scheduler {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = beat.notified() => {}
-                () = tokio::time::sleep(LOOK_AT_LEAST_EVERY) => {}
+                () = tokio::time::sleep(MAX_LOOK_INTERVAL) => {}
                 () = self.stop.cancelled() => break,
             }
             *lock(&self.looked_at) = Instant::now();
@@ -310,7 +310,7 @@ fn log_end(ended: &Ended) {
     let (job, database, id) = (&run.job, &run.database, run.id.unwrap_or_default());
     let elapsed = units::duration(run.elapsed());
     match (&run.error, &run.report) {
-        (Some(error), _) if run.outcome.is_bad() => {
+        (Some(error), _) if run.outcome.needs_attention() => {
             tracing::error!(job, database, run = id, "{} after {elapsed}: {error}", run.outcome.in_words())
         }
         (Some(reason), _) => tracing::warn!(job, database, run = id, "skipped: {reason}"),

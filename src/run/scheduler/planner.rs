@@ -11,7 +11,7 @@ use crate::run::job::{CatchUp, Job};
 
 /// A tick that the scheduler, which looks every second, sees later than this was missed: the process, the host or the ledger was down.
 const ON_TIME: TimeDelta = TimeDelta::seconds(30);
-/// The same for a timer (systemd, Kubernetes), which starts a process first.
+/// A tick of a timer (systemd, Kubernetes), which starts a process first, was missed when it is seen later than this.
 pub const ON_TIME_BY_TIMER: TimeDelta = TimeDelta::minutes(2);
 
 /// The scheduler looks every second. Ticks of a longer break are not made up for one by one.

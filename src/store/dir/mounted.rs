@@ -34,18 +34,18 @@ pub fn remembered(root: &Path) -> Option<Remembered> {
 /// Returns an error of [`Kind::Unreachable`] when the store that was at `root` is gone.
 pub fn check(root: &Path, remembered: Option<&Remembered>) -> Result<()> {
     let Some(remembered) = remembered else { return Ok(()) };
-    let refused = |what: &str, way_out: String| {
-        let message = format!("{} {what}: check whether its disk is mounted. {way_out}", root.display());
+    let refused = |what: &str, remedy: String| {
+        let message = format!("{} {what}: check whether its disk is mounted. {remedy}", root.display());
         Err(Fault::new(Kind::Unreachable, message).into())
     };
     if !root.join(MARKER).exists() {
-        let way_out = format!("If an empty store is intended, create the file {MARKER} in it");
-        return refused(&format!("was a store and holds no {MARKER} now"), way_out);
+        let remedy = format!("If an empty store is intended, create the file {MARKER} in it");
+        return refused(&format!("was a store and holds no {MARKER} now"), remedy);
     }
     if remembered.is_mount_point && !is_mount_point(root) {
         let record = record_of(root).unwrap_or_default();
-        let way_out = format!("If the store is to be on this disk from now on, delete {}", record.display());
-        return refused("was a mount point and no longer is one", way_out);
+        let remedy = format!("If the store is to be on this disk from now on, delete {}", record.display());
+        return refused("was a mount point and no longer is one", remedy);
     }
     Ok(())
 }

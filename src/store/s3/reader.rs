@@ -20,7 +20,7 @@ pub struct Reader {
     etag: Option<String>,
     /// The length of the whole object.
     length: u64,
-    /// Where the part ends that was asked for.
+    /// The end of the part that was asked for.
     end: u64,
     position: u64,
     /// Bytes of the answer before `position`, which were read already.

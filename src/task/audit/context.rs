@@ -29,7 +29,7 @@ pub struct AuditContext<'a> {
     pub progress: &'a Progress,
     pub now: DateTime<Utc>,
     /// True if this is `pgtend audit`, which holds no lock.
-    pub by_hand: bool,
+    pub is_manual: bool,
     pub cancel: &'a CancellationToken,
     /// `trust_owners` in the job's `[limits]`.
     pub trust_owners: bool,
@@ -75,7 +75,7 @@ impl CheckResult {
 /// Other sessions queue behind a lock that we wait for, so the wait is short.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that can write nothing, whatever statements are sent through it.
+/// Returns a connection that can write nothing, whatever statements are sent through it.
 pub async fn session(context: &AuditContext<'_>) -> Result<PgConnection> {
     let mut connection = context.settings.connect().await?;
     pg::set(&mut connection, "default_transaction_read_only", "on").await?;

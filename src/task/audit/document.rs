@@ -75,7 +75,7 @@ pub struct Document {
     pub top_queries: Vec<TopQuery>,
 }
 
-/// How one check went.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub check: String,
@@ -130,7 +130,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Its key without the check: tells apart two findings about one object.
+    /// Returns its key without the check, which tells apart two findings about one object.
     pub fn name(&self) -> &str {
         self.key.strip_prefix(&self.check).and_then(|rest| rest.strip_prefix(':')).unwrap_or(&self.object)
     }
@@ -253,7 +253,7 @@ impl Document {
         }
     }
 
-    /// "2 critical, 1 high", or "nothing".
+    /// Returns "2 critical, 1 high", or "nothing".
     pub fn in_short(&self) -> String {
         let counts = self.counts();
         let levels: Vec<String> = Level::ALL

@@ -53,7 +53,7 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     };
     let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;
     // A manual audit takes no lock, so an existing scratch database may belong to a run under way.
-    let who = if context.by_hand { format!("by hand {}", std::process::id()) } else { context.job.to_owned() };
+    let who = if context.is_manual { format!("by hand {}", std::process::id()) } else { context.job.to_owned() };
     let digest = hex::encode(Sha256::digest(format!("{}/{who}/{}", context.database, like.database.name)));
     let prefix = format!("pgtend_audit_{}_", &digest[..12]);
     for leftover in scratch::scratch_leftovers(&mut maintenance, &prefix).await? {
@@ -178,7 +178,7 @@ fn about(object: &Object) -> Row {
     }
 }
 
-/// A table with its sequences, constraints, indexes and triggers; any other object by itself.
+/// Returns a table with its sequences, constraints, indexes and triggers; any other object by itself.
 fn whole(object: &Object, objects: &[Object]) -> String {
     if object.kind != "table" {
         return object.create.clone();
@@ -190,7 +190,7 @@ fn whole(object: &Object, objects: &[Object]) -> String {
     objects.iter().filter(is_of_it).map(|object| object.create.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// Statements that change the database's object into that of the file; None where a person has to decide.
+/// Returns statements that change the database's object into that of the file; None where a person has to decide.
 fn change(wanted: &Object, found: &Object) -> Option<String> {
     match wanted.kind.as_str() {
         "column" => change_column(wanted.parts.as_ref()?, found.parts.as_ref()?),

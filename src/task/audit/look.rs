@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 
 use super::checks::{CHECKS, Check, Query};
 use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
-use super::probe::{probe, unsayable};
+use super::probe::{probe, reason_unknown};
 use super::queries::View;
 use super::trust::Trust;
 use super::{backup, drift, queries};
@@ -21,8 +21,8 @@ use crate::task::audit::context::{AuditContext, CheckResult, Row, begin, end, se
 use crate::work::Does;
 
 /// The limit for one check. A database with more rows of one kind has one problem, not thousands.
-const ROWS_AT_MOST: usize = 1000;
-const REASONS_AT_MOST: usize = 5;
+const MAX_ROWS: usize = 1000;
+const MAX_REASONS: usize = 5;
 /// This many schemas with the same finding are tenants.
 const SCHEMAS_TO_FOLD: usize = 10;
 const SQL_OF_FOLDED: usize = 50;
@@ -128,7 +128,7 @@ fn note(
     let seen = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            let reason = unsayable(&error, context.audit.check_timeout);
+            let reason = reason_unknown(&error, context.audit.check_timeout);
             outcome.state = if reason.is_some() { State::Unknown } else { State::Failed };
             outcome.reasons = vec![reason.unwrap_or_else(|| failure::in_a_line(&error))];
             return outcome;
@@ -170,8 +170,8 @@ fn note(
             waiver: None,
         });
     }
-    if let Some(more) = outcome.reasons.len().checked_sub(REASONS_AT_MOST).filter(|more| *more > 0) {
-        outcome.reasons.truncate(REASONS_AT_MOST);
+    if let Some(more) = outcome.reasons.len().checked_sub(MAX_REASONS).filter(|more| *more > 0) {
+        outcome.reasons.truncate(MAX_REASONS);
         outcome.reasons.push(format!("and {more} more"));
     }
     if outcome.findings > 0 {
@@ -222,7 +222,7 @@ fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
     kept
 }
 
-/// The part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
+/// Returns the part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
 fn after_schema(name: &str) -> Option<&str> {
     let end = match name.strip_prefix('"') {
         None => name.find('.')?,
@@ -245,7 +245,7 @@ async fn catalog(
     sql: &str,
 ) -> Result<CheckResult> {
     let prelude = include_str!("prelude.sql");
-    let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", ROWS_AT_MOST + 1);
+    let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", MAX_ROWS + 1);
     begin(connection, context).await?;
     let rows = pg::query(text)
         .bind(context.audit.statistics_age.as_secs_f64())
@@ -262,9 +262,9 @@ async fn catalog(
         let value: Value = sqlx::Row::try_get(&row, 0)?;
         seen.rows.push(serde_json::from_value(value).context("a check's query returned unexpected columns")?);
     }
-    if seen.rows.len() > ROWS_AT_MOST {
-        seen.rows.truncate(ROWS_AT_MOST);
-        seen.unknown.push(format!("only the first {ROWS_AT_MOST} are listed"));
+    if seen.rows.len() > MAX_ROWS {
+        seen.rows.truncate(MAX_ROWS);
+        seen.unknown.push(format!("only the first {MAX_ROWS} are listed"));
     }
     probe(connection, context, trust, &mut seen).await?;
     Ok(seen)

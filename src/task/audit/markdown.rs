@@ -79,7 +79,7 @@ fn one(number: usize, finding: &Finding) -> String {
     text
 }
 
-/// The texts to apply, each with a heading.
+/// Returns the texts to apply, each with a heading.
 pub(super) fn fixes(finding: &Finding) -> Vec<(&'static str, &'static str, &str)> {
     let fix = &finding.fix;
     [
@@ -153,7 +153,7 @@ pub(super) fn capitalized(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// The evidence that is numeric: `rows 2,000, bytes 1.2 MB`.
+/// Returns the numeric evidence: `rows 2,000, bytes 1.2 MB`.
 pub(super) fn evidence(finding: &Finding) -> String {
     let shown = finding.evidence.iter().filter_map(|(name, value)| {
         let words = name.replace('_', " ");
@@ -189,7 +189,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A fence of as many backticks as the text needs.
+/// Returns a fence of as many backticks as the text needs.
 fn fence(text: &str, least: usize) -> String {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or_default();
     "`".repeat(least.max(longest + 1))

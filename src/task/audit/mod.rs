@@ -89,7 +89,7 @@ impl Work for Audit {
             settings: &run.settings,
             progress: &run.progress,
             now: run.now,
-            by_hand: false,
+            is_manual: false,
             cancel: &run.cancel,
             trust_owners: run.job.limits.trust_owners,
             baseline: &baseline,
@@ -136,7 +136,7 @@ impl Audit {
         })
     }
 
-    /// The reason why an audit with these findings fails.
+    /// Returns the reason why an audit with these findings fails.
     pub fn failure(&self, document: &Document) -> Option<String> {
         let limit = self.fail_on?;
         let urgent: Vec<&Finding> = document.open().filter(|finding| finding.level <= limit).collect();
@@ -158,7 +158,7 @@ impl Audit {
         Ok(Some(AuditStore::new(store, database, job)))
     }
 
-    /// The last audit in the store, or without a store the one in the ledger. An audit that cannot be read does not stop this one: it is
+    /// Returns the last audit in the store, or without a store the one in the ledger. An audit that cannot be read does not stop this one: it is
     /// reported.
     async fn previous(
         &self,
@@ -192,17 +192,17 @@ impl Audit {
 }
 
 /// The [audit] job of a database.
-pub struct Own {
+pub struct OwnJob {
     pub job: String,
     pub audit: Audit,
     pub trust_owners: bool,
 }
 
-/// A manual audit, with the keys of the database's [audit] job (`own`) where there is one. It writes nothing and is not in the ledger.
+/// Makes a manual audit, with the keys of the database's [audit] job (`own`) where there is one. It writes nothing and is not in the ledger.
 pub async fn manual(
     config: &Config,
     others: &[Other],
-    own: Option<Own>,
+    own: Option<OwnJob>,
     database: &str,
     only: Option<&Check>,
     progress: &crate::base::progress::Progress,
@@ -210,8 +210,8 @@ pub async fn manual(
 ) -> Result<(Audit, Document)> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
-    let Own { job, audit, trust_owners } =
-        own.unwrap_or_else(|| Own { job: "by hand".to_owned(), audit: Audit::default(), trust_owners: true });
+    let OwnJob { job, audit, trust_owners } =
+        own.unwrap_or_else(|| OwnJob { job: "by hand".to_owned(), audit: Audit::default(), trust_owners: true });
     // It stores nothing, so a store that cannot be reached does not prevent it.
     let (previous, unread) = match audit.audit_store(config, database, &job).await {
         Ok(Some(audits)) if !audits.store.is_there() => {
@@ -230,7 +230,7 @@ pub async fn manual(
         settings: &settings,
         progress,
         now: Utc::now(),
-        by_hand: true,
+        is_manual: true,
         cancel,
         trust_owners,
         baseline: &baseline,
@@ -245,7 +245,7 @@ pub async fn manual(
     Ok((audit, document))
 }
 
-/// The last audit, from the keys in the report of the job's last run.
+/// Returns the last audit, from the keys in the report of the job's last run.
 async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Result<Option<Previous>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
     let filter = Filter { job: Some(job), database: Some(database), outcome: None, limit: 20 };
@@ -261,7 +261,7 @@ async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Resul
     }))
 }
 
-/// A finding of which only the key is known.
+/// Returns a finding of which only the key is known.
 fn remembered(key: &str, since: &Value) -> Option<Finding> {
     let (id, identity) = key.split_once(':')?;
     let check = checks::find(id)?;

@@ -12,7 +12,7 @@ use crate::base::units;
 use crate::pg::{self, failure};
 
 /// The limit of queries into tables for one check.
-const PROBES_AT_MOST: usize = 200;
+const MAX_PROBES: usize = 200;
 const UNDEFINED_TABLE: &str = "42P01";
 
 /// Queries the tables themselves where the catalog only raises a suspicion. A table that cannot be queried, or not without running code that
@@ -29,8 +29,8 @@ pub async fn probe(
             kept.push(row);
             continue;
         };
-        if index >= PROBES_AT_MOST {
-            row.unknown = Some(format!("more than {PROBES_AT_MOST} tables to look into: the others were not checked"));
+        if index >= MAX_PROBES {
+            row.unknown = Some(format!("more than {MAX_PROBES} tables to look into: the others were not checked"));
             kept.push(row);
             continue;
         }
@@ -49,7 +49,7 @@ pub async fn probe(
             Ok(Answer::Measured(text)) => {
                 row.evidence.get_or_insert_default().insert("measured".to_owned(), text.into());
             }
-            Err(error) => match unsayable(&error, context.audit.check_timeout) {
+            Err(error) => match reason_unknown(&error, context.audit.check_timeout) {
                 Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
                 None => return Err(error.context(format!("while reading {}", row.object))),
             },
@@ -95,8 +95,8 @@ async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid:
     Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured))
 }
 
-/// The reason why a check could not be made, where it is not a defect of the check.
-pub fn unsayable(error: &anyhow::Error, timeout: Duration) -> Option<String> {
+/// Returns the reason why a check could not be made, where it is not a defect of the check.
+pub fn reason_unknown(error: &anyhow::Error, timeout: Duration) -> Option<String> {
     let said = failure::in_a_line(error);
     Some(match pg::sql_state(error).as_deref() {
         Some("57014") => format!("took longer than {} (check_timeout)", units::duration(timeout)),

@@ -18,8 +18,8 @@ const NOT_THERE: &str = "pg_stat_statements is not installed: shared_preload_lib
 /// More than this are too many to read.
 const KEPT: i64 = 20;
 /// A statement with fewer calls may be slower by chance.
-const CALLS_AT_LEAST: i64 = 20;
-const MILLISECONDS_AT_LEAST: f64 = 5.0;
+const MIN_CALLS: i64 = 20;
+const MIN_MILLISECONDS: f64 = 5.0;
 
 /// The view pg_stat_statements.
 pub enum View {
@@ -83,7 +83,7 @@ pub async fn look(
     Ok(seen)
 }
 
-/// Statements whose mean since the last audit is at least twice what it was then.
+/// Returns statements whose mean since the last audit is at least twice what it was then.
 fn slower(before: &[TopQuery], now: &[TopQuery]) -> Vec<Row> {
     let before: HashMap<&str, &TopQuery> = before.iter().map(|query| (query.query_id.as_str(), query)).collect();
     let mut rows = Vec::new();
@@ -96,11 +96,11 @@ fn slower(before: &[TopQuery], now: &[TopQuery]) -> Vec<Row> {
             }
             _ => (query.calls, query.total_seconds),
         };
-        if calls < CALLS_AT_LEAST {
+        if calls < MIN_CALLS {
             continue;
         }
         let mean = seconds * 1000.0 / calls as f64;
-        if mean >= MILLISECONDS_AT_LEAST && mean >= 2.0 * then.mean_milliseconds {
+        if mean >= MIN_MILLISECONDS && mean >= 2.0 * then.mean_milliseconds {
             let evidence = json!({ "calls": calls, "mean_milliseconds": mean, "mean_milliseconds_before": then.mean_milliseconds, "query": query.query });
             rows.push(Row {
                 object: format!("statement {}", query.query_id),

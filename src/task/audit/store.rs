@@ -15,7 +15,7 @@ use crate::store::{Store, key};
 
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 /// The search for the last audit gives up after this many that cannot be read.
-const READ_AT_MOST: usize = 8;
+const MAX_UNREADABLE: usize = 8;
 const KINDS: [&str; 3] = ["json", "md", "html"];
 
 pub struct AuditStore {
@@ -54,11 +54,11 @@ impl AuditStore {
         Ok(listing)
     }
 
-    /// The last audit that can be read, and why later ones cannot. Damaged files must not make all findings look new.
+    /// Returns the last audit that can be read, and why later ones cannot. Damaged files must not make all findings look new.
     pub async fn last(&self) -> Result<(Option<Document>, Vec<String>)> {
         let listing = self.list().await?;
         let mut unread = Vec::new();
-        for (at, _) in listing.iter().rev().filter(|(_, kinds)| kinds.contains("json")).take(READ_AT_MOST) {
+        for (at, _) in listing.iter().rev().filter(|(_, kinds)| kinds.contains("json")).take(MAX_UNREADABLE) {
             match self.read(*at).await {
                 Ok(document) => return Ok((Some(document), unread)),
                 Err(error) => unread.push(failure::in_a_line(&error)),

@@ -30,7 +30,7 @@ struct Login {
 }
 
 #[derive(Debug, sqlx::FromRow)]
-struct Stranger {
+struct ForeignObject {
     oid: i64,
     name: String,
 }
@@ -47,7 +47,7 @@ pub struct Code {
 #[derive(Debug)]
 pub struct Trust {
     login: Login,
-    strangers: Vec<Stranger>,
+    strangers: Vec<ForeignObject>,
     trust_owners: bool,
     /// Owners whose code may have run in a query.
     lent: BTreeSet<String>,
@@ -114,12 +114,12 @@ impl Trust {
         }
     }
 
-    /// The warning of an audit that has read tables whose owners lack rights of its login.
+    /// Returns the warning of an audit that has read tables whose owners lack rights of its login.
     pub fn note(&self) -> Option<String> {
         (!self.lent.is_empty()).then(|| self.lends(self.lent.iter().map(String::as_str)))
     }
 
-    /// The warning before an audit.
+    /// Returns the warning before an audit.
     pub fn warning(&self) -> Option<String> {
         let owners = self.strangers.iter().map(|stranger| stranger.name.as_str());
         match (&self.login.power, self.trust_owners) {
@@ -143,7 +143,7 @@ impl Trust {
     }
 }
 
-/// "a, b, c and 2 more".
+/// Returns "a, b, c and 2 more".
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");

@@ -23,11 +23,15 @@ pub struct Share<'a> {
 
 pub async fn start(settings: &pg::Settings, plan: &Plan, backup: &Backup, share: &Share<'_>) -> Result<Child> {
     let mut command = plan.tools.command("pg_dump");
-    match Patterns::of(&backup.filters).need_a_search_path() {
+    // A store that takes no bytes for a minute does not end the session.
+    let mut more = vec![("tcp_user_timeout", "0")];
+    let search_path;
+    if Patterns::of(&backup.filters).need_a_search_path() {
         // pg_dump goes by it in the query for these tables alone, and qualifies all names there (expand_table_name_patterns, since CVE-2018-1058).
-        true => settings.apply_with_search_path(&SearchPath::of_login(settings).await?.shown, &mut command),
-        false => settings.apply_to(&mut command),
+        search_path = SearchPath::of_login(settings).await?.shown;
+        more.push(("search_path", &search_path));
     }
+    settings.apply_with(&more, &mut command);
     let database = &plan.server.database;
     let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
     // A pattern without a match is a mistake, not a reason to dump without it.

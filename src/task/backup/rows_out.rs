@@ -28,6 +28,8 @@ pub struct RowsOut {
     /// Of the first COPY.
     columns: Option<Vec<String>>,
     is_in_rows: bool,
+    /// The table that COPY names, as in SQL; None: the one of the set.
+    copied_as: Option<String>,
     pub rows: u64,
     out: Box<dyn Write + Send>,
 }
@@ -38,7 +40,12 @@ impl RowsOut {
             out.write_all(head(set, &table).as_bytes())?;
         }
         let script = Script::default();
-        Ok(Self { table, script, csv: None, format, columns: None, is_in_rows: false, rows: 0, out })
+        Ok(Self { table, script, csv: None, format, columns: None, is_in_rows: false, copied_as: None, rows: 0, out })
+    }
+
+    /// Has COPY name another table, given as in SQL.
+    pub fn copied_as(self, table: Option<String>) -> Self {
+        Self { copied_as: table, ..self }
     }
 
     pub fn feed(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -89,7 +96,10 @@ impl RowsOut {
         self.is_in_rows = true;
         match self.format {
             Format::Sql => {
-                self.out.write_all(text)?;
+                match &self.copied_as {
+                    Some(table) => self.out.write_all(with_table(&statement, table).as_bytes())?,
+                    None => self.out.write_all(text)?,
+                }
                 self.out.write_all(b";\n")
             }
             Format::Csv => {
@@ -112,6 +122,14 @@ fn head(set: &Set, (schema, name): &(String, String)) -> String {
         "{}\n\nSET client_encoding = '{encoding}';\nSET xmloption = content;\nSET row_security = off;\nSELECT pg_catalog.set_config('search_path', '', false);\n\n",
         pg::comment(&format!("Rows of {schema}.{name} in the set {}", set.name))
     )
+}
+
+/// `COPY s.t (a) FROM stdin` with another table in the place of `s.t`.
+fn with_table(copy: &str, table: &str) -> String {
+    let statement = Statement::of(copy);
+    let rest =
+        statement.qualified(1).and_then(|(_, _, after)| statement.tokens.get(after)).map_or(copy.len(), |token| token.at.start);
+    format!("COPY {table} {}", &copy[rest..])
 }
 
 /// `a` and `b c` of `COPY s.t (a, "b c") FROM stdin`.
@@ -142,5 +160,16 @@ mod tests {
         assert_eq!(columns_of("COPY public.t  FROM stdin"), [""; 0]);
         assert_eq!(columns_of("COPY public.t () FROM stdin"), [""; 0]);
         assert_eq!(columns_of("COPY public.\"t(\" (x) FROM stdin"), ["x"]);
+    }
+
+    #[test]
+    fn a_copy_names_another_table() {
+        for (copy, expected) in [
+            ("COPY public.t (a, \"b \"\" c\") FROM stdin", "COPY \"s\".\"x\" (a, \"b \"\" c\") FROM stdin"),
+            ("COPY \"S ( x\".\"t (\" (\"(\") FROM stdin", "COPY \"s\".\"x\" (\"(\") FROM stdin"),
+            ("COPY public.t  FROM stdin", "COPY \"s\".\"x\" FROM stdin"),
+        ] {
+            assert_eq!(with_table(copy, "\"s\".\"x\""), expected);
+        }
     }
 }

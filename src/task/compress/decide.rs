@@ -1,4 +1,4 @@
-//! Decides what to do with the bodies of a table, and says why: pure.
+//! Decides what to do with the values of a table, and says why: pure.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::keys::Toast;
 use crate::base::units;
 
-/// A smaller saving than this share is worth neither a write of every body nor slower reads.
+/// A smaller saving than this share is worth neither a write of every value nor slower reads.
 const MIN_SAVING: f64 = 0.10;
 
-/// The form that bodies shall have.
+/// The form that values are to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Gzip,
@@ -28,17 +28,18 @@ impl fmt::Display for Target {
 
 /// The request of the job.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct Request {
     pub target: Target,
-    /// The view is installed, or a run was stopped midway: whether it is worth it was decided then. From now on each body is
-    /// looked at by itself. Otherwise the bodies that gzip does not make smaller, which stay, would decide for all new ones.
+    /// The view is installed, or a run was stopped midway: whether it is worth it was decided then. From now on each value is
+    /// looked at by itself. Otherwise the values that gzip does not make smaller, which stay, would decide for all new ones.
     pub is_begun: bool,
 }
 
-/// The measurements of the same bodies in every form.
+/// The measurements of the same values in every form.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Measured {
-    pub bodies: u64,
+    #[serde(rename = "bodies")]
+    pub values: u64,
     pub raw_bytes: u64,
     /// The bytes of their present form.
     pub stored_bytes: u64,
@@ -53,7 +54,7 @@ pub struct Measured {
 pub struct Form {
     pub bytes: u64,
     pub write_milliseconds: f64,
-    /// The time to read all bodies, one after another.
+    /// The time to read all values, one after another.
     pub read_milliseconds: f64,
 }
 
@@ -85,28 +86,28 @@ impl fmt::Display for Verdict {
 }
 
 /// Decides by the bytes that are stored now, never by those of the raw text, which PostgreSQL has compressed already.
-pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Verdict {
+pub fn decide(request: Request, candidates: &Candidates, measured: &Measured) -> Verdict {
     let nothing = |reason: String| Verdict::Nothing { reason };
-    let go = |saved_share: f64, reason: String| match asked.target {
+    let go = |saved_share: f64, reason: String| match request.target {
         Target::Gzip => Verdict::Gzip { saved_share, reason },
         Target::Toast(compression) => Verdict::Toast { compression, saved_share, reason },
     };
-    if measured.bodies == 0 {
-        return match (candidates.exact, asked.is_begun) {
-            (true, _) => nothing("no body has that size, or all of them are compressed already".to_owned()),
-            (false, true) => go(0.0, "decided per body; a sample of the table had none".to_owned()),
-            (false, false) => {
-                nothing("a sample of the table had no uncompressed body of that size; the next run samples other rows".to_owned())
-            }
+    if measured.values == 0 {
+        return match (candidates.exact, request.is_begun) {
+            (true, _) => nothing("no value has that size, or all of them are compressed already".to_owned()),
+            (false, true) => go(0.0, "decided per value; a sample of the table had none".to_owned()),
+            (false, false) => nothing(
+                "a sample of the table had no uncompressed value of that size; the next run samples other rows".to_owned(),
+            ),
         };
     }
-    let form = match asked.target {
+    let form = match request.target {
         Target::Gzip => measured.gzip,
         Target::Toast(Toast::Pglz) => measured.pglz,
         Target::Toast(Toast::Lz4) => measured.lz4,
     };
     let Some(form) = form else {
-        return nothing(match asked.target {
+        return nothing(match request.target {
             Target::Toast(Toast::Lz4) => "this build of PostgreSQL has no lz4".to_owned(),
             target => format!("{target} could not be measured"),
         });
@@ -117,20 +118,20 @@ pub fn decide(asked: Asked, candidates: &Candidates, measured: &Measured) -> Ver
     let reason = format!("{now} as stored now would become {then} ({:.0} %)", 100.0 * form.bytes as f64 / stored.max(1.0));
     if share >= MIN_SAVING {
         go(share, reason)
-    } else if asked.is_begun {
-        go(share.max(0.0), format!("decided per body; of those measured, {reason}"))
+    } else if request.is_begun {
+        go(share.max(0.0), format!("decided per value; of those measured, {reason}"))
     } else {
-        nothing(format!("{} saves too little: {reason}", asked.target))
+        nothing(format!("{} saves too little: {reason}", request.target))
     }
 }
 
-/// The bodies that a run would take, counted in a sample of blocks.
+/// The values that a run would take, counted in a sample of blocks.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Candidates {
     pub rows: u64,
     pub raw_bytes: u64,
     pub stored_bytes: u64,
-    /// Bodies above `smaller_than`.
+    /// Values above `smaller_than`.
     pub too_large: u64,
     /// The whole table was read, not a sample.
     pub exact: bool,
@@ -146,7 +147,7 @@ mod tests {
 
     fn measured(stored: u64, pglz: u64, lz4: Option<Form>, gzip: u64) -> Measured {
         Measured {
-            bodies: 10,
+            values: 10,
             raw_bytes: 1000,
             stored_bytes: stored,
             pglz: form(pglz),
@@ -173,20 +174,20 @@ mod tests {
             (LZ4, measured(1000, 254, form(288), 179), "lz4: ", "as asked for"),
             (LZ4, measured(254, 254, form(288), 179), "do nothing: lz4 saves too little", "bigger"),
             (LZ4, measured(1000, 254, None, 179), "do nothing: this build", "not in this build"),
-            (GZIP, Measured::default(), "do nothing: no body", "nothing there"),
+            (GZIP, Measured::default(), "do nothing: no value", "nothing there"),
         ] {
-            let verdict = decide(Asked { target, is_begun: false }, &whole, &measured);
+            let verdict = decide(Request { target, is_begun: false }, &whole, &measured);
             assert!(verdict.to_string().starts_with(expected), "{why}: {verdict}");
         }
     }
 
     #[test]
-    fn what_was_begun_goes_on_body_by_body_and_a_sample_never_says_that_there_is_none() {
+    fn what_was_begun_goes_on_value_by_value_and_a_sample_never_says_that_there_is_none() {
         let (whole, part) = (Candidates { exact: true, ..Candidates::default() }, Candidates::default());
         let (not_worth, none) = (measured(190, 190, None, 179), Measured::default());
         for target in [GZIP, PGLZ] {
-            let first = Asked { target, is_begun: false };
-            let begun = Asked { target, is_begun: true };
+            let first = Request { target, is_begun: false };
+            let begun = Request { target, is_begun: true };
             assert_eq!(decide(first, &part, &not_worth).saved_share(), None);
             assert!(decide(begun, &part, &not_worth).saved_share().is_some());
             assert!(decide(begun, &whole, &not_worth).saved_share().is_some());

@@ -27,13 +27,13 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
         "SELECT attnum FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attname = $2 AND NOT attisdropped",
     )
     .bind(table.oid)
-    .bind(&table.body.name)
+    .bind(&table.text_column.name)
     .fetch_one(&mut *connection)
     .await?;
     let rows: Vec<(String, String)> = sqlx::query_as(include_str!("dependants.sql"))
         .bind(table.oid)
         .bind(attribute)
-        .bind(&table.body.name)
+        .bind(&table.text_column.name)
         .bind(table.public_name())
         .fetch_all(&mut *connection)
         .await?;
@@ -49,7 +49,7 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     if table.key.is_none() {
         found.refusals.push(NO_KEY.to_owned());
     }
-    if table.body.is_generated {
+    if table.text_column.is_generated {
         found.refusals.push("the column itself is generated".to_owned());
     }
     if table.columns.iter().filter(|column| !column.identity.is_empty()).count() > 1 {
@@ -89,7 +89,7 @@ pub fn is_about_a_trigger(remark: &str) -> bool {
     remark.starts_with("trigger ")
 }
 
-pub const NO_KEY: &str = "it has no primary key, and no unique index over NOT NULL columns of built-in types other than the body: \
+pub const NO_KEY: &str = "it has no primary key, and no unique index over NOT NULL columns of built-in types other than the compressed column: \
      rows could not be told apart";
 
 /// Finds statements of applications in pg_stat_statements, where the role may read it.
@@ -127,7 +127,7 @@ async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<Stri
            AND (SELECT attnum FROM pg_attribute WHERE attrelid = k.conrelid AND attname = $2 AND NOT attisdropped) = ANY (k.conkey)",
     )
     .bind(table.oid)
-    .bind(&table.body.name)
+    .bind(&table.text_column.name)
     .bind(CONSTRAINT)
     .bind(PLAIN)
     .fetch_all(&mut *connection)
@@ -137,7 +137,7 @@ async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<Stri
         let columns: Vec<String> = table
             .columns
             .iter()
-            .map(|column| match column.name == table.body.name {
+            .map(|column| match column.name == table.text_column.name {
                 true => format!("NULL::{} AS {}", column.data_type, identifier(&column.name)),
                 false => identifier(&column.name),
             })
@@ -158,7 +158,7 @@ async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<Stri
 async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
     let functions: Vec<String> =
         super::names::FUNCTIONS.iter().map(|what| companion(&table.name, &format!("_pgtend_{what}"))).collect();
-    let columns = [companion(&table.body.name, "_gz"), companion(&table.body.name, "_sha256")];
+    let columns = [companion(&table.text_column.name, "_gz"), companion(&table.text_column.name, "_sha256")];
     Ok(sqlx::query_scalar(
         "SELECT format('there is already a relation or type %I.%I', n.nspname, $2) FROM pg_namespace n
          WHERE n.nspname = $1 AND (EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = $2)

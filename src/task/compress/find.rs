@@ -39,10 +39,10 @@ pub async fn table(compress: &Compress, connection: &mut PgConnection) -> Result
         _ => return Err(refused(format!("{} is not a table", compress.table))),
     };
     let table = read(compress, connection, base, (kind == "v").then_some((named, name))).await?;
-    if !is_text(&table.body.data_type) {
+    if !is_text(&table.text_column.data_type) {
         let message = format!(
             "{}.{} has type {}: [compress] supports text and varchar",
-            compress.table, compress.column, table.body.data_type
+            compress.table, compress.column, table.text_column.data_type
         );
         return Err(refused(message));
     }
@@ -125,8 +125,9 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
     let here = encoding(connection).await?;
     let encoding = mark.filter(|_| view.is_some()).and_then(|mark| mark.encoding).unwrap_or_else(|| here.clone());
     let columns = columns(connection, oid).await?;
-    let body = columns.iter().find(|column| column.name == compress.column).cloned();
-    let body = body.ok_or_else(|| refused(format!("{} has no column {}", compress.table, identifier(&compress.column))))?;
+    let text_column = columns.iter().find(|column| column.name == compress.column).cloned();
+    let text_column =
+        text_column.ok_or_else(|| refused(format!("{} has no column {}", compress.table, identifier(&compress.column))))?;
     Ok(Table {
         oid,
         schema: found.schema,
@@ -136,7 +137,7 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         other_encoding: (encoding != here).then_some(here),
         encoding,
         columns,
-        body,
+        text_column,
         key: key(connection, oid, &compress.column).await?,
         view,
         rows: found.rows as u64,
@@ -202,7 +203,7 @@ async fn installed_view(
             let comment = remade(compress, connection, found.check.as_deref().unwrap_or_default()).await?.on(of)?;
             return Err(refused(format!(
                 "constraint {CONSTRAINT} of {of} has lost its comment, which pgtend needs; a dump with --no-comments leaves it out. If \
-                 `column` is still {}, and its bodies were compressed in a database with this encoding, run: {comment}",
+                 `column` is still {}, and its values were compressed in a database with this encoding, run: {comment}",
                 identifier(&compress.column)
             )));
         }
@@ -259,7 +260,7 @@ async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<Column>>
 }
 
 /// Returns a unique index whose columns have operators in pg_catalog: others would have to be found by the search_path.
-async fn key(connection: &mut PgConnection, oid: i64, body: &str) -> Result<Option<Key>> {
+async fn key(connection: &mut PgConnection, oid: i64, column: &str) -> Result<Option<Key>> {
     Ok(sqlx::query_as(
         "SELECT x.indexrelid::regclass::text AS index, k.columns, k.types
          FROM pg_index x CROSS JOIN LATERAL (
@@ -277,7 +278,7 @@ async fn key(connection: &mut PgConnection, oid: i64, body: &str) -> Result<Opti
          ORDER BY x.indisprimary DESC, x.indnkeyatts, x.indexrelid LIMIT 1",
     )
     .bind(oid)
-    .bind(body)
+    .bind(column)
     .fetch_optional(connection)
     .await?)
 }

@@ -1,4 +1,4 @@
-//! `method = "gzip"` compresses bodies into a companion column. Each is read, compressed, decoded and compared; only then one
+//! `method = "gzip"` compresses values into a companion column. Each is read, compressed, decoded and compared; only then one
 //! statement, which changes the row only if it is still the one that was read, removes the text.
 
 use anyhow::{Context as _, Result};
@@ -12,24 +12,24 @@ use super::decide::Target;
 use super::pack::{Packed, kept, pack};
 use super::sample;
 use super::table::Table;
-use super::walk::{self, Act, Batch, Done, Wanted, Work};
+use super::walk::{self, Batch, Change, Done, Selection, Walk};
 use crate::live::governor::{Go, Governor};
 use crate::pg;
 
 const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
 
-pub async fn all(work: &Work<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
-    let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
-    let content = work.table.content();
-    let wanted = Wanted {
-        condition: sample::wanted(work.compress, work.table, Target::Gzip),
+pub async fn change_all(walk: &Walk<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+    let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
+    let content = walk.table.content();
+    let selection = Selection {
+        condition: sample::condition(walk.compress, walk.table, Target::Gzip),
         bytes: format!("octet_length({content})"),
-        too_large: format!("octet_length({content}) > {}", work.compress.smaller_than.0),
+        too_large: format!("octet_length({content}) > {}", walk.compress.smaller_than.0),
     };
-    work.all(&mut connection, governor, &wanted, done, &Gzip).await
+    walk.change_all(&mut connection, governor, &selection, done, &Gzip).await
 }
 
-struct Body {
+struct Value {
     ctid: String,
     xmin: String,
     fingerprint: String,
@@ -40,19 +40,19 @@ struct Body {
 
 struct Gzip;
 
-impl Act for Gzip {
+impl Change for Gzip {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let mut result = Batch::default();
-        let bodies = read(connection, table, rows, &mut result).await?;
-        if !bodies.is_empty() {
-            write(connection, table, &bodies, &mut result).await?;
+        let values = read(connection, table, rows, &mut result).await?;
+        if !values.is_empty() {
+            write(connection, table, &values, &mut result).await?;
         }
         Ok(result)
     }
 }
 
-/// Reads and packs bodies without locks: a row that is written meanwhile is left alone.
-async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Body>> {
+/// Reads and packs values without locks: a row that is written meanwhile is left alone.
+async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Value>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
         "SELECT ctid::text, xmin::text, {bytes}, pg_column_size({content})::bigint, {fingerprint}
@@ -63,26 +63,26 @@ async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], 
         table = table.sql(),
     );
     let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-    let mut bodies = Vec::new();
+    let mut values = Vec::new();
     for row in &found {
         let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         if rows.iter().any(|seen| seen.ctid == ctid && seen.xmin == xmin) {
             let (text, stored): (&[u8], i64) = (row.try_get(2)?, row.try_get(3)?);
-            bodies.push((ctid, xmin, text, stored as u64, row.try_get(4)?));
+            values.push((ctid, xmin, text, stored as u64, row.try_get(4)?));
         }
     }
-    let pack_all = || -> Result<Vec<Body>> {
-        let mut packed_bodies = Vec::new();
-        for (ctid, xmin, text, stored, fingerprint) in bodies {
+    let pack_all = || -> Result<Vec<Value>> {
+        let mut packed_values = Vec::new();
+        for (ctid, xmin, text, stored, fingerprint) in values {
             let packed = pack(text)?;
             if kept(&packed, stored).is_none() {
                 result.not_smaller += 1;
                 continue;
             }
-            packed_bodies.push(Body { ctid, xmin, fingerprint, stored, raw: text.len() as u64, packed });
+            packed_values.push(Value { ctid, xmin, fingerprint, stored, raw: text.len() as u64, packed });
         }
-        result.changed_meanwhile = rows.len() as u64 - packed_bodies.len() as u64 - result.not_smaller;
-        Ok(packed_bodies)
+        result.changed_meanwhile = rows.len() as u64 - packed_values.len() as u64 - result.not_smaller;
+        Ok(packed_values)
     };
     // Meanwhile the governor goes on watching in another task.
     tokio::task::block_in_place(|| giving_way(pack_all))
@@ -102,7 +102,7 @@ fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], result: &mut Batch) -> Result<()> {
+async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], result: &mut Batch) -> Result<()> {
     let (content, gz, hash) = (table.content(), table.gz(), table.hash());
     // The row must be the one that was read: the same ctid, xmin and text.
     let sql = format!(
@@ -114,11 +114,11 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
         table = table.sql(),
         bytes = table.bytes_of(&format!("t.{content}")),
     );
-    let packed = |part: fn(&Packed) -> &Vec<u8>| bodies.iter().map(|body| part(&body.packed).clone()).collect::<Vec<_>>();
+    let packed = |part: fn(&Packed) -> &Vec<u8>| values.iter().map(|value| part(&value.packed).clone()).collect::<Vec<_>>();
     walk::begin(connection, table).await?;
     let rows = pg::query(sql)
-        .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
-        .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())
+        .bind(values.iter().map(|value| value.ctid.clone()).collect::<Vec<_>>())
+        .bind(values.iter().map(|value| value.xmin.clone()).collect::<Vec<_>>())
         .bind(packed(|packed| &packed.gz))
         .bind(packed(|packed| &packed.hash))
         .fetch_all(&mut *connection)
@@ -133,43 +133,43 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
         table.sql()
     );
     let rows = moved.read_again(connection, table, sql).await?;
-    let mut smallest: Option<(String, &Body)> = None;
+    let mut smallest: Option<(String, &Value)> = None;
     for row in rows {
         let new_ctid: String = row.try_get(0)?;
         let from = moved.from(&new_ctid)?;
-        let body = bodies.iter().find(|body| body.ctid == from).context("the server changed a row that was not named")?;
+        let value = values.iter().find(|value| value.ctid == from).context("the server changed a row that was not named")?;
         let (gz_hash, hash): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
         anyhow::ensure!(
             row.try_get::<bool, _>(1)?
-                && gz_hash.as_deref() == Some(&Sha256::digest(&body.packed.gz)[..])
-                && hash.as_deref() == Some(&body.packed.hash),
-            "a trigger of {} changes what is stored when a body is compressed; nothing was compressed",
+                && gz_hash.as_deref() == Some(&Sha256::digest(&value.packed.gz)[..])
+                && hash.as_deref() == Some(&value.packed.hash),
+            "a trigger of {} changes what is stored when a value is compressed; nothing was compressed",
             table.sql()
         );
         anyhow::ensure!(
-            row.try_get::<String, _>(4)? == body.fingerprint,
-            "a trigger of {} changes other columns of a row when its body is compressed, as if the application had changed the text: give it \
+            row.try_get::<String, _>(4)? == value.fingerprint,
+            "a trigger of {} changes other columns of a row when its value is compressed, as if the application had changed the text: give it \
              a WHEN condition, or disable it while the job runs",
             table.sql()
         );
         result.rows += 1;
-        result.before_bytes += body.stored;
-        result.after_bytes += (body.packed.gz.len() + body.packed.hash.len()) as u64;
-        result.raw_bytes += body.raw;
-        if smallest.as_ref().is_none_or(|(_, other)| other.packed.gz.len() > body.packed.gz.len()) {
-            smallest = Some((new_ctid, body));
+        result.before_bytes += value.stored;
+        result.after_bytes += (value.packed.gz.len() + value.packed.hash.len()) as u64;
+        result.raw_bytes += value.raw;
+        if smallest.as_ref().is_none_or(|(_, other)| other.packed.gz.len() > value.packed.gz.len()) {
+            smallest = Some((new_ctid, value));
         }
     }
     result.dead_bytes = result.before_bytes;
-    result.changed_meanwhile += bodies.len() as u64 - result.rows;
-    if let Some((ctid, body)) = smallest {
-        read_as_the_application(connection, table, &ctid, body).await?;
+    result.changed_meanwhile += values.len() as u64 - result.rows;
+    if let Some((ctid, value)) = smallest {
+        read_as_the_application(connection, table, &ctid, value).await?;
     }
     pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
 }
 
-/// Reads one body of each batch, the smallest, through the functions that readers use: if they are broken or gone, the text stays.
-async fn read_as_the_application(connection: &mut PgConnection, table: &Table, ctid: &str, body: &Body) -> Result<()> {
+/// Reads one value of each batch, the smallest, through the functions that readers use: if they are broken or gone, the text stays.
+async fn read_as_the_application(connection: &mut PgConnection, table: &Table, ctid: &str, value: &Value) -> Result<()> {
     let view = table.view.as_ref().map(|_| table.view_sql()).context("the view is installed")?;
     let key = table.key.as_ref().context("the table has a key")?;
     let same: Vec<String> =
@@ -181,10 +181,10 @@ async fn read_as_the_application(connection: &mut PgConnection, table: &Table, c
         same.join(" AND ")
     );
     let read = pg::query(sql).bind(ctid).fetch_optional(connection).await.map_err(pg::in_its_own_words);
-    let read = read.with_context(|| format!("{view} cannot read a body that was just compressed; its text stays"))?;
+    let read = read.with_context(|| format!("{view} cannot read a value that was just compressed; its text stays"))?;
     let hash: Option<Vec<u8>> = read.map(|row| row.try_get(0)).transpose()?.flatten();
     anyhow::ensure!(
-        hash.as_ref() == Some(&body.packed.hash),
+        hash.as_ref() == Some(&value.packed.hash),
         "{view} shows a text other than the one that was just compressed: its text stays; run `pgtend compress install` again"
     );
     Ok(())

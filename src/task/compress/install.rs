@@ -1,4 +1,4 @@
-//! Puts a view in the table's place that shows each body as text, whichever form it has. The table behind it gets another name.
+//! Puts a view in the table's place that shows each value as text, whichever form it has. The table behind it gets another name.
 //!
 //! The application can notice only one transaction under ACCESS EXCLUSIVE, which reads no rows. The constraint is validated
 //! afterwards, while reads and writes go on; if the process is killed in between, the next `install` does that.
@@ -84,7 +84,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     statements.extend(create_triggers(table, &view_sql, &stored_sql));
     if !again {
         statements.push("RESET ROLE".to_owned());
-        statements.extend(views_on(connection, table.oid).await?);
+        statements.extend(pg::views::replacements(connection, table.oid).await?);
     }
     Ok(Installation {
         view: view_sql,
@@ -210,11 +210,11 @@ pub async fn long(session: &mut Session, sql: &str, table: &Checked) -> Result<A
 fn mark_of(table: &Table, doubts: &[String]) -> Mark {
     let (not_null, not_null_name) = match &table.view {
         Some(view) => (view.not_null, view.not_null_name.clone()),
-        None => (table.body.is_not_null, None),
+        None => (table.text_column.is_not_null, None),
     };
     Mark {
         pgtend: 1,
-        column: table.body.name.clone(),
+        column: table.text_column.name.clone(),
         not_null,
         not_null_name,
         encoding: Some(table.encoding.clone()),
@@ -225,14 +225,14 @@ fn mark_of(table: &Table, doubts: &[String]) -> Mark {
 /// Makes the statements that add the companion columns. They read no row: the columns are NULL, and the constraint is validated later.
 async fn companions(connection: &mut PgConnection, table: &Table, doubts: &[String]) -> Result<Vec<String>> {
     let (name, content, gz, hash) = (table.sql(), table.content(), table.gz(), table.hash());
-    let not_null = table.body.is_not_null;
+    let not_null = table.text_column.is_not_null;
     let as_text = if not_null { format!("{content} IS NOT NULL AND {gz} IS NULL") } else { format!("{gz} IS NULL") };
     let not_null_name: Option<String> = sqlx::query_scalar(
         "SELECT k.conname::text FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
          WHERE k.conrelid = $1::bigint::oid AND k.contype = 'n' AND a.attname = $2",
     )
     .bind(table.oid)
-    .bind(&table.body.name)
+    .bind(&table.text_column.name)
     .fetch_optional(connection)
     .await?;
     let mark = Mark { not_null_name, ..mark_of(table, doubts) };
@@ -255,7 +255,7 @@ fn view_of(table: &Table, view: &str, stored: &str) -> String {
         .visible()
         .map(|column| {
             let name = identifier(&column.name);
-            if column.name != table.body.name {
+            if column.name != table.text_column.name {
                 return format!("b.{name}");
             }
             let gunzip =
@@ -301,22 +301,6 @@ async fn comments_of_columns(connection: &mut PgConnection, table: &Table, view:
         .filter(|(column, _)| is_visible(column))
         .map(|(column, comment)| format!("COMMENT ON COLUMN {view}.{} IS {}", identifier(&column), literal(&comment)))
         .collect())
-}
-
-/// Returns statements that replace the views on a relation, so that they use the relation that has its name now.
-pub async fn views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
-                       coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
-         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
-             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
-               AND r.ev_class <> $1::bigint::oid)
-         ORDER BY v.oid",
-    )
-    .bind(oid)
-    .fetch_all(connection)
-    .await?)
 }
 
 /// Returns statements that lock these views without changing them: each view is moved to the schema that it is in. LOCK TABLE would

@@ -16,13 +16,13 @@ const LARGER_THAN: Size = Size(10_000);
 const SMALLER_THAN: Size = Size(1_000_000);
 
 /// PostgreSQL does not toast values below this, and so does not compress them.
-const TOAST_LEAST: u64 = 2_000;
+const MIN_TOAST_BYTES: u64 = 2_000;
 
 /// The size limit of a field.
 pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;
 
-/// Reading a body of this size through the view takes 15 s; compressing it takes three times its size in memory.
-const GZIP_MOST: u64 = 64_000_000;
+/// Reading a value of this size through the view takes 15 s; compressing it takes three times its size in memory.
+const MAX_GZIP_BYTES: u64 = 64_000_000;
 
 /// `[compress]`, resolved.
 #[derive(Clone, Debug)]
@@ -46,10 +46,10 @@ pub struct Written {
     pub column: String,
     /// "gzip": in a companion column, behind a view; "toast": by PostgreSQL itself.
     pub method: Method,
-    /// Bodies above this; at least 2 kB; default "10KB".
+    /// Values above this; at least 2 kB; default "10KB".
     #[schemars(with = "Option<Size>")]
     pub larger_than: Option<Spanned<Size>>,
-    /// gzip: bodies above this stay as they are, because reading them through the view would take long; at most 64 MB; default "1MB".
+    /// gzip: values above this stay as they are, because reading them through the view would take long; at most 64 MB; default "1MB".
     #[schemars(with = "Option<Size>")]
     pub smaller_than: Option<Spanned<Size>>,
     /// toast: "pglz" or "lz4"; by default the smaller of the two.
@@ -86,9 +86,9 @@ impl fmt::Display for Toast {
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> {
     let mut good = true;
     let larger_than = written.larger_than.as_ref().map_or(LARGER_THAN, |size| *size.get_ref());
-    let default = SMALLER_THAN.0.max(larger_than.0.saturating_mul(10)).min(GZIP_MOST);
+    let default = SMALLER_THAN.0.max(larger_than.0.saturating_mul(10)).min(MAX_GZIP_BYTES);
     let smaller_than = written.smaller_than.as_ref().map_or(default, |size| size.get_ref().0);
-    if let Some(size) = written.larger_than.as_ref().filter(|size| size.get_ref().0 < TOAST_LEAST) {
+    if let Some(size) = written.larger_than.as_ref().filter(|size| size.get_ref().0 < MIN_TOAST_BYTES) {
         checker.problem(
             size,
             "`larger_than` is below 2 kB",
@@ -99,18 +99,18 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
     if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 <= larger_than.0) {
         checker.problem(
             size,
-            "`smaller_than` leaves no body between it and `larger_than`",
+            "`smaller_than` leaves no value between it and `larger_than`",
             "write a size above `larger_than`".to_owned(),
         );
         good = false;
     }
-    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 > GZIP_MOST) {
+    if let Some(size) = written.smaller_than.as_ref().filter(|size| size.get_ref().0 > MAX_GZIP_BYTES) {
         let hint = "at most \"64MB\", which takes about 15 s to read through the view".to_owned();
         checker.problem(size, "`smaller_than` is too large", hint);
         good = false;
     }
     if let (Method::Gzip, None, Some(size)) = (written.method, &written.smaller_than, &written.larger_than)
-        && size.get_ref().0 >= GZIP_MOST
+        && size.get_ref().0 >= MAX_GZIP_BYTES
     {
         checker.problem(size, "`larger_than` is too large", "with method = \"gzip\", write less than \"64MB\"".to_owned());
         good = false;

@@ -9,7 +9,7 @@ use super::install::{self, Installation};
 use super::keys::Compress;
 use super::plan::{self, Plan};
 use super::table::prepare;
-use super::undo::{self, Undoing};
+use super::undo::{self, UndoPlan};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
@@ -122,29 +122,29 @@ pub struct Undo {
 }
 
 impl Work for Undo {
-    type Plan = Undoing;
+    type Plan = UndoPlan;
 
-    async fn plan(&self, run: &RunContext<'_>) -> Result<Undoing> {
+    async fn plan(&self, run: &RunContext<'_>) -> Result<UndoPlan> {
         let undoing = undo::plan(&self.compress, run.job.name, &mut run.settings.connect().await?, self.keep_view).await?;
-        Ok(Undoing { table: undoing.table.with_code_of(run), ..undoing })
+        Ok(UndoPlan { table: undoing.table.with_code_of(run), ..undoing })
     }
 
-    async fn apply(&self, run: &RunContext<'_>, undoing: Undoing) -> Result<Report> {
+    async fn apply(&self, run: &RunContext<'_>, undoing: UndoPlan) -> Result<Report> {
         let mut report = Report::default();
         report.warnings.extend(undoing.wider.iter().cloned());
         let (done, stopped) = undo::apply(&self.compress, run, &undoing, &mut report).await?;
-        let bodies = units::plural(done.rows, "body");
+        let values = units::plural(done.rows, "value");
         report.fact("rows", done.rows);
         report.fact("bytes", done.raw_bytes);
         report.fact("rows_changed_meanwhile", done.changed_meanwhile);
         report.fact("lock_waits", done.lock_waits);
         report.fact("view_stays", self.keep_view || stopped != Go::On);
         if let Go::Stop(reason) = stopped {
-            let message = format!("text again: {bodies}; stopped for now: {reason}. Run it again");
+            let message = format!("text again: {values}; stopped for now: {reason}. Run it again");
             return Err(Unfinished::error(Some(Kind::Deferred), message, report));
         }
         report.summary = format!(
-            "{}: {bodies} text again ({}){}",
+            "{}: {values} text again ({}){}",
             undoing.table.view_sql(),
             units::bytes(done.raw_bytes),
             if self.keep_view { "; the view stays" } else { ", and the table has its name back" }

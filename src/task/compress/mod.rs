@@ -1,6 +1,6 @@
 //! `[compress]` stores large text in less space, without any change for those who read it.
 //!
-//! `method = "toast"` rewrites bodies with another of PostgreSQL's own compression methods. `method = "gzip"` keeps them in a
+//! `method = "toast"` rewrites values with another of PostgreSQL's own compression methods. `method = "gzip"` keeps them in a
 //! companion column behind a view that `pgtend compress install` made: a text is removed only after its compressed form was
 //! decoded and compared, and only while the row is the one that was read.
 //!
@@ -81,10 +81,10 @@ impl Compress {
         let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(plan.table.oid))).await?;
         let phase = run.progress.phase("compress", Some(plan.candidates.stored_bytes));
         let mut done = walk::Done::default();
-        let work = walk::Work { compress: self, table: &plan.table, run, phase: &phase };
+        let walk = walk::Walk { compress: self, table: &plan.table, run, phase: &phase };
         let stopped = match &plan.verdict {
-            Verdict::Gzip { .. } => gzip::all(&work, &mut governor, &mut done).await?,
-            Verdict::Toast { compression, .. } => toast::all(&work, *compression, &mut governor, &mut done).await?,
+            Verdict::Gzip { .. } => gzip::change_all(&walk, &mut governor, &mut done).await?,
+            Verdict::Toast { compression, .. } => toast::change_all(&walk, *compression, &mut governor, &mut done).await?,
             Verdict::Nothing { .. } => Go::On,
         };
         phase.done(&units::plural(done.rows as usize, "row"));

@@ -12,5 +12,5 @@ pub const WRITE: &str = "pgtend_write";
 /// The constraint that keeps new compressed forms out while a table becomes plain again ([`super::undo`]).
 pub const PLAIN: &str = "pgtend_plain";
 
-/// The constraint that marks a table with companion columns, and by which each body has one form.
+/// The constraint that marks a table with companion columns, and by which each value has one form.
 pub const CONSTRAINT: &str = "pgtend_one_form";

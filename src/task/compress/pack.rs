@@ -1,4 +1,4 @@
-//! Packs a body as gzip, and unpacks it.
+//! Packs a value as gzip, and unpacks it.
 
 use std::io::Read as _;
 
@@ -7,27 +7,27 @@ use sha2::{Digest as _, Sha256};
 
 use super::keys::MAX_VALUE_BYTES;
 
-/// Level 9 is slower than 6, and makes bodies smaller, so that readers have less to decode.
+/// Level 9 is slower than 6, and makes values smaller, so that readers have less to decode.
 const LEVEL: i32 = 9;
-/// A packed body above this share of the bytes that are stored now is not worth the slower reads.
+/// A packed value above this share of the bytes that are stored now is not worth the slower reads.
 const MAX_SHARE: f64 = 0.9;
 
-/// A body in its new form.
+/// A value in its new form.
 pub struct Packed {
     pub gz: Vec<u8>,
     /// The SHA-256 of the text's bytes.
     pub hash: Vec<u8>,
 }
 
-/// Compresses a body with one library, decodes it with another, and compares every byte.
-pub fn pack(body: &[u8]) -> Result<Packed> {
+/// Compresses a value with one library, decodes it with another, and compares every byte.
+pub fn pack(value: &[u8]) -> Result<Packed> {
     let level = libdeflater::CompressionLvl::new(LEVEL).map_err(|_| anyhow::anyhow!("gzip has no level {LEVEL}"))?;
     let mut compressor = libdeflater::Compressor::new(level);
-    let mut gz = vec![0; compressor.gzip_compress_bound(body.len())];
-    let length = compressor.gzip_compress(body, &mut gz)?;
+    let mut gz = vec![0; compressor.gzip_compress_bound(value.len())];
+    let length = compressor.gzip_compress(value, &mut gz)?;
     gz.truncate(length);
-    anyhow::ensure!(unpack(&gz)? == body, "a body of {} bytes did not come back from its compressed form", body.len());
-    Ok(Packed { gz, hash: Sha256::digest(body).to_vec() })
+    anyhow::ensure!(unpack(&gz)? == value, "a value of {} bytes did not come back from its compressed form", value.len());
+    Ok(Packed { gz, hash: Sha256::digest(value).to_vec() })
 }
 
 /// Returns the bytes that it takes in place of `stored`, or None if that is not worth it.
@@ -40,12 +40,12 @@ pub fn unpack(gz: &[u8]) -> Result<Vec<u8>> {
     unpack_below(MAX_VALUE_BYTES, gz)
 }
 
-fn unpack_below(most: u64, gz: &[u8]) -> Result<Vec<u8>> {
-    let mut body = Vec::new();
+fn unpack_below(max_bytes: u64, gz: &[u8]) -> Result<Vec<u8>> {
+    let mut value = Vec::new();
     // A forged value may unpack to a thousand times its size.
-    flate2::read::MultiGzDecoder::new(gz).take(most).read_to_end(&mut body).context("corrupt gzip data")?;
-    anyhow::ensure!((body.len() as u64) < most, "its text would be larger than a field can hold");
-    Ok(body)
+    flate2::read::MultiGzDecoder::new(gz).take(max_bytes).read_to_end(&mut value).context("corrupt gzip data")?;
+    anyhow::ensure!((value.len() as u64) < max_bytes, "its text would be larger than a field can hold");
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -56,9 +56,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_comes_back(body in proptest::collection::vec(any::<u8>(), 0..5000)) {
-            let packed = pack(&body).unwrap();
-            prop_assert_eq!(unpack(&packed.gz).unwrap(), body);
+        fn what_is_packed_comes_back(value in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            let packed = pack(&value).unwrap();
+            prop_assert_eq!(unpack(&packed.gz).unwrap(), value);
         }
     }
 

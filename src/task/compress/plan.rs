@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::decide::{self, Asked, Candidates, Form, Measured, Target, Verdict};
+use super::decide::{self, Candidates, Form, Measured, Request, Target, Verdict};
 use super::dependants::{self, Dependants};
 use super::keys::{Compress, Method, Toast};
 use super::table::{self, Table};
@@ -35,7 +35,7 @@ pub struct Plan {
     limits: Limits,
 }
 
-/// A forecast for all bodies, scaled up from the sample.
+/// A forecast for all values, scaled up from the sample.
 #[derive(Debug, Default, Serialize)]
 pub struct Forecast {
     pub saved_bytes: u64,
@@ -43,7 +43,7 @@ pub struct Forecast {
     pub disk_bytes: u64,
     pub wal_bytes: u64,
     pub write_seconds: f64,
-    /// The time to read one body of average size in its present form, and in the new one.
+    /// The time to read one value of average size in its present form, and in the new one.
     pub read_milliseconds_now: f64,
     pub read_milliseconds_then: f64,
 }
@@ -68,7 +68,7 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
     let mut looks = Vec::new();
     for target in targets(compress, &table, is_begun) {
         let (candidates, measured) = sample::take(compress, &table, target, run.now.timestamp(), &mut connection).await?;
-        let verdict = decide::decide(Asked { target, is_begun }, &candidates, &measured);
+        let verdict = decide::decide(Request { target, is_begun }, &candidates, &measured);
         looks.push((forecast(&candidates, &measured, &verdict), candidates, measured, verdict));
     }
     // The form that saves most comes first; if none saves anything, the first one stays first.
@@ -118,8 +118,8 @@ fn forecast(candidates: &Candidates, measured: &Measured, verdict: &Verdict) -> 
         disk_bytes: then,
         wal_bytes: (then as f64 * WAL_SHARE) as u64,
         write_seconds: form.write_milliseconds * scale / 1000.0,
-        read_milliseconds_now: measured.read_milliseconds / measured.bodies.max(1) as f64,
-        read_milliseconds_then: form.read_milliseconds / measured.bodies.max(1) as f64,
+        read_milliseconds_now: measured.read_milliseconds / measured.values.max(1) as f64,
+        read_milliseconds_then: form.read_milliseconds / measured.values.max(1) as f64,
     }
 }
 
@@ -147,7 +147,7 @@ impl Plan {
                  or finish `pgtend compress undo {job}`"
             )),
             (Some(_), _) if self.table.other_encoding.is_some() => Some(format!(
-                "the bodies of {table} were compressed in a database with encoding {}, and this one has {}: run `pgtend compress undo \
+                "the values of {table} were compressed in a database with encoding {}, and this one has {}: run `pgtend compress undo \
                  {job}`, then `pgtend compress install {job}`",
                 self.table.encoding,
                 self.table.other_encoding.as_deref().unwrap_or_default()
@@ -171,7 +171,7 @@ impl Plan {
         self.dependants.doubts.iter().filter(|doubt| !accepted.contains(doubt)).cloned().collect()
     }
 
-    /// Returns those new doubts that are about triggers: these may do harm with each body that is compressed.
+    /// Returns those new doubts that are about triggers: these may do harm with each value that is compressed.
     pub fn new_triggers(&self) -> impl Iterator<Item = String> {
         self.new_doubts().into_iter().filter(|doubt| dependants::is_about_a_trigger(doubt))
     }
@@ -182,7 +182,7 @@ impl fmt::Display for Plan {
         let about = if self.candidates.exact { "" } else { "about " };
         writeln!(
             f,
-            "Bodies in {}.{}: {about}{} above larger_than, {} as text, {} as stored",
+            "Values in {}.{}: {about}{} above larger_than, {} as text, {} as stored",
             self.table.view_sql(),
             self.table.content(),
             units::count(self.candidates.rows),
@@ -193,7 +193,7 @@ impl fmt::Display for Plan {
         if self.candidates.too_large > 0 && self.method == Method::Gzip {
             writeln!(f, "  {about}{} above smaller_than stay as they are", units::count(self.candidates.too_large))?;
         }
-        if self.measured.bodies > 0 {
+        if self.measured.values > 0 {
             self.table_of_forms(f)?;
         }
         if self.verdict.saved_share().is_some() {
@@ -237,16 +237,16 @@ impl fmt::Display for Plan {
 impl Plan {
     fn table_of_forms(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let measured = &self.measured;
-        let bodies = measured.bodies as f64;
-        writeln!(f, "  measured on {}, per row:", units::plural(measured.bodies as usize, "row"))?;
+        let values = measured.values as f64;
+        writeln!(f, "  measured on {}, per row:", units::plural(measured.values as usize, "row"))?;
         let mut line = |what: &str, bytes: u64, write: Option<f64>, read: f64| {
-            let write = write.map_or("-".to_owned(), |write| format!("{:.2}", write / bodies));
+            let write = write.map_or("-".to_owned(), |write| format!("{:.2}", write / values));
             writeln!(
                 f,
                 "    {what:<10} {:>10}  {:>4.0} % of stored  write {write:>6} ms  read {:>6.2} ms",
-                units::bytes((bytes as f64 / bodies) as u64),
+                units::bytes((bytes as f64 / values) as u64),
                 100.0 * bytes as f64 / measured.stored_bytes.max(1) as f64,
-                read / bodies
+                read / values
             )
         };
         line("stored now", measured.stored_bytes, None, measured.read_milliseconds)?;

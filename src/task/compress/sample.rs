@@ -1,4 +1,4 @@
-//! Measures, on this server, the bytes of a table's bodies now, and those that some of them would have in every other form.
+//! Measures, on this server, the bytes of a table's values now, and those that some of them would have in every other form.
 
 use std::time::Instant;
 
@@ -12,15 +12,15 @@ use super::{inflate, pack};
 use crate::pg;
 use crate::task::compress::decide::Candidates;
 
-/// The number of blocks that are read for the sizes of bodies; a larger table is sampled.
+/// The number of blocks that are read for the sizes of values; a larger table is sampled.
 const BLOCKS: f64 = 4_000.0;
-/// The largest number of bodies that are measured, and their bytes.
+/// The largest number of values that are measured, and their bytes.
 const BODIES: i64 = 100;
 const BYTES: i64 = 8 << 20;
 /// The number of these that are decoded by PL/pgSQL.
 const DECODED: usize = 10;
 
-/// Samples the table, and measures some of its bodies. `seed` chooses the blocks of a large table: with the same ones each time, the
+/// Samples the table, and measures some of its values. `seed` chooses the blocks of a large table: with the same ones each time, the
 /// others would never be seen.
 pub async fn take(
     compress: &Compress,
@@ -33,10 +33,10 @@ pub async fn take(
     let percent = (100.0 * BLOCKS / table.blocks.max(1) as f64).min(100.0);
     let (content, name) = (table.content(), table.sql());
     let sample = format!("ONLY {name} TABLESAMPLE SYSTEM ({percent}) REPEATABLE ({seed})");
-    let wanted = wanted(compress, table, target);
+    let condition = condition(compress, table, target);
     let sql = format!(
-        "SELECT count(*) FILTER (WHERE {wanted}), coalesce(sum(octet_length({content})) FILTER (WHERE {wanted}), 0)::bigint,
-                coalesce(sum(pg_column_size({content})) FILTER (WHERE {wanted}), 0)::bigint,
+        "SELECT count(*) FILTER (WHERE {condition}), coalesce(sum(octet_length({content})) FILTER (WHERE {condition}), 0)::bigint,
+                coalesce(sum(pg_column_size({content})) FILTER (WHERE {condition}), 0)::bigint,
                 count(*) FILTER (WHERE octet_length({content}) > {})
          FROM {sample}",
         compress.smaller_than.0
@@ -53,7 +53,7 @@ pub async fn take(
     let sql = format!(
         "SELECT ctid FROM (
              SELECT ctid::text AS ctid, sum(octet_length({content})) OVER anywhere AS bytes, row_number() OVER anywhere AS number
-             FROM {sample} WHERE {wanted} WINDOW anywhere AS (ORDER BY hashtextextended(ctid::text, {seed}))) s
+             FROM {sample} WHERE {condition} WINDOW anywhere AS (ORDER BY hashtextextended(ctid::text, {seed}))) s
          WHERE number = 1 OR number <= {BODIES} AND bytes <= {BYTES} ORDER BY number"
     );
     let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
@@ -68,14 +68,14 @@ pub async fn take(
     Ok((candidates, measured?))
 }
 
-/// Returns a condition for the bodies that a run takes.
-pub fn wanted(compress: &Compress, table: &Table, target: Target) -> String {
+/// Returns a condition for the values that a run takes.
+pub fn condition(compress: &Compress, table: &Table, target: Target) -> String {
     let content = table.content();
-    let (least, most) = (compress.larger_than.0, compress.smaller_than.0);
+    let (min_bytes, max_bytes) = (compress.larger_than.0, compress.smaller_than.0);
     match target {
-        Target::Gzip => format!("octet_length({content}) > {least} AND octet_length({content}) <= {most}"),
+        Target::Gzip => format!("octet_length({content}) > {min_bytes} AND octet_length({content}) <= {max_bytes}"),
         Target::Toast(form) => {
-            format!("octet_length({content}) > {least} AND pg_column_compression({content}) IS DISTINCT FROM '{form}'")
+            format!("octet_length({content}) > {min_bytes} AND pg_column_compression({content}) IS DISTINCT FROM '{form}'")
         }
     }
 }
@@ -84,7 +84,7 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
     let mut measured = Measured::default();
     let (content, name) = (table.content(), table.sql());
     let started = Instant::now();
-    // The `|| ''` reads the body; the length alone would not.
+    // The `|| ''` reads the value; the length alone would not.
     let sql = format!("SELECT sum(octet_length({content} || ''))::bigint FROM ONLY {name} WHERE ctid = ANY ($1::text[]::tid[])");
     pg::query(sql).bind(ctids).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
     measured.read_milliseconds = milliseconds(started);
@@ -99,11 +99,11 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
         let mut form = Form::default();
         let mut packed = Vec::new();
         for row in &rows {
-            let body: &[u8] = row.try_get(0)?;
+            let value: &[u8] = row.try_get(0)?;
             let stored = row.try_get::<i64, _>(1)? as u64;
-            let gz = pack::pack(body)?;
-            measured.bodies += 1;
-            measured.raw_bytes += body.len() as u64;
+            let gz = pack::pack(value)?;
+            measured.values += 1;
+            measured.raw_bytes += value.len() as u64;
             measured.stored_bytes += stored;
             form.bytes += pack::kept(&gz, stored).unwrap_or(stored);
             packed.push(gz);

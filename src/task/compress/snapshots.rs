@@ -1,4 +1,4 @@
-//! Waits for old snapshots. A transaction whose snapshot is older than the moment when the last bodies became text again sees those
+//! Waits for old snapshots. A transaction whose snapshot is older than the moment when the last values became text again sees those
 //! rows in their compressed form: once the companion columns are dropped, it would read NULL, without any error.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The table of a job: where its bodies are, whether a view stands in its place, and which key identifies its rows.
+//! The table of a job: where its values are, whether a view stands in its place, and which key identifies its rows.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -32,7 +32,8 @@ pub struct Table {
     #[serde(skip)]
     pub columns: Vec<Column>,
     #[serde(skip)]
-    pub body: Column,
+    #[serde(rename = "body")]
+    pub text_column: Column,
     pub key: Option<Key>,
     /// The view in the table's place, once it is installed.
     pub view: Option<View>,
@@ -82,7 +83,7 @@ pub struct View {
     #[serde(skip)]
     pub oid: i64,
     pub name: String,
-    /// The body's column was NOT NULL before.
+    /// The column was NOT NULL before.
     pub not_null: bool,
     #[serde(skip)]
     pub not_null_name: Option<String>,
@@ -142,17 +143,17 @@ impl Table {
 
     /// Returns the quoted name of the column with the compressed form.
     pub fn gz(&self) -> String {
-        identifier(&companion(&self.body.name, "_gz"))
+        identifier(&companion(&self.text_column.name, "_gz"))
     }
 
     /// Returns the quoted name of the column with the SHA-256 of the text.
     pub fn hash(&self) -> String {
-        identifier(&companion(&self.body.name, "_sha256"))
+        identifier(&companion(&self.text_column.name, "_sha256"))
     }
 
     /// Returns the quoted name of the column with the text.
     pub fn content(&self) -> String {
-        identifier(&self.body.name)
+        identifier(&self.text_column.name)
     }
 
     pub fn function(&self, what: &str) -> String {
@@ -166,17 +167,17 @@ impl Table {
 
     /// Returns the columns that the application sees.
     pub fn visible(&self) -> impl Iterator<Item = &Column> {
-        let hidden = [companion(&self.body.name, "_gz"), companion(&self.body.name, "_sha256")];
+        let hidden = [companion(&self.text_column.name, "_gz"), companion(&self.text_column.name, "_sha256")];
         let is_installed = self.view.is_some();
         self.columns.iter().filter(move |column| !is_installed || !hidden.contains(&column.name))
     }
 
-    /// Returns an expression whose value changes whenever a column other than the body does. Columns with times, like `updated_at`, do
+    /// Returns an expression whose value changes whenever a column other than the compressed one does. Columns with times, like `updated_at`, do
     /// not count.
     pub fn fingerprint(&self, alias: &str) -> String {
         let others: Vec<String> = self
             .visible()
-            .filter(|column| column.name != self.body.name && !is_time(&column.data_type))
+            .filter(|column| column.name != self.text_column.name && !is_time(&column.data_type))
             .map(|column| format!("{alias}.{}", identifier(&column.name)))
             .collect();
         format!("pg_catalog.encode(pg_catalog.sha256({}), 'hex')", self.bytes_of(&format!("ROW({})::text", others.join(", "))))

@@ -1,7 +1,7 @@
-//! `method = "toast"` rewrites bodies with another of PostgreSQL's own compression methods. SET COMPRESSION affects only new values;
-//! an old value is rewritten by `body || ''`, and by nothing less: `SET body = body`, VACUUM FULL and CREATE TABLE AS keep its form.
+//! `method = "toast"` rewrites values with another of PostgreSQL's own compression methods. SET COMPRESSION affects only new values;
+//! an old value is rewritten by `value || ''`, and by nothing less: `SET value = value`, VACUUM FULL and CREATE TABLE AS keep its form.
 //!
-//! The size of a body in its new form shows only once it is stored. So each is first stored in a temporary table: otherwise every run
+//! The size of a value in its new form shows only once it is stored. So each is first stored in a temporary table: otherwise every run
 //! would rewrite, for nothing, those that do not become smaller (base64, random bytes).
 
 use anyhow::{Context as _, Result};
@@ -11,7 +11,7 @@ use super::decide::Target;
 use super::keys::Toast;
 use super::sample;
 use super::table::Table;
-use super::walk::{self, Act, Batch, Done, Wanted, Work};
+use super::walk::{self, Batch, Change, Done, Selection, Walk};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor::{Go, Governor};
 use crate::live::session::{Attempt, Session};
@@ -19,24 +19,24 @@ use crate::pg;
 
 const TRIAL: &str = "pgtend_trial";
 
-pub async fn all(work: &Work<'_>, compression: Toast, governor: &mut Governor, done: &mut Done) -> Result<Go> {
-    for statement in settings(work.table, compression) {
+pub async fn change_all(walk: &Walk<'_>, compression: Toast, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+    for statement in settings(walk.table, compression) {
         let limits = governor.limits();
-        let mut session = work.run.or_cancelled(Session::open(work.run, limits.lock_timeout.0, limits.max_wait.0)).await?;
-        if let Attempt::Locked(who) = work.run.or_cancelled(session.transaction(&[statement], &[work.table.oid])).await? {
-            return Err(Fault::new(Kind::Busy, format!("{} is locked: {who}", work.table.sql())).into());
+        let mut session = walk.run.or_cancelled(Session::open(walk.run, limits.lock_timeout.0, limits.max_wait.0)).await?;
+        if let Attempt::Locked(who) = walk.run.or_cancelled(session.transaction(&[statement], &[walk.table.oid])).await? {
+            return Err(Fault::new(Kind::Busy, format!("{} is locked: {who}", walk.table.sql())).into());
         }
     }
-    let mut connection = work.run.or_cancelled(work.connect(governor.limits())).await?;
+    let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
     let trial = format!("CREATE TEMPORARY TABLE {TRIAL} (place text, body text COMPRESSION {compression}) ON COMMIT DELETE ROWS");
     pg::execute(&mut connection, trial).await.context("cannot create the temporary table in which the new form is tried")?;
-    let content = work.table.content();
-    let wanted = Wanted {
-        condition: sample::wanted(work.compress, work.table, Target::Toast(compression)),
+    let content = walk.table.content();
+    let selection = Selection {
+        condition: sample::condition(walk.compress, walk.table, Target::Toast(compression)),
         bytes: format!("octet_length({content})"),
         too_large: "false".to_owned(),
     };
-    work.all(&mut connection, governor, &wanted, done, &Toasted(compression)).await
+    walk.change_all(&mut connection, governor, &selection, done, &Rewrite(compression)).await
 }
 
 /// Returns the statements that set the compression of new values. STORAGE EXTERNAL would leave all values uncompressed.
@@ -46,7 +46,7 @@ pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
     if form_of(table) != Some(compression) {
         statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET COMPRESSION {compression}"));
     }
-    if !matches!(table.body.storage.as_str(), "x" | "m") {
+    if !matches!(table.text_column.storage.as_str(), "x" | "m") {
         statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET STORAGE EXTENDED"));
     }
     statements
@@ -54,22 +54,22 @@ pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
 
 /// Returns the compression that is set on the column, or None.
 pub fn form_of(table: &Table) -> Option<Toast> {
-    match table.body.compression.as_str() {
+    match table.text_column.compression.as_str() {
         "p" => Some(Toast::Pglz),
         "l" => Some(Toast::Lz4),
         _ => None,
     }
 }
 
-struct Toasted(Toast);
+struct Rewrite(Toast);
 
-impl Act for Toasted {
+impl Change for Rewrite {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let before = sizes(connection, table, rows).await?;
         let mut result = Batch { changed_meanwhile: (rows.len() - before.len()) as u64, ..Batch::default() };
         let mut chosen = smaller(connection, table, &before).await?;
         result.not_smaller = (before.len() - chosen.len()) as u64;
-        // If a body becomes larger anyway, because it was changed since, the batch is repeated without it.
+        // If a value becomes larger anyway, because it was changed since, the batch is repeated without it.
         for _ in 0..2 {
             if chosen.is_empty() {
                 return Ok(result);
@@ -99,7 +99,7 @@ impl Act for Toasted {
     }
 }
 
-/// Returns the bodies that would become smaller. They are tried in a temporary table: no WAL, no replication, no dead rows.
+/// Returns the values that would become smaller. They are tried in a temporary table: no WAL, no replication, no dead rows.
 async fn smaller<'a>(connection: &mut PgConnection, table: &Table, before: &'a [Before]) -> Result<Vec<&'a Before>> {
     pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
     let sql = format!(
@@ -192,11 +192,11 @@ async fn write(connection: &mut PgConnection, table: &Table, compression: Toast,
         anyhow::ensure!(
             row.try_get::<Option<Vec<u8>>, _>(2)?.as_ref() == Some(&before.hash)
                 && row.try_get::<String, _>(3)? == before.fingerprint,
-            "a trigger of {} changes rows whose body is rewritten: nothing was changed; give it a WHEN condition, or disable it while \
+            "a trigger of {} changes rows whose value is rewritten: nothing was changed; give it a WHEN condition, or disable it while \
              the job runs",
             table.sql()
         );
-        let stored = stored.context("a body has a size")? as u64;
+        let stored = stored.context("a value has a size")? as u64;
         after.push(After { ctid: before.ctid.clone(), before: before.stored, stored, raw: before.raw });
     }
     Ok(after)

@@ -30,7 +30,7 @@ pub fn guard(table: &Table) -> String {
     RETURN NEW;
 END",
         content = table.content(),
-        said = literal(&table.body.name),
+        said = literal(&table.text_column.name),
         hint = literal(&format!(
             "Update {}, which shows the text; or leave the column out; or, to delete the text, set {gz} and {hash} to NULL, too.",
             table.view_sql()
@@ -68,7 +68,7 @@ END";
 pub fn write(table: &Table, stored: &str) -> String {
     let content = table.content();
     let visible: Vec<&Column> = table.visible().collect();
-    let others: Vec<&Column> = visible.iter().copied().filter(|column| column.name != table.body.name).collect();
+    let others: Vec<&Column> = visible.iter().copied().filter(|column| column.name != table.text_column.name).collect();
     let keys = table.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default();
     let same_key: Vec<String> = keys.iter().map(|key| format!("b.{0} OPERATOR(pg_catalog.=) OLD.{0}", identifier(key))).collect();
     let set: Vec<String> = others
@@ -147,10 +147,10 @@ fn names(columns: &[&Column], of: &str) -> String {
     columns.iter().map(|column| format!("{of}{}", identifier(&column.name))).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the columns of RETURNING in the order of the view's, with `body` as the text.
-fn returned(table: &Table, body: &str) -> String {
-    let columns = table.visible().map(|column| match column.name == table.body.name {
-        true => body.to_owned(),
+/// Returns the columns of RETURNING in the order of the view's, with `text` for the compressed one.
+fn returned(table: &Table, text: &str) -> String {
+    let columns = table.visible().map(|column| match column.name == table.text_column.name {
+        true => text.to_owned(),
         false => format!("b.{}", identifier(&column.name)),
     });
     columns.collect::<Vec<_>>().join(", ")

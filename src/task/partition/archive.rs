@@ -18,20 +18,20 @@ use crate::store::Store;
 use crate::work::RunContext;
 
 /// A record that archived rows are back in their table. Its transaction has not committed yet.
-pub struct Back {
+pub struct ReturnRecord {
     archive: Archive,
     key: String,
     transaction: i64,
 }
 
-impl Back {
+impl ReturnRecord {
     /// Confirms the record: its transaction has committed.
-    pub async fn is_for_good(&self) {
-        self.archive.is_back_for_good(&self.key, self.transaction).await;
+    pub async fn confirm(&self) {
+        self.archive.confirm_back(&self.key, self.transaction).await;
     }
 }
 
-enum Former<'m, A> {
+enum FormerStore<'m, A> {
     /// The store that the job names.
     Same,
     Other(A),
@@ -78,12 +78,12 @@ impl<'a> PartitionArchive<'a> {
     }
 
     /// Records that the partition is attached again and stays, so that its archived rows are back in their table. Returns what
-    /// [`PartitionArchive::is_back_for_good`] needs, and None if there is nothing to record.
-    pub async fn is_back(&self, session: &mut Session, plan: &Plan, archived: &Archived) -> Result<Option<Back>> {
+    /// [`PartitionArchive::confirm_back`] needs, and None if there is nothing to record.
+    pub async fn is_back(&self, session: &mut Session, plan: &Plan, archived: &Archived) -> Result<Option<ReturnRecord>> {
         match self.former(archived).await? {
-            Former::Same => self.record_back(session, plan, &archived.key).await,
-            Former::Other(former) => former.record_back(session, plan, &archived.key).await,
-            Former::Unknown(store) => {
+            FormerStore::Same => self.record_back(session, plan, &archived.key).await,
+            FormerStore::Other(former) => former.record_back(session, plan, &archived.key).await,
+            FormerStore::Unknown(store) => {
                 tracing::warn!(
                     "{} is in the store {store:?}, which is no longer in the configuration: the batch still counts, and `archives restore` \
                      would insert its rows a second time",
@@ -95,16 +95,16 @@ impl<'a> PartitionArchive<'a> {
     }
 
     /// Returns the archive that the rows of a mark were written to. The job may name another store by now.
-    async fn former<'m>(&self, archived: &'m Archived) -> Result<Former<'m, PartitionArchive<'a>>> {
-        let Some(store) = archived.store.as_deref().filter(|store| *store != self.store) else { return Ok(Former::Same) };
+    async fn former<'m>(&self, archived: &'m Archived) -> Result<FormerStore<'m, PartitionArchive<'a>>> {
+        let Some(store) = archived.store.as_deref().filter(|store| *store != self.store) else { return Ok(FormerStore::Same) };
         if !self.run.config.stores.contains_key(store) {
-            return Ok(Former::Unknown(store));
+            return Ok(FormerStore::Unknown(store));
         }
         let archive = Archive::new(Store::named(self.run.config, store).await?, self.run.database, self.run.job.name);
-        Ok(Former::Other(Self { archive, store: store.to_owned(), run: self.run }))
+        Ok(FormerStore::Other(Self { archive, store: store.to_owned(), run: self.run }))
     }
 
-    async fn record_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<Back>> {
+    async fn record_back(&self, session: &mut Session, plan: &Plan, key: &str) -> Result<Option<ReturnRecord>> {
         let batch = self.own_batch(&mut session.connection, &plan.table, key).await?;
         let is_there = match &batch {
             Some(batch) => self.archive.is_there(batch).await?,
@@ -120,7 +120,7 @@ impl<'a> PartitionArchive<'a> {
         };
         let table = (&*plan.table.schema, &*plan.table.name);
         let recorded = self.archive.is_back(&mut session.connection, table, &batch).await?;
-        Ok(recorded.map(|transaction| Back { archive: self.archive.clone(), key: key.to_owned(), transaction }))
+        Ok(recorded.map(|transaction| ReturnRecord { archive: self.archive.clone(), key: key.to_owned(), transaction }))
     }
 
     /// Returns the batch with this key, if it holds rows of the table.
@@ -202,7 +202,8 @@ impl<'a> PartitionArchive<'a> {
             // A restore puts the rows into the parent: the partition will be gone by then.
             schema: plan.table.schema.clone(),
             table: plan.table.name.clone(),
-            query: format!("SELECT {list} FROM ONLY {}", table.sql()),
+            queries: vec![format!("SELECT {list} FROM ONLY {}", table.sql())],
+            steps: None,
             columns,
         };
         let name = self.archive.name(self.run.now, archive::transaction(connection).await?);

@@ -190,7 +190,7 @@ fn start_of(date: NaiveDate, zone: Tz) -> Option<i64> {
     }
 }
 
-/// `TABLE_SUFFIX` within 63 bytes. A table's name that must be cut gets a hash of itself: otherwise two long names with the same beginning
+/// Returns `TABLE_SUFFIX` within 63 bytes. A table's name that must be cut gets a hash of itself: otherwise two long names with the same beginning
 /// would share names of partitions.
 pub fn partition_name(table: &str, suffix: &str) -> String {
     let room = NAME_BYTES.saturating_sub(suffix.len() + 1);
@@ -221,7 +221,7 @@ mod tests {
         instant(position).unwrap().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
     }
 
-    /// The period of an instant: its bounds in UTC, and its name.
+    /// Returns the period of an instant: its bounds in UTC, and its name.
     fn period(unit: Unit, zone: Tz, text: &str) -> (String, String, String) {
         let calendar = Calendar { every: Every::Unit(unit), zone };
         let period = calendar.period_at(at(text)).unwrap();

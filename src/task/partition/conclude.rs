@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::calendar::Every;
 use super::keys::Partition;
-use super::left::{self, Left};
 use super::plan::Plan;
 use super::runway::Runway;
+use super::skipped::{self, SkippedTable};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
@@ -34,15 +34,15 @@ pub(super) struct Progress {
 }
 
 /// The result for one table.
-pub(super) struct Concluded {
+pub(super) struct TableResult {
     pub report: Report,
     pub failure: Option<(Option<Kind>, String)>,
     /// True if new rows have, or will soon have, no partition: such a failure is reported first.
     pub has_no_runway: bool,
 }
 
-impl From<Left> for Concluded {
-    fn from(left: Left) -> Self {
+impl From<SkippedTable> for TableResult {
+    fn from(left: SkippedTable) -> Self {
         let message = left.in_words();
         let report = Report { summary: message.clone(), ..Report::default() };
         Self { report, failure: Some((left.kind, message)), has_no_runway: left.has_no_runway }
@@ -51,7 +51,7 @@ impl From<Left> for Concluded {
 
 impl Partition {
     /// Returns the result for one table.
-    pub(super) fn conclude(&self, plan: &Plan, after: &Plan, progress: Progress) -> Concluded {
+    pub(super) fn conclude(&self, plan: &Plan, after: &Plan, progress: Progress) -> TableResult {
         let covered = after.runway().in_words();
         let mut did: Vec<String> = Vec::new();
         for (what, names) in [
@@ -104,7 +104,7 @@ impl Partition {
         report.fact("partitions", after.partitions);
 
         let failure = if !after.is_covered {
-            let mut message = format!("{summary}; {}", Runway::is_short(self.every));
+            let mut message = format!("{summary}; {}", Runway::short_in_words(self.every));
             for reason in progress.locked.iter().chain(&progress.failed) {
                 message += &format!("; {reason}");
             }
@@ -118,18 +118,18 @@ impl Partition {
         } else {
             None
         };
-        Concluded { report, failure, has_no_runway: !after.is_covered }
+        TableResult { report, failure, has_no_runway: !after.is_covered }
     }
 }
 
 /// Merges the results of all tables into one report: lists are joined, numbers are summed, and the shortest runway and the worst failure
 /// count.
-pub(super) fn merged(mut concluded: Vec<Concluded>) -> Result<Report> {
+pub(super) fn merged(mut concluded: Vec<TableResult>) -> Result<Report> {
     let tables = concluded.len();
     concluded.sort_by_key(|one| !one.has_no_runway);
     let mut all = Report::default();
     let (mut failures, mut kinds, mut summaries, mut went_well) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for Concluded { report, failure, .. } in concluded {
+    for TableResult { report, failure, .. } in concluded {
         for (name, value) in report.facts {
             let merged = match (all.facts.remove(&name), value) {
                 (Some(Value::Array(before)), Value::Array(here)) => Value::Array(before.into_iter().chain(here).collect()),
@@ -156,7 +156,7 @@ pub(super) fn merged(mut concluded: Vec<Concluded>) -> Result<Report> {
     if tables > 1 {
         all.fact("tables", tables);
     }
-    match left::worst(kinds.iter().copied()) {
+    match skipped::worst(kinds.iter().copied()) {
         Some(kind) => {
             if !went_well.is_empty() {
                 failures.push(format!("the others: {}", went_well.join("; ")));

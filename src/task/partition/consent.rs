@@ -21,12 +21,12 @@ impl Partition {
         Self { agreed, ..self.clone() }
     }
 
-    /// Returns whether a large loss needs consent that nobody has given.
+    /// Returns whether a large loss needs consent that was not given.
     pub(super) fn lacks_consent(&self) -> bool {
         !self.agreed && self.rule().is_some()
     }
 
-    /// Every key that says which partitions go.
+    /// Returns every key that says which partitions go.
     fn rule(&self) -> Option<String> {
         let is_of_numbers = self.epoch.is_some() || matches!(self.every, Every::Step(_));
         let retain = self.retain.filter(|_| is_of_numbers && !self.only_retires)?;

@@ -70,7 +70,7 @@ async fn make(session: &mut Session, plan: &Plan, new: &New, shielded: Option<&T
     let tables: Vec<i64> =
         [Some(plan.table.oid), plan.default.as_ref().map(|default| default.oid)].into_iter().flatten().collect();
     let checked = session.checked.clone();
-    let making = Making { plan, new, shielded, checked: &checked };
+    let making = Creation { plan, new, shielded, checked: &checked };
     Ok(match session.transaction_under(&making.lock(), &tables, &making).await? {
         // Only the statement that moves rows counts any.
         Attempt::Done(rows) => Attempt::Done(rows.iter().sum()),
@@ -78,14 +78,14 @@ async fn make(session: &mut Session, plan: &Plan, new: &New, shielded: Option<&T
     })
 }
 
-struct Making<'a> {
+struct Creation<'a> {
     plan: &'a Plan,
     new: &'a New,
     shielded: Option<&'a TableName>,
     checked: &'a [Checked],
 }
 
-impl Making<'_> {
+impl Creation<'_> {
     /// Returns the statement that takes the strongest lock on the parent. It runs first: what is read under the lock still holds at the
     /// commit.
     ///
@@ -104,7 +104,7 @@ impl Making<'_> {
     }
 }
 
-impl UnderLock for Making<'_> {
+impl UnderLock for Creation<'_> {
     async fn statements(&self, connection: &mut PgConnection) -> Result<Vec<String>> {
         let (plan, new, parent) = (self.plan, self.new, &self.plan.table);
         let name = qualified(&parent.schema, &new.name);

@@ -38,7 +38,7 @@ pub fn statements(parent: &TableName, table: &TableName, mark: &Mark, foreign_ke
     let body = format!(
         "BEGIN RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = {}, HINT = {}; END",
         literal(&message),
-        literal(&way_back(parent, table, mark))
+        literal(&undo_hint(parent, table, mark))
     );
     let mut statements: Vec<String> = foreign_keys.iter().map(drop_key).collect();
     statements.extend([
@@ -53,7 +53,7 @@ pub fn statements(parent: &TableName, table: &TableName, mark: &Mark, foreign_ke
 }
 
 /// Returns a hint on how to attach the table again.
-pub fn way_back(parent: &TableName, table: &TableName, mark: &Mark) -> String {
+pub fn undo_hint(parent: &TableName, table: &TableName, mark: &Mark) -> String {
     let bounds = mark.bounds.clone().unwrap_or_else(|| format!("FOR VALUES FROM ('{}') TO ('{}')", mark.from, mark.to));
     format!(
         "to bring it back: DROP TRIGGER {TRIGGER} ON {0}; ALTER TABLE {1} ATTACH PARTITION {0} {bounds}; and set a longer `retain` in the \

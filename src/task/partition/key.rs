@@ -26,7 +26,7 @@ pub enum Epoch {
 }
 
 impl Epoch {
-    /// Its word in the keys of a job.
+    /// Returns its word in the keys of a job.
     pub fn name(self) -> &'static str {
         match self {
             Self::Seconds => "seconds",
@@ -72,13 +72,13 @@ pub enum Bound {
     Max,
 }
 
-/// SQL: whether the uuid holds a time. One of another version has one by chance, between the years 1970 and 10889.
+/// Returns the SQL condition that the uuid holds a time. One of another version has one by chance, between the years 1970 and 10889.
 pub fn is_version_7(column: &str) -> String {
     format!("pg_catalog.substr({column}::pg_catalog.text, 15, 1) OPERATOR(pg_catalog.=) '7'")
 }
 
 impl Key {
-    /// SQL that rows meet whose key is no time although its type could hold one at any place.
+    /// Returns SQL that rows meet whose key is no time although its type could hold one at any place.
     pub fn is_no_time(self, column: &str) -> Option<String> {
         (self == Self::Uuid).then(|| format!("NOT ({})", is_version_7(column)))
     }
@@ -118,7 +118,7 @@ impl Key {
     }
 
     /// Returns whether positions are wall-clock time in the job's zone rather than UTC.
-    pub fn is_on_the_wall(self) -> bool {
+    pub fn is_wall_clock(self) -> bool {
         matches!(self, Self::Timestamp | Self::Date)
     }
 

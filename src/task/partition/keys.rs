@@ -19,7 +19,7 @@ pub(super) const LOCK_TIMEOUT: Span = Span(Duration::from_secs(2));
 pub(super) const GIVE_UP_AFTER: Span = Span(Duration::from_secs(300));
 pub(super) const PREMAKE: u32 = 3;
 /// Each partition costs a file per index, and a lock for each query that is not pruned: more than this is a mistake.
-const PREMAKE_AT_MOST: u32 = 1000;
+const MAX_PREMAKE: u32 = 1000;
 /// Enough time to notice that something is missing: GitLab also keeps detached partitions for a week. One ATTACH brings them back.
 const GRACE: Duration = Duration::from_secs(7 * 86_400);
 
@@ -113,9 +113,9 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition>
             "set every = \"day\" or another unit of time for times in an integer".to_owned(),
         );
     }
-    if let Some(premake) = written.premake.as_ref().filter(|premake| !(1..=PREMAKE_AT_MOST).contains(premake.get_ref())) {
+    if let Some(premake) = written.premake.as_ref().filter(|premake| !(1..=MAX_PREMAKE).contains(premake.get_ref())) {
         let message = format!("`premake = {}`", premake.get_ref());
-        checker.problem(premake, message, format!("1 to {PREMAKE_AT_MOST}"));
+        checker.problem(premake, message, format!("1 to {MAX_PREMAKE}"));
     }
     if let Some(retain) = &written.retain {
         match (retain.get_ref(), is_number) {
@@ -155,7 +155,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition>
 /// `[partition]`, resolved.
 #[derive(Clone, Debug)]
 pub struct Partition {
-    /// As in SQL: `public.execution_logs`, `"Odd name".t`.
+    /// The table as in SQL: `public.execution_logs`, `"Odd name".t`.
     pub table: String,
     pub column: String,
     pub every: Every,

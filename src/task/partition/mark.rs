@@ -66,7 +66,7 @@ pub struct Archived {
 }
 
 impl Mark {
-    /// The mark once the table is detached.
+    /// Returns the mark once the table is detached.
     pub fn retired(&self, at: DateTime<Utc>, foreign_keys: Vec<ForeignKey>) -> Self {
         let mut all = self.foreign_keys.clone();
         all.extend(foreign_keys.into_iter().filter(|key| !self.foreign_keys.contains(key)));

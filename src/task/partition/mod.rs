@@ -18,12 +18,12 @@ mod create;
 mod entry;
 mod guard;
 mod keys;
-mod left;
 mod mark;
 pub mod plan;
 mod retire;
 mod rights;
 mod runway;
+mod skipped;
 mod state;
 
 use std::time::{Duration, Instant};
@@ -39,8 +39,8 @@ pub use state::has_rows;
 use self::archive::PartitionArchive;
 use self::conclude::Progress;
 use self::keys::{GIVE_UP_AFTER, LOCK_TIMEOUT, PREMAKE};
-use self::left::Left;
 use self::plan::Step;
+use self::skipped::SkippedTable;
 use crate::base::fault::Kind;
 use crate::base::units::Span;
 use crate::ledger::report::{Report, Unfinished};
@@ -92,7 +92,7 @@ impl Work for Partition {
             match State::read(&each, run, &mut session).await {
                 Ok(state) => plans.push(decide::decide(state, &each)),
                 Err(error) => {
-                    let error = left::with_lock_holders(&mut session, &parent, error).await;
+                    let error = skipped::with_lock_holders(&mut session, &parent, error).await;
                     // [retention] must know everything that keeps it from dropping whole partitions.
                     if self.only_retires {
                         return Err(error);
@@ -101,15 +101,17 @@ impl Work for Partition {
                     let runway = runway.filter(|runway| !runway.is_covered);
                     match (runway, is_alone) {
                         (None, true) => return Err(error),
-                        (None, false) => left.push(Left::of(parent, error)?),
-                        (Some(runway), true) => return Err(Left::of(parent, error)?.without_runway(&runway, self.every).error()),
-                        (Some(runway), false) => left.push(Left::of(parent, error)?.without_runway(&runway, self.every)),
+                        (None, false) => left.push(SkippedTable::of(parent, error)?),
+                        (Some(runway), true) => {
+                            return Err(SkippedTable::of(parent, error)?.without_runway(&runway, self.every).error());
+                        }
+                        (Some(runway), false) => left.push(SkippedTable::of(parent, error)?.without_runway(&runway, self.every)),
                     }
                 }
             }
         }
         if plans.is_empty() {
-            return Err(Left::all(&left));
+            return Err(SkippedTable::all(&left));
         }
         let mut plan = plans.remove(0);
         if self.only_retires {
@@ -144,7 +146,7 @@ impl Partition {
     /// Reads from catalogs alone the runway of a table that could not be read. Returns None if they do not tell (number keys without a
     /// sequence), or if the table is not supported.
     async fn runway(&self, run: &RunContext<'_>, session: &mut Session) -> Option<runway::Runway> {
-        let state = State::glance(self, run, session).await.ok()?;
+        let state = State::read_catalogs(self, run, session).await.ok()?;
         let is_known = match self.every {
             Every::Unit(_) => true,
             Every::Step(_) => state.now > 0,
@@ -161,23 +163,8 @@ impl Partition {
         let mut left = std::mem::take(&mut plan.left);
         let others = std::mem::take(&mut plan.others);
         let is_alone = others.is_empty() && left.is_empty();
-        let mut plans = Vec::new();
-        for plan in std::iter::once(plan).chain(others) {
-            match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
-                Ok(()) => plans.push(plan),
-                // The job that holds the table may create its partitions; until then new rows have none.
-                Err(error) if !self.only_retires && plan.covered_until.is_none() => {
-                    let found = Left::of(plan.table.clone(), error)?.without_runway(&plan.runway(), self.every);
-                    match is_alone {
-                        true => return Err(found.error()),
-                        false => left.push(found),
-                    }
-                }
-                Err(error) if is_alone => return Err(error),
-                Err(error) => left.push(Left::of(plan.table, error)?),
-            }
-        }
-        let Some(first) = plans.first() else { return Err(Left::all(&left)) };
+        let plans = self.exclude_other_jobs(std::iter::once(plan).chain(others), &mut left, is_alone, session).await?;
+        let Some(first) = plans.first() else { return Err(SkippedTable::all(&left)) };
         let mut governor = Governor::start(run, run.job.limits, Some(first.table.oid)).await?;
         let archives = match &self.archive {
             Some(store) => Some(PartitionArchive::open(run, store, session).await),
@@ -195,9 +182,9 @@ impl Partition {
                 Ok(done) => concluded.push(done),
                 Err(error) if is_alone => return Err(error),
                 Err(error) => {
-                    let error = left::with_lock_holders(session, &plan.table, error).await;
+                    let error = skipped::with_lock_holders(session, &plan.table, error).await;
                     let runway = each.runway(run, session).await.filter(|runway| !runway.is_covered && !self.only_retires);
-                    let found = Left::of(plan.table, error)?;
+                    let found = SkippedTable::of(plan.table, error)?;
                     left.push(match runway {
                         Some(runway) => found.without_runway(&runway, self.every),
                         None => found,
@@ -205,7 +192,7 @@ impl Partition {
                 }
             }
         }
-        concluded.extend(left.into_iter().map(conclude::Concluded::from));
+        concluded.extend(left.into_iter().map(conclude::TableResult::from));
         let told = |report: &mut Report| {
             report.fact("lock_waits", session.lock_waits);
             governor.report(report);
@@ -223,6 +210,34 @@ impl Partition {
                 Err(error)
             }
         }
+    }
+
+    /// Excludes other jobs from the tables, and returns the plans of those where that succeeded. The others are added to `left`, or are the
+    /// error if there is only one table.
+    async fn exclude_other_jobs(
+        &self,
+        plans: impl Iterator<Item = Plan>,
+        left: &mut Vec<SkippedTable>,
+        is_alone: bool,
+        session: &mut Session,
+    ) -> Result<Vec<Plan>> {
+        let mut held = Vec::new();
+        for plan in plans {
+            match session::exclude_other_jobs(&mut session.connection, &plan.table).await {
+                Ok(()) => held.push(plan),
+                // The job that holds the table may create its partitions; until then new rows have none.
+                Err(error) if !self.only_retires && plan.covered_until.is_none() => {
+                    let found = SkippedTable::of(plan.table.clone(), error)?.without_runway(&plan.runway(), self.every);
+                    match is_alone {
+                        true => return Err(found.error()),
+                        false => left.push(found),
+                    }
+                }
+                Err(error) if is_alone => return Err(error),
+                Err(error) => left.push(SkippedTable::of(plan.table, error)?),
+            }
+        }
+        Ok(held)
     }
 
     /// Runs all steps of one table.
@@ -343,13 +358,13 @@ impl Partition {
             },
             Step::Archive { table, mark } => (table, mark.clone()),
         };
-        Ok(match retire::go_on(session, plan, archives, table, mark).await? {
-            Attempt::Done(went_on) => {
+        Ok(match retire::continue_retiring(session, plan, archives, table, mark).await? {
+            Attempt::Done(retired) => {
                 for (is_so, names) in [
-                    (went_on.archived, &mut progress.archived),
-                    (went_on.was_changed, &mut progress.changed),
-                    (went_on.dropped, &mut progress.dropped),
-                    (went_on.attached_again, &mut progress.attached_again),
+                    (retired.archived, &mut progress.archived),
+                    (retired.was_changed, &mut progress.changed),
+                    (retired.dropped, &mut progress.dropped),
+                    (retired.attached_again, &mut progress.attached_again),
                 ] {
                     if is_so {
                         names.push(table.to_string());

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::calendar::Period;
 use super::key::{Key, NO_LOWER_END};
-use super::left::{self, Left};
 use super::mark::Mark;
 use super::runway::Runway;
+use super::skipped::{self, SkippedTable};
 use super::state::found::Counted;
 use crate::base::fault::Kind;
 use crate::base::units;
@@ -35,7 +35,7 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// RFC 3339 (or a number): rows up to there have their partition. None if no partition covers new rows.
     pub covered_until: Option<String>,
-    /// The same as an instant; None for number keys, and if there is no end.
+    /// `covered_until` as an instant; None for number keys, and if there is no end.
     pub covered_until_instant: Option<DateTime<Utc>>,
     /// True if at least one whole period beyond the current one is covered.
     pub is_covered: bool,
@@ -62,7 +62,7 @@ pub struct Plan {
     pub others: Vec<Plan>,
     /// Tables below the job's own that are left as they are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub left: Vec<Left>,
+    pub left: Vec<SkippedTable>,
 }
 
 /// Rows that go with no partition, although its time is over.
@@ -191,11 +191,12 @@ impl Plan {
         let refused = plans.iter().filter(|plan| !plan.refusals.is_empty());
         let kinds =
             refused.map(|plan| plan.clocks_apart.then_some(Kind::Configuration)).chain(self.left.iter().map(|left| left.kind));
-        let kind = left::worst(kinds)?;
-        let (first, others): (Vec<&Left>, Vec<&Left>) = self.left.iter().partition(|left| left.has_no_runway);
+        let kind = skipped::worst(kinds)?;
+        let (first, others): (Vec<&SkippedTable>, Vec<&SkippedTable>) = self.left.iter().partition(|left| left.has_no_runway);
         let refused = plans.iter().flat_map(|plan| plan.refusals.iter().cloned());
-        let reasons = first.into_iter().map(Left::in_words).chain(refused).chain(others.into_iter().map(Left::in_words));
-        Some(left::error(kind, format!("not done: {}", reasons.collect::<Vec<_>>().join("; "))))
+        let reasons =
+            first.into_iter().map(SkippedTable::in_words).chain(refused).chain(others.into_iter().map(SkippedTable::in_words));
+        Some(skipped::error(kind, format!("not done: {}", reasons.collect::<Vec<_>>().join("; "))))
     }
 }
 

@@ -97,7 +97,7 @@ async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &M
 
 /// The steps that a run has completed for a detached table.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WentOn {
+pub struct Retired {
     pub archived: bool,
     /// True if its rows differed from its archive: they were archived again, and its grace period starts again.
     pub was_changed: bool,
@@ -107,14 +107,14 @@ pub struct WentOn {
 }
 
 /// Continues with a detached table: archives its rows if the job has a store, and drops it if its grace period is over.
-pub async fn go_on(
+pub async fn continue_retiring(
     session: &mut Session,
     plan: &Plan,
     archives: Option<&PartitionArchive<'_>>,
     table: &TableName,
     mark: Mark,
-) -> Result<Attempt<WentOn>> {
-    let mut went_on = WentOn::default();
+) -> Result<Attempt<Retired>> {
+    let mut retired = Retired::default();
     let grace = chrono::TimeDelta::from_std(plan.grace).unwrap_or(chrono::TimeDelta::MAX);
     let is_over = plan.grace.is_zero() || plan.at - mark.at >= grace;
     let mut mark = mark;
@@ -125,16 +125,16 @@ pub async fn go_on(
             Attempt::Done(mark) => mark,
             Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
         };
-        went_on.archived = true;
+        retired.archived = true;
     }
     if !is_over {
-        return Ok(Attempt::Done(went_on));
+        return Ok(Attempt::Done(retired));
     }
     let stay = plan.rows_that_stay.as_ref().filter(|rows| rows.may_be_in(&mark)).map(|rows| rows.condition.as_str());
     match drop_table(session, table, &mark, stay).await? {
         Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
-        Attempt::Done(Dropped::Gone) => went_on.dropped = true,
-        Attempt::Done(Dropped::WasChanged) => {
+        Attempt::Done(DropOutcome::Gone) => retired.dropped = true,
+        Attempt::Done(DropOutcome::WasChanged) => {
             let Some(archives) = archives else {
                 anyhow::bail!(
                     "{table} is kept: its rows differ from those that were archived, and the job no longer has an `archive`; set it again, \
@@ -148,16 +148,16 @@ pub async fn go_on(
             if let Attempt::Locked(who) = again {
                 return Ok(Attempt::Locked(who));
             }
-            went_on = WentOn { archived: true, was_changed: true, ..WentOn::default() };
+            retired = Retired { archived: true, was_changed: true, ..Retired::default() };
         }
-        Attempt::Done(Dropped::HasRowsThatStay) => {
+        Attempt::Done(DropOutcome::HasRowsThatStay) => {
             if let Attempt::Locked(who) = attach_again(session, plan, archives, table, &mark).await? {
                 return Ok(Attempt::Locked(who));
             }
-            went_on.attached_again = true;
+            retired.attached_again = true;
         }
     }
-    Ok(Attempt::Done(went_on))
+    Ok(Attempt::Done(retired))
 }
 
 /// Makes it a partition again, as it was.
@@ -231,7 +231,7 @@ pub async fn keep(
         Ok(back)
     };
     match kept.await {
-        Ok(Some(back)) => back.is_for_good().await,
+        Ok(Some(back)) => back.confirm().await,
         Ok(None) => {}
         Err(error) => {
             let _ = pg::execute(&mut session.connection, "ROLLBACK".to_owned()).await;
@@ -245,7 +245,7 @@ pub async fn keep(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
+pub enum DropOutcome {
     Gone,
     /// The table was written to after it was archived: it stays.
     WasChanged,
@@ -254,17 +254,22 @@ pub enum Dropped {
 }
 
 /// The table under the lock that it would be dropped under.
-enum Compared {
+enum LastCheck {
     /// These statements drop its guard.
     Goes {
         functions: Vec<String>,
     },
-    Stays(Dropped),
+    Stays(DropOutcome),
 }
 
 /// Drops the table after a last check under the same lock: it must be detached, have the mark that the plan saw, and have the rows of its
 /// archive. Views and other objects that depend on it make DROP fail; the server names them.
-pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark, stay: Option<&str>) -> Result<Attempt<Dropped>> {
+pub async fn drop_table(
+    session: &mut Session,
+    table: &TableName,
+    mark: &Mark,
+    stay: Option<&str>,
+) -> Result<Attempt<DropOutcome>> {
     // A detached table is hardly used, so the check may take long. DROP itself also locks the targets of its foreign keys; it does that
     // last.
     let begun = session.begin(&lock(table), table.oid).await?;
@@ -277,15 +282,15 @@ pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark, s
         if let Some(condition) = stay
             && has_rows(&mut session.connection, table, condition).await?
         {
-            return Ok(Compared::Stays(Dropped::HasRowsThatStay));
+            return Ok(LastCheck::Stays(DropOutcome::HasRowsThatStay));
         }
         let functions = guard::drop_functions(&mut session.connection, table).await?;
         let is_as_archived = is_as_archived(session, table, mark).await?;
-        anyhow::Ok(if is_as_archived { Compared::Goes { functions } } else { Compared::Stays(Dropped::WasChanged) })
+        anyhow::Ok(if is_as_archived { LastCheck::Goes { functions } } else { LastCheck::Stays(DropOutcome::WasChanged) })
     };
     let functions = match compared.await {
-        Ok(Compared::Goes { functions }) => functions,
-        Ok(Compared::Stays(why)) => {
+        Ok(LastCheck::Goes { functions }) => functions,
+        Ok(LastCheck::Stays(why)) => {
             let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
             return Ok(Attempt::Done(why));
         }
@@ -298,13 +303,13 @@ pub async fn drop_table(session: &mut Session, table: &TableName, mark: &Mark, s
     for statement in statements {
         if let Err(error) = pg::execute_counting(&mut session.connection, statement).await {
             let _ = sqlx::query("ROLLBACK").execute(&mut session.connection).await;
-            if session::is_for_a_lock(&error) {
+            if session::is_lock_error(&error) {
                 return Ok(Attempt::Locked("a table that it refers to is in use".to_owned()));
             }
             return Err(pg::in_its_own_words(error));
         }
     }
-    Ok(Attempt::Done(Dropped::Gone))
+    Ok(Attempt::Done(DropOutcome::Gone))
 }
 
 fn is_the_one(table: &TableName, mark: &Mark) -> Result<String> {

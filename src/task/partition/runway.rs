@@ -8,7 +8,7 @@ use super::calendar::Every;
 pub struct Runway {
     /// None if no partition covers new rows.
     pub until: Option<String>,
-    /// The same as an instant; None for number keys, and if there is no end.
+    /// `until` as an instant; None for number keys, and if there is no end.
     pub until_instant: Option<DateTime<Utc>>,
     /// True if at least one whole period beyond the current one is covered.
     pub is_covered: bool,
@@ -20,7 +20,7 @@ impl Runway {
     }
 
     /// Describes the consequence of a runway that is too short.
-    pub fn is_short(every: Every) -> String {
+    pub fn short_in_words(every: Every) -> String {
         format!(
             "partitions cover less than one period ({every}) ahead: rows beyond them are refused, or go to the default partition"
         )

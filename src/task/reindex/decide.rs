@@ -59,7 +59,7 @@ pub(super) struct Known {
     pub(super) when_new: BTreeMap<String, i64>,
 }
 
-/// The action for one index, and the reason. Pure.
+/// Returns the action for one index, and the reason. Pure.
 pub(super) fn decide(job: &Reindex, index: &Index, names: &[String], when_new: Option<i64>) -> (Action, String) {
     let leave = |reason: String| (Action::Leave, reason);
     if let (false, Some(base)) = (index.is_valid, base_of_reindex(&index.name)) {

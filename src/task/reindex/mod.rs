@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::{Failure, Report, Unfinished};
-use crate::live::concurrently::{self, Ended, Remains};
+use crate::live::concurrently::{self, Ended, InvalidIndexes};
 use crate::live::governor::{Go, Governor};
 use crate::live::indexes::names::{base_of_reindex, is_cut};
 use crate::live::indexes::{check_owner, connect, tables};
@@ -104,7 +104,7 @@ impl Reindex {
         };
         let expected_bytes = step.index.expected_bytes.unwrap_or(step.index.bytes as f64) as u64;
         let is_ours = |name: &str| base_of_reindex(name).is_some_and(|base| is_cut(base, &step.index.name));
-        let leaves = Remains { table: step.table_oid, is_ours: &is_ours };
+        let leaves = InvalidIndexes { table: step.table_oid, is_ours: &is_ours };
         let work = concurrently::Work { statement, settings: self.settings(), phase: &phase, expected_bytes, leaves };
         match concurrently::run(run, run.job.limits, work).await {
             Ok(Ended::Done) if step.action == Action::Drop => done.dropped.push(step.index.name.clone()),
@@ -190,7 +190,7 @@ async fn size(connection: &mut sqlx::PgConnection, step: &Step) -> Result<i64> {
     Ok(bytes.unwrap_or(0))
 }
 
-async fn clean_up(run: &RunContext<'_>, step: &Step, left: &Remains<'_>) {
+async fn clean_up(run: &RunContext<'_>, step: &Step, left: &InvalidIndexes<'_>) {
     if let Err(error) = concurrently::sweep(&run.settings, left).await {
         tracing::warn!(
             "the leftover of {} could not be dropped, the next run will: {}",

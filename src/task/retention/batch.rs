@@ -6,36 +6,16 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
-use sqlx::{PgConnection, Postgres, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use super::context::Work;
+use super::pick::{Place, bound, bound_blocks};
 use super::references;
 use crate::archive::{self, Archive, Home, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
-use crate::live::governor;
+use crate::live::governor::{self, Steps};
 use crate::pg::table::{Checked, proof, proof_of_trees};
-use crate::pg::{self, identifier, literal};
-
-/// The position where a batch begins.
-#[derive(Clone)]
-pub enum Place {
-    /// A range of blocks; the second is not included.
-    Blocks(u64, u64),
-    /// A value of the column, as text.
-    Key(String),
-    /// Only rows with this value, after this place in the table: more of them than a batch has may stay.
-    Same(String, String),
-    /// All rows with this value were looked at.
-    Past(String),
-}
-
-impl Place {
-    fn is_by_order(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::Past(_))
-    }
-}
+use crate::pg::{self, identifier};
 
 /// The result of a batch.
 pub struct Batch {
@@ -44,7 +24,7 @@ pub struct Batch {
     pub found: u64,
     /// The largest value of the column among them.
     pub last_key: Option<String>,
-    /// Of [`Place::Same`]: the last place of a row that was found.
+    /// The last place of a row that was found, for [`Place::Same`].
     pub last_at: Option<String>,
     pub archived_bytes: u64,
     /// Rows of tables in `cascade`.
@@ -53,7 +33,7 @@ pub struct Batch {
 
 /// The kinds of row that a batch skips. Each check costs as much as the deleting, so the first attempt goes without them.
 #[derive(Clone, Copy, Default)]
-struct Around {
+struct Skips {
     locks: bool,
     references: bool,
 }
@@ -61,14 +41,22 @@ struct Around {
 impl Work<'_> {
     /// Returns also when its transaction had begun: it locks rows from then on. The proof before that takes 1 to 2 ms, whatever the size of the
     /// batch: counted, it would make batches of a small `batch_time` tiny.
-    pub(super) async fn batch(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<(Batch, Instant)> {
+    pub(super) async fn batch(
+        &self,
+        connection: &mut PgConnection,
+        place: &Place,
+        size: u64,
+        steps: Option<Steps>,
+    ) -> Result<(Batch, Instant)> {
         if self.archive.is_none() && self.plan.tree.is_empty() {
             return self.delete(connection, place, size).await;
         }
         let done = async {
             let begun = self.begin(connection).await?;
             let batch = match self.archive {
-                Some(archive) if self.plan.tree.is_empty() => self.archive_and_delete(connection, archive, place, size).await?,
+                Some(archive) if self.plan.tree.is_empty() => {
+                    self.archive_and_delete(connection, archive, place, size, steps).await?
+                }
                 _ => self.delete_tree(connection, place, size).await?,
             };
             anyhow::Ok((batch, begun))
@@ -111,16 +99,16 @@ impl Work<'_> {
     /// First tries without checks for locks and references; where another session has locked one of the rows, it skips the locked rows, and
     /// where one is still referenced, it skips the referenced rows.
     async fn delete(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<(Batch, Instant)> {
-        let mut around = Around { locks: matches!(place, Place::Same(..)), references: !self.part.kept.selves.is_empty() };
+        let mut skips = Skips { locks: matches!(place, Place::Same(..)), references: !self.part.kept.selves.is_empty() };
         // Of the first attempt: what it waited counts.
         let mut first = None;
         loop {
             let deleted = async {
                 let begun = self.begin(connection).await?;
                 let begun = *first.get_or_insert(begun);
-                let batch = match around {
-                    Around { locks: false, references: false } => self.delete_all(connection, place, size).await?,
-                    _ => self.delete_picked(connection, place, size, around).await?,
+                let batch = match skips {
+                    Skips { locks: false, references: false } => self.delete_all(connection, place, size).await?,
+                    _ => self.delete_picked(connection, place, size, skips).await?,
                 };
                 pg::execute(connection, "COMMIT".to_owned()).await?;
                 anyhow::Ok((batch, begun))
@@ -130,20 +118,20 @@ impl Work<'_> {
                 let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
             }
             match deleted {
-                Err(error) if governor::is_lock_trouble(&error) && !around.locks => around.locks = true,
-                Err(error) if references::is_referred(&error) && !around.references && !self.part.kept.is_empty() => {
-                    self.part.kept.may_be_seen()?;
-                    around.references = true;
+                Err(error) if governor::is_lock_trouble(&error) && !skips.locks => skips.locks = true,
+                Err(error) if references::is_referred(&error) && !skips.references && !self.part.kept.is_empty() => {
+                    self.part.kept.check_visible()?;
+                    skips.references = true;
                 }
                 // When walking by keys, no rows may mean that none are left or that a trigger kept them.
-                Ok((batch, _)) if batch.rows == 0 && place.is_by_order() && !around.locks => around.locks = true,
+                Ok((batch, _)) if batch.rows == 0 && place.is_by_order() && !skips.locks => skips.locks = true,
                 other => return other,
             }
         }
     }
 
     async fn delete_all(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
-        let (table, condition, gate) = (&self.part.name, &self.part.conditions.goes, &self.plan.gate);
+        let (table, condition, gate) = (&self.part.name, &self.part.conditions.expired, &self.plan.gate);
         let column = self.column();
         let which = match place {
             Place::Blocks(..) => bound_blocks(),
@@ -169,13 +157,13 @@ impl Work<'_> {
         Ok(Batch { rows, found: rows, last_key: row.try_get(1)?, last_at: None, archived_bytes: 0, tree_rows: 0 })
     }
 
-    async fn delete_picked(&self, connection: &mut PgConnection, place: &Place, size: u64, around: Around) -> Result<Batch> {
+    async fn delete_picked(&self, connection: &mut PgConnection, place: &Place, size: u64, skips: Skips) -> Result<Batch> {
         let sql = format!(
             "{},
              gone AS (DELETE FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING 1)
              SELECT (SELECT pg_catalog.count(*) FROM gone), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked),
                     (SELECT at::pg_catalog.text FROM picked ORDER BY picked.at DESC LIMIT 1)",
-            self.with(&self.pick_at(place, around.references)),
+            self.with(&self.pick_at(place, skips.references)),
             self.part.name,
             self.plan.gate,
             self.plan.key.greatest("key")
@@ -192,57 +180,39 @@ impl Work<'_> {
         })
     }
 
-    /// In one transaction, a single statement deletes rows and hands them to the archive, so that exactly the deleted rows are archived.
-    /// The transaction commits after they were read back.
+    /// In one transaction, a statement deletes rows and hands them to the archive, so that exactly the deleted rows are archived; beside
+    /// others there are several such statements, with rests between them. The transaction commits after the rows were read back.
     async fn archive_and_delete(
         &self,
         connection: &mut PgConnection,
         archive: &Archive,
         place: &Place,
         size: u64,
+        steps: Option<Steps>,
     ) -> Result<Batch> {
         let table = &self.part.name;
-        let (which, last_key) = match place {
-            Place::Blocks(from, to) => {
-                (between(&format!("'({from},0)'::pg_catalog.tid"), &format!("'({to},0)'::pg_catalog.tid")), None)
-            }
-            // A batch has all rows with its last value.
-            Place::Same(..) => return self.nothing(connection, None).await,
-            Place::Key(key) | Place::Past(key) => match self.key_after(connection, place, size).await? {
-                Some(last) => {
-                    let column = self.column();
-                    let (from, to) = (self.key_value(key), self.key_value(&last));
-                    (format!("{column} {} {from} AND {column} OPERATOR(pg_catalog.<=) {to}", self.beyond(place)), Some(last))
-                }
-                None => return self.nothing(connection, None).await,
-            },
+        let Some((whole, last_key)) = self.range(connection, place, size).await? else {
+            return self.nothing(connection, None).await;
         };
         let is_there =
-            pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {which} AND {})", self.part.conditions.goes));
+            pg::query(format!("SELECT EXISTS (SELECT FROM ONLY {table} WHERE {whole} AND {})", self.part.conditions.expired));
         if !is_there.fetch_one(&mut *connection).await?.try_get::<bool, _>(0)? {
             return self.nothing(connection, last_key).await;
         }
         // From here until the commit no column can be added or dropped.
         pg::execute(connection, format!("LOCK TABLE ONLY {table} IN ROW EXCLUSIVE MODE")).await?;
-        let home = Home { oid: self.part.oid, schema: self.part.schema.clone(), name: self.part.relation.clone() };
-        let home = Home::of(connection, home).await?;
-        let columns = archive::columns(connection, self.part.oid, home.oid).await?;
-        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
         // A statement that fails midway costs an upload, so references are checked first.
-        let around_references = !self.part.kept.is_empty();
-        if around_references {
-            self.part.kept.may_be_seen()?;
+        if !self.part.kept.is_empty() {
+            self.part.kept.check_visible()?;
         }
-        let source = Source {
-            schema: home.schema,
-            table: home.name,
-            columns,
-            query: format!(
-                "{} DELETE FROM ONLY {table} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING {list}",
-                self.with(&self.pick(&which, "", around_references)),
-                self.plan.gate
-            ),
+        let ranges = match steps {
+            // Rows that refer to each other go in one statement.
+            Some(steps) if self.part.kept.selves.is_empty() => {
+                self.ranges(connection, place, size, last_key.as_deref(), steps).await?
+            }
+            _ => vec![whole],
         };
+        let source = self.source(connection, &ranges, steps).await?;
         let name = archive.name(self.run.now, archive::transaction(connection).await?);
         let reason = format!("{} {} on {}", self.retention.column, self.retention.in_words(), self.plan.now.format("%Y-%m-%d"));
         let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&self.retention.column);
@@ -271,118 +241,27 @@ impl Work<'_> {
         })
     }
 
+    /// Returns the statements that delete the rows in these ranges, and where their archive restores them.
+    async fn source(&self, connection: &mut PgConnection, ranges: &[String], steps: Option<Steps>) -> Result<Source> {
+        let home = Home { oid: self.part.oid, schema: self.part.schema.clone(), name: self.part.relation.clone() };
+        let home = Home::of(connection, home).await?;
+        let columns = archive::columns(connection, self.part.oid, home.oid).await?;
+        let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let around_references = !self.part.kept.is_empty();
+        let delete = |range: &String| {
+            format!(
+                "{} DELETE FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT at FROM going)) AND {} RETURNING {list}",
+                self.with(&self.pick(range, "", around_references)),
+                self.part.name,
+                self.plan.gate
+            )
+        };
+        let queries = ranges.iter().map(delete).collect();
+        Ok(Source { schema: home.schema, table: home.name, columns, queries, steps })
+    }
+
     pub(super) async fn nothing(&self, connection: &mut PgConnection, last_key: Option<String>) -> Result<Batch> {
         pg::execute(connection, "ROLLBACK".to_owned()).await?;
         Ok(Batch { rows: 0, found: 0, last_key, last_at: None, archived_bytes: 0, tree_rows: 0 })
     }
-
-    /// The value of the column that ends a batch of about `size` rows from `place` on.
-    async fn key_after(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Option<String>> {
-        let column = self.column();
-        let sql = format!(
-            "SELECT {} FROM (SELECT {column} AS key FROM ONLY {} WHERE {column} {} {} AND {}
-             ORDER BY {column} LIMIT $2::pg_catalog.text::bigint) k",
-            self.plan.key.greatest("key"),
-            self.part.name,
-            self.beyond(place),
-            self.bound_key(),
-            self.part.conditions.goes
-        );
-        Ok(bound(sql, place, size).fetch_one(connection).await?.try_get(0)?)
-    }
-
-    /// A query that picks the rows at `place`, whose values are bound as parameters.
-    pub(super) fn pick_at(&self, place: &Place, around_references: bool) -> String {
-        let column = self.column();
-        match place {
-            Place::Blocks(..) => self.pick(&bound_blocks(), "", around_references),
-            Place::Same(_, after) => self.pick(
-                &format!("{} AND ctid OPERATOR(pg_catalog.>) {}::pg_catalog.tid", self.from(place), literal(after)),
-                "ORDER BY ctid LIMIT $2::pg_catalog.text::bigint",
-                around_references,
-            ),
-            Place::Key(_) | Place::Past(_) => {
-                self.pick(&self.from(place), &format!("ORDER BY {column} LIMIT $2::pg_catalog.text::bigint"), around_references)
-            }
-        }
-    }
-
-    /// SQL: rows at or beyond the value of `place`.
-    fn from(&self, place: &Place) -> String {
-        let operator = match place {
-            Place::Same(..) => "=",
-            Place::Past(_) => ">",
-            _ => ">=",
-        };
-        format!("{} OPERATOR(pg_catalog.{operator}) {}", self.column(), self.bound_key())
-    }
-
-    /// A query that finds rows and locks them: `at`, `key`, and the columns that tell parents from children.
-    fn pick(&self, which: &str, tail: &str, around_references: bool) -> String {
-        let (table, kept) = (&self.part.name, &self.part.kept);
-        let (free, columns) = match around_references {
-            true => (kept.and_free(table), kept.columns()),
-            false => (String::new(), String::new()),
-        };
-        format!(
-            "SELECT ctid AS at, {} AS key{columns} FROM ONLY {table} WHERE {which} AND {} AND {}{free} {tail} FOR UPDATE SKIP LOCKED",
-            identifier(&self.retention.column),
-            self.part.conditions.goes,
-            self.plan.gate
-        )
-    }
-
-    /// The places of the picked rows that may go, as `going`.
-    pub(super) fn with(&self, pick: &str) -> String {
-        match self.part.kept.kept(self.part.oid) {
-            None => format!("WITH picked AS MATERIALIZED ({pick}), going AS MATERIALIZED (SELECT at FROM picked)"),
-            Some(kept) => format!(
-                "WITH RECURSIVE picked AS MATERIALIZED ({pick}), kept (at) AS ({kept}),
-                 going AS MATERIALIZED (SELECT at FROM picked EXCEPT SELECT at FROM kept)"
-            ),
-        }
-    }
-
-    fn column(&self) -> String {
-        self.plan.key.column(&self.retention.column)
-    }
-
-    fn key_value(&self, key: &str) -> String {
-        format!("{}::{}", literal(key), self.plan.key.type_sql())
-    }
-
-    fn bound_key(&self) -> String {
-        format!("$1::pg_catalog.text::{}", self.plan.key.type_sql())
-    }
-
-    /// Rows at the last key were checked together with it; at the very start there is no last key.
-    fn beyond(&self, place: &Place) -> &'static str {
-        if matches!(place, Place::Key(key) if *key == self.plan.start) {
-            "OPERATOR(pg_catalog.>=)"
-        } else {
-            "OPERATOR(pg_catalog.>)"
-        }
-    }
-}
-
-/// Rows in a range of blocks; the end is not included.
-fn between(from: &str, to: &str) -> String {
-    format!("ctid OPERATOR(pg_catalog.>=) {from} AND ctid OPERATOR(pg_catalog.<) {to}")
-}
-
-fn bound_blocks() -> String {
-    between("$1::pg_catalog.text::pg_catalog.tid", "$2::pg_catalog.text::pg_catalog.tid")
-}
-
-fn bound<'q>(sql: String, place: &Place, size: u64) -> Query<'q, Postgres, PgArguments> {
-    bind(pg::query(sql), place, size)
-}
-
-/// Binds `place` and `size` as `$1` and `$2`.
-pub fn bind<'q>(query: Query<'q, Postgres, PgArguments>, place: &Place, size: u64) -> Query<'q, Postgres, PgArguments> {
-    let (from, to) = match place {
-        Place::Blocks(from, to) => (format!("({from},0)"), format!("({to},0)")),
-        Place::Key(key) | Place::Same(key, _) | Place::Past(key) => (key.clone(), size.to_string()),
-    };
-    query.bind(from).bind(to)
 }

@@ -10,7 +10,7 @@ use crate::pg::{identifier, literal};
 /// The conditions for the rows of one table: the job's table, or one of its partitions.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
-    pub goes: String,
+    pub expired: String,
     /// The same, without checking whether the value of the column is a time.
     pub old: String,
     /// Matches rows whose value is not a time: of the rows that meet `old`, these stay.
@@ -29,7 +29,7 @@ pub struct Terms<'a> {
     pub all: &'a str,
 }
 
-/// SQL that rows meet whose value is not a time: they stay whatever it is. None if all values are times.
+/// Returns SQL that rows meet whose value is not a time: they stay whatever it is. None if all values are times.
 pub fn never(retention: &Retention, key: Key, floor: &str) -> Option<String> {
     let sentinels =
         retention.keeps_sentinels().then(|| format!("{} OPERATOR(pg_catalog.<) {floor}", key.column(&retention.column)));
@@ -46,12 +46,12 @@ impl Terms<'_> {
             Some(limit) => format!("{column} OPERATOR(pg_catalog.<) {limit}"),
             None => format!("{column} IS NOT NULL"),
         };
-        let mut goes = old.clone();
+        let mut expired = old.clone();
         if self.retention.keeps_sentinels() {
-            goes += &format!(" AND {column} OPERATOR(pg_catalog.>=) {}", self.floor);
+            expired += &format!(" AND {column} OPERATOR(pg_catalog.>=) {}", self.floor);
         }
         if let Some(shape) = self.key.shape(&self.retention.column) {
-            goes += &format!(" AND {shape}");
+            expired += &format!(" AND {shape}");
         }
         let never = never(self.retention, self.key, self.floor);
         let mut more = String::new();
@@ -63,11 +63,11 @@ impl Terms<'_> {
             more += &format!(" AND (\n{condition}\n)");
         }
         old += &more;
-        goes += &more;
-        Conditions { goes, old, never }
+        expired += &more;
+        Conditions { expired, old, never }
     }
 
-    /// SQL: at least `keep` rows with the same value of `per` are newer. A value that is not a time counts as newer than none: random uuids
+    /// Returns the SQL condition that at least `keep` rows with the same value of `per` are newer. A value that is not a time counts as newer than none: random uuids
     /// and 'infinity' would take the places of all real times.
     fn has_newer(&self, keep: u32, per: &str, table: &str) -> String {
         let (key, column, per) = (self.key, &self.retention.column, identifier(per));
@@ -83,7 +83,7 @@ impl Terms<'_> {
     }
 }
 
-/// SQL: the cut-off is old enough by the clock of the deleting transaction. If the server's clock was set back since the plan was made,
+/// Returns the SQL condition that the cut-off is old enough by the clock of the deleting transaction. If the server's clock was set back since the plan was made,
 /// nothing is deleted. The condition uses no column, so that the executor evaluates it once.
 pub fn gate(older_than: Span, cutoff: DateTime<Utc>) -> String {
     format!(

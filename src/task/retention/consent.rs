@@ -18,16 +18,16 @@ const SAMPLED_BLOCKS: f64 = 1_000.0;
 /// The last blocks of an unindexed table, where most new rows are.
 const LAST_BLOCKS: i64 = 128;
 
-/// What a person has agreed to, and what to ask.
+/// The loss that a person has agreed to, and the question to ask.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct ConsentState {
     pub consent: Consent,
     /// The question to ask.
     pub asks: Option<String>,
 }
 
 /// The rows of the table that go, as SQL.
-pub struct Goes<'a> {
+pub struct ExpiredRows<'a> {
     pub condition: &'a str,
     pub key: Key,
     /// Rows from here on stay because of their age, where age matters.
@@ -39,13 +39,13 @@ pub async fn look(
     run: &RunContext<'_>,
     connection: &mut PgConnection,
     facts: &Facts,
-    (goes, rule): (&Goes<'_>, String),
-) -> Result<Asked> {
+    (expired, rule): (&ExpiredRows<'_>, String),
+) -> Result<ConsentState> {
     let before = consent::before(run, &rule).await;
     let is_given = retention.agreed || before.was_agreed;
     let mut consent = Consent { rule, is_given, is_to_all: before.was_agreed_to_all };
     // Nearly all rows is less than all: who agreed to the one did not agree to the other.
-    let goes_beyond = !consent.is_to_all && no_row_stays(connection, retention, facts, goes).await?;
+    let goes_beyond = !consent.is_to_all && no_row_stays(connection, retention, facts, expired).await?;
     let what = if goes_beyond {
         consent.is_to_all = retention.agreed;
         (!retention.agreed)
@@ -53,20 +53,25 @@ pub async fn look(
     } else if before.has_succeeded || is_given {
         None
     } else {
-        share(connection, facts, goes).await?.filter(|(percent, _)| *percent > consent::MUCH).map(|(percent, rows)| {
+        share(connection, facts, expired).await?.filter(|(percent, _)| *percent > consent::MUCH).map(|(percent, rows)| {
             format!("this is its first run, and it would delete about {percent:.0} % of {}, estimated from {rows}", facts.sql())
         })
     };
-    Ok(Asked { consent, asks: what.map(|what| consent::question(run, &what)) })
+    Ok(ConsentState { consent, asks: what.map(|what| consent::question(run, &what)) })
 }
 
 /// Returns whether rows go, and none is young enough to stay.
-async fn no_row_stays(connection: &mut PgConnection, retention: &Retention, facts: &Facts, goes: &Goes<'_>) -> Result<bool> {
-    let Some(limit) = goes.limit else { return Ok(false) };
-    if has_young(connection, retention, facts, (goes.key, limit)).await? {
+async fn no_row_stays(
+    connection: &mut PgConnection,
+    retention: &Retention,
+    facts: &Facts,
+    expired: &ExpiredRows<'_>,
+) -> Result<bool> {
+    let Some(limit) = expired.limit else { return Ok(false) };
+    if has_young(connection, retention, facts, (expired.key, limit)).await? {
         return Ok(false);
     }
-    let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE {})::pg_catalog.text", facts.sql(), goes.condition);
+    let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE {})::pg_catalog.text", facts.sql(), expired.condition);
     Ok(pg::fetch_text(connection, sql).await?.as_deref() == Some("true"))
 }
 
@@ -101,13 +106,13 @@ async fn has_young(
     Ok(false)
 }
 
-/// The percentage of rows that go, by a sample, and the size of that sample. None: there are no rows.
-async fn share(connection: &mut PgConnection, facts: &Facts, goes: &Goes<'_>) -> Result<Option<(f64, String)>> {
+/// Returns the percentage of rows that go, by a sample, and the size of that sample. None: there are no rows.
+async fn share(connection: &mut PgConnection, facts: &Facts, expired: &ExpiredRows<'_>) -> Result<Option<(f64, String)>> {
     let blocks = if facts.kind == "p" { estimate::blocks_below(connection, facts.oid).await? } else { facts.blocks };
     let percent = (100.0 * SAMPLED_BLOCKS / (blocks.max(1) as f64)).min(100.0);
     let sql = format!(
         "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE {}) FROM {} TABLESAMPLE pg_catalog.system ({percent:.4})",
-        goes.condition,
+        expired.condition,
         facts.sql()
     );
     let counted: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;

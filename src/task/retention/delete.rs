@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::batch::{Batch, Place};
+use super::batch::Batch;
 use super::keys::Method;
+use super::pick::{ENOUGH_BLOCKS, ENOUGH_ROWS, Place};
 use super::plan::Plan;
 use super::references;
 use crate::base::units::{self, Span};
@@ -19,15 +20,12 @@ use crate::{archive, pg};
 
 /// 300 blocks of 8 KiB hold some ten thousand rows of a log table: 40 to 50 ms (research).
 const FIRST_BLOCKS: u64 = 100;
-const MOST_BLOCKS: u64 = 20_000;
+const MAX_BLOCKS: u64 = 20_000;
 const FIRST_ROWS: u64 = 1_000;
-const MOST_ROWS: u64 = 50_000;
-/// A smaller batch is hardly faster, see [`Pace::with_enough`]. Measured on two processors with six busy loops and a pgbench at full speed,
-/// 60,000 rows: 24 s with batches of 1.8 blocks, 11 s with these; other sessions committed within 2 × idle in both.
-const ENOUGH_BLOCKS: u64 = 8;
-const ENOUGH_ROWS: u64 = 300;
+const MAX_ROWS: u64 = 50_000;
 /// The target time of an archived batch, which is an object and therefore larger: its rows stay locked during the upload. Other sessions
-/// rarely want old rows.
+/// rarely want old rows. Beside others it is deleted in steps: on a disk that takes 150 MB a second, the p99 of an application with 300
+/// transactions a second was 81 ms without them (benches/retention.py --write-limit 150).
 const ARCHIVE_TIME: Span = Span(Duration::from_secs(5));
 const ARCHIVE_FIRST_BLOCKS: u64 = 1_000;
 const ARCHIVE_FIRST_ROWS: u64 = 20_000;
@@ -80,7 +78,7 @@ enum Walk {
     Up { at: u64, end: u64, then: Option<u64> },
     /// Down from `at`, repeated while rows go: children are usually younger than their parents, and go first.
     Down { at: u64, end: u64, went: bool },
-    /// By the values of the column.
+    /// Along the values of the column.
     Keys(Place),
 }
 
@@ -102,7 +100,7 @@ impl Walk {
         !matches!(self, Self::Keys(_))
     }
 
-    /// The next position; None at the end.
+    /// Returns the next position; None at the end.
     fn next(&mut self, size: u64) -> Option<Place> {
         match self {
             Self::Keys(place) => Some(place.clone()),
@@ -154,7 +152,7 @@ impl Walk {
 
 /// The next step after a batch that failed.
 enum Next {
-    /// The same batch again, with fewer rows.
+    /// Repeats the batch with fewer rows.
     Retry,
     Stop(String),
 }
@@ -184,7 +182,8 @@ impl Work<'_> {
                 return Ok(Go::Stop(reason));
             }
             // A cancellation does not drop it midway: it is short, and ends in a commit or a rollback.
-            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size)).await;
+            let steps = self.archive.and_then(|_| governor.steps());
+            let (result, blocked) = governor.watch(pid, self.batch(connection, &place, size, steps)).await;
             let (batch, begun) = match result {
                 Ok(done) => done,
                 Err(error) => match self.after_failure(error, &mut attempts, (&mut pace, target.0), done).await? {
@@ -197,12 +196,16 @@ impl Work<'_> {
             };
             attempts = 0;
             let elapsed = begun.elapsed();
-            pace.took_beside_others(elapsed, governor.scaled(target.0), target.0, blocked);
+            // A batch in steps has rested already.
+            let may = if steps.is_some() { target.0 } else { governor.scaled(target.0) };
+            pace.took_beside_others(elapsed, may, target.0, blocked);
             self.count(&batch, done);
             if !walk.went(&place, size, batch) {
                 break;
             }
-            tokio::time::sleep(governor.pause_after(elapsed, governor.scaled(target.0))).await;
+            if steps.is_none() {
+                tokio::time::sleep(governor.pause_after(elapsed, may)).await;
+            }
         }
         self.run.progress.set_cursor(None);
         done.elapsed += started.elapsed();
@@ -221,10 +224,10 @@ impl Work<'_> {
 
     fn pace(&self, walk: &Walk) -> Pace {
         match (walk.is_by_blocks(), self.archive.is_some()) {
-            (true, false) => Pace::new(FIRST_BLOCKS, 1, MOST_BLOCKS).with_enough(ENOUGH_BLOCKS),
-            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MOST_BLOCKS),
-            (false, false) => Pace::new(FIRST_ROWS, 10, MOST_ROWS).with_enough(ENOUGH_ROWS),
-            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MOST_ROWS),
+            (true, false) => Pace::new(FIRST_BLOCKS, 1, MAX_BLOCKS).with_enough(ENOUGH_BLOCKS),
+            (true, true) => Pace::new(ARCHIVE_FIRST_BLOCKS, 1, MAX_BLOCKS),
+            (false, false) => Pace::new(FIRST_ROWS, 10, MAX_ROWS).with_enough(ENOUGH_ROWS),
+            (false, true) => Pace::new(ARCHIVE_FIRST_ROWS, 10, 4 * MAX_ROWS),
         }
     }
 

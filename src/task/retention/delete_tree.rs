@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result};
 use sqlx::{PgConnection, Row as _};
 
-use super::batch::{Batch, Place, bind};
+use super::batch::Batch;
 use super::context::Work;
+use super::pick::{Place, bind};
 use crate::archive::{self, Archive, BatchName, Home, Manifest, Source};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -14,7 +15,7 @@ impl Work<'_> {
     /// In a transaction: rows of the job's table are locked, and deleted when all rows that go with them are gone. A lock on a row of the
     /// job's table keeps new rows from referencing it.
     pub(super) async fn delete_tree(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
-        self.part.kept.may_be_seen()?;
+        self.part.kept.check_visible()?;
         let picked = pg::query(format!(
             "{} SELECT (SELECT pg_catalog.array_agg(at)::pg_catalog.text FROM going), (SELECT pg_catalog.count(*) FROM going), (SELECT {} FROM picked),
                 (SELECT at::pg_catalog.text FROM picked ORDER BY picked.at DESC LIMIT 1)",
@@ -37,7 +38,7 @@ impl Work<'_> {
                 pg::execute_counting(connection, format!("SELECT FROM {} WHERE {which} FOR UPDATE", branch.sql())).await?;
             }
         }
-        let mut taken = Taken::default();
+        let mut taken = Archived::default();
         for (number, branch) in self.plan.tree.branches.iter().enumerate() {
             let which = branch.goes_with(&self.part.name, &places);
             let target = Target { oid: branch.oid, schema: &branch.schema, name: &branch.name, from: branch.sql() };
@@ -86,7 +87,7 @@ impl Work<'_> {
         target: &Target<'_>,
         which: &str,
         number: usize,
-        taken: &mut Taken,
+        taken: &mut Archived,
     ) -> Result<u64> {
         let delete = format!("DELETE FROM {} WHERE {which}", target.from);
         let Some(archive) = self.archive else {
@@ -101,8 +102,8 @@ impl Work<'_> {
         let home = Home::of(connection, home).await?;
         let columns = archive::columns(connection, target.oid, home.oid).await?;
         let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
-        let query = format!("{delete} RETURNING {list}");
-        let source = Source { schema: home.schema, table: home.name, columns, query };
+        let queries = vec![format!("{delete} RETURNING {list}")];
+        let source = Source { schema: home.schema, table: home.name, columns, queries, steps: None };
         let name = self.name_of(archive, connection, number).await?;
         let reason = format!("with rows of {} {}", self.plan.table, self.retention.in_words());
         let manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason);
@@ -132,7 +133,7 @@ struct Target<'a> {
 }
 
 #[derive(Default)]
-struct Taken {
+struct Archived {
     batches: Vec<(BatchName, Manifest)>,
     bytes: u64,
     tree_rows: u64,

@@ -13,7 +13,7 @@ pub(super) async fn estimate(connection: &mut PgConnection, table: &str, conditi
     Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or_default() as u64)
 }
 
-/// The number of blocks of all partitions together.
+/// Returns the number of blocks of all partitions together.
 pub async fn blocks_below(connection: &mut PgConnection, oid: i64) -> Result<i64> {
     Ok(sqlx::query_scalar(
         "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(relid)), 0)::bigint

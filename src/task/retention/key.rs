@@ -32,9 +32,9 @@ pub enum Key {
     Ulid,
 }
 
-/// The earliest wall-clock time at or after `at`: on an autumn night an hour occurs twice, and a value in that hour is treated as belonging
+/// Returns the earliest wall-clock time at or after `at`: on an autumn night an hour occurs twice, and a value in that hour is treated as belonging
 /// to the second pass.
-fn earliest_on_the_wall(at: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
+fn earliest_wall_clock(at: DateTime<Utc>, zone: Tz) -> NaiveDateTime {
     // This is longer than any clock was ever set back at once (except for the days when a zone moved across the date line).
     const LOOKED_AT_SECONDS: i64 = 6 * 3600;
     let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc();
@@ -76,15 +76,15 @@ impl Key {
     }
 
     /// Returns whether the type holds wall-clock time, without a time zone.
-    pub fn is_on_the_wall(self) -> bool {
+    pub fn is_wall_clock(self) -> bool {
         matches!(self, Self::Timestamp | Self::Date)
     }
 
-    /// The smallest value of `at`, as SQL of the key's type.
+    /// Returns the smallest value of `at`, as SQL of the key's type.
     pub fn at(self, at: DateTime<Utc>, zone: Tz) -> Result<String> {
         let before_all = || Fault::new(Kind::Configuration, format!("{at} is outside the range of the column's type"));
         let milliseconds = || u64::try_from(at.timestamp_millis()).ok().filter(|value| *value < 1 << 48).with_context(before_all);
-        let wall = || earliest_on_the_wall(at, zone);
+        let wall = || earliest_wall_clock(at, zone);
         let text = match self {
             Self::TimestampTz => at.format("%Y-%m-%d %H:%M:%S%.f+00").to_string(),
             Self::Timestamp => wall().format("%Y-%m-%d %H:%M:%S%.f").to_string(),
@@ -98,12 +98,12 @@ impl Key {
         Ok(format!("{}::{}", literal(&text), self.type_sql()))
     }
 
-    /// The smallest value that is a real time and does not stand for "never".
+    /// Returns the smallest value that is a real time and does not stand for "never".
     pub fn floor(self, zone: Tz) -> Result<String> {
         self.at(DateTime::from_timestamp(FIRST_REAL_SECOND, 0).unwrap_or_default(), zone)
     }
 
-    /// The smaller of a value given as SQL and one given as text, as SQL.
+    /// Returns the smaller of a value given as SQL and one given as text, as SQL.
     pub async fn lower(self, connection: &mut PgConnection, value: Option<String>, text: &str) -> Result<String> {
         let other = format!("{}::{}", literal(text), self.type_sql());
         let Some(value) = value else { return Ok(other) };
@@ -122,7 +122,7 @@ impl Key {
         }
     }
 
-    /// The type's name in our SQL. Keywords of the grammar, which no schema can redefine, are not qualified.
+    /// Returns the type's name in our SQL. Keywords of the grammar, which no schema can redefine, are not qualified.
     pub fn type_sql(self) -> &'static str {
         match self {
             Self::TimestampTz => "timestamp with time zone",
@@ -135,12 +135,12 @@ impl Key {
         }
     }
 
-    /// The column as it is compared and sorted.
+    /// Returns the column as it is compared and sorted.
     pub fn column(self, column: &str) -> String {
         self.compared(identifier(column))
     }
 
-    /// The same for the column of a table that a query names `table`.
+    /// Returns the column of a table that a query names `table`, as it is compared and sorted.
     pub fn column_of(self, table: &str, column: &str) -> String {
         self.compared(format!("{table}.{}", identifier(column)))
     }
@@ -149,7 +149,7 @@ impl Key {
         if self == Self::Ulid { format!("{column}::pg_catalog.text COLLATE pg_catalog.\"C\"") } else { column }
     }
 
-    /// The greatest value of `name` in a query, as text.
+    /// Returns the greatest value of `name` in a query, as text.
     pub fn greatest(self, name: &str) -> String {
         match self {
             // max(uuid) exists since PostgreSQL 18; text of uuids sorts in the same order.
@@ -158,12 +158,12 @@ impl Key {
         }
     }
 
-    /// SQL that only values with a time in them satisfy; None where every value of the type is a time.
+    /// Returns SQL that only values with a time in them satisfy; None where every value of the type is a time.
     pub fn shape(self, column: &str) -> Option<String> {
         self.shape_of(&identifier(column))
     }
 
-    /// The same for the column of a table in a query; it also excludes 'infinity'.
+    /// Returns SQL that only times in the column of a table satisfy; 'infinity' is none.
     pub fn is_a_time(self, table: &str, column: &str) -> Option<String> {
         let column = format!("{table}.{}", identifier(column));
         match self {
@@ -199,7 +199,7 @@ impl Key {
     }
 }
 
-/// The lowest ULID of a millisecond.
+/// Returns the lowest ULID of a millisecond.
 fn ulid(milliseconds: u64) -> String {
     let digits = (0..10).rev().map(|digit| char::from(CROCKFORD[(milliseconds >> (5 * digit)) as usize & 31]));
     digits.chain(std::iter::repeat_n('0', 16)).collect()
@@ -240,7 +240,7 @@ mod tests {
             ("2026-07-01T00:00:00Z", "2026-07-01 02:00:00"),
         ] {
             let at: DateTime<Utc> = at.parse().unwrap();
-            assert_eq!(earliest_on_the_wall(at, zone).format("%Y-%m-%d %H:%M:%S").to_string(), on_the_wall, "{at}");
+            assert_eq!(earliest_wall_clock(at, zone).format("%Y-%m-%d %H:%M:%S").to_string(), on_the_wall, "{at}");
         }
     }
 }

@@ -19,7 +19,7 @@ const NAMED: i64 = 3;
 
 /// Rows that are older than the limit and did not go.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct RemainingRows {
     /// Rows that should have gone: locked by others, referenced, kept by a trigger, or added during the run.
     pub rows: u64,
     /// The part of `rows` that each foreign key keeps.
@@ -30,8 +30,8 @@ pub struct Left {
     named: Vec<(String, u64)>,
 }
 
-impl Left {
-    /// None when counting takes longer than a batch may, or when another session has locked the table.
+impl RemainingRows {
+    /// Counts the rows; None when that takes longer than a batch may, or when another session has locked the table.
     pub async fn count(connection: &mut PgConnection, plan: &Plan) -> Result<Option<Self>> {
         let mut left = Self::default();
         match left.look(connection, plan).await {
@@ -43,20 +43,20 @@ impl Left {
 
     async fn look(&mut self, connection: &mut PgConnection, plan: &Plan) -> Result<()> {
         for part in &plan.parts {
-            let (goes, stays) = match &part.conditions.never {
+            let (expired, stays) = match &part.conditions.never {
                 Some(never) => (format!("FILTER (WHERE NOT ({never}))"), format!("FILTER (WHERE {never})")),
                 None => (String::new(), "FILTER (WHERE false)".to_owned()),
             };
             let sql = format!(
-                "SELECT pg_catalog.count(*) {goes}, pg_catalog.count(*) {stays} FROM ONLY {} WHERE {}",
+                "SELECT pg_catalog.count(*) {expired}, pg_catalog.count(*) {stays} FROM ONLY {} WHERE {}",
                 part.name, part.conditions.old
             );
             let row = pg::query(sql).fetch_one(&mut *connection).await.map_err(pg::in_its_own_words)?;
             let (rows, sentinels): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             self.rows += rows as u64;
             self.sentinels += sentinels as u64;
-            if rows > 0 && part.kept.may_be_seen().is_ok() {
-                for (key, rows) in part.kept.count(connection, &part.name, &part.conditions.goes).await? {
+            if rows > 0 && part.kept.check_visible().is_ok() {
+                for (key, rows) in part.kept.count(connection, &part.name, &part.conditions.expired).await? {
                     add(&mut self.referred, key, rows);
                 }
             }
@@ -90,7 +90,7 @@ impl Left {
         }
     }
 
-    /// For the summary; empty when nothing is left.
+    /// Describes it for the summary; empty when nothing is left.
     pub fn in_words(&self, column: &str) -> String {
         let mut words = String::new();
         let referred: u64 = self.referred.iter().map(|(_, rows)| rows).sum();
@@ -128,7 +128,7 @@ fn add(to: &mut Vec<(String, u64)>, name: String, rows: u64) {
     }
 }
 
-/// The most frequent values that are not times, with their numbers of rows.
+/// Returns the most frequent values that are not times, with their numbers of rows.
 pub async fn values(connection: &mut PgConnection, plan: &Plan, part: &Part, never: &str) -> Result<Vec<(String, u64)>> {
     let column = identifier(&plan.column);
     let sql = format!(

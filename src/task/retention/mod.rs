@@ -19,6 +19,7 @@ mod facts;
 mod key;
 mod keys;
 mod left;
+mod pick;
 mod plan;
 mod references;
 mod size;
@@ -32,7 +33,7 @@ pub use keys::{Method, Retention, Sentinels, Subscribers, Written, resolve};
 pub use plan::Plan;
 
 use self::key::Key;
-use self::left::Left;
+use self::left::RemainingRows;
 use crate::archive::Archive;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::{self, Span};
@@ -105,7 +106,7 @@ impl Work for Retention {
         phase.done(&units::plural(done.rows as usize, "row"));
         done.report(&mut report);
         governor.report(&mut report);
-        let left = run.or_cancelled(Left::count(&mut connection, &plan)).await?;
+        let left = run.or_cancelled(RemainingRows::count(&mut connection, &plan)).await?;
         match &left {
             Some(left) => left.report(&mut report, &plan),
             None => report.fact("rows_left", serde_json::Value::Null),
@@ -228,7 +229,13 @@ impl Retention {
     }
 }
 
-fn summary(retention: &Retention, plan: &Plan, done: &delete::Done, stopped: Option<&str>, left: Option<&Left>) -> String {
+fn summary(
+    retention: &Retention,
+    plan: &Plan,
+    done: &delete::Done,
+    stopped: Option<&str>,
+    left: Option<&RemainingRows>,
+) -> String {
     let mut text = format!(
         "{} {} from {} in {}, {}",
         units::plural(done.rows as usize, "row"),

@@ -121,7 +121,7 @@ impl fmt::Display for Plan {
             writeln!(f, "  foreign key {} of {}: {what}", reference.name, reference.referencing)?;
         }
         if !self.tree.is_empty() {
-            let tables: Vec<String> = self.tree.branches.iter().map(super::tree::Branch::sql).collect();
+            let tables: Vec<String> = self.tree.branches.iter().map(super::tree::TreeTable::sql).collect();
             writeln!(f, "  rows that go in the same transaction as the rows that they reference: {}", tables.join(", "))?;
         }
         for trigger in &self.triggers {

@@ -10,8 +10,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, Operator};
 
 /// Cascades are followed for this many steps: real schemas chain fewer tables, and a circle has to end somewhere.
-const STEPS_MOST: usize = 6;
-const BLOCKERS_MOST: usize = 100;
+const MAX_STEPS: usize = 6;
+const MAX_BLOCKERS: usize = 100;
 
 #[derive(Clone, Debug, sqlx::FromRow, Serialize)]
 pub struct Reference {
@@ -19,7 +19,7 @@ pub struct Reference {
     pub referencing: String,
     /// The table itself, or the partition that the key references.
     pub referenced: String,
-    /// As in pg_constraint.confdeltype.
+    /// The letter of pg_constraint.confdeltype.
     pub action: String,
     pub indexed: bool,
     #[serde(skip)]
@@ -70,7 +70,7 @@ impl Blocker {
         format!("{} of {}", last.name, last.referencing)
     }
 
-    /// SQL: some row references the row of `table` (quoted).
+    /// Returns the SQL condition that some row references the row of `table` (quoted).
     pub fn exists(&self, table: &str) -> String {
         let mut from = String::new();
         for (number, step) in self.steps.iter().enumerate() {
@@ -95,7 +95,7 @@ pub async fn load(connection: &mut PgConnection, table: i64) -> Result<Vec<Refer
     Ok(sqlx::query_as(include_str!("references.sql")).bind(table).fetch_all(connection).await?)
 }
 
-/// Other tables that keep rows of this one, quoted.
+/// Returns other tables that keep rows of this one, quoted.
 pub fn referring(references: &[Reference]) -> Vec<String> {
     let tables = references.iter().filter(|reference| !reference.is_self && reference.blocks());
     let mut tables: Vec<String> = tables.map(|reference| reference.table.clone()).collect();
@@ -114,7 +114,7 @@ async fn blockers(connection: &mut PgConnection, references: &[Reference], tree:
         let goes_too = tree.contains(&last.referencing_oid);
         if last.blocks() && !goes_too {
             blockers.push(Blocker { steps: path, is_from_another_tree: false });
-        } else if (last.action == "c" || goes_too) && path.len() < STEPS_MOST && blockers.len() + paths.len() < BLOCKERS_MOST {
+        } else if (last.action == "c" || goes_too) && path.len() < MAX_STEPS && blockers.len() + paths.len() < MAX_BLOCKERS {
             for next in load(connection, last.referencing_oid).await? {
                 if next.is_self && next.blocks() && goes_too && path.len() == 1 {
                     blockers.push(Blocker { steps: [path.clone(), vec![next]].concat(), is_from_another_tree: true });
@@ -148,7 +148,7 @@ impl Kept {
     }
 
     /// Fails where the role cannot read the referencing rows: it has to see them to leave out the rows that they reference.
-    pub fn may_be_seen(&self) -> Result<()> {
+    pub fn check_visible(&self) -> Result<()> {
         let steps = self.blockers.iter().flat_map(|blocker| &blocker.steps).chain(&self.selves);
         let hidden: Vec<&str> = steps.filter(|step| !step.can_select).map(|step| step.table.as_str()).collect();
         if hidden.is_empty() {
@@ -161,12 +161,12 @@ impl Kept {
         Err(Fault::new(Kind::Permission, message).into())
     }
 
-    /// SQL, with AND before it: no other row references the row of `table` (quoted).
+    /// Returns the SQL condition, with AND before it, that no other row references the row of `table` (quoted).
     pub fn and_free(&self, table: &str) -> String {
         self.blockers.iter().map(|blocker| format!(" AND NOT {}", blocker.exists(table))).collect()
     }
 
-    /// Columns of the picked rows that [`Kept::kept`] needs, with a comma before each.
+    /// Returns the columns of the picked rows that [`Kept::kept`] needs, with a comma before each.
     pub fn columns(&self) -> String {
         let mut columns = String::new();
         for (number, own) in self.selves.iter().enumerate() {
@@ -177,7 +177,7 @@ impl Kept {
         columns
     }
 
-    /// A query for WITH RECURSIVE that returns the places of those rows in `picked (at, ...)` that stay because one of their children
+    /// Returns a query for WITH RECURSIVE that returns the places of those rows in `picked (at, ...)` that stay because one of their children
     /// stays; `table` is the table's oid. None where the table does not reference itself.
     pub fn kept(&self, table: i64) -> Option<String> {
         if self.selves.is_empty() {

@@ -30,9 +30,9 @@ const ROW_BYTES: u32 = 24 + 4 + 4;
 /// maps. An excess smaller than this counts as fitting, so that neither deletes rows night after night.
 const MAY_ERR: f64 = 0.02;
 /// A partition goes as a whole only if it ends this long before the first row that stays: its age is evaluated a moment later.
-const MOMENT: TimeDelta = TimeDelta::minutes(1);
-/// The same for wall-clock time, which has an hour that occurs twice.
-const MOMENT_ON_THE_WALL: TimeDelta = TimeDelta::hours(3);
+const AGE_MARGIN: TimeDelta = TimeDelta::minutes(1);
+/// The margin for wall-clock time, which has an hour that occurs twice.
+const WALL_CLOCK_MARGIN: TimeDelta = TimeDelta::hours(3);
 
 /// The size of a table's rows, and which of them stay.
 #[derive(Clone, Debug, Serialize)]
@@ -128,7 +128,7 @@ async fn read_files(connection: &mut PgConnection, oid: i64) -> Result<Files> {
     .await?)
 }
 
-/// Columns that take space: not the virtual ones of PostgreSQL 18.
+/// Returns the columns that take space: not the virtual ones of PostgreSQL 18.
 async fn columns(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
@@ -151,7 +151,7 @@ fn pieces(blocks: u64, blocks_of_all: u64) -> Option<Vec<(u64, u64)>> {
     Some((0..count).map(|number| number * blocks / count).map(|from| (from, from + PIECE)).collect())
 }
 
-/// The number of bytes that one sampled byte stands for: it includes blocks that were not sampled and a share of the indexes. All rows
+/// Returns the number of bytes that one sampled byte stands for: it includes blocks that were not sampled and a share of the indexes. All rows
 /// together never count as more than the files. Pure.
 fn weight(files: &Files, looked_at: u64, seen: f64) -> f64 {
     if seen <= 0.0 || looked_at == 0 {
@@ -168,7 +168,7 @@ fn is_over(bytes: f64, max_size: Size) -> bool {
 }
 
 impl Part {
-    /// A query of its sampled rows: `key`, and the `bytes` that each stands for.
+    /// Returns a query of its sampled rows: `key`, and the `bytes` that each stands for.
     fn rows(&self, retention: &Retention, key: Key) -> String {
         let lengths = self.columns.iter().map(|column| format!(" + coalesce(pg_column_size({}), 0)", identifier(column)));
         let select = format!(
@@ -184,7 +184,7 @@ impl Part {
     }
 }
 
-/// The newest value from which on rows take more than `max_size`. Rows with exactly that value stay. Values that are not times, NULL, and
+/// Returns the newest value from which on rows take more than `max_size`. Rows with exactly that value stay. Values that are not times, NULL, and
 /// future times (9999-12-31 for "open end") do not count: they would push out all real ones. None: the rows with a time fit.
 async fn border(
     connection: &mut PgConnection,
@@ -207,7 +207,7 @@ async fn border(
     pg::fetch_text(connection, sql).await
 }
 
-/// The age of a partition that ends at this value: partitions are retired by age.
+/// Returns the age of a partition that ends at this value: partitions are retired by age.
 async fn age(connection: &mut PgConnection, from: &str, (key, zone, now): (Key, Tz, DateTime<Utc>)) -> Result<Option<Span>> {
     let value = format!("{}::{}", literal(from), key.type_sql());
     let seconds = match key {
@@ -226,12 +226,12 @@ async fn age(connection: &mut PgConnection, from: &str, (key, zone, now): (Key, 
     let seconds = pg::fetch_text(connection, format!("SELECT ({seconds})::float8::text")).await?;
     let seconds = seconds.and_then(|seconds| seconds.parse::<f64>().ok()).filter(|seconds| seconds.abs() < 1e12);
     let Some(at) = seconds.and_then(|seconds| DateTime::from_timestamp(seconds.floor() as i64, 0)) else { return Ok(None) };
-    let moment = if key.is_on_the_wall() { MOMENT_ON_THE_WALL } else { MOMENT };
+    let moment = if key.is_wall_clock() { WALL_CLOCK_MARGIN } else { AGE_MARGIN };
     Ok((now - at + moment).to_std().ok().map(Span))
 }
 
 impl Measured {
-    /// A sentence for the plan.
+    /// Returns a sentence for the plan.
     pub fn note(&self, table: &str, column: &str, max_size: Size) -> String {
         if self.blocks_looked_at == 0 {
             return format!(

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::conditions::{Terms, gate};
-use super::consent::{self, Goes};
+use super::consent::{self, ExpiredRows};
 use super::decide;
 use super::estimate::estimate;
 use super::facts::{Facts, refused};
@@ -15,7 +15,7 @@ use super::plan::{Part, Plan};
 use super::references::{self, Kept, Reference};
 use super::size::{self, Measured};
 use super::tree::Tree;
-use super::whole::{self, Whole};
+use super::whole::{self, WholePartitions};
 use crate::base::units::Span;
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
@@ -46,12 +46,12 @@ pub async fn make(retention: &Retention, run: &RunContext<'_>) -> Result<Plan> {
     let mut application = connect_as_application(retention, run, &table, (key, &column_type)).await?;
     let whole = match facts.kind.as_str() {
         "p" => whole::choose(retention, run, &mut connection, facts, &target.references, (key, &floor, expiry.age)).await?,
-        _ => Whole::default(),
+        _ => WholePartitions::default(),
     };
     let parts = parts((&mut connection, &mut application), retention, &target, (&whole, &expiry), &terms).await?;
-    let goes = Goes { condition: &terms.of(&table).goes, key, limit: expiry.limit.as_deref() };
+    let expired = ExpiredRows { condition: &terms.of(&table).expired, key, limit: expiry.limit.as_deref() };
     let rule = retention.rule(key, run.job.timezone);
-    let asked = consent::look(retention, run, &mut application, facts, (&goes, rule)).await?;
+    let asked = consent::look(retention, run, &mut application, facts, (&expired, rule)).await?;
     let gate = retention.older_than.zip(expiry.cutoff).map_or("true".to_owned(), |(age, cutoff)| gate(age, cutoff));
     let mut plan = Plan {
         rows_to_go: parts.iter().map(|part| part.rows_to_go).sum(),
@@ -209,7 +209,7 @@ async fn parts(
     (connection, application): (&mut PgConnection, &mut PgConnection),
     retention: &Retention,
     target: &Target,
-    (whole, expiry): (&Whole, &Expiry),
+    (whole, expiry): (&WholePartitions, &Expiry),
     terms: &Terms<'_>,
 ) -> Result<Vec<Part>> {
     let Target { oid, facts, references, tree } = target;
@@ -245,10 +245,10 @@ fn notes(
     run: &RunContext<'_>,
     facts: &Facts,
     (key, expiry): (Key, &Expiry),
-    whole: &Whole,
+    whole: &WholePartitions,
 ) -> Vec<String> {
     let mut notes = whole.notes.clone();
-    if let Some(cutoff) = expiry.cutoff.filter(|_| key.is_on_the_wall()) {
+    if let Some(cutoff) = expiry.cutoff.filter(|_| key.is_wall_clock()) {
         let zone = run.job.timezone;
         let wall = cutoff.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S");
         notes.push(format!("{} has no time zone and is read as {zone}: rows before {wall} there", identifier(&retention.column)));
@@ -296,7 +296,7 @@ async fn check_per(connection: &mut PgConnection, oid: i64, table: &str, per: &s
     Ok(())
 }
 
-/// Partitions that are not dropped as a whole.
+/// Returns partitions that are not dropped as a whole.
 async fn other_leaves(connection: &mut PgConnection, oid: i64, whole: Option<&partition::Plan>) -> Result<Vec<i64>> {
     let leaves: Vec<i64> = sqlx::query_scalar(
         "SELECT relid::oid::bigint FROM pg_partition_tree($1::oid::regclass) WHERE isleaf AND relid::oid <> $1::oid ORDER BY relid::regclass::text",
@@ -318,7 +318,8 @@ async fn part(
 ) -> Result<Part> {
     let name = facts.sql();
     let conditions = terms.of(&name);
-    let rows_to_go = estimate(application, &name, &conditions.goes).await.context("the condition in `where` of [retention]")?;
+    let rows_to_go =
+        estimate(application, &name, &conditions.expired).await.context("the condition in `where` of [retention]")?;
     let rows = facts.rows as u64;
     let (method, reason) = match kept.selves.first() {
         Some(own) => (Method::Blocks, format!("it references itself ({}), and children go before their parents", own.name)),

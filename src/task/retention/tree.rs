@@ -10,16 +10,16 @@ use crate::pg;
 use crate::pg::table::with_schema;
 
 /// The longest chain of tables from the job's own: a longer one is a circle or a mistake.
-const STEPS_MOST: usize = 20;
+const MAX_STEPS: usize = 20;
 
 /// Tables whose rows go too, children before their parents.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    pub branches: Vec<Branch>,
+    pub branches: Vec<TreeTable>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Branch {
+pub struct TreeTable {
     pub oid: i64,
     pub schema: String,
     pub name: String,
@@ -27,12 +27,12 @@ pub struct Branch {
     paths: Vec<Vec<Reference>>,
 }
 
-impl Branch {
+impl TreeTable {
     pub fn sql(&self) -> String {
         pg::qualified(&self.schema, &self.name)
     }
 
-    /// SQL: the row goes with one of the rows of `table` (quoted) at `places`.
+    /// Returns the SQL condition that the row goes with one of the rows of `table` (quoted) at `places`.
     pub fn goes_with(&self, table: &str, places: &str) -> String {
         let ways = self.paths.iter().map(|path| {
             let mut from = format!("ONLY {table} r0");
@@ -67,7 +67,7 @@ impl Tree {
             let oid = oid.ok_or_else(|| refused(format!("there is no table {name}, which `cascade` names")))?;
             let facts = Facts::read(connection, oid, "").await?;
             facts.refuse_table()?;
-            branches.push(Branch { oid, schema: facts.schema, name: facts.name, paths: Vec::new() });
+            branches.push(TreeTable { oid, schema: facts.schema, name: facts.name, paths: Vec::new() });
         }
         let is_named = |oid: i64| branches.iter().position(|branch| branch.oid == oid);
         let mut found: Vec<Vec<Vec<Reference>>> = vec![Vec::new(); branches.len()];
@@ -75,7 +75,7 @@ impl Tree {
         while let Some(path) = open.pop() {
             let last = &path[path.len() - 1];
             let Some(position) = is_named(last.referencing_oid).filter(|_| !last.is_self) else { continue };
-            if path.len() > STEPS_MOST {
+            if path.len() > MAX_STEPS {
                 return Err(refused(
                     "tables in `cascade` reference each other in a circle, so that no order to delete them in exists".to_owned(),
                 ));

@@ -15,11 +15,11 @@ use crate::task::partition;
 use crate::task::partition::plan::{RowsThatStay, Step};
 use crate::work::{RunContext, Work as _};
 
-/// As a bound is shown: the day of [`Key::floor`].
+/// The day of [`Key::floor`], as a bound is shown.
 const FIRST_REAL_DAY: &str = "1970-01-02";
 
 #[derive(Default)]
-pub struct Whole {
+pub struct WholePartitions {
     pub plan: Option<partition::Plan>,
     /// True if rows of all other partitions stay, because subscribers are to keep them.
     pub nothing_else: bool,
@@ -36,8 +36,8 @@ pub async fn choose(
     facts: &Facts,
     references: &[Reference],
     (key, floor, age): (Key, &str, Option<Span>),
-) -> Result<Whole> {
-    let mut whole = Whole::default();
+) -> Result<WholePartitions> {
+    let mut whole = WholePartitions::default();
     let table = facts.sql();
     let obstacle = match (&retention.condition, retention.newest()) {
         (Some(_), _) => Some("`where` selects only some of their rows".to_owned()),
@@ -92,7 +92,7 @@ pub async fn choose(
 
 /// Returns whether whole partitions may be dropped although the table is published with its deletes. Subscribers do not see that a
 /// partition is dropped, so the job has to say what becomes of their rows.
-fn by_publications(retention: &Retention, facts: &Facts, whole: &mut Whole) -> Result<bool> {
+fn by_publications(retention: &Retention, facts: &Facts, whole: &mut WholePartitions) -> Result<bool> {
     if facts.publications.is_empty() {
         return Ok(true);
     }

@@ -28,13 +28,13 @@ fn string<'a>(statement: &Statement<'a>, index: usize) -> Option<&'a str> {
     statement.tokens.get(index).filter(is_string).map(|token| statement.raw(token))
 }
 
-/// `$tag$…$tag$`
+/// Reads a constant `$tag$…$tag$`.
 fn dollar_quoted(raw: &str) -> Option<String> {
     let body = raw.splitn(3, '$').nth(2)?;
     body.rsplitn(3, '$').nth(2).map(str::to_owned)
 }
 
-/// The text inside the quotes. A constant may go on in the next line, in quotes again: `'a'` and `'b'` on two lines are `ab`.
+/// Returns the text inside the quotes. A constant may go on in the next line, in quotes again: `'a'` and `'b'` on two lines are `ab`.
 fn unquoted(raw: &str) -> String {
     let (mut value, mut is_inside) = (String::new(), false);
     let mut letters = raw.chars().peekable();
@@ -49,7 +49,7 @@ fn unquoted(raw: &str) -> String {
     value
 }
 
-/// The same for `E'…'`. `\x` and `\101` name bytes, and several of them may be one character.
+/// Reads the value of `E'…'`. `\x` and `\101` name bytes, and several of them may be one character.
 fn escaped(raw: &str) -> String {
     let (mut value, mut is_inside) = (Vec::new(), false);
     let mut units = Units::default();
@@ -108,9 +108,9 @@ fn with_code_points(text: &str, escape: char) -> String {
 }
 
 /// Reads at most `most` digits. Returns how many there were, and their value.
-fn digits(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, radix: u32, most: u32) -> (u32, u32) {
+fn digits(letters: &mut std::iter::Peekable<std::str::Chars<'_>>, radix: u32, max_digits: u32) -> (u32, u32) {
     let (mut count, mut value) = (0, 0_u32);
-    while count < most
+    while count < max_digits
         && let Some(letter) = letters.next_if(|letter| letter.is_digit(radix))
     {
         value = value.wrapping_mul(radix).wrapping_add(letter.to_digit(radix).unwrap_or_default());

@@ -82,7 +82,7 @@ fn summarize(report: &mut Report, tally: &Tally, count: usize) {
         report.warnings.push(format!("the statements rolled back what they did ({rolled_back}): nothing of that is kept"));
         report.fact("rows_rolled_back", tally.rolled_back());
     }
-    for name in tally.void() {
+    for name in tally.empty_prepares() {
         let name = quoted(name);
         report
             .warnings

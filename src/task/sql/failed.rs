@@ -18,7 +18,7 @@ pub fn failed(plan: &Plan, index: usize, answered: usize, state: &State, error: 
     let may_be_kept = text::ends_transaction(statement) || (plan.transaction == Transaction::Each && state.open.is_none());
     if may_be_kept && is_silence(&error) && !plan.repeatable {
         let message = format!(
-            "statement {number} of {count} was sent, and {}: whether it was committed is not known, and it is not tried again. Look, then run \
+            "statement {number} of {count} was sent, and {}: whether it was committed is not known, and it is not tried again. Check that, then run \
              the job again; set `repeatable = true` only for statements that may run twice{stays}: {}",
             no_answer(&error),
             excerpt(statement)
@@ -201,7 +201,7 @@ pub fn not_committed(plan: &Plan, error: anyhow::Error) -> anyhow::Error {
     // This also holds where the server said that it ended the session: that may have come after the commit.
     if is_lost(&error) && !plan.repeatable {
         let message = format!(
-            "COMMIT was sent, and {}: whether the transaction was committed is not known, and it is not tried again. Look, then run the job \
+            "COMMIT was sent, and {}: whether the transaction was committed is not known, and it is not tried again. Check that, then run the job \
              again; set `repeatable = true` only for statements that may run twice",
             no_answer(&error)
         );
@@ -235,7 +235,7 @@ fn no_answer(error: &anyhow::Error) -> &'static str {
     if is_not_understood(error) { "its answer was not understood" } else { "the connection ended without an answer" }
 }
 
-/// The same, and the server did not say why.
+/// Returns whether the connection is lost and the server did not say why.
 fn is_silence(error: &anyhow::Error) -> bool {
     is_lost(error) && pg::sql_state(error).is_none()
 }

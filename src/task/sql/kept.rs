@@ -17,7 +17,7 @@ pub struct Tally {
     /// The transactions that PREPARE TRANSACTION made and that were not ended since.
     prepared: Vec<Prepared>,
     /// The names of PREPARE TRANSACTION commands outside of a transaction: the server answers with a warning and prepares nothing.
-    void: Vec<String>,
+    empty_prepares: Vec<String>,
     /// The rows of the open transaction since it began and since each of its savepoints; the first of these has no name.
     open: Vec<(String, u64)>,
     /// A BEGIN began the transaction, so that it goes on after its text.
@@ -111,8 +111,8 @@ impl Tally {
         &self.prepared
     }
 
-    pub fn void(&self) -> &[String] {
-        &self.void
+    pub fn empty_prepares(&self) -> &[String] {
+        &self.empty_prepares
     }
 
     pub fn last_commit(&self) -> Option<Commit> {
@@ -141,7 +141,7 @@ impl Tally {
             Ends::Commit { chain } => self.commit(chain, at),
             Ends::Rollback { chain } => self.roll_back(chain),
             // Tried on 14 and 18: with other commands in its text it prepares what these did, even without a BEGIN.
-            Ends::Prepare(name) if is_alone && !self.is_explicit => self.void.push(name),
+            Ends::Prepare(name) if is_alone && !self.is_explicit => self.empty_prepares.push(name),
             Ends::Prepare(name) => {
                 let rows = self.open.drain(..).map(|(_, rows)| rows).sum();
                 self.prepared.push(Prepared { name, rows: Some(rows) });
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_prepared_without_a_begin_where_its_text_has_other_commands() {
-        for (texts, prepared, void) in [
+        for (texts, prepared, empty_prepares) in [
             (&[("PREPARE TRANSACTION 'x'", &[0][..])][..], &[][..], &["x"][..]),
             (&[("INSERT; PREPARE TRANSACTION 'x'; INSERT", &[2, 0, 1])], &[("x", 2)], &[]),
             (&[("BEGIN; INSERT", &[0, 3]), ("PREPARE TRANSACTION 'x'", &[0])], &[("x", 3)], &[]),
@@ -289,7 +289,7 @@ mod tests {
             let mut tally = Tally::default();
             texts.iter().for_each(|(text, rows)| tally.add(text, rows));
             let named: Vec<(&str, u64)> = tally.prepared().iter().map(|one| (one.name.as_str(), one.rows.unwrap())).collect();
-            assert_eq!((named.as_slice(), tally.void().len()), (prepared, void.len()), "{texts:?}");
+            assert_eq!((named.as_slice(), tally.empty_prepares().len()), (prepared, empty_prepares.len()), "{texts:?}");
         }
     }
 

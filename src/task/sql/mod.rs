@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::Result;
 pub use keys::{Sql, Transaction, Written, resolve};
 pub use plan::Plan;
-use prepared::Left;
+use prepared::PreparedLeft;
 use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};
@@ -62,7 +62,7 @@ impl Work for Sql {
         let failure = match work {
             Ok((Ok(()), notices)) => {
                 keep_notices(&mut report, &notices);
-                return match Left::by_answers(&progress).sentence() {
+                return match PreparedLeft::by_answers(&progress).sentence() {
                     None => Ok(report),
                     Some(left) => {
                         let why = format!("the statements leave a transaction behind: {left}. End it in the list");

@@ -18,19 +18,19 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The prepared transactions that a run leaves.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct PreparedLeft {
     pub there: Vec<Prepared>,
     /// Names of which pgtend cannot tell whether the server has them: the connection was lost.
     doubtful: Vec<String>,
 }
 
-impl Left {
+impl PreparedLeft {
     /// Takes them from the answers of a run that succeeded, which all arrived.
     pub fn by_answers(progress: &Progress) -> Self {
         Self { there: progress.state().tally.prepared().to_vec(), doubtful: Vec::new() }
     }
 
-    /// One sentence for all of them; None where nothing is left.
+    /// Returns one sentence for all of them; None where nothing is left.
     pub fn sentence(&self) -> Option<String> {
         let mut parts: Vec<String> = self.there.iter().map(ToString::to_string).collect();
         if !parts.is_empty() {
@@ -69,12 +69,12 @@ pub async fn after_failure(
     since: Option<f64>,
     pid: i32,
     is_idle: bool,
-) -> Left {
+) -> PreparedLeft {
     let sent = progress.sent.load(Ordering::Relaxed).min(plan.statements.len());
-    let Some(since) = since.filter(|_| sent > 0) else { return Left::default() };
+    let Some(since) = since.filter(|_| sent > 0) else { return PreparedLeft::default() };
     let candidates = names(&plan.statements[..sent]);
     if candidates.is_empty() {
-        return Left::default();
+        return PreparedLeft::default();
     }
     let answered = progress.state().tally.prepared().to_vec();
     // All before the last statement were answered.
@@ -84,9 +84,9 @@ pub async fn after_failure(
         Ok(Ok((found, is_running))) => {
             let rows = |name: &str| answered.iter().find(|one| one.name == name).and_then(|one| one.rows);
             let doubtful = unanswered().filter(|name| !is_idle && is_running && !found.contains(name)).collect();
-            Left { there: found.iter().map(|name| Prepared { name: name.clone(), rows: rows(name) }).collect(), doubtful }
+            PreparedLeft { there: found.iter().map(|name| Prepared { name: name.clone(), rows: rows(name) }).collect(), doubtful }
         }
-        Ok(Err(_)) | Err(_) => Left { there: answered.clone(), doubtful: unanswered().collect() },
+        Ok(Err(_)) | Err(_) => PreparedLeft { there: answered.clone(), doubtful: unanswered().collect() },
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a run of statements is.
+//! The position of a run in its statements.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};

@@ -34,7 +34,7 @@ impl Built {
         serde_json::from_str(comment.lines().last()?.strip_prefix(Self::MARK)?).ok()
     }
 
-    /// The comment with this as its last line.
+    /// Returns the comment with this as its last line.
     pub fn beside(&self, comment: Option<&str>) -> String {
         let others: Vec<&str> = comment.unwrap_or_default().lines().filter(|line| !line.starts_with(Self::MARK)).collect();
         let ours = format!("{}{}", Self::MARK, serde_json::to_string(self).unwrap_or_default());
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_elses_comment_stays_above_ours() {
+    fn another_comment_stays_above_ours() {
         let graph = Some(Graph { m: 16, ef_construction: 64 });
         let built =
             Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true, graph };

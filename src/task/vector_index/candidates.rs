@@ -22,7 +22,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// 0: it has no lists.
+    /// Returns the number of lists; 0 when it has none.
     pub fn lists(&self) -> u32 {
         if let Spec::Ivfflat { lists } = self.spec { lists } else { 0 }
     }
@@ -55,7 +55,7 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// The cheapest that reaches the target. Within 10 % the time says little, and pages decide. k-means starts at random, and some builds
+    /// Returns the cheapest that reaches the target. Within 10 % the time says little, and pages decide. k-means starts at random, and some builds
     /// are lucky (57 lists: 1 probe, then 2): a number counts as its worst build.
     pub fn best(&self) -> Option<&Candidate> {
         let worst = || self.lists().into_iter().filter_map(|lists| self.worst(lists)).filter(|one| one.reached);
@@ -65,12 +65,12 @@ impl Tuning {
         worst().filter(|candidate| ms(candidate) <= fastest * 1.1).min_by(|a, b| pages(a).total_cmp(&pages(b)))
     }
 
-    /// The numbers of lists that were tried, each once.
+    /// Returns the numbers of lists that were tried, each once.
     pub fn lists(&self) -> BTreeSet<u32> {
         self.candidates.iter().map(Candidate::lists).collect()
     }
 
-    /// The worst of the builds with that number: one that misses the target, or else the slowest.
+    /// Returns the worst of the builds with that number: one that misses the target, or else the slowest.
     pub fn worst(&self, lists: u32) -> Option<&Candidate> {
         let ms = |candidate: &Candidate| candidate.ms().unwrap_or(f64::MAX);
         self.builds(lists).max_by(|a, b| ms(a).total_cmp(&ms(b)))
@@ -80,7 +80,7 @@ impl Tuning {
         self.candidates.iter().filter(move |candidate| candidate.lists() == lists)
     }
 
-    /// The number for all vectors: the best number grows with the square root of the number of vectors, as centres and members are read
+    /// Returns the number for all vectors: the best number grows with the square root of the number of vectors, as centres and members are read
     /// alike.
     pub fn scaled(&self, lists: u32) -> u32 {
         ((f64::from(lists) / self.share.clamp(1e-6, 1.0).sqrt()).round() as u32).clamp(1, 32_768)
@@ -103,7 +103,7 @@ impl Spec {
         }
     }
 
-    /// As in CREATE INDEX … WITH (…).
+    /// Returns the parameters of CREATE INDEX … WITH (…).
     pub fn options(self) -> String {
         match self {
             Self::Ivfflat { lists } => format!("lists = {lists}"),
@@ -111,8 +111,8 @@ impl Spec {
         }
     }
 
-    /// The maximum of ivfflat.probes or hnsw.ef_search, or the value above which it has no more effect.
-    pub fn most(self) -> u32 {
+    /// Returns the maximum of ivfflat.probes or hnsw.ef_search, or the value above which a higher one has no effect.
+    pub fn max_setting(self) -> u32 {
         match self {
             Self::Ivfflat { lists } => lists,
             Self::Hnsw { .. } => 1000,

@@ -200,9 +200,9 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
 
 /// Checks that each number is in the range that pgvector and PostgreSQL accept.
 fn check_numbers(written: &Written, checker: &mut Checker<'_>) {
-    let range = |checker: &mut Checker<'_>, name: &str, value: &Option<Spanned<u32>>, least: u32, most: u32| {
-        if let Some(value) = value.as_ref().filter(|value| !(least..=most).contains(value.get_ref())) {
-            checker.problem(value, format!("`{name} = {}`", value.get_ref()), format!("{least} to {most}"));
+    let range = |checker: &mut Checker<'_>, name: &str, value: &Option<Spanned<u32>>, min: u32, max: u32| {
+        if let Some(value) = value.as_ref().filter(|value| !(min..=max).contains(value.get_ref())) {
+            checker.problem(value, format!("`{name} = {}`", value.get_ref()), format!("{min} to {max}"));
         }
     };
     range(checker, "m", &written.m, 2, 100);
@@ -295,8 +295,8 @@ fn resolve_recall(written: Option<&Spanned<WrittenRecall>>, checker: &mut Checke
         if !(recall.target > 0.0 && recall.target <= 1.0) {
             checker.problem(place, "`target` is out of range", "set a share above 0, up to 1".to_owned());
         }
-        if !(1..=500).contains(&recall.k) || !(measure::QUERIES_AT_LEAST as u32..=10_000).contains(&recall.queries) {
-            let hint = format!("k is 1 to 500, queries {} to 10000", measure::QUERIES_AT_LEAST);
+        if !(1..=500).contains(&recall.k) || !(measure::MIN_QUERIES as u32..=10_000).contains(&recall.queries) {
+            let hint = format!("k is 1 to 500, queries {} to 10000", measure::MIN_QUERIES);
             checker.problem(place, "`k` or `queries` is out of range", hint);
         }
     }

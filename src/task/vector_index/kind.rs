@@ -13,7 +13,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// As in pg_am.
+    /// Returns its name in pg_am.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ivfflat => "ivfflat",
@@ -25,7 +25,7 @@ impl Method {
         [Self::Ivfflat, Self::Hnsw].into_iter().find(|method| method.name() == name)
     }
 
-    /// The setting of a search: a higher value makes it better and slower.
+    /// Returns the setting of a search: a higher value makes it better and slower.
     pub fn setting(self) -> &'static str {
         match self {
             Self::Ivfflat => "ivfflat.probes",
@@ -35,29 +35,29 @@ impl Method {
 
     /// Below this value searches lose more than neighbours: hnsw returns no more rows than ef_search, whatever LIMIT says. It is at least
     /// pgvector's own default, as some searches of an application may use another k than the job's.
-    pub fn setting_at_least(self, k: u32) -> u32 {
+    pub fn min_setting(self, k: u32) -> u32 {
         match self {
             Self::Ivfflat => 1,
             Self::Hnsw => self.default_setting().max(k),
         }
     }
 
-    pub fn setting_at_most(self) -> u32 {
+    pub fn max_setting(self) -> u32 {
         match self {
             Self::Ivfflat => 32_768,
             Self::Hnsw => 1000,
         }
     }
 
-    /// The setting of the other method, at its highest: the planner then considers its indexes most expensive and ignores them.
-    pub fn others_at_their_dearest(self) -> (&'static str, &'static str) {
+    /// Returns the setting of the other method at its highest: the planner then takes its indexes for too expensive.
+    pub fn disable_other_method(self) -> (&'static str, &'static str) {
         match self {
             Self::Ivfflat => (Self::Hnsw.setting(), "1000"),
             Self::Hnsw => (Self::Ivfflat.setting(), "32768"),
         }
     }
 
-    /// pgvector's default.
+    /// Returns pgvector's default.
     pub fn default_setting(self) -> u32 {
         match self {
             Self::Ivfflat => 1,
@@ -106,7 +106,7 @@ impl Metric {
         }
     }
 
-    /// The name as in the job.
+    /// Returns the name as in the job.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
@@ -129,7 +129,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// As in pg_type.
+    /// Returns the type with this name in pg_type.
     pub fn of(name: &str) -> Option<Self> {
         [Self::Vector, Self::Halfvec, Self::Bit, Self::Sparsevec].into_iter().find(|kind| kind.name() == name)
     }
@@ -143,7 +143,7 @@ impl ValueType {
         }
     }
 
-    /// The operator class, if it exists: pgvector 0.8's README, "Indexing".
+    /// Returns the operator class, if it exists: pgvector 0.8's README, "Indexing".
     pub fn operator_class(self, method: Method, metric: Metric) -> Option<String> {
         use Metric::{Cosine, Hamming, InnerProduct, Jaccard, L1, L2};
         let is_there = matches!(
@@ -157,8 +157,8 @@ impl ValueType {
         is_there.then(|| format!("{}_{}_ops", self.name(), metric.in_operator_class()))
     }
 
-    /// The maximum for an index. For a sparse vector, the number of non-zero elements is limited instead.
-    pub fn dimensions_at_most(self) -> u32 {
+    /// Returns the maximum for an index. For a sparse vector, the number of non-zero elements is limited instead.
+    pub fn max_dimensions(self) -> u32 {
         match self {
             Self::Vector => 2_000,
             Self::Halfvec => 4_000,
@@ -167,7 +167,7 @@ impl ValueType {
         }
     }
 
-    /// The bytes of one value in an index.
+    /// Returns the bytes of one value in an index.
     pub fn bytes(self, dimensions: u32) -> u64 {
         let dimensions = u64::from(dimensions);
         match self {

@@ -14,7 +14,7 @@ use crate::pg;
 /// Queries in one statement: its parameters stay below some megabytes.
 pub const AT_ONCE: usize = 50;
 /// With fewer exact answers than these a recall means nothing.
-pub const QUERIES_AT_LEAST: usize = 20;
+pub const MIN_QUERIES: usize = 20;
 /// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, run only where they are cheap.
 pub const ENOUGH: usize = 200;
 /// The relative tolerance of a distance: sums in single precision may differ in their last digits.
@@ -22,7 +22,7 @@ const SAME: f64 = 1e-6;
 
 /// The relation and column to search, as SQL.
 #[derive(Clone, Debug)]
-pub struct Searched {
+pub struct SearchTarget {
     /// Quoted.
     pub relation: String,
     /// The column, quoted: distances are those of its values.
@@ -45,9 +45,9 @@ pub struct Searched {
     pub proof: String,
 }
 
-impl Searched {
-    /// SQL: the vector is not a zero vector, where that matters.
-    pub fn has_direction(&self, alias: &str) -> Option<String> {
+impl SearchTarget {
+    /// Returns the SQL condition that the vector is not a zero vector, where that matters.
+    pub fn is_nonzero(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;
         Some(format!("({alias}.{column} {operator} {alias}.{column}) <> 0", column = self.column))
     }
@@ -64,7 +64,7 @@ impl Searched {
         conditions.join(" AND ")
     }
 
-    /// The query, as an application writes it.
+    /// Returns the query, as an application writes it.
     pub fn statement(&self, k: u32, exactly: bool) -> String {
         let found = if exactly {
             format!(
@@ -110,7 +110,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// One of the query vectors, whether its neighbours are known or not.
+    /// Returns one of the query vectors, whether its neighbours are known or not.
     pub fn vector(&self) -> Option<&str> {
         self.vectors.first().map(String::as_str)
     }
@@ -121,10 +121,10 @@ impl Sample {
 }
 
 /// Picks up to `count` vectors for queries, the same ones as long as the table does not change.
-pub async fn sample(connection: &mut PgConnection, searched: &Searched, count: u32, rows: f64) -> Result<Sample> {
+pub async fn sample(connection: &mut PgConnection, searched: &SearchTarget, count: u32, rows: f64) -> Result<Sample> {
     let mut conditions = searched.rows_that_count();
-    if let Some(has_direction) = searched.has_direction("t") {
-        conditions += &format!(" AND {has_direction}");
+    if let Some(is_nonzero) = searched.is_nonzero("t") {
+        conditions += &format!(" AND {is_nonzero}");
     }
     let share = (f64::from(count) * 150.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
     let by = sampled_by(rows);
@@ -164,7 +164,7 @@ pub fn sampled_by(rows: f64) -> &'static str {
 /// the time.
 pub async fn find_truth(
     connection: &mut PgConnection,
-    searched: &Searched,
+    searched: &SearchTarget,
     sample: &mut Sample,
     k: u32,
     time: Duration,
@@ -202,7 +202,7 @@ pub async fn find_truth(
 }
 
 /// Prepares the next statement: it ends at the deadline, and the names in it still mean pgvector's.
-pub async fn limit(connection: &mut PgConnection, searched: &Searched, deadline: Instant) -> Result<()> {
+pub async fn limit(connection: &mut PgConnection, searched: &SearchTarget, deadline: Instant) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     pg::set(connection, "statement_timeout", &left.as_millis().to_string()).await?;
     pg::execute(connection, searched.proof.clone()).await
@@ -226,7 +226,7 @@ pub async fn distances(
 /// Returns which rows of the sample are unchanged and still at their place. To a search, an updated row is another row at distance zero.
 pub async fn are_there(
     connection: &mut PgConnection,
-    searched: &Searched,
+    searched: &SearchTarget,
     sample: &Sample,
     range: std::ops::Range<usize>,
 ) -> Result<Vec<bool>> {
@@ -247,16 +247,16 @@ pub async fn are_there(
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// The recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`Searched::unit`]. Pure.
+/// Returns the recall of one query. `found` has None for the query's own row; `unit`: of the distances, see [`SearchTarget::unit`]. Pure.
 pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f64 {
-    let wanted = truth.len().min(k);
-    let Some(farthest) = truth.get(wanted.wrapping_sub(1)) else { return 1.0 };
+    let counted = truth.len().min(k);
+    let Some(farthest) = truth.get(counted.wrapping_sub(1)) else { return 1.0 };
     let farthest = farthest + SAME * farthest.abs().max(unit);
     let hits = found.iter().flatten().take(k).filter(|distance| **distance <= farthest).count();
-    hits.min(wanted) as f64 / wanted as f64
+    hits.min(counted) as f64 / counted as f64
 }
 
-/// The mean, and half of its 95 % interval. Pure.
+/// Returns the mean, and half of its 95 % interval. Pure.
 pub fn mean_and_margin(values: &[f64]) -> (f64, f64) {
     if values.is_empty() {
         return (0.0, 1.0);

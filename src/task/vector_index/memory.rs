@@ -20,12 +20,12 @@ pub struct Memory {
     pub refusal: Option<String>,
 }
 
-pub struct Given {
+pub struct BuildSettings {
     pub maintenance_work_mem: Option<u64>,
     pub parallel_workers: Option<u32>,
 }
 
-/// The memory in bytes that the build of an index needs. ivfflat: k-means over a sample of 50 rows a list; pgvector 0.8, ivfkmeans.c. hnsw:
+/// Returns the memory in bytes that the build of an index needs. ivfflat: k-means over a sample of 50 rows a list; pgvector 0.8, ivfkmeans.c. hnsw:
 /// the graph; when it no longer fits, the build continues on disk, five times slower.
 pub fn needed(spec: Spec, rows: f64, heap_blocks: i64, value_bytes: u64, dimensions: u32) -> u64 {
     match spec {
@@ -41,7 +41,7 @@ pub fn needed(spec: Spec, rows: f64, heap_blocks: i64, value_bytes: u64, dimensi
     }
 }
 
-pub fn check(table: &Table, spec: Spec, given: &Given, settings: &pg::Settings) -> Memory {
+pub fn check(table: &Table, spec: Spec, given: &BuildSettings, settings: &pg::Settings) -> Memory {
     let needed_bytes = needed(spec, table.vectors(), table.facts.pages, table.value_bytes(), table.dimensions);
     let maintenance_work_mem_bytes = given.maintenance_work_mem.unwrap_or(table.facts.maintenance_work_mem as u64);
     let is_local = settings.is_on_a_socket();
@@ -94,12 +94,12 @@ fn judge(memory: &mut Memory, spec: Spec) {
     }
 }
 
-/// Free memory of the server's machine, if it is this one.
+/// Returns free memory of the server's machine, if it is this one.
 pub fn free(settings: &pg::Settings) -> Option<u64> {
     settings.is_on_a_socket().then(free_memory).flatten()
 }
 
-/// MemAvailable in bytes.
+/// Returns MemAvailable in bytes.
 fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

@@ -9,6 +9,7 @@ pub mod kind;
 mod apply;
 mod built;
 mod candidates;
+mod current;
 mod decide;
 mod entry;
 mod measure;
@@ -19,7 +20,6 @@ mod read;
 mod search;
 mod setting;
 mod state;
-mod today;
 mod tune;
 
 use anyhow::Result;
@@ -42,7 +42,7 @@ impl Work for VectorIndex {
     }
 
     fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
-        plan.gives_up().map(anyhow::Error::msg)
+        plan.why_unreachable().map(anyhow::Error::msg)
     }
 
     async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {

@@ -8,14 +8,14 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::candidates::Spec;
-use super::decide::{self, Action, Decision, Index, Today, Wanted};
+use super::current::{EXACT_SHARE, measure_current};
+use super::decide::{self, Action, Current, Decision, Index, Request};
 use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
 use super::measure::Sample;
 use super::memory::{self, Memory};
 use super::search;
-use super::state::{self, Found, Remains, Table};
-use super::today::{EXACT_SHARE, measure_today};
+use super::state::{self, Found, LeftoverKind, Table};
 use super::{read, setting};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -32,10 +32,10 @@ pub struct Plan {
 /// One table: the whole one, or a partition.
 pub struct Part {
     pub table: Table,
-    pub wanted: Wanted,
+    pub request: Request,
     /// The setting that applications search with.
     pub setting: u32,
-    pub today: Today,
+    pub current: Current,
     pub decision: Decision,
     /// Memory for the build that is decided; for the rule's number of lists, where the number is still to be found.
     pub memory: Option<Memory>,
@@ -69,12 +69,12 @@ pub async fn part(
     let role = job.role();
     let setting = match job.setting {
         Some(setting) => setting,
-        None => setting::today(connection, table.method, role, extension).await?,
+        None => setting::current(connection, table.method, role, extension).await?,
     };
     // The keys of the job are for the method that it asks for.
     let present = table.index.as_ref().and_then(|index| Method::of(&index.method)).filter(|method| *method != table.method);
     let present_setting = match present {
-        Some(method) => setting::today(connection, method, role, extension).await?,
+        Some(method) => setting::current(connection, method, role, extension).await?,
         None => setting,
     };
     let others_setting = match &job.apply_setting {
@@ -85,9 +85,9 @@ pub async fn part(
         None => 0,
     };
     let phase = run.progress.phase("measure", None);
-    phase.say(&format!("{} by searches of today's index", table.sql()));
-    let (today, sample) =
-        measure_today(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
+    phase.say(&format!("{} by searches of the present index", table.sql()));
+    let (current, sample) =
+        measure_current(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
     let planners_choice = match sample.vector() {
         Some(vector) => {
@@ -96,7 +96,7 @@ pub async fn part(
         }
         None => None,
     };
-    let wanted = Wanted {
+    let request = Request {
         method: table.method,
         lists: job.lists,
         m: job.m,
@@ -107,7 +107,7 @@ pub async fn part(
         others_setting,
         measure_ms: job.recall.time.0.as_secs_f64() * 1000.0 * EXACT_SHARE,
     };
-    let decision = decide::decide(&wanted, &today);
+    let decision = decide::decide(&request, &current);
     if let (Some(taken), Action::Build { .. } | Action::Tune) = (&table.taken, &decision.action) {
         let message = format!(
             "{taken} already exists and is not an index of {} for {}: rename it, or choose another name for the new index with `index = \"NAME\"`",
@@ -122,11 +122,11 @@ pub async fn part(
         _ => None,
     };
     let memory = spec.map(|spec| memory::check(&table, spec, &job.memory(), &run.settings));
-    Ok(Part { table, wanted, setting, today, decision, memory, sample, planners_choice })
+    Ok(Part { table, request, setting, current, decision, memory, sample, planners_choice })
 }
 
 impl VectorIndex {
-    /// The role whose setting applies.
+    /// Returns the role whose setting applies.
     pub fn role(&self) -> Option<&str> {
         match &self.apply_setting {
             Some(ApplySetting::Role(role)) => Some(role),
@@ -134,8 +134,8 @@ impl VectorIndex {
         }
     }
 
-    pub fn memory(&self) -> memory::Given {
-        memory::Given {
+    pub fn memory(&self) -> memory::BuildSettings {
+        memory::BuildSettings {
             maintenance_work_mem: self.maintenance_work_mem.map(|size| size.0),
             parallel_workers: self.parallel_workers,
         }
@@ -143,8 +143,8 @@ impl VectorIndex {
 }
 
 impl Plan {
-    /// The reason why nothing that the job allows reaches its target, for each index where that is known before anything is built.
-    pub fn gives_up(&self) -> Option<String> {
+    /// Returns the reason why nothing that the job allows reaches its target, for each index where that is known before anything is built.
+    pub fn why_unreachable(&self) -> Option<String> {
         let given_up = self.parts.iter().filter(|part| part.decision.action == Action::GiveUp);
         let reasons: Vec<String> = given_up.map(|part| part.decision.reasons.join("; ")).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
@@ -188,21 +188,21 @@ impl Part {
             looks.without_direction,
             units::count(looks.distinct_values as u64),
         ));
-        match (&table.index, &self.today.index) {
-            (Some(index), Some(today)) => lines.extend(self.index_lines(index, today)),
-            _ => lines.push(format!("no index; an exact search takes {:.1} ms", self.today.exact_ms)),
+        match (&table.index, &self.current.index) {
+            (Some(index), Some(current)) => lines.extend(self.index_lines(index, current)),
+            _ => lines.push(format!("no index; an exact search takes {:.1} ms", self.current.exact_ms)),
         }
-        if !table.rivals.is_empty() {
+        if !table.competing_indexes.is_empty() {
             lines.push(format!(
                 "other indexes answer the same searches, and the planner may prefer them: {}",
-                table.rivals.join(", ")
+                table.competing_indexes.join(", ")
             ));
         }
         for leftover in &table.leftovers {
             let what = match leftover.what {
-                Remains::Broken => "left by an interrupted build: dropped first",
-                Remains::Built => "built by an interrupted run: measured, then swapped in or dropped",
-                Remains::Replaced => "replaced by an interrupted run: dropped first",
+                LeftoverKind::Broken => "left by an interrupted build: dropped first",
+                LeftoverKind::Built => "built by an interrupted run: measured, then swapped in or dropped",
+                LeftoverKind::Replaced => "replaced by an interrupted run: dropped first",
             };
             lines.push(format!("index {} ({}) is {what}", leftover.name, units::bytes(leftover.bytes.max(0) as u64)));
         }
@@ -224,19 +224,19 @@ impl Part {
         lines
     }
 
-    fn index_lines(&self, index: &Found, today: &Index) -> Vec<String> {
-        let mut parameters = match today.method {
-            Some(Method::Ivfflat) => match (today.lists_in_catalog, today.lists_in_fact) {
+    fn index_lines(&self, index: &Found, current: &Index) -> Vec<String> {
+        let mut parameters = match current.method {
+            Some(Method::Ivfflat) => match (current.lists_in_catalog, current.lists_in_fact) {
                 (Some(catalog), Some(fact)) if catalog != fact => format!("{fact} lists ({catalog} in the catalog)"),
                 (Some(catalog), None) => format!("{catalog} lists in the catalog"),
                 (_, fact) => format!("{} lists", fact.unwrap_or_default()),
             },
             _ => {
                 let in_catalog = [index.option("m").unwrap_or(16), index.option("ef_construction").unwrap_or(64)];
-                let differs = in_catalog != [today.m, today.ef_construction];
+                let differs = in_catalog != [current.m, current.ef_construction];
                 let catalog =
                     if differs { format!(" ({} and {} in the catalog)", in_catalog[0], in_catalog[1]) } else { String::new() };
-                format!("m = {}, ef_construction = {}{catalog}", today.m, today.ef_construction)
+                format!("m = {}, ef_construction = {}{catalog}", current.m, current.ef_construction)
             }
         };
         parameters += &format!(", {}, {}", index.operator_class, units::bytes(index.bytes.max(0) as u64));
@@ -250,8 +250,8 @@ impl Part {
             index.method,
             if index.is_valid { "" } else { ", INVALID" }
         )];
-        let setting = today.method.map_or("", Method::setting);
-        for (what, found) in [("now", today.now.as_ref()), ("least", today.least.as_ref().map(|(_, least)| least))] {
+        let setting = current.method.map_or("", Method::setting);
+        for (what, found) in [("now", current.now.as_ref()), ("least", current.least.as_ref().map(|(_, least)| least))] {
             let Some(found) = found else { continue };
             let cost =
                 found.cost.map_or(String::new(), |cost| format!(", {:.2} ms and {:.0} pages a search", cost.ms, cost.pages));
@@ -261,7 +261,7 @@ impl Part {
                 found.setting, found.recall, found.margin
             ));
         }
-        if let Some(skew) = today.skew {
+        if let Some(skew) = current.skew {
             lines.push(format!("  lists: a search of one reads up to {skew:.1} times the pages of an average one"));
         }
         match &self.planners_choice {
@@ -270,12 +270,12 @@ impl Part {
             }
             _ => {}
         }
-        lines.push(format!("  an exact search takes {:.1} ms", self.today.exact_ms));
-        if self.wanted.others_setting > 0 {
+        lines.push(format!("  an exact search takes {:.1} ms", self.current.exact_ms));
+        if self.request.others_setting > 0 {
             lines.push(format!(
                 "  other indexes of the database need {} = {}: it will not be set lower",
-                self.wanted.method.setting(),
-                self.wanted.others_setting
+                self.request.method.setting(),
+                self.request.others_setting
             ));
         }
         lines
@@ -287,11 +287,11 @@ impl Part {
             if self.table.index.is_some() { " beside the present one, measure it, swap them" } else { ", measure it, keep it" };
         match &self.decision.action {
             Action::Nothing => "nothing to do".to_owned(),
-            Action::Set { setting } if self.wanted.sets_the_setting => {
-                format!("set {} = {setting}", self.wanted.method.setting())
+            Action::Set { setting } if self.request.sets_the_setting => {
+                format!("set {} = {setting}", self.request.method.setting())
             }
             Action::Set { setting } => {
-                format!("advise {} = {setting} (apply_setting would set it)", self.wanted.method.setting())
+                format!("advise {} = {setting} (apply_setting would set it)", self.request.method.setting())
             }
             Action::Tune => {
                 let hnsw = if self.table.operator_class_of_hnsw.is_some() { " and hnsw" } else { "" };
@@ -303,20 +303,20 @@ impl Part {
     }
 
     pub fn json(&self) -> serde_json::Value {
-        let today = self.today.index.as_ref();
+        let current = self.current.index.as_ref();
         json!({
             "table": self.table.sql(),
             "index": self.table.index.as_ref().map(|index| &index.name),
             "rows": self.table.facts.rows,
             "dimensions": self.table.dimensions,
             "looks": self.table.looks,
-            "lists_in_catalog": today.and_then(|index| index.lists_in_catalog),
-            "lists_in_fact": today.and_then(|index| index.lists_in_fact),
-            "skew": today.and_then(|index| index.skew),
+            "lists_in_catalog": current.and_then(|index| index.lists_in_catalog),
+            "lists_in_fact": current.and_then(|index| index.lists_in_fact),
+            "skew": current.and_then(|index| index.skew),
             "setting": self.setting,
-            "now": today.and_then(|index| index.now.clone()),
-            "least": today.and_then(|index| index.least.clone()).map(|(reached, found)| json!({ "reached": reached, "found": found })),
-            "exact_ms": self.today.exact_ms,
+            "now": current.and_then(|index| index.now.clone()),
+            "least": current.and_then(|index| index.least.clone()).map(|(reached, found)| json!({ "reached": reached, "found": found })),
+            "exact_ms": self.current.exact_ms,
             "planners_choice": self.planners_choice,
             "leftovers": self.table.leftovers,
             "decision": self.decision,

@@ -9,13 +9,13 @@ const STEP: f64 = 3.162;
 /// Candidates that are nearer to each other cost the same within some percent.
 const NEAR: f64 = 1.9;
 /// The limit of different numbers of lists, and of builds with one of them.
-const NUMBERS_AT_MOST: usize = 9;
+const MAX_NUMBERS: usize = 9;
 const BUILDS_OF_ONE: usize = 3;
 
 /// Returns other numbers of lists, the most promising first, because it may take longer than there is time for. At the end, the best is built once
 /// more. Pure.
-pub fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
-    let mut next = if tuning.lists().len() < NUMBERS_AT_MOST { next_lists(tuning, most) } else { Vec::new() };
+pub fn next_candidates(tuning: &Tuning, max_lists: u32) -> Vec<u32> {
+    let mut next = if tuning.lists().len() < MAX_NUMBERS { next_lists(tuning, max_lists) } else { Vec::new() };
     let best = tuning.best().map(Candidate::lists);
     next.extend(best.filter(|lists| tuning.builds(*lists).count() < BUILDS_OF_ONE));
     next
@@ -23,11 +23,11 @@ pub fn next_candidates(tuning: &Tuning, most: u32) -> Vec<u32> {
 
 /// Goes downhill in large steps until both neighbours of the best are worse, then between them. The cost over lists has one valley: centres
 /// to compare on one side, members on the other. Pure.
-fn next_lists(tuning: &Tuning, most: u32) -> Vec<u32> {
+fn next_lists(tuning: &Tuning, max_lists: u32) -> Vec<u32> {
     let Some(best) = tuning.best().map(Candidate::lists) else { return Vec::new() };
     let tried = || tuning.candidates.iter().map(Candidate::lists);
     let (lower, upper) = (tried().filter(|lists| *lists < best).max(), tried().filter(|lists| *lists > best).min());
-    let scaled = |lists: f64| (lists.round() as u32).clamp(1, most);
+    let scaled = |lists: f64| (lists.round() as u32).clamp(1, max_lists);
     let is_far = |one: u32, other: u32| f64::from(one.max(other)) / f64::from(one.min(other)) > NEAR;
     let between = |other: u32| {
         let lists = scaled((f64::from(best) * f64::from(other)).sqrt());
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     /// As measured on 100,000 × 128: a valley at 316.
-    fn search(start: u32, most: u32, affordable: u32, ms: impl Fn(f64) -> f64) -> (Vec<u32>, u32) {
+    fn search(start: u32, max_lists: u32, affordable: u32, ms: impl Fn(f64) -> f64) -> (Vec<u32>, u32) {
         let mut tuning = Tuning { share: 1.0, ..Tuning::default() };
         let mut next = Some(start);
         for _ in 0..40 {
@@ -66,7 +66,7 @@ mod tests {
             let found = Found { setting: 1, recall: 0.95, margin: 0.01, queries: 100, cost: Some(cost) };
             let spec = Spec::Ivfflat { lists };
             tuning.candidates.push(Candidate { spec, build_seconds: 1.0, reached: true, found, at_todays_setting: None });
-            next = next_candidates(&tuning, most).into_iter().find(|lists| *lists <= affordable);
+            next = next_candidates(&tuning, max_lists).into_iter().find(|lists| *lists <= affordable);
         }
         assert!(next.is_none(), "no end: {:?}", tuning.candidates);
         let best = tuning.best().unwrap().lists();

@@ -5,8 +5,8 @@ use sqlx::PgConnection;
 
 use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::{self, Searched};
-use super::state::{self, Facts, Found, Leftover, Looks, Remains, Table, refused};
+use super::measure::{self, SearchTarget};
+use super::state::{self, ColumnSample, Facts, Found, Leftover, LeftoverKind, Table, refused};
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::pg::{self, identifier, qualified};
@@ -81,8 +81,8 @@ pub async fn catalog(
             .operator_class(Method::Hnsw, job.metric)
             .filter(|_| job.compares_methods && method == Method::Ivfflat)
             .filter(|_| index.as_ref().is_none_or(|index| !index.is_attached)),
-        looks: Looks::default(),
-        rivals: rivals(&candidates, index.as_ref()),
+        looks: ColumnSample::default(),
+        competing_indexes: competing_indexes(&candidates, index.as_ref()),
         index,
         index_name,
         taken: None,
@@ -116,7 +116,7 @@ fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(
 }
 
 /// Refuses operators that pgvector does not have for these types: an older version lacks some, and then whoever may create one in its schema could put
-/// his own there. Those that it has stay its own while it is in that schema (`state::proof`).
+/// their own there. Those that it has stay its own while it is in that schema (`state::proof`).
 async fn refuse_others_operators(
     connection: &mut PgConnection,
     extension: &str,
@@ -189,7 +189,7 @@ impl IndexedBy {
         let as_it_is = Self { is_halfvec: false, value, metric, attnum, halfvec: halfvec.clone() };
         let in_half = Self { is_halfvec: true, value: ValueType::Halfvec, metric, attnum, halfvec };
         let is_halfvec = value == ValueType::Vector
-            && (dimensions > ValueType::Vector.dimensions_at_most()
+            && (dimensions > ValueType::Vector.max_dimensions()
                 || found.iter().any(|index| in_half.is_of(index)) && !found.iter().any(|index| as_it_is.is_of(index)));
         if is_halfvec { in_half } else { as_it_is }
     }
@@ -203,12 +203,12 @@ impl IndexedBy {
 }
 
 fn refuse_too_many_dimensions(facts: &Facts, job: &VectorIndex, in_index: ValueType, dimensions: u32) -> Result<()> {
-    let most = in_index.dimensions_at_most();
-    if dimensions <= most {
+    let max_dimensions = in_index.max_dimensions();
+    if dimensions <= max_dimensions {
         return Ok(());
     }
     Err(refused(format!(
-        "{}.{} has {dimensions} dimensions, and pgvector cannot index a {} of more than {most}: create an index on (binary_quantize(…)::bit({dimensions})) yourself, or shorten the vectors",
+        "{}.{} has {dimensions} dimensions, and pgvector cannot index a {} of more than {max_dimensions}: create an index on (binary_quantize(…)::bit({dimensions})) yourself, or shorten the vectors",
         qualified(&facts.schema, &facts.name),
         identifier(&job.column),
         in_index.name(),
@@ -267,7 +267,7 @@ fn choose_method(job: &VectorIndex, index: Option<&Found>, in_index: ValueType) 
 }
 
 /// Returns the other indexes that can answer the same searches, by name.
-fn rivals(candidates: &[&Found], index: Option<&Found>) -> Vec<String> {
+fn competing_indexes(candidates: &[&Found], index: Option<&Found>) -> Vec<String> {
     let others = candidates.iter().filter(|one| Some(one.oid) != index.map(|index| index.oid));
     others.map(|one| one.name.clone()).collect()
 }
@@ -280,7 +280,7 @@ fn searched(
     (value, dimensions): (ValueType, u32),
     by_halfvec: bool,
     index: Option<&Found>,
-) -> Searched {
+) -> SearchTarget {
     let schema = identifier(extension);
     let typed = |value: ValueType| match value {
         ValueType::Bit => format!("pg_catalog.bit({dimensions})"),
@@ -288,7 +288,7 @@ fn searched(
     };
     let column = identifier(&job.column);
     let key = if by_halfvec { format!("(t.{column}::{})", typed(ValueType::Halfvec)) } else { format!("t.{column}") };
-    Searched {
+    SearchTarget {
         relation: qualified(&facts.schema, &facts.name),
         tid: "ctid",
         column_type: typed(value),
@@ -303,12 +303,12 @@ fn searched(
 }
 
 /// Counts NULLs, zero vectors and different values in a sample of the rows.
-async fn sample(connection: &mut PgConnection, searched: &Searched, rows: f64) -> Result<Looks> {
+async fn sample(connection: &mut PgConnection, searched: &SearchTarget, rows: f64) -> Result<ColumnSample> {
     let share = (f64::from(LOOK_AT) * 110.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
     let by = measure::sampled_by(rows);
     let column = &searched.column;
     let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-    let direction = searched.has_direction("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
+    let direction = searched.is_nonzero("s").map_or("false".to_owned(), |has| format!("NOT ({has})"));
     let sql = format!(
         "SELECT count(*) AS looked_at, count(*) - count(s.{column}) AS nulls, count(*) FILTER (WHERE {direction}) AS without_direction,
                 count(DISTINCT md5(s.{column}::text)) AS distinct_values
@@ -321,7 +321,7 @@ async fn sample(connection: &mut PgConnection, searched: &Searched, rows: f64) -
 }
 
 /// Counts the rows of the table, or those that a partial index covers.
-async fn count_rows(connection: &mut PgConnection, searched: &Searched) -> Result<f64> {
+async fn count_rows(connection: &mut PgConnection, searched: &SearchTarget) -> Result<f64> {
     let predicate = searched.predicate.as_ref().map(|predicate| format!(" t WHERE ({predicate})")).unwrap_or_default();
     let sql = format!("SELECT (SELECT count(*) FROM {}{predicate})::text", searched.relation);
     Ok(pg::fetch_text(connection, sql).await?.and_then(|text| text.parse().ok()).unwrap_or(0.0))
@@ -339,12 +339,12 @@ fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
     let ours = table.index_name.as_str();
     let index_is_well = table.index.as_ref().is_some_and(|index| index.is_valid);
     let what = if one.name == table.new_name() {
-        if one.is_valid { Remains::Built } else { Remains::Broken }
+        if one.is_valid { LeftoverKind::Built } else { LeftoverKind::Broken }
     } else if one.name == table.old_name() {
         // The old index counts as replaced only if another one answers in its place.
-        index_is_well.then_some(Remains::Replaced)?
+        index_is_well.then_some(LeftoverKind::Replaced)?
     } else if !one.is_valid && base_of_reindex(&one.name).is_some_and(|base| is_cut(base, ours)) {
-        Remains::Broken
+        LeftoverKind::Broken
     } else {
         return None;
     };
@@ -353,8 +353,8 @@ fn leftover(table: &Table, one: &Found) -> Option<Leftover> {
 
 /// Returns an object that has a name which a build would use, and is no leftover.
 async fn taken_name(connection: &mut PgConnection, table: &Table) -> Result<Option<String>> {
-    let wanted = if table.index.is_some() { table.old_name() } else { table.index_name.clone() };
-    for name in [wanted, table.new_name()] {
+    let first = if table.index.is_some() { table.old_name() } else { table.index_name.clone() };
+    for name in [first, table.new_name()] {
         if table.leftovers.iter().any(|leftover| leftover.name == name) {
             continue;
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
 use super::kind::Method;
-use super::measure::{self, AT_ONCE, ENOUGH, QUERIES_AT_LEAST, Sample, Searched};
+use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample, SearchTarget};
 use crate::pg::{self, literal};
 
 /// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 2 ms, as good indexes have them, complete all
@@ -17,7 +17,7 @@ use crate::pg::{self, literal};
 const TIME_FOR_MORE: Duration = Duration::from_secs(2);
 /// The number of rounds of a hundred searches for measuring time.
 const TURNS: u32 = 5;
-const TURNS_AT_MOST: u32 = 25;
+const MAX_TURNS: u32 = 25;
 const TIME_FOR_MORE_TURNS: Duration = Duration::from_millis(500);
 /// A recall this many margins away from the target is clearly below or above it: two margins are four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
@@ -49,7 +49,7 @@ pub struct Cost {
 /// Searches with an index at a setting.
 pub struct Searcher<'a> {
     pub connection: &'a mut PgConnection,
-    pub searched: &'a Searched,
+    pub searched: &'a SearchTarget,
     pub sample: &'a Sample,
     pub k: u32,
     pub method: Method,
@@ -61,7 +61,7 @@ pub struct Searcher<'a> {
     pub deadline: Instant,
     /// The number of searches so far, and its limit.
     pub searches: u64,
-    pub searches_at_most: u64,
+    pub max_searches: u64,
 }
 
 /// The reason why a measurement ended early.
@@ -111,7 +111,7 @@ impl Searcher<'_> {
                     .map(|((found, truth), _)| measure::recall_of(found, truth, self.k as usize, self.searched.unit())),
             );
         }
-        if recalls.len() < QUERIES_AT_LEAST.min(self.sample.len()) {
+        if recalls.len() < MIN_QUERIES.min(self.sample.len()) {
             return Err(Stopped::Moved.into());
         }
         let (recall, margin) = measure::mean_and_margin(&recalls);
@@ -119,14 +119,14 @@ impl Searcher<'_> {
         Ok(Found { setting, recall, margin, queries: recalls.len(), cost: None })
     }
 
-    /// Time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
+    /// Returns time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
     /// where they are quick: for the same index, the best of five was 0.24 or 0.29 ms.
     pub async fn cost(&mut self, setting: u32) -> Result<Cost> {
         let count = self.sample.len().min(2 * AT_ONCE);
         let (mut ms, mut pages) = (f64::MAX, 0.0);
         self.prepare(setting, false).await?;
         let started = Instant::now();
-        for turn in 0..TURNS_AT_MOST {
+        for turn in 0..MAX_TURNS {
             if turn >= TURNS && started.elapsed() > TIME_FOR_MORE_TURNS {
                 break;
             }
@@ -145,7 +145,7 @@ impl Searcher<'_> {
         Ok(Cost { ms, pages, is_planners_choice })
     }
 
-    /// The number of pages that each of some searches reads.
+    /// Returns the number of pages that each of some searches reads.
     pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
         self.prepare(setting, false).await?;
         self.prove().await?;
@@ -168,10 +168,10 @@ impl Searcher<'_> {
         Ok(pages)
     }
 
-    /// The lowest setting with that recall, and its cost; false and the highest setting if even that one does not reach it.
-    pub async fn least(&mut self, target: f64, start: u32, most: u32) -> Result<(bool, Found)> {
-        let least = self.method.setting_at_least(self.k).min(most);
-        let (mut too_low, mut setting) = (least - 1, start.clamp(least, most));
+    /// Returns the lowest setting with that recall, and its cost; false and the highest setting if even that one does not reach it.
+    pub async fn least(&mut self, target: f64, start: u32, max_setting: u32) -> Result<(bool, Found)> {
+        let least = self.method.min_setting(self.k).min(max_setting);
+        let (mut too_low, mut setting) = (least - 1, start.clamp(least, max_setting));
         let mut enough: Option<Found> = None;
         // First it doubles the setting, then it bisects: at most 2 log2(32768) steps, and some more for a setting that was enough for a few
         // queries only.
@@ -179,13 +179,13 @@ impl Searcher<'_> {
             let found = self.recall_until(setting, Some(target)).await?;
             if found.recall >= target {
                 enough = Some(found);
-            } else if setting == most {
+            } else if setting == max_setting {
                 return Ok((false, found));
             } else {
                 too_low = setting;
             }
             setting = match &enough {
-                None => (setting * 2).min(most),
+                None => (setting * 2).min(max_setting),
                 Some(high) if high.setting > too_low + 1 => too_low + (high.setting - too_low) / 2,
                 Some(high) => {
                     // Reported values use more samples than the search did.
@@ -197,7 +197,7 @@ impl Searcher<'_> {
                         found.cost = Some(self.cost(found.setting).await?);
                         return Ok((true, found));
                     }
-                    if found.setting == most {
+                    if found.setting == max_setting {
                         return Ok((false, found));
                     }
                     (enough, too_low) = (None, found.setting);
@@ -208,7 +208,7 @@ impl Searcher<'_> {
         anyhow::bail!("no lowest setting was found: the recall at one setting varies between measurements")
     }
 
-    /// The lowest setting at which the planner expects a search to read everything: the number of lists that the index really has. ALTER
+    /// Returns the lowest setting at which the planner expects a search to read everything: the number of lists that the index really has. ALTER
     /// INDEX changes only the catalog, and only a superuser can read the index's first page.
     pub async fn lists(&mut self) -> Result<Option<u32>> {
         let Some(all) = self.startup_cost(32_768).await? else { return Ok(None) };
@@ -238,7 +238,7 @@ impl Searcher<'_> {
         if !is_as_an_application {
             // Near the target the planner may prefer a full scan; the measurement is about the index.
             pg::set(self.connection, "enable_seqscan", "off").await?;
-            let (name, value) = self.method.others_at_their_dearest();
+            let (name, value) = self.method.disable_other_method();
             pg::set(self.connection, name, value).await?;
         }
         self.hide().await
@@ -299,7 +299,7 @@ impl Searcher<'_> {
         if Instant::now() >= self.deadline {
             return Err(Stopped::Time.into());
         }
-        if self.searches > self.searches_at_most {
+        if self.searches > self.max_searches {
             return Err(Stopped::Searches.into());
         }
         Ok(())
@@ -343,7 +343,7 @@ fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
     nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
 }
 
-/// The scan that reads the table: an index's name, or the kind of another scan.
+/// Returns the scan that reads the table: an index's name, or the kind of another scan.
 fn scan_of(plan: &Value) -> Option<String> {
     let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
     Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
@@ -353,13 +353,13 @@ fn scan_of(plan: &Value) -> Option<String> {
 pub async fn as_an_application(connection: &mut PgConnection, method: Method, setting: u32) -> Result<()> {
     pg::set(connection, method.setting(), &setting.to_string()).await?;
     pg::set(connection, "enable_seqscan", "on").await?;
-    pg::execute(connection, format!("RESET {}", method.others_at_their_dearest().0)).await
+    pg::execute(connection, format!("RESET {}", method.disable_other_method().0)).await
 }
 
-/// The scan that the planner chooses for the query of an application.
+/// Returns the scan that the planner chooses for the query of an application.
 pub async fn applications_plan(
     connection: &mut PgConnection,
-    searched: &Searched,
+    searched: &SearchTarget,
     vector: &str,
     k: u32,
 ) -> Result<Option<String>> {

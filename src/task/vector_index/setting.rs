@@ -10,8 +10,8 @@ use super::state;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, identifier};
 
-/// The value that applications search with, unless they set another themselves.
-pub async fn today(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
+/// Returns the value that applications search with, unless they set another themselves.
+pub async fn current(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
     load(connection, extension).await?;
     let found: Option<String> = sqlx::query_scalar(
         "SELECT coalesce(
@@ -28,7 +28,7 @@ pub async fn today(connection: &mut PgConnection, method: Method, role: Option<&
     Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
 }
 
-/// The highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
+/// Returns the highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
 pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Option<i64>; 2]) -> Result<u32> {
     let comments: Vec<String> = sqlx::query_scalar(
         "SELECT obj_description(x.oid, 'pg_class') FROM pg_class x JOIN pg_am am ON am.oid = x.relam
@@ -40,7 +40,7 @@ pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Opti
     .await?;
     let settings = comments.iter().filter_map(|comment| Built::read(comment)).map(|built| built.setting);
     // Any role may write a comment.
-    Ok(settings.filter(|setting| *setting <= method.setting_at_most()).max().unwrap_or(0))
+    Ok(settings.filter(|setting| *setting <= method.max_setting()).max().unwrap_or(0))
 }
 
 /// Checks before hours of building whether the role may set the value for applications, with the conditions of PostgreSQL's

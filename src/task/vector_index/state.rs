@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::built::Built;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::Searched;
+use super::measure::SearchTarget;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD};
 use crate::pg::{identifier, literal, qualified};
@@ -94,21 +94,21 @@ pub struct Table {
     /// The operator class of hnsw, where hnsw is to be compared with ivfflat and may replace it.
     pub operator_class_of_hnsw: Option<String>,
     /// Properties of the column's values.
-    pub looks: Looks,
+    pub looks: ColumnSample,
     pub index: Option<Found>,
     /// The name that the index has, or will have.
     pub index_name: String,
     /// An object that already has a name which a build would use.
     pub taken: Option<String>,
     /// Other indexes that can answer the same searches.
-    pub rivals: Vec<String>,
+    pub competing_indexes: Vec<String>,
     pub leftovers: Vec<Leftover>,
-    pub searched: Searched,
+    pub searched: SearchTarget,
 }
 
 /// Properties of a sample of the column.
 #[derive(Clone, Debug, Default, Serialize, sqlx::FromRow)]
-pub struct Looks {
+pub struct ColumnSample {
     pub looked_at: i64,
     pub nulls: i64,
     pub without_direction: i64,
@@ -121,12 +121,12 @@ pub struct Leftover {
     pub schema: String,
     pub name: String,
     pub bytes: i64,
-    pub what: Remains,
+    pub what: LeftoverKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Remains {
+pub enum LeftoverKind {
     /// An invalid index, which is dropped.
     Broken,
     /// An index whose build finished before the run was interrupted: it is measured, then swapped in or dropped.
@@ -140,10 +140,10 @@ impl Table {
         qualified(&self.facts.schema, &self.facts.name)
     }
 
-    /// The number of rows that the index holds: with a vector, and for cosine a vector other than zero. Estimated from the statistics and
+    /// Returns the number of rows that the index holds: with a vector, and for cosine a vector other than zero. Estimated from the statistics and
     /// the sample.
     pub fn vectors(&self) -> f64 {
-        let Looks { looked_at, nulls, without_direction, .. } = self.looks;
+        let ColumnSample { looked_at, nulls, without_direction, .. } = self.looks;
         let indexed = (looked_at - nulls - without_direction).max(0);
         if looked_at == 0 { self.facts.rows } else { self.facts.rows * indexed as f64 / looked_at as f64 }
     }
@@ -153,7 +153,7 @@ impl Table {
         value.bytes(self.dimensions)
     }
 
-    /// The approximate size in bytes of an index of these vectors.
+    /// Returns the approximate size in bytes of an index of these vectors.
     pub fn index_bytes(&self) -> u64 {
         let per_row = match self.method {
             Method::Ivfflat => self.value_bytes() + 12,
@@ -164,7 +164,7 @@ impl Table {
         (self.vectors() / per_page as f64).ceil() as u64 * 8192
     }
 
-    /// The names that we use beside the index: while it is built, and after it is replaced.
+    /// Returns the names that we use beside the index: while it is built, and after it is replaced.
     pub fn new_name(&self) -> String {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, NEW)
     }
@@ -173,7 +173,7 @@ impl Table {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, OLD)
     }
 
-    /// The ORDER BY expression, as an application writes it.
+    /// Returns the ORDER BY expression, as an application writes it.
     pub fn order_by(&self) -> String {
         let column = &self.searched.column;
         if self.by_halfvec {
@@ -198,8 +198,8 @@ pub async fn pgvector(connection: &mut PgConnection) -> Result<String> {
     found.ok_or_else(|| refused("the database has no pgvector: CREATE EXTENSION vector".to_owned()))
 }
 
-/// A statement that fails where pgvector is not in this schema any more. Operators, types and operator classes go by the schema's name, and its
-/// owner may rename it and put operators of his own into another one of that name. It belongs directly before each statement that names them:
+/// Returns a statement that fails where pgvector is not in this schema any more. Operators, types and operator classes go by the schema's name, and its
+/// owner may rename it and put operators of their own into another one of that name. It belongs directly before each statement that names them:
 /// PostgreSQL has no lock on the name of a schema.
 pub fn proof(schema: &str) -> String {
     let of = literal(schema);

@@ -12,7 +12,7 @@ use super::candidates::{Candidate, Spec, Tuning};
 use super::decide::{hnsw, lists_by_rule};
 use super::keys::VectorIndex;
 use super::kind::Method;
-use super::measure::{self, Sample, Searched};
+use super::measure::{self, Sample, SearchTarget};
 use super::proposals::{expected_build, next_candidates};
 use super::search::{Found, Searcher, Stopped};
 use super::state::Table;
@@ -26,7 +26,7 @@ use crate::work::RunContext;
 
 /// The time in builds of the index where the job sets none, but no less than the next constant.
 const BUILDS: u32 = 3;
-const AT_LEAST: Duration = Duration::from_secs(60);
+const MIN_SEARCH_TIME: Duration = Duration::from_secs(60);
 const COPY: &str = "pg_temp.pgtend_copy";
 
 pub struct Tuner<'a> {
@@ -67,18 +67,18 @@ impl Tuner<'_> {
         let sample = if share >= 1.0 && self.sample.len() >= measure::ENOUGH.min(self.job.recall.queries as usize) {
             self.sample.clone()
         } else {
-            let time = given.unwrap_or(AT_LEAST) / 3;
+            let time = given.unwrap_or(MIN_SEARCH_TIME) / 3;
             let mut sample = measure::sample(connection, &searched, self.job.recall.queries, rows as f64).await?;
             measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, time).await?;
             sample
         };
         let mut tuning = Tuning { copied_rows: rows, share, ..Tuning::default() };
-        if sample.len() < measure::QUERIES_AT_LEAST && (sample.len() as u64) < rows {
+        if sample.len() < measure::MIN_QUERIES && (sample.len() as u64) < rows {
             tuning.ended = "exact searches take too long for the given time".to_owned();
             return Ok(tuning);
         }
         budget.searches = sample.len() as u64;
-        let mut ground = Ground { connection, searched, sample, rows, budget, pid, governor };
+        let mut ground = TuningCopy { connection, searched, sample, rows, budget, pid, governor };
         self.try_lists(&mut ground, &mut tuning, &phase).await?;
         if self.is_compared() {
             self.try_hnsw(&mut ground, &mut tuning, &phase).await?;
@@ -94,17 +94,17 @@ impl Tuner<'_> {
         self.only.is_none() && self.table.operator_class_of_hnsw.is_some()
     }
 
-    async fn try_lists(&self, ground: &mut Ground<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
-        let most = self.most(ground.rows);
+    async fn try_lists(&self, ground: &mut TuningCopy<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
+        let max_lists = self.max_lists(ground.rows);
         // The number of lists for the whole table, scaled to its copy.
         let present = self.lists.map(|lists| (f64::from(lists) * tuning.share.sqrt()).round() as u32);
-        let mut next = Some(present.unwrap_or(lists_by_rule(ground.rows as f64)).clamp(1, most));
+        let mut next = Some(present.unwrap_or(lists_by_rule(ground.rows as f64)).clamp(1, max_lists));
         while let Some(lists) = next.take() {
             let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
             phase.say(&format!("candidate: {spec}"));
             match self.one_of_several(ground, spec, &self.table.operator_class, self.setting).await? {
-                Tried::Measured(candidate) => tuning.candidates.push(candidate),
-                Tried::Stopped(stopped) => {
+                Attempt::Measured(candidate) => tuning.candidates.push(candidate),
+                Attempt::Stopped(stopped) => {
                     tuning.ended = stopped.to_string();
                     break;
                 }
@@ -113,7 +113,7 @@ impl Tuner<'_> {
                 break;
             }
             let deadline = ground.budget.deadline();
-            let proposals = next_candidates(tuning, most);
+            let proposals = next_candidates(tuning, max_lists);
             next = proposals.iter().copied().find(|lists| Instant::now() + expected_build(tuning, *lists) <= deadline);
             if next.is_none() {
                 tuning.ended = match proposals.first() {
@@ -129,7 +129,7 @@ impl Tuner<'_> {
     }
 
     /// Tries the other method once: its builds vary little, and take long.
-    async fn try_hnsw(&self, ground: &mut Ground<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
+    async fn try_hnsw(&self, ground: &mut TuningCopy<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
         let Some(class) = &self.table.operator_class_of_hnsw else { return Ok(()) };
         let spec = hnsw(self.job.m, self.job.ef_construction);
         let memory = memory::check(self.table, spec, &self.job.memory(), &self.run.settings);
@@ -139,17 +139,17 @@ impl Tuner<'_> {
         }
         phase.say(&format!("candidate: {spec}"));
         ground.budget.is_for_both = true;
-        let setting = setting::today(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
+        let setting = setting::current(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
         match self.one_of_several(ground, spec, class, setting).await? {
-            Tried::Measured(candidate) => tuning.hnsw = Some(candidate),
-            Tried::Stopped(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
+            Attempt::Measured(candidate) => tuning.hnsw = Some(candidate),
+            Attempt::Stopped(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
         }
         Ok(())
     }
 
-    /// The highest number of lists: each needs a row as its centre, and memory must suffice.
-    fn most(&self, rows: u64) -> u32 {
-        let mut most = u32::try_from(rows / 10).unwrap_or(u32::MAX).clamp(1, 32_768);
+    /// Returns the highest number of lists: each needs a row as its centre, and memory must suffice.
+    fn max_lists(&self, rows: u64) -> u32 {
+        let mut max_lists = u32::try_from(rows / 10).unwrap_or(u32::MAX).clamp(1, 32_768);
         let allowed = self.job.maintenance_work_mem.map_or(self.table.facts.maintenance_work_mem as u64, |size| size.0);
         let fits = |lists: u32| {
             let spec = Spec::Ivfflat { lists };
@@ -157,19 +157,19 @@ impl Tuner<'_> {
                 <= allowed
         };
         let share = (rows as f64 / self.table.vectors().max(1.0)).clamp(1e-6, 1.0);
-        while most > 1 && !fits((f64::from(most) / share.sqrt()) as u32) {
-            most = (f64::from(most) / 1.1) as u32;
+        while max_lists > 1 && !fits((f64::from(max_lists) / share.sqrt()) as u32) {
+            max_lists = (f64::from(max_lists) / 1.1) as u32;
         }
-        most.max(1)
+        max_lists.max(1)
     }
 
-    async fn copy(&self, connection: &mut PgConnection, time: Option<Duration>) -> Result<(Searched, f64, u64)> {
+    async fn copy(&self, connection: &mut PgConnection, time: Option<Duration>) -> Result<(SearchTarget, f64, u64)> {
         let vectors = self.table.vectors().max(1.0);
         let whole = vectors * self.table.value.bytes(self.table.dimensions) as f64;
         let limit = self.job.budget.sample.0 as f64;
-        let wanted = (limit / whole).min(1.0);
-        let sampled = if wanted < 1.0 {
-            format!(" TABLESAMPLE {} ({}) REPEATABLE (3)", measure::sampled_by(self.table.facts.rows), wanted * 100.0)
+        let share = (limit / whole).min(1.0);
+        let sampled = if share < 1.0 {
+            format!(" TABLESAMPLE {} ({}) REPEATABLE (3)", measure::sampled_by(self.table.facts.rows), share * 100.0)
         } else {
             String::new()
         };
@@ -178,7 +178,7 @@ impl Tuner<'_> {
         let room = memory::free(&self.run.settings).map_or(u64::MAX, |free| free / 4);
         let shared: i64 =
             sqlx::query_scalar("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetch_one(&mut *connection).await?;
-        let room = room.min((shared as f64 * wanted) as u64);
+        let room = room.min((shared as f64 * share) as u64);
         let buffers_kilobytes = (((whole.min(limit) * 2.5) as u64).min(room) / 1024).clamp(8192, 1 << 30);
         pg::set(connection, "temp_buffers", &format!("{buffers_kilobytes}kB")).await?;
         self.memory_of_builds(connection).await?;
@@ -197,7 +197,7 @@ impl Tuner<'_> {
         let rows = pg::execute_counting(connection, sql).await.map_err(pg::in_its_own_words).context("a temporary copy")?;
         pg::execute(connection, format!("ANALYZE {COPY}")).await?;
         pg::set(connection, "statement_timeout", "0").await?;
-        let searched = Searched {
+        let searched = SearchTarget {
             relation: COPY.to_owned(),
             column: "v".to_owned(),
             tid: "tid",
@@ -205,7 +205,7 @@ impl Tuner<'_> {
             predicate: None,
             ..from.clone()
         };
-        Ok((searched, if wanted < 1.0 { (rows as f64 / vectors).min(1.0) } else { 1.0 }, rows))
+        Ok((searched, if share < 1.0 { (rows as f64 / vectors).min(1.0) } else { 1.0 }, rows))
     }
 
     async fn memory_of_builds(&self, connection: &mut PgConnection) -> Result<()> {
@@ -216,10 +216,16 @@ impl Tuner<'_> {
     }
 
     /// Builds one of several candidates, after a rest that does not count as time of the search.
-    async fn one_of_several(&self, ground: &mut Ground<'_>, spec: Spec, operator_class: &str, setting: u32) -> Result<Tried> {
+    async fn one_of_several(
+        &self,
+        ground: &mut TuningCopy<'_>,
+        spec: Spec,
+        operator_class: &str,
+        setting: u32,
+    ) -> Result<Attempt> {
         let began = Instant::now();
         if let Go::Stop(reason) = ground.governor.go().await? {
-            return Ok(Tried::Stopped(Stopped::Strain(reason)));
+            return Ok(Attempt::Stopped(Stopped::Strain(reason)));
         }
         if let Some(last) = ground.budget.last_candidate.take() {
             tokio::time::sleep(ground.governor.rest_between(last)).await;
@@ -233,7 +239,7 @@ impl Tuner<'_> {
     }
 
     /// Builds a candidate on the copy and searches it. `setting`: the value that applications use.
-    async fn candidate(&self, ground: &mut Ground<'_>, spec: Spec, operator_class: &str, setting: u32) -> Result<Tried> {
+    async fn candidate(&self, ground: &mut TuningCopy<'_>, spec: Spec, operator_class: &str, setting: u32) -> Result<Attempt> {
         // Drops the previous candidate, whatever its result.
         pg::set(ground.connection, "statement_timeout", "0").await?;
         pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
@@ -249,7 +255,7 @@ impl Tuner<'_> {
         if let Err(error) = built {
             let error = pg::in_its_own_words(error);
             if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
-                return Ok(Tried::Stopped(Stopped::Time));
+                return Ok(Attempt::Stopped(Stopped::Time));
             }
             return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
         }
@@ -266,17 +272,17 @@ impl Tuner<'_> {
             index: "pgtend_candidate".to_owned(),
             deadline: ground.budget.deadline(),
             searches: ground.budget.searches,
-            searches_at_most: ground.budget.searches_at_most,
+            max_searches: ground.budget.max_searches,
         };
         let measured = self.measure(&mut searcher, spec, setting).await;
         ground.budget.searches = searcher.searches;
         let (reached, found, at_todays_setting) = match measured {
             Ok(measured) => measured,
-            Err(error) => return error.downcast::<Stopped>().map(Tried::Stopped),
+            Err(error) => return error.downcast::<Stopped>().map(Attempt::Stopped),
         };
         let cost = found.cost.map_or(f64::NAN, |cost| cost.ms);
         tracing::info!("{spec}: recall {:.3} at {} = {}, {cost:.2} ms", found.recall, spec.method().setting(), found.setting);
-        Ok(Tried::Measured(Candidate { spec, build_seconds, reached, found, at_todays_setting }))
+        Ok(Attempt::Measured(Candidate { spec, build_seconds, reached, found, at_todays_setting }))
     }
 
     async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<(bool, Found, Option<Found>)> {
@@ -284,25 +290,25 @@ impl Tuner<'_> {
             Spec::Ivfflat { lists } => f64::from(lists).sqrt() as u32 / 4,
             Spec::Hnsw { .. } => setting,
         };
-        let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.most()).await?;
-        let todays = setting.min(spec.most());
+        let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.max_setting()).await?;
+        let todays = setting.min(spec.max_setting());
         let at_todays = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
         Ok((reached, found, at_todays))
     }
 }
 
 /// The end of an attempt to build a candidate and search it.
-enum Tried {
+enum Attempt {
     Measured(Candidate),
     /// The time or the number of searches was used up, or the machine is under strain.
     Stopped(Stopped),
 }
 
 /// The connection and the copy on which candidates are built and searched.
-struct Ground<'a> {
+struct TuningCopy<'a> {
     connection: &'a mut PgConnection,
     /// The copy.
-    searched: Searched,
+    searched: SearchTarget,
     sample: Sample,
     rows: u64,
     budget: Budget,
@@ -323,7 +329,7 @@ struct Budget {
     /// The duration of the first build on the copy.
     first_build: Option<Duration>,
     searches: u64,
-    searches_at_most: u64,
+    max_searches: u64,
     /// Time spent resting for other sessions, between candidates.
     rested: Duration,
     /// The duration of the last candidate.
@@ -331,7 +337,7 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(given: Option<Duration>, searches_at_most: u64, is_compared: bool) -> Self {
+    fn new(given: Option<Duration>, max_searches: u64, is_compared: bool) -> Self {
         Self {
             started: Instant::now(),
             given,
@@ -341,18 +347,18 @@ impl Budget {
             share: 1.0,
             first_build: None,
             searches: 0,
-            searches_at_most,
+            max_searches,
             rested: Duration::ZERO,
             last_candidate: None,
         }
     }
 
-    /// The time that the job sets, or else the time of a few builds of the index: they read the whole table, as the copy did. It is unknown
+    /// Returns the time that the job sets, or else the time of a few builds of the index: they read the whole table, as the copy did. It is unknown
     /// until the first build is done.
     fn time(&self) -> Duration {
         let given = self.given.map(|time| if self.is_compared { time / 2 } else { time });
         let for_lists = given.unwrap_or_else(|| match self.first_build {
-            Some(build) => (build.div_f64(self.share.max(1e-6)).max(self.copy) * BUILDS).max(AT_LEAST),
+            Some(build) => (build.div_f64(self.share.max(1e-6)).max(self.copy) * BUILDS).max(MIN_SEARCH_TIME),
             None => Duration::from_secs(24 * 3600),
         });
         if self.is_for_both { for_lists * 2 } else { for_lists }

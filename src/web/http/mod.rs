@@ -92,10 +92,10 @@ pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, don
         .route("/api/jobs", get(api_jobs))
         .route("/api/runs", get(api_runs))
         .route("/api/runs/{id}", get(api_run))
-        .layer(middleware::from_fn_with_state(Arc::new(Askers::new(LEDGER_TURNS)), in_turn));
+        .layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(LEDGER_TURNS)), in_turn));
     let metrics = Router::new()
         .route("/metrics", get(metrics))
-        .layer(middleware::from_fn_with_state(Arc::new(Askers::new(METRICS_TURNS)), in_turn));
+        .layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(METRICS_TURNS)), in_turn));
     let pages = metrics.merge(asking);
     let pages = match readers {
         Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
@@ -230,19 +230,19 @@ async fn read_status(site: &Site) -> Status {
 }
 
 /// Requests that cost more than a moment, with their limits.
-struct Askers {
+struct QueryLimits {
     all: Semaphore,
     turns: Semaphore,
 }
 
-impl Askers {
+impl QueryLimits {
     fn new(turns: usize) -> Self {
         Self { all: Semaphore::new(ASKING), turns: Semaphore::new(turns) }
     }
 }
 
 /// Answers few requests at a time, and none for long.
-async fn in_turn(State(askers): State<Arc<Askers>>, request: Request, next: Next) -> Response {
+async fn in_turn(State(askers): State<Arc<QueryLimits>>, request: Request, next: Next) -> Response {
     let busy = |text: String| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response();
     let Ok(_asker) = askers.all.try_acquire() else {
         return busy(format!("{ASKING} other requests for this are waiting: try again\n"));

@@ -1,7 +1,7 @@
 use chrono::{TimeDelta, TimeZone as _};
 
 use super::*;
-use crate::base::progress::Now as Progress;
+use crate::base::progress::PhaseState as Progress;
 use crate::ledger::report::Outcome;
 use crate::web::status::{AuditCounts, AuditFinding, AuditStatus};
 

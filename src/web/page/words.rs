@@ -59,7 +59,7 @@ pub(super) fn ahead(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if then > now { format!("in {}", about(then - now)) } else { format!("due {} ago", about(now - then)) }
 }
 
-/// One unit is enough for an overview; the title has the rest.
+/// Returns the span in its largest unit, which is enough for an overview; the title has the rest.
 pub(super) fn about(span: TimeDelta) -> String {
     match span.num_seconds() {
         seconds @ ..60 => format!("{seconds} s"),
@@ -77,8 +77,8 @@ pub(super) fn exact(then: DateTime<Utc>) -> String {
     then.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-pub(super) fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+pub(super) fn shortened(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),
         None => text.to_owned(),
     }

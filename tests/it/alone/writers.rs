@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::kills::{EVENTS, NOTED, PLAIN, converted_or_not, finish, nothing_is_lost, table_and_archive_are_all};
+use crate::random::kills::{EVENTS, NOTED, PLAIN, converted_or_not, finish, nothing_is_lost, table_and_archive_are_all};
 use crate::support::Scenario;
 use crate::support::pgbench::{Met, Pgbench};
 use crate::support::postgres::{SOME_MAJORS, server};

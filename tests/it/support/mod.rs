@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod moto;
+pub mod owners;
 pub mod pgbench;
 pub mod pooler;
 pub mod postgres;
@@ -218,6 +219,14 @@ impl Output {
     #[track_caller]
     pub fn exited(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// For what ends in one of several ways, each of them right.
+    #[track_caller]
+    pub fn exited_with_one_of(self, codes: &[i32]) -> Self {
+        let code = self.code.unwrap_or_else(|| panic!("a signal ended it: {}", self.stderr));
+        assert!(codes.contains(&code), "{code} is not in {codes:?}. stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 

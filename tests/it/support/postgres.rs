@@ -12,20 +12,40 @@ use tempfile::TempDir;
 
 use super::eventually;
 
-/// Runs initdb (or pg_basebackup, where there is a primary) and the server until its standard input ends, which it does when the
-/// test process does, however that comes about; then stops it and removes its folder. Until then, `crash` and `start` on its
-/// input do that. Its arguments: programs, folder, folder of the primary's socket or nothing, settings.
+const INITDB: &str = r#"
+make() { "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync; }
+said() { cat "$dir/initdb.log" >&2; exit 1; }
+"#;
+
+/// Makes a data folder that servers are copies of, and removes it when its standard input ends. Its arguments: programs, folder.
+const TEMPLATE: &str = r#"
+bin=$1 dir=$2
+make >"$dir/initdb.log" 2>&1 || said
+touch "$dir/ready"
+read -r what
+cd / && rm -rf "$dir"
+"#;
+
+/// Makes a data folder (as a copy; by pg_basebackup, where there is a primary) and runs the server until its standard input ends, which it
+/// does when the test process does, however that comes about; then stops it and removes its folder. Until then, `crash` and `start` on its
+/// input do that. Its arguments: programs, folder, folder of the primary's socket or nothing, the template or nothing, settings.
+///
+/// pgtend tells servers apart by their system identifier, the first eight bytes of pg_control: a copy gets one of its own, which pg_resetwal
+/// takes over into the WAL.
 ///
 /// Autovacuum is on but never wakes up: it would analyze a test's table, which runs the functions in its indexes, and take half of a
 /// processor where there are a hundred databases.
 const SUPERVISOR: &str = r#"
-bin=$1 dir=$2 primary=$3
-shift 3
+bin=$1 dir=$2 primary=$3 template=$4
+shift 4
 if [ -n "$primary" ]; then
     "$bin/pg_basebackup" -h "$primary" -U postgres -D "$dir/data" -R -X stream -c fast --no-sync
+elif [ -n "$template" ]; then
+    cp -a "$template" "$dir/data" &&
+        head -c 4 /dev/urandom | dd of="$dir/data/global/pg_control" conv=notrunc && "$bin/pg_resetwal" -f -D "$dir/data"
 else
-    "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync
-fi >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
+    make
+fi >"$dir/initdb.log" 2>&1 || said
 start() {
     "$bin/postgres" -D "$dir/data" -k "$dir/socket" -c listen_addresses= -c fsync=off -c max_wal_size=512MB -c max_connections=200 -c shared_buffers=64MB -c autovacuum_naptime=1d "$@" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
@@ -70,6 +90,42 @@ pub fn server(major: u32) -> &'static Server {
     static SERVERS: [OnceLock<Server>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
     let slot = MAJORS.iter().position(|one| *one == major).unwrap_or_else(|| panic!("no PostgreSQL {major} in the tests"));
     SERVERS[slot].get_or_init(|| Server::start(major))
+}
+
+/// A data folder of that version as initdb makes it, to be copied; none where pg_resetwal is missing (14).
+fn template(major: u32) -> Option<PathBuf> {
+    // The shell that removes the folder waits for the end of its input: of the test process.
+    static TEMPLATES: [OnceLock<(PathBuf, Child)>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
+    if !server_dir(major).join("pg_resetwal").exists() {
+        return None;
+    }
+    let slot = MAJORS.iter().position(|one| *one == major)?;
+    let (template, _) = TEMPLATES[slot].get_or_init(|| {
+        let folder = folder().keep();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{INITDB}{TEMPLATE}"), "sh"]).arg(server_dir(major)).arg(&folder);
+        let shell = spawned(command, &folder, true);
+        eventually("initdb is done", || folder.join("ready").exists());
+        (folder.join("data"), shell)
+    });
+    Some(template.clone())
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("pgt").tempdir().unwrap()
+}
+
+/// Starts a shell in a folder that becomes that of the user `nobody` for root, as initdb refuses root; so does the shell, where it `may`.
+fn spawned(mut command: Command, folder: &Path, may: bool) -> Child {
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = (nobody("-u"), nobody("-g"));
+        give(folder, uid, gid);
+        if may {
+            command.uid(uid).gid(gid);
+        }
+    }
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder);
+    command.stdin(Stdio::piped()).spawn().unwrap()
 }
 
 /// All that are supported: for backups, restores and audits.
@@ -179,35 +235,28 @@ impl Server {
         };
         let own = if is_root { format!("chown {uid}:{gid} \"$5/small\"") } else { "true".to_owned() };
         let script = format!(
-            "mkdir \"$5/small\" && mount -t tmpfs -o size={megabytes}m,mode=777 none \"$5/small\" && {own} && exec {back} sh -c \"$2\" sh \"$4\" \"$5\" ''"
+            "mkdir \"$5/small\" && mount -t tmpfs -o size={megabytes}m,mode=777 none \"$5/small\" && {own} && exec {back} sh -c \"$2\" sh \"$4\" \"$5\" '' \"$7\""
         );
         Self::start_by(major, "unshare", &[if is_root { "-m" } else { "-rm" }, "sh", "-c", &script, "sh"], Different::default())
     }
 
     /// `by`: what starts the supervisor, whose arguments follow.
     fn start_by(major: u32, by: &str, arguments: &[&str], different: Different) -> Self {
-        let folder = tempfile::Builder::new().prefix("pgt").tempdir().unwrap();
+        let template = if different.primary.is_none() { template(major) } else { None };
+        let folder = folder();
         std::fs::create_dir(folder.path().join("socket")).unwrap();
         if let Some(prepare) = different.prepare {
             prepare(folder.path());
         }
         let mut command = Command::new(by);
-        command.args(arguments).args(["-c", SUPERVISOR, "sh"]).arg(server_dir(major)).arg(folder.path()).stdin(Stdio::piped());
-        command.arg(different.primary.map(Server::socket).unwrap_or_default());
+        command.args(arguments).args(["-c", &format!("{INITDB}{SUPERVISOR}"), "sh"]).arg(server_dir(major)).arg(folder.path());
+        command.arg(different.primary.map(Server::socket).unwrap_or_default()).arg(template.unwrap_or_default());
         for setting in different.settings.into_iter().chain(different.port.map(|port| format!("port={port}"))) {
             command.args(["-c", &setting]);
         }
-        // initdb refuses root.
-        if rustix::process::geteuid().is_root() {
-            let (uid, gid) = (nobody("-u"), nobody("-g"));
-            give(folder.path(), uid, gid);
-            if arguments.is_empty() {
-                command.uid(uid).gid(gid);
-            }
-        }
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder.path());
+        let supervisor = spawned(command, folder.path(), arguments.is_empty());
         let port = different.port.unwrap_or(5432);
-        let server = Self { bin_dir: bin_dir(major), major, port, supervisor: command.spawn().unwrap(), folder };
+        let server = Self { bin_dir: bin_dir(major), major, port, supervisor, folder };
         eventually("the server accepts connections", || server.psql("postgres", "SELECT 1").is_ok());
         server
     }
@@ -241,17 +290,31 @@ impl Server {
         format!("postgres://{}@{}{port}/{}", encode(user), encode(&self.socket().display().to_string()), encode(database))
     }
 
-    /// A new database with a name of its own.
+    /// A new database with a name of its own; in a poisoned run, one whose owner is against us.
     pub fn new_database(&self) -> String {
+        let name = self.empty_database();
+        if is_poisoned() {
+            self.sql(&name, include_str!("../fixtures/hostile.sql"));
+        }
+        name
+    }
+
+    /// A new database with nothing in it. In a poisoned run its settings alone are hostile.
+    pub fn empty_database(&self) -> String {
+        let name = self.trusted_database();
+        if is_poisoned() {
+            let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
+            self.sql("postgres", &sets.collect::<String>());
+        }
+        name
+    }
+
+    /// A new database that no run poisons: the test makes one hostile by itself, connects in its own way, or compares all that is in it.
+    pub fn trusted_database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         self.drop_with_test(&name);
-        if is_poisoned() {
-            self.sql(&name, include_str!("../fixtures/hostile.sql"));
-            let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
-            self.sql("postgres", &sets.collect::<String>());
-        }
         name
     }
 
@@ -355,7 +418,7 @@ fn is_poisoned() -> bool {
 
 /// Settings of such a database, and what the tests' own sessions have in their place.
 const POISON: &[(&str, &str, &str)] = &[
-    ("search_path", "hostile, public, pg_catalog", "\"$user\",public"),
+    ("search_path", "public, hostile, pg_catalog", "\"$user\",public"),
     ("local_preload_libraries", "'nosuch'", ""),
     ("statement_timeout", "1", "0"),
     ("lock_timeout", "1", "0"),

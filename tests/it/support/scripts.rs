@@ -74,19 +74,19 @@ impl Scripts {
         text
     }
 
-    /// Mostly a few kB, now and then up to 200.
+    /// Mostly a few kB, now and then more than the 32 KiB that deflate looks back.
     pub fn of_any_size(&mut self) -> String {
         let bytes = match self.0.random_range(0..200) {
-            0 => self.0.random_range(60_000..200_000),
-            1..6 => self.0.random_range(10_000..40_000),
-            _ => self.0.random_range(1_000..7_000),
+            0 => self.0.random_range(40_000..80_000),
+            1..6 => self.0.random_range(10_000..20_000),
+            _ => self.0.random_range(1_500..5_000),
         };
         self.script(bytes)
     }
 
     /// What nobody thinks of.
     pub fn odd_ones(&mut self) -> Vec<String> {
-        let random: String = (0..60_000)
+        let random: String = (0..12_000)
             .map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[self.0.random_range(0..64)]))
             .collect();
         vec![
@@ -96,8 +96,8 @@ impl Scripts {
             "\r\n".repeat(10_000),
             "\\x00 \\n \\\\ $$ $pgtend$ ' \" %s {} \u{7f}\u{1}\u{85}\u{2028}".repeat(200),
             random,
-            "a".repeat(100_000),
-            "\u{feff}".to_owned() + &self.script(12_000),
+            "a".repeat(50_000),
+            "\u{feff}".to_owned() + &self.script(6_000),
             "\t\n\u{b}\u{c}  ".repeat(3_000),
         ]
     }

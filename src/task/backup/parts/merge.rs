@@ -123,7 +123,7 @@ pub async fn plan(settings: &pg::Settings, set: &Set, asked: &Asked) -> Result<P
 /// The session in which triggers and the condition find names as in the application. Rows that a policy hides are an error.
 async fn connect(settings: &pg::Settings) -> Result<PgConnection> {
     let mut connection = settings.connect_for(pg::Purpose::Rows).await?;
-    pg::fires_triggers(&mut connection).await?;
+    pg::check_triggers_fire(&mut connection).await?;
     pg::set(&mut connection, "row_security", "off").await?;
     Ok(connection)
 }

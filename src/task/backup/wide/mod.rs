@@ -2,6 +2,7 @@
 //! slices; a second pg_dump writes all other rows, and what comes after rows (indexes, keys, triggers). Each piece of the sessions is a COPY
 //! statement of its own, so that they can come in any order.
 
+mod keeper;
 mod tables;
 
 use std::collections::VecDeque;
@@ -17,30 +18,37 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use self::tables::Table;
+use self::keeper::{InTheWay, Keeper, lock};
+use self::tables::{Table, scaled};
 use super::keys::Backup;
 use super::patterns::Patterns;
 use super::pg_dump::{self, Share};
 use super::plan::Plan;
 use super::search_path::SearchPath;
 use super::stream::Pieces;
-use super::why;
 use crate::base::child::{Child, Ended};
 use crate::base::{thread, units};
 use crate::pg;
 
 /// Rows of one COPY statement, about: it ends with the row that reaches this.
-const ROWS_BYTES: usize = 2 << 20;
+const ROWS_BYTES: u64 = 2 << 20;
 
-/// Tables may be dropped while the first session locks them: so often it looks for them again.
+/// Tables may be dropped while they are locked, and somebody may ask for a table when not all sessions have it: so often the dump starts.
 const ATTEMPTS: usize = 3;
 
-/// The sessions, which have one snapshot, and a lock on each of the tables; and the pg_dumps with the same snapshot.
+/// The sessions, which have one snapshot, and a lock on each of the tables; and the pg_dumps with the same snapshot, which have all locks.
 pub struct Wide {
     sessions: Vec<PgConnection>,
+    keeper: Keeper,
     tables: Vec<Table>,
-    definitions: Child,
-    rest: Child,
+    definitions: Dumping,
+    rest: Dumping,
+}
+
+/// A pg_dump that has all its locks.
+struct Dumping {
+    child: Child,
+    output: Box<dyn Read + Send>,
 }
 
 impl Wide {
@@ -49,21 +57,35 @@ impl Wide {
         if backup.sessions == 1 || plan.server.database.has_no_way_to_utf8() {
             return Ok(None);
         }
-        let mut sessions = open_sessions(settings, backup).await?;
-        let (first, others) = sessions.split_first_mut().context("a dump has a session")?;
         let mut attempt = 1;
-        let begun = loop {
-            match begin(first, settings, backup).await {
-                Err(error) if is_of_a_dropped_table(&error) && attempt < ATTEMPTS => {
-                    pg::execute(first, "ROLLBACK".to_owned()).await?;
+        loop {
+            match Self::start_once(settings, plan, backup, attempt == ATTEMPTS).await {
+                Err(error) if attempt < ATTEMPTS && (is_of_a_dropped_table(&error) || error.is::<InTheWay>()) => {
+                    tracing::info!("the dump gives its locks back and starts anew: {error:#}");
                     attempt += 1;
                 }
-                begun => break why_not_locked(begun, settings).await?,
+                started => return started,
             }
-        };
-        let Some((tables, snapshot)) = begun else { return Ok(None) };
+        }
+    }
+
+    async fn start_once(settings: &pg::Settings, plan: &Plan, backup: &Backup, is_last: bool) -> Result<Option<Self>> {
+        let mut sessions = open_sessions(settings, backup).await?;
+        let keeper = sessions.pop().context("a dump has a session that keeps its tables")?;
+        let mut keeper = Keeper::new(keeper, &mut sessions).await?;
+        let (first, others) = sessions.split_first_mut().context("a dump has a session")?;
+        let found_by_name = found_by_name(settings, backup).await?;
+        let found = tables::read(keeper.connection(), &backup.filters, &found_by_name, None).await?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        // Where tables come and go all the time, those that are small are not locked before the snapshot.
+        let kept = keeper.lock(&found, !is_last, backup, &found_by_name).await;
+        why_not_locked(kept, settings).await?;
+        let begun = begin(first, backup, found, &found_by_name).await;
+        let Some((tables, snapshot)) = or_in_the_way(begun, settings).await? else { return Ok(None) };
         for session in others {
-            why_not_locked(join(session, &tables, &snapshot).await, settings).await?;
+            or_in_the_way(join(session, &tables, &snapshot).await, settings).await?;
         }
         let bytes = tables.iter().map(|table| table.bytes.max(0) as u64).sum();
         let count = units::plural(tables.len(), "table");
@@ -73,34 +95,76 @@ impl Wide {
         // Both now: each locks all tables, and a migration may come at any time.
         let definitions = pg_dump::start(settings, plan, backup, &share(&["pre-data"])).await?;
         let rest = pg_dump::start(settings, plan, backup, &share(&["data", "post-data"])).await?;
-        Ok(Some(Self { sessions, tables, definitions, rest }))
+        let locked = async {
+            let has_locks = |child| Dumping::new(child, settings, plan, backup);
+            tokio::try_join!(has_locks(definitions), has_locks(rest))
+        };
+        let (definitions, rest) = tokio::select! {
+            locked = locked => locked?,
+            in_the_way = keeper.sees_somebody_between(settings) => return Err(in_the_way?.into()),
+        };
+        keeper.release(&tables[0]).await?;
+        Ok(Some(Self { sessions, keeper, tables, definitions, rest }))
     }
 
     /// Writes all of the dump. Returns the end of the last pg_dump, whose last lines are those of the dump, and what both said on stderr.
     pub async fn write(self, pieces: Pieces, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<Ended> {
-        let Self { sessions, tables, mut definitions, mut rest } = self;
-        pieces.read(definitions.take_stdout()?, plan.known_settings.clone()).await?;
-        let defined = definitions.wait().await?;
-        pg_dump::check(&defined, pieces.are_complete().await, settings, plan, backup).await?;
-        // Before its first output it has all its locks.
-        let Some(output) = after_first_output(rest.take_stdout()?).await? else {
-            let ended = rest.wait().await?;
-            pg_dump::check(&ended, false, settings, plan, backup).await?;
-            return Ok(ended);
+        let Self { sessions, mut keeper, tables, mut definitions, mut rest } = self;
+        let written = async {
+            pieces.read(definitions.output, plan.known_settings.clone()).await?;
+            let defined = definitions.child.wait().await?;
+            pg_dump::check(&defined, pieces.are_complete().await, settings, plan, backup).await?;
+            copy(sessions, tables, &pieces).await?;
+            anyhow::Ok(defined)
         };
-        copy(sessions, tables, &pieces).await?;
-        pieces.read(output, plan.known_settings.clone()).await?;
-        let mut ended = rest.wait().await?;
+        let defined = tokio::select! {
+            written = written => written?,
+            has_failed = is_lost(&mut rest.child, &mut keeper) => {
+                if has_failed? {
+                    pg_dump::check(&rest.child.wait().await?, false, settings, plan, backup).await?;
+                }
+                anyhow::bail!(
+                    "the session of the second pg_dump ended on the server while the other sessions read their rows: the server's log says why"
+                );
+            }
+        };
+        pieces.read(rest.output, plan.known_settings.clone()).await?;
+        let mut ended = rest.child.wait().await?;
         ended.stderr = [defined.stderr, ended.stderr].into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("\n");
         Ok(ended)
     }
 }
 
-/// All of them before the first lock, so that little time passes between the locks.
+impl Dumping {
+    /// Waits for the first output: before it, pg_dump takes all its locks.
+    async fn new(mut child: Child, settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<Self> {
+        if let Some(output) = after_first_output(child.take_stdout()?).await? {
+            return Ok(Self { child, output: Box::new(output) });
+        }
+        let ended = child.wait().await?;
+        pg_dump::check(&ended, false, settings, plan, backup).await?;
+        anyhow::bail!("pg_dump ended without a word")
+    }
+}
+
+/// Ends when the pg_dump that waits for the sessions cannot go on. True: it has failed. False: it has no session on the server any more, which it does
+/// not notice while nobody reads its output.
+async fn is_lost(waiting: &mut Child, keeper: &mut Keeper) -> Result<bool> {
+    tokio::select! {
+        biased;
+        status = waiting.exit() => match status?.success() {
+            true => std::future::pending().await,
+            false => Ok(true),
+        },
+        () = keeper.sees_no_pg_dump() => Ok(false),
+    }
+}
+
+/// The sessions that read, and the one that keeps the tables: all before the first lock, so that little time passes between the locks.
 async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<PgConnection>> {
     let mut sessions = Vec::new();
-    for number in 1..=backup.sessions {
-        let which = || format!("session {number} of the {} of the dump (`sessions` of the job)", backup.sessions);
+    for number in 1..=backup.sessions + 1 {
+        let which = || format!("session {number} of the {} of the dump (`sessions` of the job, and one)", backup.sessions + 1);
         let mut session = settings.connect().await.with_context(which)?;
         // As pg_dump has it; and a store that takes no bytes for a minute does not end the session.
         let sets = format!(
@@ -116,19 +180,16 @@ async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<P
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// Locks the large tables, then takes the snapshot: one that was rewritten after the snapshot would be empty in it.
-async fn begin(session: &mut PgConnection, settings: &pg::Settings, backup: &Backup) -> Result<Option<(Vec<Table>, String)>> {
-    let found_by_name = match Patterns::of(&backup.filters).need_a_search_path() {
-        true => SearchPath::of_login(settings).await?.schemas,
-        false => Vec::new(),
-    };
-    let found = tables::read(session, &backup.filters, &found_by_name, None).await?;
-    if found.is_empty() {
-        return Ok(None);
-    }
+async fn begin(
+    session: &mut PgConnection,
+    backup: &Backup,
+    found: Vec<Table>,
+    found_by_name: &[String],
+) -> Result<Option<(Vec<Table>, String)>> {
     pg::execute(session, BEGIN.to_owned()).await?;
-    pg::execute(session, lock(&found)).await?;
+    pg::execute(session, lock_now(&found)).await?;
     let oids: Vec<i64> = found.iter().map(|table| table.oid).collect();
-    let mut tables = tables::read(session, &backup.filters, &found_by_name, Some(&oids)).await?;
+    let mut tables = tables::read(session, &backup.filters, found_by_name, Some(&oids)).await?;
     // One that was renamed meanwhile is not the one that is locked.
     tables.retain(|table| found.iter().any(|one| (one.oid, &one.schema, &one.name) == (table.oid, &table.schema, &table.name)));
     if tables.is_empty() {
@@ -138,31 +199,50 @@ async fn begin(session: &mut PgConnection, settings: &pg::Settings, backup: &Bac
     Ok(Some((tables, snapshot.context("the server exported no snapshot")?)))
 }
 
-/// A session that waited for a lock behind somebody who waits for the first session would wait for ever, and no server sees that.
 async fn join(session: &mut PgConnection, tables: &[Table], snapshot: &str) -> Result<()> {
     pg::execute(session, BEGIN.to_owned()).await?;
     pg::execute(session, format!("SET TRANSACTION SNAPSHOT {}", pg::literal(snapshot))).await?;
-    pg::execute(session, format!("{} NOWAIT", lock(tables))).await
+    pg::execute(session, lock_now(tables)).await
 }
 
-fn lock(tables: &[Table]) -> String {
-    let names: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.sql())).collect();
-    format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))
+/// A session that waited for a lock behind somebody who waits for the keeper would wait for ever, and no server sees that.
+fn lock_now(tables: &[Table]) -> String {
+    lock(&tables.iter().map(Table::sql).collect::<Vec<_>>()) + " NOWAIT"
+}
+
+/// The schemas that a filter's pattern without one means.
+async fn found_by_name(settings: &pg::Settings, backup: &Backup) -> Result<Vec<String>> {
+    match Patterns::of(&backup.filters).need_a_search_path() {
+        true => Ok(SearchPath::of_login(settings).await?.schemas),
+        false => Ok(Vec::new()),
+    }
 }
 
 fn is_of_a_dropped_table(error: &anyhow::Error) -> bool {
     matches!(pg::sql_state(error).as_deref(), Some("42P01" | "3F000"))
 }
 
-/// Names who holds or awaits a lock in the way.
+/// Names who holds or awaits the lock for which the keeper waited in vain.
 async fn why_not_locked<T>(locked: Result<T>, settings: &pg::Settings) -> Result<T> {
     match locked {
-        Err(error) if pg::sql_state(&error).as_deref() == Some("55P03") => {
-            let who = why::who_locks(settings).await.unwrap_or_default();
-            Err(error.context(format!("a table cannot be locked for the dump{who}")))
+        Err(error) if is_not_available(&error) => {
+            let who = InTheWay::now(settings).await.to_string();
+            Err(error.context(who))
         }
         other => other,
     }
+}
+
+/// The same for a lock that was there a moment ago: another attempt may get it.
+async fn or_in_the_way<T>(locked: Result<T>, settings: &pg::Settings) -> Result<T> {
+    match locked {
+        Err(error) if is_not_available(&error) => Err(InTheWay::now(settings).await.into()),
+        other => other,
+    }
+}
+
+fn is_not_available(error: &anyhow::Error) -> bool {
+    pg::sql_state(error).as_deref() == Some("55P03")
 }
 
 /// Waits until a pg_dump has written something; None when it ends without.
@@ -228,6 +308,7 @@ async fn copy_slices(mut session: PgConnection, work: Arc<Work>) -> Result<()> {
 }
 
 async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work: &Work, number: usize) -> Result<()> {
+    let rows_bytes = scaled(ROWS_BYTES) as usize;
     let mut rows = pg::copy_out(session, query).await?;
     let mut text = Vec::new();
     loop {
@@ -235,12 +316,12 @@ async fn copy_slice(session: &mut PgConnection, table: &Table, query: &str, work
         let row = rows.try_next().await.map_err(pg::in_its_own_words)?;
         if let Some(row) = &row {
             if text.is_empty() {
-                text.reserve(ROWS_BYTES + (64 << 10));
+                text.reserve(rows_bytes + (64 << 10));
                 text.extend_from_slice(table.head().as_bytes());
             }
             text.extend_from_slice(row);
         }
-        if !text.is_empty() && (row.is_none() || text.len() >= ROWS_BYTES) {
+        if !text.is_empty() && (row.is_none() || text.len() >= rows_bytes) {
             anyhow::ensure!(text.ends_with(b"\n"), "the server's last row is incomplete");
             work.is_written[number].store(true, Relaxed);
             work.pieces.add(ended(std::mem::take(&mut text))).await?;

@@ -8,7 +8,7 @@ use crate::task::backup::manifest::Filters;
 use crate::task::backup::patterns::Patterns;
 
 /// A table with more bytes than this, in heap and TOAST, is read by several sessions. A smaller one is not worth a statement of its own.
-const LARGE_BYTES: i64 = 8 << 20;
+const LARGE_BYTES: u64 = 8 << 20;
 
 /// At most so many tables, the largest: pg_dump gets an option for each, and each session locks each.
 const TABLES_MOST: i64 = 500;
@@ -16,12 +16,23 @@ const TABLES_MOST: i64 = 500;
 /// What one COPY of the server reads, about.
 const SLICE_BYTES: u64 = 32 << 20;
 
+/// The size that a debug build uses in place of this one: PGTEND_TEST_SMALLER=64 lets a test have tables of kilobytes where a real database
+/// has some of megabytes. In a release build it is the size itself.
+pub fn scaled(bytes: u64) -> u64 {
+    let smaller = || std::env::var("PGTEND_TEST_SMALLER").ok()?.parse().ok();
+    bytes / if cfg!(debug_assertions) { smaller().unwrap_or(1) } else { 1 }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Table {
     pub oid: i64,
     pub schema: String,
     pub name: String,
     pub columns: Vec<String>,
+    /// Schema and name as pg_dump writes them, with quotes only where SQL needs them.
+    pub shown: String,
+    /// The columns in the same way, with commas.
+    pub shown_columns: String,
     /// Of the heap.
     pub pages: i64,
     /// Heap and TOAST.
@@ -45,7 +56,7 @@ pub async fn read(
         .bind(without_rows.names)
         .bind(found_by_name)
         .bind(among)
-        .bind(LARGE_BYTES)
+        .bind(scaled(LARGE_BYTES) as i64)
         .bind(TABLES_MOST);
     Ok(query.fetch_all(connection).await?)
 }
@@ -77,8 +88,8 @@ impl Table {
             "--\n-- Data for Name: {}; Type: TABLE DATA; Schema: {}; Owner: -\n--\n\nCOPY {} ({}) FROM stdin;\n",
             on_a_line(&self.name),
             on_a_line(&self.schema),
-            self.sql(),
-            self.column_list()
+            self.shown,
+            self.shown_columns
         )
     }
 
@@ -89,7 +100,7 @@ impl Table {
 
 /// Ranges of pages of about as many bytes, TOAST included; the last has no end, as the table may have grown.
 fn slices(pages: u64, bytes: u64) -> Vec<(u64, Option<u64>)> {
-    let count = bytes.div_ceil(SLICE_BYTES).clamp(1, pages.max(1));
+    let count = bytes.div_ceil(scaled(SLICE_BYTES)).clamp(1, pages.max(1));
     let step = pages.div_ceil(count).max(1);
     let starts: Vec<u64> = (0..count).map(|number| number * step).filter(|start| *start < pages.max(1)).collect();
     let ends = starts.iter().skip(1).map(|end| Some(*end)).chain([None]);
@@ -122,11 +133,13 @@ mod tests {
             schema: "s".into(),
             name: "a\nDROP \"x".into(),
             columns: vec!["b".into(), "c\"".into()],
+            shown: "s.\"a\nDROP \"\"x\"".into(),
+            shown_columns: "b, \"c\"\"\"".into(),
             pages: 10,
             bytes: 81_920,
         };
         let head = table.head();
-        assert!(head.starts_with("--\n-- Data for Name: a DROP \"x; Type: TABLE DATA; Schema: s; Owner: -\n--\n\nCOPY \"s\".\"a\nDROP \"\"x\" (\"b\", \"c\"\"\") FROM stdin;\n"), "{head}");
+        assert!(head.starts_with("--\n-- Data for Name: a DROP \"x; Type: TABLE DATA; Schema: s; Owner: -\n--\n\nCOPY s.\"a\nDROP \"\"x\" (b, \"c\"\"\") FROM stdin;\n"), "{head}");
         assert_eq!(
             table.queries(),
             [

@@ -1,15 +1,15 @@
-//! Undoes `compress install`: turns bodies back into text with the same guarantees, then gives the table its name back.
+//! Undoes `compress install`: turns values back into text with the same guarantees, then gives the table its name back.
 
-mod bodies;
 mod plan;
+mod values;
 
 use anyhow::{Context as _, Result};
-use bodies::Undone;
-pub use plan::{Undoing, plan};
+pub use plan::{UndoPlan, plan};
+use values::Decompress;
 
 use super::keys::Compress;
 use super::table::Table;
-use super::walk::{Done, Wanted, Work};
+use super::walk::{Done, Selection, Walk};
 use super::{install, snapshots, table};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
@@ -24,14 +24,14 @@ use crate::work::RunContext;
 const PASSES: u32 = 20;
 
 /// Does the undo. Returns what was done, and whether it is complete.
-pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing, report: &mut Report) -> Result<(Done, Go)> {
+pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &UndoPlan, report: &mut Report) -> Result<(Done, Go)> {
     let table = &undoing.table;
     let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(table.oid))).await?;
     let phase = run.progress.phase("undo", Some(undoing.compressed_bytes as u64));
     let mut done = Done::default();
-    let work = Work { compress, table, run, phase: &phase };
-    let mut connection = run.or_cancelled(work.connect(governor.limits())).await?;
-    let wanted = Wanted {
+    let walk = Walk { compress, table, run, phase: &phase };
+    let mut connection = run.or_cancelled(walk.connect(governor.limits())).await?;
+    let selection = Selection {
         condition: format!("{} IS NOT NULL", table.gz()),
         // The text's size is in the last four bytes of gzip.
         bytes: format!(
@@ -60,7 +60,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
         );
         let changed = done.changed_meanwhile;
         (done.damaged, done.damaged_named) = (0, Vec::new());
-        if let Go::Stop(reason) = work.all(&mut connection, &mut governor, &wanted, &mut done, &Undone).await? {
+        if let Go::Stop(reason) = walk.change_all(&mut connection, &mut governor, &selection, &mut done, &Decompress).await? {
             governor.report(report);
             return Ok((done, Go::Stop(reason)));
         }
@@ -75,7 +75,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
     if undoing.keep_view {
         return Ok((done, Go::On));
     }
-    // That took a while, so the rest is planned again for the views of now. It needs a new connection: this one has an empty
+    // That took a while, so the rest is planned again for the views that exist now. It needs a new connection: this one has an empty
     // search_path, and the name in the job may have no schema.
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
     let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;
@@ -91,7 +91,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &Undoing,
 }
 
 /// Gives the table its name back, so that no session ever sees it half undone.
-async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undoing, phase: &Phase) -> Result<()> {
+async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &UndoPlan, phase: &Phase) -> Result<()> {
     let table = &undoing.table;
     let (validate, check) = undoing.check.split_last().context("there is a check")?;
     locked(session.transaction(check, &[table.oid]).await?, table)?;
@@ -112,7 +112,7 @@ async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undo
     Ok(())
 }
 
-/// Makes the error for bodies that cannot become text, while all others are text again.
+/// Makes the error for values that cannot become text, while all others are text again.
 fn damaged_ones(table: &Table, done: &Done, report: &mut Report) -> anyhow::Error {
     let more = done.damaged - done.damaged_named.len() as u64;
     let more = if more > 0 { format!("; and {} more", units::count(more)) } else { String::new() };
@@ -123,7 +123,7 @@ fn damaged_ones(table: &Table, done: &Done, report: &mut Report) -> anyhow::Erro
     let message = format!(
         "text again: {}; {} cannot become text and stay as they are, behind the view: {}{more}. Write their text from a backup \
          (UPDATE {} SET {} = …), or delete them, then run undo again",
-        units::plural(done.rows, "body"),
+        units::plural(done.rows, "value"),
         units::count(done.damaged),
         done.damaged_named.join("; "),
         table.sql(),

@@ -10,13 +10,13 @@ use super::super::keys::Compress;
 use super::super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
 use super::super::plan::lost;
 use super::super::table::{Table, View, companion};
-use super::super::{definition, find, install};
+use super::super::{definition, find};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::{self, identifier, qualified};
 
 #[derive(Debug, Serialize)]
-pub struct Undoing {
+pub struct UndoPlan {
     pub table: Table,
     pub compressed_rows: i64,
     pub compressed_bytes: i64,
@@ -29,10 +29,10 @@ pub struct Undoing {
     pub wider: Vec<String>,
 }
 
-impl fmt::Display for Undoing {
+impl fmt::Display for UndoPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (bodies, bytes) = (units::plural(self.compressed_rows, "body"), units::bytes(self.compressed_bytes as u64));
-        writeln!(f, "Turns back into text, in batches: {bodies} of {}, {bytes} compressed", self.table.view_sql())?;
+        let (values, bytes) = (units::plural(self.compressed_rows, "value"), units::bytes(self.compressed_bytes as u64));
+        writeln!(f, "Turns back into text, in batches: {values} of {}, {bytes} compressed", self.table.view_sql())?;
         if self.keep_view {
             return writeln!(f, "The view stays.");
         }
@@ -47,7 +47,7 @@ impl fmt::Display for Undoing {
     }
 }
 
-pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection, keep_view: bool) -> Result<Undoing> {
+pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection, keep_view: bool) -> Result<UndoPlan> {
     let table = find::table(compress, connection).await?;
     let Some(view) = &table.view else {
         let message = format!("{} is not a view of pgtend: there is nothing to undo", compress.table);
@@ -72,7 +72,7 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
     let on_columns = if keep_view { Vec::new() } else { bound_to_columns(connection, &table, view.oid).await? };
     if !on_columns.is_empty() {
         let message = format!(
-            "columns {} and {} of {} cannot be dropped: {}. Change or drop that first; --keep-view turns all bodies into text, and keeps the view and the columns",
+            "columns {} and {} of {} cannot be dropped: {}. Change or drop that first; --keep-view turns all values into text, and keeps the view and the columns",
             table.gz(),
             table.hash(),
             table.sql(),
@@ -82,19 +82,19 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
     }
     if !in_the_way.is_empty() {
         let message = format!(
-            "view {} cannot be dropped: {} depends on it. Drop that first, and create it again afterwards; --keep-view turns all bodies into \
+            "view {} cannot be dropped: {} depends on it. Drop that first, and create it again afterwards; --keep-view turns all values into \
              text, and keeps the view",
             table.view_sql(),
             in_the_way.join(", ")
         );
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let dependents = install::views_on(connection, view.oid).await?;
+    let dependents = pg::views::replacements(connection, view.oid).await?;
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let (check, mut statements) = uninstall(&table, view, dependents, later_grants(connection, &table, view.oid).await?);
     // It comes right after the lock, under which nothing changes.
     statements.insert(1, definition::unchanged(view.oid, &definition));
-    Ok(Undoing { compressed_rows, compressed_bytes, keep_view, check, statements, wider, table })
+    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, table })
 }
 
 fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: Vec<String>) -> (Vec<String>, Vec<String>) {
@@ -170,7 +170,7 @@ async fn may_uninstall(connection: &mut PgConnection, table: &Table) -> Result<(
 
 /// Returns the objects, other than pgtend's, that need the companion columns, by pg_depend and by the text of trigger functions.
 async fn bound_to_columns(connection: &mut PgConnection, table: &Table, view: i64) -> Result<Vec<String>> {
-    let names = ["_gz", "_sha256"].map(|ending| companion(&table.body.name, ending)).to_vec();
+    let names = ["_gz", "_sha256"].map(|ending| companion(&table.text_column.name, ending)).to_vec();
     Ok(sqlx::query_scalar(
         "SELECT DISTINCT CASE WHEN v.oid IS NULL THEN pg_describe_object(d.classid, d.objid, d.objsubid) ELSE pg_describe_object('pg_class'::regclass, v.oid, 0) END || ' needs ' || quote_ident(a.attname)
          FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid

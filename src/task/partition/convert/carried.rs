@@ -4,7 +4,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::facts;
+use super::objects;
 use crate::pg::table::TableName;
 use crate::pg::{identifier, literal, qualified};
 use crate::task::partition::{column_settings, create, rights};
@@ -100,7 +100,7 @@ pub async fn back(connection: &mut PgConnection, table: &TableName, child: &Tabl
 /// Returns statements for extended statistics, to run when those of `table` are gone and their names free: those that the conversion
 /// renamed get their names back and keep their data; others are created.
 pub async fn statistics_back(connection: &mut PgConnection, table: &TableName, child: &TableName) -> Result<Vec<String>> {
-    let wanted = facts::statistics(connection, table).await?;
+    let wanted = objects::statistics(connection, table).await?;
     let renamed: Vec<(String, String)> = sqlx::query_as(
         "WITH of AS (
              SELECT s.*, replace(replace(pg_get_statisticsobjdef(s.oid), format('%I.%I', n.nspname, s.stxname), ''), ' FROM ' || s.stxrelid::regclass, '') AS core,

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use crate::pg::table::TableName;
 
-/// Lists the objects that cannot follow, each with what to do. Plain views that this role can recreate are not among them: see [`views`].
+/// Lists the objects that cannot follow, each with what to do. Plain views that this role can recreate are not among them: see [`crate::pg::views`].
 pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "WITH reading AS (
@@ -40,23 +40,6 @@ pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName
                  OR refclassid = 'pg_type'::regclass AND refobjid IN (SELECT reltype FROM pg_class WHERE oid = $1::bigint::oid
                        UNION SELECT typarray FROM pg_type WHERE typrelid = $1::bigint::oid))
          ORDER BY 1",
-    )
-    .bind(table.oid)
-    .fetch_all(connection)
-    .await?)
-}
-
-/// Returns statements that recreate views. A view refers to its table by oid. Recreated from its text, in which the session's empty
-/// search_path spells out all names, it reads the table that has the name now; its privileges, rules and triggers stay.
-pub async fn views(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT format('CREATE OR REPLACE VIEW %s%s AS %s', v.oid::regclass,
-                       coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
-         FROM pg_class v WHERE v.relkind = 'v' AND v.oid IN (
-             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid
-               AND r.rulename = '_RETURN')
-         ORDER BY v.oid",
     )
     .bind(table.oid)
     .fetch_all(connection)

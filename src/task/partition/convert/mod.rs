@@ -31,11 +31,14 @@ mod dependants;
 mod facts;
 mod meanwhile;
 mod names;
+mod objects;
 mod obstacles;
+mod source;
 mod undo;
 pub use conversion::{Conversion, Statement};
 use conversion::{EXCLUSIVE, NONE, SHARED};
-use names::{CHECK, NEW_KEY, reach};
+use facts::Facts;
+use names::{CHECK, NEW_KEY};
 pub use undo::Undo;
 
 /// Reads the table and plans its conversion. All obstacles are one error.
@@ -49,7 +52,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
     let facts = facts::read(partition, zone, session).await?;
     let (key, table) = (facts.key, &facts.table);
     let zone =
-        if key.is_on_the_wall() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
+        if key.is_wall_clock() || matches!(partition.every, Every::Step(_)) { Tz::UTC } else { partition.zone.unwrap_or(zone) };
     let calendar = Calendar { every: partition.every, zone };
     not_far_ahead(&facts, &calendar)?;
     let bound = calendar
@@ -77,7 +80,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
 }
 
 /// Refuses keys far ahead: otherwise the first partition would reach up to a single wrong row in 2327, or to a wrong number.
-fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
+fn not_far_ahead(facts: &Facts, calendar: &Calendar) -> Result<()> {
     let (key, table, column) = (facts.key, &facts.table, &facts.column);
     let Some(mut period) = calendar.period_at(facts.now) else { return Ok(()) };
     for _ in 0..PERIODS_AHEAD {
@@ -103,7 +106,7 @@ fn not_far_ahead(facts: &facts::Facts, calendar: &Calendar) -> Result<()> {
     Err(Fault::new(Kind::Configuration, message).into())
 }
 
-fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
+fn prepare(facts: &Facts, bound: &str, conversion: &mut Conversion) {
     let (table, column) = (facts.table.sql(), identifier(&facts.column));
     let drop_check = Statement::new(format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {CHECK}"), EXCLUSIVE);
     let index = qualified(&facts.table.schema, &facts.new_key);
@@ -149,13 +152,7 @@ fn prepare(facts: &facts::Facts, bound: &str, conversion: &mut Conversion) {
 
 /// Plans the swap. The order matters: the key first, so that the new table is created with it; names last, so that definitions of triggers
 /// and views, which name the table, refer to the new one.
-async fn swap(
-    facts: &facts::Facts,
-    bound: &str,
-    child: &str,
-    connection: &mut PgConnection,
-    conversion: &mut Conversion,
-) -> Result<()> {
+async fn swap(facts: &Facts, bound: &str, child: &str, connection: &mut PgConnection, conversion: &mut Conversion) -> Result<()> {
     let (old, schema) = (&facts.table, &facts.table.schema);
     let (table, column) = (old.sql(), identifier(&facts.column));
     let new_name = partition_name(&old.name, "pgtend_new");
@@ -188,14 +185,14 @@ async fn swap(
         sql.push(identity.hand_over(&table, &new));
     }
     sql.extend(facts.column_settings.iter().flat_map(|setting| setting.statements(&new)));
-    sql.extend(facts.statistics.iter().map(facts::Statistics::rename));
+    sql.extend(facts.statistics.iter().map(objects::Statistics::rename));
     sql.extend(facts.triggers.iter().map(|trigger| format!("DROP TRIGGER {} ON {table}", identifier(&trigger.name))));
     sql.push(format!("ALTER TABLE {table} RENAME TO {}", identifier(child)));
     sql.push(format!("ALTER TABLE {new} RENAME TO {}", identifier(&old.name)));
     sql.push(format!("ALTER TABLE {table} ATTACH PARTITION {child_sql} FOR VALUES FROM (MINVALUE) TO ({bound})"));
     sql.push(format!("ALTER TABLE {child_sql} DROP CONSTRAINT {CHECK}"));
     sql.push(carried::exchange_index_names(&table, &child_sql));
-    sql.extend(facts.statistics.iter().flat_map(facts::Statistics::make));
+    sql.extend(facts.statistics.iter().flat_map(objects::Statistics::make));
     sql.extend(facts.of_indexes.iter().cloned());
     // By now, a policy that reads its own table refers to the new one.
     sql.extend(create::policies(connection, old, &table).await?);
@@ -206,7 +203,7 @@ async fn swap(
 }
 
 /// Returns statements that replace the primary key by the one with the partition key, using the index that was built before.
-fn exchange_of_keys(facts: &facts::Facts, table: &str) -> Vec<String> {
+fn exchange_of_keys(facts: &Facts, table: &str) -> Vec<String> {
     let Some(primary) = facts.primary.as_ref().filter(|primary| !primary.has_key) else { return Vec::new() };
     let name = identifier(&primary.name);
     let mut sql = vec![
@@ -294,7 +291,7 @@ impl Convert {
     /// Undoes what was done, on a new connection: the other one may be gone, or in the middle of a transaction. Returns Ok if there is
     /// nothing to undo because the swap was committed after all.
     async fn take_back(&self, run: &RunContext<'_>, conversion: &Conversion, error: anyhow::Error) -> Result<()> {
-        let by_hand = || {
+        let manually = || {
             let statements = conversion.rollback.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>();
             format!(
                 "its CHECK and index are left, and the next conversion removes them; to remove them yourself: {}",
@@ -303,13 +300,13 @@ impl Convert {
         };
         let mut session = match self.session(run).await {
             Ok(session) => session,
-            Err(second) => return Err(error.context(format!("{}: {second:#}", by_hand()))),
+            Err(second) => return Err(error.context(format!("{}: {second:#}", manually()))),
         };
         let is_partition = "SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1::bigint::oid AND relispartition)";
         match sqlx::query_scalar(is_partition).bind(conversion.table.oid).fetch_one(&mut session.connection).await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(second) => return Err(error.context(format!("{}: {second}", by_hand()))),
+            Err(second) => return Err(error.context(format!("{}: {second}", manually()))),
         }
         tracing::warn!("undoing what was done: {error:#}");
         for statement in &conversion.rollback {
@@ -320,7 +317,7 @@ impl Convert {
                 }
             };
             if let Err(second) = taken_back.await {
-                return Err(error.context(format!("{}: {second:#}", by_hand())));
+                return Err(error.context(format!("{}: {second:#}", manually())));
             }
         }
         Err(error.context(format!("{} was not converted, and is as it was", conversion.table)))

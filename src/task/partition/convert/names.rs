@@ -25,7 +25,7 @@ pub(super) async fn reach(
 ) -> Result<(i64, i64)> {
     let rows = state::highest(connection, table, &partition.column, key).await?;
     let at: chrono::DateTime<chrono::Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
-    let now = match (partition.every, key.is_on_the_wall()) {
+    let now = match (partition.every, key.is_wall_clock()) {
         (Every::Step(_), _) => {
             let sequence = state::of_sequence(connection, table, &partition.column).await?;
             return Ok((rows.max(sequence).unwrap_or(0), sequence.or(rows).unwrap_or(0)));

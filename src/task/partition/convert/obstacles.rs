@@ -4,8 +4,8 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::dependants;
-use super::facts::Found;
 use super::names::NEW_KEY;
+use super::source::Found;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
 use crate::task::partition::calendar::partition_name;

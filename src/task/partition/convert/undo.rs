@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{carried, dependants, facts, meanwhile};
+use super::{carried, dependants, meanwhile, objects};
 use crate::base::fault::{Fault, Kind};
 use crate::ledger::report::Report;
 use crate::live::session::{self, Attempt, Session};
@@ -21,7 +21,7 @@ pub struct Undo {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Back {
+pub struct UndoPlan {
     pub table: TableName,
     /// The first partition, which becomes the table again.
     pub partition: TableName,
@@ -33,7 +33,7 @@ pub struct Back {
     surroundings: String,
 }
 
-impl fmt::Display for Back {
+impl fmt::Display for UndoPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "{} becomes {} again\n\nIn one transaction, under ACCESS EXCLUSIVE:", self.partition, self.table)?;
         for statement in &self.statements {
@@ -53,15 +53,15 @@ impl Undo {
 }
 
 impl Work for Undo {
-    type Plan = Back;
+    type Plan = UndoPlan;
 
-    async fn plan(&self, run: &RunContext<'_>) -> Result<Back> {
+    async fn plan(&self, run: &RunContext<'_>) -> Result<UndoPlan> {
         let back = plan(&self.partition, &mut self.session(run).await?).await?;
         run.is_checked(back.table.oid)?;
         Ok(back)
     }
 
-    async fn apply(&self, run: &RunContext<'_>, back: Back) -> Result<Report> {
+    async fn apply(&self, run: &RunContext<'_>, back: UndoPlan) -> Result<Report> {
         let mut session = run.or_cancelled(self.session(run)).await?;
         session::exclude_other_jobs(&mut session.connection, &back.table).await?;
         let tables = [back.table.oid, back.partition.oid];
@@ -85,7 +85,7 @@ impl Work for Undo {
     }
 }
 
-async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
+async fn plan(partition: &Partition, session: &mut Session) -> Result<UndoPlan> {
     let connection = &mut session.connection;
     let refuse = |message: String| anyhow::Error::from(Fault::new(Kind::Configuration, message));
     let found: Option<(i64, String, String, String)> = sqlx::query_as(
@@ -138,7 +138,7 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<Back> {
          ADD PRIMARY KEY USING INDEX",
         identifier(&partition.column)
     )];
-    Ok(Back { table, partition: child, statements, notes, surroundings })
+    Ok(UndoPlan { table, partition: child, statements, notes, surroundings })
 }
 
 /// Lists what belongs to the partitioned table, and would not belong to the one that takes its name.
@@ -176,10 +176,10 @@ async fn statements(
     child: &TableName,
     others: &[TableName],
 ) -> Result<Vec<String>> {
-    let views = dependants::views(connection, table).await?;
-    let triggers = facts::triggers(connection, table).await?;
-    let identities = facts::identities(connection, table).await?;
-    let sequences = facts::owned_sequences(connection, table).await?;
+    let views = pg::views::replacements(connection, table.oid).await?;
+    let triggers = objects::triggers(connection, table).await?;
+    let identities = objects::identities(connection, table).await?;
+    let sequences = objects::owned_sequences(connection, table).await?;
     let (name, first) = (table.sql(), child.sql());
     let old_name = partition_name(&table.name, "pgtend_old");
     let old = qualified(&table.schema, &old_name);

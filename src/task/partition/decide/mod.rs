@@ -8,9 +8,9 @@ use super::plan::{New, Plan, Planned, RowsThatStay, Step};
 
 mod default;
 mod pieces;
-mod way_out;
+mod retirement;
 
-pub use way_out::over;
+pub use retirement::over;
 
 use super::calendar::Every;
 use super::chain::PERIODS_AHEAD;
@@ -53,8 +53,8 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
         say_what_takes_no_rows(&state, &mut plan);
         say_what_new_ones_lack(&state, partition, &mut plan);
     }
-    way_out::retire(&state, partition, &mut plan);
-    way_out::drop_what_is_over(&state, partition, &mut plan);
+    retirement::retire(&state, partition, &mut plan);
+    retirement::drop_what_is_over(&state, partition, &mut plan);
     if partition.only_retires {
         plan.is_covered = true;
     } else {
@@ -67,7 +67,7 @@ pub fn decide(state: State, partition: &Partition) -> Plan {
     plan
 }
 
-/// Whose age nobody knows. A partition gets such a row by chance, or in the moment before it is detached.
+/// Returns the condition on rows whose key is no time, so that their age is unknown. A partition gets such a row by chance, or in the moment before it is detached.
 fn rows_that_stay(state: &State) -> Option<RowsThatStay> {
     Some(RowsThatStay { condition: state.key.is_no_time(&identifier(&state.column))?, before: None })
 }
@@ -230,7 +230,7 @@ pub fn runway(state: &State) -> Runway {
 fn instant(state: &State, until: Bound) -> Option<DateTime<Utc>> {
     let Bound::At(position) = until else { return None };
     let read = DateTime::from_timestamp_micros(position).filter(|_| state.key.is_time())?;
-    if !state.key.is_on_the_wall() {
+    if !state.key.is_wall_clock() {
         return Some(read);
     }
     // If clocks skip that wall-clock time, the earliest one that exists is an hour later.

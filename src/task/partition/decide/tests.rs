@@ -10,7 +10,9 @@ use crate::task::partition::calendar::{Calendar, Every, Period, Unit};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::{Archived, Mark};
-use crate::task::partition::state::found::{Copied, Counted, Existing, Extra, InDefault, OfAnother, Published, Stray};
+use crate::task::partition::state::found::{
+    CopyStatement, Counted, DefaultContents, Existing, Extra, OtherOwnersTable, Published, StrayPeriod,
+};
 
 mod numbers;
 
@@ -65,7 +67,7 @@ fn state(partitions: &[(i64, i64)]) -> State {
         of_other_owners: Vec::new(),
         published: Vec::new(),
         extras: Vec::new(),
-        default: InDefault::default(),
+        default: DefaultContents::default(),
         taken: Vec::new(),
     }
 }
@@ -242,7 +244,7 @@ fn rows_of_the_default_partition_get_their_partitions_unless_a_move_would_do_har
     let mut state = state(&[(10, 11), (11, 12), (12, 13)]);
     state.existing.push(default_partition());
     state.default.rows = Counted { rows: 5, is_capped: false };
-    state.default.strays = vec![Stray { position: 4 * DAY + 7, rows: 5, cuts: Vec::new(), is_dense: false }];
+    state.default.strays = vec![StrayPeriod { position: 4 * DAY + 7, rows: 5, cuts: Vec::new(), is_dense: false }];
     let plan = decide(state.clone(), &job());
     assert_eq!(created(&plan), [(4, 5)]);
     assert!(matches!(&plan.steps[0].step, Step::Create(new) if new.moves_rows));
@@ -283,7 +285,7 @@ fn rows_whose_key_means_no_time_stay_and_capped_counts_are_said_as_such() {
 #[test]
 fn what_the_newest_partition_has_alone_is_copied_or_said_and_so_is_who_needs_the_new_one_too() {
     let mut state = state(&[(10, 11), (11, 12)]);
-    let copied = Copied::Constraint("PRIMARY KEY (id)".to_owned());
+    let copied = CopyStatement::Constraint("PRIMARY KEY (id)".to_owned());
     state.extras = vec![Extra { what: "PRIMARY KEY (id)".to_owned(), copy: Some(copied) }];
     let plan = decide(state.clone(), &job());
     assert!(
@@ -310,7 +312,7 @@ fn a_partition_that_is_partitioned_itself_and_has_none_covers_nothing() {
     let plan = decide(state.clone(), &job());
     assert_eq!(plan.covered_until.as_deref(), Some("1970-01-12T00:00:00Z"));
     assert!(!plan.is_covered && plan.refusals[0].starts_with("public.d11_12 is partitioned itself"), "{plan}");
-    // Nobody inserts into the past.
+    // No new rows come for the past.
     (state.existing[2].takes_rows, state.existing[0].takes_rows) = (true, false);
     assert!(decide(state, &job()).refusals.is_empty());
 }
@@ -319,7 +321,7 @@ fn a_partition_that_is_partitioned_itself_and_has_none_covers_nothing() {
 fn a_table_of_another_owner_is_named_and_an_archive_in_another_store_is_none() {
     let mut state = state(&[(10, 11), (11, 12), (12, 13)]);
     state.of_other_owners =
-        vec![OfAnother { table: name(7, "theirs"), owner: "bob".to_owned(), expected: "\"the shop\"".to_owned() }];
+        vec![OtherOwnersTable { table: name(7, "theirs"), owner: "bob".to_owned(), expected: "\"the shop\"".to_owned() }];
     let plan = decide(state.clone(), &job());
     assert!(plan.steps.is_empty() && plan.notes[0].ends_with("OWNER TO \"the shop\""), "{plan}");
 

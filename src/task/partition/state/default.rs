@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::found::{Counted, InDefault, State, Stray};
+use super::found::{Counted, DefaultContents, State, StrayPeriod};
 use crate::pg::{self, identifier};
 use crate::task::partition::calendar::{Every, Period};
 use crate::task::partition::key::Key;
@@ -28,8 +28,8 @@ const LAST: i64 = 253_370_764_800_000_000;
 const NUMBERS: i64 = 9_000_000_000_000_000_000;
 
 /// Walks from period to period by the lowest key above the last one: each step is one index lookup if an index begins with the key.
-pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefault> {
-    let mut found = InDefault::default();
+pub async fn read(connection: &mut PgConnection, state: &State) -> Result<DefaultContents> {
+    let mut found = DefaultContents::default();
     let Some(default) = state.default_partition().filter(|default| default.is_plain && !default.is_pending) else {
         return Ok(found);
     };
@@ -73,7 +73,7 @@ pub async fn read(connection: &mut PgConnection, state: &State) -> Result<InDefa
             continue;
         }
         let rows = count(connection, &from, &here, MOVED_AT_ONCE_ROWS + 1).await?.rows;
-        let mut stray = Stray { position, rows, cuts: Vec::new(), is_dense: false };
+        let mut stray = StrayPeriod { position, rows, cuts: Vec::new(), is_dense: false };
         if rows > MOVED_AT_ONCE_ROWS {
             cut(connection, &from, &column, key, period, &mut stray).await?;
         }
@@ -124,7 +124,14 @@ fn zero_values(key: Key) -> Option<Period> {
 }
 
 /// Finds keys that cut the period into parts that one transaction can move.
-async fn cut(connection: &mut PgConnection, from: &str, column: &str, key: Key, period: Period, stray: &mut Stray) -> Result<()> {
+async fn cut(
+    connection: &mut PgConnection,
+    from: &str,
+    column: &str,
+    key: Key,
+    period: Period,
+    stray: &mut StrayPeriod,
+) -> Result<()> {
     let mut low = period.from;
     for _ in 0..CUTS {
         let sql = format!(

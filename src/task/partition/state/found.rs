@@ -18,7 +18,7 @@ use crate::pg::table::TableName;
 #[derive(Clone, Debug)]
 pub struct Existing {
     pub table: TableName,
-    /// As the server shows it.
+    /// Its bounds as the server shows them.
     pub shown: String,
     /// None: the default partition, or a bound that is not understood.
     pub range: Option<(Bound, Bound)>,
@@ -52,7 +52,7 @@ pub struct Detached {
 
 /// A table that looks like one that was retired from this one, and belongs to another owner.
 #[derive(Clone, Debug)]
-pub struct OfAnother {
+pub struct OtherOwnersTable {
     pub table: TableName,
     /// Quoted.
     pub owner: String,
@@ -74,8 +74,8 @@ pub struct State {
     /// The highest number of a row in `chain`. The sequence does not count: a wrong one must not retire partitions.
     pub highest_row: Option<i64>,
     /// The number that `retain` counts from: the highest that other numbers confirm.
-    pub counted: Option<CountedFrom>,
-    /// How to agree to a large loss; None where that needs no consent, or has it.
+    pub counted: Option<RetainFrom>,
+    /// The way to agree to a large loss, in words; None where it needs no consent, or has it.
     pub asks: Option<String>,
     /// For number keys: the partitions and rows that new rows follow.
     pub chain: Option<Chain>,
@@ -91,12 +91,12 @@ pub struct State {
     /// Foreign keys that name the partitioned table.
     pub inbound: Vec<String>,
     /// Tables with a mark and a guard of ours, but with another owner than the table: they are reported and kept.
-    pub of_other_owners: Vec<OfAnother>,
+    pub of_other_owners: Vec<OtherOwnersTable>,
     pub published: Vec<Published>,
     /// Properties that the newest partition has and the table itself lacks.
     pub extras: Vec<Extra>,
     /// The contents of the default partition.
-    pub default: InDefault,
+    pub default: DefaultContents,
     /// Names in the table's schema that are taken.
     pub taken: Vec<String>,
 }
@@ -104,9 +104,9 @@ pub struct State {
 /// The number that `retain` counts from. One wrong number must not retire partitions, so a row counts only up to the sequence, and only if it
 /// does not stand alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CountedFrom {
+pub struct RetainFrom {
     pub position: i64,
-    /// Why a higher row does not count.
+    /// The reason why a higher row does not count.
     pub below: Option<Below>,
 }
 
@@ -121,7 +121,7 @@ pub enum Below {
 /// The highest of all rows, if it is far beyond all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FarRow {
-    /// As the server shows it.
+    /// The number as the server shows it.
     pub shown: String,
     /// For larger numbers, the largest position.
     pub position: i64,
@@ -129,14 +129,14 @@ pub struct FarRow {
 
 /// The contents of the default partition.
 #[derive(Clone, Debug, Default)]
-pub struct InDefault {
+pub struct DefaultContents {
     pub rows: Counted,
     pub null_rows: Counted,
     /// Rows that stay: their keys are '-infinity', BC, zero values and the like, or share a period with these.
     pub odd_rows: Counted,
     /// A few of their keys.
     pub odd_keys: Vec<String>,
-    pub strays: Vec<Stray>,
+    pub strays: Vec<StrayPeriod>,
 }
 
 /// A count that may have ended at a limit.
@@ -163,7 +163,7 @@ impl fmt::Display for Counted {
 
 /// A period that the default partition has rows of.
 #[derive(Clone, Debug)]
-pub struct Stray {
+pub struct StrayPeriod {
     pub position: i64,
     /// Counted up to one more than [`super::default::MOVED_AT_ONCE_ROWS`].
     pub rows: u64,
@@ -190,20 +190,20 @@ pub struct Extra {
     pub what: String,
     /// The SQL after ALTER TABLE …, or CREATE INDEX ON …; None if it is not copied.
     #[serde(skip)]
-    pub copy: Option<Copied>,
+    pub copy: Option<CopyStatement>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Copied {
+pub enum CopyStatement {
     /// `ADD …`
     Constraint(String),
     /// `ALTER COLUMN …`
     Column(String),
-    /// Whether it is unique, and `USING …`.
+    /// An index: true if it is unique, and `USING …`.
     Index(bool, String),
 }
 
-impl Copied {
+impl CopyStatement {
     /// Returns the statement for another table.
     pub fn sql(&self, table: &str) -> String {
         match self {

@@ -10,8 +10,8 @@ mod table;
 use anyhow::Result;
 use chrono::{TimeZone as _, Utc};
 use chrono_tz::Tz;
-use found::OfAnother;
-pub use found::{Detached, Existing, InDefault, State};
+use found::OtherOwnersTable;
+pub use found::{DefaultContents, Detached, Existing, State};
 use rows::Place;
 pub use rows::{has_rows, highest, of_sequence};
 use sqlx::PgConnection;
@@ -33,7 +33,7 @@ const READ_TIMEOUT: &str = "600000";
 impl State {
     pub async fn read(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
         pg::set(&mut session.connection, "statement_timeout", READ_TIMEOUT).await?;
-        let (table, key) = table::tended(&mut session.connection, partition).await?;
+        let (table, key) = table::changeable(&mut session.connection, partition).await?;
         let mut state = Self::bounds(partition, run, session, (table, key), true).await?;
         let connection = &mut session.connection;
         state.published = surroundings::published(connection, &state.table).await?;
@@ -48,8 +48,8 @@ impl State {
     }
 
     /// Reads the partitions of a table that could not be read, from catalogs alone, which neither a lock nor another owner hides.
-    pub async fn glance(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
-        let found = table::looked_at(&mut session.connection, partition).await?;
+    pub async fn read_catalogs(partition: &Partition, run: &RunContext<'_>, session: &mut Session) -> Result<Self> {
+        let found = table::readable(&mut session.connection, partition).await?;
         Self::bounds(partition, run, session, found, false).await
     }
 
@@ -70,7 +70,7 @@ impl State {
         let clocks_apart = pg::clock::apart(at, asked_at, Utc::now());
         let existing = partitions(connection, &table, key).await?;
         let mut numbers = Place::default();
-        let (now, calendar) = match (partition.every, key.is_on_the_wall()) {
+        let (now, calendar) = match (partition.every, key.is_wall_clock()) {
             (Every::Step(step), _) => {
                 let calendar = Calendar { every: partition.every, zone: Tz::UTC };
                 let ranges: Vec<_> =
@@ -106,7 +106,7 @@ impl State {
             of_other_owners: of_other_owners(connection, table.oid).await?,
             published: Vec::new(),
             extras: Vec::new(),
-            default: InDefault::default(),
+            default: DefaultContents::default(),
             taken: taken(connection, &table.schema).await?,
             existing,
             table,
@@ -198,7 +198,7 @@ async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) 
 
 /// Returns tables of other owners whose marks say that they were retired from this one. Anyone can write such a comment on their own table,
 /// so the mark does not count: the table is only reported, and only if it has the guard.
-async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<Vec<OfAnother>> {
+async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<Vec<OtherOwnersTable>> {
     let rows: Vec<(i64, String, String, String, String, String)> = sqlx::query_as(
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, d.description, quote_ident(pg_get_userbyid(c.relowner)), quote_ident(pg_get_userbyid(p.relowner))
          FROM pg_description d JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -214,7 +214,7 @@ async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<V
     .await?;
     let ours = rows.into_iter().filter_map(|(oid, schema, name, comment, owner, expected)| {
         let mark = Mark::read(&comment).filter(|mark| mark.parent == parent && mark.table == oid);
-        mark.map(|_| OfAnother { table: TableName { oid, schema, name }, owner, expected })
+        mark.map(|_| OtherOwnersTable { table: TableName { oid, schema, name }, owner, expected })
     });
     Ok(ours.collect())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::found::{Below, CountedFrom, FarRow};
+use super::found::{Below, FarRow, RetainFrom};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
@@ -21,7 +21,7 @@ pub(super) struct Place {
     pub now: i64,
     pub chain: Option<Chain>,
     pub highest_row: Option<i64>,
-    pub counted: Option<CountedFrom>,
+    pub counted: Option<RetainFrom>,
     pub far_row: Option<FarRow>,
     pub far_sequence: Option<i64>,
 }
@@ -86,7 +86,7 @@ impl Place {
         keys: &Keys,
         calendar: Calendar,
         sequence: Option<i64>,
-    ) -> Result<Option<CountedFrom>> {
+    ) -> Result<Option<RetainFrom>> {
         let (Some(highest), Some(chain)) = (self.highest_row, self.chain) else { return Ok(None) };
         let beyond = sequence.filter(|last| *last < highest);
         let position = match beyond {
@@ -95,9 +95,9 @@ impl Place {
         };
         let of_sequence = beyond.map(Below::Sequence);
         let Some((position, period)) = position.and_then(|position| Some((position, calendar.period_at(position)?))) else {
-            return Ok(beyond.map(|last| CountedFrom { position: last, below: of_sequence }));
+            return Ok(beyond.map(|last| RetainFrom { position: last, below: of_sequence }));
         };
-        let counted = CountedFrom { position, below: of_sequence };
+        let counted = RetainFrom { position, below: of_sequence };
         // The sequence hands out numbers there: the next rows will follow.
         if sequence.is_some_and(|last| period.from <= last && last < period.to) {
             return Ok(Some(counted));
@@ -105,7 +105,7 @@ impl Place {
         let next = keys.highest_below(connection, &chain, period.from).await?;
         let next = next.filter(|next| calendar.period_at(*next).is_some_and(|others| others.to < period.from));
         Ok(Some(match next {
-            Some(next) => CountedFrom { position: next, below: of_sequence.or(Some(Below::Alone(position))) },
+            Some(next) => RetainFrom { position: next, below: of_sequence.or(Some(Below::Alone(position))) },
             None => counted,
         }))
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::found::{Copied, Extra, Published, State};
+use super::found::{CopyStatement, Extra, Published, State};
 use super::rows::has_rows;
 use crate::base::units;
 use crate::pg::table::TableName;
@@ -204,7 +204,7 @@ pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, colu
             }
             // The names of indexes are already taken.
             let name = if ["p", "u", "x"].contains(&kind.as_str()) { String::new() } else { name };
-            Extra { what: definition.clone(), copy: Some(Copied::Constraint(format!("{name}{definition}"))) }
+            Extra { what: definition.clone(), copy: Some(CopyStatement::Constraint(format!("{name}{definition}"))) }
         })
         .collect();
     // The definition begins with names that differ on the new table.
@@ -220,13 +220,13 @@ pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, colu
     .await?;
     extras.extend(indexes.into_iter().map(|(is_unique, rest)| Extra {
         what: format!("{}INDEX {rest}", if is_unique { "UNIQUE " } else { "" }),
-        copy: Some(Copied::Index(is_unique, rest)),
+        copy: Some(CopyStatement::Index(is_unique, rest)),
     }));
     let of_parent: Vec<String> =
         column_settings::targets(connection, parent).await?.iter().flat_map(ColumnSetting::changes).collect();
     let of_model = column_settings::read(connection, model).await?;
     let changes = of_model.iter().flat_map(ColumnSetting::changes).filter(|change| !of_parent.contains(change));
-    extras.extend(changes.map(|change| Extra { what: change.clone(), copy: Some(Copied::Column(change)) }));
+    extras.extend(changes.map(|change| Extra { what: change.clone(), copy: Some(CopyStatement::Column(change)) }));
     let triggers: Vec<String> = sqlx::query_scalar(
         "SELECT format('trigger %I', tgname) FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal AND tgparentid = 0 ORDER BY 1",
     )

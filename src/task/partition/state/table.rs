@@ -8,7 +8,7 @@ use crate::pg::table::{TableName, with_schema};
 use crate::pg::{self, identifier};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::Partition;
-use crate::task::partition::left::Left;
+use crate::task::partition::skipped::SkippedTable;
 
 #[derive(sqlx::FromRow)]
 struct Found {
@@ -28,7 +28,7 @@ struct Found {
 }
 
 /// Returns the table and its key, if it is partitioned by range of the job's column and the role may change it.
-pub(super) async fn tended(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
+pub(super) async fn changeable(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
     let found = find(connection, &partition.table).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
     let key = key_of(&found, &table, partition)?;
@@ -37,7 +37,7 @@ pub(super) async fn tended(connection: &mut PgConnection, partition: &Partition)
 }
 
 /// Returns the same for reading only, whoever owns the table.
-pub(super) async fn looked_at(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
+pub(super) async fn readable(connection: &mut PgConnection, partition: &Partition) -> Result<(TableName, Key)> {
     let found = find(connection, &partition.table).await?;
     let table = TableName { oid: found.oid, schema: found.schema.clone(), name: found.name.clone() };
     let key = key_of(&found, &table, partition)?;
@@ -119,15 +119,15 @@ pub async fn check(connection: &mut PgConnection, partition: &Partition) -> Resu
     let parents = parents(connection, partition).await?;
     let is_alone = parents.len() == 1;
     for parent in parents {
-        match tended(connection, &Partition { table: parent.sql(), ..partition.clone() }).await {
+        match changeable(connection, &Partition { table: parent.sql(), ..partition.clone() }).await {
             Ok((table, _)) => said.push(format!("owns {table}, and may create tables in its schema")),
             Err(error) if is_alone => return Err(error),
-            Err(error) => left.push(Left::of(parent, error)?),
+            Err(error) => left.push(SkippedTable::of(parent, error)?),
         }
     }
     match left.is_empty() {
         true => Ok(said.join("; ")),
-        false => Err(Left::all(&left)),
+        false => Err(SkippedTable::all(&left)),
     }
 }
 

@@ -63,9 +63,9 @@ impl Worker<'_> {
         let verdict = match measured {
             Measurement::Impossible(reason) => Err(reason),
             Measurement::Done(Measured { reached, found, at_todays_setting }) => {
-                let verdict = decide::accept(&self.part.wanted, &self.part.today, reached, &found, &at_todays_setting);
-                self.told.after = Some(found.clone());
-                self.told.after_at_todays_setting = Some(at_todays_setting);
+                let verdict = decide::accept(&self.part.request, &self.part.current, reached, &found, &at_todays_setting);
+                self.report_values.after = Some(found.clone());
+                self.report_values.after_at_todays_setting = Some(at_todays_setting);
                 verdict.map(|()| found)
             }
         };
@@ -92,7 +92,7 @@ impl Worker<'_> {
     /// Makes the index beside the old one, or rebuilds `in_place`.
     async fn make(&mut self, spec: Spec, in_place: Option<&state::Found>) -> Result<Step<()>> {
         let memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
-        self.told.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
+        self.report_values.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
         if let Some(refusal) = memory.refusal {
             return Ok(Step::Failed((Some(Kind::Configuration), refusal)));
         }
@@ -110,7 +110,7 @@ impl Worker<'_> {
             ("max_parallel_maintenance_workers", memory.parallel_workers.to_string()),
         ];
         let is_ours = self.remains();
-        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
+        let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &is_ours };
         // The build itself runs as the table's owner, but the index that it makes is searched as the login.
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         pg::execute(&mut connection, state::proof(self.extension)).await?;
@@ -131,7 +131,7 @@ impl Worker<'_> {
                 return Err(error);
             }
         }
-        self.told.built = Some(spec);
+        self.report_values.built = Some(spec);
         Ok(Step::Done(()))
     }
 
@@ -167,7 +167,7 @@ impl Worker<'_> {
             self.run.or_cancelled(Session::open(self.run, self.limits.lock_timeout.0, self.limits.max_wait.0)).await?;
         let alter = format!("ALTER INDEX {} SET ({})", index.sql(), spec.options());
         // If the run is interrupted after this, the next run knows the parameters that the index was built with.
-        let known = self.part.today.index.as_ref().and_then(|today| today.now.clone()).map(|now| {
+        let known = self.part.current.index.as_ref().and_then(|current| current.now.clone()).map(|now| {
             let comment = self.built(&now, false).beside(index.comment.as_deref());
             format!("COMMENT ON INDEX {} IS {}", index.sql(), literal(&comment))
         });
@@ -191,9 +191,9 @@ impl Worker<'_> {
     /// Cleans up after a build that did not finish.
     pub(super) async fn clean_up(&mut self) {
         let is_ours = self.remains();
-        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &is_ours };
+        let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &is_ours };
         match concurrently::sweep(&self.run.settings, &leaves).await {
-            Ok(dropped) => self.told.dropped.extend(dropped),
+            Ok(dropped) => self.report_values.dropped.extend(dropped),
             Err(error) => tracing::warn!(
                 "the leftover of the build could not be dropped, the next run will: {}",
                 failure::in_a_line(&error)
@@ -221,7 +221,7 @@ impl Worker<'_> {
         let drawn = sample.tids.len();
         let time = self.job.recall.time.0;
         measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, time * 2 / 3).await?;
-        if drawn == 0 || sample.len() < measure::QUERIES_AT_LEAST.min(drawn) {
+        if drawn == 0 || sample.len() < measure::MIN_QUERIES.min(drawn) {
             return Ok(Measurement::Impossible(format!(
                 "it cannot be measured: only {} exact searches finished in {}",
                 sample.len(),
@@ -267,7 +267,7 @@ impl Worker<'_> {
         sample: &Sample,
         deadline: Instant,
     ) -> Result<Measured> {
-        let method = self.part.wanted.method;
+        let method = self.part.request.method;
         let mut searcher = Searcher {
             connection,
             searched: &self.part.table.searched,
@@ -279,21 +279,21 @@ impl Worker<'_> {
             index: name.to_owned(),
             deadline,
             searches: 0,
-            searches_at_most: u64::MAX,
+            max_searches: u64::MAX,
         };
-        let most = match (method, self.told.built.or(self.found)) {
-            (_, Some(spec)) => spec.most(),
+        let max_setting = match (method, self.report_values.built.or(self.found)) {
+            (_, Some(spec)) => spec.max_setting(),
             (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
             (Method::Hnsw, None) => 1000,
         };
-        let at_todays_setting = searcher.recall(self.part.setting.min(most)).await?;
-        let candidate = self.told.tuning.as_ref().and_then(|tuning| match method {
+        let at_todays_setting = searcher.recall(self.part.setting.min(max_setting)).await?;
+        let candidate = self.report_values.tuning.as_ref().and_then(|tuning| match method {
             Method::Ivfflat => tuning.best(),
             Method::Hnsw => tuning.hnsw.as_ref(),
         });
         let tuned = candidate.map(|candidate| candidate.found.setting);
         let start = tuned.unwrap_or(self.part.setting);
-        let (reached, found) = searcher.least(self.job.recall.target, start, most).await?;
+        let (reached, found) = searcher.least(self.job.recall.target, start, max_setting).await?;
         searcher.show().await?;
         Ok(Measured { reached, found, at_todays_setting })
     }
@@ -301,8 +301,8 @@ impl Worker<'_> {
     /// Measures the same build on a copy of all vectors, where the planner prefers the old index (it has more lists) and the role may not
     /// hide it.
     async fn measure_on_a_copy(&mut self) -> Result<Measurement> {
-        let spec = self.told.built.or(self.found).context("an index was built, or found")?;
-        let known = self.told.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
+        let spec = self.report_values.built.or(self.found).context("an index was built, or found")?;
+        let known = self.report_values.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
         let known = known.and_then(|tuning| match spec {
             Spec::Ivfflat { lists } => tuning.worst(lists).cloned(),
             Spec::Hnsw { .. } => tuning.hnsw.clone(),
@@ -330,8 +330,8 @@ impl Worker<'_> {
                 }
             }
         };
-        self.told.is_proved_on_a_copy = true;
-        self.told.warnings.push(
+        self.report_values.is_proved_on_a_copy = true;
+        self.report_values.warnings.push(
             "the planner preferred the old index, which only a superuser can hide: the same build was measured on a copy of all vectors, and the new index itself is measured once the old one is gone".to_owned(),
         );
         // None: the setting is higher than needed.

@@ -14,7 +14,7 @@ use super::kind::Method;
 use super::plan::{self, Part, Plan};
 use super::search::Found;
 use super::setting;
-use super::state::Remains;
+use super::state::LeftoverKind;
 use super::tune::Tuner;
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
@@ -48,7 +48,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             part,
             found: None,
             new: None,
-            told: Told::default(),
+            report_values: ReportValues::default(),
         };
         let failure = match worker.work().await {
             Ok(failure) => failure,
@@ -62,9 +62,9 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
         if let Some((kind, message)) = failure {
             failures.push((kind, format!("{name}: {message}")));
         } else {
-            summaries.push(format!("{name}: {}", worker.told.summary));
+            summaries.push(format!("{name}: {}", worker.report_values.summary));
         }
-        report.warnings.append(&mut worker.told.warnings);
+        report.warnings.append(&mut worker.report_values.warnings);
         tables.push(worker.json());
     }
     report.fact("tables", tables);
@@ -85,12 +85,12 @@ struct Worker<'a> {
     found: Option<Spec>,
     /// The oid of the measured index: no other index takes the name.
     new: Option<i64>,
-    told: Told,
+    report_values: ReportValues,
 }
 
 /// The values for the report.
 #[derive(Default)]
-struct Told {
+struct ReportValues {
     summary: String,
     warnings: Vec<String>,
     tuning: Option<Tuning>,
@@ -150,17 +150,17 @@ impl Worker<'_> {
                 sample: &self.part.sample,
             };
             let tuning = tuner.tune(self.governor).await?;
-            decision = decide::after_tuning(&self.part.wanted, &self.part.today, decision, &tuning);
-            self.told.tuning = Some(tuning);
+            decision = decide::after_tuning(&self.part.request, &self.part.current, decision, &tuning);
+            self.report_values.tuning = Some(tuning);
             if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {
                 self.change_to_hnsw().await?;
             }
         }
-        self.told.decision = Some(decision.clone());
+        self.report_values.decision = Some(decision.clone());
         let reasons = decision.reasons.join("; ");
         match decision.action {
             Action::Nothing => {
-                self.told.summary = format!("nothing to do: {reasons}");
+                self.report_values.summary = format!("nothing to do: {reasons}");
                 self.note().await?;
                 Ok(None)
             }
@@ -191,7 +191,7 @@ impl Worker<'_> {
         let is_wanted = matches!(self.part.decision.action, Action::Tune | Action::Build { .. }) && !is_attached;
         let mut is_built = false;
         for leftover in self.part.table.leftovers.clone() {
-            if leftover.what == Remains::Built
+            if leftover.what == LeftoverKind::Built
                 && is_wanted
                 && let Some(spec) = self.fits(&leftover.name).await?
             {
@@ -205,8 +205,8 @@ impl Worker<'_> {
             }
         }
         if !is_built
-            && !self.told.dropped.is_empty()
-            && self.part.today.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
+            && !self.report_values.dropped.is_empty()
+            && self.part.current.index.as_ref().is_some_and(|index| index.unmeasured.is_some())
         {
             // The leftover may have disturbed the measurement.
             let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
@@ -221,23 +221,23 @@ impl Worker<'_> {
     async fn change_to_hnsw(&mut self) -> Result<()> {
         let table = &mut self.part.table;
         let Some(class) = table.operator_class_of_hnsw.take() else { return Ok(()) };
-        (table.operator_class, table.method, self.part.wanted.method) = (class, Method::Hnsw, Method::Hnsw);
+        (table.operator_class, table.method, self.part.request.method) = (class, Method::Hnsw, Method::Hnsw);
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let role = self.job.role();
-        self.part.setting = self.run.or_cancelled(setting::today(&mut connection, Method::Hnsw, role, self.extension)).await?;
+        self.part.setting = self.run.or_cancelled(setting::current(&mut connection, Method::Hnsw, role, self.extension)).await?;
         let this = self.part.table.index.as_ref().map(|index| index.oid);
         if self.job.apply_setting.is_some() {
             let others = setting::of_others(&mut connection, Method::Hnsw, [this, None]);
-            self.part.wanted.others_setting = self.run.or_cancelled(others).await?;
+            self.part.request.others_setting = self.run.or_cancelled(others).await?;
         }
         Ok(())
     }
 
     fn lists_to_begin_with(&self) -> Option<u32> {
-        self.part.today.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
+        self.part.current.index.as_ref().filter(|index| index.is_valid).and_then(|index| index.lists_in_fact)
     }
 
-    /// The index that an interrupted run built, if this job would build the same.
+    /// Returns the index that an interrupted run built, if this job would build the same.
     async fn fits(&self, name: &str) -> Result<Option<Spec>> {
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let found: Option<(String, String, Vec<String>)> = sqlx::query_as(
@@ -264,20 +264,20 @@ impl Worker<'_> {
             Action::Build { spec: decided } => spec == decided,
             _ => true,
         };
-        Ok((spec.method() == self.part.wanted.method && class == self.part.table.operator_class && as_decided).then_some(spec))
+        Ok((spec.method() == self.part.request.method && class == self.part.table.operator_class && as_decided).then_some(spec))
     }
 
-    /// None: it was dropped. Otherwise the sessions that blocked it.
+    /// Drops the index. Returns the sessions that blocked it; None when it was dropped.
     async fn drop_index(&mut self, schema: &str, name: &str) -> Result<Option<String>> {
         let phase = self.run.progress.phase("drop", None);
         let statement = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(schema, name));
         // DROP INDEX leaves nothing but the index itself.
-        let leaves = concurrently::Remains { table: self.part.table.facts.oid, is_ours: &|_| false };
+        let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &|_| false };
         let work = concurrently::Work { statement, settings: Vec::new(), phase: &phase, expected_bytes: 0, leaves };
         match concurrently::run(self.run, self.limits, work).await? {
             Ended::Done => {
                 phase.done(name);
-                self.told.dropped.push(name.to_owned());
+                self.report_values.dropped.push(name.to_owned());
                 Ok(None)
             }
             Ended::Blocked(who) => Ok(Some(who)),
@@ -285,23 +285,23 @@ impl Worker<'_> {
     }
 
     fn json(&self) -> serde_json::Value {
-        let told = &self.told;
-        let today = self.part.today.index.as_ref();
+        let report_values = &self.report_values;
+        let current = self.part.current.index.as_ref();
         json!({
             "table": self.part.table.sql(),
             "index": self.part.table.index_name,
-            "decision": told.decision,
-            "before": today.and_then(|index| index.now.clone()),
-            "tuning": told.tuning,
-            "built": told.built,
-            "swapped": told.swapped,
-            "dropped": told.dropped,
-            "after": told.after,
-            "after_at_todays_setting": told.after_at_todays_setting,
-            "recommended": told.after.as_ref().map(|after| json!({ self.part.wanted.method.setting(): after.setting })),
-            "setting_applied": told.setting_applied,
-            "planners_choice": told.planners_choice,
-            "summary": told.summary,
+            "decision": report_values.decision,
+            "before": current.and_then(|index| index.now.clone()),
+            "tuning": report_values.tuning,
+            "built": report_values.built,
+            "swapped": report_values.swapped,
+            "dropped": report_values.dropped,
+            "after": report_values.after,
+            "after_at_todays_setting": report_values.after_at_todays_setting,
+            "recommended": report_values.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
+            "setting_applied": report_values.setting_applied,
+            "planners_choice": report_values.planners_choice,
+            "summary": report_values.summary,
         })
     }
 }

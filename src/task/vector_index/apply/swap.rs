@@ -54,13 +54,13 @@ impl Worker<'_> {
                 format!("the new index is built, but it could not be renamed: {who}; the next run continues from there");
             return Ok(Some((Some(Kind::Deferred), message)));
         }
-        self.told.swapped = true;
-        self.told.setting_applied = set.map(applied);
+        self.report_values.swapped = true;
+        self.report_values.setting_applied = set.map(applied);
         if old.is_some()
             && let Some(who) = self.drop_index(&schema, &old_name).await?
         {
-            self.told.warnings.push(format!("the old index could not be dropped, the next run will: {who}"));
-        } else if self.told.is_proved_on_a_copy {
+            self.report_values.warnings.push(format!("the old index could not be dropped, the next run will: {who}"));
+        } else if self.report_values.is_proved_on_a_copy {
             return self.measure_swapped(found, &comment).await;
         }
         self.finish(found).await
@@ -76,11 +76,11 @@ impl Worker<'_> {
         let Measured { reached, found, at_todays_setting } = match measured {
             Measurement::Done(measured) => measured,
             Measurement::Impossible(why) => {
-                self.told.warnings.push(format!("{name} was not measured after the swap: {why}"));
+                self.report_values.warnings.push(format!("{name} was not measured after the swap: {why}"));
                 return self.finish(on_the_copy).await;
             }
         };
-        (self.told.after, self.told.after_at_todays_setting) = (Some(found.clone()), Some(at_todays_setting));
+        (self.report_values.after, self.report_values.after_at_todays_setting) = (Some(found.clone()), Some(at_todays_setting));
         let schema = self.part.table.facts.schema.clone();
         self.comment(&schema, &name, Some(comment), &found, true).await?;
         let missed = (!reached).then(|| {
@@ -94,15 +94,17 @@ impl Worker<'_> {
     pub(super) async fn finish(&mut self, found: Found) -> Result<Option<Failure>> {
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let table = &self.part.table;
-        let method = self.part.wanted.method;
+        let method = self.part.request.method;
         let name = table.index_name.clone();
-        let built = self.told.built.map_or_else(|| "built by a run that was stopped".to_owned(), |spec| spec.to_string());
-        let before = self.part.today.index.as_ref().and_then(|index| index.now.as_ref());
+        let built =
+            self.report_values.built.map_or_else(|| "built by a run that was stopped".to_owned(), |spec| spec.to_string());
+        let before = self.part.current.index.as_ref().and_then(|index| index.now.as_ref());
         let before = before
             .map_or(String::new(), |now| format!("; before: {} at {}{}", recall_in_words(now), now.setting, cost_in_words(now)));
         // The measurement at the setting that applications use.
-        let theirs = self.told.after_at_todays_setting.as_ref().filter(|_| self.job.apply_setting.is_none()).unwrap_or(&found);
-        self.told.summary = format!(
+        let theirs =
+            self.report_values.after_at_todays_setting.as_ref().filter(|_| self.job.apply_setting.is_none()).unwrap_or(&found);
+        self.report_values.summary = format!(
             "{name} is {built}: {} at {} = {}{}{before}",
             recall_in_words(theirs),
             method.setting(),
@@ -111,18 +113,18 @@ impl Worker<'_> {
         );
         let failure = self.finish_swap(&found).await?;
         // The check uses the application's query and its setting.
-        let is_set = self.told.setting_applied.is_some();
-        let setting = if is_set { found.setting.max(self.part.wanted.others_setting) } else { self.part.setting };
+        let is_set = self.report_values.setting_applied.is_some();
+        let setting = if is_set { found.setting.max(self.part.request.others_setting) } else { self.part.setting };
         let table = &self.part.table;
         let sample = measure::sample(&mut connection, &table.searched, 1, table.vectors()).await?;
-        setting::today(&mut connection, method, None, self.extension).await?;
+        setting::current(&mut connection, method, None, self.extension).await?;
         pg::set(&mut connection, method.setting(), &setting.to_string()).await?;
         if let Some(vector) = sample.vector() {
-            self.told.planners_choice =
+            self.report_values.planners_choice =
                 search::applications_plan(&mut connection, &table.searched, vector, self.job.recall.k).await?;
         }
-        if let Some(choice) = self.told.planners_choice.as_ref().filter(|choice| **choice != name) {
-            self.told.warnings.push(format!(
+        if let Some(choice) = self.report_values.planners_choice.as_ref().filter(|choice| **choice != name) {
+            self.report_values.warnings.push(format!(
                 "the planner uses {choice} instead of {name} for ORDER BY {} LIMIT {} at {} = {setting}",
                 table.order_by(),
                 self.job.recall.k,
@@ -134,24 +136,25 @@ impl Worker<'_> {
 
     /// Makes applications search with the setting from now on, or the run reports that they do not.
     async fn finish_swap(&mut self, found: &Found) -> Result<Option<Failure>> {
-        let (name, target) = (self.part.wanted.method.setting(), self.job.recall.target);
+        let (name, target) = (self.part.request.method.setting(), self.job.recall.target);
         if self.job.apply_setting.is_some() {
             self.apply_setting(found.setting).await?;
-            self.told.summary += &self.told.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
+            self.report_values.summary +=
+                &self.report_values.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
             return Ok(None);
         }
         if found.setting == self.part.setting {
             return Ok(None);
         }
         let advice = format!("{name} = {} is enough for {target}", found.setting);
-        let at_todays = self.told.after_at_todays_setting.as_ref().filter(|at_todays| at_todays.recall < target);
+        let at_todays = self.report_values.after_at_todays_setting.as_ref().filter(|at_todays| at_todays.recall < target);
         let Some(at_todays) = at_todays else {
-            self.told.warnings.push(format!("{advice}, and applications search with {}", self.part.setting));
+            self.report_values.warnings.push(format!("{advice}, and applications search with {}", self.part.setting));
             return Ok(None);
         };
         let message = format!(
             "{}; but applications search with {name} = {}, where {}: {advice}. Set it in the application and in the job, or set apply_setting = \"database\"",
-            self.told.summary,
+            self.report_values.summary,
             self.part.setting,
             recall_in_words(at_todays),
         );
@@ -160,12 +163,12 @@ impl Worker<'_> {
 
     /// Changes only the setting.
     pub(super) async fn set(&mut self, reasons: &str) -> Result<Option<Failure>> {
-        let index = self.part.today.index.as_ref();
-        self.told.after_at_todays_setting = index.and_then(|index| index.now.clone());
+        let index = self.part.current.index.as_ref();
+        self.report_values.after_at_todays_setting = index.and_then(|index| index.now.clone());
         let least = index.and_then(|index| index.least.as_ref()).map(|(_, least)| least.clone());
         let least = least.context("the setting was measured")?;
-        self.told.summary = format!("{}: {reasons}", self.part.table.index_name);
-        self.told.after = Some(least.clone());
+        self.report_values.summary = format!("{}: {reasons}", self.part.table.index_name);
+        self.report_values.after = Some(least.clone());
         self.finish_swap(&least).await
     }
 
@@ -173,15 +176,15 @@ impl Worker<'_> {
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let Some(sql) = self.setting_sql(&mut connection, setting).await? else { return Ok(()) };
         pg::execute_counting(&mut connection, sql.clone()).await.map_err(pg::in_its_own_words).with_context(|| sql.clone())?;
-        self.told.setting_applied = Some(applied(sql));
+        self.report_values.setting_applied = Some(applied(sql));
         Ok(())
     }
 
-    /// SQL that makes this the setting, or a higher one that other indexes need. The server knows the setting once pgvector is loaded, and
+    /// Returns SQL that makes this the setting, or a higher one that other indexes need. The server knows the setting once pgvector is loaded, and
     /// a role with the privilege sets it.
     async fn setting_sql(&self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
         let Some(place) = &self.job.apply_setting else { return Ok(None) };
-        let method = self.part.wanted.method;
+        let method = self.part.request.method;
         let statement = async {
             setting::load(connection, self.extension).await?;
             let others = setting::of_others(connection, method, [self.new, self.old_oid()]).await?;
@@ -214,8 +217,8 @@ impl Worker<'_> {
             },
             setting: found.setting,
             recall: (found.recall * 10_000.0).round() / 10_000.0,
-            tuned: self.told.tuning.is_some() || self.part.today.index.as_ref().is_some_and(|index| index.tuned),
-            graph: match (self.told.built.or(self.found), &self.part.today.index) {
+            tuned: self.report_values.tuning.is_some() || self.part.current.index.as_ref().is_some_and(|index| index.tuned),
+            graph: match (self.report_values.built.or(self.found), &self.part.current.index) {
                 (Some(Spec::Hnsw { m, ef_construction }), _) if now => Some(Graph { m, ef_construction }),
                 (_, Some(index)) if !now && index.method == Some(Method::Hnsw) => {
                     Some(Graph { m: index.m, ef_construction: index.ef_construction })
@@ -228,10 +231,10 @@ impl Worker<'_> {
     /// Records that other numbers of lists were tried and the present one stays: otherwise every run would try again. It also records the
     /// value that the index needs of the shared setting.
     pub(super) async fn note(&mut self) -> Result<()> {
-        let least = self.part.today.index.as_ref().and_then(|index| index.least.clone());
+        let least = self.part.current.index.as_ref().and_then(|index| index.least.clone());
         let (Some(index), Some((_, least))) = (self.part.table.index.clone(), least) else { return Ok(()) };
         let is_known = index.built().is_some_and(|built| built.setting == least.setting);
-        if self.told.tuning.is_none() && (is_known || self.job.apply_setting.is_none()) {
+        if self.report_values.tuning.is_none() && (is_known || self.job.apply_setting.is_none()) {
             return Ok(());
         }
         self.comment(&index.schema, &index.name, index.comment.as_deref(), &least, false).await
@@ -251,7 +254,7 @@ impl Worker<'_> {
         if let Attempt::Locked(who) =
             self.run.or_cancelled(session.transaction(&[statement], &[self.part.table.facts.oid])).await?
         {
-            self.told.warnings.push(format!("the measurement could not be recorded in the index's comment: {who}"));
+            self.report_values.warnings.push(format!("the measurement could not be recorded in the index's comment: {who}"));
         }
         Ok(())
     }

@@ -1,40 +1,40 @@
 //! Decides from the candidates whether a build is worth it.
 
-use super::{Action, Decision, GROWN, Index, Today, WORTH_IT, Wanted, accept, by_setting, recall_in_words};
+use super::{Action, Current, Decision, GROWN, Index, Request, WORTH_IT, accept, by_setting, recall_in_words};
 use crate::base::units;
 use crate::task::vector_index::candidates::{Candidate, Spec, Tuning};
 use crate::task::vector_index::kind::Method;
 
 /// Decides from the candidates whether a build is worth it. `why`: the decision to look for them.
-pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuning) -> Decision {
+pub fn after_tuning(request: &Request, current: &Current, why: Decision, tuning: &Tuning) -> Decision {
     let mut reasons = why.reasons;
     reasons.extend(tuning.hnsw_ended.as_ref().map(|why| format!("hnsw was not compared: {why}")));
     if let Some(hnsw) = &tuning.hnsw
-        && let Some(action) = change_to_hnsw(wanted, today, hnsw, tuning, &mut reasons)
+        && let Some(action) = change_to_hnsw(request, current, hnsw, tuning, &mut reasons)
     {
         return Decision { action, reasons };
     }
     let Some(best) = tuning.best() else {
-        reasons.extend(without_a_best(wanted, today, tuning));
+        reasons.extend(without_a_best(request, current, tuning));
         return Decision { action: Action::GiveUp, reasons };
     };
     let lists = tuning.scaled(best.lists());
     reasons.push(best_in_words(best, lists, tuning));
     let build = Action::Build { spec: Spec::Ivfflat { lists } };
     if let Some(at_todays) = &best.at_todays_setting
-        && let Err(reason) = accept(wanted, today, true, &best.found, at_todays)
+        && let Err(reason) = accept(request, current, true, &best.found, at_todays)
     {
         reasons.push(format!("not built: {reason}"));
         return Decision { action: Action::GiveUp, reasons };
     }
-    let Some(index) = today.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
+    let Some(index) = current.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
         return Decision { action: build, reasons };
     };
     match (gain(index, best, tuning), &index.least) {
         (Some(gain), _) => reasons.push(gain),
-        (None, Some((_, least))) if is_well(index, today) => {
+        (None, Some((_, least))) if is_well(index, current) => {
             reasons.push("the present number of lists is within 15 % of it: a build would gain too little".to_owned());
-            let mut decision = by_setting(wanted, index, least);
+            let mut decision = by_setting(request, index, least);
             reasons.append(&mut decision.reasons);
             return Decision { action: decision.action, reasons };
         }
@@ -45,8 +45,8 @@ pub fn after_tuning(wanted: &Wanted, today: &Today, why: Decision, tuning: &Tuni
 
 /// Returns the build of hnsw if it is faster and would be accepted, and adds the reasons for or against it.
 fn change_to_hnsw(
-    wanted: &Wanted,
-    today: &Today,
+    request: &Request,
+    current: &Current,
     hnsw: &Candidate,
     tuning: &Tuning,
     reasons: &mut Vec<String>,
@@ -56,9 +56,9 @@ fn change_to_hnsw(
     if !is_faster {
         return None;
     }
-    let as_hnsw = Wanted { method: Method::Hnsw, ..wanted.clone() };
+    let as_hnsw = Request { method: Method::Hnsw, ..request.clone() };
     let accepted = match &hnsw.at_todays_setting {
-        Some(at_todays) => accept(&as_hnsw, today, true, &hnsw.found, at_todays),
+        Some(at_todays) => accept(&as_hnsw, current, true, &hnsw.found, at_todays),
         None => Ok(()),
     };
     match accepted {
@@ -88,13 +88,13 @@ fn against_hnsw(hnsw: &Candidate, tuning: &Tuning) -> (bool, String) {
 }
 
 /// Says why no number of lists is built, and what else there is.
-fn without_a_best(wanted: &Wanted, today: &Today, tuning: &Tuning) -> [String; 2] {
+fn without_a_best(request: &Request, current: &Current, tuning: &Tuning) -> [String; 2] {
     let why = match tuning.candidates.len() {
         0 => format!("no candidate was built and measured: {}", tuning.ended),
-        _ => format!("no candidate reached {}: {}", wanted.target, tuning.ended),
+        _ => format!("no candidate reached {}: {}", request.target, tuning.ended),
     };
     let hnsw = if tuning.hnsw.is_none() { "; hnsw may reach it (method = \"auto\" or \"hnsw\")" } else { "" };
-    [why, format!("an exact search takes {:.1} ms and finds every neighbour{hnsw}", today.exact_ms)]
+    [why, format!("an exact search takes {:.1} ms and finds every neighbour{hnsw}", current.exact_ms)]
 }
 
 /// `lists`: the best number, scaled from the copy to the table.
@@ -136,8 +136,8 @@ fn gain(index: &Index, best: &Candidate, tuning: &Tuning) -> Option<String> {
 }
 
 /// Returns whether the index needs no rebuild for another reason than its number of lists.
-fn is_well(index: &Index, today: &Today) -> bool {
+fn is_well(index: &Index, current: &Current) -> bool {
     index.lopsided().is_none()
-        && index.rows_then.is_none_or(|rows| today.vectors <= rows * GROWN)
+        && index.rows_then.is_none_or(|rows| current.vectors <= rows * GROWN)
         && index.least.as_ref().is_some_and(|(reached, _)| *reached)
 }

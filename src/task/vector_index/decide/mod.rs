@@ -29,7 +29,7 @@ const RECALL_TO_LOSE: f64 = 0.01;
 
 /// The target of the job.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct Request {
     pub method: Method,
     /// None: to be found by a search.
     pub lists: Option<u32>,
@@ -44,7 +44,7 @@ pub struct Wanted {
     pub measure_ms: f64,
 }
 
-/// The parameters from the job; pgvector's own defaults otherwise, of which the second is at least twice the first.
+/// Returns the parameters from the job; pgvector's own defaults otherwise, of which the second is at least twice the first.
 pub fn hnsw(m: Option<u32>, ef_construction: Option<u32>) -> Spec {
     let m = m.unwrap_or(16);
     Spec::Hnsw { m, ef_construction: ef_construction.unwrap_or(64.max(2 * m)) }
@@ -52,7 +52,7 @@ pub fn hnsw(m: Option<u32>, ef_construction: Option<u32>) -> Spec {
 
 /// The current state.
 #[derive(Clone, Debug, Default)]
-pub struct Today {
+pub struct Current {
     pub vectors: f64,
     pub exact_ms: f64,
     pub index: Option<Index>,
@@ -126,87 +126,87 @@ impl Decision {
     }
 }
 
-/// The number of lists by pgvector's rule: the search for lists starts there.
+/// Returns the number of lists by pgvector's rule: the search for lists starts there.
 pub fn lists_by_rule(rows: f64) -> u32 {
     let lists = if rows <= 1e6 { rows / 1000.0 } else { rows.sqrt() };
     (lists.round() as u32).clamp(1, 32_768)
 }
 
-pub fn decide(wanted: &Wanted, today: &Today) -> Decision {
-    let mut decision = without_its_cost(wanted, today);
-    let least_ms = today.exact_ms * measure::QUERIES_AT_LEAST as f64;
-    if matches!(decision.action, Action::Tune | Action::Build { .. }) && least_ms > wanted.measure_ms {
+pub fn decide(request: &Request, current: &Current) -> Decision {
+    let mut decision = without_its_cost(request, current);
+    let least_ms = current.exact_ms * measure::MIN_QUERIES as f64;
+    if matches!(decision.action, Action::Tune | Action::Build { .. }) && least_ms > request.measure_ms {
         // Hours of building would end in an index that could not be swapped in.
         decision.action = Action::GiveUp;
-        let [each, least] = [today.exact_ms, least_ms * 1.5].map(|ms| units::duration(Duration::from_secs_f64(ms / 1000.0)));
+        let [each, least] = [current.exact_ms, least_ms * 1.5].map(|ms| units::duration(Duration::from_secs_f64(ms / 1000.0)));
         decision.reasons.push(format!(
             "not built, because its recall could not be measured: an exact search takes {each}, and {} of them are needed; set `time` of `recall` \
              above {least}",
-            measure::QUERIES_AT_LEAST
+            measure::MIN_QUERIES
         ));
     }
     decision
 }
 
-fn without_its_cost(wanted: &Wanted, today: &Today) -> Decision {
-    let build = || match (wanted.method, wanted.lists) {
-        (Method::Hnsw, _) => Action::Build { spec: hnsw(wanted.m, wanted.ef_construction) },
+fn without_its_cost(request: &Request, current: &Current) -> Decision {
+    let build = || match (request.method, request.lists) {
+        (Method::Hnsw, _) => Action::Build { spec: hnsw(request.m, request.ef_construction) },
         (Method::Ivfflat, Some(lists)) => Action::Build { spec: Spec::Ivfflat { lists } },
         (Method::Ivfflat, None) => Action::Tune,
     };
-    if today.vectors < 1.0 {
+    if current.vectors < 1.0 {
         return Decision::new(Action::Nothing, "there are no vectors to index yet: an index built now would not fit later ones");
     }
-    let is_small = today.vectors < wanted.exact_below as f64;
-    let Some(index) = &today.index else { return without_an_index(wanted, today, is_small, &build) };
+    let is_small = current.vectors < request.exact_below as f64;
+    let Some(index) = &current.index else { return without_an_index(request, current, is_small, &build) };
     if !index.is_valid {
         return Decision::new(build(), "the index is invalid: no search uses it, and every insert maintains it");
     }
-    if index.method != Some(wanted.method) {
+    if index.method != Some(request.method) {
         let present = index.method.map_or("another method", Method::name);
-        return Decision::new(build(), format!("the job asks for {}, and the index is {present}", wanted.method));
+        return Decision::new(build(), format!("the job asks for {}, and the index is {present}", request.method));
     }
     if index.is_behind_a_new_one {
         return Decision::new(build(), "the planner uses the index that an interrupted run built: that one is measured instead");
     }
-    let rebuildable = wanted.method == Method::Ivfflat && !is_small;
+    let rebuildable = request.method == Method::Ivfflat && !is_small;
     if let Some(why) = &index.unmeasured {
-        return by_what_was_measured(wanted, index, why, rebuildable.then_some(&build));
+        return by_what_was_measured(request, index, why, rebuildable.then_some(&build));
     }
-    if let Some(decision) = by_parameters(wanted, index, &build) {
+    if let Some(decision) = by_parameters(request, index, &build) {
         return decision;
     }
     let Some((reached, least)) = &index.least else {
         return Decision::new(Action::GiveUp, "its recall was not measured");
     };
-    if rebuildable && let Some(reason) = is_outdated(index, today, least) {
+    if rebuildable && let Some(reason) = is_outdated(index, current, least) {
         return Decision::new(build(), reason);
     }
     if !reached {
-        return below_the_target(wanted, least, &build);
+        return below_the_target(request, least, &build);
     }
-    if rebuildable && wanted.lists.is_none() && !index.tuned {
+    if rebuildable && request.lists.is_none() && !index.tuned {
         return Decision::new(Action::Tune, "other numbers of lists have not been measured on these vectors yet");
     }
-    by_setting(wanted, index, least)
+    by_setting(request, index, least)
 }
 
-fn without_an_index(wanted: &Wanted, today: &Today, is_small: bool, build: &dyn Fn() -> Action) -> Decision {
-    let vectors = units::plural(today.vectors as u64, "vector");
+fn without_an_index(request: &Request, current: &Current, is_small: bool, build: &dyn Fn() -> Action) -> Decision {
+    let vectors = units::plural(current.vectors as u64, "vector");
     if is_small {
         let reason = format!(
             "no index is needed: {vectors}, fewer than exact_below ({}); an exact search takes {:.1} ms",
-            units::count(wanted.exact_below),
-            today.exact_ms
+            units::count(request.exact_below),
+            current.exact_ms
         );
         return Decision::new(Action::Nothing, reason);
     }
-    let reason = format!("there is no index; an exact search of {vectors} takes {:.1} ms", today.exact_ms);
+    let reason = format!("there is no index; an exact search of {vectors} takes {:.1} ms", current.exact_ms);
     Decision::new(build(), reason)
 }
 
 /// Says why the lists of the index no longer fit its rows, if they do not.
-fn is_outdated(index: &Index, today: &Today, least: &Found) -> Option<String> {
+fn is_outdated(index: &Index, current: &Current, least: &Found) -> Option<String> {
     if let Some(skew) = index.lopsided() {
         return Some(lopsided_in_words(skew));
     }
@@ -216,34 +216,28 @@ fn is_outdated(index: &Index, today: &Today, least: &Found) -> Option<String> {
             least.setting
         ));
     }
-    let rows = index.rows_then.filter(|rows| today.vectors > rows * GROWN)?;
+    let rows = index.rows_then.filter(|rows| current.vectors > rows * GROWN)?;
     let then = if index.is_built_by_pgtend { "when it was built" } else { "when its number of lists was compared with others" };
-    Some(format!("{} now, {} {then}", units::plural(today.vectors as u64, "vector"), units::count(rows as u64)))
+    Some(format!("{} now, {} {then}", units::plural(current.vectors as u64, "vector"), units::count(rows as u64)))
 }
 
 /// The index misses the target at its highest setting: another build of ivfflat may reach it, another one of hnsw does not.
-fn below_the_target(wanted: &Wanted, least: &Found, build: &dyn Fn() -> Action) -> Decision {
-    let reason = format!(
-        "recall is {:.3} at {} = {}, its highest, and the target is {}",
-        least.recall,
-        wanted.method.setting(),
-        least.setting,
-        wanted.target
-    );
-    if wanted.method == Method::Ivfflat {
+fn below_the_target(request: &Request, least: &Found, build: &dyn Fn() -> Action) -> Decision {
+    let reason = format!("recall is {}, and the target is {}", at_the_highest(request, least), request.target);
+    if request.method == Method::Ivfflat {
         return Decision::new(build(), reason);
     }
     let advice = "raise `m` and `ef_construction` of the job for a denser graph".to_owned();
     Decision { action: Action::GiveUp, reasons: vec![reason, advice] }
 }
 
-/// The decision from a measurement that ran out of time: a large index that was built with few rows is so slow that not everything is
+/// Returns the decision from a measurement that ran out of time: a large index that was built with few rows is so slow that not everything is
 /// measured.
-fn by_what_was_measured(wanted: &Wanted, index: &Index, why: &str, build: Option<&dyn Fn() -> Action>) -> Decision {
+fn by_what_was_measured(request: &Request, index: &Index, why: &str, build: Option<&dyn Fn() -> Action>) -> Decision {
     let known = match (index.lopsided(), &index.now) {
         (Some(skew), _) => Some(lopsided_in_words(skew)),
-        (None, Some(now)) if now.recall + now.margin < wanted.target => {
-            Some(format!("{} at {} = {}, below {}", recall_in_words(now), wanted.method.setting(), now.setting, wanted.target))
+        (None, Some(now)) if now.recall + now.margin < request.target => {
+            Some(format!("{} at {} = {}, below {}", recall_in_words(now), request.method.setting(), now.setting, request.target))
         }
         _ => None,
     };
@@ -262,10 +256,10 @@ fn lopsided_in_words(skew: f64) -> String {
 }
 
 /// Compares the parameters of the job with those that the index was built with.
-fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> Option<Decision> {
-    match wanted.method {
+fn by_parameters(request: &Request, index: &Index, build: &dyn Fn() -> Action) -> Option<Decision> {
+    match request.method {
         Method::Ivfflat => {
-            let (lists, present) = (wanted.lists?, index.lists_in_fact.or(index.lists_in_catalog)?);
+            let (lists, present) = (request.lists?, index.lists_in_fact.or(index.lists_in_catalog)?);
             if lists == present {
                 return None;
             }
@@ -277,7 +271,7 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
         }
         Method::Hnsw => {
             let differs =
-                wanted.m.is_some_and(|m| m != index.m) || wanted.ef_construction.is_some_and(|ef| ef != index.ef_construction);
+                request.m.is_some_and(|m| m != index.m) || request.ef_construction.is_some_and(|ef| ef != index.ef_construction);
             differs.then(|| {
                 let reason = format!(
                     "the index was built with m = {}, ef_construction = {}, and the job asks for others",
@@ -290,23 +284,23 @@ fn by_parameters(wanted: &Wanted, index: &Index, build: &dyn Fn() -> Action) -> 
 }
 
 /// The index is as it should be; this decides about the setting.
-fn by_setting(wanted: &Wanted, index: &Index, least: &Found) -> Decision {
-    let name = wanted.method.setting();
-    let setting = least.setting.max(wanted.others_setting);
+fn by_setting(request: &Request, index: &Index, least: &Found) -> Decision {
+    let name = request.method.setting();
+    let setting = least.setting.max(request.others_setting);
     let Some(now) = &index.now else { return Decision::new(Action::Set { setting }, "the setting is unknown") };
     let measured = format!("recall is {:.3} ± {:.3} at {name} = {}", now.recall, now.margin, now.setting);
     if now.setting == setting {
         let why = if setting > least.setting {
-            format!("{measured}; {} is enough for {}, but another index needs it", least.setting, wanted.target)
+            format!("{measured}; {} is enough for {}, but another index needs it", least.setting, request.target)
         } else {
-            format!("{measured}, the least that reaches {}", wanted.target)
+            format!("{measured}, the least that reaches {}", request.target)
         };
         return Decision::new(Action::Nothing, why);
     }
-    let reason = if now.recall < wanted.target {
-        format!("{measured}, below {}; {} reaches it", wanted.target, least.setting)
+    let reason = if now.recall < request.target {
+        format!("{measured}, below {}; {} reaches it", request.target, least.setting)
     } else if now.setting > setting && is_cheaper(least, now) {
-        format!("{measured}; {setting} is enough for {} and cheaper", wanted.target)
+        format!("{measured}; {setting} is enough for {} and cheaper", request.target)
     } else {
         let why = if now.setting < setting { "which is enough" } else { "and a lower one would save little" };
         return Decision::new(Action::Nothing, format!("{measured}, {why}"));
@@ -321,30 +315,34 @@ fn is_cheaper(one: &Found, than: &Found) -> bool {
     }
 }
 
-/// The verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
-pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the_applications: &Found) -> Result<(), String> {
+/// Returns "0.870 at hnsw.ef_search = 1000, its highest".
+fn at_the_highest(request: &Request, found: &Found) -> String {
+    format!("{:.3} at {} = {}, its highest", found.recall, request.method.setting(), found.setting)
+}
+
+/// Returns the verdict on a new index that stands beside the old one. The error is the reason why the old one stays.
+pub fn accept(
+    request: &Request,
+    current: &Current,
+    reached: bool,
+    new: &Found,
+    at_the_applications: &Found,
+) -> Result<(), String> {
     if !reached {
-        let message = format!(
-            "its recall is {:.3} at {} = {}, its highest, below {}",
-            new.recall,
-            wanted.method.setting(),
-            new.setting,
-            wanted.target
-        );
-        return Err(message);
+        return Err(format!("its recall is {}, below {}", at_the_highest(request, new), request.target));
     }
-    let Some(old) = today.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
-    if old.is_behind_a_new_one && !wanted.sets_the_setting && at_the_applications.recall < wanted.target {
+    let Some(old) = current.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
+    if old.is_behind_a_new_one && !request.sets_the_setting && at_the_applications.recall < request.target {
         return Err(format!(
             "at {} = {}, which stays fixed, its recall is {:.3}, and the old index could not be measured for comparison",
-            wanted.method.setting(),
+            request.method.setting(),
             at_the_applications.setting,
             at_the_applications.recall,
         ));
     }
     if let Some(now) = &old.now
-        && !wanted.sets_the_setting
-        && at_the_applications.recall < wanted.target
+        && !request.sets_the_setting
+        && at_the_applications.recall < request.target
         && at_the_applications.recall < now.recall - RECALL_TO_LOSE - now.margin.min(at_the_applications.margin)
     {
         return Err(format!(
@@ -353,7 +351,7 @@ pub fn accept(wanted: &Wanted, today: &Today, reached: bool, new: &Found, at_the
             at_the_applications.recall,
             now.recall,
             new.setting,
-            name = wanted.method.setting(),
+            name = request.method.setting(),
             setting = at_the_applications.setting,
         ));
     }

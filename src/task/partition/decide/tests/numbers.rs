@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::task::partition::chain::Chain;
-use crate::task::partition::state::found::{Below, CountedFrom, FarRow};
+use crate::task::partition::state::found::{Below, FarRow, RetainFrom};
 
 /// Partitions of 1000 numbers up to 5000, of which the first is over for the highest row, 4500.
 fn numbers() -> (State, Partition) {
@@ -11,7 +11,7 @@ fn numbers() -> (State, Partition) {
     state.calendar = Calendar { every: Every::Step(1000), zone: Tz::UTC };
     state.existing = (0..5).map(|number| of_numbers(number, number * 1000, number * 1000 + 1000)).collect();
     (state.now, state.highest_row, state.chain) = (4500, Some(4500), Some(Chain { from: 0, to: 5000 }));
-    state.counted = Some(CountedFrom { position: 4500, below: None });
+    state.counted = Some(RetainFrom { position: 4500, below: None });
     (state, Partition { every: Every::Step(1000), retain: Some(Retain::Numbers(3000)), ..job() })
 }
 
@@ -79,7 +79,7 @@ fn numbers_at_the_ends_of_the_type_are_no_trouble() {
     state.existing = vec![of_numbers(0, i64::MIN, i64::MIN + 1000), of_numbers(1, i64::MAX - 1000, i64::MAX)];
     for highest in [i64::MIN, i64::MIN + 10, 0, i64::MAX - 10, i64::MAX] {
         (state.now, state.highest_row) = (highest, Some(highest));
-        state.counted = Some(CountedFrom { position: highest, below: None });
+        state.counted = Some(RetainFrom { position: highest, below: None });
         for chain in [Chain { from: i64::MIN, to: i64::MIN + 1000 }, Chain { from: i64::MAX - 1000, to: i64::MAX }] {
             state.chain = Some(chain);
             for far in [None, Some(i64::MIN), Some(i64::MAX)] {
@@ -97,17 +97,17 @@ fn a_row_that_nothing_confirms_retires_nothing_and_most_of_a_table_needs_consent
     let (mut state, job) = numbers();
     state.highest_row = Some(9000);
     for (below, said) in [(Below::Sequence(4500), "setval("), (Below::Alone(9000), "stands alone")] {
-        state.counted = Some(CountedFrom { position: 4500, below: Some(below) });
+        state.counted = Some(RetainFrom { position: 4500, below: Some(below) });
         let plan = decide(state.clone(), &job);
         assert_eq!(steps(&plan)[2..], ["detach public.n0 concurrently"], "{plan}");
         let told = plan.refusals.iter().chain(&plan.warnings).filter(|told| told.contains(said)).count();
         assert_eq!((told, plan.refusals.len()), (1, usize::from(below == Below::Sequence(4500))), "{plan}");
     }
     // It would retire no more than the others: nothing is said.
-    (state.highest_row, state.counted) = (Some(4700), Some(CountedFrom { position: 4500, below: Some(Below::Sequence(4500)) }));
+    (state.highest_row, state.counted) = (Some(4700), Some(RetainFrom { position: 4500, below: Some(Below::Sequence(4500)) }));
     assert!(decide(state.clone(), &job).refusals.is_empty());
 
-    state.counted = Some(CountedFrom { position: 9000, below: None });
+    state.counted = Some(RetainFrom { position: 9000, below: None });
     state.existing.iter_mut().for_each(|existing| existing.bytes = 8192);
     assert_eq!(steps(&decide(state.clone(), &job)).len(), 7);
     state.asks = Some("say --yes".to_owned());

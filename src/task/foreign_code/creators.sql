@@ -1,5 +1,5 @@
 -- Roles that own something in this database or may create something in it, each with the places of which it holds CREATE. They follow
--- rights.sql, which is a part of a WITH RECURSIVE; a JOIN or a condition on `a` follows.
+-- ../rights.sql, which is a part of a WITH RECURSIVE; a JOIN or a condition on `a` follows.
 , creating AS (
     -- The privilege of pg_database_owner is the database's owner's.
     SELECT CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE x.grantee END AS oid, x.place

@@ -5,7 +5,7 @@
 --
 -- Expressions of indexes, of extended statistics and of partition keys run in any query of the table: the planner computes what is constant in
 -- them (seen on 14 and 18: an IMMUTABLE function without arguments ran as the superuser who said SELECT count(*), and in EXPLAIN).
--- `lesser` is in rights.sql and `acting` in src/pg/acting_functions.sql, which come before. A function counts if its owner has fewer rights than
+-- `lesser` is in ../rights.sql and `acting` in src/pg/acting_functions.sql, which come before. A function counts if its owner has fewer rights than
 -- the session, also one that is SECURITY DEFINER: it runs as its owner, but a cursor WITH HOLD that it leaves is computed at the commit, as the
 -- session's user, and its owner may make it SECURITY INVOKER at any time. A function of PostgreSQL counts if it is in `acting`: then the table's
 -- owner chose to call it.

@@ -13,7 +13,7 @@ use crate::pg::table::TableName;
 
 /// A table for which nothing could be done, and why.
 #[derive(Debug, Serialize)]
-pub struct Left {
+pub struct SkippedTable {
     pub table: TableName,
     #[serde(skip)]
     pub kind: Option<Kind>,
@@ -23,7 +23,7 @@ pub struct Left {
     pub has_no_runway: bool,
 }
 
-impl Left {
+impl SkippedTable {
     /// Returns the error itself if it concerns the server or the whole run: other tables would fail as well.
     pub fn of(table: TableName, error: anyhow::Error) -> Result<Self> {
         match failure::kind_of(&error) {
@@ -36,7 +36,7 @@ impl Left {
     /// bring back the rows that were refused in the meantime.
     pub fn without_runway(mut self, runway: &Runway, every: Every) -> Self {
         self.kind = self.kind.filter(|kind| !ends_by_itself(*kind));
-        self.reason = format!("{}: {}; {}; {}", self.table, runway.in_words(), Runway::is_short(every), self.reason);
+        self.reason = format!("{}: {}; {}; {}", self.table, runway.in_words(), Runway::short_in_words(every), self.reason);
         self.has_no_runway = true;
         self
     }

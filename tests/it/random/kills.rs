@@ -389,6 +389,80 @@ fn of_rows_that_expire_exactly_those_go() {
     }
 }
 
+/// A tree: scripts in partitions, and their versions, with ids of one sequence. Triggers note what was ever inserted, and what was deleted.
+const TREE: &str = "
+    CREATE SEQUENCE ids;
+    CREATE TABLE ever (id bigint PRIMARY KEY, kind text);
+    CREATE TABLE gone (id bigint PRIMARY KEY);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ever VALUES (new.id, new.kind); RETURN new; END $$;
+    CREATE FUNCTION note_gone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.gone VALUES (old.id); RETURN old; END $$;
+    CREATE TABLE scripts (id bigint DEFAULT nextval('ids'), at timestamptz NOT NULL DEFAULT now(), kind text, n int DEFAULT 0, PRIMARY KEY (id, at))
+        PARTITION BY RANGE (at);
+    CREATE TABLE scripts_old PARTITION OF scripts FOR VALUES FROM (MINVALUE) TO ('2020-01-01');
+    CREATE TABLE scripts_now PARTITION OF scripts FOR VALUES FROM ('2020-01-01') TO (MAXVALUE);
+    CREATE TABLE versions (id bigint DEFAULT nextval('ids') PRIMARY KEY, script_id bigint, script_at timestamptz, kind text,
+        FOREIGN KEY (script_id, script_at) REFERENCES scripts (id, at) ON DELETE CASCADE);
+    CREATE INDEX ON versions (script_id, script_at); CREATE INDEX ON scripts (at);
+    CREATE TRIGGER note AFTER INSERT ON scripts FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE TRIGGER note AFTER INSERT ON versions FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE TRIGGER note_gone AFTER DELETE ON scripts FOR EACH ROW EXECUTE FUNCTION note_gone();
+    CREATE TRIGGER note_gone AFTER DELETE ON versions FOR EACH ROW EXECUTE FUNCTION note_gone();";
+
+#[test]
+fn trees_of_rows_that_expire_are_in_their_tables_or_in_the_archive() {
+    for major in SOME_MAJORS {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(&database, TREE);
+        let text = "database = 'app'\n[retention]\ntable = 'public.scripts'\ncolumn = 'at'\nolder_than = '10d'\narchive = 'local'\n\
+                    cascade = ['public.versions']\n[limits]\nbatch_time = '3ms'\n";
+        let scenario = Scenario::with_database(server, &database).job("old-scripts", text).ledger();
+        let clients = Pgbench::start(
+            server,
+            &database,
+            2,
+            60,
+            "INSERT INTO scripts (kind) VALUES ('new') RETURNING id \\gset
+             INSERT INTO versions (script_id, script_at, kind) SELECT id, at, 'new' FROM scripts WHERE id = :id;
+             UPDATE scripts SET n = n + 1 WHERE id = :id;\n",
+        );
+        const PRESENT: &str = "SELECT id FROM scripts UNION ALL SELECT id FROM versions";
+        Phase {
+            server,
+            database: &database,
+            scenario: &scenario,
+            arguments: &["run-job", "old-scripts", "--yes"],
+            prepare: &|turn| {
+                let sql = format!(
+                    "WITH script AS (INSERT INTO scripts (at, kind)
+                         SELECT '2001-01-01'::timestamptz + make_interval(days => 30 * {turn}, mins => i), 'old' FROM generate_series(1, 2000) i
+                         RETURNING id, at)
+                     INSERT INTO versions (script_id, script_at, kind) SELECT id, at, 'old' FROM script, generate_series(1, 2)"
+                );
+                server.sql(&database, &sql);
+            },
+            check: &|when| {
+                nothing_is_lost(server, &database, PRESENT, &stored_ids(&scenario), when);
+                let both = format!("SELECT count(*) FROM gone WHERE id IN ({PRESENT})");
+                assert_eq!(server.sql(&database, &both), "0", "deleted and there, {when}");
+                let neither = format!("SELECT count(*) FROM ever WHERE id NOT IN ({PRESENT}) AND id NOT IN (SELECT id FROM gone)");
+                assert_eq!(server.sql(&database, &neither), "0", "gone without a trigger, {when}");
+            },
+        }
+        .killed_at_random_moments(Some(clients));
+        finish(&scenario, &["run-job", "old-scripts", "--yes"]);
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts WHERE kind = 'old'"), "0", "on {major}");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM versions WHERE kind = 'old'"), "0", "on {major}");
+        // Each once: the tables are as if nothing had ever left them.
+        server.sql(&database, "DROP TRIGGER note ON scripts; DROP TRIGGER note ON versions");
+        scenario.run(&["archives", "restore"]).succeeded();
+        nothing_is_lost(server, &database, PRESENT, &BTreeSet::new(), "at the end");
+        let more = format!("SELECT count(*) FROM ({PRESENT}) p WHERE id NOT IN (SELECT id FROM ever)");
+        assert_eq!(server.sql(&database, &more), "0");
+        assert!(!scenario.files("store").iter().any(|file| file.ends_with(".pending.json") || file.ends_with(".partial")));
+    }
+}
+
 /// The server of a run stops at random moments of it, as if its power went, and comes back.
 fn crashed_at_random_moments(
     server: &mut Server,

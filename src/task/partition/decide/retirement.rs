@@ -74,14 +74,15 @@ pub(super) fn retire(state: &State, partition: &Partition, plan: &mut Plan) {
     // refer to the table, the check for their rows and the detach must be one step: CONCURRENTLY lets rows in between.
     let is_plain = state.default_partition().is_some() || partition.default || !state.inbound.is_empty();
     let how = if is_plain { Detach::Plainly } else { Detach::Concurrently };
-    let going: Vec<&Existing> = over.iter().copied().filter(|existing| stays(state, partition, existing).is_none()).collect();
+    let going: Vec<&Existing> =
+        over.iter().copied().filter(|existing| kept_because(state, partition, existing).is_none()).collect();
     let question = most(state, &going);
     let needs_consent = question.is_some();
     plan.refusals.extend(question);
     for existing in over {
-        match stays(state, partition, existing) {
-            Some(Stays::Rightly(why)) => plan.notes.push(why),
-            Some(Stays::Against(why)) => plan.refusals.push(why),
+        match kept_because(state, partition, existing) {
+            Some(KeepReason::Expected(why)) => plan.notes.push(why),
+            Some(KeepReason::Failure(why)) => plan.refusals.push(why),
             None if needs_consent => {}
             None => detach(state, partition, existing, how, plan),
         }
@@ -112,13 +113,13 @@ fn say_what_does_not_count(state: &State, partition: &Partition, plan: &mut Plan
         return;
     };
     let (by_highest, by_counted) = (highest.checked_sub(i64::from(numbers)), cutoff(state, partition));
-    let stays = |existing: &Existing| {
+    let kept_because = |existing: &Existing| {
         !existing.is_default
             && is_over(existing, by_highest)
             && !is_over(existing, by_counted)
             && belongs_to_the_rows(state, existing)
     };
-    if !state.existing.iter().any(stays) {
+    if !state.existing.iter().any(kept_because) {
         return;
     }
     let (table, column) = (state.table.sql(), &state.column);
@@ -142,37 +143,37 @@ fn say_what_does_not_count(state: &State, partition: &Partition, plan: &mut Plan
     }
 }
 
-/// Why a partition past its retention is kept.
-enum Stays {
-    /// This is no failure.
-    Rightly(String),
+/// The reason why a partition past its retention is kept.
+enum KeepReason {
+    /// Keeping it is no failure.
+    Expected(String),
     /// The job wants it retired, so the run fails.
-    Against(String),
+    Failure(String),
 }
 
-fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<Stays> {
+fn kept_because(state: &State, partition: &Partition, existing: &Existing) -> Option<KeepReason> {
     let name = &existing.table;
     if !belongs_to_the_rows(state, existing) {
         let (table, partition) = (state.table.sql(), existing.table.sql());
         let from = state.chain.map(|chain| state.key.show(chain.from)).unwrap_or_default();
-        return Some(Stays::Rightly(format!(
+        return Some(KeepReason::Expected(format!(
             "{name} is past its retention but is kept: more than {PERIODS_AHEAD} periods lie between it and the partitions from {from} on; \
              if it is not needed: ALTER TABLE {table} DETACH PARTITION {partition}"
         )));
     }
     if !existing.is_plain {
-        return Some(Stays::Rightly(format!(
+        return Some(KeepReason::Expected(format!(
             "{name} is past its retention but is kept: it is partitioned itself, or a foreign table"
         )));
     }
     if !existing.inbound.is_empty() {
-        return Some(Stays::Against(format!(
+        return Some(KeepReason::Failure(format!(
             "{name} would be retired, but foreign keys refer to it: {}",
             existing.inbound.join(", ")
         )));
     }
     if !existing.referred_to.is_empty() {
-        return Some(Stays::Rightly(format!(
+        return Some(KeepReason::Expected(format!(
             "{name} is past its retention but is kept: rows of other tables refer to it ({}); delete those first, or let the referring \
              table's partition of the same period go first",
             existing.referred_to.join(", ")
@@ -180,7 +181,7 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
     }
     if existing.has_rows_without_time {
         let (table, column) = (name.sql(), identifier(&state.column));
-        return Some(Stays::Rightly(format!(
+        return Some(KeepReason::Expected(format!(
             "{name} is past its time and is kept: it has rows whose uuid is not of version 7, and their age is unknown. SELECT * FROM {table} WHERE {} shows \
              them; delete them or move them to another table",
             state.key.is_no_time(&column).unwrap_or_default()
@@ -188,7 +189,7 @@ fn stays(state: &State, partition: &Partition, existing: &Existing) -> Option<St
     }
     if !existing.dependants.is_empty() && partition.grace.is_zero() {
         let dependants = existing.dependants.join(", ");
-        return Some(Stays::Against(format!(
+        return Some(KeepReason::Failure(format!(
             "{name} would be dropped at once, but other objects depend on it: {dependants}; drop those first"
         )));
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::decide::{Index, Today};
+use super::decide::{Current, Index};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample};
@@ -16,23 +16,23 @@ use super::state::{Found, Table};
 pub const EXACT_SHARE: f64 = 2.0 / 3.0;
 
 /// Measures today's index. `setting`: the value that applications search with.
-pub async fn measure_today(
+pub async fn measure_current(
     connection: &mut PgConnection,
     job: &VectorIndex,
     table: &Table,
     setting: u32,
-) -> Result<(Today, Sample)> {
-    let mut today = Today { vectors: table.vectors(), ..Today::default() };
+) -> Result<(Current, Sample)> {
+    let mut current = Current { vectors: table.vectors(), ..Current::default() };
     let started = Instant::now();
     let deadline = started + job.recall.time.0;
     let mut sample = Sample::default();
-    if today.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
+    if current.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
         // This only determines how long an exact search takes.
         sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
         measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0).await?;
-        today.exact_ms = sample.exact_ms;
+        current.exact_ms = sample.exact_ms;
     }
-    let Some(index) = &table.index else { return Ok((today, sample)) };
+    let Some(index) = &table.index else { return Ok((current, sample)) };
     let built = index.built();
     let graph = built.as_ref().and_then(|built| built.graph);
     let mut measured = Index {
@@ -51,13 +51,13 @@ pub async fn measure_today(
         unmeasured: None,
         is_behind_a_new_one: false,
     };
-    if index.is_valid && today.vectors >= 1.0 {
+    if index.is_valid && current.vectors >= 1.0 {
         sample = measure::sample(connection, &table.searched, job.recall.queries, table.vectors()).await?;
         let drawn = sample.tids.len();
         measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0.mul_f64(EXACT_SHARE))
             .await?;
-        today.exact_ms = sample.exact_ms;
-        if sample.len() < measure::QUERIES_AT_LEAST.min(drawn) || drawn == 0 {
+        current.exact_ms = sample.exact_ms;
+        if sample.len() < measure::MIN_QUERIES.min(drawn) || drawn == 0 {
             measured.unmeasured =
                 Some(format!("only {} exact searches finished in {}: raise `time` of `recall`", sample.len(), job.recall.time));
         } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
@@ -70,8 +70,8 @@ pub async fn measure_today(
             }
         }
     }
-    today.index = Some(measured);
-    Ok((today, sample))
+    current.index = Some(measured);
+    Ok((current, sample))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -97,7 +97,7 @@ async fn measure_index(
         index: index.name.clone(),
         deadline,
         searches: 0,
-        searches_at_most: u64::MAX,
+        max_searches: u64::MAX,
     };
     if method == Method::Ivfflat {
         measured.lists_in_fact = searcher.lists().await?;
@@ -108,20 +108,20 @@ async fn measure_index(
             measured.skew = skew(&pages, index_pages, f64::from(lists), table.value_bytes() as f64, k);
         }
     }
-    let most = match method {
+    let max_setting = match method {
         Method::Ivfflat => measured.lists_in_fact.or(measured.lists_in_catalog).unwrap_or(32_768),
         Method::Hnsw => 1000,
     };
-    let mut now = searcher.recall(setting.min(most.max(1))).await?;
+    let mut now = searcher.recall(setting.min(max_setting.max(1))).await?;
     now.setting = setting;
     measured.now = Some(now.clone());
     now.cost = Some(searcher.cost(setting).await?);
     measured.now = Some(now);
-    measured.least = Some(searcher.least(job.recall.target, setting, most).await?);
+    measured.least = Some(searcher.least(job.recall.target, setting, max_setting).await?);
     Ok(())
 }
 
-/// Pages of a search of one list (the 90th percentile), as a multiple of an average list's. Pure.
+/// Returns the pages of a search of one list (the 90th percentile), as a multiple of an average list's. Pure.
 fn skew(pages: &[f64], index_pages: f64, lists: f64, value_bytes: f64, k: f64) -> Option<f64> {
     let ninth = pages.get(pages.len().checked_sub(1)? * 9 / 10)?;
     let centres = (lists / (8168.0 / value_bytes).floor().max(1.0)).ceil();

@@ -1,4 +1,4 @@
-//! Turns the bodies of a batch back into text.
+//! Turns the values of a batch back into text.
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
@@ -6,10 +6,10 @@ use sqlx::{PgConnection, Row as _};
 
 use super::super::pack;
 use super::super::table::Table;
-use super::super::walk::{self, Act, Batch};
+use super::super::walk::{self, Batch, Change};
 use crate::pg::{self, literal};
 
-struct Body {
+struct Value {
     /// The row's key, for messages.
     place: String,
     ctid: String,
@@ -20,9 +20,9 @@ struct Body {
     text: Vec<u8>,
 }
 
-pub struct Undone;
+pub struct Decompress;
 
-impl Act for Undone {
+impl Change for Decompress {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let (gz, hash, name) = (table.gz(), table.hash(), table.sql());
         let (ctids, _) = walk::places(rows);
@@ -32,8 +32,8 @@ impl Act for Undone {
         );
         let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
         let mut result = Batch::default();
-        let bodies = tokio::task::block_in_place(|| {
-            let mut bodies = Vec::new();
+        let values = tokio::task::block_in_place(|| {
+            let mut values = Vec::new();
             for row in found {
                 let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
                 let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
@@ -51,7 +51,7 @@ impl Act for Undone {
                     }
                 };
                 let hash = hash.unwrap_or_default();
-                bodies.push(Body {
+                values.push(Value {
                     place,
                     ctid,
                     xmin,
@@ -61,17 +61,17 @@ impl Act for Undone {
                     text,
                 });
             }
-            anyhow::Ok(bodies)
+            anyhow::Ok(values)
         })?;
-        if let Err(error) = write(connection, table, &bodies, &mut result).await {
+        if let Err(error) = write(connection, table, &values, &mut result).await {
             if !is_unwritable(&error) {
                 return Err(error);
             }
-            // The database may have another encoding, so that only some bodies fail: each is written by itself.
-            for body in &bodies {
+            // The database may have another encoding, so that only some values fail: each is written by itself.
+            for value in &values {
                 pg::execute(connection, "ROLLBACK".to_owned()).await?;
-                match write(connection, table, std::slice::from_ref(body), &mut result).await {
-                    Err(error) if is_unwritable(&error) => result.damaged.push(format!("{}: {error:#}", body.place)),
+                match write(connection, table, std::slice::from_ref(value), &mut result).await {
+                    Err(error) if is_unwritable(&error) => result.damaged.push(format!("{}: {error:#}", value.place)),
                     written => written?,
                 }
             }
@@ -88,8 +88,8 @@ fn is_unwritable(error: &anyhow::Error) -> bool {
     pg::sql_state(error).is_some_and(|state| ["22P05", "22021"].contains(&state.as_str()))
 }
 
-async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], result: &mut Batch) -> Result<()> {
-    if bodies.is_empty() {
+async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], result: &mut Batch) -> Result<()> {
+    if values.is_empty() {
         return Ok(());
     }
     let (content, gz, hash, name) = (table.content(), table.gz(), table.hash(), table.sql());
@@ -103,10 +103,10 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
     );
     walk::begin(connection, table).await?;
     let written = pg::query(sql)
-        .bind(bodies.iter().map(|body| body.ctid.clone()).collect::<Vec<_>>())
-        .bind(bodies.iter().map(|body| body.xmin.clone()).collect::<Vec<_>>())
-        .bind(bodies.iter().map(|body| body.text.clone()).collect::<Vec<_>>())
-        .bind(bodies.iter().map(|body| body.hash.clone()).collect::<Vec<_>>())
+        .bind(values.iter().map(|value| value.ctid.clone()).collect::<Vec<_>>())
+        .bind(values.iter().map(|value| value.xmin.clone()).collect::<Vec<_>>())
+        .bind(values.iter().map(|value| value.text.clone()).collect::<Vec<_>>())
+        .bind(values.iter().map(|value| value.hash.clone()).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
@@ -120,17 +120,17 @@ async fn write(connection: &mut PgConnection, table: &Table, bodies: &[Body], re
     for row in moved.read_again(connection, table, sql).await? {
         let place: String = row.try_get(0)?;
         let from = moved.from(&place)?;
-        let body = bodies.iter().find(|body| body.ctid == from).context("the server changed a row that was not named")?;
+        let value = values.iter().find(|value| value.ctid == from).context("the server changed a row that was not named")?;
         anyhow::ensure!(
-            row.try_get::<Option<Vec<u8>>, _>(1)?.as_ref() == Some(&body.hash)
+            row.try_get::<Option<Vec<u8>>, _>(1)?.as_ref() == Some(&value.hash)
                 && row.try_get::<bool, _>(2)?
-                && row.try_get::<String, _>(3)? == body.fingerprint,
-            "a trigger of {name} changes rows whose body becomes text again: nothing was changed; disable it during the undo"
+                && row.try_get::<String, _>(3)? == value.fingerprint,
+            "a trigger of {name} changes rows whose value becomes text again: nothing was changed; disable it during the undo"
         );
         result.rows += 1;
-        result.before_bytes += body.stored;
-        result.raw_bytes += body.text.len() as u64;
-        result.after_bytes += body.text.len() as u64;
+        result.before_bytes += value.stored;
+        result.raw_bytes += value.text.len() as u64;
+        result.after_bytes += value.text.len() as u64;
     }
     pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
 }

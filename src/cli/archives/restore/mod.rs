@@ -1,0 +1,302 @@
+//! `archives restore`: puts batches back, and reports what became of each.
+
+mod arguments;
+mod totals;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+pub use arguments::Arguments;
+use arguments::table_of;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+use totals::Totals;
+
+use super::find::Found;
+use super::refused;
+use crate::archive::filter::Filter;
+use crate::archive::{self, BatchName, Intent, Manifest, RestoreOutcome};
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Progress;
+use crate::base::terminal::say;
+use crate::base::units;
+use crate::cli::global::Global;
+use crate::cli::output::print;
+use crate::cli::signals::or_cancelled;
+use crate::cli::trusts::Trusts;
+use crate::config::{self, Config};
+use crate::ledger::Ledger;
+use crate::ledger::report::Report;
+use crate::live::session;
+use crate::pg;
+use crate::pg::table::Checked;
+use crate::run::runner::claim::{self, Claim, Subject};
+use crate::task::foreign_code;
+
+/// A batch, with the table and the database that its rows go to.
+struct Step<'a> {
+    found: &'a Found,
+    name: &'a BatchName,
+    manifest: &'a Manifest,
+    database: &'a str,
+    table: String,
+    filter: Filter,
+}
+
+/// The result of one batch.
+enum BatchOutcome {
+    Done,
+    /// It waits until the batches after it are back.
+    Later,
+    /// A foreign key of its rows misses rows, which another batch may have.
+    MissesReferenced(anyhow::Error),
+}
+
+/// The context that all batches of a restore share.
+struct Restore<'a> {
+    config: &'a Config,
+    arguments: &'a Arguments,
+    unsigned_ok: bool,
+    trusts: Trusts,
+    progress: Progress,
+}
+
+/// A batch's table in a session that may write to it.
+struct Target {
+    connection: PgConnection,
+    table: String,
+    /// The table as it was when it was searched for foreign code.
+    checked: Vec<Checked>,
+}
+
+pub async fn run(
+    global: &Global,
+    config: &Config,
+    found: &[Found],
+    arguments: &Arguments,
+    unsigned_ok: bool,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let steps: Vec<Step<'_>> = arguments
+        .choose(found)?
+        .into_iter()
+        .map(|found| {
+            let (name, manifest) = &found.batch;
+            let table = arguments.into.clone().unwrap_or_else(|| table_of(manifest));
+            let database = arguments.to.as_deref().unwrap_or(&manifest.database);
+            Ok(Step { found, name, manifest, database, table, filter: arguments.filter(manifest)? })
+        })
+        .collect::<Result<_>>()?;
+    let restore = Restore { config, arguments, unsigned_ok, trusts: Trusts::read(global, config), progress: global.progress() };
+    let mut totals = Totals::default();
+    if arguments.dry_run {
+        return or_cancelled(cancel, restore.say_what_would_be_done(&steps, &mut totals)).await;
+    }
+    let (jobs, mut claims) = restore.exclude_runs(&steps, cancel).await?;
+    let putting = restore.put_all(&steps, &mut totals);
+    let result = claim::while_held(&mut claims, &restore.progress, cancel, putting).await;
+    let result = result.map_err(|error| error.context(totals.so_far()));
+    let refused = totals.refusal();
+    for (of, claim) in jobs.into_iter().zip(claims) {
+        let rows = totals.rows.get(&of).copied().unwrap_or_default();
+        let mut report = Report { summary: format!("{} put back", units::plural(rows as usize, "row")), ..Report::default() };
+        report.fact("rows_put_back", rows);
+        let error = result.as_ref().err().or(refused.as_ref());
+        claim.end(Some(&report), error).await;
+    }
+    result?;
+    print(&format!("{}\n", totals.summary()))?;
+    if arguments.into.is_none() && totals.rows() > 0 {
+        say(
+            "these rows are still past the limit: the next run of the job that archived them archives them again, unless you change the \
+             job",
+        );
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+impl Restore<'_> {
+    /// Excludes runs of the jobs that archived the rows: a run that deletes or archives at the same time would take them away again.
+    async fn exclude_runs(&self, steps: &[Step<'_>], cancel: &CancellationToken) -> Result<(Vec<(String, String)>, Vec<Claim>)> {
+        let ledger = Ledger::new(self.config)?.map(Arc::new);
+        let jobs: BTreeSet<(String, String)> =
+            steps.iter().map(|step| (step.database.to_owned(), step.manifest.job.clone())).collect();
+        let mut claims = Vec::new();
+        for (database, job) in &jobs {
+            let settings = self.database(database)?.owner_settings()?;
+            let subject = Subject { job, database, command: "archives restore" };
+            match claim::exclude_runs(self.config, ledger.as_ref(), &subject, &settings, &self.progress, cancel).await {
+                Ok(claim) => claims.push(claim),
+                Err(error) => {
+                    for claim in claims {
+                        claim.end(None, Some(&error)).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok((jobs.into_iter().collect(), claims))
+    }
+
+    fn database(&self, name: &str) -> Result<&config::Database> {
+        self.config.databases.get(name).with_context(|| {
+            Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; name one with --to"))
+        })
+    }
+
+    /// Checks everything that could keep the rows from going back, except conflicts with rows of the table.
+    async fn say_what_would_be_done(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
+        for step in steps {
+            let mut target = self.target(step, totals).await?;
+            let Step { found, name, manifest, filter, .. } = step;
+            let request = self.request(step, (&target.table, &target.checked), true);
+            let intent = archive::prepare(&found.store, &found.batch, &mut target.connection, &request).await;
+            let table = &target.table;
+            match intent.with_context(|| name.to_string())? {
+                Intent::Leave(RestoreOutcome::AlreadyBack { since, .. }) => {
+                    let since = since.format("%Y-%m-%d %H:%M UTC");
+                    print(&format!(
+                        "{name} has been back in {table} since {since}: would skip it; --again puts it back once more\n"
+                    ))?;
+                }
+                Intent::Leave(RestoreOutcome::NeverLeft(why)) => print(&format!("{why}: would skip them\n"))?,
+                Intent::Leave(_) => print(&format!("{name}: would put back the rows that {table} no longer has\n"))?,
+                Intent::Restore(prepared) => {
+                    let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
+                        Some(rows) => format!("{} of the ", units::count(rows)),
+                        None if filter.is_all() => String::new(),
+                        None => format!("those with {filter} of the "),
+                    };
+                    let rows = units::plural(manifest.exported.rows as usize, "row");
+                    print(&format!("would put {which}{rows} of {name} into {table} on {}\n", step.database))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Batches whose rows left again in part come last. A batch that refers to rows of a later one is tried again for as long as others come back:
+    /// a child may leave its table before its parent, and rows of one table may refer to each other.
+    async fn put_all(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
+        let mut open: Vec<(&Step<'_>, bool)> = steps.iter().map(|step| (step, false)).collect();
+        let mut rest = Vec::new();
+        loop {
+            let tried = open.len();
+            let mut lacking = Vec::new();
+            for (step, is_rest) in open {
+                match self.put(step, is_rest, totals).await? {
+                    BatchOutcome::Done => {}
+                    BatchOutcome::Later => rest.push(step),
+                    BatchOutcome::MissesReferenced(error) => lacking.push((step, is_rest, error)),
+                }
+            }
+            let is_stuck = lacking.len() == tried;
+            open = lacking.iter().map(|(step, is_rest, _)| (*step, *is_rest)).collect();
+            if !is_stuck && !lacking.is_empty() {
+                continue;
+            }
+            // Changed rows of it may be in a batch that could not go back yet, and that one goes first.
+            let goes = |step: &mut &Step<'_>| {
+                !lacking
+                    .iter()
+                    .any(|(other, is_rest, _)| !is_rest && (other.database, &other.table) == (step.database, &step.table))
+            };
+            let further: Vec<_> = rest.extract_if(.., goes).collect();
+            if further.is_empty() {
+                totals.refused.extend(lacking.into_iter().map(|(step, _, error)| refused::by_a_foreign_key(step.name, &error)));
+                let waiting = |step: &Step<'_>| {
+                    format!(
+                        "{}: some of its rows left again, and it waits for the batches of its table that were not put back",
+                        step.name
+                    )
+                };
+                totals.refused.extend(rest.into_iter().map(waiting));
+                return Ok(());
+            }
+            open.extend(further.into_iter().map(|step| (step, true)));
+        }
+    }
+
+    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<BatchOutcome> {
+        let Target { mut connection, table, checked } = self.target(step, totals).await?;
+        let Step { found, name, manifest, .. } = step;
+        let phase = self.progress.phase("restore", Some(manifest.exported.bytes));
+        let request = self.request(step, (&table, &checked), rest);
+        match archive::restore(&found.store, &found.batch, &mut connection, &request, &phase).await {
+            Ok(RestoreOutcome::Restored(rows)) => {
+                phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));
+                *totals.rows.entry((step.database.to_owned(), manifest.job.clone())).or_default() += rows;
+                totals.batches += 1;
+            }
+            Ok(RestoreOutcome::AlreadyBack { since, rows }) => {
+                let since = since.format("%Y-%m-%d %H:%M UTC");
+                phase.done(&format!(
+                    "{name} has been back in {table} since {since}: {}; --again puts it back once more",
+                    units::plural(rows as usize, "row")
+                ));
+                say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
+                totals.there += 1;
+            }
+            Ok(RestoreOutcome::NeverLeft(why)) => {
+                phase.done("never left");
+                say(&why);
+                totals.never_left += 1;
+            }
+            Ok(RestoreOutcome::Later) => return Ok(BatchOutcome::Later),
+            // foreign_key_violation
+            Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(BatchOutcome::MissesReferenced(error)),
+            Err(error) => match refused::remedy(&error) {
+                // The other batches are not kept from coming back.
+                Some(remedy) => {
+                    totals.refused.push(format!("{name} ({}): nothing was put back: {error:#}; {remedy}", manifest.reason));
+                }
+                None => {
+                    return Err(refused::explained(error, manifest).context(format!("{name}: nothing was put back")));
+                }
+            },
+        }
+        Ok(BatchOutcome::Done)
+    }
+
+    /// Finds the table, and refuses it where a restore may not write to it.
+    async fn target(&self, step: &Step<'_>, totals: &mut Totals) -> Result<Target> {
+        let Step { name, manifest, database, table, .. } = step;
+        let settings = self.database(database)?.owner_settings()?;
+        // The table's triggers, defaults and checks run in this session.
+        let connecting = settings.connect_for(pg::Purpose::Rows);
+        let mut connection = connecting.await.with_context(|| format!("database `{database}`"))?;
+        // With a wrong clock, the job might archive the rows again at once.
+        pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
+        let table = archive::target(&mut connection, table).await;
+        let table = table.map_err(|error| refused::explained(error, manifest)).with_context(|| name.to_string())?;
+        let checked = foreign_code::check_inserts(&settings, &table, self.trusts.owners_of(&manifest.job)).await;
+        let (foreign, checked) = checked.with_context(|| name.to_string())?;
+        for warning in foreign {
+            if totals.warned.insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+        }
+        let oid: Option<i64> = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid::bigint")
+            .bind(&table)
+            .fetch_one(&mut connection)
+            .await?;
+        // A [partition] job of another name may move, detach and archive there.
+        if let Some(oid) = oid {
+            session::exclude_jobs_of_partitions(&settings, &mut connection, &[oid]).await.with_context(|| name.to_string())?;
+        }
+        Ok(Target { connection, table, checked })
+    }
+
+    fn request<'a>(&self, step: &'a Step<'_>, (table, checked): (&'a str, &'a [Checked]), rest: bool) -> archive::Request<'a> {
+        archive::Request {
+            database: step.database,
+            table,
+            filter: &step.filter,
+            again: self.arguments.again,
+            rest,
+            unsigned_ok: self.unsigned_ok,
+            checked,
+        }
+    }
+}
