@@ -543,7 +543,8 @@ fn tables_with_a_check_that_reads_another_table_come_after_that_one_however_the_
 /// A scenario whose pg_dumps begin when there is a file `go`.
 fn with_waiting_pg_dumps(server: &Server, database: &str, job: &str) -> Scenario {
     let script = "while [ ! -e \"$(dirname \"$0\")/go\" ]; do sleep 0.02; done; exec \"$real\" \"$@\"";
-    Scenario::with_tool(server, database, "pg_dump", script).backup_job("local", job)
+    let (name, value) = SMALLER;
+    Scenario::with_tool(server, database, "pg_dump", script).env(name, value).backup_job("local", job)
 }
 
 /// Waits until as many sessions have locked the table `first` as a dump by two sessions has, beside its pg_dumps.
@@ -564,7 +565,7 @@ fn waits_for_a_lock(server: &Server, database: &str, query: &str) {
 #[test]
 fn a_migration_that_comes_between_the_sessions_and_the_pg_dumps_does_not_wait_nor_do_readers() {
     let server = server(18);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
     let running = scenario.start(&["run-job", "nightly"]);
     sessions_have_their_locks(server, &database);
@@ -586,7 +587,7 @@ fn a_migration_that_comes_between_the_sessions_and_the_pg_dumps_does_not_wait_no
 #[test]
 fn a_migration_that_comes_again_and_again_between_the_sessions_ends_the_dump_and_is_named() {
     let server = server(17);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
     let running = scenario.start(&["run-job", "nightly"]);
     // One waits behind the locks of each attempt.
@@ -612,7 +613,7 @@ fn a_migration_that_comes_again_and_again_between_the_sessions_ends_the_dump_and
 #[test]
 fn a_small_table_that_is_emptied_and_filled_again_while_the_pg_dumps_start_is_in_the_dump() {
     let server = server(16);
-    let database = large_database(server);
+    let database = two_tables(server, FEW_ROWS);
     server.sql(&database, "CREATE TABLE small AS SELECT generate_series(1, 100) AS x");
     let scenario = with_waiting_pg_dumps(server, &database, "sessions = 2");
     let running = scenario.start(&["run-job", "nightly"]);
@@ -631,7 +632,7 @@ fn a_small_table_that_is_emptied_and_filled_again_while_the_pg_dumps_start_is_in
 #[test]
 fn where_the_lock_table_has_no_room_for_all_tables_only_the_large_ones_are_locked_beforehand() {
     let server = Server::start_with(18, &["max_connections=20", "max_locks_per_transaction=10"]);
-    let database = large_database(&server);
+    let database = two_tables(&server, FEW_ROWS);
     let tables: String = (0..60).map(|number| format!("CREATE TABLE small_{number} (x int);")).collect();
     server.sql(&database, &tables);
     let scenario = with_waiting_pg_dumps(&server, &database, "sessions = 2");
@@ -645,7 +646,7 @@ fn where_the_lock_table_has_no_room_for_all_tables_only_the_large_ones_are_locke
 #[test]
 fn a_second_pg_dump_whose_session_is_ended_ends_the_dump_while_the_sessions_copy() {
     let (server, s3) = (server(18), S3Server::start());
-    let database = large_database(server);
+    let database = two_tables(server, MANY_ROWS);
     server.sql(&database, "CREATE TABLE medium AS SELECT i, md5(i::text) AS body FROM generate_series(1, 80000) i");
     let scenario = with_slow_bucket(server, &database, &s3, "");
     slow_upload(&s3, 120);
