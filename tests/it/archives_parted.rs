@@ -199,11 +199,7 @@ fn rows_that_a_trigger_keeps_out_are_not_counted_as_back() {
             "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN new.id % 2 = 0 THEN new END; END $$;
              CREATE TRIGGER odd BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION odd()",
         );
-        scenario.run(&["archives", "restore"]).exited(1).says(&[
-            "took 380 of the 760 rows",
-            "a trigger",
-            "nothing was put back",
-        ]);
+        scenario.run(&["archives", "restore"]).exited(1).says(&["took 380 of the 760 rows", "a trigger", "nothing was put back"]);
         scenario.run(&["archives", "restore", "--key", "id=1,2,3,4"]).exited(1).says(&["took 2 of the 4 rows"]);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241", "on {major}");
         scenario.run(&["archives", "restore", "--key", "id=2,4"]).succeeded().prints(&["2 rows put back"]);

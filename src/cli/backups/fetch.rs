@@ -19,9 +19,9 @@ use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
 use crate::pg::qualified;
-use crate::pg::table::TableName;
 use crate::task::backup::manifest::Manifest;
 use crate::task::backup::part;
+use crate::task::backup::parts::names;
 use crate::task::backup::rows_out::{Format, RowsOut};
 use crate::task::backup::scan::TableData;
 use crate::task::backup::tokens::Statement;
@@ -101,7 +101,8 @@ async fn fetch(
 ) -> Result<u64> {
     let table = (blocks[0].schema.clone(), blocks[0].name.clone());
     let into = RowsOut::new(&found.set, table, format, out)?.copied_as(copied_as);
-    let (read_bytes, into) = part::read(&found.store, &found.set, blocks, phase, into).await?;
+    let ranges = blocks.iter().map(|block| part::range(block));
+    let (read_bytes, into) = part::read(&found.store, &found.set, ranges, phase, into, RowsOut::feed).await?;
     into.finish(rows)?;
     Ok(read_bytes)
 }
@@ -126,11 +127,7 @@ fn in_sql(name: &str, format: Format) -> Result<String> {
 
 /// The blocks of the table that is meant; at least one.
 fn blocks_of<'a>(manifest: &'a Manifest, wanted: &str) -> Result<Vec<&'a TableData>> {
-    let is_meant = |schema: &str, name: &str| {
-        let quoted = TableName { oid: 0, schema: schema.to_owned(), name: name.to_owned() };
-        let names = [format!("{schema}.{name}"), quoted.to_string(), quoted.sql()];
-        names.iter().any(|one| one == wanted || one.strip_prefix("public.") == Some(wanted))
-    };
+    let is_meant = |schema: &str, name: &str| names::is_called(wanted, schema, name);
     let blocks: Vec<&TableData> = manifest.tables.iter().filter(|table| is_meant(&table.schema, &table.name)).collect();
     let Some(first) = blocks.first() else {
         let partitions =

@@ -9,6 +9,7 @@ mod hold;
 mod list;
 mod prune;
 mod restore;
+mod restore_part;
 mod rows_file;
 mod show;
 mod verify;
@@ -67,7 +68,7 @@ pub enum Command {
     },
     /// Write the rows of one table of a set as SQL or CSV; only the parts of the dump that hold them are read, and they are proved
     Fetch(fetch::Arguments),
-    /// Restore a set into a database
+    /// Restore a set, or parts of it, into a database
     Restore(restore::Arguments),
     /// Delete the sets that the jobs' `keep` does not keep; sets that were never read back are read first
     Prune {

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, find, settings_of};
+use super::restore_part;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;
@@ -78,6 +79,8 @@ pub struct Arguments {
     /// views and rules then run with those rights, for everyone who may use them
     #[arg(long)]
     trust_owners: bool,
+    #[command(flatten)]
+    part: restore_part::Part,
 }
 
 fn role_mapping(text: &str) -> Result<(String, String), String> {
@@ -124,16 +127,31 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     }
     let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
     let name = &found.set.name;
+    let progress = global.progress();
+    let is_part = arguments.part.mean_a_part()?;
+    let target = restore_part::Target {
+        config: &config,
+        into,
+        settings: &settings,
+        choices: &choices,
+        create_roles: arguments.create_roles,
+    };
+    if arguments.part.dry_run {
+        restore_part::restore(global, &arguments.part, &target, &found, &progress, cancel).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     // The store may be all that is left: neither a ledger that is away nor one that cannot be read about is a reason not to restore.
     let ledger = Ledger::new(&config).unwrap_or_else(|error| {
         tracing::warn!("this is not in the ledger: {}", failure::in_a_line(&error));
         None
     });
     let subject = Subject { job: &name.job, database: &name.database, command: "backups restore" };
-    let progress = global.progress();
     let lock = guard::readers_lock(&name.database, &name.job);
     let reading = claim::share(ledger.map(Arc::new).as_ref(), &subject, &lock, &progress).await;
-    let result = restore(global, arguments, &choices, &settings, &found, &progress, cancel).await;
+    let result = match is_part {
+        true => restore_part::restore(global, &arguments.part, &target, &found, &progress, cancel).await,
+        false => restore(global, arguments, &choices, &settings, &found, &progress, cancel).await,
+    };
     let report = Report { summary: format!("{name} into {}", settings.display()), ..Report::default() };
     let incomplete = result.as_ref().ok().filter(|failures| **failures > 0).map(|failures| {
         anyhow::anyhow!("{name} is restored into {}, except for {}", settings.display(), units::plural(*failures, "statement"))

@@ -46,7 +46,7 @@ fn tables(manifest: &Manifest) -> Vec<Table> {
     let of = |((schema, name), blocks): ((&str, &str), Vec<&TableData>)| {
         let mut table = Table { schema: schema.to_owned(), name: name.to_owned(), ..Table::default() };
         for block in blocks {
-            let extent = part::extent(&manifest.dump, block);
+            let extent = part::extent(&manifest.dump, part::range(block));
             table.rows += block.rows;
             table.bytes += block.bytes;
             table.members += part::count(&manifest.dump, &extent);

@@ -21,6 +21,8 @@ pub struct Choices {
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
+    /// Only a part of a set is restored, into a database with other objects.
+    pub of_part: bool,
     /// The restore is in a server of its own: its role is a member of no other, and the parts that it cannot test are known beforehand.
     pub in_own_server: bool,
     /// The extensions that a superuser has already created there, with their schemas.

@@ -57,7 +57,7 @@ impl Loader {
         };
         Ok(Self {
             superuser,
-            session: Session::open(target.settings, target.in_transaction, manifest).await?,
+            session: Session::open(target.settings, target.in_transaction, target.choices.of_part, manifest).await?,
             choices: target.choices.clone(),
             manifest: manifest.clone(),
             has_event_triggers: false,

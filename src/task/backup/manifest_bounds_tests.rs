@@ -162,8 +162,7 @@ proptest! {
                 comparison.feed(&[0; 100]);
             }
             comparison.finish();
-            let tables: Vec<&TableData> = manifest.tables.iter().collect();
-            for extent in part::extents(&manifest.dump, &tables) {
+            for extent in part::extents(&manifest.dump, manifest.tables.iter().map(part::range)) {
                 prop_assert!(extent.members.start <= extent.members.end && extent.members.end <= manifest.dump.bytes);
             }
             let _ = loss::lost(&manifest, &sound(), &BTreeSet::new());

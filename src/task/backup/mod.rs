@@ -40,6 +40,7 @@ mod often;
 pub mod own_bytes;
 mod own_server;
 pub mod part;
+pub mod parts;
 mod patterns;
 mod pg_dump;
 #[doc(hidden)]

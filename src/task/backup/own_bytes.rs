@@ -50,7 +50,8 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-fn bytes(text: &str) -> Vec<u8> {
+/// The bytes that [`text`] made this of.
+pub fn bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
         let mut buffer = [0; 4];

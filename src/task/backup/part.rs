@@ -1,4 +1,4 @@
-//! Reads one table out of a set: only the members that hold its rows, by range, and no byte is used before it is proved.
+//! Reads parts of a set's dump: only the members that hold them, by range, and no byte is used before it is proved.
 
 use std::io;
 use std::ops::Range;
@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use anyhow::{Context as _, Result};
 
 use super::manifest::DumpObject;
-use super::rows_out::RowsOut;
 use super::scan::TableData;
 use super::set::Set;
 use crate::base::progress::Phase;
@@ -19,21 +18,20 @@ use crate::members::compress::DecodeError;
 use crate::members::decode::decode_part;
 use crate::store::Store;
 
-/// Neighbouring members of a dump that hold rows of a table.
+/// Neighbouring members of a dump that hold parts of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Their bytes in the object.
     pub members: Range<u64>,
     /// What they decode to: bytes of the uncompressed dump.
     pub decoded: Range<u64>,
-    /// The table's COPY statements with their rows, in the uncompressed dump.
+    /// The parts, in the uncompressed dump: of a table, its COPY statements with their rows.
     pub wanted: Vec<Range<u64>>,
 }
 
-/// The members that hold these parts of the dump, as far as the manifest tells members apart.
-pub fn extent(dump: &DumpObject, table: &TableData) -> Extent {
+/// The members that hold this part of the dump, as far as the manifest tells members apart.
+pub fn extent(dump: &DumpObject, wanted: Range<u64>) -> Extent {
     let points = &dump.members.points;
-    let wanted = table.offset..table.offset + table.bytes;
     let first = points.partition_point(|point| point[1] <= wanted.start);
     let after = first + points[first..].partition_point(|point| point[1] < wanted.end);
     let [from, decoded_from] = first.checked_sub(1).map_or([0, 0], |at| points[at]);
@@ -47,10 +45,15 @@ pub fn count(dump: &DumpObject, extent: &Extent) -> u64 {
     points.saturating_mul(dump.members.every).min(dump.members.count)
 }
 
-/// What is read of a dump for these entries of one table. Without hashes of parts (sets of the first release), it is read as a whole.
-pub fn extents(dump: &DumpObject, tables: &[&TableData]) -> Vec<Extent> {
+/// Where the rows of an entry of the manifest are, in the uncompressed dump.
+pub fn range(table: &TableData) -> Range<u64> {
+    table.offset..table.offset + table.bytes
+}
+
+/// What is read of a dump for these parts of it. Without hashes of parts (sets of the first release), it is read as a whole.
+pub fn extents(dump: &DumpObject, wanted: impl IntoIterator<Item = Range<u64>>) -> Vec<Extent> {
     let mut found: Vec<Extent> = Vec::new();
-    let mut sorted: Vec<Extent> = tables.iter().map(|table| extent(dump, table)).collect();
+    let mut sorted: Vec<Extent> = wanted.into_iter().map(|wanted| extent(dump, wanted)).collect();
     sorted.sort_by_key(|extent| extent.wanted[0].start);
     let block_bytes = dump.blocks.as_ref().map_or(u64::MAX, |blocks| blocks.block_bytes.max(1));
     for extent in sorted {
@@ -72,19 +75,33 @@ pub fn extents(dump: &DumpObject, tables: &[&TableData]) -> Vec<Extent> {
     found
 }
 
-/// Passes the rows of these entries of one table to `rows`. Returns how many bytes of the object were read. After an error, what `rows` has
-/// written is not all.
-pub async fn read(store: &Store, set: &Set, tables: &[&TableData], phase: &Phase, mut rows: RowsOut) -> Result<(u64, RowsOut)> {
+/// Passes these parts of the dump to `feed`, in their order, with `state`. Returns how many bytes of the object were read. After an error, what `feed`
+/// has got is not all.
+pub async fn read<S: Send + 'static>(
+    store: &Store,
+    set: &Set,
+    wanted: impl IntoIterator<Item = Range<u64>>,
+    phase: &Phase,
+    mut state: S,
+    feed: fn(&mut S, &[u8]) -> io::Result<()>,
+) -> Result<(u64, S)> {
     let mut read_bytes = 0;
-    for extent in extents(&set.manifest.dump, tables) {
-        let (bytes, back) = read_extent(store, set, extent, phase, rows).await?;
+    for extent in extents(&set.manifest.dump, wanted) {
+        let (bytes, back) = read_extent(store, set, extent, phase, state, feed).await?;
         read_bytes += bytes;
-        rows = back;
+        state = back;
     }
-    Ok((read_bytes, rows))
+    Ok((read_bytes, state))
 }
 
-async fn read_extent(store: &Store, set: &Set, extent: Extent, phase: &Phase, rows: RowsOut) -> Result<(u64, RowsOut)> {
+async fn read_extent<S: Send + 'static>(
+    store: &Store,
+    set: &Set,
+    extent: Extent,
+    phase: &Phase,
+    state: S,
+    take: fn(&mut S, &[u8]) -> io::Result<()>,
+) -> Result<(u64, S)> {
     let dump = &set.manifest.dump;
     let key = set.name.key(&dump.object);
     let differs = Arc::new(AtomicBool::new(false));
@@ -99,8 +116,8 @@ async fn read_extent(store: &Store, set: &Set, extent: Extent, phase: &Phase, ro
     let reader = store.read_range(&key, range.clone()).await?.with_context(|| format!("{} is gone", store.location(&key)))?;
     let is_refused = Arc::clone(&differs);
     let end = extent.decoded.end;
-    let cut = Cut { position: extent.decoded.start, end, wanted: extent.wanted, next: 0, rows };
-    let feed = move |cut: &mut Cut, bytes: &[u8]| match is_refused.load(Relaxed) {
+    let cut = Cut { position: extent.decoded.start, end, wanted: extent.wanted, next: 0, state, take };
+    let feed = move |cut: &mut Cut<S>, bytes: &[u8]| match is_refused.load(Relaxed) {
         true => Err(io::Error::other("they differ from the manifest")),
         false => cut.take(bytes),
     };
@@ -121,35 +138,32 @@ async fn read_extent(store: &Store, set: &Set, extent: Extent, phase: &Phase, ro
         Err(DecodeError::Source(error)) => return Err(anyhow::Error::new(error).context("the members do not decode")),
     }
     let cut = decoded.state;
-    anyhow::ensure!(
-        cut.position == end,
-        "the members of the table decode to {} bytes less than the manifest says",
-        end - cut.position
-    );
-    Ok((decoded.bytes, cut.rows))
+    anyhow::ensure!(cut.position == end, "the members decode to {} bytes less than the manifest says", end - cut.position);
+    Ok((decoded.bytes, cut.state))
 }
 
 /// Cuts the wanted parts out of decoded bytes.
-struct Cut {
+struct Cut<S> {
     /// In the uncompressed dump, like `end` and `wanted`.
     position: u64,
     end: u64,
     wanted: Vec<Range<u64>>,
     /// The first of `wanted` that has not ended.
     next: usize,
-    rows: RowsOut,
+    state: S,
+    take: fn(&mut S, &[u8]) -> io::Result<()>,
 }
 
-impl Cut {
+impl<S> Cut<S> {
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         let here = self.position..self.position + bytes.len() as u64;
         if here.end > self.end {
-            return Err(io::Error::other("the members of the table decode to more than the manifest says"));
+            return Err(io::Error::other("the members decode to more than the manifest says"));
         }
         while let Some(range) = self.wanted.get(self.next) {
             let (from, to) = (range.start.max(here.start), range.end.min(here.end));
             if from < to {
-                self.rows.feed(&bytes[(from - here.start) as usize..(to - here.start) as usize])?;
+                (self.take)(&mut self.state, &bytes[(from - here.start) as usize..(to - here.start) as usize])?;
             }
             if range.end > here.end {
                 break;
@@ -181,10 +195,6 @@ mod tests {
         }
     }
 
-    fn table(offset: u64, bytes: u64) -> TableData {
-        TableData { offset, bytes, ..manifest().tables[0].clone() }
-    }
-
     #[test]
     fn a_table_is_in_the_members_that_its_bytes_reach_into() {
         let dump = dump(Some(1000));
@@ -196,7 +206,7 @@ mod tests {
             (12_000, 20_000, 2000..7000),
             (49_999, 1, 9000..10_000),
         ] {
-            let found = extent(&dump, &table(offset, bytes));
+            let found = extent(&dump, offset..offset + bytes);
             assert_eq!((&found.members, &found.decoded), (&members, &(members.start * 5..members.end * 5)), "{offset} {bytes}");
             assert_eq!(count(&dump, &found), (members.end - members.start) / 1000);
         }
@@ -204,9 +214,9 @@ mod tests {
 
     #[test]
     fn parts_that_share_blocks_are_read_together_and_others_are_not() {
-        let (first, near, far) = (table(0, 10), table(10_000, 10), table(45_000, 10));
+        let (first, near, far) = (0..10, 10_000..10_010, 45_000..45_010);
         let of = |block_bytes| {
-            let found = extents(&dump(block_bytes), &[&far, &near, &first]);
+            let found = extents(&dump(block_bytes), [far.clone(), near.clone(), first.clone()]);
             found.into_iter().map(|extent| (extent.members, extent.wanted.len())).collect::<Vec<_>>()
         };
         assert_eq!(of(Some(1000)), [(0..1000, 1), (2000..3000, 1), (9000..10_000, 1)]);
@@ -218,8 +228,8 @@ mod tests {
     fn points_that_nobody_wrote_lead_to_no_other_part_of_the_object() {
         let mut dump = dump(Some(1000));
         dump.members.points = vec![[7000, 30_000]];
-        assert_eq!(extent(&dump, &table(10, 20)).members, 0..7000);
+        assert_eq!(extent(&dump, 10..30).members, 0..7000);
         dump.members.points.clear();
-        assert_eq!(extent(&dump, &table(10, 20)).members, 0..10_000);
+        assert_eq!(extent(&dump, 10..30).members, 0..10_000);
     }
 }

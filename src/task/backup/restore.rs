@@ -25,7 +25,7 @@ use crate::task::backup::load::Target;
 
 /// The queue between reading and the server, in batches: each holds the steps of a decoded piece of 256 KiB. One by one, two threads would
 /// wake each other for each statement.
-const QUEUED_BATCHES: usize = 4;
+pub const QUEUED_BATCHES: usize = 4;
 
 /// The result of a restore: the verdict on the set's bytes, and whether this server accepted them. The two are independent.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
             return Ok(Loaded::Damaged { problems: read.problems });
         }
     }
-    let mut loader = Loader::open(target, &set.manifest).await?;
+    let loader = Loader::open(target, &set.manifest).await?;
     let (sender, steps) = mpsc::channel(QUEUED_BATCHES);
     let mut script = Script::default();
     let sink = move |bytes: &[u8]| {
@@ -106,16 +106,7 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
         // The session has stopped: its refusal says why.
         sender.blocking_send(batch).map_err(|_| io::ErrorKind::BrokenPipe.into())
     };
-    // It runs on a thread that also waits for the server's answers: otherwise one thread wakes another for each statement. Dropping the
-    // JoinSet ends its task.
-    let mut loading = JoinSet::new();
-    loading.spawn(async move {
-        // A GRANT or REVOKE that this role may not make is only a warning of the server.
-        let (loaded, notices) = tool_output::notices(loader.run(Steps::of(steps))).await;
-        let warnings = notices.into_iter().filter(|notice| notice.is_warning);
-        loader.notes.extend(warnings.map(|notice| format!("the server warned: {}", notice.message)));
-        (loader, loaded)
-    });
+    let mut loading = on_a_task(loader, Steps::of(steps));
     let (read, loaded) = tokio::join!(read_back::read_dump(store, set, phase, sink), loading.join_next());
     let read = read?;
     if !read.problems.is_empty() {
@@ -128,6 +119,20 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
         (Ok(()), None) => loader.prove().await.err(),
     };
     Ok(Loaded::All { loader: Box::new(loader), refusal })
+}
+
+/// Runs the steps on a thread that also waits for the server's answers: otherwise one thread wakes another for each statement. Dropping the JoinSet ends
+/// its task.
+pub fn on_a_task(mut loader: Loader, steps: Steps) -> JoinSet<(Loader, Result<(), Refusal>)> {
+    let mut loading = JoinSet::new();
+    loading.spawn(async move {
+        // A GRANT or REVOKE that this role may not make is only a warning of the server.
+        let (loaded, notices) = tool_output::notices(loader.run(steps)).await;
+        let warnings = notices.into_iter().filter(|notice| notice.is_warning);
+        loader.notes.extend(warnings.map(|notice| format!("the server warned: {}", notice.message)));
+        (loader, loaded)
+    });
+    loading
 }
 
 /// Refuses a target without the tablespaces that the dump names, before anything is written. `connection` is to any

@@ -443,7 +443,7 @@ fn role_positions(statement: &Statement) -> Vec<usize> {
 }
 
 /// The text with `changes` applied, which are in order and do not overlap.
-fn replaced(text: &str, changes: &[(Range<usize>, String)]) -> String {
+pub fn replaced(text: &str, changes: &[(Range<usize>, String)]) -> String {
     let mut new = String::with_capacity(text.len() + 32);
     let mut at = 0;
     for (range, with) in changes {

@@ -139,7 +139,7 @@ fn with_table(copy: &str, table: &str) -> String {
 }
 
 /// `a` and `b c` of `COPY s.t (a, "b c") FROM stdin`.
-fn columns_of(copy: &str) -> Vec<String> {
+pub fn columns_of(copy: &str) -> Vec<String> {
     let statement = Statement::of(copy);
     let Some((_, _, list)) = statement.qualified(1).filter(|(_, _, list)| statement.is_symbol(*list, b'(')) else {
         return Vec::new();

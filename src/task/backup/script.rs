@@ -100,6 +100,11 @@ impl Default for Script {
 }
 
 impl Script {
+    /// Returns whether no statement and no rows are open.
+    pub fn is_at_an_end(&self) -> bool {
+        self.lexer.is_between_statements()
+    }
+
     /// Passes on the steps that end in these bytes. An error says that pg_dump did not write this dump.
     pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step)) -> io::Result<()> {
         // To psql it ends a line, or a name.

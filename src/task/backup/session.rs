@@ -66,8 +66,8 @@ pub enum Copied {
 }
 
 impl Session {
-    /// Connects, and prepares the session. An error is the target's or the network's.
-    pub async fn open(settings: &pg::Settings, in_transaction: bool, manifest: &Manifest) -> Result<Self> {
+    /// Connects, and prepares the session. `of_part`: what is in the database already stays as it is. An error is the target's or the network's.
+    pub async fn open(settings: &pg::Settings, in_transaction: bool, of_part: bool, manifest: &Manifest) -> Result<Self> {
         let mut connection = settings.connect_for(pg::Purpose::Restore).await?;
         let of_source = &manifest.server.database.settings;
         for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
@@ -90,7 +90,9 @@ impl Session {
             pg::execute(&mut connection, "BEGIN".to_owned()).await?;
             transaction = Some(transaction_number(&mut connection).await?);
         }
-        public_as_in_15(&mut connection, &manifest.pg_dump_version).await?;
+        if !of_part {
+            public_as_in_15(&mut connection, &manifest.pg_dump_version).await?;
+        }
         let (is_superuser, owners) = rights(&mut connection).await?;
         let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect(), is_superuser, owners };
         Ok(Self { connection, server, silence, transaction, in_block: false })

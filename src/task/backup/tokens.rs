@@ -28,7 +28,7 @@ const TOKENS_MOST: usize = 4 << 20;
 /// The longest tag that pg_dump can make: it appends letters to `$_$` until the body does not contain it.
 const LONGEST_TAG: usize = 1 << 10;
 
-/// Tokens deeper than this are not kept.
+/// The tokens of [`Statement::of`] are inside at most this many parentheses.
 const DEEPEST: usize = 2;
 
 /// A statement with its tokens, except those inside three or more parentheses.
@@ -41,7 +41,13 @@ pub struct Statement<'a> {
 
 impl<'a> Statement<'a> {
     pub fn of(text: &'a str) -> Self {
-        let (tokens, is_cut) = tokens(text);
+        let (tokens, is_cut) = tokens(text, DEEPEST);
+        Self { text, tokens, is_cut }
+    }
+
+    /// The same with the tokens inside of any number of parentheses.
+    pub fn whole(text: &'a str) -> Self {
+        let (tokens, is_cut) = tokens(text, usize::MAX);
         Self { text, tokens, is_cut }
     }
 
@@ -104,7 +110,8 @@ impl<'a> Statement<'a> {
     }
 }
 
-fn tokens(text: &str) -> (Vec<Token>, bool) {
+/// Tokens deeper than `deepest` are left out.
+fn tokens(text: &str, deepest: usize) -> (Vec<Token>, bool) {
     let bytes = text.as_bytes();
     let mut tokens: Vec<Token> = Vec::new();
     let (mut at, mut depth) = (0, 0_usize);
@@ -172,7 +179,7 @@ fn tokens(text: &str) -> (Vec<Token>, bool) {
         if tokens.len() == TOKENS_MOST {
             return (tokens, true);
         }
-        if depth <= DEEPEST {
+        if depth <= deepest {
             tokens.push(Token { kind, at: start..at, depth });
         }
         depth += usize::from(opens);

@@ -1,0 +1,306 @@
+//! Puts rows of a set back into a living table: all are loaded into a temporary table first, those that are wanted stay there, and one transaction writes them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+use sqlx::postgres::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::aside::{self, count};
+use super::living::{self, ASIDE, Key, Living};
+use super::names::{self, Name};
+use super::sequences;
+use crate::base::fault::{Fault, Kind};
+use crate::base::progress::Phase;
+use crate::base::toml_file::did_you_mean;
+use crate::base::units;
+use crate::pg::table::{Checked, proof};
+use crate::pg::{self, identifier};
+use crate::store::Store;
+use crate::task::backup::scan::TableData;
+use crate::task::backup::set::Set;
+use crate::task::foreign_code;
+use crate::work::touched::{INSERT, Touched, UPDATE};
+
+/// How long the transaction waits for a lock on the living table.
+const LOCK_TIMEOUT: &str = "10s";
+
+/// What becomes of rows whose key the living table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Put back the rows that the table lacks; leave the others as they are
+    InsertMissing,
+    /// The same, and give rows that were changed since the values that they have in the set
+    Replace,
+}
+
+/// The wish of a person.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub table: String,
+    /// SQL, of their own.
+    pub condition: Option<String>,
+    pub mode: Mode,
+    /// Whether the job of the set trusts the owners of tables.
+    pub trust_owners: bool,
+}
+
+/// What will be done.
+#[derive(Debug)]
+pub struct Plan {
+    living: Living,
+    /// Rows of the table, or of its partitions.
+    blocks: Vec<TableData>,
+    checked: Vec<Checked>,
+    /// Code of others that runs.
+    pub warnings: Vec<String>,
+    condition: Option<String>,
+    mode: Mode,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    pub table: String,
+    /// Rows of the set, as the manifest has them.
+    pub rows: u64,
+    /// Those of them that meet the condition.
+    pub chosen: u64,
+    pub inserted: u64,
+    pub replaced: u64,
+    pub notes: Vec<String>,
+    pub read_bytes: u64,
+}
+
+impl Merged {
+    /// Rows that are as they were.
+    pub fn left(&self) -> u64 {
+        self.chosen.saturating_sub(self.inserted + self.replaced)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { living, condition, mode, .. } = self;
+        let rows = units::plural(self.rows(), "row");
+        let which = condition.as_ref().map_or_else(|| "all of them".to_owned(), |condition| format!("those with {condition}"));
+        writeln!(f, "{}  {rows} in the set; of {which}:", living.name)?;
+        writeln!(f, "  rows whose key the table lacks are inserted")?;
+        match mode {
+            Mode::InsertMissing => writeln!(f, "  rows whose key it has stay as they are")?,
+            Mode::Replace => writeln!(f, "  rows whose key it has get the values of the set, where these differ")?,
+        }
+        let fires = |trigger: &&living::Trigger| trigger.on_insert || *mode == Mode::Replace && trigger.on_update;
+        let triggers: Vec<&str> = living.triggers.iter().filter(fires).map(|trigger| trigger.name.as_str()).collect();
+        match triggers.is_empty() {
+            true => writeln!(f, "no trigger fires"),
+            false => writeln!(f, "triggers that fire: {}", triggers.join(", ")),
+        }
+    }
+}
+
+impl Plan {
+    fn rows(&self) -> u64 {
+        self.blocks.iter().map(|block| block.rows).sum()
+    }
+}
+
+/// Reads what the target has, and decides. Writes nothing.
+pub async fn plan(settings: &pg::Settings, set: &Set, asked: &Asked) -> Result<Plan> {
+    let (name, blocks) = blocks_of(set, &asked.table)?;
+    let mut connection = connect(settings).await?;
+    let living = living::read(&mut connection, &name).await?;
+    let columns: Vec<String> = living.columns.iter().map(|column| column.name.clone()).collect();
+    living.key(&mut connection, &columns).await?;
+    let events = if asked.mode == Mode::Replace { INSERT | UPDATE } else { INSERT };
+    let table = name.sql();
+    let touched = [Touched::new(&table, events, &[], true)];
+    let (warnings, checked) = foreign_code::check(settings, &touched, asked.trust_owners).await?;
+    Ok(Plan { living, blocks, checked, warnings, condition: asked.condition.clone(), mode: asked.mode })
+}
+
+/// The session in which triggers and the condition find names as in the application. Rows that a policy hides are an error.
+async fn connect(settings: &pg::Settings) -> Result<PgConnection> {
+    let mut connection = settings.connect_for(pg::Purpose::Rows).await?;
+    pg::check_triggers_fire(&mut connection).await?;
+    pg::set(&mut connection, "row_security", "off").await?;
+    Ok(connection)
+}
+
+/// The one table that is meant, and the entries of its rows and of those of its partitions.
+fn blocks_of(set: &Set, wanted: &str) -> Result<(Name, Vec<TableData>)> {
+    let manifest = &set.manifest;
+    let of_tables = manifest.tables.iter().map(|table| Name::new(&table.schema, &table.name));
+    let roots = manifest.server.partitions.iter().map(|partition| Name::new(&partition.root_schema, &partition.root_name));
+    let names: BTreeSet<Name> = of_tables.chain(roots).collect();
+    let found: Vec<&Name> = names.iter().filter(|name| names::is_meant(wanted, name)).collect();
+    let refused = |message: String| Err(Fault::new(Kind::Configuration, message).into());
+    let name = match found[..] {
+        [name] => name.clone(),
+        [] => {
+            let names: Vec<String> = names.iter().map(Name::to_string).collect();
+            let hint = did_you_mean(wanted, names.iter().map(String::as_str));
+            let hint = hint.unwrap_or_else(|| format!("`pgtend backups show {}` lists its tables", set.name));
+            return refused(format!("the set has no rows of a table `{wanted}`; {hint}"));
+        }
+        _ => {
+            return refused(format!(
+                "`{wanted}` means several tables: --merge takes one at a time, those that others refer to first"
+            ));
+        }
+    };
+    let is_partition = |table: &TableData| {
+        manifest.server.partitions.iter().any(|partition| {
+            (&partition.schema, &partition.name) == (&table.schema, &table.name)
+                && (&partition.root_schema, &partition.root_name) == (&name.schema, &name.name)
+        })
+    };
+    let is_own = |table: &TableData| (&table.schema, &table.name) == (&name.schema, &name.name);
+    let blocks = manifest.tables.iter().filter(|table| is_own(table) || is_partition(table)).cloned().collect();
+    Ok((name, blocks))
+}
+
+/// Does what the plan says, or changes nothing. An error says so, or names what kept the rows out.
+pub async fn merge(
+    store: &Store,
+    set: &Set,
+    plan: &Plan,
+    settings: &pg::Settings,
+    phase: &Phase,
+    cancel: &CancellationToken,
+) -> Result<Merged> {
+    let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was changed");
+    let merging = async {
+        let mut connection = connect(settings).await?;
+        let (read_bytes, columns) = aside::load(store, set, (&plan.living, &plan.blocks[..]), &mut connection, phase).await?;
+        let chosen = aside::choose(&mut connection, &plan.living, plan.condition.as_deref()).await?;
+        let key = plan.living.key(&mut connection, &columns).await?;
+        refuse_equal_keys(&mut connection, &key).await?;
+        let merged = Merged { table: plan.living.name.to_string(), rows: plan.rows(), chosen, read_bytes, ..Merged::default() };
+        let merged = write(&mut connection, plan, &key, &columns, merged).await?;
+        anyhow::Ok((connection, merged))
+    };
+    let (mut connection, merged) = cancel.run_until_cancelled(merging).await.ok_or_else(cancelled)??;
+    // The commit itself is not interrupted.
+    pg::execute(&mut connection, "COMMIT".to_owned())
+        .await
+        .context("it is not known whether the rows were put back: look at the table")?;
+    Ok(merged)
+}
+
+/// A key that came later may not tell rows of the set apart.
+async fn refuse_equal_keys(connection: &mut PgConnection, key: &Key) -> Result<()> {
+    let columns = key.columns().join(", ");
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {ASIDE} GROUP BY {columns} HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1)::pg_catalog.text"
+    );
+    let has_equal = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
+    anyhow::ensure!(
+        !has_equal,
+        "rows of the set have the same key ({columns}), which the living table has only since: restore beside with --as"
+    );
+    Ok(())
+}
+
+impl Key {
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(column, _)| column == name)
+    }
+
+    fn columns(&self) -> Vec<String> {
+        self.0.iter().map(|(column, _)| identifier(column)).collect()
+    }
+
+    /// SQL that is true of a row `living` and the row `aside` of the same key.
+    fn is_same(&self) -> String {
+        let compare = |(column, operator): &(String, pg::Operator)| {
+            let column = identifier(column);
+            operator.of(&format!("living.{column}"), &format!("aside.{column}"))
+        };
+        self.0.iter().map(compare).collect::<Vec<_>>().join(" AND ")
+    }
+}
+
+/// Everything but the commit. An error rolls back with the end of the session, and changes nothing.
+async fn write(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &[String], mut merged: Merged) -> Result<Merged> {
+    let living = &plan.living;
+    pg::commit_durably(connection).await?;
+    pg::execute(connection, "BEGIN".to_owned()).await?;
+    let written = async {
+        hold(connection, plan).await?;
+        (merged.replaced, merged.inserted) = write_rows(connection, plan, key, columns).await?;
+        let missing = format!(
+            "SELECT pg_catalog.count(*)::pg_catalog.text FROM {ASIDE} aside WHERE NOT EXISTS (SELECT FROM {} living WHERE {})",
+            living.only(),
+            key.is_same()
+        );
+        let missing = count(connection, missing).await?;
+        anyhow::ensure!(missing == 0, "{} were not taken: a trigger of the table keeps them out", units::plural(missing, "row"));
+        merged.notes = fixed_columns(plan, key, columns);
+        merged.notes.extend(sequences::forward(connection, living).await?);
+        Ok(merged)
+    };
+    let written: Result<Merged> = written.await;
+    written.with_context(|| format!("{} cannot take the rows, and nothing was changed", living.name))
+}
+
+/// Locks the table, and compares it with the one that was looked at. Before PostgreSQL 16, the lock needs more than INSERT.
+async fn hold(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
+    pg::set(connection, "lock_timeout", LOCK_TIMEOUT).await?;
+    let may_lock: bool =
+        sqlx::query_scalar("SELECT pg_catalog.has_table_privilege($1::bigint::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')")
+            .bind(plan.living.oid)
+            .fetch_one(&mut *connection)
+            .await?;
+    if may_lock {
+        pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", plan.living.name.sql())).await?;
+    }
+    let own = Checked::named(plan.living.name.sql(), plan.living.oid).as_in(&plan.checked);
+    pg::execute(connection, proof(plan.checked.iter().chain([&own]))).await
+}
+
+/// Writes all rows in one statement, so that rows may refer to one another whatever their order. Returns how many were replaced, and inserted.
+async fn write_rows(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &[String]) -> Result<(u64, u64)> {
+    let living = &plan.living;
+    let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+    // Where a row gives a value away that another gets (UNIQUE), it does so before.
+    let sql = format!(
+        "WITH replaced AS ({}), count AS (SELECT pg_catalog.count(*) AS replaced FROM replaced),
+              inserted AS (INSERT INTO {} ({list}) OVERRIDING SYSTEM VALUE
+                           SELECT {} FROM {ASIDE} AS aside, count WHERE count.replaced OPERATOR(pg_catalog.>=) 0 ON CONFLICT ({}) DO NOTHING RETURNING 1)
+         SELECT (SELECT replaced FROM count), (SELECT pg_catalog.count(*) FROM inserted)",
+        replacing(plan, key, columns),
+        living.name.sql(),
+        columns.iter().map(|column| format!("aside.{}", identifier(column))).collect::<Vec<_>>().join(", "),
+        key.columns().join(", ")
+    );
+    let counts: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;
+    let (replaced, inserted) = counts.first().copied().context("the server returned no count of rows")?;
+    Ok((replaced as u64, inserted as u64))
+}
+
+/// SQL that gives rows whose key is there the values of the set. Rows that are equal, as text, are not touched.
+fn replacing(plan: &Plan, key: &Key, columns: &[String]) -> String {
+    let changed: Vec<&String> = columns.iter().filter(|name| !key.has(name) && !plan.living.is_fixed(name)).collect();
+    if plan.mode == Mode::InsertMissing || changed.is_empty() {
+        return "SELECT 1 LIMIT 0".to_owned();
+    }
+    let of = |table: &str| changed.iter().map(|name| format!("{table}.{}", identifier(name))).collect::<Vec<_>>().join(", ");
+    let sets: Vec<String> = changed.iter().map(|name| format!("{0} = aside.{0}", identifier(name))).collect();
+    format!(
+        "UPDATE {} AS living SET {} FROM {ASIDE} AS aside WHERE {} AND ROW({})::pg_catalog.text IS DISTINCT FROM ROW({})::pg_catalog.text RETURNING 1",
+        plan.living.only(),
+        sets.join(", "),
+        key.is_same(),
+        of("living"),
+        of("aside")
+    )
+}
+
+/// The columns that keep their values in rows that are there.
+fn fixed_columns(plan: &Plan, key: &Key, columns: &[String]) -> Vec<String> {
+    let is_kept = |name: &&String| plan.mode == Mode::Replace && plan.living.is_fixed(name) && !key.has(name);
+    let note = |name: &String| format!("{name} is GENERATED ALWAYS AS IDENTITY: rows that were there keep their values of it");
+    columns.iter().filter(is_kept).map(note).collect()
+}

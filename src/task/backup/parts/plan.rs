@@ -1,0 +1,399 @@
+//! What a restore of tables out of a set would do: the statements that it runs, the rows that it reads, and why not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Result;
+use sqlx::postgres::PgConnection;
+
+use super::beside::{self, Renamed};
+use super::closure::{self, Closure, closure};
+use super::definitions::{Definitions, Item, Settings};
+use super::names::{self, Name};
+use super::statements::{Run, Statements};
+use super::subject::{self, Class, Role};
+use super::target::{self, Existing, existing};
+use crate::base::fault::{Fault, Kind};
+use crate::base::toml_file::did_you_mean;
+use crate::base::{shell, units};
+use crate::pg::identifier;
+use crate::task::backup::choices::Choices;
+use crate::task::backup::facts::Extension;
+use crate::task::backup::scan::TableData;
+use crate::task::backup::set::Set;
+use crate::task::backup::tokens::Statement;
+use crate::task::backup::{own_bytes, rewrite};
+
+/// The wish of a person.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Names or patterns.
+    pub tables: Vec<String>,
+    pub schemas: Vec<String>,
+    /// Only rows, into tables that are there.
+    pub data_only: bool,
+    /// The new name of the one table.
+    pub beside: Option<Name>,
+}
+
+/// What will be done.
+#[derive(Debug)]
+pub struct Plan {
+    /// The set with a manifest of this part: its tables, under their new names, its roles and tablespaces.
+    pub part: Set,
+    pub before: Statements,
+    /// Rows that are read one after the other.
+    pub rows: Vec<Vec<TableData>>,
+    pub after: Statements,
+    pub renamed: Option<Renamed>,
+    /// Objects that are made besides the tables, in words.
+    made: Vec<String>,
+    /// Objects that it needs and that are there already.
+    kept: Vec<String>,
+    pub notes: Vec<String>,
+    is_data_only: bool,
+    /// Of the object, for the definitions.
+    pub read_bytes: u64,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for (name, rows) in self.tables() {
+            writeln!(f, "{name}  {}", units::plural(rows, "row"))?;
+        }
+        if self.is_data_only {
+            writeln!(f, "only rows, by COPY into tables that are there and empty: their triggers fire")?;
+        }
+        if let Some(Renamed { from, to, .. }) = &self.renamed {
+            writeln!(f, "{to} is a copy of {from} without foreign keys, triggers, rules, policies, grants and sequences")?;
+        }
+        for (what, list) in [("with", &self.made), ("there already, and left as it is", &self.kept)] {
+            if !list.is_empty() {
+                writeln!(f, "{what}: {}", list.join(", "))?;
+            }
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
+    }
+}
+
+impl Plan {
+    /// The tables with their rows, by name.
+    pub fn tables(&self) -> BTreeMap<Name, u64> {
+        let mut tables = BTreeMap::new();
+        for table in &self.part.manifest.tables {
+            *tables.entry(Name::new(&table.schema, &table.name)).or_default() += table.rows;
+        }
+        tables
+    }
+}
+
+/// Reads what the target has, and decides. Writes nothing.
+pub async fn plan(
+    connection: &mut PgConnection,
+    set: &Set,
+    definitions: &Definitions,
+    asked: &Asked,
+    choices: &Choices,
+) -> Result<Plan> {
+    let items = &definitions.items;
+    let wanted = wanted(set, items, asked)?;
+    match asked {
+        Asked { data_only: true, .. } => only_rows(connection, set, definitions, &wanted).await,
+        Asked { beside: Some(to), .. } => one_beside(connection, set, definitions, &wanted, to).await,
+        _ => whole(connection, set, definitions, wanted, choices).await,
+    }
+}
+
+fn refused<T>(message: String) -> Result<T> {
+    Err(Fault::new(Kind::Configuration, message).into())
+}
+
+/// The objects of the dump that are meant, with the partitions of tables.
+fn wanted(set: &Set, items: &[Item], asked: &Asked) -> Result<BTreeSet<Name>> {
+    let made = || items.iter().filter(|item| item.subject.role.makes_it() && !item.subject.of.schema.is_empty());
+    let relations = || made().filter(|item| item.subject.role != Role::Object).map(|item| &item.subject.of);
+    let mut wanted = BTreeSet::new();
+    for pattern in &asked.tables {
+        let found: BTreeSet<&Name> = relations().filter(|name| names::is_meant(pattern, name)).collect();
+        if found.is_empty() {
+            let names: Vec<String> = relations().map(Name::to_string).collect();
+            let hint = did_you_mean(pattern, names.iter().map(String::as_str));
+            let hint = hint.unwrap_or_else(|| format!("`pgtend backups show {}` lists its tables", set.name));
+            return refused(format!("the set has no table `{pattern}`; {hint}"));
+        }
+        for name in found {
+            wanted.extend(closure::partitions(items, name));
+            wanted.insert(name.clone());
+        }
+    }
+    for pattern in &asked.schemas {
+        let found: Vec<&Name> =
+            made().map(|item| &item.subject.of).filter(|name| names::is_schema_meant(pattern, &name.schema)).collect();
+        if found.is_empty() {
+            let schemas: BTreeSet<&str> = made().map(|item| item.subject.of.schema.as_str()).collect();
+            let hint =
+                did_you_mean(pattern, schemas).unwrap_or_else(|| "no object of the set is in a schema of that name".to_owned());
+            return refused(format!("the set has no schema `{pattern}`; {hint}"));
+        }
+        wanted.extend(found.into_iter().cloned());
+    }
+    Ok(wanted)
+}
+
+/// The tables with what they need.
+async fn whole(
+    connection: &mut PgConnection,
+    set: &Set,
+    definitions: &Definitions,
+    mut wanted: BTreeSet<Name>,
+    choices: &Choices,
+) -> Result<Plan> {
+    let items = &definitions.items;
+    let asked = closure(items, &wanted, &Existing::default()).asked;
+    let existing = existing(connection, &asked).await?;
+    let living: Vec<String> = wanted.iter().filter(|name| existing.has(Class::Relation, name)).map(Name::to_string).collect();
+    if let Some(first) = living.first() {
+        let others = if living.len() > 1 { format!(" (and {} more of them)", living.len() - 1) } else { String::new() };
+        return refused(format!(
+            "{first} exists{others}, and nothing that lives is written over: --as OTHER_NAME restores it beside, --merge insert-missing puts back the \
+             rows that it lacks, --merge replace also those that were changed; --data-only fills it if it is empty"
+        ));
+    }
+    // Types and functions that are there stay as they are.
+    let objects: BTreeSet<&Name> =
+        items.iter().filter(|item| item.subject.role == Role::Object).map(|item| &item.subject.of).collect();
+    wanted.retain(|name| !(existing.names.contains(name) && objects.contains(name)));
+    let closure = closure(items, &wanted, &existing);
+    refuse_what_is_lacking(&closure)?;
+    refuse_what_no_dump_has(items, &closure)?;
+    refuse_missing_extensions(connection, set, items, &closure, &existing, choices).await?;
+    let chosen = || closure.items.iter().map(|number| &items[*number]);
+    let (before, after): (Vec<&Item>, Vec<&Item>) = chosen().partition(|item| !item.is_after_rows);
+    let is_filled = |table: &TableData| wanted.contains(&Name::new(&table.schema, &table.name));
+    let tables: Vec<TableData> = set.manifest.tables.iter().filter(|table| is_filled(table)).cloned().collect();
+    let is_beside = |item: &&Item| item.subject.role.makes_it() && item.subject.role != Role::Table;
+    let mut plan = Plan {
+        made: chosen().filter(is_beside).map(Item::in_words).collect(),
+        kept: kept(&closure, &existing, items),
+        notes: closure.notes.clone(),
+        before: Vec::new(),
+        rows: vec![tables.clone()],
+        after: Vec::new(),
+        renamed: None,
+        is_data_only: false,
+        read_bytes: definitions.read_bytes,
+        part: part(set, tables),
+    };
+    let mut run = Run::default();
+    plan.before = run.statements(before.iter().map(|item| (*item, item.statements.clone())), &definitions.head);
+    plan.after = run.statements(after.iter().map(|item| (*item, item.statements.clone())), &Settings::new());
+    name_what_it_needs(&mut plan);
+    Ok(plan)
+}
+
+/// A table as a copy under another name.
+async fn one_beside(
+    connection: &mut PgConnection,
+    set: &Set,
+    definitions: &Definitions,
+    wanted: &BTreeSet<Name>,
+    to: &Name,
+) -> Result<Plan> {
+    let items = &definitions.items;
+    let definition = |name: &Name| items.iter().find(|item| item.subject.of == *name && item.subject.role == Role::Table);
+    let says = |name: &Name, words: &[&str]| {
+        definition(name).is_some_and(|item| item.texts().any(|text| Statement::of(&text).find(words).is_some()))
+    };
+    let tables: Vec<&Name> = wanted.iter().filter(|name| definition(name).is_some()).collect();
+    if let Some(table) = tables.iter().find(|table| says(table, &["PARTITION", "BY"])) {
+        return refused(format!("{table} is partitioned: --as takes one table that holds rows itself, such as one partition"));
+    }
+    let [from] = tables[..] else { return refused("--as takes exactly one table".to_owned()) };
+    if says(from, &["INHERITS"]) {
+        return refused(format!(
+            "{from} inherits from another table, where the rows of a copy would appear: `pgtend backups fetch` writes its rows"
+        ));
+    }
+    let only = BTreeSet::from([from.clone()]);
+    let mut asked = closure(items, &only, &Existing::default()).asked;
+    asked.extend([to.clone(), Name::of_schema(&to.schema)]);
+    let existing = existing(connection, &asked).await?;
+    if existing.names.contains(to) {
+        return refused(format!("{to} exists: choose another name for --as"));
+    }
+    if !existing.names.contains(&Name::of_schema(&to.schema)) {
+        return refused(format!("there is no {}: make it, or choose another name for --as", Name::of_schema(&to.schema)));
+    }
+    let closure = closure(items, &only, &existing);
+    refuse_what_is_lacking(&closure)?;
+    refuse_what_no_dump_has(items, &closure)?;
+    let chosen: Vec<&Item> = closure.items.iter().map(|number| &items[*number]).filter(|item| beside::takes(item)).collect();
+    let indexes = free_names(connection, &chosen, to).await?;
+    let renamed = Renamed { from: from.clone(), to: to.clone(), indexes };
+    let rows: Vec<TableData> =
+        set.manifest.tables.iter().filter(|table| (&table.schema, &table.name) == (&from.schema, &from.name)).cloned().collect();
+    let under_its_new_name = |table: &TableData| TableData { schema: to.schema.clone(), name: to.name.clone(), ..table.clone() };
+    let mut run = Run::default();
+    let statements =
+        |item: &Item| beside::statements(item).map(|text| own_bytes::bytes(&renamed.statement(&text))).collect::<Vec<_>>();
+    let of_part = |is_after: bool| chosen.iter().filter(move |item| item.is_after_rows == is_after);
+    let before = run.statements(of_part(false).map(|item| (*item, statements(item))), &definitions.head);
+    let after = run.statements(of_part(true).map(|item| (*item, statements(item))), &Settings::new());
+    let made = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.in_words()).collect();
+    let part = part(set, rows.iter().map(under_its_new_name).collect());
+    let read_bytes = definitions.read_bytes;
+    let rows = vec![rows];
+    let (kept, notes, is_data_only) = (kept(&closure, &existing, items), Vec::new(), false);
+    let mut plan = Plan { part, before, rows, after, renamed: Some(renamed), made, kept, notes, is_data_only, read_bytes };
+    name_what_it_needs(&mut plan);
+    Ok(plan)
+}
+
+async fn free_names(connection: &mut PgConnection, chosen: &[&Item], to: &Name) -> Result<BTreeMap<String, String>> {
+    let candidates = beside::index_names(chosen, to);
+    let asked = candidates.values().flatten().map(|name| Name::new(&to.schema, name)).collect();
+    let mut taken = existing(connection, &asked).await?.names;
+    taken.insert(to.clone());
+    let mut free = BTreeMap::new();
+    for (index, names) in candidates {
+        let Some(name) = names.into_iter().find(|name| !taken.contains(&Name::new(&to.schema, name))) else {
+            return refused(format!("no free name is found for a copy of the index {index} in schema {}", to.schema));
+        };
+        taken.insert(Name::new(&to.schema, &name));
+        free.insert(index, name);
+    }
+    Ok(free)
+}
+
+/// Rows alone, into tables that are there.
+async fn only_rows(connection: &mut PgConnection, set: &Set, definitions: &Definitions, wanted: &BTreeSet<Name>) -> Result<Plan> {
+    let items = &definitions.items;
+    let is_filled = |table: &&TableData| wanted.contains(&Name::new(&table.schema, &table.name));
+    let tables: Vec<TableData> = set.manifest.tables.iter().filter(is_filled).cloned().collect();
+    let names: BTreeSet<Name> = tables.iter().map(|table| Name::new(&table.schema, &table.name)).collect();
+    let existing = existing(connection, &names).await?;
+    if let Some(missing) = names.iter().find(|name| !existing.has(Class::Relation, name)) {
+        return refused(format!("{missing} does not exist here: leave out --data-only to restore it with its definition"));
+    }
+    let names = closure::by_foreign_keys(items, &names);
+    if let Some(filled) = target::first_with_rows(connection, &names).await? {
+        return refused(format!(
+            "{filled} has rows, and --data-only fills tables that are empty: --merge insert-missing puts back the rows that it lacks, --as OTHER_NAME \
+             restores it beside"
+        ));
+    }
+    let of_table = |name: &Name| {
+        let of = |table: &&TableData| (&table.schema, &table.name) == (&name.schema, &name.name);
+        tables.iter().filter(of).cloned().collect::<Vec<_>>()
+    };
+    let rows = names.iter().map(of_table).collect();
+    let mut plan = Plan {
+        before: Run::default().statements([], &definitions.head),
+        rows,
+        after: values(connection, items, &names).await?,
+        renamed: None,
+        made: Vec::new(),
+        kept: Vec::new(),
+        notes: Vec::new(),
+        is_data_only: true,
+        read_bytes: definitions.read_bytes,
+        part: part(set, tables),
+    };
+    name_what_it_needs(&mut plan);
+    Ok(plan)
+}
+
+/// Moves the sequences of these tables to where the dump has them, never back.
+async fn values(connection: &mut PgConnection, items: &[Item], tables: &[Name]) -> Result<Statements> {
+    let owned = target::owned_sequences(connection, tables).await?;
+    let last = target::last_values(connection, &owned).await?;
+    let mut values = Vec::new();
+    for item in items.iter().filter(|item| item.subject.role == Role::Value) {
+        for statement in &item.statements {
+            let text = own_bytes::text(statement.clone());
+            let value = subject::value(&Statement::of(&text));
+            if value.is_some_and(|(name, value, _)| last.get(&name).is_some_and(|last| value > *last)) {
+                values.push((statement.clone(), Arc::clone(&item.entry)));
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn refuse_what_is_lacking(closure: &Closure) -> Result<()> {
+    let Some((missing, by)) = closure.lacking.first_key_value() else { return Ok(()) };
+    let options: Vec<String> =
+        closure.lacking.keys().take(20).map(|name| format!("--table {}", shell::word(&name.to_string()))).collect();
+    refused(format!("{by} needs {missing}, which is not there: restore it, too ({})", options.join(" ")))
+}
+
+/// A dump from a store is input: what it says of one object must not change another that lives.
+fn refuse_what_no_dump_has(items: &[Item], closure: &Closure) -> Result<()> {
+    let foreign = closure.items.iter().map(|number| &items[*number]).find(|item| !item.is_sound);
+    let Some(item) = foreign else { return Ok(()) };
+    anyhow::bail!("the dump holds statements about other objects at {}, where pg_dump writes none: none was run", item.entry)
+}
+
+/// A type or a function of an extension is made by no statement of the dump.
+async fn refuse_missing_extensions(
+    connection: &mut PgConnection,
+    set: &Set,
+    items: &[Item],
+    closure: &Closure,
+    existing: &Existing,
+    choices: &Choices,
+) -> Result<()> {
+    let there = target::extensions(connection).await?;
+    let missing = set.manifest.server.extensions.iter();
+    let missing: Vec<_> =
+        missing.filter(|extension| !there.contains(&extension.name) && !choices.leaves_out_extension(&extension.name)).collect();
+    let made: BTreeSet<&Name> = items.iter().filter(|item| item.subject.role.makes_it()).map(|item| &item.subject.of).collect();
+    let names = closure.items.iter().flat_map(|number| &items[*number].names);
+    for name in names.filter(|name| !made.contains(name) && !existing.names.contains(*name) && !closure.made.contains(*name)) {
+        let of = |extension: &&&Extension| extension.schema.as_ref() == Some(&name.schema);
+        if let Some(extension) = missing.iter().find(of) {
+            return refused(format!(
+                "the part uses {name}, which the extension {} of the source may have brought, and the target lacks it: CREATE EXTENSION {} WITH SCHEMA {}",
+                extension.name,
+                identifier(&extension.name),
+                identifier(&name.schema)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What the part needs and the target has, among objects of the dump.
+fn kept(closure: &Closure, existing: &Existing, items: &[Item]) -> Vec<String> {
+    let needed: BTreeSet<&Name> = closure.items.iter().flat_map(|number| &items[*number].names).collect();
+    let is_of_dump = |item: &&Item| item.subject.role.makes_it() && needed.contains(&item.subject.of);
+    let is_kept = |item: &&Item| existing.names.contains(&item.subject.of) && !closure.made.contains(&item.subject.of);
+    let mut kept: Vec<String> = items.iter().filter(is_of_dump).filter(is_kept).map(Item::in_words).collect();
+    kept.dedup();
+    kept
+}
+
+/// The set as if it had this part alone.
+fn part(set: &Set, tables: Vec<TableData>) -> Set {
+    let mut part = set.clone();
+    part.manifest.tables = tables;
+    part.manifest.large_objects = 0;
+    part.manifest.server.extensions.clear();
+    part
+}
+
+/// Leaves only the roles and tablespaces that the statements name.
+fn name_what_it_needs(plan: &mut Plan) {
+    let (mut roles, mut tablespaces) = (BTreeSet::new(), BTreeSet::new());
+    for (statement, _) in plan.before.iter().chain(&plan.after) {
+        let text = own_bytes::text(statement.clone());
+        roles.extend(rewrite::role_names(&text));
+        if text.starts_with("SET default_tablespace = ") {
+            tablespaces.extend(Statement::of(&text).name(3));
+        }
+    }
+    let server = &mut plan.part.manifest.server;
+    server.roles.retain(|role| roles.contains(role));
+    server.tablespaces.retain(|tablespace| tablespaces.contains(tablespace));
+}

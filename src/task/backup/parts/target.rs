@@ -1,0 +1,90 @@
+//! What of a part the target has already.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use sqlx::postgres::PgConnection;
+
+use super::names::Name;
+use super::subject::Class;
+use crate::pg;
+
+/// Objects of the target.
+#[derive(Debug, Default)]
+pub struct Existing {
+    /// Names that an object of any class has.
+    pub names: BTreeSet<Name>,
+    classes: BTreeSet<(Class, Name)>,
+}
+
+impl Existing {
+    pub fn has(&self, class: Class, name: &Name) -> bool {
+        self.classes.contains(&(class, name.clone()))
+    }
+}
+
+/// Reads which of these names the database has.
+pub async fn existing(connection: &mut PgConnection, names: &BTreeSet<Name>) -> Result<Existing> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let asked: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let found: Vec<(String, String, String)> =
+        sqlx::query_as(include_str!("existing.sql")).bind(&schemas).bind(&asked).fetch_all(connection).await?;
+    let mut existing = Existing::default();
+    for (schema, name, class) in found {
+        let name = Name { schema, name };
+        existing.classes.insert((Class::named(&class), name.clone()));
+        existing.names.insert(name);
+    }
+    Ok(existing)
+}
+
+/// The extensions that the database has.
+pub async fn extensions(connection: &mut PgConnection) -> Result<BTreeSet<String>> {
+    let names: Vec<String> =
+        sqlx::query_scalar("SELECT extname::pg_catalog.text FROM pg_catalog.pg_extension").fetch_all(connection).await?;
+    Ok(names.into_iter().collect())
+}
+
+/// The first of these tables that has a row.
+pub async fn first_with_rows(connection: &mut PgConnection, tables: &[Name]) -> Result<Option<Name>> {
+    for table in tables {
+        let query = format!("SELECT EXISTS (SELECT FROM ONLY {})::pg_catalog.text", table.sql());
+        if pg::fetch_text(connection, query).await?.as_deref() == Some("true") {
+            return Ok(Some(table.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The last values of these sequences, as far as this role may read them.
+pub async fn last_values(connection: &mut PgConnection, sequences: &BTreeSet<Name>) -> Result<BTreeMap<Name, i64>> {
+    let schemas: Vec<&str> = sequences.iter().map(|name| name.schema.as_str()).collect();
+    let names: Vec<&str> = sequences.iter().map(|name| name.name.as_str()).collect();
+    let found: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT w.schema, w.name, coalesce(s.last_value, s.start_value OPERATOR(pg_catalog.-) s.increment_by)
+         FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) w(schema, name)
+         JOIN pg_catalog.pg_sequences s ON s.schemaname = w.schema AND s.sequencename = w.name AND s.increment_by > 0",
+    )
+    .bind(&schemas)
+    .bind(&names)
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().map(|(schema, name, value)| (Name { schema, name }, value)).collect())
+}
+
+/// The sequences that columns of these tables own.
+pub async fn owned_sequences(connection: &mut PgConnection, tables: &[Name]) -> Result<BTreeSet<Name>> {
+    let tables: Vec<String> = tables.iter().map(Name::sql).collect();
+    let found: Vec<(String, String)> = sqlx::query_as(
+        "SELECT n.nspname::pg_catalog.text, s.relname::pg_catalog.text
+         FROM pg_catalog.unnest($1::pg_catalog.text[]) w(name)
+         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = pg_catalog.to_regclass(w.name)
+          AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+         JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+         JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace",
+    )
+    .bind(&tables)
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().map(|(schema, name)| Name { schema, name }).collect())
+}
