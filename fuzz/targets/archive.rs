@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     let mut names = names.split('\u{1}').map(str::to_owned);
     let (schema, table) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
     let columns: Vec<String> = names.collect();
-    let source = Source { schema, table, columns, query: String::new() };
+    let source = Source { schema, table, columns, queries: Vec::new(), steps: None };
     let manifest = Manifest::new("job", "database", &source, "old");
     let head = head(&manifest);
     let piece = usize::from(*piece) + 1;

@@ -1,7 +1,7 @@
 //! Restores in which another role becomes the owner of what a role of the source wrote: code that runs as its owner must not get rights over others by it.
 
-use crate::support::owners::Owned;
 use crate::support::Scenario;
+use crate::support::owners::Owned;
 
 const BECOMES: &str = "CREATE FUNCTION becomes() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text'";
 
