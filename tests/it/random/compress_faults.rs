@@ -147,7 +147,7 @@ fn killed_at_work(server: &Server, database: &str, scenario: &Scenario, more: &s
 fn killed_among_writers(major: u32) {
     let server = server(major);
     let database = database(server, times(5_000) as usize);
-    load(server, &database, &[Scripts::new().script(20_000).repeat(1000)]);
+    load(server, &database, &[Scripts::new().script(20_000).repeat(times(1000) as usize)]);
     server.sql(&database, APPLICATION);
     let scenario = scenario(server, &database, "smaller_than = '30MB'\n[limits]\nbatch_time = '30ms'\npause = '50ms'").ledger();
     scenario.run(&["compress", "install", "scripts"]).succeeded();
