@@ -178,7 +178,7 @@ fn nothing_fires_on_an_empty_database_on_pgbench_and_on_its_own_ledger() {
 
 #[test]
 fn a_role_that_may_see_little_is_told_what_is_unknown_and_fails_at_nothing() {
-    for major in [14, 16, 18] {
+    for major in MAJORS {
         let server = server(major);
         let database = defects(server);
         let (nobody, monitor) = (format!("none_{database}"), format!("monitor_{database}"));
@@ -212,7 +212,7 @@ fn a_role_that_may_see_little_is_told_what_is_unknown_and_fails_at_nothing() {
 
 #[test]
 fn an_index_that_is_being_built_is_not_invalid_and_one_that_was_given_up_is() {
-    for major in [14, 18] {
+    for major in MAJORS {
         let server = server(major);
         let database = server.new_database();
         server.sql(

@@ -210,7 +210,7 @@ fn large_text_is_found_where_it_takes_room_and_a_compress_job_covers_it() {
 
 #[test]
 fn each_job_that_is_proposed_is_right_as_it_stands() {
-    for major in [15, 18] {
+    for major in MAJORS {
         let server = server(major);
         let database = server.new_database();
         server.sql(&database, crate::audit::FIXTURE);
