@@ -146,8 +146,8 @@ fn killed_at_work(server: &Server, database: &str, scenario: &Scenario, more: &s
 
 fn killed_among_writers(major: u32) {
     let server = server(major);
-    let database = database(server, times(5_000) as usize);
-    load(server, &database, &[Scripts::new().script(20_000).repeat(times(1000) as usize)]);
+    let database = database(server, 5_000);
+    load(server, &database, &[Scripts::new().script(20_000).repeat(1000)]);
     server.sql(&database, APPLICATION);
     let scenario = scenario(server, &database, "smaller_than = '30MB'\n[limits]\nbatch_time = '30ms'\npause = '50ms'").ledger();
     scenario.run(&["compress", "install", "scripts"]).succeeded();
@@ -177,7 +177,7 @@ fn killed_among_writers_bodies_are_what_was_written_on_15() {
 #[test]
 fn killed_among_writers_bodies_that_are_written_anew_are_what_was_written() {
     let server = server(15);
-    let database = database(server, times(3_000) as usize);
+    let database = database(server, 3_000);
     let as_text = "ALTER TABLE scripts ALTER content SET STORAGE EXTERNAL; UPDATE scripts SET content = content || ''";
     server.sql(&database, &format!("{as_text}; VACUUM ANALYZE scripts"));
     server.sql(&database, APPLICATION);
