@@ -6,7 +6,7 @@ use sqlx::types::Json;
 
 use super::names::Name;
 use crate::base::fault::{Fault, Kind};
-use crate::pg::Operator;
+use crate::pg::{Operator, identifier};
 
 /// The rows of the set, until those that are wanted are put back. No other table has this name.
 pub const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
@@ -106,7 +106,7 @@ impl Living {
             sqlx::query_as(include_str!("key.sql")).bind(self.oid).bind(columns).fetch_all(connection).await?;
         if key.is_empty() {
             let message = format!(
-                "{} has no primary key, and no unique index over columns that are NOT NULL (neither deferrable nor partial), by which its rows could \
+                "{} has no primary key, and no unique index over columns that are NOT NULL (neither deferrable nor partial, and in their collations), by which its rows could \
                  be recognized: restore beside with --as, and compare",
                 self.name
             );
@@ -123,5 +123,26 @@ impl Living {
     /// The table for statements that read or change it: its partitions belong to it, and tables that inherit do not.
     pub fn only(&self) -> String {
         format!("{}{}", if self.is_partitioned { "" } else { "ONLY " }, self.name.sql())
+    }
+}
+
+impl Key {
+    /// Returns whether the column is one of it.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(column, _)| column == name)
+    }
+
+    /// Its columns, quoted.
+    pub fn columns(&self) -> Vec<String> {
+        self.0.iter().map(|(column, _)| identifier(column)).collect()
+    }
+
+    /// SQL that is true of a row `living` and the row `aside` of the same key.
+    pub fn is_same(&self) -> String {
+        let compare = |(column, operator): &(String, Operator)| {
+            let column = identifier(column);
+            operator.of(&format!("living.{column}"), &format!("aside.{column}"))
+        };
+        self.0.iter().map(compare).collect::<Vec<_>>().join(" AND ")
     }
 }
