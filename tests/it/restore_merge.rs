@@ -15,7 +15,8 @@ fn merge(scenario: &Scenario, table: &str, more: &[&str]) -> Output {
     scenario.run(&[&["backups", "restore", "latest", "--into", "app", "--table", table, "--merge"], more].concat())
 }
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'old ' || i FROM generate_series(1, 100) i;";
+const TABLE: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'old ' || i FROM generate_series(1, 100) i;";
 
 #[test]
 fn triggers_see_the_rows_alone_that_are_put_back() {
@@ -35,7 +36,10 @@ fn triggers_see_the_rows_alone_that_are_put_back() {
     assert_eq!(server.sql(&database, state), "99|42");
     server.sql(&database, "DELETE FROM t WHERE id = 43; TRUNCATE seen; UPDATE t SET v = 'old ' || id WHERE id <> 7");
     merge(&scenario, "t", &["replace", "--yes"]).succeeded().prints(&["1 inserted", "1 replaced", "98 left"]);
-    assert_eq!(server.sql(&database, "SELECT (SELECT count(*) FROM t WHERE v LIKE 'old%'), (SELECT max(id) FROM seen)"), "100|43");
+    assert_eq!(
+        server.sql(&database, "SELECT (SELECT count(*) FROM t WHERE v LIKE 'old%'), (SELECT max(id) FROM seen)"),
+        "100|43"
+    );
 }
 
 #[test]
@@ -54,7 +58,7 @@ fn strangers_operators_on_the_search_path_do_not_run() {
         ),
     );
     merge(&scenario, "t", &["replace", "--yes"]).succeeded().prints(&["1 inserted", "5 replaced", "94 left"]);
-    let count = "SELECT count(*) FROM public.t WHERE v OPERATOR(pg_catalog.=) 'old ' || id";
+    let count = "SELECT count(*) FROM public.t WHERE v OPERATOR(pg_catalog.=) ('old ' || id)";
     assert_eq!(server.sql(&database, count), "100");
 }
 
@@ -99,7 +103,10 @@ fn constraints_that_wait_for_the_commit_are_met_before_the_rows_are_counted() {
     let refused = merge(&scenario, "child", &["insert-missing"]).exited(1).says(&["child_id_fkey", "nothing was changed"]);
     assert!(!refused.stderr.contains("not known"), "{}", refused.stderr);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM child"), "6");
-    server.sql(&database, "CREATE CONSTRAINT TRIGGER away AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION away()");
+    server.sql(
+        &database,
+        "CREATE CONSTRAINT TRIGGER away AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION away()",
+    );
     merge(&scenario, "t", &["insert-missing"]).exited(1).says(&["not taken: 1 row, with the key (3)", "nothing was changed"]);
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t"), "99");
 }
@@ -144,8 +151,7 @@ fn a_dry_run_counts_the_rows_and_meets_the_errors_that_the_run_would() {
     dry(&["replace"]).succeeded().prints(&counts);
     dry(&["insert-missing", "--where", "id > 85"]).succeeded().prints(&["10 would be inserted, 0 replaced, 5 left"]);
     dry(&["insert-missing", "--where", "no_such = 1"]).exited(1).says(&["no_such"]);
-    let arguments =
-        ["backups", "restore", "latest", "--into", "app", "--table", "t", "--merge", "insert-missing", "--dry-run"];
+    let arguments = ["backups", "restore", "latest", "--into", "app", "--table", "t", "--merge", "insert-missing", "--dry-run"];
     let seen = scenario.json(&arguments);
     assert_eq!((seen["inserted"].as_u64(), seen["left"].as_u64(), seen["dry_run"].as_bool()), (Some(10), Some(90), Some(true)));
     assert_eq!(server.sql(&database, "SELECT count(*) FROM t WHERE v <> 'damaged'"), "85");
@@ -173,4 +179,21 @@ fn rows_that_moved_to_a_child_are_named_and_sequences_of_domains_move() {
     merge(&scenario, "t", &["insert-missing"]).succeeded().says(&named);
     merge(&scenario, "numbered", &["insert-missing"]).succeeded().says(&["moved forward to 20"]);
     assert_eq!(server.sql(&database, "INSERT INTO numbered DEFAULT VALUES RETURNING id"), "21");
+}
+
+#[test]
+fn numbers_with_more_digits_than_the_column_takes_now_are_refused() {
+    let server = server(18);
+    let (scenario, database) = with_set(
+        server,
+        "CREATE TABLE amounts (id int PRIMARY KEY, amount numeric(12,4), at timestamp); INSERT INTO amounts VALUES (1, 1.2345, '2026-01-01 10:00:00.25'), (2, 1.5, '2026-01-01')",
+    );
+    server.sql(&database, "ALTER TABLE amounts ALTER amount TYPE numeric(12,1), ALTER at TYPE timestamp(0); DELETE FROM amounts");
+    for mode in [&["insert-missing"][..], &["insert-missing", "--dry-run"]] {
+        merge(&scenario, "amounts", mode).exited(78).says(&["amount", "1 row", "--as"]);
+    }
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM amounts"), "0");
+    server.sql(&database, "ALTER TABLE amounts ALTER amount TYPE numeric(12,6), ALTER at TYPE timestamp");
+    merge(&scenario, "amounts", &["insert-missing"]).succeeded().prints(&["2 inserted"]);
+    merge(&scenario, "amounts", &["replace", "--yes"]).succeeded().prints(&["0 inserted, 0 replaced, 2 left"]);
 }

@@ -78,7 +78,9 @@ pub async fn decide(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<Fa
             rows.key.is_same()
         ),
     };
-    let sql = format!("SELECT pg_catalog.count(*) FILTER (WHERE before IS NULL), pg_catalog.count(before), {inherited}::bigint FROM {FATES}");
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FILTER (WHERE before IS NULL), pg_catalog.count(before), {inherited}::bigint FROM {FATES}"
+    );
     let counts: Vec<(i64, i64, i64)> = pg::fetch_all_as(connection, sql).await?;
     let (missing, changed, inherited) = counts.first().copied().context("the server returned no count of rows")?;
     Ok(Fates { missing: missing as u64, changed: changed as u64, inherited: inherited as u64 })
@@ -121,7 +123,9 @@ pub async fn prove(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<Vec
     if let Some(kept) = of("kept") {
         anyhow::bail!("not replaced: {kept}: a trigger of the table keeps them as they were");
     }
-    let note = |other: String| format!("other values than in the set: {other}: a trigger of the table changed them, or another session did");
+    let note = |other: String| {
+        format!("other values than in the set: {other}: a trigger of the table changed them, or another session did")
+    };
     Ok(of("other").map(note).into_iter().collect())
 }
 

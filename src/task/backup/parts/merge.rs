@@ -290,9 +290,8 @@ async fn hold(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
 /// Writes all rows in one statement, so that rows may refer to one another whatever their order. Returns how many were replaced, and inserted.
 /// Triggers see those rows alone that are written; ON CONFLICT is for rows that others insert meanwhile.
 async fn write_rows(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<(u64, u64)> {
-    let list = |table: &str| {
-        rows.columns.iter().map(|column| format!("{table}{}", identifier(column))).collect::<Vec<_>>().join(", ")
-    };
+    let list =
+        |table: &str| rows.columns.iter().map(|column| format!("{table}{}", identifier(column))).collect::<Vec<_>>().join(", ");
     // Where a row gives a value away that another gets (UNIQUE), it does so before.
     let sql = format!(
         "WITH replaced AS ({}), count AS (SELECT pg_catalog.count(*) AS replaced FROM replaced),
