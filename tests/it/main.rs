@@ -103,6 +103,8 @@ mod render;
 mod restore_database;
 /// Databases in other encodings and locales.
 mod restore_encodings;
+/// Rows that go back into a living table.
+mod restore_merge;
 /// Restores that are stopped, killed or met by others on the way.
 mod restore_midway;
 /// How far a restore goes, and what each refusal names.

@@ -226,7 +226,15 @@ async fn merged(
     let plan = or_cancelled(cancel, merge::plan(settings, &found.set, &asked)).await?;
     plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if arguments.dry_run {
-        return print(&format!("{plan}nothing was changed: this is a dry run\n")).map(|()| 0);
+        let looking = async {
+            parts::prove(&found.store, &found.set, phase).await?;
+            merge::look(&found.store, &found.set, &plan, settings, phase).await
+        };
+        let seen = or_cancelled(cancel, looking).await?;
+        if !global.json {
+            print(&plan.to_string())?;
+        }
+        return print_merged(global, found, settings, &seen, (phase.elapsed(), true)).map(|()| 0);
     }
     if mode == Mode::Replace && !arguments.yes {
         let message = format!("{plan}--merge replace writes over rows: if this is intended, add --yes");
@@ -237,23 +245,30 @@ async fn merged(
     let merged = merge::merge(&found.store, &found.set, &plan, settings, phase, cancel).await;
     let merged = merged
         .map_err(|error| error.context(format!("no rows of {} were put back into {}", found.set.name, settings.display())))?;
-    merged.notes.iter().for_each(|note| tracing::warn!("{note}"));
     phase.done(&format!("{} from {}", settings.display(), found.set.name));
-    print_merged(global, found, settings, &merged, phase.elapsed())?;
+    print_merged(global, found, settings, &merged, (phase.elapsed(), false))?;
     Ok(0)
 }
 
-fn print_merged(global: &Global, found: &Found, settings: &pg::Settings, merged: &Merged, elapsed: Duration) -> Result<()> {
+fn print_merged(
+    global: &Global,
+    found: &Found,
+    settings: &pg::Settings,
+    merged: &Merged,
+    (elapsed, is_dry_run): (Duration, bool),
+) -> Result<()> {
+    merged.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let Merged { table, rows, chosen, inserted, replaced, notes, read_bytes } = merged;
     let (name, into) = (found.set.name.to_string(), settings.display());
     if global.json {
         return print(&format!(
             "{:#}\n",
-            json!({ "set": name, "into": into, "table": table, "rows": rows, "chosen": chosen, "inserted": inserted, "replaced": replaced, "left": merged.left(), "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
+            json!({ "set": name, "into": into, "table": table, "dry_run": is_dry_run, "rows": rows, "chosen": chosen, "inserted": inserted, "replaced": replaced, "left": merged.left(), "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
         ));
     }
+    let (would, end) = if is_dry_run { ("would be ", "nothing was changed: this is a dry run\n") } else { ("", "") };
     print(&format!(
-        "{table}: {} inserted, {} replaced, {} left as they are; {} of the {} of the set in question ({} read of {})\n",
+        "{table}: {} {would}inserted, {} replaced, {} left as they are; {} of the {} of the set in question ({} read of {})\n{end}",
         units::count(*inserted),
         units::count(*replaced),
         units::count(merged.left()),

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 
-use super::living::{ASIDE, Living};
+use super::living::{ASIDE, Column, Living};
 use super::put::Rows;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
+use crate::base::units;
 use crate::pg::{self, identifier};
 use crate::store::Store;
 use crate::task::backup::restore::QUEUED_BATCHES;
@@ -53,6 +54,7 @@ pub async fn load(
     if has_own_bytes {
         pg::set(connection, "client_encoding", "UTF8").await?;
     }
+    refuse_rounding(connection, living).await?;
     Ok((read_bytes, columns))
 }
 
@@ -67,7 +69,38 @@ async fn make_aside(connection: &mut PgConnection, living: &Living) -> Result<()
     for column in living.columns.iter().filter(|column| column.is_not_null) {
         pg::execute(connection, format!("ALTER TABLE {ASIDE} ALTER COLUMN {} DROP NOT NULL", identifier(&column.name))).await?;
     }
-    Ok(())
+    // Until it is known that nothing is rounded.
+    let unlimited = living.rounding().map(|(column, _)| (column, column.unlimited_type.as_str()));
+    set_types(connection, unlimited).await
+}
+
+async fn set_types(connection: &mut PgConnection, types: impl Iterator<Item = (&Column, &str)>) -> Result<()> {
+    let set: Vec<String> = types.map(|(column, to)| format!("ALTER COLUMN {} TYPE {to}", identifier(&column.name))).collect();
+    match set.is_empty() {
+        true => Ok(()),
+        false => pg::execute(connection, format!("ALTER TABLE {ASIDE} {}", set.join(", "))).await,
+    }
+}
+
+/// Refuses rows with more digits than a column takes, which has fewer since: the server would round them without a word.
+async fn refuse_rounding(connection: &mut PgConnection, living: &Living) -> Result<()> {
+    for (column, takes) in living.rounding() {
+        let name = identifier(&column.name);
+        let sql = format!(
+            "SELECT pg_catalog.count(*)::pg_catalog.text FROM {ASIDE} AS aside WHERE aside.{name}::{takes} OPERATOR(pg_catalog.<>) aside.{name}"
+        );
+        let rounded = count(connection, sql).await?;
+        if rounded > 0 {
+            let message = format!(
+                "{}.{} is {takes} now, and {} of the set with more digits would be rounded: restore beside with --as, and compare",
+                living.name,
+                column.name,
+                units::plural(rounded, "row")
+            );
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+    }
+    set_types(connection, living.rounding()).await
 }
 
 /// Takes the steps to their end. Returns the number of rows, and their columns.

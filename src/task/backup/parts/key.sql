@@ -1,5 +1,5 @@
 -- The columns of the unique index of table $1 (its oid) by which a row is recognized, with the operator by which each is compared: of the primary key, or else of
--- another index over columns that are not null. None that is deferrable, partial, or over expressions; none with columns that $2 lacks.
+-- another index over columns that are not null. None that is deferrable, partial, over expressions, or of another equality than its columns; none with columns that $2 lacks.
 WITH found AS (
     SELECT i.indexrelid, i.indrelid, i.indkey, i.indclass, i.indnkeyatts
     FROM pg_catalog.pg_index i
@@ -9,6 +9,10 @@ WITH found AS (
           SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts OPERATOR(pg_catalog.-) 1) k (place)
           JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) i.indkey[k.place]
           WHERE NOT a.attnotnull OR a.attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog."char"
+             -- Rows that one collation tells apart are equal in another.
+             OR i.indcollation[k.place] OPERATOR(pg_catalog.<>) a.attcollation AND EXISTS (
+                 SELECT FROM pg_catalog.pg_collation c WHERE NOT c.collisdeterministic
+                  AND (c.oid OPERATOR(pg_catalog.=) i.indcollation[k.place] OR c.oid OPERATOR(pg_catalog.=) a.attcollation))
              OR a.attname::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($2::pg_catalog.text[]))
     ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
 )

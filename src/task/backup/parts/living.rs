@@ -6,7 +6,7 @@ use sqlx::types::Json;
 
 use super::names::Name;
 use crate::base::fault::{Fault, Kind};
-use crate::pg::Operator;
+use crate::pg::{Operator, identifier};
 
 /// The rows of the set, until those that are wanted are put back. No other table has this name.
 pub const ASIDE: &str = "pg_temp.\"pgtend rows that come back\"";
@@ -28,6 +28,10 @@ pub struct Column {
     pub is_generated: bool,
     pub is_identity_always: bool,
     pub is_not_null: bool,
+    /// `numeric(12,1)`: a type that rounds what it takes.
+    pub rounding_type: Option<String>,
+    /// The same without its precision: `numeric`.
+    pub unlimited_type: String,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -75,7 +79,11 @@ pub async fn read(connection: &mut PgConnection, name: &Name) -> Result<Living> 
     }
     let columns = sqlx::query_as(
         "SELECT attname::pg_catalog.text AS name, attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog.\"char\" AS is_generated,
-                attidentity OPERATOR(pg_catalog.=) 'a' AS is_identity_always, attnotnull AS is_not_null
+                attidentity OPERATOR(pg_catalog.=) 'a' AS is_identity_always, attnotnull AS is_not_null,
+                CASE WHEN atttypmod OPERATOR(pg_catalog.>=) 0 AND atttypid OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.numeric', 'pg_catalog.timestamp',
+                         'pg_catalog.timestamptz', 'pg_catalog.time', 'pg_catalog.timetz', 'pg_catalog.interval']::pg_catalog.regtype[]::pg_catalog.oid[])
+                     THEN pg_catalog.format_type(atttypid, atttypmod) END AS rounding_type,
+                pg_catalog.format_type(atttypid, NULL) AS unlimited_type
          FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid
           AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped ORDER BY attnum",
     )
@@ -106,7 +114,7 @@ impl Living {
             sqlx::query_as(include_str!("key.sql")).bind(self.oid).bind(columns).fetch_all(connection).await?;
         if key.is_empty() {
             let message = format!(
-                "{} has no primary key, and no unique index over columns that are NOT NULL (neither deferrable nor partial), by which its rows could \
+                "{} has no primary key, and no unique index over columns that are NOT NULL (neither deferrable nor partial, and in their collations), by which its rows could \
                  be recognized: restore beside with --as, and compare",
                 self.name
             );
@@ -120,8 +128,35 @@ impl Living {
         self.columns.iter().any(|column| column.name == name && column.is_identity_always)
     }
 
+    /// The columns that would round values of the set, with such a type: none of a table with generated columns, whose columns keep their types.
+    pub fn rounding(&self) -> impl Iterator<Item = (&Column, &str)> {
+        let has_generated = self.columns.iter().any(|column| column.is_generated);
+        self.columns.iter().filter(move |_| !has_generated).filter_map(|column| Some((column, column.rounding_type.as_deref()?)))
+    }
+
     /// The table for statements that read or change it: its partitions belong to it, and tables that inherit do not.
     pub fn only(&self) -> String {
         format!("{}{}", if self.is_partitioned { "" } else { "ONLY " }, self.name.sql())
+    }
+}
+
+impl Key {
+    /// Returns whether the column is one of it.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(column, _)| column == name)
+    }
+
+    /// Its columns, quoted.
+    pub fn columns(&self) -> Vec<String> {
+        self.0.iter().map(|(column, _)| identifier(column)).collect()
+    }
+
+    /// SQL that is true of a row `living` and the row `aside` of the same key.
+    pub fn is_same(&self) -> String {
+        let compare = |(column, operator): &(String, Operator)| {
+            let column = identifier(column);
+            operator.of(&format!("living.{column}"), &format!("aside.{column}"))
+        };
+        self.0.iter().map(compare).collect::<Vec<_>>().join(" AND ")
     }
 }

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::aside::{self, count};
+use super::aside;
+use super::fates::{self, Fates, Rows};
 use super::living::{self, ASIDE, Key, Living};
 use super::names::{self, Name};
 use super::sequences;
@@ -104,6 +105,10 @@ impl Plan {
     fn rows(&self) -> u64 {
         self.blocks.iter().map(|block| block.rows).sum()
     }
+
+    fn compared<'a>(&'a self, key: &'a Key, columns: &'a [String]) -> Rows<'a> {
+        Rows { living: &self.living, key, columns, replaces: self.mode == Mode::Replace }
+    }
 }
 
 /// Reads what the target has, and decides. Writes nothing.
@@ -172,54 +177,66 @@ pub async fn merge(
 ) -> Result<Merged> {
     let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was changed");
     let merging = async {
-        let mut connection = connect(settings).await?;
-        let (read_bytes, columns) = aside::load(store, set, (&plan.living, &plan.blocks[..]), &mut connection, phase).await?;
-        let chosen = aside::choose(&mut connection, &plan.living, plan.condition.as_deref()).await?;
-        let key = plan.living.key(&mut connection, &columns).await?;
-        refuse_equal_keys(&mut connection, &key).await?;
-        let merged = Merged { table: plan.living.name.to_string(), rows: plan.rows(), chosen, read_bytes, ..Merged::default() };
+        let (mut connection, merged, key, columns) = load(store, set, plan, settings, phase).await?;
         let merged = write(&mut connection, plan, &key, &columns, merged).await?;
         anyhow::Ok((connection, merged))
     };
     let (mut connection, merged) = cancel.run_until_cancelled(merging).await.ok_or_else(cancelled)??;
     // The commit itself is not interrupted.
-    pg::execute(&mut connection, "COMMIT".to_owned())
-        .await
-        .context("it is not known whether the rows were put back: look at the table")?;
+    pg::execute(&mut connection, "COMMIT".to_owned()).await.map_err(not_committed)?;
     Ok(merged)
+}
+
+/// The server's own refusal (integrity, a trigger) means that it rolled back. Its shutdown and a lost connection do not say.
+fn not_committed(error: anyhow::Error) -> anyhow::Error {
+    let code = error.downcast_ref::<sqlx::Error>().and_then(|error| error.as_database_error()?.code().map(String::from));
+    let is_refused = code.is_some_and(|code| !["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class)));
+    error.context(match is_refused {
+        true => "the server refused the commit, and nothing was changed",
+        false => "it is not known whether the rows were put back: look at the table",
+    })
+}
+
+/// Says what a merge would do, and writes nothing but temporary tables of its own: no trigger fires, and nothing is locked against writers.
+pub async fn look(store: &Store, set: &Set, plan: &Plan, settings: &pg::Settings, phase: &Phase) -> Result<Merged> {
+    let (mut connection, mut merged, key, columns) = load(store, set, plan, settings, phase).await?;
+    let rows = plan.compared(&key, &columns);
+    let fates = fates::decide(&mut connection, &rows).await?;
+    (merged.inserted, merged.replaced) = (fates.missing, fates.changed);
+    merged.notes = notes(plan, &rows, fates);
+    Ok(merged)
+}
+
+/// Loads the chosen rows aside. Returns their session, their counts, and the columns of their key and of them all.
+async fn load(
+    store: &Store,
+    set: &Set,
+    plan: &Plan,
+    settings: &pg::Settings,
+    phase: &Phase,
+) -> Result<(PgConnection, Merged, Key, Vec<String>)> {
+    let mut connection = connect(settings).await?;
+    let (read_bytes, columns) = aside::load(store, set, (&plan.living, &plan.blocks[..]), &mut connection, phase).await?;
+    let chosen = aside::choose(&mut connection, &plan.living, plan.condition.as_deref()).await?;
+    let key = plan.living.key(&mut connection, &columns).await?;
+    refuse_equal_keys(&mut connection, &key).await?;
+    let merged = Merged { table: plan.living.name.to_string(), rows: plan.rows(), chosen, read_bytes, ..Merged::default() };
+    Ok((connection, merged, key, columns))
 }
 
 /// A key that came later may not tell rows of the set apart.
 async fn refuse_equal_keys(connection: &mut PgConnection, key: &Key) -> Result<()> {
-    let columns = key.columns().join(", ");
     let sql = format!(
-        "SELECT EXISTS (SELECT FROM {ASIDE} GROUP BY {columns} HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1)::pg_catalog.text"
+        "SELECT EXISTS (SELECT FROM {ASIDE} AS living JOIN {ASIDE} AS aside ON {} WHERE living.ctid OPERATOR(pg_catalog.<>) aside.ctid)::pg_catalog.text",
+        key.is_same()
     );
     let has_equal = pg::fetch_text(connection, sql).await?.as_deref() == Some("true");
     anyhow::ensure!(
         !has_equal,
-        "rows of the set have the same key ({columns}), which the living table has only since: restore beside with --as"
+        "rows of the set have the same key ({}), which the living table has only since: restore beside with --as",
+        key.columns().join(", ")
     );
     Ok(())
-}
-
-impl Key {
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(column, _)| column == name)
-    }
-
-    fn columns(&self) -> Vec<String> {
-        self.0.iter().map(|(column, _)| identifier(column)).collect()
-    }
-
-    /// SQL that is true of a row `living` and the row `aside` of the same key.
-    fn is_same(&self) -> String {
-        let compare = |(column, operator): &(String, pg::Operator)| {
-            let column = identifier(column);
-            operator.of(&format!("living.{column}"), &format!("aside.{column}"))
-        };
-        self.0.iter().map(compare).collect::<Vec<_>>().join(" AND ")
-    }
 }
 
 /// Everything but the commit. An error rolls back with the end of the session, and changes nothing.
@@ -229,20 +246,30 @@ async fn write(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let written = async {
         hold(connection, plan).await?;
-        (merged.replaced, merged.inserted) = write_rows(connection, plan, key, columns).await?;
-        let missing = format!(
-            "SELECT pg_catalog.count(*)::pg_catalog.text FROM {ASIDE} aside WHERE NOT EXISTS (SELECT FROM {} living WHERE {})",
-            living.only(),
-            key.is_same()
-        );
-        let missing = count(connection, missing).await?;
-        anyhow::ensure!(missing == 0, "{} were not taken: a trigger of the table keeps them out", units::plural(missing, "row"));
-        merged.notes = fixed_columns(plan, key, columns);
+        let rows = plan.compared(key, columns);
+        let fates = fates::decide(connection, &rows).await?;
+        (merged.replaced, merged.inserted) = write_rows(connection, &rows).await?;
+        // What acts at the commit acts now, before the rows are looked at.
+        pg::execute(connection, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await?;
+        merged.notes = fates::prove(connection, &rows).await?;
+        merged.notes.extend(notes(plan, &rows, fates));
+        merged.notes.extend(of_others(plan, fates, &merged)?);
         merged.notes.extend(sequences::forward(connection, living).await?);
         Ok(merged)
     };
     let written: Result<Merged> = written.await;
     written.with_context(|| format!("{} cannot take the rows, and nothing was changed", living.name))
+}
+
+/// Rows of these keys that came while the others were written: they are not replaced.
+fn of_others(plan: &Plan, fates: Fates, merged: &Merged) -> Result<Option<String>> {
+    let others = (fates.missing + fates.changed).saturating_sub(merged.inserted + merged.replaced);
+    let count = units::plural(others, "row");
+    anyhow::ensure!(
+        others == 0 || plan.mode == Mode::InsertMissing,
+        "another session or a trigger wrote {count} meanwhile: run the merge again"
+    );
+    Ok((others > 0).then(|| format!("another session or a trigger inserted {count} meanwhile, which stay as they are")))
 }
 
 /// Locks the table, and compares it with the one that was looked at. Before PostgreSQL 16, the lock needs more than INSERT.
@@ -261,19 +288,23 @@ async fn hold(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
 }
 
 /// Writes all rows in one statement, so that rows may refer to one another whatever their order. Returns how many were replaced, and inserted.
-async fn write_rows(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &[String]) -> Result<(u64, u64)> {
-    let living = &plan.living;
-    let list = columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+/// Triggers see those rows alone that are written; ON CONFLICT is for rows that others insert meanwhile.
+async fn write_rows(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<(u64, u64)> {
+    let list =
+        |table: &str| rows.columns.iter().map(|column| format!("{table}{}", identifier(column))).collect::<Vec<_>>().join(", ");
     // Where a row gives a value away that another gets (UNIQUE), it does so before.
     let sql = format!(
         "WITH replaced AS ({}), count AS (SELECT pg_catalog.count(*) AS replaced FROM replaced),
-              inserted AS (INSERT INTO {} ({list}) OVERRIDING SYSTEM VALUE
-                           SELECT {} FROM {ASIDE} AS aside, count WHERE count.replaced OPERATOR(pg_catalog.>=) 0 ON CONFLICT ({}) DO NOTHING RETURNING 1)
+              inserted AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE
+                           SELECT {} FROM {}, count WHERE count.replaced OPERATOR(pg_catalog.>=) 0 AND fate.before IS NULL
+                           ON CONFLICT ({}) DO NOTHING RETURNING 1)
          SELECT (SELECT replaced FROM count), (SELECT pg_catalog.count(*) FROM inserted)",
-        replacing(plan, key, columns),
-        living.name.sql(),
-        columns.iter().map(|column| format!("aside.{}", identifier(column))).collect::<Vec<_>>().join(", "),
-        key.columns().join(", ")
+        replacing(rows),
+        rows.living.name.sql(),
+        list(""),
+        list("aside."),
+        fates::joined(),
+        rows.key.columns().join(", ")
     );
     let counts: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;
     let (replaced, inserted) = counts.first().copied().context("the server returned no count of rows")?;
@@ -281,26 +312,33 @@ async fn write_rows(connection: &mut PgConnection, plan: &Plan, key: &Key, colum
 }
 
 /// SQL that gives rows whose key is there the values of the set. Rows that are equal, as text, are not touched.
-fn replacing(plan: &Plan, key: &Key, columns: &[String]) -> String {
-    let changed: Vec<&String> = columns.iter().filter(|name| !key.has(name) && !plan.living.is_fixed(name)).collect();
-    if plan.mode == Mode::InsertMissing || changed.is_empty() {
+fn replacing(rows: &Rows) -> String {
+    let replaceable = rows.replaceable();
+    if replaceable.is_empty() {
         return "SELECT 1 LIMIT 0".to_owned();
     }
-    let of = |table: &str| changed.iter().map(|name| format!("{table}.{}", identifier(name))).collect::<Vec<_>>().join(", ");
-    let sets: Vec<String> = changed.iter().map(|name| format!("{0} = aside.{0}", identifier(name))).collect();
+    let sets: Vec<String> = replaceable.iter().map(|name| format!("{0} = aside.{0}", identifier(name))).collect();
     format!(
-        "UPDATE {} AS living SET {} FROM {ASIDE} AS aside WHERE {} AND ROW({})::pg_catalog.text IS DISTINCT FROM ROW({})::pg_catalog.text RETURNING 1",
-        plan.living.only(),
+        "UPDATE {} AS living SET {} FROM {} WHERE {} AND fate.before IS NOT NULL AND {} RETURNING 1",
+        rows.living.only(),
         sets.join(", "),
-        key.is_same(),
-        of("living"),
-        of("aside")
+        fates::joined(),
+        rows.key.is_same(),
+        Rows::differ(&replaceable)
     )
 }
 
-/// The columns that keep their values in rows that are there.
-fn fixed_columns(plan: &Plan, key: &Key, columns: &[String]) -> Vec<String> {
-    let is_kept = |name: &&String| plan.mode == Mode::Replace && plan.living.is_fixed(name) && !key.has(name);
+/// What a person should know of the rows.
+fn notes(plan: &Plan, rows: &Rows, fates: Fates) -> Vec<String> {
+    let is_kept = |name: &&String| plan.mode == Mode::Replace && plan.living.is_fixed(name) && !rows.key.has(name);
     let note = |name: &String| format!("{name} is GENERATED ALWAYS AS IDENTITY: rows that were there keep their values of it");
-    columns.iter().filter(is_kept).map(note).collect()
+    let of_children = (fates.inherited > 0).then(|| {
+        format!(
+            "the keys of {} that {} lacks are in tables that inherit from it: a query of {} finds them twice then",
+            units::plural(fates.inherited, "row"),
+            plan.living.name,
+            plan.living.name
+        )
+    });
+    rows.columns.iter().filter(is_kept).map(note).chain(of_children).collect()
 }

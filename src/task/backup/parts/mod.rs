@@ -4,6 +4,7 @@ mod aside;
 mod beside;
 mod closure;
 pub mod definitions;
+mod fates;
 mod living;
 pub mod merge;
 pub mod names;
