@@ -6,7 +6,7 @@ use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
 use super::names::Name;
-use super::subject::Class;
+use super::subject::{Class, Object};
 use crate::pg;
 
 /// Objects of the target.
@@ -14,12 +14,12 @@ use crate::pg;
 pub struct Existing {
     /// Names that an object of any class has.
     pub names: BTreeSet<Name>,
-    classes: BTreeSet<(Class, Name)>,
+    objects: BTreeSet<Object>,
 }
 
 impl Existing {
-    pub fn has(&self, class: Class, name: &Name) -> bool {
-        self.classes.contains(&(class, name.clone()))
+    pub fn has(&self, object: &Object) -> bool {
+        self.objects.contains(object)
     }
 }
 
@@ -32,7 +32,7 @@ pub async fn existing(connection: &mut PgConnection, names: &BTreeSet<Name>) -> 
     let mut existing = Existing::default();
     for (schema, name, class) in found {
         let name = Name { schema, name };
-        existing.classes.insert((Class::named(&class), name.clone()));
+        existing.objects.insert(Object { class: Class::named(&class), name: name.clone() });
         existing.names.insert(name);
     }
     Ok(existing)
