@@ -110,3 +110,54 @@ fn names_that_look_like_the_comments_of_pg_dump_decide_nothing() {
     restore(&scenario, &["--table", "t"]).succeeded().prints(&["20 rows"]);
     assert_eq!(definitions(server, &database, &[]), all);
 }
+
+#[test]
+fn default_privileges_of_the_target_give_no_rights_on_what_is_restored() {
+    for major in [14, 18] {
+        let server = server(major);
+        let database = server.new_database();
+        let sql = "CREATE ROLE reader@; CREATE ROLE keeper@; CREATE SCHEMA hr; GRANT USAGE ON SCHEMA hr TO reader@;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA hr GRANT SELECT ON TABLES TO reader@; ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO PUBLIC;
+             ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC; ALTER DEFAULT PRIVILEGES REVOKE DELETE ON TABLES FROM CURRENT_USER;
+             ALTER DEFAULT PRIVILEGES GRANT USAGE ON TYPES TO reader@;
+             CREATE TYPE hr.state AS ENUM ('a'); REVOKE ALL ON TYPE hr.state FROM reader@;
+             CREATE FUNCTION hr.f(int, VARIADIC hr.state[]) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1'; GRANT EXECUTE ON FUNCTION hr.f TO PUBLIC;
+             CREATE FUNCTION hr.f() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+             CREATE TABLE hr.salaries (id serial PRIMARY KEY, eur int DEFAULT hr.f(1, 'a'), s hr.state); INSERT INTO hr.salaries VALUES (1, 100000, 'a');
+             REVOKE ALL ON hr.salaries FROM reader@; GRANT DELETE ON hr.salaries TO CURRENT_USER; REVOKE ALL ON SEQUENCE hr.salaries_id_seq FROM PUBLIC;
+             ALTER TABLE hr.salaries OWNER TO keeper@;
+             CREATE TABLE hr.hidden (id int PRIMARY KEY); INSERT INTO hr.hidden VALUES (1); ALTER TABLE hr.hidden ENABLE ROW LEVEL SECURITY";
+        server.sql(&database, &sql.replace('@', &format!("_{database}")));
+        let all = definitions(server, &database, &[]);
+        let scenario = with_set(server, &database, "");
+        restore(&scenario, &["--table", "hr.hidden", "--as", "hr.copy"]).succeeded();
+        let rights = |table: &str| {
+            let query = "SELECT has_table_privilege('reader_@', 'hr.TABLE', 'SELECT')";
+            server.sql(&database, &query.replace('@', &database).replace("TABLE", table))
+        };
+        assert_eq!(rights("copy"), "f", "on {major}");
+        server.sql(&database, "DROP TABLE hr.copy, hr.salaries; DROP FUNCTION hr.f(), hr.f(int, hr.state[]); DROP TYPE hr.state");
+        restore(&scenario, &["--table", "hr.salaries"]).succeeded();
+        assert_eq!(rights("salaries"), "f", "on {major}");
+        assert_eq!(definitions(server, &database, &[]), all, "on {major}");
+    }
+}
+
+#[test]
+fn a_sequence_that_moved_while_rows_were_loaded_is_not_moved_back() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (id serial PRIMARY KEY, v int); INSERT INTO t (v) SELECT generate_series(1, 500)");
+    let scenario = with_set(server, &database, "");
+    server.sql(
+        &database,
+        "TRUNCATE t RESTART IDENTITY; CREATE FUNCTION takes() RETURNS trigger LANGUAGE plpgsql AS
+         'BEGIN PERFORM nextval(''public.t_id_seq'') FROM generate_series(1, 1000); RETURN NULL; END';
+         CREATE TRIGGER takes AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION takes()",
+    );
+    restore(&scenario, &["--table", "t", "--data-only"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*), (SELECT last_value FROM t_id_seq) FROM t"), "500|1000");
+    server.sql(&database, "DROP TRIGGER takes ON t; TRUNCATE t RESTART IDENTITY");
+    restore(&scenario, &["--table", "t", "--data-only"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT nextval('t_id_seq')"), "501");
+}

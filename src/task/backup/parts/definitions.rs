@@ -49,7 +49,7 @@ impl Item {
 
     /// In words, like `TYPE shop.state`.
     pub fn in_words(&self) -> String {
-        let Entry { kind, name, schema } = &*self.entry;
+        let Entry { kind, name, schema, .. } = &*self.entry;
         match schema {
             Some(schema) => format!("{} {schema}.{name}", kind.to_lowercase()),
             None => format!("{} {name}", kind.to_lowercase()),

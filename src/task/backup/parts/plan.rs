@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -11,13 +10,14 @@ use super::beside::{self, Renamed};
 use super::closure::{self, Closure, closure};
 use super::definitions::{Definitions, Item, Settings};
 use super::names::{self, Name};
-use super::statements::{Run, Statements};
+use super::rights;
+use super::statements::{self, Run, Statements};
 use super::subject::{self, Class, Mention, Object, Role};
 use super::target::{self, Existing, existing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::base::{shell, units};
-use crate::pg::identifier;
+use crate::pg::{identifier, literal};
 use crate::task::backup::choices::Choices;
 use crate::task::backup::facts::Extension;
 use crate::task::backup::scan::TableData;
@@ -196,6 +196,7 @@ async fn whole(
     plan.before = run.statements(before.iter().map(|item| (*item, item.statements.clone())), &definitions.head);
     plan.after = run.statements(after.iter().map(|item| (*item, item.statements.clone())), &Settings::new());
     name_what_it_needs(&mut plan);
+    rights::start_from_the_default(&mut plan.before, &mut plan.after, closure.made.iter());
     Ok(plan)
 }
 
@@ -259,6 +260,9 @@ async fn one_beside(
     let (kept, notes, is_data_only) = (kept(&closure, &existing, items, &[]), Vec::new(), false);
     let mut plan = Plan { part, before, rows, after, renamed: Some(renamed), made, kept, notes, is_data_only, read_bytes };
     name_what_it_needs(&mut plan);
+    let objects = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.subject.object());
+    let objects: Vec<Object> = objects.chain([Object::relation(to)]).collect();
+    rights::start_from_the_default(&mut plan.before, &mut plan.after, objects.iter());
     Ok(plan)
 }
 
@@ -324,18 +328,24 @@ async fn only_rows(
 /// Moves the sequences of these tables to where the dump has them, never back.
 async fn values(connection: &mut PgConnection, items: &[Item], tables: &[Name]) -> Result<Statements> {
     let owned = target::owned_sequences(connection, tables).await?;
-    let last = target::last_values(connection, &owned).await?;
+    let ascending = target::ascending(connection, &owned).await?;
     let mut values = Vec::new();
-    for item in items.iter().filter(|item| item.subject.role == Role::Value) {
-        for statement in &item.statements {
-            let text = own_bytes::text(statement.clone());
-            let value = subject::value(&Statement::of(&text));
-            if value.is_some_and(|(name, value, _)| last.get(&name).is_some_and(|last| value > *last)) {
-                values.push((statement.clone(), Arc::clone(&item.entry)));
-            }
-        }
+    for statement in items.iter().filter(|item| item.subject.role == Role::Value).flat_map(|item| &item.statements) {
+        let text = own_bytes::text(statement.clone());
+        let value = subject::value(&Statement::of(&text));
+        values.extend(value.filter(|(name, ..)| ascending.contains(name)).map(|value| statements::ours(&forward(value))));
     }
     Ok(values)
+}
+
+/// Compares in the same statement: others take numbers while rows are loaded.
+fn forward((sequence, value, is_called): (Name, i64, bool)) -> String {
+    let sequence = sequence.sql();
+    format!(
+        "SELECT CASE WHEN pg_catalog.setval({}::pg_catalog.regclass, {value}, {is_called}) IS NULL THEN '' END FROM {sequence} s
+         WHERE {value} OPERATOR(pg_catalog.>) s.last_value OR {value} OPERATOR(pg_catalog.=) s.last_value AND {is_called} AND NOT s.is_called",
+        literal(&sequence)
+    )
 }
 
 fn refuse_what_is_lacking(closure: &Closure) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What of a part the target has already.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -56,12 +56,12 @@ pub async fn first_with_rows(connection: &mut PgConnection, tables: &[Name]) -> 
     Ok(None)
 }
 
-/// The last values of these sequences, as far as this role may read them.
-pub async fn last_values(connection: &mut PgConnection, sequences: &BTreeSet<Name>) -> Result<BTreeMap<Name, i64>> {
+/// Those of these sequences whose numbers grow.
+pub async fn ascending(connection: &mut PgConnection, sequences: &BTreeSet<Name>) -> Result<BTreeSet<Name>> {
     let schemas: Vec<&str> = sequences.iter().map(|name| name.schema.as_str()).collect();
     let names: Vec<&str> = sequences.iter().map(|name| name.name.as_str()).collect();
-    let found: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT w.schema, w.name, coalesce(s.last_value, s.start_value OPERATOR(pg_catalog.-) s.increment_by)
+    let found: Vec<(String, String)> = sqlx::query_as(
+        "SELECT w.schema, w.name
          FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) w(schema, name)
          JOIN pg_catalog.pg_sequences s ON s.schemaname = w.schema AND s.sequencename = w.name AND s.increment_by > 0",
     )
@@ -69,7 +69,7 @@ pub async fn last_values(connection: &mut PgConnection, sequences: &BTreeSet<Nam
     .bind(&names)
     .fetch_all(connection)
     .await?;
-    Ok(found.into_iter().map(|(schema, name, value)| (Name { schema, name }, value)).collect())
+    Ok(found.into_iter().map(|(schema, name)| Name { schema, name }).collect())
 }
 
 /// The sequences that columns of these tables own.
