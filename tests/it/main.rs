@@ -110,6 +110,7 @@ mod restore_midway;
 /// How far a restore goes, and what each refusal names.
 mod restore_options;
 mod restore_part;
+mod restore_part_hostile;
 /// How a dump's stream goes into a server: whole or not there, and counted.
 mod restore_stream;
 /// Rows that leave a table, and come back.

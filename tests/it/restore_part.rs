@@ -58,18 +58,18 @@ fn shop(server: &Server, rows: u32) -> String {
     database
 }
 
-fn with_set(server: &Server, database: &str, more: &str) -> Scenario {
+pub fn with_set(server: &Server, database: &str, more: &str) -> Scenario {
     let scenario = Scenario::with_database(server, database).backup_job("local", more);
     scenario.run(&["run-job", "nightly"]).succeeded();
     scenario
 }
 
-fn restore(scenario: &Scenario, more: &[&str]) -> Output {
+pub fn restore(scenario: &Scenario, more: &[&str]) -> Output {
     scenario.run(&[&["backups", "restore", "latest", "--into", "app"], more].concat())
 }
 
 /// What pg_dump says of the definitions, without the tokens of its head.
-fn definitions(server: &Server, database: &str, more: &[&str]) -> String {
+pub fn definitions(server: &Server, database: &str, more: &[&str]) -> String {
     let output = server.tool("pg_dump", database).args(["--schema-only"]).args(more).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();

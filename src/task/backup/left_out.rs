@@ -38,7 +38,8 @@ mod tests {
 
     #[test]
     fn what_a_dump_makes_itself_is_known_by_whatever_speaks_of_it() {
-        let entry = |kind: &str, name: &str| Entry { kind: kind.into(), name: name.into(), schema: Some("s".into()) };
+        let entry =
+            |kind: &str, name: &str| Entry { kind: kind.into(), name: name.into(), schema: Some("s".into()), is_ours: false };
         let mut made = Made::default();
         made.remember(&entry("TABLE", "t"));
         made.remember(&entry("FUNCTION", "f(integer, text)"));

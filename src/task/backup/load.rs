@@ -126,6 +126,9 @@ impl Loader {
 
     async fn statement(&mut self, text: Vec<u8>, entry: &Arc<Entry>) -> Result<(), Refusal> {
         let text = own_bytes::text(text);
+        if entry.is_ours {
+            return self.ours(text, entry).await;
+        }
         if text.starts_with("CREATE ") && self.leaves_out_an_extension() {
             self.made.remember(entry);
         }
@@ -200,6 +203,17 @@ impl Loader {
                 }
             },
         }
+    }
+
+    /// Runs a query of our own, and the statements that it writes, if any.
+    async fn ours(&mut self, query: String, entry: &Entry) -> Result<(), Refusal> {
+        let connection = &mut self.session.connection;
+        let done = match pg::fetch_text(connection, query).await {
+            Ok(Some(written)) => pg::execute(connection, written).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| self.refusal_of(&error, entry))
     }
 
     /// Handles BEGIN and COMMIT that pg_dump writes around large objects. They would end our own transaction.

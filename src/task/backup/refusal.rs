@@ -277,7 +277,8 @@ mod tests {
     fn refusal(code: &str, context: Option<&str>, entry: (&str, &str), statement: &str) -> Refusal {
         let said =
             Said { code: code.to_owned(), message: "FEHLER".to_owned(), context: context.map(str::to_owned), ..Said::default() };
-        let entry = Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()) };
+        let entry =
+            Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()), is_ours: false };
         let choices = Choices::default();
         of_said(&said, Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public" })
     }
@@ -295,7 +296,7 @@ mod tests {
             context: Some("PL/pgSQL function public.g(integer) line 1".to_owned()),
             ..Said::default()
         };
-        let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None };
+        let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None, is_ours: false };
         let choices = Choices::default();
         let search_path = "\"x'; id>/tmp/pwned; echo '\", public";
         let doing = Doing { entry: &entry, statement: "CREATE INDEX i", in_transaction: true, choices: &choices, search_path };
@@ -325,7 +326,7 @@ mod tests {
                 constraint: (code == "23514").then(|| "odd".to_owned()),
                 ..Said::default()
             };
-            let entry = Entry { kind: kind.to_owned(), name: name.to_owned(), schema: Some("public".to_owned()) };
+            let entry = Entry { kind: kind.to_owned(), name: name.to_owned(), schema: Some("public".to_owned()), is_ours: false };
             let message = of_said(
                 &said,
                 Doing { entry: &entry, statement, in_transaction: false, choices: &choices, search_path: "public" },

@@ -60,6 +60,8 @@ pub struct Entry {
     /// For display: names are not quoted, and some entries have several (`c c_p_fkey`).
     pub name: String,
     pub schema: Option<String>,
+    /// True for a query of our own, which writes the statement to run, if any. No dump can say so.
+    pub is_ours: bool,
 }
 
 impl Entry {
@@ -72,7 +74,8 @@ impl Entry {
         let (rest, _owner) = rest.rsplit_once("; Owner: ")?;
         let (rest, schema) = rest.rsplit_once("; Schema: ")?;
         let (name, kind) = rest.rsplit_once("; Type: ")?;
-        Some(Self { kind: kind.to_owned(), name: name.to_owned(), schema: (schema != "-").then(|| schema.to_owned()) })
+        let schema = (schema != "-").then(|| schema.to_owned());
+        Some(Self { kind: kind.to_owned(), name: name.to_owned(), schema, is_ours: false })
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::definitions::Item;
 use super::names::Name;
-use super::subject::Role;
+use super::subject::{Class, Role};
 use crate::pg::{identifier, qualified};
 use crate::task::backup::rewrite::replaced;
 use crate::task::backup::tokens::Statement;
@@ -30,7 +30,7 @@ pub fn takes(item: &Item) -> bool {
     match &item.subject.role {
         Role::Table | Role::Index | Role::Key => true,
         Role::Default => !item.texts().any(|text| text.contains("nextval(")),
-        Role::About => item.entry.kind == "COMMENT" && item.texts().all(|text| is_of_the_table(&text)),
+        Role::About => item.texts().all(|text| is_of_the_table(&text)),
         // Types and functions that it needs are made as they are.
         Role::Object => true,
         _ => false,
@@ -50,11 +50,13 @@ pub fn statements(item: &Item) -> impl Iterator<Item = String> {
 /// Names that the indexes of the table may get, the own one first.
 pub fn index_names(items: &[&Item], to: &Name) -> BTreeMap<String, Vec<String>> {
     let made = items.iter().filter_map(|item| item.subject.makes.as_ref());
-    made.map(|index| {
-        let others = (1..NAMES_TRIED).map(|number| another_name(&index.name, &to.name, number));
-        (index.name.clone(), std::iter::once(index.name.clone()).chain(others).collect())
-    })
-    .collect()
+    let names = made.filter(|object| object.class == Class::Relation).map(|object| &object.name.name);
+    names
+        .map(|index| {
+            let others = (1..NAMES_TRIED).map(|number| another_name(index, &to.name, number));
+            (index.clone(), std::iter::once(index.clone()).chain(others).collect())
+        })
+        .collect()
 }
 
 /// `TABLE_INDEX`, or `TABLE_INDEX_2`, in as many bytes as a name may have.
@@ -74,7 +76,10 @@ impl Renamed {
         let statement = Statement::whole(text);
         let mut changes: Vec<(Range<usize>, String)> = Vec::new();
         for at in 0..statement.tokens.len() {
-            let is_name = statement.name(at).as_ref() == Some(&self.from.schema)
+            // In parentheses, a function of the table's name.
+            let is_call = statement.tokens[at].depth > 0 && statement.is_symbol(at + 3, b'(');
+            let is_name = !is_call
+                && statement.name(at).as_ref() == Some(&self.from.schema)
                 && statement.is_symbol(at + 1, b'.')
                 && statement.name(at + 2).as_ref() == Some(&self.from.name)
                 && !(at > 0 && statement.is_symbol(at - 1, b'.'));
@@ -113,6 +118,7 @@ mod tests {
                 "CREATE TABLE s.t (t s.t_type, s text DEFAULT 's.t')",
                 "CREATE TABLE \"S2\".\"x\" (t s.t_type, s text DEFAULT 's.t')",
             ),
+            ("CREATE INDEX i ON s.t USING btree (s.t(a))", "CREATE INDEX \"i\" ON \"S2\".\"x\" USING btree (s.t(a))"),
             (
                 "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (t)",
                 "ALTER TABLE ONLY \"S2\".\"x\"\n    ADD CONSTRAINT \"x_t_pkey\" PRIMARY KEY (t)",

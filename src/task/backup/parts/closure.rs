@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::definitions::Item;
 use super::names::Name;
-use super::subject::{Class, Role, Subject};
+use super::subject::{Class, Mention, Object, Role};
 use super::target::Existing;
 
 /// At most so many notes of one kind are written.
@@ -16,7 +16,7 @@ pub struct Closure {
     /// Its items, as indexes in the dump's order.
     pub items: BTreeSet<usize>,
     /// The objects that it makes: those that were asked for, and what these need.
-    pub made: BTreeSet<Name>,
+    pub made: BTreeSet<Object>,
     /// Tables and views that it needs and that are neither in it nor in the target, each with one that needs it.
     pub lacking: BTreeMap<Name, Name>,
     /// Names that decide about it: which of them the target has is to be asked before the last call.
@@ -26,51 +26,66 @@ pub struct Closure {
 }
 
 /// `wanted`: objects of the dump to be made; `existing`: those among [`Closure::asked`] that the target has.
-pub fn closure(items: &[Item], wanted: &BTreeSet<Name>, existing: &Existing) -> Closure {
+pub fn closure(items: &[Item], wanted: &BTreeSet<Object>, existing: &Existing) -> Closure {
     let mut choosing =
-        Choosing { items, by_name: by_name(items), makers: makers(items), existing, wanted, closure: Closure::default() };
+        Choosing { items, by_object: by_object(items), makers: makers(items), existing, wanted, closure: Closure::default() };
     choosing.choose();
     choosing.closure
 }
 
-/// The items about each object.
-fn by_name(items: &[Item]) -> BTreeMap<&Name, Vec<usize>> {
-    let mut by_name: BTreeMap<&Name, Vec<usize>> = BTreeMap::new();
-    for (number, item) in items.iter().enumerate() {
-        by_name.entry(&item.subject.of).or_default().push(number);
+/// By name, the classes of the objects that the dump makes, with the role of the statement that makes each.
+pub type Makers<'a> = BTreeMap<&'a Name, Vec<(Class, &'a Role)>>;
+
+pub fn makers(items: &[Item]) -> Makers<'_> {
+    let mut makers = Makers::new();
+    for Item { subject, .. } in items {
+        let (object, role) = match (&subject.role, &subject.makes) {
+            (role, _) if role.makes_it() => ((subject.class, &subject.of), role),
+            (Role::Identity, Some(sequence)) => ((sequence.class, &sequence.name), &Role::Sequence),
+            _ => continue,
+        };
+        makers.entry(object.1).or_default().push((object.0, role));
     }
-    by_name
+    makers
 }
 
-/// The role of the statement that makes each object of the dump.
-fn makers(items: &[Item]) -> BTreeMap<&Name, &Role> {
-    let subjects = items.iter().map(|item| &item.subject);
-    let made = subjects.clone().filter(|subject| subject.role.makes_it()).map(|subject| (&subject.of, &subject.role));
-    let identities = subjects.filter(|subject| subject.role == Role::Identity);
-    made.chain(identities.filter_map(|subject| Some((subject.makes.as_ref()?, &Role::Sequence)))).collect()
+/// The items about each object.
+fn by_object(items: &[Item]) -> BTreeMap<Object, Vec<usize>> {
+    let makers = makers(items);
+    let makes = |class: Class, name: &Name| makers.get(name).is_some_and(|made| made.iter().any(|(made, _)| *made == class));
+    let mut by_object: BTreeMap<Object, Vec<usize>> = BTreeMap::new();
+    for (number, Item { subject, .. }) in items.iter().enumerate() {
+        let mut object = subject.object();
+        // A comment on a column of a composite type.
+        if !makes(Class::Relation, &object.name) && subject.role == Role::About && makes(Class::Type, &object.name) {
+            object.class = Class::Type;
+        }
+        by_object.entry(object).or_default().push(number);
+    }
+    by_object
 }
 
 struct Choosing<'a> {
     items: &'a [Item],
-    by_name: BTreeMap<&'a Name, Vec<usize>>,
-    makers: BTreeMap<&'a Name, &'a Role>,
+    by_object: BTreeMap<Object, Vec<usize>>,
+    makers: Makers<'a>,
     existing: &'a Existing,
-    wanted: &'a BTreeSet<Name>,
+    wanted: &'a BTreeSet<Object>,
     closure: Closure,
 }
 
 impl Choosing<'_> {
     fn choose(&mut self) {
-        let mut open: Vec<Name> = self.wanted.iter().cloned().collect();
+        let mut open: Vec<Object> = self.wanted.iter().cloned().collect();
         let mut later = BTreeSet::new();
         self.closure.made.extend(open.iter().cloned());
-        self.closure.asked.extend(open.iter().cloned());
-        // Each name is taken once.
-        while let Some(name) = open.pop() {
-            if !name.schema.is_empty() {
-                self.need(&Name::of_schema(&name.schema), &name, &mut open);
+        // Each object is taken once.
+        while let Some(object) = open.pop() {
+            self.closure.asked.insert(object.name.clone());
+            if !object.name.schema.is_empty() {
+                self.need_object(Object::schema(&object.name.schema), &object.name, &mut open);
             }
-            for number in self.by_name.get(&name).cloned().unwrap_or_default() {
+            for number in self.by_object.get(&object).cloned().unwrap_or_default() {
                 let item = &self.items[number];
                 match &item.subject.role {
                     Role::ForeignKey { .. } | Role::Trigger | Role::Rule | Role::Attach { .. } | Role::Publication => {
@@ -87,12 +102,11 @@ impl Choosing<'_> {
         self.note_keys_of_others();
     }
 
-    fn take(&mut self, number: usize, open: &mut Vec<Name>) {
+    fn take(&mut self, number: usize, open: &mut Vec<Object>) {
         let item = &self.items[number];
-        // An object of another class has the name of one that is made. (What is wanted exists where it is made under another name.)
-        let Subject { of, class, .. } = &item.subject;
-        let is_wanted = *class == Class::Relation && self.wanted.contains(of);
-        if self.existing.has(*class, of) && !is_wanted {
+        let object = item.subject.object();
+        // What exists gets no statement, unless it is wanted, and made under another name.
+        if self.existing.has(&object) && !self.wanted.contains(&object) {
             return;
         }
         self.closure.items.insert(number);
@@ -101,43 +115,59 @@ impl Choosing<'_> {
         {
             open.push(beside.clone());
         }
-        for name in &item.names {
-            self.need(name, &item.subject.of, open);
+        for mention in &item.names {
+            self.need(mention, &item.subject.of, open);
         }
     }
 
-    fn need(&mut self, name: &Name, by: &Name, open: &mut Vec<Name>) {
-        let maker = self.makers.get(name);
-        self.closure.asked.insert(name.clone());
-        let Some(maker) = maker else { return };
-        if self.is_there(name) {
+    fn need(&mut self, mention: &Mention, by: &Name, open: &mut Vec<Object>) {
+        self.closure.asked.insert(mention.name.clone());
+        for object in self.meant(mention) {
+            self.need_object(object, by, open);
+        }
+    }
+
+    fn need_object(&mut self, object: Object, by: &Name, open: &mut Vec<Object>) {
+        self.closure.asked.insert(object.name.clone());
+        let Some(role) = self.maker(&object) else { return };
+        if self.is_there(&object) {
             return;
         }
         // Rows would be missing without a word.
-        if matches!(maker, Role::Table | Role::View) {
-            self.closure.lacking.entry(name.clone()).or_insert_with(|| by.clone());
+        if matches!(role, Role::Table | Role::View) {
+            self.closure.lacking.entry(object.name).or_insert_with(|| by.clone());
             return;
         }
-        self.closure.made.insert(name.clone());
-        open.push(name.clone());
+        self.closure.made.insert(object.clone());
+        open.push(object);
+    }
+
+    /// The objects of the dump that a name may be of.
+    fn meant(&self, mention: &Mention) -> Vec<Object> {
+        let made = self.makers.get(&mention.name).into_iter().flatten().map(|(class, _)| *class);
+        made.filter(|class| mention.may_be(*class)).map(|class| Object { class, name: mention.name.clone() }).collect()
+    }
+
+    fn maker(&self, object: &Object) -> Option<&Role> {
+        self.makers.get(&object.name)?.iter().find(|(class, _)| *class == object.class).map(|(_, role)| *role)
     }
 
     fn take_if_possible(&mut self, number: usize) {
         let item = &self.items[number];
         let of = &item.subject.of;
-        self.closure.asked.extend(item.names.iter().cloned());
-        let missing: Vec<&Name> = match &item.subject.role {
-            Role::ForeignKey { to } => [to].into_iter().filter(|to| !self.is_there(to)).collect(),
-            Role::Trigger | Role::Rule => {
-                item.names.iter().filter(|name| self.makers.contains_key(*name) && !self.is_there(name)).collect()
-            }
-            Role::Attach { partition } => [partition].into_iter().filter(|name| !self.closure.made.contains(*name)).collect(),
+        self.closure.asked.extend(item.names.iter().map(|mention| mention.name.clone()));
+        let needed: Vec<Object> = match &item.subject.role {
+            Role::ForeignKey { to } => vec![Object::relation(to)],
+            Role::Trigger | Role::Rule => item.names.iter().flat_map(|mention| self.meant(mention)).collect(),
+            Role::Attach { partition } => vec![Object::relation(partition)],
             _ => {
                 self.note(format!("left out: {of} is in a publication of the source ({})", in_a_line(item)));
                 return;
             }
         };
-        match missing.first() {
+        let is_attached = matches!(item.subject.role, Role::Attach { .. });
+        let is_there = |object: &&Object| if is_attached { self.closure.made.contains(object) } else { self.is_there(object) };
+        match needed.iter().find(|object| !is_there(object)) {
             None => {
                 self.closure.items.insert(number);
             }
@@ -154,10 +184,10 @@ impl Choosing<'_> {
         for item in self.items {
             let of = &item.subject.of;
             match &item.subject.role {
-                Role::ForeignKey { to } if self.closure.made.contains(to) && !self.closure.made.contains(of) => {
+                Role::ForeignKey { to } if self.makes(to) && !self.makes(of) => {
                     notes.push(format!("not made: {of} had a foreign key to it: {}", in_a_line(item)));
                 }
-                Role::Attach { partition } if self.closure.made.contains(partition) && !self.closure.made.contains(of) => {
+                Role::Attach { partition } if self.makes(partition) && !self.makes(of) => {
                     partitions.push(format!("not attached to {of}, where its rows would appear: {}", in_a_line(item)));
                 }
                 _ => {}
@@ -168,8 +198,13 @@ impl Choosing<'_> {
         }
     }
 
-    fn is_there(&self, name: &Name) -> bool {
-        self.closure.made.contains(name) || self.existing.names.contains(name)
+    /// Returns whether the part makes that table.
+    fn makes(&self, table: &Name) -> bool {
+        self.closure.made.contains(&Object::relation(table))
+    }
+
+    fn is_there(&self, object: &Object) -> bool {
+        self.closure.made.contains(object) || self.existing.has(object)
     }
 
     fn note(&mut self, note: String) {

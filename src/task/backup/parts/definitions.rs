@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::names::Name;
-use super::subject::{self, Class, Subject};
+use super::subject::{self, Mention, Role, Subject};
 use crate::base::progress::Phase;
 use crate::store::Store;
 use crate::task::backup::manifest::Manifest;
@@ -30,8 +29,8 @@ pub struct Item {
     /// As the dump has them, without semicolons.
     pub statements: Vec<Vec<u8>>,
     pub subject: Subject,
-    /// The names that the statements mention.
-    pub names: BTreeSet<Name>,
+    /// The names that the statements mention, without those of their objects.
+    pub names: BTreeSet<Mention>,
     /// `SET default_tablespace = …` and the like that are in force.
     pub settings: Arc<Settings>,
     /// True if it comes after rows.
@@ -50,7 +49,7 @@ impl Item {
 
     /// In words, like `TYPE shop.state`.
     pub fn in_words(&self) -> String {
-        let Entry { kind, name, schema } = &*self.entry;
+        let Entry { kind, name, schema, .. } = &*self.entry;
         match schema {
             Some(schema) => format!("{} {schema}.{name}", kind.to_lowercase()),
             None => format!("{} {name}", kind.to_lowercase()),
@@ -139,12 +138,12 @@ impl Reading {
 
     fn close(&mut self) {
         let Some((entry, statements)) = self.open.take() else { return };
-        self.is_after_rows |= is_after_rows(&entry.kind);
         let texts: Vec<String> = statements.iter().map(|statement| own_bytes::text(statement.clone())).collect();
         let whole: Vec<Statement> = texts.iter().map(|text| Statement::whole(text)).collect();
         let Some(subject) = whole.iter().find_map(Subject::of) else { return };
+        self.is_after_rows |= is_after_rows(&subject.role);
         let is_sound = whole.iter().all(|statement| is_about(statement, &subject));
-        let names = whole.iter().flat_map(subject::names).collect();
+        let names = whole.iter().flat_map(subject::mentions).collect();
         let is_after_rows = self.is_after_rows;
         let settings = Arc::clone(&self.settings);
         self.items.push(Item { entry, statements, subject, names, settings, is_after_rows, is_sound });
@@ -157,31 +156,17 @@ impl Reading {
     }
 }
 
-/// Kinds of entries that come after rows, and nothing before rows comes after them.
-fn is_after_rows(kind: &str) -> bool {
-    [
-        "TABLE DATA",
-        "SEQUENCE SET",
-        "INDEX",
-        "CONSTRAINT",
-        "FK CONSTRAINT",
-        "TRIGGER",
-        "RULE",
-        "POLICY",
-        "ROW SECURITY",
-        "STATISTICS",
-    ]
-    .contains(&kind)
+/// What comes after rows, and nothing before rows comes after it. The comment above a statement does not decide it: a name in it may hold anything.
+fn is_after_rows(role: &Role) -> bool {
+    use Role::{ForeignKey, Index, Key, Policy, Refresh, RowSecurity, Rule, Statistics, Trigger, Value};
+    matches!(role, Value | Index | Key | ForeignKey { .. } | Trigger | Rule | Policy | RowSecurity | Statistics | Refresh)
 }
 
 /// Returns whether the statement is about that object, or what is made beside it; a change of the session's role is about none.
 fn is_about(statement: &Statement, subject: &Subject) -> bool {
     let changes_role =
         statement.says(0, &["SET", "SESSION", "AUTHORIZATION"]) || statement.says(0, &["RESET", "SESSION", "AUTHORIZATION"]);
-    let is_of_it = |other: Subject| {
-        (&other.of, other.class) == (&subject.of, subject.class)
-            || subject.makes.as_ref() == Some(&other.of) && other.class != Class::Routine
-    };
+    let is_of_it = |other: Subject| other.object() == subject.object() || subject.makes == Some(other.object());
     changes_role || Subject::of(statement).is_some_and(is_of_it)
 }
 

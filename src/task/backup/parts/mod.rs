@@ -10,6 +10,7 @@ pub mod merge;
 pub mod names;
 pub mod plan;
 pub mod put;
+mod rights;
 mod sequences;
 mod statements;
 mod subject;

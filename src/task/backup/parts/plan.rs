@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -11,13 +10,14 @@ use super::beside::{self, Renamed};
 use super::closure::{self, Closure, closure};
 use super::definitions::{Definitions, Item, Settings};
 use super::names::{self, Name};
-use super::statements::{Run, Statements};
-use super::subject::{self, Class, Role};
+use super::rights;
+use super::statements::{self, Run, Statements};
+use super::subject::{self, Class, Mention, Object, Role};
 use super::target::{self, Existing, existing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::base::{shell, units};
-use crate::pg::identifier;
+use crate::pg::{identifier, literal};
 use crate::task::backup::choices::Choices;
 use crate::task::backup::facts::Extension;
 use crate::task::backup::scan::TableData;
@@ -110,9 +110,9 @@ fn refused<T>(message: String) -> Result<T> {
 }
 
 /// The objects of the dump that are meant, with the partitions of tables.
-fn wanted(set: &Set, items: &[Item], asked: &Asked) -> Result<BTreeSet<Name>> {
+fn wanted(set: &Set, items: &[Item], asked: &Asked) -> Result<BTreeSet<Object>> {
     let made = || items.iter().filter(|item| item.subject.role.makes_it() && !item.subject.of.schema.is_empty());
-    let relations = || made().filter(|item| item.subject.role != Role::Object).map(|item| &item.subject.of);
+    let relations = || made().filter(|item| item.subject.class == Class::Relation).map(|item| &item.subject.of);
     let mut wanted = BTreeSet::new();
     for pattern in &asked.tables {
         let found: BTreeSet<&Name> = relations().filter(|name| names::is_meant(pattern, name)).collect();
@@ -123,20 +123,20 @@ fn wanted(set: &Set, items: &[Item], asked: &Asked) -> Result<BTreeSet<Name>> {
             return refused(format!("the set has no table `{pattern}`; {hint}"));
         }
         for name in found {
-            wanted.extend(closure::partitions(items, name));
-            wanted.insert(name.clone());
+            wanted.extend(closure::partitions(items, name).iter().map(Object::relation));
+            wanted.insert(Object::relation(name));
         }
     }
     for pattern in &asked.schemas {
-        let found: Vec<&Name> =
-            made().map(|item| &item.subject.of).filter(|name| names::is_schema_meant(pattern, &name.schema)).collect();
+        let is_meant = |object: &Object| names::is_schema_meant(pattern, &object.name.schema);
+        let found: Vec<Object> = made().map(|item| item.subject.object()).filter(is_meant).collect();
         if found.is_empty() {
             let schemas: BTreeSet<&str> = made().map(|item| item.subject.of.schema.as_str()).collect();
             let hint =
                 did_you_mean(pattern, schemas).unwrap_or_else(|| "no object of the set is in a schema of that name".to_owned());
             return refused(format!("the set has no schema `{pattern}`; {hint}"));
         }
-        wanted.extend(found.into_iter().cloned());
+        wanted.extend(found);
     }
     Ok(wanted)
 }
@@ -146,13 +146,14 @@ async fn whole(
     connection: &mut PgConnection,
     set: &Set,
     definitions: &Definitions,
-    mut wanted: BTreeSet<Name>,
+    mut wanted: BTreeSet<Object>,
     choices: &Choices,
 ) -> Result<Plan> {
     let items = &definitions.items;
     let asked = closure(items, &wanted, &Existing::default()).asked;
     let existing = existing(connection, &asked).await?;
-    let living: Vec<String> = wanted.iter().filter(|name| existing.has(Class::Relation, name)).map(Name::to_string).collect();
+    let living: Vec<String> =
+        wanted.iter().filter(|object| object.class == Class::Relation && existing.has(object)).map(Object::to_string).collect();
     if let Some(first) = living.first() {
         let others = if living.len() > 1 { format!(" (and {} more of them)", living.len() - 1) } else { String::new() };
         return refused(format!(
@@ -161,21 +162,27 @@ async fn whole(
         ));
     }
     // Types and functions that are there stay as they are.
-    let objects: BTreeSet<&Name> =
-        items.iter().filter(|item| item.subject.role == Role::Object).map(|item| &item.subject.of).collect();
-    wanted.retain(|name| !(existing.names.contains(name) && objects.contains(name)));
+    let there: Vec<Object> = wanted.extract_if(.., |object| existing.has(object)).collect();
+    if let (Some(first), true) = (there.first(), wanted.is_empty()) {
+        return refused(format!(
+            "nothing is to be restored: all {} that are meant exist ({first}), and nothing that lives is written over. A function counts as there where \
+             one of its name is, whatever its arguments; --create restores all of the set into a database of its own",
+            there.len(),
+        ));
+    }
     let closure = closure(items, &wanted, &existing);
     refuse_what_is_lacking(&closure)?;
     refuse_what_no_dump_has(items, &closure)?;
+    refuse_names_that_are_taken(items, &closure, &existing)?;
     refuse_missing_extensions(connection, set, items, &closure, &existing, choices).await?;
     let chosen = || closure.items.iter().map(|number| &items[*number]);
     let (before, after): (Vec<&Item>, Vec<&Item>) = chosen().partition(|item| !item.is_after_rows);
-    let is_filled = |table: &TableData| wanted.contains(&Name::new(&table.schema, &table.name));
+    let is_filled = |table: &TableData| wanted.contains(&Object::relation(&Name::new(&table.schema, &table.name)));
     let tables: Vec<TableData> = set.manifest.tables.iter().filter(|table| is_filled(table)).cloned().collect();
     let is_beside = |item: &&Item| item.subject.role.makes_it() && item.subject.role != Role::Table;
     let mut plan = Plan {
         made: chosen().filter(is_beside).map(Item::in_words).collect(),
-        kept: kept(&closure, &existing, items),
+        kept: kept(&closure, &existing, items, &there),
         notes: closure.notes.clone(),
         before: Vec::new(),
         rows: vec![tables.clone()],
@@ -189,6 +196,7 @@ async fn whole(
     plan.before = run.statements(before.iter().map(|item| (*item, item.statements.clone())), &definitions.head);
     plan.after = run.statements(after.iter().map(|item| (*item, item.statements.clone())), &Settings::new());
     name_what_it_needs(&mut plan);
+    rights::start_from_the_default(&mut plan.before, &mut plan.after, closure.made.iter());
     Ok(plan)
 }
 
@@ -197,7 +205,7 @@ async fn one_beside(
     connection: &mut PgConnection,
     set: &Set,
     definitions: &Definitions,
-    wanted: &BTreeSet<Name>,
+    wanted: &BTreeSet<Object>,
     to: &Name,
 ) -> Result<Plan> {
     let items = &definitions.items;
@@ -205,7 +213,12 @@ async fn one_beside(
     let says = |name: &Name, words: &[&str]| {
         definition(name).is_some_and(|item| item.texts().any(|text| Statement::of(&text).find(words).is_some()))
     };
-    let tables: Vec<&Name> = wanted.iter().filter(|name| definition(name).is_some()).collect();
+    let tables: Vec<&Name> = wanted
+        .iter()
+        .filter(|object| object.class == Class::Relation)
+        .map(|object| &object.name)
+        .filter(|name| definition(name).is_some())
+        .collect();
     if let Some(table) = tables.iter().find(|table| says(table, &["PARTITION", "BY"])) {
         return refused(format!("{table} is partitioned: --as takes one table that holds rows itself, such as one partition"));
     }
@@ -215,14 +228,14 @@ async fn one_beside(
             "{from} inherits from another table, where the rows of a copy would appear: `pgtend backups fetch` writes its rows"
         ));
     }
-    let only = BTreeSet::from([from.clone()]);
+    let only = BTreeSet::from([Object::relation(from)]);
     let mut asked = closure(items, &only, &Existing::default()).asked;
     asked.extend([to.clone(), Name::of_schema(&to.schema)]);
     let existing = existing(connection, &asked).await?;
     if existing.names.contains(to) {
         return refused(format!("{to} exists: choose another name for --as"));
     }
-    if !existing.names.contains(&Name::of_schema(&to.schema)) {
+    if !existing.has(&Object::schema(&to.schema)) {
         return refused(format!("there is no {}: make it, or choose another name for --as", Name::of_schema(&to.schema)));
     }
     let closure = closure(items, &only, &existing);
@@ -244,9 +257,12 @@ async fn one_beside(
     let part = part(set, rows.iter().map(under_its_new_name).collect());
     let read_bytes = definitions.read_bytes;
     let rows = vec![rows];
-    let (kept, notes, is_data_only) = (kept(&closure, &existing, items), Vec::new(), false);
+    let (kept, notes, is_data_only) = (kept(&closure, &existing, items, &[]), Vec::new(), false);
     let mut plan = Plan { part, before, rows, after, renamed: Some(renamed), made, kept, notes, is_data_only, read_bytes };
     name_what_it_needs(&mut plan);
+    let objects = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.subject.object());
+    let objects: Vec<Object> = objects.chain([Object::relation(to)]).collect();
+    rights::start_from_the_default(&mut plan.before, &mut plan.after, objects.iter());
     Ok(plan)
 }
 
@@ -267,13 +283,18 @@ async fn free_names(connection: &mut PgConnection, chosen: &[&Item], to: &Name) 
 }
 
 /// Rows alone, into tables that are there.
-async fn only_rows(connection: &mut PgConnection, set: &Set, definitions: &Definitions, wanted: &BTreeSet<Name>) -> Result<Plan> {
+async fn only_rows(
+    connection: &mut PgConnection,
+    set: &Set,
+    definitions: &Definitions,
+    wanted: &BTreeSet<Object>,
+) -> Result<Plan> {
     let items = &definitions.items;
-    let is_filled = |table: &&TableData| wanted.contains(&Name::new(&table.schema, &table.name));
+    let is_filled = |table: &&TableData| wanted.contains(&Object::relation(&Name::new(&table.schema, &table.name)));
     let tables: Vec<TableData> = set.manifest.tables.iter().filter(is_filled).cloned().collect();
     let names: BTreeSet<Name> = tables.iter().map(|table| Name::new(&table.schema, &table.name)).collect();
     let existing = existing(connection, &names).await?;
-    if let Some(missing) = names.iter().find(|name| !existing.has(Class::Relation, name)) {
+    if let Some(missing) = names.iter().find(|name| !existing.has(&Object::relation(name))) {
         return refused(format!("{missing} does not exist here: leave out --data-only to restore it with its definition"));
     }
     let names = closure::by_foreign_keys(items, &names);
@@ -307,18 +328,24 @@ async fn only_rows(connection: &mut PgConnection, set: &Set, definitions: &Defin
 /// Moves the sequences of these tables to where the dump has them, never back.
 async fn values(connection: &mut PgConnection, items: &[Item], tables: &[Name]) -> Result<Statements> {
     let owned = target::owned_sequences(connection, tables).await?;
-    let last = target::last_values(connection, &owned).await?;
+    let ascending = target::ascending(connection, &owned).await?;
     let mut values = Vec::new();
-    for item in items.iter().filter(|item| item.subject.role == Role::Value) {
-        for statement in &item.statements {
-            let text = own_bytes::text(statement.clone());
-            let value = subject::value(&Statement::of(&text));
-            if value.is_some_and(|(name, value, _)| last.get(&name).is_some_and(|last| value > *last)) {
-                values.push((statement.clone(), Arc::clone(&item.entry)));
-            }
-        }
+    for statement in items.iter().filter(|item| item.subject.role == Role::Value).flat_map(|item| &item.statements) {
+        let text = own_bytes::text(statement.clone());
+        let value = subject::value(&Statement::of(&text));
+        values.extend(value.filter(|(name, ..)| ascending.contains(name)).map(|value| statements::ours(&forward(value))));
     }
     Ok(values)
+}
+
+/// Compares in the same statement: others take numbers while rows are loaded.
+fn forward((sequence, value, is_called): (Name, i64, bool)) -> String {
+    let sequence = sequence.sql();
+    format!(
+        "SELECT CASE WHEN pg_catalog.setval({}::pg_catalog.regclass, {value}, {is_called}) IS NULL THEN '' END FROM {sequence} s
+         WHERE {value} OPERATOR(pg_catalog.>) s.last_value OR {value} OPERATOR(pg_catalog.=) s.last_value AND {is_called} AND NOT s.is_called",
+        literal(&sequence)
+    )
 }
 
 fn refuse_what_is_lacking(closure: &Closure) -> Result<()> {
@@ -335,6 +362,17 @@ fn refuse_what_no_dump_has(items: &[Item], closure: &Closure) -> Result<()> {
     anyhow::bail!("the dump holds statements about other objects at {}, where pg_dump writes none: none was run", item.entry)
 }
 
+/// An index, a sequence or a statistics object of the part whose name another object has.
+fn refuse_names_that_are_taken(items: &[Item], closure: &Closure, existing: &Existing) -> Result<()> {
+    let made = closure.items.iter().filter_map(|number| items[*number].subject.makes.as_ref());
+    match made.clone().find(|object| existing.has(object)) {
+        Some(taken) => {
+            refused(format!("{taken} exists, and the part makes an object of that name: rename the one that is there"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// A type or a function of an extension is made by no statement of the dump.
 async fn refuse_missing_extensions(
     connection: &mut PgConnection,
@@ -348,9 +386,9 @@ async fn refuse_missing_extensions(
     let missing = set.manifest.server.extensions.iter();
     let missing: Vec<_> =
         missing.filter(|extension| !there.contains(&extension.name) && !choices.leaves_out_extension(&extension.name)).collect();
-    let made: BTreeSet<&Name> = items.iter().filter(|item| item.subject.role.makes_it()).map(|item| &item.subject.of).collect();
-    let names = closure.items.iter().flat_map(|number| &items[*number].names);
-    for name in names.filter(|name| !made.contains(name) && !existing.names.contains(*name) && !closure.made.contains(*name)) {
+    let makers = closure::makers(items);
+    let names = closure.items.iter().flat_map(|number| &items[*number].names).map(|mention| &mention.name);
+    for name in names.filter(|name| !makers.contains_key(name) && !existing.names.contains(*name)) {
         let of = |extension: &&&Extension| extension.schema.as_ref() == Some(&name.schema);
         if let Some(extension) = missing.iter().find(of) {
             return refused(format!(
@@ -364,12 +402,20 @@ async fn refuse_missing_extensions(
     Ok(())
 }
 
-/// What the part needs and the target has, among objects of the dump.
-fn kept(closure: &Closure, existing: &Existing, items: &[Item]) -> Vec<String> {
-    let needed: BTreeSet<&Name> = closure.items.iter().flat_map(|number| &items[*number].names).collect();
-    let is_of_dump = |item: &&Item| item.subject.role.makes_it() && needed.contains(&item.subject.of);
-    let is_kept = |item: &&Item| existing.names.contains(&item.subject.of) && !closure.made.contains(&item.subject.of);
-    let mut kept: Vec<String> = items.iter().filter(is_of_dump).filter(is_kept).map(Item::in_words).collect();
+/// What the part needs, or was meant, and the target has, among objects of the dump.
+fn kept(closure: &Closure, existing: &Existing, items: &[Item], meant: &[Object]) -> Vec<String> {
+    let names: BTreeSet<&Mention> = closure.items.iter().flat_map(|number| &items[*number].names).collect();
+    let is_needed =
+        |object: &Object| Mention::of(&object.name).iter().any(|mention| mention.may_be(object.class) && names.contains(mention));
+    let is_kept = |object: &Object| existing.has(object) && !closure.made.contains(object);
+    let made = items.iter().filter(|item| item.subject.role.makes_it());
+    let mut kept: Vec<String> = made
+        .filter(|item| {
+            let object = item.subject.object();
+            is_kept(&object) && (meant.contains(&object) || is_needed(&object))
+        })
+        .map(Item::in_words)
+        .collect();
     kept.dedup();
     kept
 }

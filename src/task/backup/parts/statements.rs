@@ -14,6 +14,12 @@ const LOCK_TIMEOUT: &[u8] = b"SET lock_timeout = '10s'";
 /// Names without a schema are of no living object, whatever the dump says; a person's `--search-path` takes its place.
 const SEARCH_PATH: &[u8] = b"SELECT pg_catalog.set_config('search_path', '', false)";
 
+/// A query of our own, which writes the statements to run, if any.
+pub fn ours(query: &str) -> (Vec<u8>, Arc<Entry>) {
+    let entry = Entry { kind: "pgtend's own statements".to_owned(), is_ours: true, ..Entry::default() };
+    (query.as_bytes().to_vec(), Arc::new(entry))
+}
+
 /// Writes the settings that a statement of the dump was written under before it, where they changed.
 #[derive(Default)]
 pub struct Run {

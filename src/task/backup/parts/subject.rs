@@ -2,6 +2,7 @@
 //! schema, so that names say what depends on what: too many of them do no harm. Pure.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::names::Name;
 use crate::task::backup::tokens::{Kind, Statement};
@@ -12,10 +13,62 @@ pub struct Subject {
     /// Of an index, a key, a trigger and the like: its table.
     pub of: Name,
     /// An object of its own name that the statement makes beside: an index, the index of a key, the sequence of an identity column.
-    pub makes: Option<Name>,
+    pub makes: Option<Object>,
     pub role: Role,
     /// Of the object whose name is `of`.
     pub class: Class,
+}
+
+/// An object: each class has names of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object {
+    pub class: Class,
+    pub name: Name,
+}
+
+impl Object {
+    pub fn relation(name: &Name) -> Self {
+        Self { class: Class::Relation, name: name.clone() }
+    }
+
+    pub fn schema(name: &str) -> Self {
+        Self { class: Class::Schema, name: Name::of_schema(name) }
+    }
+}
+
+/// Like `function shop.slug`, or `shop.items` of a table.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let kind = match self.class {
+            Class::Schema | Class::Relation => return self.name.fmt(f),
+            Class::Type => "type",
+            Class::Routine => "function",
+            Class::Operator => "operator",
+            Class::Statistics => "statistics",
+            Class::Other => "collation or text search",
+        };
+        write!(f, "{kind} {}", self.name)
+    }
+}
+
+/// A name that a statement mentions; of which class it is, the statement does not always say.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mention {
+    pub name: Name,
+    /// True if parentheses follow it as in a call.
+    is_call: bool,
+}
+
+impl Mention {
+    /// Both ways to mention that name.
+    pub fn of(name: &Name) -> [Self; 2] {
+        [false, true].map(|is_call| Self { name: name.clone(), is_call })
+    }
+
+    /// Returns whether an object of that class may be meant.
+    pub fn may_be(&self, class: Class) -> bool {
+        !self.is_call || matches!(class, Class::Routine | Class::Type)
+    }
 }
 
 /// Objects of different classes may have one name.
@@ -120,6 +173,10 @@ const OTHERS: [&str; 15] = [
 ];
 
 impl Subject {
+    pub fn object(&self) -> Object {
+        Object { class: self.class, name: self.of.clone() }
+    }
+
     /// None for what belongs to no object of a schema, or to several.
     pub fn of(statement: &Statement) -> Option<Self> {
         let says = |at: usize, words: &[&str]| statement.says(at, words);
@@ -148,14 +205,19 @@ impl Subject {
         if !are_no_others(statement, kind_at) {
             return None;
         }
-        let class = Class::of_kind(&statement.raw(statement.tokens.get(kind_at)?).to_ascii_uppercase());
         let (at, of) = first_name(statement)?;
+        let class = match Class::of_kind(&statement.raw(statement.tokens.get(kind_at)?).to_ascii_uppercase()) {
+            // Of a constraint.
+            _ if at > 0 && says(at - 1, &["DOMAIN"]) => Class::Type,
+            class => class,
+        };
         if !is_in_its_place(statement, kind_at, at) {
             return None;
         }
         let one = |role: Role| Some(Self { of: of.clone(), makes: None, role, class });
         let beside = |role: Role, name: Option<String>| {
-            Some(Self { of: of.clone(), makes: name.map(|name| Name::new(of.schema.clone(), name)), role, class })
+            let makes = name.map(|name| Object::relation(&Name::new(of.schema.clone(), name)));
+            Some(Self { of: of.clone(), makes, role, class: Class::Relation })
         };
         match () {
             () if says(0, &["ALTER", "PUBLICATION"]) => one(Role::Publication),
@@ -169,7 +231,7 @@ impl Subject {
                 let (schema, table, _) = statement.qualified(from)?;
                 Some(Self {
                     of: Name::new(schema?, table),
-                    makes: Some(of.clone()),
+                    makes: Some(Object { class: Class::Statistics, name: of.clone() }),
                     role: Role::Statistics,
                     class: Class::Relation,
                 })
@@ -256,7 +318,7 @@ fn altered(statement: &Statement, at: usize, of: Name) -> Option<Subject> {
             None => {
                 let has_index = ["PRIMARY", "UNIQUE", "EXCLUDE"].iter().any(|word| says(then + 3, &[word]));
                 let name = statement.name(then + 2).filter(|_| has_index);
-                (name.map(|name| Name::new(of.schema.clone(), name)), Role::Key)
+                (name.map(|name| Object::relation(&Name::new(of.schema.clone(), name))), Role::Key)
             }
         },
         () if says(then, &["ATTACH", "PARTITION"]) => {
@@ -268,7 +330,7 @@ fn altered(statement: &Statement, at: usize, of: Name) -> Option<Subject> {
         () if says(then, &["ALTER", "COLUMN"]) && says(then + 3, &["ADD", "GENERATED"]) => {
             let name = (then..statement.tokens.len()).find(|at| says(*at, &["SEQUENCE", "NAME"]));
             let (schema, name, _) = statement.qualified(name? + 2)?;
-            (Some(Name::new(schema?, name)), Role::Identity)
+            (Some(Object::relation(&Name::new(schema?, name))), Role::Identity)
         }
         () => (None, Role::About),
     };
@@ -293,11 +355,17 @@ fn first_name(statement: &Statement) -> Option<(usize, Name)> {
     (0..statement.tokens.len()).filter(|at| statement.tokens[*at].depth == 0).find_map(|at| Some((at, name_at(statement, at)?)))
 }
 
-/// All names with a schema that a statement has; `statement`: [`Statement::whole`].
-pub fn names(statement: &Statement) -> BTreeSet<Name> {
-    let of = |at: usize| name_at(statement, at).or_else(|| of_registered(statement, at));
-    let is_of_the_user = |name: &Name| name.schema != "pg_catalog" && name.schema != "information_schema";
-    (0..statement.tokens.len()).filter_map(of).filter(is_of_the_user).collect()
+/// All names with a schema that a statement has besides that of its object; `statement`: [`Statement::whole`].
+pub fn mentions(statement: &Statement) -> BTreeSet<Mention> {
+    let own = first_name(statement).map(|(at, _)| at);
+    let of = |at: usize| {
+        let name = name_at(statement, at).or_else(|| of_registered(statement, at))?;
+        let names_columns = at > 0 && ["REFERENCES", "INTO"].iter().any(|word| statement.says(at - 1, &[word]));
+        let is_call = statement.is_symbol(at + 3, b'(') && statement.name(at + 2).is_some() && !names_columns;
+        Some(Mention { name, is_call })
+    };
+    let is_of_the_user = |mention: &Mention| !["pg_catalog", "information_schema"].contains(&mention.name.schema.as_str());
+    (0..statement.tokens.len()).filter(|at| Some(*at) != own).filter_map(of).filter(is_of_the_user).collect()
 }
 
 /// `schema.name`, or `schema.<>` of an operator.
@@ -343,7 +411,7 @@ mod tests {
     fn statements_belong_to_the_object_that_they_make_or_are_about() {
         let of = |text: &str| {
             Subject::of(&Statement::whole(text))
-                .map(|subject| (subject.of.to_string(), subject.makes.map(|name| name.to_string()), subject.role))
+                .map(|subject| (subject.of.to_string(), subject.makes.map(|object| object.to_string()), subject.role))
         };
         let name = |text: &str| Name::new("s", text);
         for (text, object, makes, role) in [
@@ -373,7 +441,7 @@ mod tests {
             ),
             ("ALTER TABLE s.t ENABLE ROW LEVEL SECURITY", "s.t", None, Role::RowSecurity),
             ("CREATE UNIQUE INDEX i ON ONLY s.t USING btree (s.f(a))", "s.t", Some("s.i"), Role::Index),
-            ("CREATE STATISTICS s.x (ndistinct) ON a, b FROM s.t", "s.t", Some("s.x"), Role::Statistics),
+            ("CREATE STATISTICS s.x (ndistinct) ON a, b FROM s.t", "s.t", Some("statistics s.x"), Role::Statistics),
             ("CREATE TRIGGER g BEFORE UPDATE OF a ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()", "s.t", None, Role::Trigger),
             (
                 "CREATE CONSTRAINT TRIGGER g AFTER INSERT ON s.t FROM s.u FOR EACH ROW EXECUTE FUNCTION s.f()",
@@ -425,8 +493,12 @@ mod tests {
     #[test]
     fn names_are_found_however_deep_and_in_casts_of_strings() {
         let text = "CREATE TABLE s.t (a s.x DEFAULT nextval('s.\"q q\"'::regclass), CONSTRAINT c CHECK ((((s.f(a) OPERATOR(s.<#) 1)))), b pg_catalog.text)";
-        let found: Vec<String> = names(&Statement::whole(text)).iter().map(Name::to_string).collect();
-        assert_eq!(found, ["s.<#", "s.f", "s.q q", "s.t", "s.x"]);
+        let found: Vec<(String, bool)> = mentions(&Statement::whole(text))
+            .iter()
+            .map(|found| (found.name.to_string(), found.may_be(Class::Relation)))
+            .collect();
+        let expected = [("s.<#", true), ("s.f", false), ("s.q q", true), ("s.x", true)];
+        assert_eq!(found, expected.map(|(name, is)| (name.to_owned(), is)));
     }
 
     #[test]

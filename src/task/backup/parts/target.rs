@@ -1,12 +1,12 @@
 //! What of a part the target has already.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
 use super::names::Name;
-use super::subject::Class;
+use super::subject::{Class, Object};
 use crate::pg;
 
 /// Objects of the target.
@@ -14,12 +14,12 @@ use crate::pg;
 pub struct Existing {
     /// Names that an object of any class has.
     pub names: BTreeSet<Name>,
-    classes: BTreeSet<(Class, Name)>,
+    objects: BTreeSet<Object>,
 }
 
 impl Existing {
-    pub fn has(&self, class: Class, name: &Name) -> bool {
-        self.classes.contains(&(class, name.clone()))
+    pub fn has(&self, object: &Object) -> bool {
+        self.objects.contains(object)
     }
 }
 
@@ -32,7 +32,7 @@ pub async fn existing(connection: &mut PgConnection, names: &BTreeSet<Name>) -> 
     let mut existing = Existing::default();
     for (schema, name, class) in found {
         let name = Name { schema, name };
-        existing.classes.insert((Class::named(&class), name.clone()));
+        existing.objects.insert(Object { class: Class::named(&class), name: name.clone() });
         existing.names.insert(name);
     }
     Ok(existing)
@@ -56,12 +56,12 @@ pub async fn first_with_rows(connection: &mut PgConnection, tables: &[Name]) -> 
     Ok(None)
 }
 
-/// The last values of these sequences, as far as this role may read them.
-pub async fn last_values(connection: &mut PgConnection, sequences: &BTreeSet<Name>) -> Result<BTreeMap<Name, i64>> {
+/// Those of these sequences whose numbers grow.
+pub async fn ascending(connection: &mut PgConnection, sequences: &BTreeSet<Name>) -> Result<BTreeSet<Name>> {
     let schemas: Vec<&str> = sequences.iter().map(|name| name.schema.as_str()).collect();
     let names: Vec<&str> = sequences.iter().map(|name| name.name.as_str()).collect();
-    let found: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT w.schema, w.name, coalesce(s.last_value, s.start_value OPERATOR(pg_catalog.-) s.increment_by)
+    let found: Vec<(String, String)> = sqlx::query_as(
+        "SELECT w.schema, w.name
          FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) w(schema, name)
          JOIN pg_catalog.pg_sequences s ON s.schemaname = w.schema AND s.sequencename = w.name AND s.increment_by > 0",
     )
@@ -69,7 +69,7 @@ pub async fn last_values(connection: &mut PgConnection, sequences: &BTreeSet<Nam
     .bind(&names)
     .fetch_all(connection)
     .await?;
-    Ok(found.into_iter().map(|(schema, name, value)| (Name { schema, name }, value)).collect())
+    Ok(found.into_iter().map(|(schema, name)| Name { schema, name }).collect())
 }
 
 /// The sequences that columns of these tables own.
