@@ -126,7 +126,7 @@ fn default_privileges_of_the_target_give_no_rights_on_what_is_restored() {
              CREATE TABLE hr.salaries (id serial PRIMARY KEY, eur int DEFAULT hr.f(1, 'a'), s hr.state); INSERT INTO hr.salaries VALUES (1, 100000, 'a');
              REVOKE ALL ON hr.salaries FROM reader@; GRANT DELETE ON hr.salaries TO CURRENT_USER; REVOKE ALL ON SEQUENCE hr.salaries_id_seq FROM PUBLIC;
              ALTER TABLE hr.salaries OWNER TO keeper@;
-             CREATE TABLE hr.hidden (id int PRIMARY KEY); INSERT INTO hr.hidden VALUES (1); ALTER TABLE hr.hidden ENABLE ROW LEVEL SECURITY";
+             CREATE TABLE hr.\"a'b\\\nSELECT 'x'\" (id int); CREATE TABLE hr.hidden (id int PRIMARY KEY); INSERT INTO hr.hidden VALUES (1); ALTER TABLE hr.hidden ENABLE ROW LEVEL SECURITY";
         server.sql(&database, &sql.replace('@', &format!("_{database}")));
         let all = definitions(server, &database, &[]);
         let scenario = with_set(server, &database, "");
@@ -137,7 +137,8 @@ fn default_privileges_of_the_target_give_no_rights_on_what_is_restored() {
         };
         assert_eq!(rights("copy"), "f", "on {major}");
         server.sql(&database, "DROP TABLE hr.copy, hr.salaries; DROP FUNCTION hr.f(), hr.f(int, hr.state[]); DROP TYPE hr.state");
-        restore(&scenario, &["--table", "hr.salaries"]).succeeded();
+        server.sql(&database, "DROP TABLE hr.\"a'b\\\nSELECT 'x'\"");
+        restore(&scenario, &["--table", "hr.salaries", "--table", "hr.a'b*"]).succeeded();
         assert_eq!(rights("salaries"), "f", "on {major}");
         assert_eq!(definitions(server, &database, &[]), all, "on {major}");
     }

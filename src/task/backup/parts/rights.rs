@@ -11,7 +11,7 @@ pub fn start_from_the_default<'a>(before: &mut Statements, after: &mut Statement
     if rows.is_empty() {
         return;
     }
-    let query = include_str!("rights.sql").replace("MADE", &rows.join(", "));
+    let query = include_str!("rights.sql").replace("VALUES MADE", &format!("VALUES {}", rows.join(", ")));
     let grants = |(text, _): &(Vec<u8>, _)| text.starts_with(b"GRANT ") || text.starts_with(b"REVOKE ");
     let (list, at) = match (before.iter().position(grants), after.iter().position(grants)) {
         (Some(at), _) => (before, at),
