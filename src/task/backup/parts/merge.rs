@@ -85,8 +85,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { living, condition, mode, .. } = self;
         let rows = units::plural(self.rows(), "row");
-        let which = condition.as_ref().map_or_else(|| "all of them".to_owned(), |condition| format!("those with {condition}"));
-        writeln!(f, "{}  {rows} in the set; of {which}:", living.name)?;
+        let which =
+            condition.as_ref().map_or_else(|| ", all of them:".to_owned(), |condition| format!("; of those with {condition}:"));
+        writeln!(f, "{}  {rows} in the set{which}", living.name)?;
         writeln!(f, "  rows whose key the table lacks are inserted")?;
         match mode {
             Mode::InsertMissing => writeln!(f, "  rows whose key it has stay as they are")?,
