@@ -162,3 +162,30 @@ fn a_sequence_that_moved_while_rows_were_loaded_is_not_moved_back() {
     restore(&scenario, &["--table", "t", "--data-only"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT nextval('t_id_seq')"), "501");
 }
+
+#[test]
+fn whether_a_table_is_empty_is_not_asked_before_the_code_of_its_owner_is_looked_at() {
+    let server = server(18);
+    let database = server.new_database();
+    let owner = format!("owner_of_{database}");
+    // A query of the table is planned, and that evaluates what is constant in expressions of its indexes.
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {owner}; GRANT CREATE ON SCHEMA public TO {owner}; SET ROLE {owner};
+             CREATE TABLE t (id int); INSERT INTO t VALUES (1);
+             CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+                 'BEGIN RAISE LOG ''{database} runs as %'', current_user; RETURN $1; END';
+             CREATE INDEX ON t ((id + public.f(1)))"
+        ),
+    );
+    let scenario = with_set(server, &database, "");
+    let scenario = scenario.backup_job("local", "verify = \"restore\"\n[limits]\ntrust_owners = false");
+    server.sql(&database, "TRUNCATE t");
+    let ran = || server.logged().matches(&format!("{database} runs as postgres")).count();
+    let before = ran();
+    for more in [&["--dry-run"][..], &[]] {
+        restore(&scenario, &[&["--table", "t", "--data-only"], more].concat()).exited(77).says(&["public.f"]);
+    }
+    assert_eq!(ran(), before);
+}

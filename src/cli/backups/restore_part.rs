@@ -128,6 +128,7 @@ async fn restored(
         }
         if asked.data_only {
             warn_of_code(global, target, found, plan.tables().keys()).await?;
+            plan::refuse_filled(&mut connection, &plan).await?;
         }
         Ok(plan)
     };

@@ -46,7 +46,7 @@ pub async fn extensions(connection: &mut PgConnection) -> Result<BTreeSet<String
 }
 
 /// The first of these tables that has a row.
-pub async fn first_with_rows(connection: &mut PgConnection, tables: &[Name]) -> Result<Option<Name>> {
+pub async fn first_with_rows(connection: &mut PgConnection, tables: impl Iterator<Item = &Name>) -> Result<Option<Name>> {
     for table in tables {
         let query = format!("SELECT EXISTS (SELECT FROM ONLY {})::pg_catalog.text", table.sql());
         if pg::fetch_text(connection, query).await?.as_deref() == Some("true") {
