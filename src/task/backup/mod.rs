@@ -74,6 +74,7 @@ pub mod set_name;
 mod shown;
 mod since;
 pub mod standby;
+mod state;
 pub mod stream;
 mod superuser;
 pub mod sweep;
@@ -82,6 +83,7 @@ pub mod tokens;
 pub mod verdict;
 pub mod verify;
 mod waiters;
+pub mod warnings;
 mod why;
 mod wide;
 
@@ -113,7 +115,7 @@ impl Work for Backup {
     type Plan = Plan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        let state = plan::State::read(self, run).await?;
+        let state = state::State::read(self, run).await?;
         Ok(plan::decide(state, self, run))
     }
 

@@ -1,0 +1,135 @@
+//! Doubts about whose the sets and leftovers are, and warnings of a plan.
+
+use chrono::{DateTime, Utc};
+
+use super::facts::ServerFacts;
+use super::identity::Identity;
+use super::keys::{Backup, Verify};
+use super::series::Series;
+use super::set::{Listing, Set};
+use super::state::State;
+use super::verdict::Bytes;
+use super::{latest, sweep};
+use crate::base::{shell, units};
+use crate::pg;
+use crate::work::RunContext;
+
+/// Returns why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
+/// host's when the server's was read. Pure.
+pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, listing: &Listing) -> Vec<String> {
+    let mut doubts: Vec<String> = listing.doubt().into_iter().collect();
+    if let Some(clock) = server.clock {
+        let apart = (clock - host_clock).abs();
+        if apart > pg::clock::APART {
+            let apart = units::duration(apart.to_std().unwrap_or_default());
+            doubts.push(format!("the clocks of this host and of the database server differ by {apart}: correct them"));
+        }
+    }
+    if let (Some(set), Some(identity)) = (series.ahead_of(server, listing.sets.iter()), Identity::of(server)) {
+        let position = |server: &ServerFacts| {
+            let timeline = server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string());
+            format!("timeline {timeline}, {}", server.lsn.as_deref().unwrap_or("?"))
+        };
+        doubts.push(format!(
+            "{} was taken from a later point of the same write-ahead log ({}) than the server is at now ({}): one of the two is a copy of \
+             the other, or was restored to an earlier state; if this server continues the series, confirm it: \
+             pgtend backups accept --identity {} --database {} --job {}",
+            set.name,
+            position(&set.manifest.server),
+            position(server),
+            shell::word(&identity.to_string()),
+            shell::word(&set.name.database),
+            shell::word(&set.name.job),
+        ));
+    }
+    doubts
+}
+
+/// Returns what a person should know before or beside the dump. Pure.
+pub fn warnings(
+    state: &State,
+    sweep: &sweep::Plan,
+    identity: Option<&Identity>,
+    previous: Option<&Set>,
+    backup: &Backup,
+    run: &RunContext<'_>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let listing = &state.listing;
+    for (name, reason) in &listing.unreadable {
+        warnings.push(format!("set {name} cannot be restored: {reason}"));
+    }
+    warnings.extend(listing.not_ours_in_words());
+    for set in &listing.sets {
+        warnings
+            .extend(set.holds.iter().filter(|hold| hold.is_doubted()).map(|hold| format!("set {}: {}", set.name, hold.reason)));
+    }
+    for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
+        warnings.push(format!(
+            "set {} is dated in the future: a clock was wrong when it was made, or is wrong now; it fills no place of `keep` and is never the latest",
+            set.name
+        ));
+    }
+    match identity {
+        None if listing.sets.iter().any(|set| set.identity().is_some()) => warnings.push(
+            "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO the role".to_owned(),
+        ),
+        None => {}
+        Some(own) => {
+            let others = latest::identities(&listing.sets, |set| state.series.identity_of(set));
+            for other in others.iter().filter(|other| *other != own) {
+                let whose = match other.system_identifier == own.system_identifier {
+                    true => "another database of this server",
+                    false => "another server",
+                };
+                warnings.push(format!(
+                    "there are sets of {whose} here ({other}; this one is {own}): they are neither counted nor deleted; \
+                     if this one has replaced that one, confirm it: \
+                     pgtend backups accept --identity {} --database {} --job {}",
+                    shell::word(&other.to_string()),
+                    run.database,
+                    run.job.name
+                ));
+            }
+        }
+    }
+    for left in sweep.left.iter().filter(|left| left.for_ever) {
+        warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
+    }
+    if let Some(trouble) = &state.scratch_trouble {
+        warnings.push(format!("cannot check the server for scratch databases of earlier runs: {trouble}"));
+    }
+    if let Some((last, free)) = previous.zip(state.free_bytes).filter(|(last, free)| *free < last.manifest.dump.bytes) {
+        warnings.push(format!(
+            "the store has {} free, and the last dump had {}",
+            units::bytes(free),
+            units::bytes(last.manifest.dump.bytes)
+        ));
+    }
+    if backup.keep.is_some()
+        && backup.verify == Verify::None
+        && !listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact)
+    {
+        warnings.push(
+            "no set has been read back, so `keep` deletes none: run `pgtend backups verify latest`, or `pgtend backups prune`"
+                .to_owned(),
+        );
+    }
+    if !state.server.unreadable.is_empty() {
+        warnings
+            .push(format!("this role may not read these objects, so the set lacks them: {}", state.server.unreadable.join("; ")));
+    }
+    warnings.extend(state.readiness.notes.iter().cloned());
+    if backup.sessions > 1 && state.server.database.has_no_way_to_utf8() {
+        let encoding = &state.server.database.encoding;
+        warnings
+            .push(format!("`sessions` has no effect: pg_dump alone dumps a database in {encoding}, which has no way to UTF-8"));
+    }
+    if state.server.in_recovery {
+        warnings.push(
+            "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not included"
+                .to_owned(),
+        );
+    }
+    warnings
+}
