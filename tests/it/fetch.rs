@@ -342,7 +342,7 @@ fn rows_that_psql_would_read_otherwise_do_not_come_out_of_a_set() {
         }
     }
     // A whole restore and a check of the bytes refuse the zero byte, too.
-    let copy = server.new_database();
+    let copy = server.empty_database();
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy)]).exited(1).says(&["zero byte"]);
     scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["zero byte"]);
 }

@@ -155,7 +155,7 @@ fn what_nobody_granted_or_revoked_is_as_in_a_new_database() {
 #[test]
 fn properties_that_this_role_may_not_set_are_listed_and_all_others_are_there() {
     let server = server(18);
-    let database = server.new_database();
+    let database = server.empty_database();
     server.sql(
         &database,
         &format!(

@@ -5,7 +5,10 @@ use crate::support::{Output, Scenario};
 
 /// A set of a database made by this SQL.
 fn set_of(server: &Server, sql: &str) -> (Scenario, String) {
-    let database = server.new_database();
+    set_in(server, server.new_database(), sql)
+}
+
+fn set_in(server: &Server, database: String, sql: &str) -> (Scenario, String) {
     server.sql(&database, sql);
     let scenario = Scenario::with_database(server, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
@@ -18,7 +21,7 @@ fn restore(scenario: &Scenario, url: &str, more: &[&str]) -> Output {
 
 /// Into a new database, and into an existing one; the names of both.
 fn both_ways<'a>(server: &Server, name: &'a str) -> [(String, &'a [&'a str]); 2] {
-    [(format!("{name}_copy"), &["--create"]), (server.new_database(), &[])]
+    [(format!("{name}_copy"), &["--create"]), (server.empty_database(), &[])]
 }
 
 #[test]
@@ -64,8 +67,10 @@ fn a_foreign_key_that_the_source_breaks_is_explained_and_restored_not_valid() {
 fn a_function_that_names_things_without_schema_is_named_with_its_cure() {
     for major in MAJORS {
         let server = server(major);
-        let (scenario, database) = set_of(
+        // Its search_path is in what the error advises.
+        let (scenario, database) = set_in(
             server,
+            server.trusted_database(),
             "CREATE FUNCTION helper(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower(t) $$;
              CREATE FUNCTION slug(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN helper(t); END$$;
              CREATE TABLE q (name text, s text GENERATED ALWAYS AS (public.slug(name)) STORED);
@@ -87,8 +92,9 @@ fn a_function_that_names_things_without_schema_is_named_with_its_cure() {
 #[test]
 fn an_index_that_a_newer_server_builds_under_its_own_search_path_is_left_out() {
     let (source, target) = (server(16), server(18));
-    let (scenario, database) = set_of(
+    let (scenario, database) = set_in(
         source,
+        source.trusted_database(),
         "CREATE FUNCTION helper(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower(t) $$;
          CREATE FUNCTION slug(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN helper(t); END$$;
          CREATE TABLE q AS SELECT 'Ä' AS name; CREATE INDEX by_slug ON q (slug(name));",

@@ -8,7 +8,10 @@ use crate::support::{Scenario, eventually};
 
 /// A set of a database made by this SQL.
 fn set_of(server: &Server, sql: &str) -> (Scenario, String) {
-    let database = server.new_database();
+    set_in(server, server.new_database(), sql)
+}
+
+fn set_in(server: &Server, database: String, sql: &str) -> (Scenario, String) {
     server.sql(&database, sql);
     let scenario = Scenario::with_database(server, &database).backup_job("local", "verify = \"restore\"");
     (scenario, database)
@@ -119,7 +122,7 @@ fn a_database_of_large_objects_alone_is_not_empty() {
     let server = server(18);
     let (scenario, _) = set_of(server, "CREATE TABLE t (x int)");
     scenario.run(&["run-job", "nightly"]).succeeded();
-    let full = server.new_database();
+    let full = server.empty_database();
     server.sql(&full, "SELECT lo_from_bytea(0, 'mine')");
     restore(&scenario, &server.url(&full), &[]).exited(78).says(&["is not empty (1 objects)"]);
 }
@@ -145,7 +148,7 @@ ROLLBACK;
         );
         scenario.run(&["run-job", "nightly"]).succeeded();
         for create in [&["--create"][..], &[]] {
-            let copy = if create.is_empty() { server.new_database() } else { format!("{database}_copy") };
+            let copy = if create.is_empty() { server.empty_database() } else { format!("{database}_copy") };
             restore(&scenario, &server.url(&copy), create).succeeded();
             assert_eq!(fingerprint(server, &database), fingerprint(server, &copy), "{major}");
         }
@@ -173,7 +176,7 @@ fn a_subscriber_is_backed_up_each_night_and_its_copy_takes_no_slot() {
         };
         assert_eq!(subscriptions(&database), "s|of_s|f");
         for create in [&["--create"][..], &[]] {
-            let copy = if create.is_empty() { server.new_database() } else { format!("{database}_copy") };
+            let copy = if create.is_empty() { server.empty_database() } else { format!("{database}_copy") };
             restore(&scenario, &server.url(&copy), create).succeeded().says(&[
                 "the subscription s was restored without its replication slot",
                 "ALTER SUBSCRIPTION \"s\" SET (slot_name = 'of_s')",
@@ -269,8 +272,9 @@ fn a_full_disk_is_one_in_german_too() {
     german_role(&server, "deutsch");
     server.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", server.path("small").display()));
     server.sql("postgres", "CREATE DATABASE tiny OWNER deutsch TABLESPACE small");
-    let (scenario, _) = set_of(
+    let (scenario, _) = set_in(
         &server,
+        server.empty_database(),
         "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 10) AS body FROM generate_series(1, 80000) i; ALTER TABLE t OWNER TO deutsch",
     );
     let scenario = scenario.backup_job("local", "");
@@ -288,8 +292,9 @@ fn a_full_disk_is_one_in_german_too() {
 fn a_refusal_of_rights_is_one_in_german_too() {
     let server = server(15);
     german_role(server, "deutsch_ohne_rechte");
-    let (scenario, database) = set_of(
+    let (scenario, database) = set_in(
         server,
+        server.empty_database(),
         "CREATE ROLE somebody15; CREATE TABLE t (x int); ALTER TABLE t OWNER TO somebody15; GRANT SELECT ON t TO deutsch_ohne_rechte",
     );
     let scenario =

@@ -146,7 +146,7 @@ fn a_dump_that_decodes_to_a_thousand_times_as_much_is_not_decoded_to_its_end() {
         std::fs::write(at("manifest.json"), manifest::to_json(&manifest).unwrap()).unwrap();
         let verified = scenario.run(&["backups", "verify", &set]).exited(1).says(&["is damaged", "was decoded only up to", says]);
         assert!(!verified.stderr.contains("there are more tables than"), "{}", verified.stderr);
-        scenario.run(&["backups", "restore", &set, "--into", &server(18).url(&server(18).new_database())]).exited(1);
+        scenario.run(&["backups", "restore", &set, "--into", &server(18).url(&server(18).empty_database())]).exited(1);
     }
 }
 

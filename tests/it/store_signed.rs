@@ -56,7 +56,7 @@ fn a_set_without_a_signature_is_neither_restored_nor_counted_nor_deleted() {
     assert_eq!(not_ours(&scenario), [(unsigned.clone(), "missing".to_owned())]);
     scenario.run(&["backups", "list"]).succeeded().says(&[&unsigned, "in local: it is not signed"]);
     scenario.run(&["backups", "list", "--unsigned-ok"]).succeeded().prints(&[&unsigned, "not signed"]);
-    let into = server.url(&server.new_database());
+    let into = server.url(&server.empty_database());
     for set in ["latest", unsigned.as_str()] {
         scenario.run(&["backups", "restore", set, "--into", &into]).exited(78).says(&["is not accepted", "--unsigned-ok"]);
         scenario.run(&["backups", "verify", set]).exited(78).says(&["is not accepted", "--unsigned-ok"]);
@@ -73,7 +73,7 @@ fn a_set_without_a_signature_is_neither_restored_nor_counted_nor_deleted() {
     assert_eq!((signed.len(), not_ours(&scenario).len()), (1, 1), "the first signed one was pruned, and the unsigned one stays");
     scenario.run(&["backups", "prune"]).succeeded().says(&[&unsigned]);
     assert!(in_set(&scenario, &unsigned, "dump.sql.gz").exists());
-    let into = server.url(&server.new_database());
+    let into = server.url(&server.empty_database());
     scenario.run(&["backups", "restore", "latest", "--into", &into]).succeeded();
 
     // Whoever has no key reads them all.

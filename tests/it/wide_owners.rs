@@ -55,7 +55,7 @@ fn the_owner_of_a_large_table_runs_no_code_as_the_login_by_an_index_or_by_statis
         assert!(plan.contains(&whole), "{plan}");
         scenario.run(&["run-job", "nightly"]).succeeded().says(&["2 sessions read the rows of 3 tables"]);
         nothing_ran(server, &database);
-        let copy = server.new_database();
+        let copy = server.empty_database();
         scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy)]).succeeded();
         for table in ["app.big", "app.counted", "app.partial"] {
             assert_eq!(sum(server, &copy, table), sum(server, &database, table), "{table} on {major}");

@@ -367,6 +367,13 @@ impl Server {
         command
     }
 
+    /// The same tool in a session that the settings of the database and of the role govern alone, in a poisoned run, too.
+    pub fn tool_without_options(&self, name: &str, database: &str) -> Command {
+        let mut command = self.tool(name, database);
+        command.env_remove("PGOPTIONS");
+        command
+    }
+
     /// Stops it at once, as a crash would.
     pub fn stop_immediately(&mut self) {
         self.crash();
