@@ -26,7 +26,7 @@ campaigns: ## the tests at random moments and beside writers, four times as long
 
 poisoned: ## the integration tests on databases whose owners are against us: settings, functions, operators (half an hour); AREA=backup
 	scripts/setup
-	TMPDIR=$$(scripts/test-dir) PGTEND_TEST_POISONED=1 cargo test --test it $(AREA) -- --skip alone::
+	scripts/poisoned $(AREA)
 
 kills: ## 200 kills at random moments of backups, checks and restores, in a folder and in a bucket (half an hour)
 	scripts/setup

@@ -2,7 +2,7 @@
 
 use crate::support::Scenario;
 use crate::support::moto::Moto;
-use crate::support::postgres::{MAJORS, Server, server};
+use crate::support::postgres::{MAJORS, Server, server, taken_over};
 use crate::support::tls::TlsServer;
 
 #[test]
@@ -84,4 +84,16 @@ fn a_backup_in_moto_is_restored_and_a_locked_bucket_keeps_what_is_deleted() {
     let (status, _) = moto.try_ask("DELETE", &format!("locked/x?versionId={version}"), "", "");
     assert_eq!(status, 403);
     assert!(moto.versions("locked").contains(&version));
+}
+
+#[test]
+fn what_an_owner_takes_over_is_found_in_the_log_of_the_server() {
+    let server = server(18);
+    let database = server.trusted_database();
+    server.sql(&database, include_str!("fixtures/hostile.sql"));
+    assert_eq!(taken_over(&server.logged(), &database, "one"), "");
+    server.sql(&database, "SET search_path = hostile, pg_catalog; SELECT quote_ident('x'::text)");
+    let said = taken_over(&server.logged(), &database, "one");
+    assert!(said.starts_with("one: ") && said.contains("quote_ident ran as postgres"), "{said}");
+    assert_eq!(taken_over(&server.logged(), &database[..database.len() - 1], "another"), "");
 }

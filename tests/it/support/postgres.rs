@@ -60,19 +60,53 @@ cd / && rm -rf "$dir"
 "#;
 
 /// The databases of a test go with its thread: those of the whole suite took 10 GB of disk together.
-struct Made(Vec<Command>);
+#[derive(Default)]
+struct Made {
+    drop_database: Vec<Command>,
+    /// In a poisoned run: each hostile database with the log of its server.
+    hostile: Vec<(PathBuf, String)>,
+}
 
 thread_local! {
-    static MADE: RefCell<Made> = const { RefCell::new(Made(Vec::new())) };
+    static MADE: RefCell<Made> = RefCell::default();
+}
+
+impl Made {
+    /// Reports what databases of the servers in this folder have taken over.
+    fn report_taken_over(&mut self, servers: &Path) {
+        for (log, database) in self.hostile.extract_if(.., |(log, _)| log.starts_with(servers)) {
+            report_taken_over(&log, &database);
+        }
+    }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for drop_database in &mut self.0 {
+        for drop_database in &mut self.drop_database {
             // A server of the test's own is gone already.
             let _ = drop_database.status();
         }
+        self.report_taken_over(Path::new("/"));
     }
+}
+
+/// Adds to the file that [`POISONED`] names what the owner of this database has taken over.
+fn report_taken_over(log: &Path, database: &str) {
+    let logged = std::fs::read(log).unwrap_or_default();
+    let report = std::env::var_os(POISONED).unwrap_or_default();
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(report);
+    // The thread of a test has its name.
+    let lines = taken_over(&String::from_utf8_lossy(&logged), database, std::thread::current().name().unwrap_or_default());
+    let _ = file.and_then(|mut file| file.write_all(lines.as_bytes()));
+}
+
+/// The lines of a server's log in which fixtures/hostile.sql says whose code ran as whom in this database or a copy of it, with the test's name.
+pub fn taken_over(logged: &str, database: &str, test: &str) -> String {
+    let of_it = |line: &&str| {
+        let after = line.split_once("TAKEN OVER in ").and_then(|(_, after)| after.strip_prefix(database));
+        after.is_some_and(|after| after.starts_with([':', '_']))
+    };
+    logged.lines().filter(of_it).map(|line| format!("{test}: {line}\n")).collect()
 }
 
 /// A running server.
@@ -295,6 +329,7 @@ impl Server {
         let name = self.empty_database();
         if is_poisoned() {
             self.sql(&name, include_str!("../fixtures/hostile.sql"));
+            MADE.with_borrow_mut(|made| made.hostile.push((self.log(), name.clone())));
         }
         name
     }
@@ -325,7 +360,7 @@ impl Server {
         psql.args(["-XqAt", "-c", "SET statement_timeout = '20s'", "-c"]);
         psql.arg(format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)"));
         psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        MADE.with_borrow_mut(|made| made.0.push(psql));
+        MADE.with_borrow_mut(|made| made.drop_database.push(psql));
     }
 
     /// Runs SQL; it must succeed. Returns unaligned rows.
@@ -413,14 +448,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Its log goes with it.
+        MADE.with_borrow_mut(|made| made.report_taken_over(self.folder.path()));
         drop(self.supervisor.stdin.take());
         let _ = self.supervisor.wait();
     }
 }
 
-/// `PGTEND_TEST_POISONED=1`: every new database is one whose owner is against us, so that any test shows whether that matters.
+/// Set to the name of a file by scripts/poisoned: every new database is one whose owner is against us, so that any test shows whether that
+/// matters. The file gets what was taken over.
+const POISONED: &str = "PGTEND_TEST_POISONED";
+
 fn is_poisoned() -> bool {
-    std::env::var_os("PGTEND_TEST_POISONED").is_some()
+    std::env::var_os(POISONED).is_some()
 }
 
 /// Settings of such a database, and what the tests' own sessions have in their place.
