@@ -718,11 +718,9 @@ fn a_dump_never_has_more_sessions_on_the_server_than_it_may() {
         assert!(seen <= most && (sessions == 1 || seen > 5), "{seen} of {most}");
         server.sql(&database, &format!("DROP SCHEMA IF EXISTS pgtend CASCADE; DROP OWNED BY {role}; DROP ROLE {role}"));
     }
-    for (most, with_ledger, says) in [
-        (1, false, "4 to 262143"),
-        (3, false, "one session for its lock, one for pg_dump"),
-        (5, true, "2 for the ledger, which is on the same server"),
-    ] {
+    for (most, with_ledger, says) in
+        [(1, false, "4 to 262143"), (3, false, "one session for its lock, one for pg_dump"), (5, true, "2 for the ledger")]
+    {
         let scenario = limited(server, &server.url(&database), most, with_ledger);
         scenario.run(&["check"]).exited(78).says(&[&format!("`max_sessions = {most}`"), says]);
     }
