@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::fetch::sum;
 use crate::support::postgres::{Server, server};
 use crate::support::s3::{Fault, Rule, S3Server};
-use crate::support::{Output, Scenario, eventually};
+use crate::support::{Output, Scenario, eventually, quoted};
 
 /// Makes every size by which a dump decides a 64th: a table is large above 128 KiB.
 const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
@@ -661,4 +661,68 @@ fn a_second_pg_dump_whose_session_is_ended_ends_the_dump_while_the_sessions_copy
     s3.heal();
     leaves_nothing(&ran, &s3);
     eventually("no session is left", || copies(server, &database) == "0");
+}
+
+/// With `max_sessions`, and a ledger in the same database where one is wanted.
+fn limited(server: &Server, url: &str, most: u32, with_ledger: bool) -> Scenario {
+    let scenario = Scenario::empty()
+        .config(&format!("[databases.app]\nurl = {}\nmax_sessions = {most}\n[stores.local]\npath = \"store\"\n", quoted(url)))
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+        .env(SMALLER.0, SMALLER.1)
+        .backup_job("local", "sessions = 8");
+    if with_ledger { scenario.ledger() } else { scenario }
+}
+
+/// Runs beside a work until no session of the role is left for a second, and returns the most that there were at once.
+fn most_sessions(server: &Server, role: &str, work: impl FnOnce()) -> u32 {
+    let count = format!(
+        "DO $$ DECLARE most int := 0; seen int; idle int := 0; BEGIN
+             FOR i IN 1..200000 LOOP
+                 PERFORM pg_stat_clear_snapshot();
+                 SELECT count(*) INTO seen FROM pg_stat_activity WHERE usename = '{role}';
+                 most := greatest(most, seen);
+                 idle := CASE WHEN seen = 0 AND most > 0 THEN idle + 1 ELSE 0 END;
+                 EXIT WHEN idle > 500;
+                 PERFORM pg_sleep(0.002);
+             END LOOP;
+             RAISE NOTICE 'most %.', most;
+         END $$"
+    );
+    let counting = server.tool("psql", "postgres").args(["-Xq", "-c", &count]).stderr(Stdio::piped()).spawn().unwrap();
+    work();
+    let said = String::from_utf8(counting.wait_with_output().unwrap().stderr).unwrap();
+    let most = said.split_once("most ").unwrap_or_else(|| panic!("{said}")).1;
+    most.split('.').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_dump_never_has_more_sessions_on_the_server_than_it_may() {
+    let server = server(18);
+    let database = two_tables(server, 20 * FEW_ROWS);
+    let role = format!("{database}_few");
+    for (most, with_ledger, sessions) in [(9, false, 3), (11, true, 3), (7, false, 1)] {
+        // The server itself refuses one more.
+        server.sql("postgres", &format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT {most}; GRANT pg_read_all_data TO {role}"));
+        server.sql(&database, &format!("GRANT CREATE ON DATABASE {database} TO {role}"));
+        let scenario = limited(server, &server.url_as(&role, &database), most, with_ledger);
+        let planned = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded();
+        let why = format!("max_sessions = {most} leaves ");
+        match sessions {
+            1 => planned.prints(&["pg_dump alone reads all rows", &why]),
+            _ => planned.prints(&["rows of large tables by 3 sessions (the job has sessions = 8; ", &why]),
+        };
+        let seen = most_sessions(server, &role, || {
+            let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+            assert_eq!(ran.stderr.contains("3 sessions read the rows of 2 tables"), sessions == 3, "{}", ran.stderr);
+        });
+        assert!(seen <= most && (sessions == 1 || seen > 5), "{seen} of {most}");
+        server.sql(&database, &format!("DROP SCHEMA IF EXISTS pgtend CASCADE; DROP OWNED BY {role}; DROP ROLE {role}"));
+    }
+    for (most, with_ledger, says) in
+        [(1, false, "4 to 262143"), (3, false, "one session for its lock, one for pg_dump"), (5, true, "2 for the ledger")]
+    {
+        let scenario = limited(server, &server.url(&database), most, with_ledger);
+        scenario.run(&["check"]).exited(78).says(&[&format!("`max_sessions = {most}`"), says]);
+    }
+    limited(server, &server.url(&database), 4, false).run(&["check"]).succeeded();
 }

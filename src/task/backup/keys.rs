@@ -21,6 +21,8 @@ pub struct Backup {
     /// The strongest verification that the job does; `how_often` says when it is due.
     pub verify: Verify,
     pub how_often: HowOften,
+    /// False: a proof by restore does not build them.
+    pub vector_indexes: bool,
     pub scratch: Scratch,
     /// The queries that must be true in a restored copy.
     pub expect: Vec<String>,
@@ -47,7 +49,8 @@ pub struct Written {
     /// The sets to keep; without it, all of them.
     #[schemars(with = "Option<Keep>")]
     pub keep: Option<Spanned<Keep>>,
-    /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }.
+    /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }; there,
+    /// vector_indexes = false restores without building them.
     #[schemars(with = "Option<WrittenVerify>")]
     pub verify: Option<Spanned<WrittenVerify>>,
     /// With verify = "restore": where a set is restored. "throwaway" is a PostgreSQL server of its own on this host; "same" is a scratch
@@ -104,6 +107,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
     }
     let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
+    let vector_indexes = vector_indexes_of(written.verify.as_ref(), verify, checker);
     let scratch = scratch_of(written.scratch.as_ref(), checker);
     if let Some(scratch) = written.scratch.as_ref().filter(|_| verify != Verify::Restore) {
         checker.problem(scratch, "`scratch` without verify = \"restore\"", "only a restore needs a scratch database".to_owned());
@@ -153,6 +157,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         keep: written.keep.map(Spanned::into_inner),
         verify,
         how_often,
+        vector_indexes,
         scratch,
         checks: written.checks.into_iter().map(Spanned::into_inner).collect(),
         expect: written.expect.into_iter().map(Spanned::into_inner).collect(),
@@ -177,7 +182,7 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
         WrittenVerify::All(verify @ Verify::Restore) => (*verify, HowOften { checksum: Often::Always, restore: Often::Always }),
         WrittenVerify::All(verify @ Verify::Checksum) => (*verify, HowOften::default()),
         WrittenVerify::All(verify @ Verify::None) => (*verify, HowOften { checksum: Often::Never, restore: Often::Never }),
-        WrittenVerify::Each(WrittenHowOften { checksum, restore }) => {
+        WrittenVerify::Each(WrittenHowOften { checksum, restore, vector_indexes: _ }) => {
             if !matches!(checksum, None | Some(Often::Always | Often::Never)) {
                 checker.problem(
                     place,
@@ -194,6 +199,16 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
             (verify, how_often)
         }
     }
+}
+
+/// Returns whether a proof by restore builds vector indexes.
+fn vector_indexes_of(written: Option<&Spanned<WrittenVerify>>, verify: Verify, checker: &mut Checker<'_>) -> bool {
+    let Some(place) = written else { return true };
+    let WrittenVerify::Each(WrittenHowOften { vector_indexes: Some(are_built), .. }) = place.get_ref() else { return true };
+    if verify != Verify::Restore {
+        checker.problem(place, "`vector_indexes` of `verify` without `restore`", "only a restore builds indexes".to_owned());
+    }
+    *are_built
 }
 
 /// Resolves `scratch`. A database of the configuration may be called "throwaway" or "same": then the text means that database, as in the
@@ -251,6 +266,8 @@ pub struct WrittenHowOften {
     /// "always", "never" (the default), "daily", "weekly", "monthly", or "every 7th" set.
     #[schemars(with = "Option<String>")]
     restore: Option<Often>,
+    /// false: a restore makes indexes by hnsw and ivfflat over no row, as they may take hours; default true.
+    vector_indexes: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

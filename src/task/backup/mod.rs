@@ -163,7 +163,8 @@ impl Work for Backup {
                 if let Some(seconds) = verified.restore_seconds {
                     report.fact("restore_seconds", seconds);
                     let took = units::duration(Duration::from_secs_f64(seconds));
-                    report.summary += &format!("; restored in {} in {took}", verified.place);
+                    let without = if verified.without_vector_indexes { ", without vector indexes" } else { "" };
+                    report.summary += &format!("; restored in {} in {took}{without}", verified.place);
                 }
                 warnings.extend(verified.warnings);
                 let what = match verified.is_restored {

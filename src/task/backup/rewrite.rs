@@ -63,6 +63,7 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
         },
         "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => unprivileged(&statement, choices, server)
             .or_else(|| made_before(&statement, choices))
+            .or_else(|| vector_index(&statement, choices))
             .or_else(|| subscription(&statement, choices))
             .or_else(|| without(&statement, choices))
             .or_else(|| owner(&statement, choices))
@@ -158,6 +159,23 @@ fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<
         () => false,
     };
     is_made.then_some(Fate::Pass(None))
+}
+
+/// Access methods of pgvector, whose indexes take hours to build.
+const VECTOR_METHODS: [&str; 2] = ["hnsw", "ivfflat"];
+
+/// The note of a vector index that was not built.
+pub const VECTOR_INDEXES_NOT_BUILT: &str = "the build of vector indexes (vector_indexes = false)";
+
+/// Makes a vector index over no row: its definition is proved, and statements about it (comments, partitions of a partitioned index) find it.
+fn vector_index<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    let method = || statement.find(&["USING"]).and_then(|at| statement.name(at + 1));
+    let is_one = choices.no_vector_indexes
+        && statement.says(0, &["CREATE", "INDEX"])
+        && method().is_some_and(|method| VECTOR_METHODS.contains(&method.as_str()));
+    let condition = if statement.find(&["WHERE"]).is_some() { "AND" } else { "WHERE" };
+    let sql = || format!("{} {condition} false", statement.text);
+    is_one.then(|| Fate::Run(Cow::Owned(sql()), Some(VECTOR_INDEXES_NOT_BUILT.to_owned())))
 }
 
 /// An enabled copy of a subscription takes over the replication slot of the original; and a database with a subscription that has a slot

@@ -13,8 +13,10 @@ use super::{facts, own_bytes};
 use crate::pg;
 
 /// Memory for index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions fails with the server's
-/// default of 64 MB ("memory required is 65 MB"); a larger setting stays.
-const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) 536870912";
+/// default of 64 MB ("memory required is 65 MB"); a larger setting stays. A throwaway server says how much is free (pg/throwaway/memory.rs).
+const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', wanted, false)
+    FROM (SELECT coalesce(pg_catalog.current_setting('pgtend.build_memory', true), '512MB') AS wanted) w
+    WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) pg_catalog.pg_size_bytes(wanted)";
 
 /// Placed around a statement whose failure must not end the surrounding transaction.
 const SAVEPOINT: &str = "SAVEPOINT pgtend";
@@ -69,13 +71,14 @@ impl Session {
     /// Connects, and prepares the session. `of_part`: what is in the database already stays as it is. An error is the target's or the network's.
     pub async fn open(settings: &pg::Settings, in_transaction: bool, of_part: bool, manifest: &Manifest) -> Result<Self> {
         let mut connection = settings.connect_for(pg::Purpose::Restore).await?;
+        // Before the settings of the source, which may have one of that name.
+        pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
         let of_source = &manifest.server.database.settings;
         for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
             if let Err(error) = pg::set(&mut connection, name, value).await {
                 tracing::debug!("the restore's session goes without {name}: {error:#}");
             }
         }
-        pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
         let known = facts::setting_names(&mut connection).await?;
         let tablespaces: Vec<String> = sqlx::query_scalar(
             "SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace

@@ -15,7 +15,7 @@ use super::load::Target;
 use super::restore::{self, Refusal, Restored};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database};
+use super::{amcheck, expect, new_database, own_server, proof, read_back, rewrite, scratch as scratch_database};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
@@ -54,6 +54,8 @@ pub struct Proof<'a> {
     pub expect: &'a [String],
     /// The checks of a copy in a server of its own.
     pub checks: &'a [Check],
+    /// False: vector indexes are not built.
+    pub vector_indexes: bool,
     pub cancel: &'a CancellationToken,
 }
 
@@ -70,6 +72,8 @@ pub struct Verified {
     pub place: String,
     /// The parts of the dump that a restore in that place does not test.
     pub not_tried: Vec<String>,
+    /// Whether the dump has vector indexes, and they were not built.
+    pub without_vector_indexes: bool,
     /// The numbers of statements that a superuser ran in a server of its own, by what they are about.
     pub by_superuser: BTreeMap<&'static str, usize>,
     /// The result of amcheck, where it was asked for.
@@ -127,6 +131,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
+        without_vector_indexes: verified.without_vector_indexes,
     };
     let sets_since_restore = set.verification.sets_since_restore;
     let recorded = set::record(store, set, |verification| {
@@ -167,7 +172,7 @@ async fn in_scratch(
     phase: &Phase,
     verified: &mut Verified,
 ) -> Result<Tried> {
-    let choices = Choices::for_scratch();
+    let choices = Choices { no_vector_indexes: !proof.vector_indexes, ..Choices::for_scratch() };
     if !proof.checks.is_empty() {
         let note = "checks = [\"amcheck\"] was not done: pgtend creates that extension only in a server of its own";
         verified.warnings.push(note.to_owned());
@@ -233,8 +238,9 @@ async fn in_own_server(
     let mut filled = None;
     let work = async {
         server.ready(host).await?;
-        let own_server::Prepared { settings, superuser, choices, version } =
+        let own_server::Prepared { settings, superuser, mut choices, version } =
             own_server::prepare(&server, set, proof.checks).await?;
+        choices.no_vector_indexes = !proof.vector_indexes;
         verified.version = version;
         verified.has_begun = true;
         let target = Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser) };
@@ -278,7 +284,11 @@ impl RestoredCopy {
         let Self { restored, seconds, amcheck, unmet } = self;
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
-        verified.warnings.extend(restored.notes);
+        let (of_indexes, notes): (Vec<String>, Vec<String>) =
+            restored.notes.into_iter().partition(|note| note == rewrite::VECTOR_INDEXES_NOT_BUILT);
+        verified.without_vector_indexes = !of_indexes.is_empty();
+        verified.not_tried.extend(of_indexes);
+        verified.warnings.extend(notes);
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;
