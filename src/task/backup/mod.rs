@@ -5,6 +5,7 @@
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
+mod advice;
 mod amcheck;
 mod by_superuser;
 pub mod change;
@@ -33,6 +34,7 @@ pub mod loss;
 pub mod manifest;
 pub mod manual;
 pub mod markers;
+mod named;
 pub mod new_database;
 mod newest;
 mod often;
@@ -61,6 +63,7 @@ pub mod rewrite;
 mod rows_end;
 pub mod rows_out;
 pub mod rules;
+mod said;
 #[doc(hidden)]
 pub mod scan;
 pub mod scratch;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 use super::eventually;
+use super::watcher::ends_with_tests;
 
 const INITDB: &str = r#"
 make() { "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync; }
@@ -159,7 +160,8 @@ fn spawned(mut command: Command, folder: &Path, may: bool) -> Child {
         }
     }
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder);
-    command.stdin(Stdio::piped()).spawn().unwrap()
+    // A group of its own: a signal to all processes of the tests leaves it to stop its server.
+    command.stdin(Stdio::piped()).process_group(0).spawn().unwrap()
 }
 
 /// All that are supported: for backups, restores and audits.
@@ -304,7 +306,6 @@ impl Server {
         self.folder.path().join("socket")
     }
 
-    /// What it says.
     /// What its log says; other tests' statements in it may have any encoding.
     pub fn logged(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.log()).unwrap()).into_owned()
@@ -398,7 +399,7 @@ impl Server {
             // What the tests themselves ask is not their subject.
             options.extend(POISON.iter().map(|(setting, _, harmless)| format!("-c {setting}={harmless}")));
         }
-        command.env("PGOPTIONS", options.join(" "));
+        ends_with_tests(command.env("PGOPTIONS", options.join(" ")));
         command
     }
 
