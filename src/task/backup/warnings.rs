@@ -12,6 +12,7 @@ use super::verdict::Bytes;
 use super::{latest, sweep};
 use crate::base::{shell, units};
 use crate::pg;
+use crate::pg::client_tools::replaced_relations_fixed_in;
 use crate::work::RunContext;
 
 /// Returns why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
@@ -134,6 +135,7 @@ fn of_the_server(state: &State, backup: &Backup) -> Vec<String> {
         warnings.push(format!("this role may not read these objects, so the set lacks them: {}", server.unreadable.join("; ")));
     }
     warnings.extend(state.readiness.notes.iter().cloned());
+    warnings.extend(reads_replaced_relations(state));
     if backup.sessions > 1 && server.database.has_no_way_to_utf8() {
         let encoding = &server.database.encoding;
         warnings
@@ -146,4 +148,16 @@ fn of_the_server(state: &State, backup: &Backup) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// The fix of CVE-2024-7348 needs both.
+fn reads_replaced_relations(state: &State) -> Option<String> {
+    let (major, minor) = (state.server.version_num / 10_000, state.server.version_num % 10_000);
+    let of_tools = state.tools.needs_update_to().map(|version| (state.tools.version.clone(), version));
+    let of_server = replaced_relations_fixed_in(major as u32, minor as u32);
+    let of_server = of_server.map(|version| (format!("the server's PostgreSQL {}", state.server.version), version));
+    let (what, update) = of_tools.or(of_server)?;
+    Some(format!(
+        "{what} lets an owner who puts a view in the place of a table during the dump run code with the rights of this login (CVE-2024-7348): update to {update} or newer"
+    ))
 }
