@@ -83,7 +83,7 @@ pub struct Written {
     /// Tables to leave out (pg_dump's patterns).
     #[serde(default)]
     pub exclude_tables: Vec<String>,
-    /// Tables of which only the definition is dumped (pg_dump's patterns).
+    /// Tables that are dumped without their rows (pg_dump's patterns).
     #[serde(default)]
     pub exclude_table_data: Vec<String>,
     /// How long pg_dump waits for a table that another session has locked; default 60s.

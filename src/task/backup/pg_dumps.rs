@@ -123,7 +123,7 @@ pub fn writes(statement: &Statement) -> bool {
     }
 }
 
-/// `OWNER TO CURRENT_USER` would name whoever restores; pg_dump puts a role of that name into quotes.
+/// Returns whether it makes the restoring role the owner, as `OWNER TO CURRENT_USER` does; pg_dump quotes a role of that name.
 fn gives_to_the_session(statement: &Statement) -> bool {
     let role = statement.find_last(&["OWNER", "TO"]).map(|at| at + 2);
     role.is_some_and(|at| ["CURRENT_USER", "CURRENT_ROLE", "SESSION_USER"].iter().any(|word| statement.says(at, &[word])))

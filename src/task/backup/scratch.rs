@@ -82,8 +82,8 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
 }
 
 /// Since PostgreSQL 15 the owner of a database may create objects in its schema public, and other owners of tables may not: the restore of a role
-/// that is no superuser needs the source's owner for that. Without the membership the restore shows whether it matters. A superuser needs no such
-/// owner, who could let himself in (`ALTER DATABASE … CONNECTION LIMIT`) and put code into `public` that the restore would run as the superuser.
+/// that is not a superuser needs the source's owner for that. Without the membership the restore shows whether it matters. A superuser needs no such
+/// owner, who could let itself in (`ALTER DATABASE … CONNECTION LIMIT`) and put code into `public` that the restore would run as the superuser.
 async fn owner_clause(connection: &mut PgConnection, like: &DatabaseFacts, version: i32) -> Result<String> {
     let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
     // A role that may only SET ROLE to the owner could create the database, but then neither mark nor drop it.
