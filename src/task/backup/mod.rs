@@ -15,6 +15,7 @@ mod counts;
 mod csv;
 mod dump;
 mod entry;
+pub mod existing_database;
 mod expect;
 pub mod facts;
 mod foreign_key;
@@ -69,6 +70,7 @@ pub mod script;
 mod search_path;
 pub mod series;
 mod session;
+pub mod sessions;
 pub mod set;
 pub mod set_name;
 mod shown;
@@ -164,6 +166,10 @@ impl Work for Backup {
                     report.fact("restore_seconds", seconds);
                     let took = units::duration(Duration::from_secs_f64(seconds));
                     report.summary += &format!("; restored in {} in {took}", verified.place);
+                    if let Some(sessions) = verified.sessions.filter(|sessions| *sessions > 1) {
+                        report.fact("restore_sessions", sessions);
+                        report.summary += &format!(" by {sessions} sessions");
+                    }
                 }
                 warnings.extend(verified.warnings);
                 let what = match verified.is_restored {

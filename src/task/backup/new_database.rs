@@ -172,17 +172,27 @@ struct Whole {
     has_failures: bool,
 }
 
-/// Restores into a database `settings.database()` that does not exist yet, created `like` the source. A copy that an earlier call completed
+/// A database that does not exist yet.
+pub struct NewDatabase<'a> {
+    /// With its name.
+    pub settings: &'a pg::Settings,
+    /// Its properties.
+    pub like: &'a DatabaseFacts,
+    pub choices: &'a Choices,
+    /// How many sessions restore it.
+    pub sessions: usize,
+}
+
+/// Restores into a new database. A copy that an earlier call completed
 /// but could not rename is counted and used.
 pub async fn into_new_database(
     store: &Store,
     set: &Set,
-    like: &DatabaseFacts,
-    settings: &pg::Settings,
-    choices: &Choices,
+    new: &NewDatabase<'_>,
     phase: &Phase,
     cancel: &CancellationToken,
 ) -> Result<Restored> {
+    let NewDatabase { settings, like, choices, sessions } = *new;
     let name = settings.database();
     let names = Names::of(name, set, choices, like);
     let mut connection = maintenance_connection(settings).await?;
@@ -202,8 +212,8 @@ pub async fn into_new_database(
     let mut made = None;
     let filled = async {
         made = Some(create_scratch(&mut connection, &names.filling, like).await?);
-        let target =
-            Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false, superuser: None };
+        let settings = settings.with_database(&names.filling);
+        let target = Target { settings: &settings, choices, in_transaction: false, superuser: None, sessions };
         stream_into(store, set, &target, phase, cancel).await
     };
     let filled = filled.await;
@@ -234,7 +244,8 @@ pub async fn into_new_database(
         }
     })?;
     restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
-    Ok(Restored { failed: filled.failed, failed_count: filled.failed_count, ..restored })
+    let Restored { failed, failed_count, sessions, seconds, .. } = filled;
+    Ok(Restored { failed, failed_count, sessions, seconds, ..restored })
 }
 
 /// Renames the copy of an earlier call.
@@ -421,51 +432,4 @@ async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
     .fetch_one(connection)
     .await?;
     Ok(!foreign)
-}
-
-/// Restores into an existing database, all or nothing; refuses one that has any objects.
-pub async fn into_empty_database(
-    store: &Store,
-    set: &Set,
-    settings: &pg::Settings,
-    choices: &Choices,
-    phase: &Phase,
-    cancel: &CancellationToken,
-) -> Result<Restored> {
-    let objects = objects_in(settings).await?;
-    anyhow::ensure!(
-        objects == 0,
-        Fault::new(
-            Kind::Configuration,
-            format!(
-                "database {} is not empty ({} objects): restore into a new one with --create",
-                settings.database(),
-                units::count(objects as u64)
-            )
-        )
-    );
-    let restored =
-        stream_into(store, set, &Target { settings, choices, in_transaction: true, superuser: None }, phase, cancel).await;
-    if !matches!(&restored, Ok(restored) if restored.is_complete()) {
-        // A server that cannot be reached any more cannot be queried either: it rolls back by itself.
-        let left = objects_in(settings).await.unwrap_or_default();
-        let why = match &restored {
-            Ok(Restored { refusal: Some(refusal), .. }) => refusal.message.clone(),
-            Ok(restored) => restored.problems.join("; "),
-            Err(error) => format!("{error:#}"),
-        };
-        anyhow::ensure!(
-            left == 0,
-            "the restore failed, and database {} is NOT empty any more: it has {} objects ({why})",
-            settings.database(),
-            units::count(left as u64)
-        );
-    }
-    restored
-}
-
-/// The number of the database's own objects and large objects.
-async fn objects_in(settings: &pg::Settings) -> Result<i64> {
-    let mut connection = settings.connect().await?;
-    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
 }

@@ -52,6 +52,8 @@ pub struct Doing<'a> {
     pub choices: &'a Choices,
     /// The source's search_path, for names without a schema.
     pub search_path: &'a str,
+    /// Rows of the block before those that the server was given as one COPY.
+    pub rows_before: u64,
 }
 
 /// A server's refusal in its own words.
@@ -97,7 +99,8 @@ pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
 /// Builds a refusal from the server's words. Pure.
 pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let mut message = said.message.clone();
-    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &said.context)] {
+    let context = said.context.as_deref().map(|context| line_of_block(context, doing.rows_before));
+    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &context)] {
         if let Some(more) = more {
             message += &format!("; {what}: {}", more.lines().take(3).collect::<Vec<_>>().join(" / "));
         }
@@ -111,6 +114,25 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
         sql_state: Some(said.code.clone()),
         message: format!("{message} (SQLSTATE {}), {place}\n{advice}", said.code).trim_end().to_owned(),
     }
+}
+
+/// The context of a COPY that had only a part of a block's rows: `COPY t, line 3, column a: "x"`, in every language that has the number first after the
+/// table's name and a comma. It gets the line of the block.
+fn line_of_block(context: &str, rows_before: u64) -> String {
+    let is_of_copy = |line: &&str| rows_before > 0 && line.starts_with("COPY ");
+    let lines = context.lines().map(|line| {
+        let found = Some(line).filter(is_of_copy).and_then(|line| {
+            let comma = line.find(", ")?;
+            let start = comma + line[comma..].find(|letter: char| letter.is_ascii_digit())?;
+            let end = start + line[start..].find(|letter: char| !letter.is_ascii_digit()).unwrap_or(line.len() - start);
+            // A number of a value stands after a colon.
+            (!line[comma..start].contains(':')).then_some(())?;
+            let number: u64 = line[start..end].parse().ok()?;
+            Some(format!("{}{}{}", &line[..start], number.saturating_add(rows_before), &line[end..]))
+        });
+        found.unwrap_or_else(|| line.to_owned())
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Returns whether the SQLSTATE is about the environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54
@@ -133,7 +155,7 @@ fn kind(code: &str) -> Option<Kind> {
 /// The advice, a sentence or two. The options are those of `backups restore`; a set restored for verification had no options, so another
 /// server or another verification helps there.
 fn advice(said: &Said, doing: Doing<'_>) -> String {
-    let Doing { entry, statement, in_transaction, choices, search_path } = doing;
+    let Doing { entry, statement, in_transaction, choices, search_path, .. } = doing;
     let code = said.code.as_str();
     let for_scratch = choices.for_scratch;
     let names_a_role = statement.contains(" OWNER TO ")
@@ -280,7 +302,10 @@ mod tests {
         let entry =
             Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()), is_ours: false };
         let choices = Choices::default();
-        of_said(&said, Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public" })
+        of_said(
+            &said,
+            Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public", rows_before: 0 },
+        )
     }
 
     #[test]
@@ -299,7 +324,14 @@ mod tests {
         let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None, is_ours: false };
         let choices = Choices::default();
         let search_path = "\"x'; id>/tmp/pwned; echo '\", public";
-        let doing = Doing { entry: &entry, statement: "CREATE INDEX i", in_transaction: true, choices: &choices, search_path };
+        let doing = Doing {
+            entry: &entry,
+            statement: "CREATE INDEX i",
+            in_transaction: true,
+            choices: &choices,
+            search_path,
+            rows_before: 0,
+        };
         let told = of_said(&said, doing).message;
         assert!(told.contains(&format!("--search-path {}.", shell::word(search_path))), "{told}");
     }
@@ -329,7 +361,14 @@ mod tests {
             let entry = Entry { kind: kind.to_owned(), name: name.to_owned(), schema: Some("public".to_owned()), is_ours: false };
             let message = of_said(
                 &said,
-                Doing { entry: &entry, statement, in_transaction: false, choices: &choices, search_path: "public" },
+                Doing {
+                    entry: &entry,
+                    statement,
+                    in_transaction: false,
+                    choices: &choices,
+                    search_path: "public",
+                    rows_before: 0,
+                },
             )
             .message;
             assert!(message.contains(says), "{message}");
@@ -399,6 +438,19 @@ mod tests {
         ] {
             let refusal = refusal(code, context, entry, statement);
             assert!(refusal.message.contains(says), "{code}: {}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn a_line_is_that_of_the_block_also_where_a_session_had_only_some_of_its_rows() {
+        for (context, expected) in [
+            ("COPY t, line 3, column a: \"x 7\"", "COPY t, line 103, column a: \"x 7\""),
+            ("COPY t2, Zeile 3, Spalte a: »x«", "COPY t2, Zeile 103, Spalte a: »x«"),
+            ("PL/pgSQL function f() line 3\nCOPY t, line 12", "PL/pgSQL function f() line 3\nCOPY t, line 112"),
+            ("COPY t, column a: \"7\"", "COPY t, column a: \"7\""),
+        ] {
+            assert_eq!(line_of_block(context, 100), expected);
+            assert_eq!(line_of_block(context, 0), context);
         }
     }
 

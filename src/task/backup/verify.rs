@@ -13,6 +13,7 @@ use super::facts::DatabaseFacts;
 use super::keys::Check;
 use super::load::Target;
 use super::restore::{self, Refusal, Restored};
+use super::sessions::restore_sessions;
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
 use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database};
@@ -54,6 +55,8 @@ pub struct Proof<'a> {
     pub expect: &'a [String],
     /// The checks of a copy in a server of its own.
     pub checks: &'a [Check],
+    /// How many sessions restore; None: as many as `restore_sessions` says.
+    pub sessions: Option<usize>,
     pub cancel: &'a CancellationToken,
 }
 
@@ -76,6 +79,8 @@ pub struct Verified {
     pub amcheck: Option<amcheck::Checked>,
     /// The time that the restore itself and its counts took.
     pub restore_seconds: Option<f64>,
+    /// How many sessions restored.
+    pub sessions: Option<usize>,
     pub warnings: Vec<String>,
     /// The version of the server.
     pub version: String,
@@ -195,7 +200,8 @@ async fn in_scratch(
     let mut began = false;
     let restoring = async {
         began = true;
-        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None };
+        let sessions = restore_sessions(proof.sessions, &set.manifest);
+        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None, sessions };
         restore_and_ask(store, set, &target, proof, phase).await
     };
     // The location of its files does not matter.
@@ -237,7 +243,10 @@ async fn in_own_server(
             own_server::prepare(&server, set, proof.checks).await?;
         verified.version = version;
         verified.has_begun = true;
-        let target = Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser) };
+        // A limit holds for each process of the server: each session would have as much again.
+        let sessions = if host.memory_bytes.is_some() { 1 } else { restore_sessions(proof.sessions, &set.manifest) };
+        let target =
+            Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser), sessions };
         restore_and_ask(store, set, &target, proof, phase).await
     };
     let within_its_space = async {
@@ -278,6 +287,7 @@ impl RestoredCopy {
         let Self { restored, seconds, amcheck, unmet } = self;
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
+        verified.sessions = restored.sessions;
         verified.warnings.extend(restored.notes);
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));

@@ -248,6 +248,7 @@ mod tests {
             lock_wait_timeout: crate::base::units::Span(std::time::Duration::from_secs(60)),
             give_way: false,
             sessions: 1,
+            restore_sessions: None,
         }
     }
 
