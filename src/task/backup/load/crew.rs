@@ -197,9 +197,8 @@ async fn copy(connection: &mut PgConnection, statement: &str, mut pieces: mpsc::
     loop {
         match pieces.recv().await {
             Some(Piece::Rows(rows)) => {
-                if let Err(error) = into.send(rows).await {
-                    return Err(into.finish().await.err().unwrap_or(error));
-                }
+                // It has the server's own words. The session is not used again.
+                into.send(rows).await?;
             }
             Some(Piece::End) => return into.finish().await.map(drop),
             None => {

@@ -19,10 +19,6 @@ pub struct Use {
 }
 
 impl Use {
-    pub fn shared(of: Resource) -> Self {
-        Self { of, is_exclusive: false }
-    }
-
     pub fn exclusive(of: Resource) -> Self {
         Self { of, is_exclusive: true }
     }
@@ -91,7 +87,7 @@ mod tests {
     use super::*;
 
     fn index(table: i64) -> Vec<Use> {
-        vec![Use::shared(Resource::Table(table))]
+        vec![Use { of: Resource::Table(table), is_exclusive: false }]
     }
 
     fn key(table: i64) -> Vec<Use> {
@@ -155,7 +151,7 @@ mod tests {
 
     #[test]
     fn one_build_at_a_time_has_all_the_memory() {
-        let of_vectors = |table| vec![Use::shared(Resource::Table(table)), Use::exclusive(Resource::Memory)];
+        let of_vectors = |table| [index(table), vec![Use::exclusive(Resource::Memory)]].concat();
         let mut queue = Queue::default();
         queue.push("vectors", of_vectors(1), 5);
         queue.push("others", of_vectors(2), 5);
