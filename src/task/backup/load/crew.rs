@@ -86,7 +86,8 @@ impl Crew {
         let opening = Opening { settings: settings.clone(), manifest: manifest.clone(), silence, count };
         let mut idle = Vec::new();
         for number in 1..=count {
-            idle.push(opening.open().await.with_context(|| format!("session {number} of the {} of the restore", count + 1))?);
+            let which = || format!("session {number} of the {count} of the restore (`sessions`), beside the main one");
+            idle.push(opening.open().await.with_context(which)?);
         }
         Ok(Self { opening, idle, working: JoinSet::new(), with_rows: 0 })
     }

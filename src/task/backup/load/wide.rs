@@ -75,6 +75,8 @@ impl Loader {
         if let Some(beside) = &mut self.beside {
             let task = Task { entry: Arc::clone(entry), text: text.to_owned(), kind: TaskKind::Build(0) };
             let (bytes, sets) = (beside.bytes(build), Arc::clone(&beside.sets));
+            // Tables get indexes.
+            beside.alone = None;
             beside.builds.push(Waiting { task, sql, sets, needs_memory: build.needs_memory }, uses, bytes);
         }
         self.builds_begin().await?;
