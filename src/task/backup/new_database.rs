@@ -4,12 +4,12 @@
 //! whole and counted, accepts no connections, and gets its properties; it is never dropped. The third is the requested name.
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::{Choices, Object};
+use super::copy_names::{Names, WHOLE_COMMENT};
 use super::facts::DatabaseFacts;
 use super::lacks::{self, Lacks};
 use super::load::Target;
@@ -22,12 +22,6 @@ use crate::base::progress::Phase;
 use crate::base::units;
 use crate::pg::{self, identifier, literal};
 use crate::store::Store;
-
-/// The start of the comment of a copy that is whole and still has its first name.
-const WHOLE_COMMENT: &str = "made by pgtend, a whole copy of";
-
-/// The end of that comment where statements had failed.
-const WITH_FAILURES: &str = ", but for statements that failed";
 
 /// The number of attempts to rename while terminated sessions are ending.
 const RENAME_TRIES: u32 = 4;
@@ -120,50 +114,6 @@ async fn may_use_tablespace(connection: &mut PgConnection, name: Option<&str>) -
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = $1 AND pg_catalog.has_tablespace_privilege(oid, 'CREATE'))",
     );
     Ok(may.bind(name).fetch_one(connection).await?)
-}
-
-/// The names that a restore of a set into a database goes through.
-struct Names {
-    /// The lock that every restore into that database takes.
-    lock: String,
-    filling: String,
-    /// The prefix of copies that are being filled for the same database, of any set.
-    filling_prefix: String,
-    whole: String,
-    /// The prefix of whole copies for the same database, of any set.
-    whole_prefix: String,
-    /// A copy that holds all of its dump except for statements that failed with `--on-error continue`.
-    with_failures: String,
-    /// The comment of a copy that is whole and could not be renamed even once; its end says whether statements failed.
-    whole_comment: String,
-}
-
-impl Names {
-    /// A copy that was made with other choices has another name: what one choice left out, the next restore would miss.
-    fn of(name: &str, set: &Set, choices: &Choices, like: &DatabaseFacts) -> Self {
-        let target = hex::encode(Sha256::digest(name));
-        let made_of = format!("{}/{}/{choices:?}/{like:?}", set.name, set.manifest.dump.sha256);
-        let source = hex::encode(Sha256::digest(made_of));
-        let filling_prefix = format!("pgtend_restore_{}", &target[..12]);
-        let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
-        Self {
-            lock: filling_prefix.clone(),
-            filling: format!("{filling_prefix}_{}", &source[..12]),
-            whole: format!("{whole_prefix}{}", &source[..12]),
-            with_failures: format!("{whole_prefix}{}_with_failures", &source[..12]),
-            filling_prefix,
-            whole_prefix,
-            whole_comment: format!("{WHOLE_COMMENT} {} for {name}", set.name),
-        }
-    }
-
-    fn comment(&self, has_failures: bool) -> String {
-        format!("{}{}", self.whole_comment, if has_failures { WITH_FAILURES } else { "" })
-    }
-
-    fn whole(&self, has_failures: bool) -> &str {
-        if has_failures { &self.with_failures } else { &self.whole }
-    }
 }
 
 /// A copy that an earlier call completed.

@@ -28,3 +28,19 @@ pub fn scaled(bytes: u64) -> u64 {
     let smaller = || std::env::var("PGTEND_TEST_SMALLER").ok()?.parse().ok();
     bytes / if cfg!(debug_assertions) { smaller().unwrap_or(1) } else { 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::backup::manifest::tests::manifest;
+
+    #[test]
+    fn a_small_dump_is_restored_by_one_session_unless_more_are_asked_for() {
+        let mut manifest = manifest();
+        manifest.dump.uncompressed_bytes = SMALL_BYTES - 1;
+        assert_eq!([None, Some(1), Some(3), Some(99)].map(|asked| restore_sessions(asked, &manifest)), [1, 1, 3, SESSIONS_MOST]);
+        manifest.dump.uncompressed_bytes = SMALL_BYTES;
+        assert!((1..=BY_DEFAULT).contains(&restore_sessions(None, &manifest)));
+        assert_eq!(restore_sessions(Some(1), &manifest), 1);
+    }
+}

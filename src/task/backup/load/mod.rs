@@ -196,12 +196,16 @@ impl Loader {
         if let Some(fate) = self.transaction_statement(&text, entry).await? {
             return fate;
         }
-        match rewrite::fate(&text, &self.choices, &self.session.server) {
+        self.meets_its_fate(&text, entry).await
+    }
+
+    async fn meets_its_fate(&mut self, text: &str, entry: &Arc<Entry>) -> Result<(), Refusal> {
+        match rewrite::fate(text, &self.choices, &self.session.server) {
             Fate::Run(sql, note) => {
                 let sql = sql.into_owned();
-                if self.attempt(&sql, &text, entry).await? {
+                if self.attempt(&sql, text, entry).await? {
                     self.note(note);
-                    self.others_set(&text, sql);
+                    self.others_set(text, sql);
                 }
                 Ok(())
             }
@@ -210,16 +214,16 @@ impl Loader {
                     let name = self.choices.without[which].name.clone();
                     self.leave_out(which, &format!("{entry}: without its constraint {name}"));
                 }
-                self.attempt(&sql, &text, entry).await.map(|_| ())
+                self.attempt(&sql, text, entry).await.map(|_| ())
             }
-            Fate::Foreign => Err(foreign(&text, entry)),
+            Fate::Foreign => Err(foreign(text, entry)),
             Fate::BySuperuser(turn) => match &mut self.superuser {
-                Some(superuser) => match superuser.take(turn, &text, entry).await {
+                Some(superuser) => match superuser.take(turn, text, entry).await {
                     Ok(None) => Ok(()),
                     Ok(Some(refusal)) => Err(refusal),
-                    Err(error) => Err(self.refusal(&error, entry, &text)),
+                    Err(error) => Err(self.refusal(&error, entry, text)),
                 },
-                None => self.attempt(&text, &text, entry).await.map(|_| ()),
+                None => self.attempt(text, text, entry).await.map(|_| ()),
             },
             Fate::Pass(note) => {
                 self.note(note);
