@@ -142,14 +142,15 @@ fn a_small_dump_and_choices_that_need_an_order_are_of_one_session() {
     let scenario = Scenario::with_database(server, &database).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let mut number = 0;
-    let mut stdout = |more: &[&str]| {
+    let mut restored = |more: &[&str]| {
         number += 1;
-        restore(&scenario, server, &format!("{database}_{number}"), more).succeeded().stdout
+        restore(&scenario, server, &format!("{database}_{number}"), more).succeeded()
     };
-    assert!(!stdout(&[]).contains("sessions"));
-    assert!(stdout(&["--sessions", "2"]).contains("by 2 sessions"));
+    assert!(!restored(&[]).stdout.contains("sessions"));
+    restored(&["--sessions", "2"]).prints(&["by 2 sessions"]);
     for more in [["--on-error", "continue"].as_slice(), &["--without", "INDEX", "i"]] {
-        assert!(!stdout(&[&["--sessions", "2"], more].concat()).contains("sessions"), "{more:?}");
+        let one = restored(&[&["--sessions", "2"], more].concat()).says(&["--sessions has no effect"]);
+        assert!(!one.stdout.contains("sessions"), "{more:?}");
     }
     let into = server.url(&database);
     for (arguments, says) in [

@@ -182,6 +182,10 @@ async fn restore(
     let like = or_cancelled(cancel, prepare(arguments, choices, settings, set)).await?;
     let phase = progress.phase("restore", Some(set.manifest.dump.bytes));
     let restored = if arguments.create {
+        let needs_order = choices.on_error == OnError::Continue || !choices.without.is_empty();
+        if needs_order && arguments.sessions.is_some_and(|sessions| sessions > 1) {
+            tracing::warn!("--sessions has no effect: with --on-error continue, and with --without, one session restores");
+        }
         let sessions = restore_sessions(arguments.sessions.map(usize::from), &set.manifest);
         let new = NewDatabase { settings, like: &like, choices, sessions };
         let made = new_database::into_new_database(&found.store, set, &new, &phase, cancel).await;

@@ -215,7 +215,7 @@ impl Loader {
                 Ok(Some(ended)) => return self.end(ended.map_err(|_| ended_unexpectedly(&at_the_end()))?).await,
                 Ok(None) => return Ok(()),
                 Err(_) => {
-                    let spoken = self.session.execute("SELECT").await;
+                    let spoken = self.session.execute("SELECT 1").await;
                     spoken.map_err(|error| self.refusal(&error, &at_the_end(), ""))?;
                 }
             }
