@@ -62,15 +62,19 @@ impl Loader {
         }
     }
 
-    /// Puts an index or a constraint into the queue; false if the main session has to run it.
+    /// Puts an index or a constraint into the queue; false if the main session has to run it. What is in the queue begins when no more of them follow, or
+    /// it is full: then the largest tables are known.
     async fn waits(&mut self, build: &Build, text: &str, entry: &Arc<Entry>) -> Result<bool, Refusal> {
         let Fate::Run(sql, None) = rewrite::fate(text, &self.choices, &self.session.server) else { return Ok(false) };
         let sql = sql.into_owned();
         let uses = alone::uses(&mut self.session.connection, build).await.map_err(|error| self.refusal_of(&error, entry))?;
         let Some(uses) = uses else { return Ok(false) };
+        self.look_at_those_that_ended().await?;
         while self.beside.as_ref().is_some_and(|beside| beside.builds.is_full()) {
-            self.one_ends().await?;
             self.builds_begin().await?;
+            if self.beside.as_ref().is_some_and(|beside| beside.builds.is_full()) {
+                self.one_ends().await?;
+            }
         }
         if let Some(beside) = &mut self.beside {
             let task = Task { entry: Arc::clone(entry), text: text.to_owned(), kind: TaskKind::Build(0) };
@@ -79,7 +83,6 @@ impl Loader {
             beside.alone = None;
             beside.builds.push(Waiting { task, sql, sets, needs_memory: build.needs_memory }, uses, bytes);
         }
-        self.builds_begin().await?;
         Ok(true)
     }
 
