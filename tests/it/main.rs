@@ -114,6 +114,8 @@ mod restore_part_hostile;
 /// How a dump's stream goes into a server: whole or not there, and counted.
 mod restore_stream;
 mod restore_under_lock;
+/// Restores by several sessions.
+mod restore_wide;
 /// Rows that leave a table, and come back.
 mod retention;
 /// `max_size`: what fits stays.

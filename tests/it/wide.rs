@@ -12,11 +12,11 @@ use crate::support::s3::{Fault, Rule, S3Server};
 use crate::support::{Output, Scenario, eventually, quoted};
 
 /// Makes every size by which a dump decides a 64th: a table is large above 128 KiB.
-const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
+pub const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
 
 /// Tables of every kind that several sessions read, or must not; those that are called large have more than 128 KiB, where
 /// [`SMALLER`] is set.
-const EVERY_KIND: &str = r#"
+pub const EVERY_KIND: &str = r#"
 CREATE SCHEMA "We ""ird";
 CREATE TABLE "We ""ird"."large; drop" ("Sp ace" int GENERATED ALWAYS AS IDENTITY, gone int, "quo""te" text, at timestamptz DEFAULT now());
 ALTER TABLE "We ""ird"."large; drop" DROP COLUMN gone;
@@ -125,7 +125,7 @@ fn definitions(server: &Server, database: &str) -> String {
 }
 
 #[track_caller]
-fn is_the_same(server: &Server, before: &str, after: &str) {
+pub fn is_the_same(server: &Server, before: &str, after: &str) {
     assert_eq!(definitions(server, after), definitions(server, before));
     for table in TABLES {
         // Which partition a row is in depends on the OIDs of the enum's values.

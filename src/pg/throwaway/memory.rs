@@ -36,10 +36,11 @@ impl Memory {
         self != Self::within(None)
     }
 
-    /// Lines of `postgresql.conf`. The session of a restore raises `maintenance_work_mem` to `pgtend.build_memory`.
+    /// Lines of `postgresql.conf`. The sessions of a restore raise `maintenance_work_mem` to their shares of `pgtend.build_memory`.
     pub fn settings(self) -> String {
         let (buffers, build) = (self.shared_buffers_bytes >> 10, self.build_bytes >> 10);
-        format!("shared_buffers = {buffers}kB\nmaintenance_work_mem = {build}kB\npgtend.build_memory = '{build}kB'\n")
+        let least = BUILD_LEAST >> 10;
+        format!("shared_buffers = {buffers}kB\nmaintenance_work_mem = {least}kB\npgtend.build_memory = '{build}kB'\n")
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
         assert!(!Memory::within(Some(8 << 30)).is_less_than_usual() && Memory::within(Some(512 * MIB)).is_less_than_usual());
         let settings = Memory::within(Some(512 * MIB)).settings();
         assert!(
-            settings.contains("maintenance_work_mem = 196608kB") && settings.contains("build_memory = '196608kB'"),
+            settings.contains("maintenance_work_mem = 32768kB") && settings.contains("build_memory = '196608kB'"),
             "{settings}"
         );
     }

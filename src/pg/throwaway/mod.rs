@@ -116,6 +116,8 @@ pub struct Server {
     supervisor: Child,
     /// Its only superuser.
     superuser: Role,
+    /// True if it has less memory than usual, because little is free.
+    pub has_little_memory: bool,
 }
 
 /// A role that no dump has, with its password.
@@ -150,7 +152,7 @@ impl Server {
             &superuser.name,
             &superuser.password,
         ) {
-            Ok(supervisor) => Ok(Self { room, supervisor, superuser }),
+            Ok(supervisor) => Ok(Self { room, supervisor, superuser, has_little_memory: memory.is_less_than_usual() }),
             Err(error) => {
                 room.remove()?;
                 Err(error)

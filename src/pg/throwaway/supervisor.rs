@@ -98,7 +98,7 @@ fn settings(room: &Room, memory: Memory, has_limit: bool) -> String {
 unix_socket_directories = '{folder}'
 unix_socket_permissions = 0700
 port = 5432
-max_connections = 20
+max_connections = 30
 max_locks_per_transaction = 1024
 fsync = off
 full_page_writes = off

@@ -4,6 +4,7 @@
 use super::choices::OnError;
 use super::said::{Doing, Said, is_of_the_environment};
 use super::script::Entry;
+use super::server_context::called;
 use crate::base::shell;
 use crate::pg::form;
 
@@ -165,44 +166,5 @@ fn leave_out(said: &Said, entry: &Entry) -> String {
             Some(constraint) => format!(" Without it: --without CONSTRAINT {}.", shell::word(constraint)),
             None => String::new(),
         },
-    }
-}
-
-/// The innermost function of a context, by its form, which is the same in every language: `schema.name(arguments)`, or the name alone in
-/// quotation marks for a function in SQL.
-fn called(context: &str) -> Option<&str> {
-    context.lines().find_map(|line| {
-        // This line is about a COPY, or the text of a statement.
-        if line.starts_with("COPY ") || line.ends_with(['"', '«']) {
-            return None;
-        }
-        if let Some(open) = line.find('(') {
-            let close = open + line[open..].find(')')? + 1;
-            let start = line[..open].rfind(' ').map_or(0, |at| at + 1);
-            return (start < open).then(|| &line[start..close]);
-        }
-        let quoted = |from: char, to: char| line.split_once(from)?.1.split_once(to).map(|(name, _)| name);
-        quoted('"', '"').or_else(|| quoted('»', '«'))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_innermost_function_of_a_context_is_found_by_its_form() {
-        for (context, function) in [
-            ("PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"x (y)\"", Some("public.slug(text)")),
-            (
-                "SQL statement \"SELECT helper(t)\"\nPL/pgSQL function public.\"S\"(text,integer) line 3 at PERFORM",
-                Some("public.\"S\"(text,integer)"),
-            ),
-            ("SQL function \"slug\" during inlining", Some("slug")),
-            ("SQL-Funktion »slug« beim Inlining", Some("slug")),
-            ("COPY t, line 1, column a: \"f(x)\"", None),
-        ] {
-            assert_eq!(called(context), function, "{context}");
-        }
     }
 }

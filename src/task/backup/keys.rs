@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::keep::Keep;
 use super::manifest;
 use super::often::{HowOften, Often};
+use super::sessions::SESSIONS_MOST;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
@@ -33,6 +34,8 @@ pub struct Backup {
     pub threads: usize,
     /// The sessions that read the rows of large tables; 1: pg_dump reads them.
     pub sessions: usize,
+    /// The sessions that restore a set for its proof; None: by default.
+    pub restore_sessions: Option<usize>,
     pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
     /// True if the dump ends when a session has to wait behind its locks.
@@ -74,7 +77,8 @@ pub struct Written {
     /// Number of compressing threads; default: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub threads: Option<Spanned<usize>>,
-    /// Number of sessions that read the rows of tables above 8 MiB, all from one snapshot; default 1: pg_dump reads them.
+    /// Number of sessions that read the rows of tables above 8 MiB, all from one snapshot; default 1: pg_dump reads them. With
+    /// verify = "restore", as many restore; default there: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub sessions: Option<Spanned<usize>>,
     /// Dump only these schemas (pg_dump's patterns).
@@ -148,8 +152,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     if let Some(threads) = written.threads.as_ref().filter(|threads| !(1..=64).contains(threads.get_ref())) {
         checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "set 1 to 64".to_owned());
     }
-    if let Some(sessions) = written.sessions.as_ref().filter(|sessions| !(1..=16).contains(sessions.get_ref())) {
-        checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), "set 1 to 16".to_owned());
+    if let Some(sessions) = written.sessions.as_ref().filter(|sessions| !(1..=SESSIONS_MOST).contains(sessions.get_ref())) {
+        checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), format!("set 1 to {SESSIONS_MOST}"));
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Backup {
@@ -164,7 +168,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         compression: written.compression,
         level: written.level.map_or(written.compression.default_level(), Spanned::into_inner),
         threads: written.threads.map_or(processors.min(4), Spanned::into_inner),
-        sessions: written.sessions.map_or(1, Spanned::into_inner),
+        sessions: written.sessions.as_ref().map_or(1, |sessions| *sessions.get_ref()),
+        restore_sessions: written.sessions.map(Spanned::into_inner),
         filters: manifest::Filters {
             schemas: written.schemas,
             exclude_tables: written.exclude_tables,

@@ -12,10 +12,12 @@ pub mod change;
 pub mod choices;
 pub mod choose;
 mod context;
+mod copy_names;
 mod counts;
 mod csv;
 mod dump;
 mod entry;
+pub mod existing_database;
 mod expect;
 pub mod facts;
 mod foreign_key;
@@ -71,7 +73,9 @@ pub mod scratch;
 pub mod script;
 mod search_path;
 pub mod series;
+mod server_context;
 mod session;
+pub mod sessions;
 pub mod set;
 pub mod set_name;
 mod shown;
@@ -167,8 +171,13 @@ impl Work for Backup {
                 if let Some(seconds) = verified.restore_seconds {
                     report.fact("restore_seconds", seconds);
                     let took = units::duration(Duration::from_secs_f64(seconds));
+                    let by = verified.sessions.filter(|sessions| *sessions > 1);
                     let without = if verified.without_vector_indexes { ", without vector indexes" } else { "" };
-                    report.summary += &format!("; restored in {} in {took}{without}", verified.place);
+                    let by_sessions = by.map(|sessions| format!(" by {sessions} sessions")).unwrap_or_default();
+                    report.summary += &format!("; restored in {} in {took}{by_sessions}{without}", verified.place);
+                    if let Some(sessions) = by {
+                        report.fact("restore_sessions", sessions);
+                    }
                 }
                 warnings.extend(verified.warnings);
                 let what = match verified.is_restored {

@@ -2,6 +2,7 @@
 
 use super::advice::advice;
 use super::said::{Said, is_of_the_environment};
+use super::server_context::line_of_block;
 use super::shown;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::failure;
@@ -52,7 +53,8 @@ pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
 /// Builds a refusal from the server's words. Pure.
 pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let mut message = said.message.clone();
-    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &said.context)] {
+    let context = said.context.as_deref().map(|context| line_of_block(context, doing.rows_before));
+    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &context)] {
         if let Some(more) = more {
             message += &format!("; {what}: {}", more.lines().take(3).collect::<Vec<_>>().join(" / "));
         }
@@ -92,7 +94,10 @@ mod tests {
         let entry =
             Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()), is_ours: false };
         let choices = Choices::default();
-        of_said(&said, Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public" })
+        of_said(
+            &said,
+            Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public", rows_before: 0 },
+        )
     }
 
     #[test]
@@ -111,7 +116,14 @@ mod tests {
         let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None, is_ours: false };
         let choices = Choices::default();
         let search_path = "\"x'; id>/tmp/pwned; echo '\", public";
-        let doing = Doing { entry: &entry, statement: "CREATE INDEX i", in_transaction: true, choices: &choices, search_path };
+        let doing = Doing {
+            entry: &entry,
+            statement: "CREATE INDEX i",
+            in_transaction: true,
+            choices: &choices,
+            search_path,
+            rows_before: 0,
+        };
         let told = of_said(&said, doing).message;
         assert!(told.contains(&format!("--search-path {}.", shell::word(search_path))), "{told}");
     }
@@ -141,7 +153,14 @@ mod tests {
             let entry = Entry { kind: kind.to_owned(), name: name.to_owned(), schema: Some("public".to_owned()), is_ours: false };
             let message = of_said(
                 &said,
-                Doing { entry: &entry, statement, in_transaction: false, choices: &choices, search_path: "public" },
+                Doing {
+                    entry: &entry,
+                    statement,
+                    in_transaction: false,
+                    choices: &choices,
+                    search_path: "public",
+                    rows_before: 0,
+                },
             )
             .message;
             assert!(message.contains(says), "{message}");

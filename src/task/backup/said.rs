@@ -15,6 +15,8 @@ pub struct Doing<'a> {
     pub choices: &'a Choices,
     /// The source's search_path, for names without a schema.
     pub search_path: &'a str,
+    /// Rows of the block before those that the server was given as one COPY.
+    pub rows_before: u64,
 }
 
 /// A server's refusal in its own words.

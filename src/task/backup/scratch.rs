@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{DatabaseFacts, ServerFacts};
+use super::sessions::SESSIONS_MOST;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, failure, identifier, literal};
 
@@ -20,8 +21,8 @@ const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
 /// The time limit for dropping: also after a cancelled run, and while a server restarts.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The number of our concurrent sessions where we are not superuser, for whom no limit holds: the restoring one, and those that watch it.
-const OUR_SESSIONS: i32 = 4;
+/// The number of our concurrent sessions where we are not superuser, for whom no limit holds: those that restore, and those that watch them.
+const OUR_SESSIONS: usize = SESSIONS_MOST + 4;
 
 /// Creates the scratch database `name`, does `work` in it, and drops it, whatever the result of the work; `cancel` ends the work and drops
 /// it, too. A database that could not be dropped is not a failure: it is returned as a warning.

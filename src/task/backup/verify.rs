@@ -13,6 +13,7 @@ use super::facts::DatabaseFacts;
 use super::keys::Check;
 use super::load::Target;
 use super::restore::{self, Refusal, Restored};
+use super::sessions::restore_sessions;
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
 use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database, vector_indexes};
@@ -56,6 +57,8 @@ pub struct Proof<'a> {
     pub checks: &'a [Check],
     /// False: vector indexes are not built.
     pub vector_indexes: bool,
+    /// How many sessions restore; None: as many as `restore_sessions` says.
+    pub sessions: Option<usize>,
     pub cancel: &'a CancellationToken,
 }
 
@@ -80,6 +83,8 @@ pub struct Verified {
     pub amcheck: Option<amcheck::Checked>,
     /// The time that the restore itself and its counts took.
     pub restore_seconds: Option<f64>,
+    /// How many sessions restored.
+    pub sessions: Option<usize>,
     pub warnings: Vec<String>,
     /// The version of the server.
     pub version: String,
@@ -200,7 +205,8 @@ async fn in_scratch(
     let mut began = false;
     let restoring = async {
         began = true;
-        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None };
+        let sessions = restore_sessions(proof.sessions, &set.manifest);
+        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None, sessions };
         restore_and_ask(store, set, &target, proof, phase).await
     };
     // The location of its files does not matter.
@@ -243,7 +249,11 @@ async fn in_own_server(
         choices.no_vector_indexes = !proof.vector_indexes;
         verified.version = version;
         verified.has_begun = true;
-        let target = Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser) };
+        // A limit holds for each process of the server: each session would have as much again.
+        let is_limited = host.memory_bytes.is_some() || server.has_little_memory;
+        let sessions = if is_limited { 1 } else { restore_sessions(proof.sessions, &set.manifest) };
+        let target =
+            Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser), sessions };
         restore_and_ask(store, set, &target, proof, phase).await
     };
     let within_its_space = async {
@@ -289,6 +299,7 @@ impl RestoredCopy {
         verified.without_vector_indexes = !of_indexes.is_empty();
         verified.not_tried.extend(of_indexes);
         verified.warnings.extend(notes);
+        verified.sessions = restored.sessions;
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;

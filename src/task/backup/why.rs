@@ -249,6 +249,7 @@ mod tests {
             give_way: false,
             sessions: 1,
             vector_indexes: true,
+            restore_sessions: None,
         }
     }
 
