@@ -59,10 +59,8 @@ fn free_in_groups(mounted: &Path, groups: &str) -> Option<u64> {
         Some((fields.next()?, fields.next()?.trim_start_matches('/')))
     });
     let folders = groups.flat_map(|(controllers, path)| -> Vec<(PathBuf, &Version)> {
-        let below = |root: PathBuf, version| {
-            let above = Path::new(path).ancestors().map(|folder| (root.join(folder), version)).collect::<Vec<_>>();
-            above
-        };
+        let below =
+            |root: PathBuf, version| Path::new(path).ancestors().map(|folder| (root.join(folder), version)).collect::<Vec<_>>();
         match controllers {
             "" => [below(mounted.to_owned(), &TWO), below(mounted.join("unified"), &TWO)].concat(),
             _ if controllers.split(',').any(|controller| controller == "memory") => below(mounted.join("memory"), &ONE),

@@ -83,6 +83,7 @@ mod superuser;
 pub mod sweep;
 #[doc(hidden)]
 pub mod tokens;
+mod vector_indexes;
 pub mod verdict;
 pub mod verify;
 mod waiters;

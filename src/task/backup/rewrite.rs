@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::by_superuser::{self, Turn};
 use super::choices::{Choices, Object};
 use super::named::{Named, named_objects, owners_position, role_positions};
-use super::pg_dumps;
 use super::tokens::{Kind, Statement};
+use super::{pg_dumps, vector_indexes};
 use crate::pg::{identifier, literal};
 
 pub use super::named::role_names;
@@ -164,21 +164,9 @@ fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<
     is_made.then_some(Fate::Pass(None))
 }
 
-/// Access methods of pgvector, whose indexes take hours to build.
-const VECTOR_METHODS: [&str; 2] = ["hnsw", "ivfflat"];
-
-/// The note of a vector index that was not built.
-pub const VECTOR_INDEXES_NOT_BUILT: &str = "the build of vector indexes (vector_indexes = false)";
-
-/// Makes a vector index over no row: its definition is proved, and statements about it (comments, partitions of a partitioned index) find it.
 fn vector_index<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
-    let method = || statement.find(&["USING"]).and_then(|at| statement.name(at + 1));
-    let is_one = choices.no_vector_indexes
-        && statement.says(0, &["CREATE", "INDEX"])
-        && method().is_some_and(|method| VECTOR_METHODS.contains(&method.as_str()));
-    let condition = if statement.find(&["WHERE"]).is_some() { "AND" } else { "WHERE" };
-    let sql = || format!("{} {condition} false", statement.text);
-    is_one.then(|| Fate::Run(Cow::Owned(sql()), Some(VECTOR_INDEXES_NOT_BUILT.to_owned())))
+    let sql = if choices.no_vector_indexes { vector_indexes::over_no_row(statement) } else { None };
+    sql.map(|sql| Fate::Run(Cow::Owned(sql), Some(vector_indexes::NOT_BUILT.to_owned())))
 }
 
 /// An enabled copy of a subscription takes over the replication slot of the original; and a database with a subscription that has a slot

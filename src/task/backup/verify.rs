@@ -15,7 +15,7 @@ use super::load::Target;
 use super::restore::{self, Refusal, Restored};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{amcheck, expect, new_database, own_server, proof, read_back, rewrite, scratch as scratch_database};
+use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database, vector_indexes};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
@@ -285,7 +285,7 @@ impl RestoredCopy {
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
         let (of_indexes, notes): (Vec<String>, Vec<String>) =
-            restored.notes.into_iter().partition(|note| note == rewrite::VECTOR_INDEXES_NOT_BUILT);
+            restored.notes.into_iter().partition(|note| note == vector_indexes::NOT_BUILT);
         verified.without_vector_indexes = !of_indexes.is_empty();
         verified.not_tried.extend(of_indexes);
         verified.warnings.extend(notes);
