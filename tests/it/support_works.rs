@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -110,7 +109,7 @@ const STARTED: &str = "PGTEND_TEST_STARTED";
 #[test]
 fn what_a_killed_test_process_has_started_ends_with_it() {
     if let Some(file) = std::env::var_os(STARTED) {
-        start_and_wait(Path::new(&file));
+        return start_and_wait(Path::new(&file));
     }
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("started");
@@ -134,7 +133,7 @@ fn what_a_killed_test_process_has_started_ends_with_it() {
 }
 
 /// Starts a server, a run, a session and a program, and writes down their processes and folders.
-fn start_and_wait(file: &Path) -> ! {
+fn start_and_wait(file: &Path) {
     let server = Server::start(18);
     let database = server.new_database();
     let scenario = Scenario::with_database(&server, &database).sql_job("sleeps", "", &["SELECT pg_sleep(600)"]);
@@ -151,7 +150,7 @@ fn start_and_wait(file: &Path) -> ! {
     let unfinished = file.with_extension("unfinished");
     std::fs::write(&unfinished, [&processes[..], &folders[..]].concat().join("\n")).unwrap();
     std::fs::rename(unfinished, file).unwrap();
-    loop {
-        std::thread::sleep(Duration::from_secs(60));
+    for mut child in [psql, sleep] {
+        child.wait().unwrap();
     }
 }

@@ -359,13 +359,14 @@ pub fn times(often: u32) -> u32 {
     if std::env::var_os("PGTEND_TEST_CAMPAIGNS").is_some() { often } else { often.div_ceil(4) }
 }
 
-/// Waits until something is so.
+/// Waits until something is so. Asking a server takes a psql and a session: it is asked less often the longer it takes.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "in {} s it did not come to be that {what}", PATIENCE.as_secs());
-        std::thread::sleep(Duration::from_millis(20));
+        let waited = started.elapsed();
+        assert!(waited < PATIENCE, "in {} s it did not come to be that {what}", PATIENCE.as_secs());
+        std::thread::sleep((waited / 16).clamp(Duration::from_millis(20), Duration::from_millis(100)));
     }
 }
 
