@@ -171,7 +171,7 @@ async fn warn_of_code(
     let trust_owners = Trusts::read(global, target.config).owners_of(&found.set.name.job);
     let mut checked = Vec::new();
     for table in tables {
-        let (warnings, of_table) = foreign_code::check_inserts(target.settings, &table.sql(), trust_owners).await?;
+        let (warnings, of_table) = foreign_code::check_inserts(target.settings, &table.sql(), false, trust_owners).await?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         checked.extend(of_table);
     }

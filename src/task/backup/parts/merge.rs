@@ -122,7 +122,7 @@ pub async fn plan(settings: &pg::Settings, set: &Set, asked: &Asked) -> Result<P
     living.key(&mut connection, &columns).await?;
     let events = if asked.mode == Mode::Replace { INSERT | UPDATE } else { INSERT };
     let table = name.sql();
-    let touched = [Touched::new(&table, events, &[], true)];
+    let touched = [Touched { finds_names: true, ..Touched::new(&table, events, &[], true) }];
     let (warnings, checked) = foreign_code::check(settings, &touched, asked.trust_owners).await?;
     Ok(Plan { living, blocks, checked, warnings, condition: asked.condition.clone(), mode: asked.mode })
 }
