@@ -57,7 +57,7 @@ impl Loader {
         };
         Ok(Self {
             superuser,
-            session: Session::open(target.settings, target.in_transaction, target.choices.of_part, manifest).await?,
+            session: Session::open(target.settings, target.in_transaction, target.choices.of_part.as_deref(), manifest).await?,
             choices: target.choices.clone(),
             manifest: manifest.clone(),
             has_event_triggers: false,
@@ -75,6 +75,9 @@ impl Loader {
     /// Runs all steps, or those up to the first refusal.
     pub async fn run(&mut self, mut steps: Steps) -> Result<(), Refusal> {
         while let Some(step) = steps.next().await {
+            if matches!(step, Step::Statement { .. } | Step::Copy { .. }) {
+                self.prove_names().await?;
+            }
             match step {
                 Step::Statement { text, entry } => self.statement(text, &entry).await?,
                 Step::Copy { text, entry } => self.rows(text, &entry, &mut steps).await?,
@@ -358,7 +361,13 @@ impl Loader {
         }
     }
 
+    /// Where other sessions can change the names of schemas, these are compared before each statement that goes by them.
+    async fn prove_names(&mut self) -> Result<(), Refusal> {
+        self.session.prove_names().await.map_err(|error| of_ours(&error))
+    }
+
     async fn counts(&mut self, entry: &Entry) -> Result<Counts, Refusal> {
+        self.prove_names().await?;
         let counted = counts::compare(&mut self.session.connection, &self.manifest.tables).await;
         counted.map_err(|error| self.refusal_of(&error, entry))
     }
