@@ -19,10 +19,12 @@ use crate::work::touched::{INSERT, Touched};
 
 mod found;
 mod judge;
+mod living;
 mod path;
 mod restore;
 use found::ForeignCode;
 use judge::judge;
+pub use living::{Used, check_part};
 pub use restore::{check_restore, check_restore_before_a_dump, check_restore_of_a_set};
 
 /// Returns other owners' code that a run of the job would execute with more rights than the owners have, each piece in a sentence, and the

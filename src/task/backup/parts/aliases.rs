@@ -85,7 +85,7 @@ mod tests {
                 &["app.people", "app.teams", "p.dom"],
             ),
             (
-                "CREATE VIEW s.v AS SELECT items.id, i.f(items.id) FROM shop.items, shop.i WHERE (i.a OPERATOR(i.=) items.b)",
+                "CREATE VIEW s.v AS SELECT items.id, i.f(items.id) FROM shop.items, shop.i i WHERE (i.a OPERATOR(i.=) items.b)",
                 &["i.=", "i.f", "shop.i", "shop.items"],
             ),
             ("CREATE TABLE s.t (new f.x, CHECK ((h.f(a) AND new.f(a))))", &["f.x", "h.f", "new.f"]),

@@ -17,6 +17,7 @@ mod statements;
 mod subject;
 mod target;
 pub mod under_lock;
+mod uses;
 
 use anyhow::Result;
 
