@@ -18,7 +18,7 @@ pub struct Recovered {
 }
 
 /// Advice for a person when a batch is in doubt.
-const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, otherwise delete it";
+const ADVICE: &str = "check whether the rows are in the table; if not, rename its .pending.json to .json, otherwise delete it and the object of that name beside it";
 
 /// Says what became of a batch's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

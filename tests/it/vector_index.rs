@@ -59,10 +59,18 @@ pub fn indexes(server: &Server, database: &str) -> String {
 
 /// The index in the plan of a search as an application writes it.
 pub fn used(server: &Server, database: &str) -> String {
-    let plan = server.sql(
-        database,
-        "EXPLAIN (COSTS OFF) SELECT id FROM items ORDER BY embedding <=> (SELECT embedding FROM items LIMIT 1) LIMIT 10",
-    );
+    used_with(server, database, "")
+}
+
+/// The index that a search can use, also where the planner would rather read a small table than ask as much of the index as its setting says.
+pub fn usable(server: &Server, database: &str) -> String {
+    used_with(server, database, "SET enable_seqscan = off; ")
+}
+
+fn used_with(server: &Server, database: &str, settings: &str) -> String {
+    let explain =
+        "EXPLAIN (COSTS OFF) SELECT id FROM items ORDER BY embedding <=> (SELECT embedding FROM items LIMIT 1) LIMIT 10";
+    let plan = server.sql(database, &format!("{settings}{explain}"));
     let scan = plan.lines().find_map(|line| line.trim().trim_start_matches("-> ").trim().strip_prefix("Index Scan using "));
     scan.map(|scan| scan.split(' ').next().unwrap().to_owned()).unwrap_or(plan)
 }

@@ -476,8 +476,11 @@ fn crashed_at_random_moments(
         let output = scenario.run(arguments);
         if output.stderr.contains("may have given the number to another after a crash") {
             // What it says is to be done by hand. The rows are in the database: a partition is dropped by a later transaction.
-            for pending in scenario.files("store").into_iter().filter(|file| file.ends_with(".pending.json")) {
-                std::fs::remove_file(scenario.path(&format!("store/{pending}"))).unwrap();
+            for file in scenario.files("store") {
+                if let Some(batch) = file.strip_suffix(".pending.json") {
+                    std::fs::remove_file(scenario.path(&format!("store/{file}"))).unwrap();
+                    std::fs::remove_file(scenario.path(&format!("store/{batch}.sql.gz"))).unwrap();
+                }
             }
         }
         finish(scenario, arguments);

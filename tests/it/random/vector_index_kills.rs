@@ -10,7 +10,7 @@ use super::kills::{finish, seeded};
 use crate::support::pgbench::Pgbench;
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually, times};
-use crate::vector_index::{IVFFLAT, indexes, items, scenario, used};
+use crate::vector_index::{IVFFLAT, indexes, items, scenario, usable, used};
 
 const RUN: [&str; 2] = ["run-job", "tend"];
 const QUICK: &str = "recall = { queries = 20 }\napply_setting = 'database'";
@@ -60,13 +60,13 @@ fn stopped_at_random_moments_the_applications_index_is_there_and_the_next_run_is
             let there = indexes(server, &database);
             let is_valid = there.lines().any(|line| line.starts_with("items_idx|") && line.ends_with("|t"));
             assert!(is_valid, "{when}: {there}");
-            assert!(used(server, &database).starts_with("items_idx"), "{when}: {}", used(server, &database));
+            assert!(usable(server, &database).starts_with("items_idx"), "{when}: {}", usable(server, &database));
             let_go(server, &database);
             // Not always the same job as the one that was stopped.
             let next = if random.random_bool(0.7) { which } else { (which + 1) % 3 };
             finish(&jobs[next], &RUN);
             assert_eq!(indexes(server, &database), format!("items_idx|{}|t", kinds[next].1), "{when}");
-            assert_eq!(used(server, &database), "items_idx", "{when}");
+            assert_eq!(usable(server, &database), "items_idx", "{when}");
         }
         let met = clients.stop();
         assert!(met.longest < Duration::from_secs(3), "{met:?}");
