@@ -25,7 +25,8 @@ use crate::task::backup::parts::merge::{self, Merged, Mode};
 use crate::task::backup::parts::names::{self, Name};
 use crate::task::backup::parts::plan;
 use crate::task::backup::parts::planned::Plan;
-use crate::task::backup::parts::{self, definitions, only_rows, put, under_lock};
+use crate::task::backup::parts::put::{self, Put};
+use crate::task::backup::parts::{self, definitions, only_rows, sequences, under_lock};
 use crate::task::backup::restore::Restored;
 use crate::task::backup::{gains, new_database};
 use crate::task::foreign_code;
@@ -157,9 +158,10 @@ async fn restored(
     say(plan.to_string().trim_end());
     let put = put::put(&found.store, set, &plan, (settings, target.choices), phase, cancel).await;
     drop(jobs_kept_out);
-    let (restored, read_bytes) = put.map_err(|error| unless_not_known(error, unchanged(found, settings)))?;
+    let Put { restored, moved, read_bytes } = put.map_err(|error| unless_not_known(error, unchanged(found, settings)))?;
     if let Some(refusal) = restored.refusal {
-        return Err(anyhow::Error::from(refusal).context(unchanged(found, settings)));
+        let unchanged = unchanged(found, settings) + &sequences::but_for(&moved);
+        return Err(anyhow::Error::from(refusal).context(unchanged));
     }
     restored.notes.iter().chain(&plan.notes).for_each(|note| tracing::warn!("{note}"));
     phase.done(&format!("{} from {}", settings.display(), set.name));

@@ -188,7 +188,7 @@ impl Session {
         Ok(true)
     }
 
-    fn is_in_transaction(&self) -> bool {
+    pub fn is_in_transaction(&self) -> bool {
         self.transaction.is_some() || self.in_block
     }
 

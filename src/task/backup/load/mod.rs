@@ -17,9 +17,11 @@ mod wide;
 use std::sync::Arc;
 
 use anyhow::Result;
+use sqlx::postgres::PgConnection;
 
 use self::beside::{Beside, Times};
-use self::said::{at_the_end, foreign, of_ours};
+pub use self::said::of_ours;
+use self::said::{at_the_end, foreign};
 use super::choices::{Choices, OnError};
 use super::left_out::Made;
 use super::manifest::Manifest;
@@ -127,6 +129,11 @@ impl Loader {
     /// Called after the last byte is proved: counts the rows, if that was not yet done, and runs the final steps.
     pub async fn prove(&mut self) -> Result<(), Refusal> {
         let at_the_end = at_the_end();
+        if self.session.is_in_transaction() {
+            // What acts at the commit acts now, before the rows are counted.
+            let set = pg::execute(&mut self.session.connection, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await;
+            set.map_err(|error| self.refusal_of(&error, &at_the_end))?;
+        }
         self.count(&at_the_end).await?;
         if self.has_event_triggers && self.session.silence == Silence::No {
             let counts = self.counts(&at_the_end).await?;
@@ -162,6 +169,11 @@ impl Loader {
             }),
             Err(error) => Err(self.refusal_of(&error, &at_the_end())),
         }
+    }
+
+    /// The main session, for statements of our own before the commit.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.session.connection
     }
 
     /// Returns whether the server may have committed, whatever came back.

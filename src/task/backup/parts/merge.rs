@@ -14,7 +14,7 @@ use super::fates::{self, Fates, Rows};
 use super::living::{self, ASIDE, Key, Living};
 use super::names::{self, Name};
 use super::quiet;
-use super::sequences;
+use super::sequences::{self, Forward, Inserted};
 use super::types::{self, Shape};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
@@ -197,18 +197,34 @@ pub async fn merge(
         session::exclude_jobs_of(settings, &mut connection, &[plan.living.oid]).await?;
         let (merged, key, columns) = load(&mut connection, (store, set), plan, phase).await?;
         let merged = write(&mut connection, plan, &key, &columns, merged).await?;
-        anyhow::Ok((connection, merged))
+        anyhow::Ok((connection, merged, columns))
     };
-    let (mut connection, merged) = cancel.run_until_cancelled(merging).await.ok_or_else(cancelled)??;
-    // The commit itself is not interrupted.
-    pg::execute(&mut connection, "COMMIT".to_owned()).await.map_err(|error| not_committed(error, &plan.living))?;
+    let (mut connection, mut merged, columns) = cancel.run_until_cancelled(merging).await.ok_or_else(cancelled)??;
+    // The commit itself is not interrupted, nor what no rollback takes back.
+    let mut forward = Forward::default();
+    forward_sequences(&mut connection, plan, &columns, &mut forward).await.with_context(|| unchanged(plan, &forward))?;
+    pg::execute(&mut connection, "COMMIT".to_owned()).await.map_err(|error| not_committed(error, plan, &forward))?;
+    merged.notes.extend(forward.moved.into_iter().chain(forward.left));
     Ok(merged)
 }
 
-fn not_committed(error: anyhow::Error, living: &Living) -> anyhow::Error {
+/// Those that the set does not know move past the rows that were inserted, wherever the others come from.
+async fn forward_sequences(connection: &mut PgConnection, plan: &Plan, columns: &[String], forward: &mut Forward) -> Result<()> {
+    let rows = format!("(SELECT aside.* FROM {} WHERE fate.before IS NULL) AS aside", fates::joined());
+    let inserted = Inserted { rows, columns: Some(columns) };
+    sequences::forward(connection, &plan.living.name, &inserted, &plan.values, forward).await
+}
+
+fn unchanged(plan: &Plan, forward: &Forward) -> String {
+    format!("{} cannot take the rows, and nothing was changed{}", plan.living.name, sequences::but_for(&forward.moved))
+}
+
+fn not_committed(error: anyhow::Error, plan: &Plan, forward: &Forward) -> anyhow::Error {
     match commit::is_refused(pg::sql_state(&error).as_deref()) {
-        true => error.context("the server refused the commit, and nothing was changed"),
-        false => error.context(NotKnown(format!("the rows were put back into {}", living.name), "the table".to_owned())),
+        true => {
+            error.context(format!("the server refused the commit, and nothing was changed{}", sequences::but_for(&forward.moved)))
+        }
+        false => error.context(NotKnown(format!("the rows were put back into {}", plan.living.name), "the table".to_owned())),
     }
 }
 
@@ -256,9 +272,8 @@ async fn refuse_equal_keys(connection: &mut PgConnection, key: &Key) -> Result<(
     Ok(())
 }
 
-/// Everything but the commit. An error rolls back with the end of the session, and changes nothing.
+/// Everything but the sequences and the commit. An error rolls back with the end of the session, and changes nothing.
 async fn write(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &[String], mut merged: Merged) -> Result<Merged> {
-    let living = &plan.living;
     pg::commit_durably(connection).await?;
     pg::execute(connection, "BEGIN".to_owned()).await?;
     let written = async {
@@ -271,11 +286,11 @@ async fn write(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &
         merged.notes = fates::prove(connection, &rows).await?;
         merged.notes.extend(notes(plan, &rows, fates));
         merged.notes.extend(of_others(plan, fates, &merged)?);
-        merged.notes.extend(sequences::forward(connection, living, columns, &plan.values).await?);
+        prove_shapes(connection, plan).await?;
         Ok(merged)
     };
     let written: Result<Merged> = written.await;
-    written.with_context(|| format!("{} cannot take the rows, and nothing was changed", living.name))
+    written.with_context(|| unchanged(plan, &Forward::default()))
 }
 
 /// Rows of these keys that came while the others were written: they are not replaced.
@@ -302,6 +317,11 @@ async fn hold(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
     }
     let own = Checked::named(plan.living.name.sql(), plan.living.oid).as_in(&plan.checked);
     pg::execute(connection, proof(plan.checked.iter().chain([&own]))).await?;
+    prove_shapes(connection, plan).await
+}
+
+/// The lock does not keep others from changing types.
+async fn prove_shapes(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
     for shape in &plan.shapes {
         pg::execute(connection, shape.proof()).await?;
     }

@@ -17,7 +17,7 @@ pub mod planned;
 pub mod put;
 mod quiet;
 mod rights;
-mod sequences;
+pub mod sequences;
 mod statements;
 mod subject;
 mod target;

@@ -45,7 +45,7 @@ pub async fn plan(
     for name in &names {
         behind.append(&mut sequences::names(connection, name).await?);
     }
-    let after = sequences::statements(&names, &sequences::values(items, &behind));
+    let values = sequences::values(items, &behind);
     let names = closure::by_foreign_keys(items, &names);
     let of_table = |name: &Name| {
         let of = |table: &&TableData| (&table.schema, &table.name) == (&name.schema, &name.name);
@@ -56,7 +56,8 @@ pub async fn plan(
         before: Run::default().statements([], &definitions.head),
         shapes,
         rows,
-        after,
+        after: Vec::new(),
+        values,
         renamed: None,
         made: Vec::new(),
         kept: Vec::new(),

@@ -146,6 +146,7 @@ async fn whole(
         shapes: Vec::new(),
         rows: vec![tables.clone()],
         after: Vec::new(),
+        values: sequences::Values::new(),
         renamed: None,
         is_data_only: false,
         read_bytes: definitions.read_bytes,
@@ -155,11 +156,9 @@ async fn whole(
     let mut run = Run::default();
     plan.before = run.statements(before.iter().map(|item| (*item, item.statements.clone())), &definitions.head);
     plan.after = run.statements(after.iter().map(|item| (*item, item.statements.clone())), &Settings::new());
-    let behind = chosen().flat_map(|item| &item.names).map(|mention| mention.name.clone()).collect();
-    let forward = sequences::statements(&names, &sequences::values(items, &behind));
-    let values = plan.after.iter().rposition(|(text, _)| text.starts_with(b"SELECT pg_catalog.setval("));
-    let after_values = values.map_or(0, |last| last + 1);
-    plan.after.splice(after_values..after_values, forward);
+    let mentioned = chosen().flat_map(|item| &item.names).map(|mention| &mention.name);
+    let living = mentioned.filter(|name| existing.has(&Object::relation(name))).cloned().collect();
+    plan.values = sequences::values(items, &living);
     rights::start_from_the_default(&mut plan.before, &mut plan.after, closure.made.iter());
     let others = others::of_part(connection, &definitions.others, &closure.made, choices).await?;
     plan.after.extend(others.statements);
@@ -229,9 +228,9 @@ async fn one_beside(
     let rows = vec![rows];
     let (kept, uses, is_data_only) = (kept(&closure, &existing, items, &[]), uses(&chosen, &closure.made, &existing), false);
     let (notes, schemas, renamed) = (uses::other_owners(items, &uses, &existing, choices), Vec::new(), Some(renamed));
-    let shapes = Vec::new();
+    let (shapes, values) = (Vec::new(), sequences::Values::new());
     let mut plan =
-        Plan { part, before, shapes, rows, after, renamed, made, kept, notes, uses, schemas, is_data_only, read_bytes };
+        Plan { part, before, shapes, rows, after, values, renamed, made, kept, notes, uses, schemas, is_data_only, read_bytes };
     name_what_it_needs(&mut plan);
     let objects = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.subject.object());
     let objects: Vec<Object> = objects.chain([Object::relation(to)]).collect();

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::beside::Renamed;
 use super::names::Name;
+use super::sequences::Values;
 use super::statements::Statements;
 use super::types::Shape;
 use super::uses::Uses;
@@ -29,6 +30,8 @@ pub struct Plan {
     /// Rows that are read one after the other.
     pub rows: Vec<Vec<TableData>>,
     pub after: Statements,
+    /// What the set says of sequences that live, behind columns of the tables.
+    pub values: Values,
     pub renamed: Option<Renamed>,
     /// Objects that are made besides the tables, in words.
     pub made: Vec<String>,

@@ -11,13 +11,14 @@ use super::beside::Renamed;
 use super::commit::{self, NotKnown};
 use super::names::Name;
 use super::planned::Plan;
+use super::sequences::{self, Forward, Inserted};
 use super::statements::Statements;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::pg;
 use crate::store::Store;
 use crate::task::backup::choices::Choices;
-use crate::task::backup::load::{Loader, Target};
+use crate::task::backup::load::{Loader, Target, of_ours};
 use crate::task::backup::restore::{self, QUEUED_BATCHES, Refusal, Restored};
 use crate::task::backup::scan::TableData;
 use crate::task::backup::script::{Script, Step, Steps};
@@ -25,7 +26,16 @@ use crate::task::backup::set::Set;
 use crate::task::backup::tokens::copied_table;
 use crate::task::backup::{own_bytes, part, pg_dumps};
 
-/// Does what the plan says, or nothing. Returns also how many bytes of the object were read for the rows. An error comes from the store, from this
+/// What was done, or why nothing was.
+pub struct Put {
+    pub restored: Restored,
+    /// Sequences that were moved, in words: also where all else was rolled back.
+    pub moved: Vec<String>,
+    /// Bytes of the object that were read for the rows.
+    pub read_bytes: u64,
+}
+
+/// Does what the plan says, or nothing but moves sequences. An error comes from the store, from this
 /// host, or from the connection; a damaged part is one, too. With [`NotKnown`], it may have been done.
 pub async fn put(
     store: &Store,
@@ -34,12 +44,17 @@ pub async fn put(
     (settings, choices): (&pg::Settings, &Choices),
     phase: &Phase,
     cancel: &CancellationToken,
-) -> Result<(Restored, u64)> {
+) -> Result<Put> {
     let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored");
     let choices = Choices { of_part: Some(plan.schemas.clone()), ..choices.clone() };
     let target = Target { settings, choices: &choices, in_transaction: true, superuser: None, sessions: 1 };
     let loaded = cancel.run_until_cancelled(load(store, set, plan, &target, phase)).await.ok_or_else(cancelled)??;
     let Loaded { mut loader, mut refusal, read_bytes } = loaded;
+    let mut forward = Forward::default();
+    if refusal.is_none() {
+        // No rollback moves sequences back: all that can fail was before.
+        refusal = forward_sequences(&mut loader, plan, &mut forward).await.err().map(|error| of_ours(&error));
+    }
     if refusal.is_none() {
         refusal = loader.commit().await.err();
         if let Some(refusal) =
@@ -48,8 +63,22 @@ pub async fn put(
             return Err(anyhow::Error::from(refusal).context(not_known(set, settings, plan)));
         }
     }
-    let notes = std::mem::take(&mut loader.notes);
-    Ok((Restored { refusal, notes, ..Restored::default() }, read_bytes))
+    let mut notes = std::mem::take(&mut loader.notes);
+    notes.extend(forward.moved.iter().cloned().chain(forward.left));
+    Ok(Put { restored: Restored { refusal, notes, ..Restored::default() }, moved: forward.moved, read_bytes })
+}
+
+/// Moves living sequences behind columns of the tables. Tables that the part makes have sequences of the set.
+async fn forward_sequences(loader: &mut Loader, plan: &Plan, forward: &mut Forward) -> Result<()> {
+    if plan.values.is_empty() && !plan.is_data_only {
+        return Ok(());
+    }
+    for table in plan.tables().keys() {
+        let rows = sequences::all_rows(loader.connection(), table).await?;
+        let inserted = Inserted { rows, columns: if plan.is_data_only { None } else { Some(&[]) } };
+        sequences::forward(loader.connection(), table, &inserted, &plan.values, forward).await?;
+    }
+    Ok(())
 }
 
 fn not_known(set: &Set, settings: &pg::Settings, plan: &Plan) -> NotKnown {
@@ -76,9 +105,18 @@ async fn load(store: &Store, set: &Set, plan: &Plan, target: &Target<'_>, phase:
         (Err(error), Err(refusal)) if has_lost_its_reader(&error) => (0, Some(refusal)),
         (Err(error), _) => return Err(error),
         (Ok(read_bytes), Err(refusal)) => (read_bytes, Some(refusal)),
-        (Ok(read_bytes), Ok(())) => (read_bytes, loader.prove().await.err()),
+        (Ok(read_bytes), Ok(())) => (read_bytes, prove(&mut loader, plan).await.err()),
     };
     Ok(Loaded { loader: Box::new(loader), refusal, read_bytes })
+}
+
+async fn prove(loader: &mut Loader, plan: &Plan) -> Result<(), Refusal> {
+    loader.prove().await?;
+    // The lock does not keep others from changing types.
+    for shape in &plan.shapes {
+        pg::execute(loader.connection(), shape.proof()).await.map_err(|error| of_ours(&error))?;
+    }
+    Ok(())
 }
 
 fn has_lost_its_reader(error: &anyhow::Error) -> bool {

@@ -33,7 +33,7 @@ pub async fn refuse_changed(
             let (_, new) = here.iter().find(|(here, _)| *here == name)?;
             Some((name, old, new.clone()))
         });
-        refuse(connection, &of_set.types, table, &pairs.collect::<Vec<_>>()).await?;
+        refuse(connection, &of_set.types, table, &pairs.collect::<Vec<_>>(), false).await?;
     }
     Ok(shapes)
 }
@@ -44,23 +44,33 @@ pub async fn refuse_others(connection: &mut PgConnection, items: &[Item], tables
     for table in tables {
         let columns = of_set.columns(table).into_iter();
         let pairs: Vec<_> = columns.map(|(name, of_type)| (name, of_type.clone(), of_type)).collect();
-        refuse(connection, &of_set.types, table, &pairs).await?;
+        refuse(connection, &of_set.types, table, &pairs, true).await?;
     }
     Ok(())
 }
 
-/// `pairs`: the name of each column, its type in the set, and that which its values get here.
-async fn refuse(connection: &mut PgConnection, of_set: &Types, table: &Name, pairs: &[(String, String, String)]) -> Result<()> {
+/// `pairs`: the name of each column, its type in the set, and that which its values get here. `makes`: types that are not here are made.
+async fn refuse(
+    connection: &mut PgConnection,
+    of_set: &Types,
+    table: &Name,
+    pairs: &[(String, String, String)],
+    makes: bool,
+) -> Result<()> {
     let texts = pairs.iter().flat_map(|(_, old, new)| [old.as_str(), new.as_str()]);
     let here = living::types(connection, of_set, texts).await?;
     for (column, old, new) in pairs {
         if let Some(change) = changed(old, new, of_set, &here) {
-            let way = match old == new {
+            let way = match (makes, old == new) {
                 // The part would make the type, were it not there.
-                true => {
+                (true, _) => {
                     "give the type that is there another name (ALTER TYPE … RENAME TO …), so that the restore makes that of the set"
                 }
-                false => "restore the table beside with --as, and convert its rows by hand",
+                (false, true) => {
+                    "write the rows to a file with `pgtend backups fetch`, and convert them by hand; --as refuses them, too, as long as a type here has \
+                     the name of that in the set"
+                }
+                (false, false) => "restore the table beside with --as, and convert its rows by hand",
             };
             let message = format!(
                 "{table}.{column}: {change}. The rows of the set are text of its own types, and another type may read other values out of it: {way}"

@@ -27,7 +27,7 @@ impl<'a> OfSet<'a> {
         let tables = items.iter().filter(is_table).map(|item| (&item.subject.of, item)).collect();
         let made = |item: &Item| item.texts().next().map_or_else(Vec::new, |text| made(&item.subject.of, &text));
         let mut of_set = Self { tables, types: items.iter().filter(is_type).flat_map(made).collect() };
-        let rows = |name: &&Name| ((*name).clone(), Made::Attributes(of_set.columns_of(name, true, &mut BTreeSet::new())));
+        let rows = |name: &&Name| ((*name).clone(), Made::Attributes(attributes(of_set.columns_of(name, &mut BTreeSet::new()))));
         let rows: Types = of_set.tables.keys().map(rows).collect();
         of_set.types.extend(rows);
         of_set
@@ -35,31 +35,40 @@ impl<'a> OfSet<'a> {
 
     /// The columns of a table of which the set has values.
     pub fn columns(&self, table: &Name) -> Attributes {
-        self.columns_of(table, false, &mut BTreeSet::new())
+        let columns = self.columns_of(table, &mut BTreeSet::new());
+        attributes(columns.into_iter().filter(|column| !column.is_generated).collect())
     }
 
-    /// With the columns that it inherits, which CREATE TABLE does not repeat, and those of its type; `seen`: tables that are looked at.
-    fn columns_of(&self, table: &Name, with_generated: bool, seen: &mut BTreeSet<Name>) -> Attributes {
-        let Some(text) = self.tables.get(table).and_then(|item| item.texts().next()) else { return Attributes::new() };
+    /// With the columns that it inherits, which CREATE TABLE does not repeat, and those of its type; `seen`: tables that are looked at. As the server merges
+    /// them, those of parents come first, and a column that is declared as well keeps its place.
+    fn columns_of(&self, table: &Name, seen: &mut BTreeSet<Name>) -> Vec<Listed> {
+        let Some(text) = self.tables.get(table).and_then(|item| item.texts().next()) else { return Vec::new() };
         if !seen.insert(table.clone()) {
-            return Attributes::new();
+            return Vec::new();
         }
         let statement = Statement::of(&text);
         let of_type = statement.find(&["OF"]).and_then(|at| statement.qualified(at + 1));
         if let Some((Some(schema), name, _)) = of_type {
-            return match self.types.get(&Name { schema, name }) {
-                Some(Made::Attributes(attributes)) => attributes.clone(),
-                _ => Attributes::new(),
-            };
+            let Some(Made::Attributes(attributes)) = self.types.get(&Name { schema, name }) else { return Vec::new() };
+            let listed =
+                |(name, of_type): &(String, String)| Listed { name: name.clone(), of_type: of_type.clone(), is_generated: false };
+            return attributes.iter().map(listed).collect();
         }
-        let own = listed(&statement);
         let parents = names_after(&statement, "INHERITS");
-        let mut columns: Attributes = parents.iter().flat_map(|parent| self.columns_of(parent, with_generated, seen)).collect();
-        columns.retain(|(name, _)| !own.iter().any(|column| column.name == *name));
-        let is_wanted = |column: &Listed| with_generated || !column.is_generated;
-        columns.extend(own.into_iter().filter(is_wanted).map(|column| (column.name, column.of_type)));
+        let inherited: Vec<Listed> = parents.iter().flat_map(|parent| self.columns_of(parent, seen)).collect();
+        let mut columns: Vec<Listed> = Vec::new();
+        for column in inherited.into_iter().chain(listed(&statement)) {
+            match columns.iter_mut().find(|other| other.name == column.name) {
+                Some(place) => *place = column,
+                None => columns.push(column),
+            }
+        }
         columns
     }
+}
+
+fn attributes(columns: Vec<Listed>) -> Attributes {
+    columns.into_iter().map(|column| (column.name, column.of_type)).collect()
 }
 
 /// What CREATE TYPE or CREATE DOMAIN makes: the type, and the multirange of a range.
@@ -85,7 +94,7 @@ fn made(name: &Name, text: &str) -> Vec<(Name, Made)> {
             let multirange = multirange.and_then(|(schema, name, _)| Some(Name::new(schema?, name)));
             [Some(name.clone()), multirange].into_iter().flatten().map(|name| (name, Made::Range(subtype.clone()))).collect()
         }
-        () => one(Made::Attributes(listed(&statement).into_iter().map(|column| (column.name, column.of_type)).collect())),
+        () => one(Made::Attributes(attributes(listed(&statement)))),
     }
 }
 
