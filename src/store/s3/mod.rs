@@ -10,6 +10,7 @@ mod reader;
 mod request;
 mod upload;
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
@@ -21,6 +22,7 @@ pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::object::{Object, Unfinished};
 use super::sign::SignKey;
+use crate::base::age_keys::AgeKeys;
 use crate::config::{self, Encryption};
 
 /// The most pages of 1,000 keys: a store of ten million objects is not one of backups.
@@ -33,6 +35,7 @@ pub struct S3 {
     /// The server's name for messages: its endpoint, or AWS's for the region.
     at: String,
     pub(super) sign_key: Option<SignKey>,
+    pub(super) age: Arc<AgeKeys>,
 }
 
 impl S3 {
@@ -40,7 +43,7 @@ impl S3 {
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
-        Ok(Self { client, configured: configured.clone(), at, sign_key })
+        Ok(Self { client, configured: configured.clone(), at, sign_key, age: Arc::clone(&configured.age) })
     }
 
     pub fn location(&self, key: &str) -> String {

@@ -29,6 +29,7 @@ mod left_out;
 #[doc(hidden)]
 pub mod lex;
 mod load;
+pub mod locked;
 pub mod loss;
 pub mod manifest;
 pub mod manual;
@@ -143,6 +144,9 @@ impl Work for Backup {
             Verify::Checksum => {
                 set.verification.sets_since_restore = Some(plan.sets_since_restore);
                 run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
+                if let Some(why) = set.verification.not_decoded() {
+                    report.summary += &format!("; read back and hashed, not decoded: {why}");
+                }
                 None
             }
             Verify::Restore => {
@@ -305,6 +309,7 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report.fact("dump_bytes", manifest.dump.bytes);
     report.fact("uncompressed_bytes", manifest.dump.uncompressed_bytes);
     report.fact("dump_seconds", manifest.dump.elapsed_seconds);
+    report.fact("encrypted", set.is_encrypted());
     report.fact("tables", manifest.table_count());
     report.fact("rows", manifest.rows());
     report.fact("pg_dump", plan.tools.version.clone());

@@ -15,7 +15,7 @@ use super::load::Target;
 use super::restore::{self, Refusal, Restored};
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database};
+use super::{amcheck, expect, locked, new_database, own_server, proof, read_back, scratch as scratch_database};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
@@ -35,7 +35,10 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
     });
     recorded.await?;
     ensure_intact(set, &check)?;
-    done(set, "read back", &phase);
+    match &check.not_decoded {
+        None => done(set, "read back", &phase),
+        Some(why) => phase.done(&format!("{} read back and hashed, not decoded: {why}", set.name)),
+    }
     Ok(())
 }
 
@@ -83,6 +86,7 @@ pub struct Verified {
 
 /// Restores the set into a database that is removed afterwards, and records both verdicts.
 pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progress: &Progress) -> Result<Verified> {
+    locked::ensure_opens(store, set).await?;
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut verified = Verified::default();
@@ -111,6 +115,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
             checked_at: Utc::now(),
             problems: Vec::new(),
             elapsed_seconds: started.elapsed().as_secs_f64(),
+            not_decoded: None,
         },
         // The second, independent read, and a third where this one differs as well.
         false => {
