@@ -22,7 +22,8 @@ from common import HERE, Failed, benchmark, end, release, say
 SEED = {"scripts": 5000, "embeddings": 11000, "logs": 900000, "messages": 1500}
 MIB = 1 << 20
 BASE = "pg_dump \\| gzip -6"
-DIRECTORY, UPLOAD = "pgtend, to a directory", "pgtend, to S3"
+DIRECTORY, UPLOAD, ENCRYPTED = "pgtend, to a directory", "pgtend, to S3", "pgtend, to a directory, encrypted"
+RECIPIENT = "age15ntu5nlxqltfr3lhutufqv44ngdhcqvrm6syas80kl42c95arsfslwpv8j"  # nobody has its secret key
 JOBS_RUNS = 20
 
 
@@ -69,12 +70,14 @@ class Bench:
         (self.folder / "config.toml").write_text(
             f"[databases.bench]\nurl = {text(self.url)}\n"
             f"[stores.directory]\npath = {text(str(self.store))}\n"
+            f"[stores.encrypted]\npath = {text(str(self.store))}\nencrypt_to = [{text(RECIPIENT)}]\n"
             f"[stores.bucket]\nbucket = \"backups\"\nregion = \"us-east-1\"\nendpoint = {text(endpoint)}\n"
             f"[tools]\nbin_dir = {text(str(self.bin))}\n"
         )
         (self.folder / "jobs").mkdir()
         self.job("directory", 'verify = "none"')
         self.job("zstd", 'verify = "none"\ncompression = "zstd"')
+        self.job("encrypted", 'verify = "none"', store="encrypted")
         self.job("bucket", 'verify = "none"', store="bucket")
         self.job("checksum", 'verify = "checksum"')
         self.job("restore", 'verify = "restore"')
@@ -113,6 +116,7 @@ class Bench:
             "pg_dump \\| pigz -6": lambda: self.measure([dump, ["pigz", "-6"]], file, file),
             "pg_dump -Fd -j2": lambda: self.measure([dump + ["-Fd", "-j2", "-f", folder]], None, folder),
             DIRECTORY: lambda: self.run_job("directory"),
+            ENCRYPTED: lambda: self.run_job("encrypted"),
             "pgtend, zstd": lambda: self.run_job("zstd"),
             UPLOAD: lambda: self.run_job("bucket"),
         }
@@ -186,7 +190,7 @@ def size_of(path):
     if path.is_file():
         return path.stat().st_size
     files = [file for file in path.rglob("*") if file.is_file()]
-    dumps = [file for file in files if file.name in ("dump.sql.gz", "dump.sql.zst")]
+    dumps = [file for file in files if file.name.removesuffix(".age") in ("dump.sql.gz", "dump.sql.zst")]
     return sum(file.stat().st_size for file in dumps or files)
 
 
@@ -222,6 +226,7 @@ def targets(results, jobs_seconds):
     yield "peak memory, to a directory", ours["rss"] / MIB, 96, " MiB"
     yield "peak memory, to S3", upload["rss"] / MIB, 96, " MiB"
     yield "wall time to S3 against to a directory", upload["wall"] / ours["wall"], 1.30, "×"
+    yield "wall time encrypted against not", results[ENCRYPTED]["wall"] / ours["wall"], 1.10, "×"
     yield "`pgtend jobs`, start to end", jobs_seconds * 1000, 50, " ms"
 
 

@@ -3,7 +3,7 @@
 use crate::base::age_keys::in_short;
 use crate::config::{Config, Store};
 use crate::run::job::Job;
-use crate::task::Task;
+use crate::task::backup::Backup;
 use crate::task::backup::choose::cannot_open;
 
 /// Says to whom a store encrypts, and whether this host opens what it writes; `None` for a store without keys.
@@ -43,11 +43,8 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         }
     }
     for job in jobs {
-        if let Task::Backup(backup) = &job.task
-            && let Some(why) = cannot_open(backup, config)
-        {
-            warnings.push(format!("job `{}`: {why}", job.name));
-        }
+        let why = job.task.as_a::<Backup>().and_then(|backup| cannot_open(backup, config));
+        warnings.extend(why.map(|why| format!("job `{}`: {why}", job.name)));
     }
     warnings
 }
