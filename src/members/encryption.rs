@@ -76,8 +76,9 @@ impl Encryption {
     /// Checks what a manifest says of an object of `bytes`.
     pub fn check(&self, bytes: u64) -> Result<()> {
         bounds::count("encryption.contents_bytes", self.contents_bytes)?;
+        anyhow::ensure!(self.header_bytes <= HEADER_LONGEST_BYTES, "encryption.header_bytes is {}", self.header_bytes);
         anyhow::ensure!(
-            self.header_bytes <= HEADER_LONGEST_BYTES && self.stored_bytes() == bytes,
+            self.stored_bytes() == bytes,
             "encryption is of an object of {} bytes in place of {bytes}",
             self.stored_bytes()
         );
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn what_nobody_wrote_is_refused_and_does_not_overflow() {
         for made_up in [
-            Encryption { header_bytes: u64::MAX / 2, ..of(100) },
+            Encryption { header_bytes: u64::MAX, ..of(100) },
             Encryption { contents_bytes: u64::MAX - 1, ..of(100) },
             Encryption { recipients: vec![String::new(); MAX_RECIPIENTS + 1], ..of(100) },
         ] {

@@ -56,7 +56,7 @@ impl Store {
     pub fn age_keys(&self) -> &Arc<AgeKeys> {
         match self {
             Self::Dir(dir) => &dir.age,
-            Self::S3(s3) => &s3.age,
+            Self::S3(s3) => s3.age_keys(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Store {
     /// Starts an object of about `expected_bytes`. It exists only after [`Upload::finish`].
     pub async fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
         let upload = match self {
-            Self::Dir(dir) => dir.upload(key).await.map(Upload::Dir),
+            Self::Dir(dir) => dir.upload(key).await.map(|upload| Upload::Dir(Box::new(upload))),
             Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload))),
         };
         upload.with_context(|| format!("cannot write {}", self.location(key)))
@@ -265,7 +265,7 @@ impl Reader {
 
 /// An object being written. Its creator must finish or abort it.
 pub enum Upload {
-    Dir(dir::Upload),
+    Dir(Box<dir::Upload>),
     S3(Box<s3::Upload>),
 }
 

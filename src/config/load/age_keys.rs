@@ -18,7 +18,7 @@ impl Loader<'_> {
             (written.encrypt_to.take(), written.encrypt_to_file.take(), written.identity_file.take());
         let mut recipients = Vec::new();
         recipients.extend(listed.into_iter().flat_map(|listed| self.listed(store, listed)));
-        recipients.extend(file.into_iter().flat_map(|file| self.from_file(store, &file)));
+        recipients.extend(file.into_iter().flat_map(|file| self.in_file(store, &file)));
         let mut seen = BTreeSet::new();
         recipients.retain(|recipient| seen.insert(recipient.key()));
         if recipients.len() > MAX_RECIPIENTS {
@@ -49,7 +49,7 @@ impl Loader<'_> {
         recipients
     }
 
-    fn from_file(&mut self, store: &str, file: &Spanned<PathBuf>) -> Vec<Recipient> {
+    fn in_file(&mut self, store: &str, file: &Spanned<PathBuf>) -> Vec<Recipient> {
         let Some((shown, text)) = self.text_of("encrypt_to_file", store, file) else { return Vec::new() };
         let wrong = match recipients_of(&text) {
             Ok(recipients) if recipients.is_empty() => "has no public key, and nothing would be encrypted".to_owned(),

@@ -35,7 +35,6 @@ pub struct S3 {
     /// The server's name for messages: its endpoint, or AWS's for the region.
     at: String,
     pub(super) sign_key: Option<SignKey>,
-    pub(super) age: Arc<AgeKeys>,
 }
 
 impl S3 {
@@ -43,7 +42,11 @@ impl S3 {
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
-        Ok(Self { client, configured: configured.clone(), at, sign_key, age: Arc::clone(&configured.age) })
+        Ok(Self { client, configured: configured.clone(), at, sign_key })
+    }
+
+    pub fn age_keys(&self) -> &Arc<AgeKeys> {
+        &self.configured.age
     }
 
     pub fn location(&self, key: &str) -> String {

@@ -202,7 +202,7 @@ async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Resu
 
 /// The result of pg_dumpall.
 enum Dumped {
-    Whole(Streamed),
+    Whole(Box<Streamed>),
     /// pg_dumpall refuses, with its message.
     Refused(String),
 }
@@ -242,5 +242,5 @@ async fn globals_into(
         return Ok(Dumped::Refused(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));
     }
     upload.finish().await?;
-    Ok(Dumped::Whole(streamed))
+    Ok(Dumped::Whole(Box::new(streamed)))
 }
