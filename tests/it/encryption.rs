@@ -286,7 +286,7 @@ fn a_proof_by_restore_without_a_key_is_refused_beforehand_and_never_called_done(
     set_keys(&scenario, &[&public], None);
     scenario.run(&["check"]).succeeded().prints(&why);
     scenario.run(&["check", "--connect"]).exited(78).prints(&why);
-    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&why);
+    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&why).prints(&[&format!("encrypted to {public}")]);
     scenario
         .run(&["run-job", "nightly"])
         .exited(78)

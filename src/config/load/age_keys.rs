@@ -93,7 +93,7 @@ impl Loader<'_> {
         };
         if key == "identity_file" && metadata.permissions().mode() & 0o007 != 0 {
             let message = format!("{}: everyone on this host may read `{shown}`, and with it all that is encrypted", of());
-            self.problem(file, message, "run chmod 600 on it; in Kubernetes, set defaultMode: 0400 for the secret's volume");
+            self.problem(file, message, "run chmod 600 on it; in Kubernetes, set defaultMode: 0440 for the secret's volume");
             return None;
         }
         Some((shown, text))

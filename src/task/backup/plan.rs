@@ -31,6 +31,9 @@ use crate::work::RunContext;
 pub struct Plan {
     pub set: String,
     pub location: String,
+    /// To whom it is encrypted, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_to: Option<String>,
     pub server: ServerFacts,
     pub pg_dump: String,
     pub compression: String,
@@ -172,6 +175,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers, throwaway_folders: state.throwaway_leftovers },
         whole_tables: state.whole_tables,
         location: state.location,
+        encrypted_to: state.encrypted_to,
         server: state.server,
         tools: state.tools,
         known_settings: state.known_settings,
@@ -194,7 +198,8 @@ impl fmt::Display for Plan {
             self.server.version,
             self.set
         )?;
-        writeln!(f, "  to       {}", self.location)?;
+        let encrypted = self.encrypted_to.as_ref().map(|to| format!(", encrypted to {to}")).unwrap_or_default();
+        writeln!(f, "  to       {}{encrypted}", self.location)?;
         let sessions = match self.sessions {
             1 => String::new(),
             sessions => format!(", rows of large tables by {sessions} sessions"),
