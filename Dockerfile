@@ -1,7 +1,12 @@
 # pgtend with the PostgreSQL client tools it starts.
 #
 #   docker build -t pgtend .
-#   buildah build -t pgtend .
+#   buildah build --target runtime -t pgtend .
+#
+# And with PostgreSQL servers and pgvector, for verify = "restore" in a server of its own:
+#
+#   docker build --target verify -t pgtend-verify .
+#   docker build --target verify --build-arg SERVER_MAJORS="16 18" --build-arg LOCALES="de_DE.UTF-8" -t pgtend-verify .
 #
 # The bases are arguments: for a mirror, or an image that was imported by hand (tests/kubernetes/image). Here they have tags: where this was
 # written Docker Hub could not be asked. `scripts/docker-bases renew` puts today's digests behind them; run it before a release, then test.
@@ -28,7 +33,7 @@ RUN --mount=type=cache,target=/cache/target,sharing=locked \
     fi; \
     chmod -R go=rX,u+w /out; chmod 0755 "$bin/pgtend"
 
-FROM ${RUNTIME_BASE}
+FROM ${RUNTIME_BASE} AS runtime
 # pg_dump refuses servers newer than itself, so the newest major by default: it dumps all servers that pgtend supports. Debian has
 # only its own (15 in bookworm): the others come from the PostgreSQL project's repository, pgdg. Where that is out of reach:
 #   --build-arg CLIENTS_FROM=debian --build-arg POSTGRES_MAJOR=15      then for servers up to 15
@@ -69,3 +74,31 @@ WORKDIR /tmp
 EXPOSE 9187
 ENTRYPOINT ["pgtend"]
 CMD ["--help"]
+
+# The servers of a backup's proof: one major for each of the databases, as a dump is restored in its own. Where only Debian is in reach
+# (CLIENTS_FROM=debian), SERVER_MAJORS=15, and pgvector where Debian has it.
+FROM runtime AS verify
+ARG CLIENTS_FROM=pgdg
+ARG SERVER_MAJORS="14 15 16 17 18"
+# The libc locales of the databases, beside C and C.UTF-8: a copy has the locale of its original.
+ARG LOCALES="en_US.UTF-8"
+USER 0
+RUN set -eu; export DEBIAN_FRONTEND=noninteractive; \
+    mkdir -p /etc/postgresql-common; \
+    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf; \
+    apt-get update; \
+    packages=locales; \
+    for major in $SERVER_MAJORS; do \
+        packages="$packages postgresql-$major"; \
+        if [ "$CLIENTS_FROM" = pgdg ] || apt-cache show "postgresql-$major-pgvector" >/dev/null 2>&1; then \
+            packages="$packages postgresql-$major-pgvector"; \
+        fi; \
+    done; \
+    apt-get install -y --no-install-recommends $packages; \
+    for major in $SERVER_MAJORS; do "/usr/lib/postgresql/$major/bin/postgres" --version; done; \
+    for locale in $LOCALES; do localedef -c -i "${locale%%.*}" -f "${locale#*.}" "$locale"; done; \
+    rm -rf -- /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log /tmp/*
+USER 65532:65532
+
+# Without --target: the smaller one.
+FROM runtime

@@ -63,6 +63,7 @@ bench: ## pgtend beside what people use instead
 	test -e /usr/share/postgresql/15/extension/pg_partman.control || scripts/setup postgresql-15-partman
 	cargo build --release --bin pgtend --example s3_server
 	python3 benches/backup.py
+	python3 benches/scale.py --sizes 0.1,1
 	python3 benches/serve.py
 	python3 benches/retention.py
 	python3 benches/partition.py

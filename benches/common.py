@@ -28,9 +28,15 @@ def clean_environment():
 
 def release(program):
     """What `cargo build --release` made."""
-    path = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release" / program
+    return built(program, debug=False)
+
+
+def built(program, debug):
+    """What cargo made, for release or for debugging."""
+    path = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / ("debug" if debug else "release") / program
     if not path.exists():
-        raise Failed(f"no {path}: cargo build --release {'--example' if 'examples' in path.parts else '--bin'} {path.name}")
+        profile = "" if debug else "--release "
+        raise Failed(f"no {path}: cargo build {profile}{'--example' if 'examples' in path.parts else '--bin'} {path.name}")
     return path
 
 

@@ -5,6 +5,7 @@ pub mod checker;
 pub mod limits;
 mod load;
 mod secret;
+pub mod sessions;
 mod written;
 
 use std::collections::BTreeMap;
@@ -86,6 +87,8 @@ pub struct Database {
     pub role: Option<String>,
     /// The login of jobs that change a table's rows, used instead of `url`: it has no more rights than the table's owner.
     pub owner_url: Option<SecretString>,
+    /// The most sessions that a backup opens on its server at once.
+    pub max_sessions: Option<u32>,
     /// The most runs at once on it, of all jobs and all runners that share the ledger.
     pub max_concurrent: Option<u32>,
     /// Databases of one group share `max_concurrent`.

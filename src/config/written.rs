@@ -126,6 +126,10 @@ pub struct WrittenDatabase {
     /// The file that holds the owner's URL.
     #[schemars(with = "Option<PathBuf>")]
     pub owner_url_file: Option<Spanned<PathBuf>>,
+    /// The most sessions that a backup opens on this server at once: `sessions` of the job and what the run needs besides; 4 or more.
+    /// No limit by default.
+    #[schemars(with = "Option<u32>")]
+    pub max_sessions: Option<Spanned<u32>>,
     /// The most runs at once on this database, of all jobs and on all hosts that share the ledger; others wait. No limit by
     /// default.
     #[schemars(with = "Option<u32>")]

@@ -283,9 +283,20 @@ pub async fn exclude_other_jobs(connection: &mut PgConnection, table: &TableName
 /// partitioned tables above them. A lock of this run itself, on a connection that was just closed, ends within moments.
 /// `connection` has the application's search_path, and only takes the locks, which end with it.
 pub async fn exclude_jobs_of_partitions(settings: &pg::Settings, connection: &mut PgConnection, tables: &[i64]) -> Result<()> {
+    exclude_jobs(settings, connection, tables, &[]).await
+}
+
+/// Excludes all jobs that would work on rows of these tables meanwhile: those that delete rows of them, and those that detach, move and archive, of them or of
+/// partitioned tables above them. As [`exclude_jobs_of_partitions`] otherwise.
+pub async fn exclude_jobs_of(settings: &pg::Settings, connection: &mut PgConnection, tables: &[i64]) -> Result<()> {
+    exclude_jobs(settings, connection, tables, tables).await
+}
+
+/// `alone`: those of the tables for which this is the only one.
+async fn exclude_jobs(settings: &pg::Settings, connection: &mut PgConnection, tables: &[i64], alone: &[i64]) -> Result<()> {
     let mut looking = settings.connect().await?;
     // Locking only the leaves would take a lock for each of thousands.
-    let shared: Vec<(i64, String, String)> = sqlx::query_as(
+    let locked: Vec<(i64, String, String)> = sqlx::query_as(
         "WITH RECURSIVE above AS (
              SELECT t.oid, i.inhparent AS parent FROM unnest($1::bigint[]::oid[]) t (oid) LEFT JOIN pg_inherits i ON i.inhrelid = t.oid
              UNION SELECT a.parent, i.inhparent FROM above a LEFT JOIN pg_inherits i ON i.inhrelid = a.parent WHERE a.parent IS NOT NULL)
@@ -296,10 +307,11 @@ pub async fn exclude_jobs_of_partitions(settings: &pg::Settings, connection: &mu
     .fetch_all(&mut looking)
     .await?;
     let started = Instant::now();
-    for (oid, schema, name) in shared {
+    for (oid, schema, name) in locked {
         let table = TableName { oid, schema, name }.to_string();
         let name = lock_name(oid);
-        while !pg::try_shared_lock(connection, &name).await? {
+        let is_alone = alone.contains(&oid);
+        while !(if is_alone { pg::try_lock(connection, &name).await? } else { pg::try_shared_lock(connection, &name).await? }) {
             if started.elapsed() >= ENDING {
                 return Err(busy(&mut looking, &table, &name).await?);
             }

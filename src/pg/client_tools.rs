@@ -23,6 +23,20 @@ impl Tools {
     pub fn command(&self, tool: &str) -> Command {
         Command::new(self.folder.join(tool))
     }
+
+    /// Returns the first version of the same major whose pg_dump reads no view that an owner puts in the place of a table meanwhile, if this
+    /// one does: it would run that owner's code with the rights of the login.
+    pub fn needs_update_to(&self) -> Option<String> {
+        replaced_relations_fixed_in(self.major, minor_of(&self.version)?)
+    }
+}
+
+/// The first minor of this major with CVE-2024-7348 fixed, where this minor lacks it. The fix is in pg_dump and in the server, whose setting
+/// `restrict_nonsystem_relation_kind` it needs: postgresql.org/support/security/CVE-2024-7348. Pure.
+pub fn replaced_relations_fixed_in(major: u32, minor: u32) -> Option<String> {
+    let fixed = [(12, 20), (13, 16), (14, 13), (15, 8), (16, 4)];
+    let (_, first) = fixed.into_iter().find(|(of, first)| *of == major && minor < *first)?;
+    Some(format!("{major}.{first}"))
 }
 
 /// Returns the tools for a server of `server_major`. `bin_dir` is searched first.
@@ -131,9 +145,31 @@ pub(super) fn major_of(version: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
+/// Returns the minor version: 18 for `pg_dump (PostgreSQL) 15.18 (Debian …)`; None for `18beta1`.
+fn minor_of(version: &str) -> Option<u32> {
+    let number = version.split(") ").nth(1)?.split(' ').next()?;
+    number.split_once('.')?.1.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pg_dump_that_reads_replaced_relations_is_known_by_its_version() {
+        for (version, update) in [
+            ("pg_dump (PostgreSQL) 15.7 (Debian 15.7-0+deb12u1)", Some("15.8")),
+            ("pg_dump (PostgreSQL) 15.8", None),
+            ("pg_dump (PostgreSQL) 14.12", Some("14.13")),
+            ("pg_dump (PostgreSQL) 16.3", Some("16.4")),
+            ("pg_dump (PostgreSQL) 16.14", None),
+            ("pg_dump (PostgreSQL) 17.0", None),
+            ("pg_dump (PostgreSQL) 18beta1", None),
+        ] {
+            let tools = Tools { folder: PathBuf::new(), major: major_of(version).unwrap(), version: version.to_owned() };
+            assert_eq!(tools.needs_update_to().as_deref(), update, "{version}");
+        }
+    }
 
     fn tools(majors: &[u32]) -> Vec<Tools> {
         majors

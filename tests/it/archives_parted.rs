@@ -13,6 +13,15 @@ fn retains(scenario: Scenario, job: &str, table: &str, more: &str) -> Scenario {
     )
 }
 
+/// A table of 1,000 logs, 760 of which have left into an archive; and what they all were before.
+fn archived(server: &Server) -> (String, String, Scenario) {
+    let database = logs(server, 1000);
+    let before = server.sql(&database, ALL);
+    let scenario = scenario(server, &database, "archive = 'local'");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    (database, before, scenario)
+}
+
 fn waits_for(server: &Server, database: &str, table: &str) {
     let sql = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
     eventually("it waits for the table", || server.sql(database, &sql) == "1");
@@ -65,10 +74,7 @@ fn rows_that_leave_while_others_are_put_back_elsewhere_can_come_back() {
 #[test]
 fn parts_of_a_batch_leave_and_come_back_as_often_as_they_like() {
     let server = server(18);
-    let database = logs(server, 1000);
-    let before = server.sql(&database, ALL);
-    let mut scenario = scenario(server, &database, "archive = 'local'");
-    scenario.run(&["run-job", "old-logs"]).succeeded();
+    let (database, before, mut scenario) = archived(server);
     scenario.run(&["archives", "restore", "--key", "id=7,8"]).succeeded().prints(&["2 rows put back"]);
     scenario.run(&["archives", "restore"]).succeeded().prints(&["758 rows put back"]);
     for last in [100, 200, 760] {
@@ -172,10 +178,7 @@ fn rows_whose_unique_value_another_row_has_are_named_and_not_counted_as_back() {
 #[test]
 fn a_row_that_is_missing_stays_missing_in_the_record_when_another_comes_back() {
     let server = server(18);
-    let database = logs(server, 1000);
-    let before = server.sql(&database, ALL);
-    let scenario = scenario(server, &database, "archive = 'local'");
-    scenario.run(&["run-job", "old-logs"]).succeeded();
+    let (database, before, scenario) = archived(server);
     scenario.run(&["archives", "restore"]).succeeded();
     let scenario = scenario_in(scenario, "archive = 'local'\nwhere = \"id = 9\"");
     scenario.run(&["run-job", "old-logs"]).succeeded();
@@ -190,10 +193,7 @@ fn a_row_that_is_missing_stays_missing_in_the_record_when_another_comes_back() {
 fn rows_that_a_trigger_keeps_out_are_not_counted_as_back() {
     for major in SOME_MAJORS {
         let server = server(major);
-        let database = logs(server, 1000);
-        let before = server.sql(&database, ALL);
-        let scenario = scenario(server, &database, "archive = 'local'");
-        scenario.run(&["run-job", "old-logs"]).succeeded();
+        let (database, before, scenario) = archived(server);
         server.sql(
             &database,
             "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN new.id % 2 = 0 THEN new END; END $$;
@@ -213,10 +213,7 @@ fn rows_that_a_trigger_keeps_out_are_not_counted_as_back() {
 #[test]
 fn rules_of_the_table_fire_for_no_row_that_comes_back_filtered_or_not() {
     let server = server(18);
-    let database = logs(server, 1000);
-    let before = server.sql(&database, ALL);
-    let scenario = scenario(server, &database, "archive = 'local'");
-    scenario.run(&["run-job", "old-logs"]).succeeded();
+    let (database, before, scenario) = archived(server);
     server.sql(
         &database,
         "CREATE TABLE seen (id bigint); CREATE RULE a AS ON INSERT TO logs DO ALSO INSERT INTO seen VALUES (new.id);

@@ -438,3 +438,17 @@ fn a_database_that_only_looks_like_scratch_is_left_alone() {
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(server.sql("postgres", &format!("SELECT count(*) FROM pg_database WHERE datname = '{lookalike}'")), "1");
 }
+
+#[test]
+fn a_pg_dump_that_runs_code_of_owners_is_named_with_its_update() {
+    let server = server(15);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t (x int)");
+    let scenario = Scenario::with_tool(server, &database, "psql", "exec \"$real\" \"$@\"").backup_job("local", "");
+    assert!(!scenario.run(&["run-job", "nightly"]).succeeded().stderr.contains("CVE"));
+    let pg_dump = std::fs::read_to_string(scenario.path("bin/pg_dump")).unwrap();
+    let older = "[ \"$1\" = --version ] && echo 'pg_dump (PostgreSQL) 15.7 (Debian 15.7-0+deb12u1)' && exit";
+    std::fs::write(scenario.path("bin/pg_dump"), pg_dump.replacen('\n', &format!("\n{older}\n"), 1)).unwrap();
+    let says = "pg_dump (PostgreSQL) 15.7 (Debian 15.7-0+deb12u1) lets an owner";
+    scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&[says, "CVE-2024-7348", "update to 15.8 or newer"]);
+}

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::support::postgres::server;
-use crate::support::scripts::{Client, HASHES, TABLE, job, of_5_kb, scenario};
+use crate::support::scripts::{BODY, Client, HASHES, job, of_5_kb, scenario};
 use crate::support::{Scenario, eventually};
 
 #[test]
@@ -49,40 +49,6 @@ fn a_table_named_without_its_schema_goes_there_and_back_and_no_audit_minds_its_h
     scenario.run(&["compress", "undo", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
     assert_eq!(server.sql(&database, HASHES), hashes);
-}
-
-#[test]
-fn restored_in_another_encoding_it_reads_the_same_and_is_undone_first() {
-    let server = server(18);
-    let (source, restored) = (format!("latin_{}", server.new_database()), server.empty_database());
-    server.sql("postgres", &format!("CREATE DATABASE {source} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"));
-    // Its bytes are good UTF-8, too, and another text.
-    let text = "INSERT INTO scripts (content) SELECT (SELECT string_agg('Ã¼ber ' || md5((i * 999 + j)::text), '') FROM generate_series(1, 80) j) FROM generate_series(1, 20) i";
-    server.sql(&source, &format!("{TABLE} {text}; ANALYZE scripts"));
-    let hashes = server.sql(&source, HASHES);
-    let of_source = scenario(server, &source, "");
-    of_source.run(&["compress", "install", "scripts"]).succeeded();
-    of_source.run(&["run-job", "scripts"]).succeeded();
-    server.sql(&source, "CREATE MATERIALIZED VIEW sizes AS SELECT id, md5(content) FROM scripts");
-    let dump = server.tool("pg_dump", &source).output().unwrap();
-    server.sql(&restored, &String::from_utf8_lossy(&dump.stdout));
-    assert_eq!(server.sql(&restored, "SELECT getdatabaseencoding()"), "UTF8");
-    assert_eq!(server.sql(&restored, HASHES), hashes);
-    assert_eq!(server.sql(&restored, "SELECT count(*), count(md5) FROM sizes"), "20|20");
-
-    let scenario = scenario(server, &restored, "");
-    scenario.run(&["run-job", "scripts"]).exited(78).says(&["LATIN1", "UTF8", "undo"]);
-    scenario.run(&["compress", "install", "scripts"]).succeeded();
-    assert_eq!(server.sql(&restored, HASHES), hashes, "brought up to date, it decodes as before");
-    server.sql(&restored, "UPDATE scripts SET title = 'x'");
-    scenario.run(&["compress", "undo", "scripts"]).exited(78).says(&["materialized view public.sizes", "--keep-view"]);
-    server.sql(&restored, "DROP MATERIALIZED VIEW sizes");
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
-    assert_eq!(server.sql(&restored, HASHES), hashes);
-    scenario.run(&["compress", "install", "scripts"]).succeeded();
-    scenario.run(&["run-job", "scripts"]).succeeded();
-    assert_eq!(server.sql(&restored, HASHES), hashes);
-    assert_eq!(server.sql(&restored, "SELECT count(content_gz) FROM scripts_stored"), "20");
 }
 
 #[test]
@@ -150,21 +116,6 @@ fn a_view_of_somebody_over_the_table_behind_is_not_taken_for_ours() {
 }
 
 #[test]
-fn bodies_that_become_much_larger_as_text_come_back_too() {
-    let server = server(18);
-    let database = server.new_database();
-    server.sql(&database, TABLE);
-    server.sql(&database, "ALTER TABLE scripts ALTER content SET STORAGE EXTERNAL; INSERT INTO scripts (content) SELECT repeat(chr(64 + i), 999999) FROM generate_series(1, 8) i; ANALYZE scripts");
-    let hashes = server.sql(&database, HASHES);
-    let scenario = scenario(server, &database, "");
-    scenario.run(&["compress", "install", "scripts"]).succeeded();
-    let report = scenario.json(&["run-job", "scripts"]);
-    assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 8, "{report:#}");
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
-    assert_eq!(server.sql(&database, HASHES), hashes);
-}
-
-#[test]
 fn a_view_that_is_changed_while_install_waits_for_its_lock_keeps_its_new_definition() {
     let server = server(18);
     let database = of_5_kb(server, 19);
@@ -187,151 +138,6 @@ fn a_view_that_is_changed_while_install_waits_for_its_lock_keeps_its_new_definit
     assert_eq!(server.sql(&database, "SELECT DISTINCT title FROM titles"), "UNTITLED");
     scenario.run(&["compress", "install", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, "SELECT DISTINCT title FROM titles"), "UNTITLED");
-}
-
-/// A body that gzip makes smaller than pglz does, whose text depends on `i`.
-const BODY: &str = "(SELECT string_agg('Get-ChildItem ' || md5((i * 999 + j)::text), E'\n') FROM generate_series(1, 100) j)";
-
-#[test]
-fn new_bodies_are_compressed_although_those_that_are_left_speak_against_it() {
-    let server = server(18);
-    let database = of_5_kb(server, 5);
-    // Any of 127 characters: hardly smaller by gzip, and not at all by pglz. They are in the sample of every run.
-    server.sql(
-        &database,
-        "INSERT INTO scripts (content) SELECT (SELECT string_agg(chr(1 + floor(random() * 127)::int), '') FROM generate_series(1, 2050) j WHERE i > 0)
-         FROM generate_series(1, 400) i; ANALYZE scripts",
-    );
-    let hashes = server.sql(&database, HASHES);
-    let scenario = scenario(server, &database, "");
-    scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
-    let report = scenario.json(&["run-job", "scripts"]);
-    let facts = |report: &serde_json::Value, name: &str| report["runs"][0]["report"]["facts"][name].as_u64();
-    assert_eq!(facts(&report, "rows_compressed"), Some(5), "{report:#}");
-    server.sql(&database, &format!("INSERT INTO scripts (content) SELECT {BODY} FROM generate_series(1, 3) i"));
-    let report = scenario.json(&["run-job", "scripts"]);
-    assert_eq!(facts(&report, "rows_compressed"), Some(3), "{report:#}");
-    server.sql(&database, "DELETE FROM scripts WHERE id > 405");
-    assert_eq!(server.sql(&database, HASHES), hashes);
-}
-
-#[test]
-fn bodies_where_no_sample_looks_are_compressed_all_the_same() {
-    let server = server(18);
-    let database = of_5_kb(server, 19);
-    // A row to a block, and three times as many blocks as are looked at.
-    server.sql(
-        &database,
-        "ALTER TABLE scripts ADD padding text; ALTER TABLE scripts ALTER padding SET STORAGE PLAIN;
-         INSERT INTO scripts (content, padding) SELECT 'x', repeat('x', 7000) FROM generate_series(1, 12000); ANALYZE scripts",
-    );
-    let scenario = scenario(server, &database, "");
-    scenario.run(&["compress", "install", "scripts", "--force"]).succeeded();
-    scenario.run(&["run-job", "scripts"]).succeeded();
-    for id in [3_000, 6_000, 9_000] {
-        server.sql(&database, &format!("UPDATE scripts SET content = {} WHERE id = {id}", BODY.replace("i *", "id *")));
-        let report = scenario.json(&["run-job", "scripts"]);
-        assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
-        let said = scenario.run(&["run-job", "scripts", "--dry-run"]).succeeded().stdout;
-        assert!(!said.contains("no value has that size"), "it was not looked at wholly: {said}");
-    }
-    assert_eq!(server.sql(&database, "SELECT count(*) FROM scripts_stored WHERE pg_column_size(content) > 2000"), "0");
-}
-
-#[test]
-fn a_toast_run_that_was_stopped_goes_on_with_what_little_is_left() {
-    let server = server(15);
-    let database = of_5_kb(server, 200);
-    server.sql(
-        &database,
-        "ALTER TABLE scripts ALTER content SET STORAGE EXTERNAL; UPDATE scripts SET content = content || ''; VACUUM ANALYZE scripts",
-    );
-    let hashes = server.sql(&database, HASHES);
-    let job = job("compression = 'pglz'").replace("'gzip'", "'toast'") + "[limits]\nbatch_time = '10ms'\npause = '60s'\n";
-    let scenario = Scenario::with_database(server, &database).ledger().job("scripts", &job);
-    let of_pglz = |database: &str| {
-        server
-            .sql(database, "SELECT count(*) FILTER (WHERE pg_column_compression(content) = 'pglz') FROM scripts")
-            .parse::<u32>()
-            .unwrap()
-    };
-    let running = scenario.start(&["run-job", "scripts"]);
-    eventually("a batch is written", || of_pglz(&database) > 0);
-    running.kill();
-    assert!(of_pglz(&database) < 190);
-    // All but three are done, by others: on average nothing is to be won.
-    server.sql(&database, "UPDATE scripts SET content = content || '' WHERE id < 198; VACUUM ANALYZE scripts");
-    assert_eq!(of_pglz(&database), 197);
-    // Not even a place is known where the last one was.
-    let scenario = Scenario::with_database(server, &database).job("scripts", &job.replace("pause = '60s'", ""));
-    eventually("the lock of the killed run is free", || scenario.run(&["run-job", "scripts"]).code == Some(0));
-    assert_eq!(of_pglz(&database), 200);
-    assert_eq!(server.sql(&database, HASHES), hashes);
-    let report = scenario.json(&["run-job", "scripts"]);
-    assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 0, "{report:#}");
-}
-
-#[test]
-fn a_transaction_with_an_old_look_at_the_rows_reads_its_text_and_undo_waits_for_it() {
-    for major in [15, 18] {
-        let server = server(major);
-        let database = of_5_kb(server, 19);
-        let hashes = server.sql(&database, HASHES);
-        let scenario = scenario(server, &database, "[limits]\nlock_timeout = '500ms'\nmax_wait = '2s'");
-        scenario.run(&["compress", "install", "scripts"]).succeeded();
-        scenario.run(&["run-job", "scripts"]).succeeded();
-        // It has not touched the table: no lock of its own keeps the view.
-        let mut old = Client::of(server, &database);
-        old.ask("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
-        scenario.run(&["compress", "undo", "scripts"]).exited(75).says(&["server process", "all text of", "run undo again"]);
-        assert_eq!(
-            server.sql(
-                &database,
-                "SELECT relkind, (SELECT count(content_gz) FROM scripts_stored) FROM pg_class WHERE relname = 'scripts'"
-            ),
-            "v|0"
-        );
-        assert_eq!(old.ask(HASHES), hashes, "on {major}");
-        old.ask("COMMIT");
-        // The same with one that ends while undo waits, and with those that are no reason to wait.
-        scenario.run(&["compress", "install", "scripts"]).succeeded();
-        scenario.run(&["run-job", "scripts"]).succeeded();
-        let scenario = scenario.job("scripts", &job("[limits]\nlock_timeout = '500ms'\nmax_wait = '60s'"));
-        old.ask("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
-        let mut idle = Client::of(server, &database);
-        idle.ask("BEGIN; SELECT 1");
-        let mut writing = Client::of(server, &database);
-        writing.ask("CREATE TABLE other (id int); BEGIN; INSERT INTO other VALUES (1)");
-        let running = scenario.start(&["compress", "undo", "scripts"]);
-        eventually("all is text", || {
-            server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_plain' AND convalidated") == "1"
-        });
-        std::thread::sleep(std::time::Duration::from_millis(700));
-        assert_eq!(old.ask(HASHES), hashes, "on {major}");
-        old.ask("COMMIT");
-        running.wait().exited(0);
-        assert_eq!(idle.ask(HASHES), hashes);
-        assert_eq!(server.sql(&database, HASHES), hashes);
-    }
-}
-
-#[test]
-fn an_undo_that_waits_for_an_old_look_at_the_rows_ends_when_it_is_asked_to() {
-    let server = server(18);
-    let database = of_5_kb(server, 19);
-    let scenario = scenario(server, &database, "");
-    scenario.run(&["compress", "install", "scripts"]).succeeded();
-    scenario.run(&["run-job", "scripts"]).succeeded();
-    let mut old = Client::of(server, &database);
-    old.ask("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
-    let running = scenario.start(&["compress", "undo", "scripts"]);
-    eventually("all is text", || {
-        server.sql(&database, "SELECT count(*) FROM pg_constraint WHERE conname = 'pgtend_plain' AND convalidated") == "1"
-    });
-    running.signal(rustix::process::Signal::TERM);
-    running.wait().exited(143);
-    old.ask("COMMIT");
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
 }
 
 #[test]
@@ -476,30 +282,6 @@ fn guards_that_somebody_dropped_stop_the_run_until_it_is_installed_again() {
 }
 
 #[test]
-fn text_that_another_encoding_cannot_hold_is_named_and_holds_up_no_other() {
-    let server = server(18);
-    let database = of_5_kb(server, 19);
-    // Nothing but ASCII in all but one of them.
-    server.sql(
-        &database,
-        &format!("UPDATE scripts SET content = {} || CASE id WHEN 7 THEN '🚀' ELSE '' END", BODY.replace("i *", "id *")),
-    );
-    let first = scenario(server, &database, "");
-    first.run(&["compress", "install", "scripts"]).succeeded();
-    first.run(&["run-job", "scripts"]).succeeded();
-    let dump = server.tool("pg_dump", &database).output().unwrap();
-    let latin = format!("to_latin_{database}");
-    server.sql("postgres", &format!("CREATE DATABASE {latin} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"));
-    server.sql(&latin, &String::from_utf8(dump.stdout).unwrap());
-    let scenario = scenario(server, &latin, "");
-    scenario.run(&["compress", "undo", "scripts"]).exited(1).says(&["1 cannot become text", "(id) = (7)", "no equivalent"]);
-    assert_eq!(server.sql(&latin, "SELECT count(content), count(content_gz) FROM scripts_stored"), "18|1");
-    server.sql(&latin, "UPDATE scripts_stored SET content = 'a rocket' WHERE id = 7");
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
-    assert_eq!(server.sql(&latin, "SELECT relkind FROM pg_class WHERE relname = 'scripts'"), "r");
-}
-
-#[test]
 fn a_column_that_is_renamed_on_the_table_and_on_the_view_is_one_after_the_next_install() {
     let server = server(18);
     let database = of_5_kb(server, 19);
@@ -518,113 +300,4 @@ fn a_column_that_is_renamed_on_the_table_and_on_the_view_is_one_after_the_next_i
     );
     scenario.run(&["compress", "undo", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, HASHES), hashes);
-}
-
-/// To the application a body that is compressed is the same row: no time of a change moves, no audit gets an entry.
-#[test]
-fn triggers_do_not_fire_for_what_is_compressed_where_the_role_may_silence_them() {
-    for major in [15, 18] {
-        let server = server(major);
-        let database = server.new_database();
-        server.sql(
-            &database,
-            "CREATE TABLE scripts (id int PRIMARY KEY, content text NOT NULL, updated_at timestamptz NOT NULL DEFAULT '2001-01-01');
-             INSERT INTO scripts SELECT i, (SELECT string_agg('Get-Item ' || i * j, E'\\n') FROM generate_series(1, 900) j) FROM generate_series(1, 10) i;
-             CREATE TABLE log (at timestamptz);
-             CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.updated_at := now(); RETURN NEW; END';
-             CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.log VALUES (now()); RETURN NULL; END';
-             CREATE TRIGGER touch BEFORE UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION touch();
-             CREATE TRIGGER log AFTER UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION log(); VACUUM ANALYZE scripts",
-        );
-        let job = "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
-        let owner = format!("owner_{database}");
-        server.sql(
-            &database,
-            &format!(
-                "CREATE ROLE {owner} LOGIN; ALTER TABLE scripts OWNER TO {owner}; ALTER TABLE log OWNER TO {owner};
-                 ALTER FUNCTION log() OWNER TO {owner}; GRANT CREATE ON SCHEMA public TO {owner}"
-            ),
-        );
-        let as_owner = Scenario::with_url(server, &server.url_as(&owner, &database)).job("scripts", job);
-        let as_superuser = Scenario::with_database(server, &database).job("scripts", job);
-        let met = || {
-            server.sql(
-                &database,
-                "SELECT count(*) FILTER (WHERE updated_at > '2001-01-01'), (SELECT count(*) FROM log) FROM scripts",
-            )
-        };
-        as_owner.run(&["compress", "install", "scripts"]).succeeded();
-        as_superuser
-            .run(&["run-job", "scripts", "--dry-run"])
-            .succeeded()
-            .prints(&["trigger log does not fire for what is compressed"]);
-        let forms = "SELECT count(content_gz) FROM scripts_stored";
-        as_superuser.run(&["run-job", "scripts"]).succeeded();
-        assert_eq!((met(), server.sql(&database, forms)), ("0|0".to_owned(), "10".to_owned()), "{major}");
-        // The application's own writes set them off as ever.
-        server.sql(&database, "UPDATE scripts SET content = content || '#' WHERE id = 1");
-        assert_eq!(met(), "1|1");
-        as_superuser.run(&["compress", "undo", "scripts"]).succeeded();
-        assert_eq!(met(), "1|1", "{major}");
-        // Who may not silence them is told what would let him.
-        as_owner.run(&["compress", "install", "scripts"]).succeeded();
-        as_owner.run(&["run-job", "scripts", "--dry-run"]).succeeded().prints(&["fires for each row", "GRANT SET ON PARAMETER"]);
-        server.sql(&database, &format!("GRANT SET ON PARAMETER session_replication_role TO {owner}"));
-        as_owner.run(&["run-job", "scripts"]).succeeded();
-        assert_eq!((met(), server.sql(&database, forms)), ("1|1".to_owned(), "10".to_owned()), "{major}");
-        as_owner.run(&["compress", "undo", "scripts"]).succeeded();
-        server.sql(&database, &format!("REVOKE SET ON PARAMETER session_replication_role FROM {owner}; REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"));
-    }
-}
-
-#[test]
-fn what_stands_in_the_way_of_an_undo_is_found_before_a_body_becomes_text() {
-    let server = server(18);
-    let database = server.new_database();
-    server.sql(
-        &database,
-        "CREATE TABLE scripts (id int PRIMARY KEY, content text NOT NULL, title text);
-         INSERT INTO scripts SELECT i, (SELECT string_agg('Get-Item ' || i * j, E'\\n') FROM generate_series(1, 900) j) FROM generate_series(1, 10) i; VACUUM ANALYZE scripts",
-    );
-    let job = "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
-    let scenario = Scenario::with_database(server, &database).job("scripts", job);
-    scenario.run(&["compress", "install", "scripts"]).succeeded();
-    scenario.run(&["run-job", "scripts"]).succeeded();
-    let refused = |scenario: &Scenario, code: i32, says: &[&str]| {
-        scenario.run(&["compress", "undo", "scripts", "--dry-run"]).exited(code).says(says);
-        scenario.run(&["compress", "undo", "scripts"]).exited(code).says(says);
-        assert_eq!(server.sql(&database, "SELECT count(content_gz) FROM scripts_stored"), "10");
-    };
-    for (make, says, unmake) in [
-        (
-            "CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.content_gz IS NULL THEN NEW.title := lower(NEW.title); END IF; RETURN NEW; END';
-             CREATE TRIGGER t BEFORE UPDATE ON scripts_stored FOR EACH ROW EXECUTE FUNCTION t()",
-            "the function of trigger t, public.t(), names content_gz",
-            "DROP TRIGGER t ON scripts_stored; DROP FUNCTION t()",
-        ),
-        (
-            "CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-             CREATE TRIGGER t BEFORE UPDATE ON scripts_stored FOR EACH ROW WHEN (NEW.content_gz IS NULL) EXECUTE FUNCTION t()",
-            "trigger t on table public.scripts_stored needs content_gz",
-            "DROP TRIGGER t ON scripts_stored; DROP FUNCTION t()",
-        ),
-        (
-            "CREATE VIEW packed AS SELECT count(content_sha256) FROM scripts_stored",
-            "view public.packed needs content_sha256",
-            "DROP VIEW packed",
-        ),
-    ] {
-        server.sql(&database, make);
-        refused(&scenario, 78, &[says]);
-        server.sql(&database, unmake);
-    }
-    let writer = format!("writer_{database}");
-    server.sql(&database, &format!("CREATE ROLE {writer} LOGIN; GRANT ALL ON scripts, scripts_stored TO {writer}"));
-    let as_writer = Scenario::with_url(server, &server.url_as(&writer, &database)).job("scripts", job);
-    refused(&as_writer, 77, &["only the owner of"]);
-    server.sql(&database, &format!("DROP OWNED BY {writer}; DROP ROLE {writer}"));
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
-    // What a run refuses, check says first.
-    server.sql(&database, "CREATE INDEX by_text ON scripts (md5(content))");
-    scenario.run(&["check", "--connect"]).exited(78).prints(&["index by_text is built over the column"]);
 }

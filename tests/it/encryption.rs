@@ -224,6 +224,13 @@ fn of_an_encrypted_set_only_the_chunks_that_hold_a_table_are_read() {
     let aside = ["--table", "big", "--as", "public.big_back"];
     scenario.run(&[&["backups", "restore", "latest", "--store", "bucket", "--into", "app"], &aside[..]].concat()).succeeded();
     assert_eq!(sum(server, &database, "big_back"), before);
+    // And all of it, by several sessions.
+    let back = format!("{database}_back");
+    server.drop_with_test(&back);
+    let whole =
+        ["backups", "restore", "latest", "--store", "bucket", "--into", &server.url(&back), "--create", "--sessions", "2"];
+    scenario.run(&whole).succeeded();
+    assert_eq!(sum(server, &back, "big"), before);
 }
 
 #[test]

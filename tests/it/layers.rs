@@ -1,5 +1,6 @@
 //! The folders of `src/` show the layers: an import runs down. And only one file tells the tasks apart.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +44,23 @@ fn every_task_has_its_entry_its_example_and_its_page() {
         let has_table = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().any(|line| line == format!("[{kind}]"));
         assert!(examples.iter().any(has_table), "no job in jobs/ has [{kind}]");
     }
+}
+
+#[test]
+fn the_page_on_adding_a_task_has_every_item_of_entry_and_no_other() {
+    let entry = fs::read_to_string("src/work/entry.rs").unwrap();
+    let inside = entry.split("pub trait Entry").nth(1).unwrap().split("\n}").next().unwrap();
+    let items: BTreeSet<&str> = inside
+        .lines()
+        .filter_map(|line| line.strip_prefix("    fn ").or_else(|| line.strip_prefix("    const ")))
+        .map(|item| item.split(['(', ':', '<']).next().unwrap())
+        .collect();
+    assert!(items.len() > 10, "{items:?}");
+    let page = fs::read_to_string("docs/adding-a-task.md").unwrap();
+    let table = page.split("| Item of `Entry` |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let first_cells = table.lines().skip(2).map(|row| row.split('|').nth(1).unwrap());
+    let listed: BTreeSet<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert_eq!(listed, items);
 }
 
 /// Lines like `audit: Audit,` of the macro `each_task`: the kind, and the name in Rust.

@@ -42,11 +42,16 @@ mod cli;
 mod compress;
 /// The inflate in SQL, which readers go through.
 mod compress_inflate;
+/// What others do to a compressed table after its installation.
 mod compress_later;
 /// What compression refuses, and by which name.
 mod compress_refused;
+/// What a later run compresses, and what that sets off.
+mod compress_runs;
 /// Large text that is written anew by TOAST.
 mod compress_toast;
+/// The way back: what an undo waits for, and what stands in its way.
+mod compress_undo;
 /// What writers meet at the view, and at the table behind it.
 mod compress_writers;
 /// Connections as they are: addresses, hosts, certificates, poolers, standbys.
@@ -116,6 +121,9 @@ mod restore_part;
 mod restore_part_hostile;
 /// How a dump's stream goes into a server: whole or not there, and counted.
 mod restore_stream;
+mod restore_under_lock;
+/// Restores by several sessions.
+mod restore_wide;
 /// Rows that leave a table, and come back.
 mod retention;
 /// `max_size`: what fits stays.

@@ -26,11 +26,13 @@ fn a_lock_on_the_table_of_one_tenant_stops_no_other() {
         let server = server(major);
         let more = "every = \"month\"\npremake = 2\nlock_timeout = \"300ms\"\ngive_up_after = \"1s\"";
         // What it cannot even look at, and what it looks at and cannot change: its rows have no partition now, which is more than a lock.
-        for lock in [
+        let locks = [
+            "LOCK TABLE ONLY logs_a IN SHARE UPDATE EXCLUSIVE MODE",
             "LOCK TABLE logs_a_default IN ACCESS EXCLUSIVE MODE",
             "LOCK TABLE logs_a IN ACCESS EXCLUSIVE MODE",
-            "LOCK TABLE ONLY logs_a IN SHARE UPDATE EXCLUSIVE MODE",
-        ] {
+        ];
+        // Each on the newest, and one of them on the others, where locks are the same.
+        for lock in &locks[..if major == 18 { 3 } else { 1 }] {
             let database = tenants(server);
             let scenario = Scenario::logs(server, &database, more);
             let holder = server.session(&database, &format!("BEGIN; {lock}"));

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::restore_database::{backed_up, databases, digest, filling, properties, restore, some_rows};
 use crate::support::postgres::{Server, server};
-use crate::support::{Scenario, eventually};
+use crate::support::{Running, Scenario, eventually};
 
 /// A database whose restore waits for six seconds near its end, wherever pgtend has it under another name.
 fn waits_when_restored(server: &Server) -> String {
@@ -27,6 +27,26 @@ fn waiting(server: &Server, prefix: &str) -> String {
     server.sql("postgres", &sql)
 }
 
+/// A restore that waits near its end.
+struct Midway {
+    scenario: Scenario,
+    /// The name that the database gets.
+    copy: String,
+    /// Its name until then.
+    half: String,
+    running: Running,
+}
+
+/// Backs up a database of [`waits_when_restored`], and restores it under another name.
+fn midway(server: &Server, database: &str) -> Midway {
+    let scenario = Scenario::with_database(server, database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let copy = format!("{database}_copy");
+    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
+    let half = waiting(server, &filling(&copy));
+    Midway { scenario, copy, half, running }
+}
+
 #[test]
 fn nobody_connects_to_a_database_that_is_half_restored() {
     let server = server(18);
@@ -35,11 +55,7 @@ fn nobody_connects_to_a_database_that_is_half_restored() {
         &database,
         &format!("CREATE ROLE half_owner LOGIN; ALTER DATABASE {database} OWNER TO half_owner; CREATE ROLE half_app LOGIN"),
     );
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    let half = waiting(server, &filling(&copy));
+    let Midway { scenario, copy, half, running } = midway(server, &database);
     for role in ["half_owner", "half_app"] {
         let url = server.url_as(role, &half);
         let tried = server.tool("psql", &copy).args(["-Xq", "-c", "SELECT 1", &url]).output().unwrap();
@@ -203,12 +219,8 @@ fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
         &database,
         &format!("ALTER DATABASE {database} SET work_mem = '7MB'; REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"),
     );
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
+    let Midway { scenario, copy, running, .. } = midway(server, &database);
     let whole = format!("pgtend_restored_{}", digest(&copy));
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    waiting(server, &filling(&copy));
     server.sql("postgres", &format!("CREATE DATABASE {copy}"));
     running
         .wait()
@@ -230,11 +242,7 @@ fn a_whole_copy_whose_name_was_taken_meanwhile_is_renamed_by_the_next_call() {
 fn a_whole_copy_that_somebody_has_changed_is_not_used() {
     let server = server(18);
     let database = waits_when_restored(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    waiting(server, &filling(&copy));
+    let Midway { scenario, copy, running, .. } = midway(server, &database);
     server.sql("postgres", &format!("CREATE DATABASE {copy}"));
     running.wait().exited(1);
     let whole = databases(server, &format!("pgtend_restored_{}", digest(&copy))).pop().unwrap();
@@ -248,11 +256,7 @@ fn a_whole_copy_that_somebody_has_changed_is_not_used() {
 fn sessions_on_a_whole_copy_are_ended_before_it_gets_its_name() {
     let server = server(18);
     let database = waits_when_restored(server);
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let copy = format!("{database}_copy");
-    let running = scenario.start(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]);
-    let half = waiting(server, &filling(&copy));
+    let Midway { scenario: _scenario, copy, half, running } = midway(server, &database);
     let _exporter = server.session(&half, "SET application_name = 'exporter'");
     running.wait().succeeded();
     assert_eq!(server.sql(&copy, "SELECT count(*) FROM big"), "20000");

@@ -6,12 +6,12 @@
 use crate::support::Scenario;
 use crate::support::postgres::{MAJORS, Server, WITH_PGVECTOR, server};
 
-const KINDS: &str = include_str!("fixtures/round_trip/kinds.sql");
-const VALUES: &str = include_str!("fixtures/round_trip/values.sql");
-const PSSCRIPT: &str = include_str!("fixtures/round_trip/psscript.sql");
+pub const KINDS: &str = include_str!("fixtures/round_trip/kinds.sql");
+pub const VALUES: &str = include_str!("fixtures/round_trip/values.sql");
+pub const PSSCRIPT: &str = include_str!("fixtures/round_trip/psscript.sql");
 
 /// A database with a name of its own, which stands in no fixture, with a space and a capital in it.
-fn new_database(server: &Server, of: &str) -> String {
+pub fn new_database(server: &Server, of: &str) -> String {
     let name = format!("Rt {of}");
     server.sql("postgres", &format!("CREATE DATABASE \"{name}\" TEMPLATE template0"));
     server.drop_with_test(&name);
@@ -20,7 +20,7 @@ fn new_database(server: &Server, of: &str) -> String {
 
 /// `pg_dump`, without the database's name and the token of newer versions; the rows of each COPY are in the order of their text,
 /// since a table has none.
-fn dumped(server: &Server, database: &str, arguments: &[&str]) -> Vec<String> {
+pub fn dumped(server: &Server, database: &str, arguments: &[&str]) -> Vec<String> {
     let output = server.tool("pg_dump", database).args(arguments).arg("--no-sync").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let dump = String::from_utf8(output.stdout).unwrap().replace(database, "DATABASE");
@@ -49,7 +49,7 @@ fn dumped(server: &Server, database: &str, arguments: &[&str]) -> Vec<String> {
 
 /// Shows the first lines that differ: a dump is too long for a message.
 #[track_caller]
-fn is_the_same(before: &[String], after: &[String], what: &str) {
+pub fn is_the_same(before: &[String], after: &[String], what: &str) {
     let Some(at) = (0..before.len().max(after.len())).find(|at| before.get(*at) != after.get(*at)) else { return };
     let part = |dump: &[String]| {
         let lines = dump.iter().skip(at.saturating_sub(8)).take(20);

@@ -1,9 +1,14 @@
 //! The servers that other tests stand on are what they are said to be.
 
-use crate::support::Scenario;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
 use crate::support::moto::Moto;
 use crate::support::postgres::{MAJORS, Server, server, taken_over};
 use crate::support::tls::TlsServer;
+use crate::support::{Scenario, ends_with_tests, eventually};
 
 #[test]
 fn every_supported_version_is_there() {
@@ -96,4 +101,56 @@ fn what_an_owner_takes_over_is_found_in_the_log_of_the_server() {
     let said = taken_over(&server.logged(), &database, "one");
     assert!(said.starts_with("one: ") && said.contains("quote_ident ran as postgres"), "{said}");
     assert_eq!(taken_over(&server.logged(), &database[..database.len() - 1], "another"), "");
+}
+
+/// Set in a process of tests that another one kills: the file into which it writes what it has started.
+const STARTED: &str = "PGTEND_TEST_STARTED";
+
+#[test]
+fn what_a_killed_test_process_has_started_ends_with_it() {
+    if let Some(file) = std::env::var_os(STARTED) {
+        return start_and_wait(Path::new(&file));
+    }
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("started");
+    let name = "support_works::what_a_killed_test_process_has_started_ends_with_it";
+    let mut tests = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(STARTED, &file)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the other process has started them", || file.exists());
+    let started = std::fs::read_to_string(&file).unwrap();
+    tests.kill().unwrap();
+    tests.wait().unwrap();
+    let mut started: Vec<PathBuf> = started.lines().map(PathBuf::from).collect();
+    assert_eq!(started.len(), 6);
+    eventually("all of it has ended", || {
+        started.retain(|path| path.exists());
+        started.is_empty()
+    });
+}
+
+/// Starts a server, a run, a session and a program, and writes down their processes and folders.
+fn start_and_wait(file: &Path) {
+    let server = Server::start(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(&server, &database).sql_job("sleeps", "", &["SELECT pg_sleep(600)"]);
+    let running = scenario.start(&["run-job", "sleeps"]);
+    eventually("the run sleeps", || server.sleeps(&database));
+    let psql = server.tool("psql", &database).args(["-Xqc", "SELECT pg_sleep(600)"]).spawn().unwrap();
+    let pid_file = std::fs::read_to_string(server.path("data/postmaster.pid")).unwrap();
+    // This one does not end with the server.
+    let sleep = ends_with_tests(Command::new("sleep").arg("600")).spawn().unwrap();
+    let processes =
+        [running.pid().to_string(), psql.id().to_string(), sleep.id().to_string(), pid_file.lines().next().unwrap().to_owned()];
+    let processes = processes.map(|pid| format!("/proc/{pid}"));
+    let folders = [scenario.path(""), server.path("")].map(|path| path.display().to_string());
+    let unfinished = file.with_extension("unfinished");
+    std::fs::write(&unfinished, [&processes[..], &folders[..]].concat().join("\n")).unwrap();
+    std::fs::rename(unfinished, file).unwrap();
+    for mut child in [psql, sleep] {
+        child.wait().unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! What a proof in a server of its own covers: owners, grants, what only a superuser restores, memory, amcheck.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -233,5 +233,94 @@ fn amcheck_that_is_not_installed_or_has_no_server_of_its_own_is_said() {
     for more in ["verify = \"checksum\"\n", "verify = \"restore\"\nscratch = \"same\"\n"] {
         std::fs::write(scenario.path("jobs/nightly.toml"), format!("{job}{more}")).unwrap();
         scenario.run(&["check"]).exited(78).says(&["`checks` without a server of its own", "scratch = \"throwaway\""]);
+    }
+}
+
+const VECTORS: &str = "CREATE EXTENSION vector; CREATE TABLE e (id int PRIMARY KEY, v vector(32));
+    INSERT INTO e SELECT i, (SELECT array_agg(sin(i * n)) FROM generate_series(1, 32) n)::vector FROM generate_series(1, 2000) i;
+    CREATE INDEX e_hnsw ON e USING hnsw (v vector_cosine_ops) WITH (m = 8, ef_construction = 32); COMMENT ON INDEX e_hnsw IS 'ours';
+    CREATE INDEX e_ivfflat ON e USING ivfflat (v vector_l2_ops) WITH (lists = 10) WHERE id > 5;
+    CREATE TABLE p (LIKE e) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (1) TO (3000);
+    INSERT INTO p SELECT * FROM e; CREATE INDEX p_hnsw ON p USING hnsw (v vector_l2_ops) WHERE id > 5";
+
+#[test]
+fn vector_indexes_are_defined_and_not_built_in_a_proof_that_leaves_them_out() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, VECTORS);
+    let (mut scenario, _place) = scenario(server, &database, "");
+    let sizes = |compares: &str| {
+        let indexes = ["e_hnsw", "e_ivfflat", "p_1_v_idx"].map(|name| format!("pg_relation_size('{name}') {compares} 200000"));
+        let attached = "(SELECT count(*) = 1 FROM pg_inherits WHERE inhparent = 'p_hnsw'::regclass)";
+        format!("expect = [\"SELECT {} AND obj_description('e_hnsw'::regclass) = 'ours' AND {attached}\"]", indexes.join(" AND "))
+    };
+    for scratch in ["throwaway", "same"] {
+        let job = |verify: &str, expect: &str| format!("verify = {verify}\nscratch = \"{scratch}\"\n{expect}");
+        let without = "{ restore = \"always\", vector_indexes = false }";
+        scenario = scenario.backup_job("local", &job(without, &sizes("<")));
+        scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&["every table counted, vector indexes not built"]);
+        let run = scenario.json(&["run-job", "nightly"]);
+        let not_tried = facts(&run)["not_tried"].to_string();
+        assert!(not_tried.contains("the build of vector indexes (vector_indexes = false)"), "{run:#}");
+        assert_eq!(run["runs"][0]["report"]["warnings"].as_array().map(Vec::len), Some(0), "{run:#}");
+        assert!(run["runs"][0]["report"]["summary"].as_str().unwrap().ends_with(", without vector indexes"), "{run:#}");
+        scenario.run(&["backups", "list"]).succeeded().prints(&[", without vector indexes"]);
+        scenario = scenario.backup_job("local", &job("{ restore = \"always\" }", &sizes(">")));
+        let run = scenario.json(&["run-job", "nightly"]);
+        assert!(!facts(&run)["not_tried"].to_string().contains("vector"), "{run:#}");
+    }
+    let useless = scenario.backup_job("local", "verify = { vector_indexes = false }");
+    useless.run(&["check"]).exited(78).says(&["`vector_indexes` of `verify` without `restore`"]);
+}
+
+/// A control group with a limit for its memory, as of a container.
+struct Group(PathBuf);
+
+impl Group {
+    /// None where no such group can be made.
+    fn with_limit(bytes: u64) -> Option<Self> {
+        [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")].iter().find_map(|(root, limit)| {
+            let group = Self(Path::new(root).join(format!("pgtend-test-{}", std::process::id())));
+            std::fs::create_dir(&group.0).ok()?;
+            std::fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+            Some(group)
+        })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_server_in_a_container_takes_less_memory_where_the_container_has_little() {
+    let Some(group) = Group::with_limit(800 << 20) else { return };
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i; CREATE INDEX ON t (i)");
+    let less = "pg_size_bytes(current_setting('maintenance_work_mem')) BETWEEN 30000000 AND 320000000 AND pg_size_bytes(current_setting('shared_buffers')) < 110000000";
+    let (scenario, _place) = scenario(server, &database, &format!("expect = [\"SELECT {less}\"]"));
+    let usual = scenario.run(&["run-job", "nightly"]);
+    let inner = scenario.command(&["run-job", "nightly"]);
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+        .arg(group.0.join("cgroup.procs"))
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command.current_dir(scenario.path(""));
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let ran = command.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && said.contains("little memory is free"), "{said}");
+    if !usual.stderr.contains("little memory is free") {
+        usual.exited(1).says(&["these queries of `expect` are not true there"]);
     }
 }

@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::fetch::sum;
 use crate::support::postgres::{Server, server};
 use crate::support::s3::{Fault, Rule, S3Server};
-use crate::support::{Output, Scenario, eventually};
+use crate::support::{Output, Scenario, eventually, quoted};
 
 /// Makes every size by which a dump decides a 64th: a table is large above 128 KiB.
-const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
+pub const SMALLER: (&str, &str) = ("PGTEND_TEST_SMALLER", "64");
 
 /// Tables of every kind that several sessions read, or must not; those that are called large have more than 128 KiB, where
 /// [`SMALLER`] is set.
-const EVERY_KIND: &str = r#"
+pub const EVERY_KIND: &str = r#"
 CREATE SCHEMA "We ""ird";
 CREATE TABLE "We ""ird"."large; drop" ("Sp ace" int GENERATED ALWAYS AS IDENTITY, gone int, "quo""te" text, at timestamptz DEFAULT now());
 ALTER TABLE "We ""ird"."large; drop" DROP COLUMN gone;
@@ -89,7 +89,7 @@ const TABLES: [&str; 17] = [
 ];
 
 /// Rows of two tables that are larger together than what a dump and its upload hold in memory: about 50 MB in the dump.
-const MANY_ROWS: u32 = 240_000;
+const MANY_ROWS: u32 = 180_000;
 
 /// Rows of a table that is large where [`SMALLER`] is set.
 const FEW_ROWS: u32 = 3000;
@@ -97,10 +97,11 @@ const FEW_ROWS: u32 = 3000;
 /// Two tables, `first` and `second`, of so many rows each.
 fn two_tables(server: &Server, rows: u32) -> String {
     let name = server.new_database();
-    let body = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)";
-    for table in ["first", "second"] {
-        server.sql(&name, &format!("CREATE TABLE {table} AS SELECT i, {body} AS body FROM generate_series(1, {rows}) i"));
-    }
+    let body = "encode(sha512(int4send(i)), 'hex') AS body";
+    server.sql(
+        &name,
+        &format!("CREATE TABLE first AS SELECT i, {body} FROM generate_series(1, {rows}) i; CREATE TABLE second AS TABLE first"),
+    );
     name
 }
 
@@ -125,7 +126,7 @@ fn definitions(server: &Server, database: &str) -> String {
 }
 
 #[track_caller]
-fn is_the_same(server: &Server, before: &str, after: &str) {
+pub fn is_the_same(server: &Server, before: &str, after: &str) {
     assert_eq!(definitions(server, after), definitions(server, before));
     for table in TABLES {
         // Which partition a row is in depends on the OIDs of the enum's values.
@@ -449,7 +450,7 @@ fn copy_statements(scenario: &Scenario) -> Vec<String> {
 fn copy_statements_of_several_sessions_are_spelled_as_those_of_pg_dump() {
     let server = server(18);
     let database = server.new_database();
-    let rows = "repeat(md5(i::text), 250) AS body FROM generate_series(1, 1200) i";
+    let rows = "repeat(md5(i::text), 250) AS body FROM generate_series(1, 60) i";
     server.sql(
         &database,
         &format!(
@@ -463,7 +464,7 @@ fn copy_statements_of_several_sessions_are_spelled_as_those_of_pg_dump() {
         ),
     );
     let copies = [1, 3].map(|sessions| {
-        let scenario = Scenario::with_database(server, &database).backup_job("local", &format!("sessions = {sessions}"));
+        let scenario = scenario(server, &database, &format!("sessions = {sessions}"));
         let ran = scenario.run(&["run-job", "nightly"]).succeeded();
         assert_eq!(ran.stderr.contains("3 sessions read the rows of 3 tables"), sessions == 3, "{}", ran.stderr);
         copy_statements(&scenario)
@@ -476,7 +477,7 @@ fn copy_statements_of_several_sessions_are_spelled_as_those_of_pg_dump() {
 fn tables_with_a_check_that_reads_another_table_come_after_that_one_however_the_check_is_reached() {
     let server = server(18);
     let database = server.new_database();
-    let rows = "repeat(md5(i::text), 250) FROM generate_series(1, 1200) i";
+    let rows = "repeat(md5(i::text), 250) FROM generate_series(1, 60) i";
     server.sql(
         &database,
         "CREATE TABLE aa_known AS SELECT generate_series(1, 100) AS id;
@@ -530,13 +531,13 @@ fn tables_with_a_check_that_reads_another_table_come_after_that_one_however_the_
              INSERT INTO casts SELECT 1 + i % 100, {rows}"
         ),
     );
-    let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2");
+    let scenario = scenario(server, &database, "sessions = 2");
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["2 sessions read the rows of 3 tables"]);
     let copy = restored_by_psql(server, &scenario);
     let names = checked.iter().chain(&others).map(|(name, ..)| format!("zz_{name}"));
     for table in names.chain(["zz_part".to_owned(), "zz_cast_part".to_owned()]) {
         assert_eq!(sum(server, &copy, &table), sum(server, &database, &table), "{table}");
-        assert_eq!(server.sql(&copy, &format!("SELECT count(*) FROM {table}")), "1200");
+        assert_eq!(server.sql(&copy, &format!("SELECT count(*) FROM {table}")), "60");
     }
 }
 
@@ -661,4 +662,68 @@ fn a_second_pg_dump_whose_session_is_ended_ends_the_dump_while_the_sessions_copy
     s3.heal();
     leaves_nothing(&ran, &s3);
     eventually("no session is left", || copies(server, &database) == "0");
+}
+
+/// With `max_sessions`, and a ledger in the same database where one is wanted.
+fn limited(server: &Server, url: &str, most: u32, with_ledger: bool) -> Scenario {
+    let scenario = Scenario::empty()
+        .config(&format!("[databases.app]\nurl = {}\nmax_sessions = {most}\n[stores.local]\npath = \"store\"\n", quoted(url)))
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+        .env(SMALLER.0, SMALLER.1)
+        .backup_job("local", "sessions = 8");
+    if with_ledger { scenario.ledger() } else { scenario }
+}
+
+/// Runs beside a work until no session of the role is left for a second, and returns the most that there were at once.
+fn most_sessions(server: &Server, role: &str, work: impl FnOnce()) -> u32 {
+    let count = format!(
+        "DO $$ DECLARE most int := 0; seen int; idle int := 0; BEGIN
+             FOR i IN 1..200000 LOOP
+                 PERFORM pg_stat_clear_snapshot();
+                 SELECT count(*) INTO seen FROM pg_stat_activity WHERE usename = '{role}';
+                 most := greatest(most, seen);
+                 idle := CASE WHEN seen = 0 AND most > 0 THEN idle + 1 ELSE 0 END;
+                 EXIT WHEN idle > 500;
+                 PERFORM pg_sleep(0.002);
+             END LOOP;
+             RAISE NOTICE 'most %.', most;
+         END $$"
+    );
+    let counting = server.tool("psql", "postgres").args(["-Xq", "-c", &count]).stderr(Stdio::piped()).spawn().unwrap();
+    work();
+    let said = String::from_utf8(counting.wait_with_output().unwrap().stderr).unwrap();
+    let most = said.split_once("most ").unwrap_or_else(|| panic!("{said}")).1;
+    most.split('.').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_dump_never_has_more_sessions_on_the_server_than_it_may() {
+    let server = server(18);
+    let database = two_tables(server, 20 * FEW_ROWS);
+    let role = format!("{database}_few");
+    for (most, with_ledger, sessions) in [(9, false, 3), (11, true, 3), (7, false, 1)] {
+        // The server itself refuses one more.
+        server.sql("postgres", &format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT {most}; GRANT pg_read_all_data TO {role}"));
+        server.sql(&database, &format!("GRANT CREATE ON DATABASE {database} TO {role}"));
+        let scenario = limited(server, &server.url_as(&role, &database), most, with_ledger);
+        let planned = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded();
+        let why = format!("max_sessions = {most} leaves ");
+        match sessions {
+            1 => planned.prints(&["pg_dump alone reads all rows", &why]),
+            _ => planned.prints(&["rows of large tables by 3 sessions (the job has sessions = 8; ", &why]),
+        };
+        let seen = most_sessions(server, &role, || {
+            let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+            assert_eq!(ran.stderr.contains("3 sessions read the rows of 2 tables"), sessions == 3, "{}", ran.stderr);
+        });
+        assert!(seen <= most && (sessions == 1 || seen > 5), "{seen} of {most}");
+        server.sql(&database, &format!("DROP SCHEMA IF EXISTS pgtend CASCADE; DROP OWNED BY {role}; DROP ROLE {role}"));
+    }
+    for (most, with_ledger, says) in
+        [(1, false, "4 to 262143"), (3, false, "one session for its lock, one for pg_dump"), (5, true, "2 for the ledger")]
+    {
+        let scenario = limited(server, &server.url(&database), most, with_ledger);
+        scenario.run(&["check"]).exited(78).says(&[&format!("`max_sessions = {most}`"), says]);
+    }
+    limited(server, &server.url(&database), 4, false).run(&["check"]).succeeded();
 }

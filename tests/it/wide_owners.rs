@@ -9,6 +9,7 @@ use crate::fetch::sum;
 use crate::support::postgres::{MAJORS, Server, server};
 use crate::support::s3::{Fault, Rule, S3Server};
 use crate::support::{Scenario, eventually};
+use crate::wide::SMALLER;
 
 /// A function that PostgreSQL takes for a constant, and that says in the server's log when a superuser computes it.
 const EVIL: &str = "CREATE FUNCTION app.act() RETURNS int VOLATILE LANGUAGE plpgsql AS $$ BEGIN
@@ -18,7 +19,10 @@ const EVIL: &str = "CREATE FUNCTION app.act() RETURNS int VOLATILE LANGUAGE plpg
     CREATE FUNCTION app.evil() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN app.act(); END $$;";
 
 const LARGE: &str = "(id int, pad text)";
-const ROWS: &str = "SELECT i, repeat('x', 500) FROM generate_series(1, 20000) i";
+/// Rows that gzip makes little smaller.
+const RANDOM_ROWS: &str = "SELECT i AS id, encode(sha512(int4send(i)), 'hex') AS pad FROM generate_series(1, 180000) i";
+/// Enough for a large table where [`SMALLER`] is set.
+const ROWS: &str = "SELECT i, repeat('x', 500) FROM generate_series(1, 400) i";
 
 /// A database with a schema of an ordinary role's.
 fn owned(server: &Server) -> (String, String) {
@@ -49,7 +53,7 @@ fn the_owner_of_a_large_table_runs_no_code_as_the_login_by_an_index_or_by_statis
             ),
         );
         let job = "sessions = 2\nverify = \"checksum\"";
-        let scenario = Scenario::with_database(server, &database).backup_job("local", job);
+        let scenario = Scenario::with_database(server, &database).env(SMALLER.0, SMALLER.1).backup_job("local", job);
         let plan = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().stdout;
         let whole = format!("\"app\".\"big\" as a whole, as \"{owner}\" owns it and has fewer rights than the login");
         assert!(plan.contains(&whole), "{plan}");
@@ -78,7 +82,9 @@ fn the_owner_of_a_function_that_an_index_of_a_superusers_table_calls_runs_none_a
                 EVIL.replace("FUNCTION app.evil", "OR REPLACE FUNCTION app.evil")
             ),
         );
-        let scenario = Scenario::with_database(server, &database).backup_job("local", "sessions = 2\nverify = \"checksum\"");
+        let scenario = Scenario::with_database(server, &database)
+            .env(SMALLER.0, SMALLER.1)
+            .backup_job("local", "sessions = 2\nverify = \"checksum\"");
         scenario.run(&["run-job", "nightly"]).succeeded().says(&["2 sessions read the rows of 1 table"]);
         nothing_ran(server, &database);
     }
@@ -91,41 +97,41 @@ fn the_owner_of_a_schema_who_puts_another_relation_in_the_place_of_a_locked_tabl
         "CREATE VIEW app.third AS SELECT app.act() AS id, ''::text AS pad, '(0,1)'::tid AS ctid",
         "CREATE TABLE app.third AS SELECT 1 AS id, 'another'::text AS pad; CREATE INDEX i ON app.third ((id + app.evil()))",
     ];
-    for (major, instead) in [14, 15, 16, 17, 18].into_iter().flat_map(|major| instead.map(|instead| (major, instead))) {
-        let (server, s3) = (server(major), S3Server::start());
-        let (database, owner) = owned(server);
-        let random = "md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)";
-        for (table, rows) in [("first", 480_000), ("second", 480_000), ("third", 80_000)] {
+    for major in MAJORS {
+        let server = server(major);
+        let (original, owner) = owned(server);
+        // Larger together than what a dump and its upload hold in memory, and third after the two that its sessions take first.
+        server.sql(&original, &format!("CREATE TABLE app.first AS {RANDOM_ROWS}; CREATE TABLE app.second AS TABLE app.first; CREATE TABLE app.third AS SELECT * FROM app.first WHERE id <= 80000"));
+        for instead in instead {
+            let (s3, database) = (S3Server::start(), server.copy_of(&original));
+            server.sql(&database, &format!("GRANT CREATE ON DATABASE {database} TO {owner}"));
+            let scenario = Scenario::with_database(server, &database)
+                .s3(&s3)
+                .config("parts_in_flight = 1\nupload_memory = \"10MiB\"\n")
+                .backup_job("bucket", "sessions = 2");
+            s3.break_with(Rule {
+                method: Method::PUT,
+                contains: "partNumber=2",
+                skip: 0,
+                times: 1,
+                fault: Fault::Slow(Duration::from_secs(60)),
+            });
+            let running = scenario.start(&["run-job", "nightly"]);
+            let copying = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' AND query LIKE 'COPY %TO STDOUT'"
+            );
+            eventually("two sessions copy", || server.sql("postgres", &copying) == "2");
             server.sql(
                 &database,
-                &format!("CREATE TABLE app.{table} AS SELECT i AS id, {random} AS pad FROM generate_series(1, {rows}) i"),
+                &format!(
+                    "SET ROLE {owner}; BEGIN; ALTER SCHEMA app RENAME TO before; CREATE SCHEMA app; {EVIL} {instead}; COMMIT"
+                ),
             );
+            s3.heal();
+            running.wait().exited(1).says(&["\"app\".\"third\"", "is not the table that this dump has locked"]);
+            nothing_ran(server, &database);
+            assert_eq!((s3.objects(), s3.unfinished_uploads()), (vec![], vec![]), "on {major}");
         }
-        server.sql(&database, &format!("GRANT CREATE ON DATABASE {database} TO {owner}"));
-        let scenario = Scenario::with_database(server, &database)
-            .s3(&s3)
-            .config("parts_in_flight = 1\nupload_memory = \"10MiB\"\n")
-            .backup_job("bucket", "sessions = 2");
-        s3.break_with(Rule {
-            method: Method::PUT,
-            contains: "partNumber=2",
-            skip: 0,
-            times: 1,
-            fault: Fault::Slow(Duration::from_secs(60)),
-        });
-        let running = scenario.start(&["run-job", "nightly"]);
-        let copying = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active' AND query LIKE 'COPY %TO STDOUT'"
-        );
-        eventually("two sessions copy", || server.sql("postgres", &copying) == "2");
-        server.sql(
-            &database,
-            &format!("SET ROLE {owner}; BEGIN; ALTER SCHEMA app RENAME TO before; CREATE SCHEMA app; {EVIL} {instead}; COMMIT"),
-        );
-        s3.heal();
-        running.wait().exited(1).says(&["\"app\".\"third\"", "is not the table that this dump has locked"]);
-        nothing_ran(server, &database);
-        assert_eq!((s3.objects(), s3.unfinished_uploads()), (vec![], vec![]), "on {major}");
     }
 }
 
@@ -136,7 +142,7 @@ fn tables_of_the_login_and_of_superusers_are_read_in_slices() {
     let (database, owner) = owned(server);
     server.sql(&database, &format!("SET ROLE {owner}; CREATE TABLE app.big {LARGE}; INSERT INTO app.big {ROWS}; CREATE INDEX ON app.big (lower(pad), (id + 1))"));
     let url = server.url_as(&owner, &database);
-    let scenario = Scenario::with_url(server, &url).backup_job("local", "sessions = 2");
+    let scenario = Scenario::with_url(server, &url).env(SMALLER.0, SMALLER.1).backup_job("local", "sessions = 2");
     let plan = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().stdout;
     assert!(plan.contains("rows of large tables by 2 sessions") && !plan.contains("as a whole"), "{plan}");
 }

@@ -15,8 +15,8 @@ use crate::ledger::Ledger;
 use crate::ledger::report::Report;
 use crate::run::runner::claim::{self, Subject};
 
-/// Completes or discards the pending batches of each archive, while no run of its job is at work. Returns how many archives had one whose end
-/// is not known: a warning says why, and the other batches go back all the same.
+/// Completes or discards the pending batches of each archive, while no run of its job is active. Returns how many archives had a batch whose
+/// end is unknown: a warning says why, and the other batches are restored all the same.
 pub(super) async fn complete(config: &Config, all: &Batches, progress: &Progress, cancel: &CancellationToken) -> Result<usize> {
     let places: BTreeMap<_, _> =
         all.pending.iter().map(|(place, _)| ((&place.store_name, &place.database, &place.job), place)).collect();

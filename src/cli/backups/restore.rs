@@ -24,10 +24,12 @@ use crate::pg::failure;
 use crate::run::runner::claim::{self, Subject};
 use crate::task::backup::choices::{Choices, OnError, Without};
 use crate::task::backup::facts::DatabaseFacts;
+use crate::task::backup::new_database::NewDatabase;
 use crate::task::backup::restore::Restored;
 use crate::task::backup::scratch::LocaleRefused;
+use crate::task::backup::sessions::{SESSIONS_MOST, restore_sessions};
 use crate::task::backup::set::Set;
-use crate::task::backup::{gains, guard, locked, new_database, scratch};
+use crate::task::backup::{existing_database, gains, guard, locked, new_database, scratch};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -44,6 +46,10 @@ pub struct Arguments {
     /// Create the database; it gets its name only when the restore is complete
     #[arg(long)]
     create: bool,
+    /// With --create: the sessions that restore, 1 to 16; by default one for each processor of this host, at most 4. One transaction into
+    /// an existing database, --on-error continue and --without are of one session
+    #[arg(long, value_name = "N", requires = "create", value_parser = clap::value_parser!(u8).range(1..=SESSIONS_MOST as i64))]
+    sessions: Option<u8>,
     /// Create the roles that the target lacks, without LOGIN
     #[arg(long)]
     create_roles: bool,
@@ -177,10 +183,16 @@ async fn restore(
     let like = or_cancelled(cancel, prepare(arguments, choices, settings, set)).await?;
     let phase = progress.phase("restore", Some(set.manifest.dump.bytes));
     let restored = if arguments.create {
-        let made = new_database::into_new_database(&found.store, set, &like, settings, choices, &phase, cancel).await;
+        let needs_order = choices.on_error == OnError::Continue || !choices.without.is_empty();
+        if needs_order && arguments.sessions.is_some_and(|sessions| sessions > 1) {
+            tracing::warn!("--sessions has no effect: with --on-error continue, and with --without, one session restores");
+        }
+        let sessions = restore_sessions(arguments.sessions.map(usize::from), &set.manifest);
+        let new = NewDatabase { settings, like: &like, choices, sessions };
+        let made = new_database::into_new_database(&found.store, set, &new, &phase, cancel).await;
         made.map_err(|error| with_another_locale(error, encoding.as_deref(), locale.as_deref()))?
     } else {
-        new_database::into_empty_database(&found.store, set, settings, choices, &phase, cancel).await?
+        existing_database::into_empty_database(&found.store, set, settings, choices, &phase, cancel).await?
     };
     let unchanged = || format!("{} was not restored, and {} is unchanged", set.name, settings.display());
     anyhow::ensure!(restored.problems.is_empty(), "{}: {}", unchanged(), restored.problems.join("; "));
@@ -240,12 +252,12 @@ fn print_restored(global: &Global, settings: &pg::Settings, set: &Set, restored:
     if global.json {
         return print(&format!(
             "{:#}\n",
-            json!({ "set": name.to_string(), "into": into, "tables": tables, "rows": rows, "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": elapsed.as_secs_f64() })
+            json!({ "set": name.to_string(), "into": into, "tables": tables, "rows": rows, "sessions": restored.sessions, "rows_seconds": restored.seconds.map(|(rows, _)| rows), "after_rows_seconds": restored.seconds.map(|(_, after)| after), "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": elapsed.as_secs_f64() })
         ));
     }
     if failures == 0 {
         let (tables, rows) = (units::plural(tables, "table"), units::plural(rows, "row"));
-        return print(&format!("{name} is restored into {into}: {tables}, {rows}, each table counted\n"));
+        return print(&format!("{name} is restored into {into}: {tables}, {rows}, each table counted{}\n", how(restored)));
     }
     print(&format!("{name} is restored into {into}, except for {}:\n", units::plural(failures, "statement")))?;
     for (number, said) in restored.failed.iter().enumerate() {
@@ -255,6 +267,14 @@ fn print_restored(global: &Global, settings: &pg::Settings, set: &Set, restored:
         print(&format!("and {} more\n", units::count(failures - restored.failed.len() as u64)))?;
     }
     Ok(())
+}
+
+/// Says how several sessions restored; nothing of one.
+fn how(restored: &Restored) -> String {
+    let Some(sessions) = restored.sessions.filter(|sessions| *sessions > 1) else { return String::new() };
+    let words = |seconds: f64| units::duration(Duration::from_secs_f64(seconds));
+    let times = restored.seconds.map(|(rows, after)| format!(": rows in {}, the rest in {}", words(rows), words(after)));
+    format!("; by {sessions} sessions{}", times.unwrap_or_default())
 }
 
 /// Adds advice: which option names another encoding or locale, or that the server refused the given ones.

@@ -18,11 +18,12 @@ use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::Config;
 use crate::pg;
+use crate::pg::table::Checked;
 use crate::task::backup::choices::Choices;
 use crate::task::backup::parts::merge::{self, Merged, Mode};
 use crate::task::backup::parts::names::{self, Name};
 use crate::task::backup::parts::plan::{self, Plan};
-use crate::task::backup::parts::{self, definitions, put};
+use crate::task::backup::parts::{self, definitions, put, under_lock};
 use crate::task::backup::restore::Restored;
 use crate::task::backup::{gains, new_database};
 use crate::task::foreign_code;
@@ -119,25 +120,32 @@ async fn restored(
         parts::prove(&found.store, set, phase).await?;
         let definitions = definitions::read(&found.store, set, phase).await?;
         let mut connection = settings.connect().await?;
-        let plan = plan::plan(&mut connection, set, &definitions, &asked, target.choices).await?;
+        let mut plan = plan::plan(&mut connection, set, &definitions, &asked, target.choices).await?;
         gains::refuse(&mut connection, &plan.part.manifest.server, target.choices).await?;
         if !(arguments.dry_run && target.create_roles) {
             let lacks =
                 new_database::prepare_server(&mut connection, &plan.part, target.choices, target.create_roles, None).await?;
             lacks.notes.iter().for_each(|note| tracing::warn!("{note}"));
         }
+        let mut jobs_kept_out = None;
         if asked.data_only {
-            warn_of_code(global, target, found, plan.tables().keys()).await?;
+            let checked = warn_of_code(global, target, found, plan.tables().keys()).await?;
+            if !arguments.dry_run {
+                jobs_kept_out = Some(under_lock::keep_jobs_out(settings, &checked).await?);
+            }
+            plan.before.extend(under_lock::statements(&checked));
             plan::refuse_filled(&mut connection, &plan).await?;
         }
-        Ok(plan)
+        Ok((plan, jobs_kept_out))
     };
-    let plan = or_cancelled(cancel, planning).await.map_err(|error| error.context(unchanged(found, settings)))?;
+    let (plan, jobs_kept_out) =
+        or_cancelled(cancel, planning).await.map_err(|error| error.context(unchanged(found, settings)))?;
     if arguments.dry_run {
         return print(&format!("{plan}nothing was changed: this is a dry run\n")).map(|()| 0);
     }
     say(plan.to_string().trim_end());
     let put = put::put(&found.store, set, &plan, (settings, target.choices), phase, cancel).await;
+    drop(jobs_kept_out);
     let (restored, read_bytes) = put.map_err(|error| error.context(unchanged(found, settings)))?;
     if let Some(refusal) = restored.refusal {
         return Err(anyhow::Error::from(refusal).context(unchanged(found, settings)));
@@ -153,14 +161,21 @@ fn unchanged(found: &Found, settings: &pg::Settings) -> String {
     format!("no part of {} was restored, and {} is unchanged", found.set.name, settings.display())
 }
 
-/// Triggers, CHECKs and generated columns of the living tables run with the rights of this login.
-async fn warn_of_code(global: &Global, target: &Target<'_>, found: &Found, tables: impl Iterator<Item = &Name>) -> Result<()> {
+/// Triggers, CHECKs and generated columns of the living tables run with the rights of this login. Returns the tables as they are now.
+async fn warn_of_code(
+    global: &Global,
+    target: &Target<'_>,
+    found: &Found,
+    tables: impl Iterator<Item = &Name>,
+) -> Result<Vec<Checked>> {
     let trust_owners = Trusts::read(global, target.config).owners_of(&found.set.name.job);
+    let mut checked = Vec::new();
     for table in tables {
-        let (warnings, _) = foreign_code::check_inserts(target.settings, &table.sql(), trust_owners).await?;
+        let (warnings, of_table) = foreign_code::check_inserts(target.settings, &table.sql(), trust_owners).await?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        checked.extend(of_table);
     }
-    Ok(())
+    Ok(checked)
 }
 
 fn print_restored(

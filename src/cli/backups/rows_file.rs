@@ -1,4 +1,5 @@
-//! Where `backups fetch` writes rows: into a file that appears only when all of them are proved, or as they come to what is no file.
+//! The output of `backups fetch`: a file that appears only when all its rows are proved, or a pipe, a device or stdout, which gets rows as
+//! they are read.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -15,22 +16,22 @@ use crate::base::thread;
 /// Names of stdout, which is written as it is without a name: what the shell has redirected it to stays.
 const STDOUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
-/// As many links in a row as Linux follows.
+/// Linux follows this many links in a row.
 const LINKS_MOST: usize = 40;
 
 pub enum RowsFile {
     Stdout,
-    /// A regular file, or none yet. `partial` stands beside it, and is gone unless it gets this name.
+    /// A regular file, which need not exist yet. `partial` is beside it, and is removed unless it gets this name.
     File {
         path: PathBuf,
         partial: NamedTempFile,
     },
-    /// A device or a pipe, which nothing may take the place of.
+    /// A device or a pipe, which must not be replaced.
     Device(PathBuf),
 }
 
 impl RowsFile {
-    /// Goes by what `path` leads to, through links.
+    /// Decides by the file that `path` leads to, through links.
     pub fn of(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path.filter(|path| STDOUT.iter().all(|name| *path != Path::new(name))) else { return Ok(Self::Stdout) };
         match fs::metadata(path) {
@@ -98,7 +99,7 @@ fn end_of_links(path: &Path) -> Result<PathBuf> {
     anyhow::bail!("{} leads through too many links", path.display())
 }
 
-/// In a thread, as a named pipe without a reader makes it wait.
+/// Opens it in a thread, since a named pipe without a reader makes it wait.
 async fn open_device(path: PathBuf) -> Result<File> {
     let shown = path.display().to_string();
     let (sender, receiver) = oneshot::channel();

@@ -18,7 +18,7 @@ use crate::task::backup::scan::TableData;
 
 pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
     let config = global.load_config()?;
-    // It restores nothing, so that an older set is no danger.
+    // It restores nothing, so an older set does no harm.
     let found = find(&config, wanted, filter, &Choice { older_ok: true, ..which.choice() }).await?;
     let tables = tables(&found.set.manifest);
     print(&if global.json { format!("{:#}\n", as_json(&found, &tables)) } else { in_words(&found, &tables) })?;
@@ -31,7 +31,7 @@ struct Table {
     schema: String,
     name: String,
     rows: u64,
-    /// In the uncompressed dump.
+    /// The size of its rows in the uncompressed dump.
     bytes: u64,
     /// Members that hold some of it, and their bytes in the object.
     members: u64,

@@ -89,7 +89,7 @@ async fn by_restore(
     or_cancelled(cancel, prepared).await?;
     let name = format!("{prefix}{}", std::process::id());
     let place = verify::Where::Scratch { settings: &settings, name };
-    let proof = verify::Proof { place: &place, expect: &[], checks: &[], cancel };
+    let proof = verify::Proof { place: &place, expect: &[], checks: &[], vector_indexes: true, sessions: None, cancel };
     let verified = verify::by_restore(&found.store, &mut found.set, &proof, &global.progress()).await?;
     verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(verified.refusal)

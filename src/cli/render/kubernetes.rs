@@ -80,7 +80,7 @@ fn document(job: &CronJob, name: &str, options: &Options) -> Result<String, Stri
     ))
 }
 
-/// Returns `pgtend-JOB`, or `pgtend-JOB-DATABASE-HASH` when the job has several databases. A name that is no DNS label, is too
+/// Returns `pgtend-JOB`, or `pgtend-JOB-DATABASE-HASH` when the job has several databases. A name that is not a DNS label, is too
 /// long, or looks like one with a hash gets the hash, so that each name stands for one job and database.
 fn name(job: &CronJob) -> String {
     let readable = if job.only_database { job.job.to_owned() } else { format!("{}-{}", job.job, job.database) };

@@ -13,12 +13,15 @@ use toml::Spanned;
 
 use super::secret::{Secret, checked_http_url};
 use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenVerify};
-use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools, Verify};
+use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools, Verify, sessions};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
+
+/// More connections no server has.
+const MAX_SESSIONS_MOST: u32 = 262_143;
 
 /// A process of PostgreSQL has 250 MB of address space before it does anything, and index builds of a restore use 512 MiB.
 const MIN_VERIFY_MEMORY_BYTES: u64 = 1 << 30;
@@ -37,6 +40,8 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut loader = Loader { source: &source, folder, problems };
     let has_ledger = written.ledger.is_some();
+    let max_sessions: Vec<(String, Spanned<u32>)> =
+        written.databases.iter().filter_map(|(name, database)| Some((name.clone(), database.max_sessions.clone()?))).collect();
     let databases: BTreeMap<String, Database> = written
         .databases
         .into_iter()
@@ -61,7 +66,11 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     };
     let verify = loader.verify(written.verify);
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
-    Some(Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify })
+    let config = Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify };
+    for (database, limit) in &max_sessions {
+        loader.max_sessions(database, limit, &config);
+    }
+    Some(config)
 }
 
 struct Loader<'a> {
@@ -76,8 +85,19 @@ impl Loader<'_> {
     }
 
     fn database(&mut self, name: &str, written: WrittenDatabase, has_ledger: bool) -> Database {
-        let WrittenDatabase { url, url_env, url_file, role, owner_url, owner_url_env, owner_url_file, max_concurrent, group } =
-            written;
+        let WrittenDatabase {
+            url,
+            url_env,
+            url_file,
+            role,
+            owner_url,
+            owner_url_env,
+            owner_url_file,
+            max_sessions,
+            max_concurrent,
+            group,
+        } = written;
+        let max_sessions = max_sessions.map(Spanned::into_inner);
         if let Some(limit) = max_concurrent.as_ref().filter(|limit| !(1..=1000).contains(limit.get_ref())) {
             self.problem(limit, format!("`max_concurrent = {}`", limit.get_ref()), "1 to 1000");
         }
@@ -96,7 +116,21 @@ impl Loader<'_> {
         let of = format!("database `{name}`");
         let url = self.connection(&of, Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file });
         let owner = Secret { key: "owner_url", of: &of, literal: owner_url, env: owner_url_env, file: owner_url_file };
-        Database { url, role, owner_url: self.connection(&of, owner), max_concurrent, group }
+        Database { url, role, owner_url: self.connection(&of, owner), max_sessions, max_concurrent, group }
+    }
+
+    fn max_sessions(&mut self, database: &str, limit: &Spanned<u32>, config: &Config) {
+        let has_ledger = config.has_ledger_on_the_server_of(database);
+        let least = sessions::least(has_ledger);
+        if (least..=MAX_SESSIONS_MOST).contains(limit.get_ref()) {
+            return;
+        }
+        let of_ledger = if has_ledger { ", and 2 for the ledger, which is on the same server" } else { "" };
+        let hint = format!(
+            "{least} to {MAX_SESSIONS_MOST}: a backup opens one session for its lock, one for pg_dump, one that looks for others who wait behind \
+             the dump, and one that asks why, if it fails{of_ledger}"
+        );
+        self.problem(limit, format!("`max_sessions = {}`", limit.get_ref()), &hint);
     }
 
     /// A URL that does not parse is a mistake of the file, wherever the text came from.

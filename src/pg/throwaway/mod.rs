@@ -5,6 +5,7 @@
 mod folder;
 #[cfg(target_os = "linux")]
 mod linux;
+mod memory;
 mod processes;
 mod programs;
 mod room;
@@ -20,6 +21,7 @@ pub use room::{Room, leftovers, remove_leftover};
 use tokio::process::Child;
 
 use self::folder::Folder;
+use self::memory::Memory;
 use self::user::User;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -114,6 +116,8 @@ pub struct Server {
     supervisor: Child,
     /// Its only superuser.
     superuser: Role,
+    /// True if it has less memory than usual, because little is free.
+    pub has_little_memory: bool,
 }
 
 /// A role that no dump has, with its password.
@@ -133,15 +137,22 @@ impl Server {
     pub fn start(host: &Host, taken: &[String]) -> Result<Self> {
         let superuser = Role::new("pgtend", taken);
         let room = Room::make(&host.parent, host.user.as_ref())?;
+        let memory = Memory::within(memory::free_bytes());
+        if memory.is_less_than_usual() {
+            let (buffers, build) = (units::bytes(memory.shared_buffers_bytes), units::bytes(memory.build_bytes));
+            tracing::info!(
+                "little memory is free: the server that restores has {buffers} of shared buffers, and {build} to build an index"
+            );
+        }
         match supervisor::start(
             &host.programs,
             host.user.as_ref(),
-            host.memory_bytes,
+            (memory, host.memory_bytes),
             &room,
             &superuser.name,
             &superuser.password,
         ) {
-            Ok(supervisor) => Ok(Self { room, supervisor, superuser }),
+            Ok(supervisor) => Ok(Self { room, supervisor, superuser, has_little_memory: memory.is_less_than_usual() }),
             Err(error) => {
                 room.remove()?;
                 Err(error)

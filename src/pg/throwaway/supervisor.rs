@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio::process::Child;
 
 use super::folder::{self, Folder};
+use super::memory::Memory;
 use super::programs::Programs;
 use super::room::Room;
 use super::user::User;
@@ -41,24 +42,25 @@ exit 0
 "#;
 
 /// Starts the supervisor. All its messages go to the folder's log. The superuser must log in with `password`, as every other role: a function
-/// of an extension that can connect gets no further than the functions of PostgreSQL itself.
+/// of an extension that can connect gets no further than the functions of PostgreSQL itself. `memory`: of the settings, and the limit of each process's address space.
 pub fn start(
     programs: &Programs,
     user: Option<&User>,
-    memory_bytes: Option<u64>,
+    memory: (Memory, Option<u64>),
     room: &Room,
     superuser: &str,
     password: &str,
 ) -> Result<Child> {
+    let (memory, limit_bytes) = memory;
     let server = room.server();
-    for (name, text) in [("settings.conf", settings(room, memory_bytes.is_some())), ("password", password.to_owned())] {
+    for (name, text) in [("settings.conf", settings(room, memory, limit_bytes.is_some())), ("password", password.to_owned())] {
         let written = room.server_folder().and_then(|folder| write_new(&folder, name, &text, user));
         written.with_context(|| format!("cannot write {}", server.join(name).display()))?;
     }
     let mut command = Command::new("sh");
     command.args(["-c", SCRIPT, "pgtend-throwaway"]).arg(&programs.folder).arg(superuser);
     command.arg(programs.major.to_string()).arg(room.folder()).current_dir(&server);
-    command.arg(memory_bytes.map(|bytes| (bytes >> 10).to_string()).unwrap_or_default());
+    command.arg(limit_bytes.map(|bytes| (bytes >> 10).to_string()).unwrap_or_default());
     child::restrict_environment(&mut command);
     command.stdin(Stdio::piped()).stdout(Stdio::from(room.lock()?)).stderr(Stdio::null()).process_group(0);
     if let Some(user) = user {
@@ -87,15 +89,16 @@ fn write_new(folder: &Folder, name: &str, text: &str, user: Option<&User>) -> io
 
 /// Returns the settings of the server. Nothing in it is kept, so its writes need not reach a disk. With a limit for its memory, one process does
 /// all the work: a parallel worker would have as much again.
-fn settings(room: &Room, has_limit: bool) -> String {
+fn settings(room: &Room, memory: Memory, has_limit: bool) -> String {
     let folder = room.server().display().to_string().replace('\'', "''");
+    let memory = memory.settings();
     let workers = if has_limit { "max_worker_processes = 0\nmax_parallel_workers = 0\n" } else { "" };
     format!(
         "listen_addresses = ''
 unix_socket_directories = '{folder}'
 unix_socket_permissions = 0700
 port = 5432
-max_connections = 20
+max_connections = 30
 max_locks_per_transaction = 1024
 fsync = off
 full_page_writes = off
@@ -110,6 +113,6 @@ checkpoint_warning = 0
 dynamic_shared_memory_type = mmap
 huge_pages = off
 jit = off
-{workers}"
+{memory}{workers}"
     )
 }

@@ -82,7 +82,7 @@ pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Tr
 }
 
 /// Runs a command on behalf of a job, along the same path: with a row of its own, and under the job's locks. It is not retried,
-/// its end is no success of the job for monitors, and only its user ends it early.
+/// monitors do not count its end as a success of the job, and only its user ends it early.
 pub async fn run_manual<W: Work>(context: &Context, job: &Job, work: &Manual<W>, database: &str, mode: Mode) -> Option<Ended> {
     let job = Job { retries: Some(0), timeout: None, ping_url: None, ..job.clone() };
     run(context, &job, work, database, &Trigger::Manual, mode).await

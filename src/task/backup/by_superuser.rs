@@ -84,7 +84,7 @@ pub fn turn(statement: &Statement) -> Option<Turn> {
     }
 }
 
-/// Returns whether there is no literal, and all is seen: what is inside three parentheses has no tokens.
+/// Returns whether the statement has no literal. It must be visible as a whole: text inside three parentheses has no tokens.
 fn has_names_only(statement: &Statement) -> bool {
     statement.tokens.iter().all(|token| token.kind != Kind::String && !(token.kind == Kind::Symbol(b'(') && token.depth > 1))
 }

@@ -46,7 +46,7 @@ pub fn changes(before: &Manifest, now: &Manifest) -> Vec<Change> {
     both.filter(|change| change.before != change.now).collect()
 }
 
-/// A sentence about tables that lost all rows or more than half of them since the set before; None without such a table. Tables that are gone are
+/// A sentence about tables that lost all rows or more than half of them since the set before; None if there is no such table. A table that is gone is
 /// a loss (`loss.rs`).
 pub fn shrunk(before: &Manifest, now: &Manifest) -> Option<String> {
     let lost_most = |change: &Change| match change.in_a_word() {

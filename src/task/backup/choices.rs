@@ -25,6 +25,8 @@ pub struct Choices {
     pub of_part: bool,
     /// The restore is in a server of its own: its role is a member of no other, and the parts that it cannot test are known beforehand.
     pub in_own_server: bool,
+    /// Vector indexes (hnsw, ivfflat) are made over no row.
+    pub no_vector_indexes: bool,
     /// The extensions that a superuser has already created there, with their schemas.
     pub made_before: Vec<Extension>,
 }

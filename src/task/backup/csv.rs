@@ -18,7 +18,7 @@ impl CsvRows {
         Self { columns, row: Vec::new(), out: Vec::new() }
     }
 
-    /// Passes on what ends in these bytes. The line `\.` that ends the rows is none of them.
+    /// Passes on the rows that end in these bytes, which do not include the line `\.` after the last one.
     pub fn feed(&mut self, mut bytes: &[u8], into: &mut dyn Write) -> io::Result<()> {
         while let Some(at) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..at], &bytes[at + 1..]);

@@ -7,7 +7,7 @@ use crate::base::units;
 #[derive(Debug, PartialEq)]
 pub struct ForeignKey {
     pub name: String,
-    /// With ONLY where the statement has it.
+    /// The table as the statement names it, with its ONLY.
     table: String,
     columns: Vec<String>,
     referenced: String,

@@ -23,7 +23,7 @@ pub enum Guard {
     Lease(Lease),
 }
 
-/// A guard, or the reason why there is none this time.
+/// The answer to a request for a guard.
 pub enum Asked {
     Granted(Guard),
     Refused(String),

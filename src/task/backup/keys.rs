@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::keep::Keep;
 use super::manifest;
 use super::often::{HowOften, Often};
+use super::sessions::SESSIONS_MOST;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
@@ -21,6 +22,8 @@ pub struct Backup {
     /// The strongest verification that the job does; `how_often` says when it is due.
     pub verify: Verify,
     pub how_often: HowOften,
+    /// False: a proof by restore does not build them.
+    pub vector_indexes: bool,
     pub scratch: Scratch,
     /// The queries that must be true in a restored copy.
     pub expect: Vec<String>,
@@ -31,6 +34,8 @@ pub struct Backup {
     pub threads: usize,
     /// The sessions that read the rows of large tables; 1: pg_dump reads them.
     pub sessions: usize,
+    /// The sessions that restore a set for its proof; None: by default.
+    pub restore_sessions: Option<usize>,
     pub filters: manifest::Filters,
     pub lock_wait_timeout: Span,
     /// True if the dump ends when a session has to wait behind its locks.
@@ -47,7 +52,8 @@ pub struct Written {
     /// The sets to keep; without it, all of them.
     #[schemars(with = "Option<Keep>")]
     pub keep: Option<Spanned<Keep>>,
-    /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }.
+    /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }; there,
+    /// vector_indexes = false restores without building them.
     #[schemars(with = "Option<WrittenVerify>")]
     pub verify: Option<Spanned<WrittenVerify>>,
     /// With verify = "restore": where a set is restored. "throwaway" is a PostgreSQL server of its own on this host; "same" is a scratch
@@ -71,7 +77,8 @@ pub struct Written {
     /// Number of compressing threads; default: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub threads: Option<Spanned<usize>>,
-    /// Number of sessions that read the rows of tables above 8 MiB, all from one snapshot; default 1: pg_dump reads them.
+    /// Number of sessions that read the rows of tables above 8 MiB, all from one snapshot; default 1: pg_dump reads them. With
+    /// verify = "restore", as many restore; default there: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub sessions: Option<Spanned<usize>>,
     /// Dump only these schemas (pg_dump's patterns).
@@ -80,7 +87,7 @@ pub struct Written {
     /// Tables to leave out (pg_dump's patterns).
     #[serde(default)]
     pub exclude_tables: Vec<String>,
-    /// Tables of which only the definition is dumped (pg_dump's patterns).
+    /// Tables that are dumped without their rows (pg_dump's patterns).
     #[serde(default)]
     pub exclude_table_data: Vec<String>,
     /// How long pg_dump waits for a table that another session has locked; default 60s.
@@ -104,6 +111,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
     }
     let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
+    let vector_indexes = vector_indexes_of(written.verify.as_ref(), verify, checker);
     let scratch = scratch_of(written.scratch.as_ref(), checker);
     if let Some(scratch) = written.scratch.as_ref().filter(|_| verify != Verify::Restore) {
         checker.problem(scratch, "`scratch` without verify = \"restore\"", "only a restore needs a scratch database".to_owned());
@@ -144,8 +152,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     if let Some(threads) = written.threads.as_ref().filter(|threads| !(1..=64).contains(threads.get_ref())) {
         checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "set 1 to 64".to_owned());
     }
-    if let Some(sessions) = written.sessions.as_ref().filter(|sessions| !(1..=16).contains(sessions.get_ref())) {
-        checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), "set 1 to 16".to_owned());
+    if let Some(sessions) = written.sessions.as_ref().filter(|sessions| !(1..=SESSIONS_MOST).contains(sessions.get_ref())) {
+        checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), format!("set 1 to {SESSIONS_MOST}"));
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Backup {
@@ -153,13 +161,15 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         keep: written.keep.map(Spanned::into_inner),
         verify,
         how_often,
+        vector_indexes,
         scratch,
         checks: written.checks.into_iter().map(Spanned::into_inner).collect(),
         expect: written.expect.into_iter().map(Spanned::into_inner).collect(),
         compression: written.compression,
         level: written.level.map_or(written.compression.default_level(), Spanned::into_inner),
         threads: written.threads.map_or(processors.min(4), Spanned::into_inner),
-        sessions: written.sessions.map_or(1, Spanned::into_inner),
+        sessions: written.sessions.as_ref().map_or(1, |sessions| *sessions.get_ref()),
+        restore_sessions: written.sessions.map(Spanned::into_inner),
         filters: manifest::Filters {
             schemas: written.schemas,
             exclude_tables: written.exclude_tables,
@@ -177,7 +187,7 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
         WrittenVerify::All(verify @ Verify::Restore) => (*verify, HowOften { checksum: Often::Always, restore: Often::Always }),
         WrittenVerify::All(verify @ Verify::Checksum) => (*verify, HowOften::default()),
         WrittenVerify::All(verify @ Verify::None) => (*verify, HowOften { checksum: Often::Never, restore: Often::Never }),
-        WrittenVerify::Each(WrittenHowOften { checksum, restore }) => {
+        WrittenVerify::Each(WrittenHowOften { checksum, restore, vector_indexes: _ }) => {
             if !matches!(checksum, None | Some(Often::Always | Often::Never)) {
                 checker.problem(
                     place,
@@ -194,6 +204,16 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
             (verify, how_often)
         }
     }
+}
+
+/// Returns whether a proof by restore builds vector indexes.
+fn vector_indexes_of(written: Option<&Spanned<WrittenVerify>>, verify: Verify, checker: &mut Checker<'_>) -> bool {
+    let Some(place) = written else { return true };
+    let WrittenVerify::Each(WrittenHowOften { vector_indexes: Some(are_built), .. }) = place.get_ref() else { return true };
+    if verify != Verify::Restore {
+        checker.problem(place, "`vector_indexes` of `verify` without `restore`", "only a restore builds indexes".to_owned());
+    }
+    *are_built
 }
 
 /// Resolves `scratch`. A database of the configuration may be called "throwaway" or "same": then the text means that database, as in the
@@ -251,6 +271,8 @@ pub struct WrittenHowOften {
     /// "always", "never" (the default), "daily", "weekly", "monthly", or "every 7th" set.
     #[schemars(with = "Option<String>")]
     restore: Option<Often>,
+    /// false: a restore makes indexes by hnsw and ivfflat over no row, as they may take hours; default true.
+    vector_indexes: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

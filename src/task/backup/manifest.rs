@@ -59,7 +59,7 @@ impl Manifest {
         self.tables.iter().map(|table| table.rows).sum()
     }
 
-    /// The number of tables, of which one may have several entries.
+    /// The number of tables. A table may have several entries.
     pub fn table_count(&self) -> usize {
         self.tables.iter().map(|table| (&table.schema, &table.name)).collect::<BTreeSet<_>>().len()
     }
@@ -102,7 +102,7 @@ impl DumpObject {
 pub enum Globals {
     /// `globals.sql.gz`; without role passwords where they may not be read.
     Object { bytes: u64, sha256: String, role_passwords: bool },
-    /// The reason why there is none.
+    /// There is no such object, for this reason.
     Absent { reason: String },
 }
 

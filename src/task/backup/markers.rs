@@ -92,7 +92,7 @@ pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<
     anyhow::bail!("the sixty names from {name} on are taken")
 }
 
-/// None when there is none. A marker that cannot be read, or lacks a valid signature where the store has a key, is an error: its content is
+/// Returns None if there is no such marker. A marker that cannot be read, or lacks a valid signature where the store has a key, is an error: its content is
 /// unknown.
 pub async fn read<T: DeserializeOwned + Bounded>(store: &Store, name: &SetName, object: &str) -> Result<Option<T>> {
     let key = name.key(object);

@@ -5,16 +5,19 @@
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
+mod advice;
 mod amcheck;
 mod by_superuser;
 pub mod change;
 pub mod choices;
 pub mod choose;
 mod context;
+mod copy_names;
 mod counts;
 mod csv;
 mod dump;
 mod entry;
+pub mod existing_database;
 mod expect;
 pub mod facts;
 mod foreign_key;
@@ -34,6 +37,7 @@ pub mod loss;
 pub mod manifest;
 pub mod manual;
 pub mod markers;
+mod named;
 pub mod new_database;
 mod newest;
 mod often;
@@ -62,6 +66,7 @@ pub mod rewrite;
 mod rows_end;
 pub mod rows_out;
 pub mod rules;
+mod said;
 #[doc(hidden)]
 pub mod scan;
 pub mod scratch;
@@ -69,7 +74,9 @@ pub mod scratch;
 pub mod script;
 mod search_path;
 pub mod series;
+mod server_context;
 mod session;
+pub mod sessions;
 pub mod set;
 pub mod set_name;
 mod shown;
@@ -81,6 +88,7 @@ mod superuser;
 pub mod sweep;
 #[doc(hidden)]
 pub mod tokens;
+mod vector_indexes;
 pub mod verdict;
 pub mod verify;
 mod waiters;
@@ -167,7 +175,13 @@ impl Work for Backup {
                 if let Some(seconds) = verified.restore_seconds {
                     report.fact("restore_seconds", seconds);
                     let took = units::duration(Duration::from_secs_f64(seconds));
-                    report.summary += &format!("; restored in {} in {took}", verified.place);
+                    let by = verified.sessions.filter(|sessions| *sessions > 1);
+                    let without = if verified.without_vector_indexes { ", without vector indexes" } else { "" };
+                    let by_sessions = by.map(|sessions| format!(" by {sessions} sessions")).unwrap_or_default();
+                    report.summary += &format!("; restored in {} in {took}{by_sessions}{without}", verified.place);
+                    if let Some(sessions) = by {
+                        report.fact("restore_sessions", sessions);
+                    }
                 }
                 warnings.extend(verified.warnings);
                 let what = match verified.is_restored {

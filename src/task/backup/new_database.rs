@@ -4,12 +4,12 @@
 //! whole and counted, accepts no connections, and gets its properties; it is never dropped. The third is the requested name.
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::{Choices, Object};
+use super::copy_names::{Names, WHOLE_COMMENT};
 use super::facts::DatabaseFacts;
 use super::lacks::{self, Lacks};
 use super::load::Target;
@@ -22,12 +22,6 @@ use crate::base::progress::Phase;
 use crate::base::units;
 use crate::pg::{self, identifier, literal};
 use crate::store::Store;
-
-/// The start of the comment of a copy that is whole and still has its first name.
-const WHOLE_COMMENT: &str = "made by pgtend, a whole copy of";
-
-/// The end of that comment where statements had failed.
-const WITH_FAILURES: &str = ", but for statements that failed";
 
 /// The number of attempts to rename while terminated sessions are ending.
 const RENAME_TRIES: u32 = 4;
@@ -122,67 +116,33 @@ async fn may_use_tablespace(connection: &mut PgConnection, name: Option<&str>) -
     Ok(may.bind(name).fetch_one(connection).await?)
 }
 
-/// The names that a restore of a set into a database goes through.
-struct Names {
-    /// The lock that every restore into that database takes.
-    lock: String,
-    filling: String,
-    /// The prefix of copies that are being filled for the same database, of any set.
-    filling_prefix: String,
-    whole: String,
-    /// The prefix of whole copies for the same database, of any set.
-    whole_prefix: String,
-    /// A copy that holds all of its dump except for statements that failed with `--on-error continue`.
-    with_failures: String,
-    /// The comment of a copy that is whole and could not be renamed even once; its end says whether statements failed.
-    whole_comment: String,
-}
-
-impl Names {
-    /// A copy that was made with other choices has another name: what one choice left out, the next restore would miss.
-    fn of(name: &str, set: &Set, choices: &Choices, like: &DatabaseFacts) -> Self {
-        let target = hex::encode(Sha256::digest(name));
-        let made_of = format!("{}/{}/{choices:?}/{like:?}", set.name, set.manifest.dump.sha256);
-        let source = hex::encode(Sha256::digest(made_of));
-        let filling_prefix = format!("pgtend_restore_{}", &target[..12]);
-        let whole_prefix = format!("pgtend_restored_{}_", &target[..12]);
-        Self {
-            lock: filling_prefix.clone(),
-            filling: format!("{filling_prefix}_{}", &source[..12]),
-            whole: format!("{whole_prefix}{}", &source[..12]),
-            with_failures: format!("{whole_prefix}{}_with_failures", &source[..12]),
-            filling_prefix,
-            whole_prefix,
-            whole_comment: format!("{WHOLE_COMMENT} {} for {name}", set.name),
-        }
-    }
-
-    fn comment(&self, has_failures: bool) -> String {
-        format!("{}{}", self.whole_comment, if has_failures { WITH_FAILURES } else { "" })
-    }
-
-    fn whole(&self, has_failures: bool) -> &str {
-        if has_failures { &self.with_failures } else { &self.whole }
-    }
-}
-
 /// A copy that an earlier call completed.
 struct Whole {
     name: String,
     has_failures: bool,
 }
 
-/// Restores into a database `settings.database()` that does not exist yet, created `like` the source. A copy that an earlier call completed
+/// A database that does not exist yet.
+pub struct NewDatabase<'a> {
+    /// With its name.
+    pub settings: &'a pg::Settings,
+    /// Its properties.
+    pub like: &'a DatabaseFacts,
+    pub choices: &'a Choices,
+    /// How many sessions restore it.
+    pub sessions: usize,
+}
+
+/// Restores into a new database. A copy that an earlier call completed
 /// but could not rename is counted and used.
 pub async fn into_new_database(
     store: &Store,
     set: &Set,
-    like: &DatabaseFacts,
-    settings: &pg::Settings,
-    choices: &Choices,
+    new: &NewDatabase<'_>,
     phase: &Phase,
     cancel: &CancellationToken,
 ) -> Result<Restored> {
+    let NewDatabase { settings, like, choices, sessions } = *new;
     let name = settings.database();
     let names = Names::of(name, set, choices, like);
     let mut connection = maintenance_connection(settings).await?;
@@ -202,8 +162,8 @@ pub async fn into_new_database(
     let mut made = None;
     let filled = async {
         made = Some(create_scratch(&mut connection, &names.filling, like).await?);
-        let target =
-            Target { settings: &settings.with_database(&names.filling), choices, in_transaction: false, superuser: None };
+        let settings = settings.with_database(&names.filling);
+        let target = Target { settings: &settings, choices, in_transaction: false, superuser: None, sessions };
         stream_into(store, set, &target, phase, cancel).await
     };
     let filled = filled.await;
@@ -234,7 +194,8 @@ pub async fn into_new_database(
         }
     })?;
     restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
-    Ok(Restored { failed: filled.failed, failed_count: filled.failed_count, ..restored })
+    let Restored { failed, failed_count, sessions, seconds, .. } = filled;
+    Ok(Restored { failed, failed_count, sessions, seconds, ..restored })
 }
 
 /// Renames the copy of an earlier call.
@@ -421,51 +382,4 @@ async fn is_ending(connection: &mut PgConnection, name: &str) -> Result<bool> {
     .fetch_one(connection)
     .await?;
     Ok(!foreign)
-}
-
-/// Restores into an existing database, all or nothing; refuses one that has any objects.
-pub async fn into_empty_database(
-    store: &Store,
-    set: &Set,
-    settings: &pg::Settings,
-    choices: &Choices,
-    phase: &Phase,
-    cancel: &CancellationToken,
-) -> Result<Restored> {
-    let objects = objects_in(settings).await?;
-    anyhow::ensure!(
-        objects == 0,
-        Fault::new(
-            Kind::Configuration,
-            format!(
-                "database {} is not empty ({} objects): restore into a new one with --create",
-                settings.database(),
-                units::count(objects as u64)
-            )
-        )
-    );
-    let restored =
-        stream_into(store, set, &Target { settings, choices, in_transaction: true, superuser: None }, phase, cancel).await;
-    if !matches!(&restored, Ok(restored) if restored.is_complete()) {
-        // A server that cannot be reached any more cannot be queried either: it rolls back by itself.
-        let left = objects_in(settings).await.unwrap_or_default();
-        let why = match &restored {
-            Ok(Restored { refusal: Some(refusal), .. }) => refusal.message.clone(),
-            Ok(restored) => restored.problems.join("; "),
-            Err(error) => format!("{error:#}"),
-        };
-        anyhow::ensure!(
-            left == 0,
-            "the restore failed, and database {} is NOT empty any more: it has {} objects ({why})",
-            settings.database(),
-            units::count(left as u64)
-        );
-    }
-    restored
-}
-
-/// The number of the database's own objects and large objects.
-async fn objects_in(settings: &pg::Settings) -> Result<i64> {
-    let mut connection = settings.connect().await?;
-    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
 }

@@ -39,6 +39,9 @@ pub struct Plan {
     pub compression: String,
     /// The sessions that read the rows of large tables.
     pub sessions: usize,
+    /// How `max_sessions` of the database has decided their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions_because: Option<String>,
     /// How they read them, where not all in slices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whole_tables: Option<String>,
@@ -158,11 +161,12 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         set: name.to_string(),
         pg_dump: format!("{} in {}", state.tools.version, state.tools.folder.display()),
         compression: format!("{:?} level {} on {} threads", backup.compression, backup.level, backup.threads).to_lowercase(),
-        sessions: backup.sessions,
+        sessions: state.sessions.count,
+        sessions_because: state.sessions.why.clone(),
         verify,
         restores: (backup.verify == Verify::Restore && backup.how_often.restore != Often::Always)
             .then(|| since.in_words(backup.how_often.restore)),
-        proof: state.place.in_words(&scratch_name),
+        proof: state.place.in_words(&scratch_name) + if backup.vector_indexes { "" } else { ", vector indexes not built" },
         sets_since_restore: since.sets,
         place: state.place.clone(),
         keep: if deletes_nothing.is_empty() { keep } else { Vec::new() },
@@ -200,11 +204,12 @@ impl fmt::Display for Plan {
         )?;
         let encrypted = self.encrypted_to.as_ref().map(|to| format!(", encrypted to {to}")).unwrap_or_default();
         writeln!(f, "  to       {}{encrypted}", self.location)?;
+        let because = self.sessions_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         let sessions = match self.sessions {
             1 => String::new(),
             sessions => format!(", rows of large tables by {sessions} sessions"),
         };
-        writeln!(f, "  with     {}, {}{sessions}", self.pg_dump, self.compression)?;
+        writeln!(f, "  with     {}, {}{sessions}{because}", self.pg_dump, self.compression)?;
         if let Some(whole) = &self.whole_tables {
             writeln!(f, "  reads    {whole}")?;
         }

@@ -156,12 +156,11 @@ async fn lacks_of_restore(
     scratch: Option<&pg::Settings>,
 ) -> Result<Vec<Lack>> {
     let mut lacks = Vec::new();
-    let mut lack = |kind: Kind, message: String| lacks.push(Lack { kind, message });
     let is_filtered = !backup.filters.schemas.is_empty();
     if ready.has_pg_cron && !is_filtered {
         let message = "verify = \"restore\" cannot work: pg_cron can be only in the database that cron.database_name names, \
                        and the scratch database is another one; use verify = \"checksum\", or restore manually with --without EXTENSION pg_cron";
-        lack(Kind::Configuration, message.to_owned());
+        lacks.push(Lack { kind: Kind::Configuration, message: message.to_owned() });
     }
     let of_superusers = if is_filtered { Vec::new() } else { of_superusers(connection, false).await? };
     let mut other;
@@ -172,7 +171,8 @@ async fn lacks_of_restore(
             {
                 Ok(connection) => connection,
                 Err(error) => {
-                    lack(failure::kind_of(&error).unwrap_or(Kind::Unreachable), failure::in_a_line(&error));
+                    let kind = failure::kind_of(&error).unwrap_or(Kind::Unreachable);
+                    lacks.push(Lack { kind, message: failure::in_a_line(&error) });
                     return Ok(lacks);
                 }
             };
@@ -188,49 +188,71 @@ async fn lacks_of_restore(
         false => source.extensions.iter().map(|extension| extension.name.clone()).filter(|name| name != "pg_cron").collect(),
     };
     if scratch.is_some() {
-        let missing = lacks::lacks(target, source, &source.roles, &source.database.encoding).await?;
-        let missing_extensions: Vec<String> = missing.extensions.into_iter().filter(|name| extensions.contains(name)).collect();
-        if !missing_extensions.is_empty() {
-            let message = format!(
-                "extensions of the dump are missing{place}: {}: install their packages there",
-                missing_extensions.join(", ")
-            );
-            lack(Kind::Configuration, message);
-        }
-        if !missing.roles.is_empty() && !is_filtered {
-            let roles: Vec<String> =
-                missing.roles.iter().map(|role| format!("CREATE ROLE {} NOLOGIN", identifier(role))).collect();
-            lack(Kind::Configuration, format!("roles of the dump are missing{place}: {}", roles.join("; ")));
-        }
+        lacks.extend(missing_there(target, source, &extensions, is_filtered, place).await?);
     }
+    lacks.extend(lacks_of_role(target, &extensions, &of_superusers, place, way_out).await?);
+    Ok(lacks)
+}
+
+/// The extensions and roles of the dump that the server for scratch databases lacks.
+async fn missing_there(
+    target: &mut PgConnection,
+    source: &ServerFacts,
+    extensions: &[String],
+    is_filtered: bool,
+    place: &str,
+) -> Result<Vec<Lack>> {
+    let configuration = |message: String| Lack { kind: Kind::Configuration, message };
+    let missing = lacks::lacks(target, source, &source.roles, &source.database.encoding).await?;
+    let missing_extensions: Vec<String> = missing.extensions.into_iter().filter(|name| extensions.contains(name)).collect();
+    let mut lacks = Vec::new();
+    if !missing_extensions.is_empty() {
+        lacks.push(configuration(format!(
+            "extensions of the dump are missing{place}: {}: install their packages there",
+            missing_extensions.join(", ")
+        )));
+    }
+    if !missing.roles.is_empty() && !is_filtered {
+        let roles: Vec<String> = missing.roles.iter().map(|role| format!("CREATE ROLE {} NOLOGIN", identifier(role))).collect();
+        lacks.push(configuration(format!("roles of the dump are missing{place}: {}", roles.join("; "))));
+    }
+    Ok(lacks)
+}
+
+/// The rights that the restoring role lacks.
+async fn lacks_of_role(
+    target: &mut PgConnection,
+    extensions: &[String],
+    of_superusers: &[String],
+    place: &str,
+    way_out: &str,
+) -> Result<Vec<Lack>> {
     let (role, is_superuser, may_create_databases): (String, bool, bool) = sqlx::query_as(
         "SELECT pg_catalog.quote_ident(rolname), rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user",
     )
     .fetch_one(&mut *target)
     .await?;
     if is_superuser {
-        return Ok(lacks);
+        return Ok(Vec::new());
     }
+    let mut messages = Vec::new();
     if !may_create_databases {
-        let message = format!("verify = \"restore\" creates a scratch database{place}: ALTER ROLE {role} CREATEDB, {way_out}");
-        lack(Kind::Permission, message);
+        messages.push(format!("verify = \"restore\" creates a scratch database{place}: ALTER ROLE {role} CREATEDB, {way_out}"));
     }
-    let untrusted = untrusted_extensions(target, &extensions).await?;
+    let untrusted = untrusted_extensions(target, extensions).await?;
     if !untrusted.is_empty() {
-        let message = format!(
+        messages.push(format!(
             "verify = \"restore\" creates the extensions again, and {role} may not create {}{place}, as only a superuser may; {way_out}",
             untrusted.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ")
-        );
-        lack(Kind::Permission, message);
+        ));
     }
     if !of_superusers.is_empty() {
-        let message = format!(
+        messages.push(format!(
             "verify = \"restore\" creates everything again, and {role} may not create {}{place}, as only a superuser may; {way_out}",
-            some(&of_superusers)
-        );
-        lack(Kind::Permission, message);
+            some(of_superusers)
+        ));
     }
-    Ok(lacks)
+    Ok(messages.into_iter().map(|message| Lack { kind: Kind::Permission, message }).collect())
 }
 
 impl Readiness {

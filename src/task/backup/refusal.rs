@@ -1,17 +1,13 @@
-//! Says why a server refused a dump, and which option helps. The SQLSTATE and the step decide; never a message's words, which are in the
-//! server's own language.
+//! Says why a server refused a dump, and which option helps.
 
-use sqlx::postgres::PgDatabaseError;
-
-use super::choices::{Choices, OnError};
-use super::script::Entry;
+use super::advice::advice;
+use super::said::{Said, is_of_the_environment};
+use super::server_context::line_of_block;
 use super::shown;
 use crate::base::fault::{Fault, Kind};
-use crate::base::shell;
-use crate::pg::{failure, form};
+use crate::pg::failure;
 
-/// Advice for a set that is restored only for verification.
-const SCRATCH_WAYS: &str = "Or verify the sets on another server with a role that may (`scratch` of the job), or by reading them: verify = \"checksum\".";
+pub use super::said::Doing;
 
 /// The reason why a server refused a dump. It is about this server, now; never about the set.
 #[derive(Clone, Debug)]
@@ -42,46 +38,6 @@ impl From<Refusal> for anyhow::Error {
     }
 }
 
-/// The step during which a server refused.
-#[derive(Clone, Copy, Debug)]
-pub struct Doing<'a> {
-    pub entry: &'a Entry,
-    /// Empty for our own statements.
-    pub statement: &'a str,
-    pub in_transaction: bool,
-    pub choices: &'a Choices,
-    /// The source's search_path, for names without a schema.
-    pub search_path: &'a str,
-}
-
-/// A server's refusal in its own words.
-#[derive(Clone, Debug, Default)]
-pub struct Said {
-    pub code: String,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    /// `PL/pgSQL function public.slug(text) line 1 at RETURN`, the innermost call first.
-    pub context: Option<String>,
-    pub constraint: Option<String>,
-}
-
-impl Said {
-    fn of(error: &sqlx::Error) -> Option<Self> {
-        let sqlx::Error::Database(error) = error else { return None };
-        let said = error.try_downcast_ref::<PgDatabaseError>()?;
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        Some(Self {
-            code: said.code().to_owned(),
-            message: said.message().to_owned(),
-            detail: owned(said.detail()),
-            hint: owned(said.hint()),
-            context: owned(said.r#where()),
-            constraint: owned(said.constraint()),
-        })
-    }
-}
-
 /// Builds a refusal from an error of the server or of the connection to it.
 pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     match Said::of(error) {
@@ -97,7 +53,8 @@ pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
 /// Builds a refusal from the server's words. Pure.
 pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let mut message = said.message.clone();
-    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &said.context)] {
+    let context = said.context.as_deref().map(|context| line_of_block(context, doing.rows_before));
+    for (what, more) in [("detail", &said.detail), ("hint", &said.hint), ("context", &context)] {
         if let Some(more) = more {
             message += &format!("; {what}: {}", more.lines().take(3).collect::<Vec<_>>().join(" / "));
         }
@@ -113,12 +70,6 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     }
 }
 
-/// Returns whether the SQLSTATE is about the environment: 08 connection, 25006 read-only, 40 rolled back by the server, 53 resources, 54
-/// limits of its settings, 57 an operator, 58 its system (PostgreSQL manual, appendix A).
-fn is_of_the_environment(code: &str) -> bool {
-    code == "25006" || (["08", "40", "53", "54", "57", "58"].iter().any(|class| code.starts_with(class)) && code != "08P01")
-}
-
 fn kind(code: &str) -> Option<Kind> {
     match code {
         "42501" => Some(Kind::Permission),
@@ -130,149 +81,12 @@ fn kind(code: &str) -> Option<Kind> {
     }
 }
 
-/// The advice, a sentence or two. The options are those of `backups restore`; a set restored for verification had no options, so another
-/// server or another verification helps there.
-fn advice(said: &Said, doing: Doing<'_>) -> String {
-    let Doing { entry, statement, in_transaction, choices, search_path } = doing;
-    let code = said.code.as_str();
-    let for_scratch = choices.for_scratch;
-    let names_a_role = statement.contains(" OWNER TO ")
-        || [
-            "GRANT ",
-            "REVOKE ",
-            "CREATE POLICY ",
-            "ALTER DEFAULT PRIVILEGES ",
-            "CREATE USER MAPPING ",
-            "SET SESSION AUTHORIZATION ",
-        ]
-        .iter()
-        .any(|start| statement.starts_with(start));
-    let mut advice = if statement.starts_with("CREATE EXTENSION") && !(is_of_the_environment(code) && code != "58P01") {
-        about_extension(code, &entry.name, for_scratch)
-    } else {
-        match code {
-            "53100" => "The target's disk is full: free space on its host, or restore to another server.".to_owned(),
-            "53200" if in_transaction => {
-                "The target is short of memory or of entries in its lock table: a restore into an existing database is one transaction that locks every table. Restore with --create, which needs none, or raise max_locks_per_transaction and restart.".to_owned()
-            }
-            "53200" if choices.in_own_server => {
-                "The server of its own is short of memory: raise `memory` of [verify] if it is set, or free some on this host.".to_owned()
-            }
-            "53200" | "53000" | "53400" => "The target is short of memory or reached one of its limits.".to_owned(),
-            "54000" | "54001" => {
-                "A setting of the target is too small for this (maintenance_work_mem, max_stack_depth): raise it for the role that restores.".to_owned()
-            }
-            "57014" => "It was cancelled on the target, by a person or by a timeout: try again.".to_owned(),
-            "25006" => "The target is read-only: it is a standby, or its storage is read-only.".to_owned(),
-            code if is_of_the_environment(code) => "The cause is the target's state, not the dump: try again.".to_owned(),
-            "42501" if for_scratch => {
-                format!("The restoring role may not do that: `pgtend check --connect` names the missing privileges, and `pgtend grants` prints the SQL for them. {SCRATCH_WAYS}")
-            }
-            "42501" if names_a_role && statement.contains(" OWNER TO ") => {
-                "Restore as a superuser or a member of every role that owns something, or make the restoring role the owner of everything: --no-owner; or name another role: --role-map OLD=NEW.".to_owned()
-            }
-            "42501" => {
-                "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only the owners are the problem, --on-error continue skips what the role may not create.".to_owned()
-            }
-            code if code.starts_with("28") => "The login of the restoring role was refused.".to_owned(),
-            "42704" | "0LP01" if names_a_role && for_scratch => {
-                "A role is missing on the server for scratch databases: globals.sql.gz of the set creates it; CREATE ROLE … NOLOGIN is enough.".to_owned()
-            }
-            "42704" | "0LP01" if names_a_role => {
-                "A role is missing on the target: --create-roles creates it without login, --role-map OLD=NEW maps it to another one; --no-owner needs no owners.".to_owned()
-            }
-            "22023" | "42704" if statement.starts_with("SET default_tablespace") => {
-                "A tablespace is missing on the target: create it, or restore into the database's own with --no-tablespaces.".to_owned()
-            }
-            "23503" => "The source's rows violate this foreign key; the set is not damaged.".to_owned(),
-            "42883" | "42P01" | "42704" | "42703" | "3F000" if said.context.as_deref().is_some_and(|context| called(context).is_some()) => {
-                let function = said.context.as_deref().and_then(called).unwrap_or_default();
-                let now = match (for_scratch, choices.search_path.is_some()) {
-                    (true, _) => "Until then, verify by checksum.".to_owned(),
-                    (false, true) => {
-                        "PostgreSQL 17 and newer build indexes and refresh materialized views under their own search_path.".to_owned()
-                    }
-                    (false, false) => format!("This set restores with --search-path {}.", shell::word(search_path)),
-                };
-                // Their owners chose these names, and people run what they are told here.
-                let cure = match form::is_function(function) && form::is_identifier_list(search_path) {
-                    true => format!("ALTER FUNCTION {function} SET search_path = {search_path}"),
-                    false => "ALTER FUNCTION … SET search_path = …".to_owned(),
-                };
-                format!(
-                    "The function {function} uses names without a schema, and a dump is restored with an empty search_path. Fix it in the source: {cure}. {now}"
-                )
-            }
-            "23505" | "23514" | "23P01" | "23502" => "The source's rows violate this constraint; the set is not damaged.".to_owned(),
-            _ => String::new(),
-        }
-    };
-    if for_scratch {
-        return advice;
-    }
-    if !is_of_the_environment(code) || code.starts_with("54") {
-        advice += &leave_out(said, entry);
-    }
-    if !statement.is_empty() && !is_of_the_environment(code) && choices.on_error == OnError::Stop {
-        advice += " --on-error continue restores everything else.";
-    }
-    advice.trim().to_owned()
-}
-
-fn about_extension(code: &str, name: &str, for_scratch: bool) -> String {
-    let why = match code {
-        "42501" => "The restoring role may not create it: only a superuser can create an extension that is not trusted.",
-        // It raises an exception outside cron.database_name.
-        _ if name == "pg_cron" => "pg_cron can be only in the one database of a server that cron.database_name names.",
-        _ => "Install the extension's package of that version on the target's host.",
-    };
-    match for_scratch {
-        true => format!("{why} {SCRATCH_WAYS}"),
-        false => format!("{why} Or leave it out: --without EXTENSION {}.", shell::word(name)),
-    }
-}
-
-/// The option that leaves out the failed object.
-fn leave_out(said: &Said, entry: &Entry) -> String {
-    // An entry of a constraint is named by its table and its name.
-    let last = entry.name.rsplit(' ').next().unwrap_or_default();
-    match entry.kind.as_str() {
-        "INDEX" => format!(" Without it: --without INDEX {}.", shell::word(&entry.name)),
-        "FK CONSTRAINT" => format!(
-            " --without CONSTRAINT {} makes it NOT VALID: it is enforced for new rows only.",
-            shell::word(said.constraint.as_deref().unwrap_or(last))
-        ),
-        "CONSTRAINT" | "CHECK CONSTRAINT" => {
-            format!(" Without it: --without CONSTRAINT {}.", shell::word(said.constraint.as_deref().unwrap_or(last)))
-        }
-        _ => match &said.constraint {
-            Some(constraint) => format!(" Without it: --without CONSTRAINT {}.", shell::word(constraint)),
-            None => String::new(),
-        },
-    }
-}
-
-/// The innermost function of a context, by its form, which is the same in every language: `schema.name(arguments)`, or the name alone in
-/// quotation marks for a function in SQL.
-pub fn called(context: &str) -> Option<&str> {
-    context.lines().find_map(|line| {
-        // This line is about a COPY, or the text of a statement.
-        if line.starts_with("COPY ") || line.ends_with(['"', '«']) {
-            return None;
-        }
-        if let Some(open) = line.find('(') {
-            let close = open + line[open..].find(')')? + 1;
-            let start = line[..open].rfind(' ').map_or(0, |at| at + 1);
-            return (start < open).then(|| &line[start..close]);
-        }
-        let quoted = |from: char, to: char| line.split_once(from)?.1.split_once(to).map(|(name, _)| name);
-        quoted('"', '"').or_else(|| quoted('»', '«'))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::shell;
+    use crate::task::backup::choices::Choices;
+    use crate::task::backup::script::Entry;
 
     fn refusal(code: &str, context: Option<&str>, entry: (&str, &str), statement: &str) -> Refusal {
         let said =
@@ -280,7 +94,10 @@ mod tests {
         let entry =
             Entry { kind: entry.0.to_owned(), name: entry.1.to_owned(), schema: Some("public".to_owned()), is_ours: false };
         let choices = Choices::default();
-        of_said(&said, Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public" })
+        of_said(
+            &said,
+            Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public", rows_before: 0 },
+        )
     }
 
     #[test]
@@ -299,7 +116,14 @@ mod tests {
         let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None, is_ours: false };
         let choices = Choices::default();
         let search_path = "\"x'; id>/tmp/pwned; echo '\", public";
-        let doing = Doing { entry: &entry, statement: "CREATE INDEX i", in_transaction: true, choices: &choices, search_path };
+        let doing = Doing {
+            entry: &entry,
+            statement: "CREATE INDEX i",
+            in_transaction: true,
+            choices: &choices,
+            search_path,
+            rows_before: 0,
+        };
         let told = of_said(&said, doing).message;
         assert!(told.contains(&format!("--search-path {}.", shell::word(search_path))), "{told}");
     }
@@ -329,7 +153,14 @@ mod tests {
             let entry = Entry { kind: kind.to_owned(), name: name.to_owned(), schema: Some("public".to_owned()), is_ours: false };
             let message = of_said(
                 &said,
-                Doing { entry: &entry, statement, in_transaction: false, choices: &choices, search_path: "public" },
+                Doing {
+                    entry: &entry,
+                    statement,
+                    in_transaction: false,
+                    choices: &choices,
+                    search_path: "public",
+                    rows_before: 0,
+                },
             )
             .message;
             assert!(message.contains(says), "{message}");
@@ -399,22 +230,6 @@ mod tests {
         ] {
             let refusal = refusal(code, context, entry, statement);
             assert!(refusal.message.contains(says), "{code}: {}", refusal.message);
-        }
-    }
-
-    #[test]
-    fn the_innermost_function_of_a_context_is_found_by_its_form() {
-        for (context, function) in [
-            ("PL/pgSQL function public.slug(text) line 1 at RETURN\nCOPY p, line 1: \"x (y)\"", Some("public.slug(text)")),
-            (
-                "SQL statement \"SELECT helper(t)\"\nPL/pgSQL function public.\"S\"(text,integer) line 3 at PERFORM",
-                Some("public.\"S\"(text,integer)"),
-            ),
-            ("SQL function \"slug\" during inlining", Some("slug")),
-            ("SQL-Funktion »slug« beim Inlining", Some("slug")),
-            ("COPY t, line 1, column a: \"f(x)\"", None),
-        ] {
-            assert_eq!(called(context), function, "{context}");
         }
     }
 }

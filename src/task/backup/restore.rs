@@ -44,6 +44,10 @@ pub struct Restored {
     pub failed_count: usize,
     /// Properties of the database that the new one does not have, and why. All other properties were set.
     pub not_carried: Vec<String>,
+    /// How many sessions restored it; None where an earlier call did.
+    pub sessions: Option<usize>,
+    /// The seconds in which rows came, and those of what came after them: indexes, constraints, views.
+    pub seconds: Option<(f64, f64)>,
     /// In a server of its own: what its superuser has run, and what waits for [`Superuser::finish`].
     pub superuser: Option<Superuser>,
 }
@@ -77,8 +81,19 @@ pub async fn stream_into(
     if !target.choices.in_own_server {
         loader.notes.extend(not_tried.drain(..).map(|what| format!("not tested: {what}")));
     }
-    let Loader { notes, failed, failed_count, superuser, .. } = *loader;
-    Ok(Restored { refusal, notes, not_tried, failed, failed_count, superuser, ..Restored::default() })
+    let seconds = loader.seconds();
+    let Loader { notes, failed, failed_count, superuser, sessions, .. } = *loader;
+    Ok(Restored {
+        refusal,
+        notes,
+        not_tried,
+        failed,
+        failed_count,
+        superuser,
+        sessions: Some(sessions),
+        seconds,
+        ..Restored::default()
+    })
 }
 
 enum Loaded {

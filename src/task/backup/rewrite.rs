@@ -6,9 +6,12 @@ use std::ops::Range;
 
 use super::by_superuser::{self, Turn};
 use super::choices::{Choices, Object};
-use super::pg_dumps;
+use super::named::{Named, named_objects, owners_position, role_positions};
 use super::tokens::{Kind, Statement};
+use super::{pg_dumps, vector_indexes};
 use crate::pg::{identifier, literal};
+
+pub use super::named::role_names;
 
 /// Properties of a target.
 #[derive(Debug, Default)]
@@ -63,6 +66,7 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
         },
         "CREATE" | "ALTER" | "COMMENT" | "SECURITY" | "GRANT" | "REVOKE" => unprivileged(&statement, choices, server)
             .or_else(|| made_before(&statement, choices))
+            .or_else(|| vector_index(&statement, choices))
             .or_else(|| subscription(&statement, choices))
             .or_else(|| without(&statement, choices))
             .or_else(|| owner(&statement, choices))
@@ -115,7 +119,7 @@ fn unprivileged<'a>(statement: &Statement<'a>, choices: &Choices, server: &Serve
         return None;
     }
     let is_another = |index: usize| statement.name(index).is_some_and(|role| !server.owners.contains(&role));
-    let owner = is_owners(statement).filter(|index| is_another(*index));
+    let owner = owners_position(statement).filter(|index| is_another(*index));
     let defaults = statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES", "FOR", "ROLE"]) && is_another(5);
     if owner.is_some() && choices.in_own_server && !is_not_tried(statement) {
         return Some(Fate::Pass(Some("owners of objects with names that are not UTF-8 were not tested".to_owned())));
@@ -158,6 +162,11 @@ fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<
         () => false,
     };
     is_made.then_some(Fate::Pass(None))
+}
+
+fn vector_index<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
+    let sql = if choices.no_vector_indexes { vector_indexes::over_no_row(statement) } else { None };
+    sql.map(|sql| Fate::Run(Cow::Owned(sql), Some(vector_indexes::NOT_BUILT.to_owned())))
 }
 
 /// An enabled copy of a subscription takes over the replication slot of the original; and a database with a subscription that has a slot
@@ -239,76 +248,6 @@ fn is_called(wanted: &str, schema: Option<&str>, table: Option<&str>, name: &str
     })
 }
 
-struct Named {
-    object: Object,
-    schema: Option<String>,
-    table: Option<String>,
-    name: String,
-}
-
-/// The objects of kinds that can be left out that a statement creates, alters or comments on.
-fn named_objects(statement: &Statement) -> Vec<Named> {
-    let one = |object: Object, schema: Option<String>, table: Option<String>, name: Option<String>| {
-        name.map(|name| Named { object, schema, table, name }).into_iter().collect::<Vec<_>>()
-    };
-    let at = |words: &[&str]| statement.find(words).map(|index| index + words.len());
-    let extension = [
-        &["CREATE", "EXTENSION", "IF", "NOT", "EXISTS"][..],
-        &["CREATE", "EXTENSION"],
-        &["COMMENT", "ON", "EXTENSION"],
-        &["ALTER", "EXTENSION"],
-    ];
-    if let Some(words) = extension.iter().find(|words| statement.says(0, words)) {
-        return one(Object::Extension, None, None, statement.name(words.len()));
-    }
-    if statement.says(0, &["CREATE", "INDEX"]) || statement.says(0, &["CREATE", "UNIQUE", "INDEX"]) {
-        let name = at(&["INDEX"]).and_then(|index| statement.name(index));
-        let table = at(&["ON", "ONLY"]).or(at(&["ON"])).and_then(|index| statement.qualified(index));
-        let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
-        return one(Object::Index, schema, table, name);
-    }
-    if statement.says(0, &["ALTER", "INDEX"]) {
-        let Some((schema, name, _)) = statement.qualified(2) else { return Vec::new() };
-        let mut named = one(Object::Index, schema.clone(), None, Some(name.clone()));
-        // The index of a key carries the constraint's name.
-        named.extend(one(Object::Constraint, schema, None, Some(name)));
-        if let Some((schema, name, _)) = at(&["ATTACH", "PARTITION"]).and_then(|index| statement.qualified(index)) {
-            named.extend(one(Object::Index, schema.clone(), None, Some(name.clone())));
-            named.extend(one(Object::Constraint, schema, None, Some(name)));
-        }
-        return named;
-    }
-    if statement.says(0, &["COMMENT", "ON", "INDEX"]) {
-        let found = statement.qualified(3);
-        return found.map_or(Vec::new(), |(schema, name, _)| one(Object::Index, schema, None, Some(name)));
-    }
-    if statement.says(0, &["COMMENT", "ON", "CONSTRAINT"]) {
-        let table = at(&["ON", "DOMAIN"])
-            .or(statement.find_last(&["ON"]).map(|index| index + 1))
-            .and_then(|index| statement.qualified(index));
-        let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
-        return one(Object::Constraint, schema, table, statement.name(3));
-    }
-    if statement.says(0, &["ALTER", "DOMAIN"]) {
-        let Some((schema, domain, after)) = statement.qualified(2) else { return Vec::new() };
-        let name = statement.says(after, &["ADD", "CONSTRAINT"]).then(|| statement.name(after + 2)).flatten();
-        return one(Object::Constraint, schema, Some(domain), name);
-    }
-    if statement.says(0, &["ALTER", "TABLE"]) {
-        let table = at(&["TABLE", "ONLY"]).or(at(&["TABLE"])).and_then(|index| statement.qualified(index));
-        let (schema, table) = table.map_or((None, None), |(schema, table, _)| (schema, Some(table)));
-        if let Some(index) = at(&["ADD", "CONSTRAINT"]) {
-            return one(Object::Constraint, schema, table, statement.name(index));
-        }
-        let index = at(&["CLUSTER", "ON"]).or(at(&["REPLICA", "IDENTITY", "USING", "INDEX"]));
-        let name = index.and_then(|index| statement.name(index));
-        let mut named = one(Object::Index, schema.clone(), table.clone(), name.clone());
-        named.extend(one(Object::Constraint, schema, table, name));
-        return named;
-    }
-    Vec::new()
-}
-
 /// Cuts `CONSTRAINT name CHECK (…)`, or `CONSTRAINT name NOT NULL`, out of CREATE TABLE and CREATE DOMAIN.
 fn inline_constraint<'a>(
     statement: &Statement<'a>,
@@ -359,14 +298,7 @@ fn inline_constraint<'a>(
 }
 
 fn owner<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
-    (choices.no_owner && is_owners(statement).is_some()).then_some(Fate::Pass(None))
-}
-
-/// The position where `ALTER … OWNER TO role` names the role.
-fn is_owners(statement: &Statement) -> Option<usize> {
-    let last = statement.tokens.len().checked_sub(1)?;
-    let is_last = last >= 2 && statement.find_last(&["OWNER", "TO"]) == Some(last - 2);
-    (statement.says(0, &["ALTER"]) && is_last).then_some(last)
+    (choices.no_owner && owners_position(statement).is_some()).then_some(Fate::Pass(None))
 }
 
 /// Replaces roles with their new names.
@@ -390,56 +322,6 @@ fn roles<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
     }
     changes.sort_by_key(|(at, _)| at.start);
     (!changes.is_empty()).then(|| Fate::Run(Cow::Owned(replaced(statement.text, &changes)), None))
-}
-
-/// The roles that a statement names; PUBLIC does not count.
-pub fn role_names(text: &str) -> Vec<String> {
-    let statement = Statement::of(text);
-    let positions = role_positions(&statement).into_iter();
-    let names = positions.filter(|index| statement.raw(&statement.tokens[*index]) != "PUBLIC");
-    names.filter_map(|index| statement.name(index)).collect()
-}
-
-/// The positions where a statement of pg_dump names roles.
-fn role_positions(statement: &Statement) -> Vec<usize> {
-    let after = |found: Option<usize>, words: usize| found.map(|index| index + words);
-    let mut positions = Vec::new();
-    let list = |from: Option<usize>, positions: &mut Vec<usize>| {
-        let Some(mut index) = from else { return };
-        while statement.name(index).is_some() {
-            positions.push(index);
-            if !statement.is_symbol(index + 1, b',') {
-                break;
-            }
-            index += 2;
-        }
-    };
-    let grants = statement.says(0, &["GRANT"]) || statement.find(&["GRANT"]).is_some();
-    let revokes = statement.says(0, &["REVOKE"]) || statement.find(&["REVOKE"]).is_some();
-    if statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES"]) {
-        list(after(statement.find(&["FOR", "ROLE"]), 2), &mut positions);
-    }
-    if statement.says(0, &["SET", "SESSION", "AUTHORIZATION"]) {
-        positions.push(3);
-    } else if statement.says(0, &["CREATE", "POLICY"]) {
-        list(after(statement.find(&["TO"]), 1), &mut positions);
-    } else if statement.find(&["USER", "MAPPING", "FOR"]).is_some() {
-        list(after(statement.find(&["USER", "MAPPING", "FOR"]), 3), &mut positions);
-    } else if statement.says(0, &["GRANT"])
-        || statement.says(0, &["REVOKE"])
-        || statement.says(0, &["ALTER", "DEFAULT", "PRIVILEGES"])
-    {
-        if grants {
-            list(after(statement.find_last(&["TO"]), 1), &mut positions);
-        } else if revokes {
-            list(after(statement.find_last(&["FROM"]), 1), &mut positions);
-        }
-        list(after(statement.find(&["GRANTED", "BY"]), 2), &mut positions);
-    } else if statement.says(0, &["ALTER"]) {
-        list(after(statement.find_last(&["OWNER", "TO"]), 2), &mut positions);
-    }
-    positions.retain(|index| *index < statement.tokens.len());
-    positions
 }
 
 /// The text with `changes` applied, which are in order and do not overlap.

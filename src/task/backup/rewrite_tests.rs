@@ -301,3 +301,27 @@ fn what_a_superuser_has_made_before_is_not_made_again() {
     assert!(matches!(fate(owner, &Choices::for_scratch(), &unprivileged), Fate::Pass(Some(_))));
     check(&Choices::default(), &[("CREATE SCHEMA ext", "="), ("COMMENT ON EXTENSION vector IS 'ours'", "=")]);
 }
+
+#[test]
+fn a_vector_index_that_is_not_built_has_no_row_and_all_else_of_its_definition() {
+    let choices = Choices { no_vector_indexes: true, ..Choices::for_scratch() };
+    check(
+        &choices,
+        &[
+            (
+                "CREATE INDEX i ON s.t USING hnsw (e public.vector_cosine_ops) WITH (m='8')",
+                "CREATE INDEX i ON s.t USING hnsw (e public.vector_cosine_ops) WITH (m='8') WHERE false",
+            ),
+            (
+                "CREATE INDEX \"WHERE\" ON ONLY s.t USING ivfflat (e) WHERE (e IS NOT NULL)",
+                "CREATE INDEX \"WHERE\" ON ONLY s.t USING ivfflat (e) WHERE (e IS NOT NULL) AND false",
+            ),
+            ("CREATE INDEX hnsw ON s.ivfflat USING btree (a)", "="),
+            ("CREATE INDEX \"i USING hnsw\" ON s.t USING gin (a)", "="),
+            ("CREATE UNIQUE INDEX i ON s.t USING btree (a)", "="),
+            ("COMMENT ON INDEX s.i IS 'USING hnsw'", "="),
+            ("ALTER INDEX s.i ATTACH PARTITION s.i_1", "="),
+        ],
+    );
+    check(&Choices::for_scratch(), &[("CREATE INDEX i ON s.t USING hnsw (e)", "=")]);
+}

@@ -1,4 +1,4 @@
-//! Writes the rows of one table as SQL for psql, or as CSV. The bytes of a dump are input: what is no COPY into this table is refused,
+//! Writes the rows of one table as SQL for psql, or as CSV. The bytes of a dump are untrusted: all but a COPY into this table is refused,
 //! and so are rows that PostgreSQL did not write, which psql may read in another way than we do.
 
 use std::io::{self, Write};
@@ -79,7 +79,7 @@ impl RowsOut {
                 }
             }
             Step::RowsEnd => {
-                // The line `\.` is no row.
+                // The line `\.` is not a row.
                 self.rows = self.rows.saturating_sub(1);
                 self.is_in_rows = false;
                 Ok(())
@@ -130,7 +130,7 @@ fn head(set: &Set, (schema, name): &(String, String)) -> String {
     )
 }
 
-/// `COPY s.t (a) FROM stdin` with another table in the place of `s.t`.
+/// `COPY s.t (a) FROM stdin` with another table in place of `s.t`.
 fn with_table(copy: &str, table: &str) -> String {
     let statement = Statement::of(copy);
     let rest =

@@ -63,7 +63,7 @@ pub fn decide(listing: &Listing, rules: &Rules<'_>, with: Option<(Candidate, &Fi
     decide_by(listing, rules, with, &|_| true)
 }
 
-/// The same, where a set counts as intact only if `believed` says so, and as unknown otherwise.
+/// Decides in the same way, but a set counts as intact only if `believed` says so, and as unknown otherwise.
 pub(super) fn decide_by(
     listing: &Listing,
     rules: &Rules<'_>,

@@ -63,7 +63,7 @@ pub struct Contents {
     pub large_objects: u64,
     /// True if pg_dump's last line was seen, followed only by comments and psql's own commands.
     pub complete: bool,
-    /// PostgreSQL writes none, and to psql it ends a line. Such a dump is not complete.
+    /// True if there was a zero byte. PostgreSQL writes none, and psql ends a line at it: such a dump is not complete.
     pub has_zero_byte: bool,
 }
 

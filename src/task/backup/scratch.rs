@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{DatabaseFacts, ServerFacts};
+use super::sessions::SESSIONS_MOST;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, failure, identifier, literal};
 
@@ -20,8 +21,8 @@ const SCRATCH_COMMENT: &str = "made by pgtend, dropped when its restore ends";
 /// The time limit for dropping: also after a cancelled run, and while a server restarts.
 const DROP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The number of our concurrent sessions where we are not superuser, for whom no limit holds: the restoring one, and those that watch it.
-const OUR_SESSIONS: i32 = 4;
+/// The number of our concurrent sessions where we are not superuser, for whom no limit holds: those that restore, and those that watch them.
+const OUR_SESSIONS: usize = SESSIONS_MOST + 4;
 
 /// Creates the scratch database `name`, does `work` in it, and drops it, whatever the result of the work; `cancel` ends the work and drops
 /// it, too. A database that could not be dropped is not a failure: it is returned as a warning.
@@ -82,8 +83,8 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
 }
 
 /// Since PostgreSQL 15 the owner of a database may create objects in its schema public, and other owners of tables may not: the restore of a role
-/// that is no superuser needs the source's owner for that. Without the membership the restore shows whether it matters. A superuser needs no such
-/// owner, who could let himself in (`ALTER DATABASE … CONNECTION LIMIT`) and put code into `public` that the restore would run as the superuser.
+/// that is not a superuser needs the source's owner for that. Without the membership the restore shows whether it matters. A superuser needs no such
+/// owner, who could let itself in (`ALTER DATABASE … CONNECTION LIMIT`) and put code into `public` that the restore would run as the superuser.
 async fn owner_clause(connection: &mut PgConnection, like: &DatabaseFacts, version: i32) -> Result<String> {
     let owner = super::lacks::name_for(connection, &like.owner, &like.encoding).await;
     // A role that may only SET ROLE to the owner could create the database, but then neither mark nor drop it.

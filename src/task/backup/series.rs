@@ -26,7 +26,7 @@ pub struct Series {
 pub struct Accepted {
     /// The identity of the sets.
     pub identity: Identity,
-    /// The series that they belong to from then on. With the same identity, a set that lies ahead in the log is accepted.
+    /// The series that they belong to from then on. If it has the same identity, a set that is ahead in the log is accepted.
     pub into: Identity,
     pub at: DateTime<Utc>,
     /// The sets that existed then. Later ones of a server that still runs are its own.
@@ -90,7 +90,7 @@ impl Series {
         }
     }
 
-    /// The set of this identity that lies ahead of the server's current position: the server was set back in time, or there are two of
+    /// The set of this identity that is ahead of the server's current position: the server was set back in time, or there are two of
     /// them.
     pub fn ahead_of<'a>(&self, server: &ServerFacts, sets: impl Iterator<Item = &'a Set>) -> Option<&'a Set> {
         let own = Identity::of(server)?;

@@ -13,8 +13,8 @@ use super::{facts, own_bytes};
 use crate::pg;
 
 /// Memory for index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions fails with the server's
-/// default of 64 MB ("memory required is 65 MB"); a larger setting stays.
-const BUILD_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '512MB', false) WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) 536870912";
+/// default of 64 MB ("memory required is 65 MB"); a larger setting stays. A throwaway server says how much is free (pg/throwaway/memory.rs).
+const BUILD_MEMORY: &str = "512MB";
 
 /// Placed around a statement whose failure must not end the surrounding transaction.
 const SAVEPOINT: &str = "SAVEPOINT pgtend";
@@ -68,14 +68,7 @@ pub enum Copied {
 impl Session {
     /// Connects, and prepares the session. `of_part`: what is in the database already stays as it is. An error is the target's or the network's.
     pub async fn open(settings: &pg::Settings, in_transaction: bool, of_part: bool, manifest: &Manifest) -> Result<Self> {
-        let mut connection = settings.connect_for(pg::Purpose::Restore).await?;
-        let of_source = &manifest.server.database.settings;
-        for (name, value) in of_source.iter().filter_map(|setting| setting.split_once('=')).filter(|(name, _)| computes(name)) {
-            if let Err(error) = pg::set(&mut connection, name, value).await {
-                tracing::debug!("the restore's session goes without {name}: {error:#}");
-            }
-        }
-        pg::execute(&mut connection, BUILD_MEMORY.to_owned()).await?;
+        let mut connection = connect(settings, manifest, 1).await?;
         let known = facts::setting_names(&mut connection).await?;
         let tablespaces: Vec<String> = sqlx::query_scalar(
             "SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace
@@ -96,6 +89,11 @@ impl Session {
         let (is_superuser, owners) = rights(&mut connection).await?;
         let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect(), is_superuser, owners };
         Ok(Self { connection, server, silence, transaction, in_block: false })
+    }
+
+    /// Returns whether a transaction of the dump is open.
+    pub fn is_in_block(&self) -> bool {
+        self.in_block
     }
 
     /// Returns whether all runs in a transaction of ours.
@@ -185,6 +183,49 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Opens a session beside that of a restore by `count` others; that one has this silence. Each has its share of the memory for builds.
+pub async fn open_beside(settings: &pg::Settings, manifest: &Manifest, silence: Silence, count: usize) -> Result<PgConnection> {
+    let mut connection = connect(settings, manifest, count.max(1)).await?;
+    if silence == Silence::Off {
+        pg::set(&mut connection, "event_triggers", "off").await?;
+    }
+    Ok(connection)
+}
+
+/// Runs a statement with as much memory as the restore's own session has for it.
+pub async fn with_all_memory(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    const NAME: &str = "maintenance_work_mem";
+    let set = "SELECT pg_catalog.set_config($1, $2, false)";
+    let before: String =
+        sqlx::query_scalar("SELECT pg_catalog.current_setting($1)").bind(NAME).fetch_one(&mut *connection).await?;
+    pg::query(more_memory(1)).execute(&mut *connection).await?;
+    pg::execute_single(&mut *connection, sql).await?;
+    sqlx::query(set).bind(NAME).bind(before).execute(connection).await.map(drop)
+}
+
+/// `sessions`: among so many the memory for builds is divided.
+async fn connect(settings: &pg::Settings, manifest: &Manifest, sessions: usize) -> Result<PgConnection> {
+    let mut connection = settings.connect_for(pg::Purpose::Restore).await?;
+    let of_source = manifest.server.database.settings.iter().filter_map(|setting| setting.split_once('='));
+    // What pgtend itself asks a throwaway server for is not the source's to say.
+    for (name, value) in of_source.filter(|(name, _)| computes(name) && !name.to_ascii_lowercase().starts_with("pgtend.")) {
+        if let Err(error) = pg::set(&mut connection, name, value).await {
+            tracing::debug!("the restore's session goes without {name}: {error:#}");
+        }
+    }
+    pg::execute(&mut connection, more_memory(sessions)).await?;
+    Ok(connection)
+}
+
+/// Raises the memory for builds to this session's share; a larger setting stays.
+fn more_memory(sessions: usize) -> String {
+    format!(
+        "SELECT pg_catalog.set_config('maintenance_work_mem', pg_catalog.concat(share OPERATOR(pg_catalog./) 1024, 'kB'), false)
+         FROM (SELECT pg_catalog.pg_size_bytes(coalesce(pg_catalog.current_setting('pgtend.build_memory', true), '{BUILD_MEMORY}')) OPERATOR(pg_catalog./) {sessions} AS share) w
+         WHERE pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')) OPERATOR(pg_catalog.<) share"
+    )
 }
 
 /// Returns whether this role is a superuser, and the roles that it can make owners of new objects.
@@ -282,7 +323,7 @@ pub async fn pass_rows(steps: &mut Steps) {
 }
 
 /// `Some(None)` at the end of the block, None at the end of the dump.
-async fn next_rows(steps: &mut Steps) -> Option<Option<Bytes>> {
+pub async fn next_rows(steps: &mut Steps) -> Option<Option<Bytes>> {
     match steps.next().await? {
         Step::Rows(rows) => Some(Some(rows)),
         Step::RowsEnd => Some(None),

@@ -48,7 +48,7 @@ pub fn globals_object(is_encrypted: bool) -> &'static str {
     if is_encrypted { ENCRYPTED_GLOBALS } else { GLOBALS }
 }
 
-/// A set as a store has it.
+/// A set in a store.
 #[derive(Clone, Debug)]
 pub struct Set {
     pub name: SetName,
@@ -299,7 +299,7 @@ pub async fn record(store: &Store, set: &mut Set, change: impl Fn(&mut Verificat
     anyhow::ensure!(store.exists_for_certain(&set.name.key(MANIFEST)).await?, "set {} was deleted in the meantime", set.name);
     let key = set.name.key(VERIFICATION);
     let changed = store.change_json(&key, |there| {
-        // One that does not count, of which the listing warned, is replaced.
+        // A verification that does not count is replaced; the listing has warned about it.
         let counts = there.and_then(Result::ok).filter(|(_, signature)| signature.is_ours());
         let mut verification: Verification = counts.map(|(verification, _)| verification).unwrap_or_default();
         change(&mut verification);

@@ -14,6 +14,7 @@ use super::set::{self, Listing};
 use super::sweep::{self, Leftover};
 use super::wide::whole;
 use super::{choose, facts, readiness, scratch, standby};
+use crate::config::sessions::Sessions;
 use crate::ledger;
 use crate::members::decrypt::recipients_in_words;
 use crate::pg::client_tools::Tools;
@@ -52,6 +53,8 @@ pub struct State {
     pub dropped_by_us: BTreeSet<String>,
     pub readiness: readiness::Found,
     pub recovery_conflicts: i64,
+    /// The sessions that read the rows of large tables.
+    pub sessions: Sessions,
     /// How several sessions read the large tables, where not all in slices.
     pub whole_tables: Option<String>,
 }
@@ -74,7 +77,8 @@ impl State {
             }
         });
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
-        let whole_tables = match server.database.has_no_way_to_utf8() {
+        let sessions = run.config.sessions_for(run.database, backup.sessions);
+        let whole_tables = match sessions.count == 1 || server.database.has_no_way_to_utf8() {
             true => None,
             false => whole::before_a_dump(&run.settings, backup).await?,
         };
@@ -110,6 +114,7 @@ impl State {
             dropped_by_us: dropped_by_us(run).await,
             readiness,
             recovery_conflicts,
+            sessions,
             whole_tables,
         })
     }

@@ -158,7 +158,7 @@ impl Pieces {
         end_receiver.await.context("the reading thread ended")?.context("cannot read the dump")
     }
 
-    /// Ends early when nobody takes members any more.
+    /// Ends early when the receiver of members is gone.
     fn read_blocking(&self, mut source: impl Read, known_settings: Option<HashSet<String>>) -> io::Result<()> {
         let mut head_filter = known_settings;
         loop {

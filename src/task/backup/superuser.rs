@@ -1,5 +1,5 @@
-//! The superuser of a server of its own, who runs what the role that restores may not: some statements at their places in the dump; owners, grants
-//! and publications when all is restored and nobody else is connected; event triggers last.
+//! The superuser of a throwaway server, who runs what the restoring role may not: some statements at their places in the dump; owners, grants
+//! and publications when everything is restored and no other session is connected; event triggers last.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -73,7 +73,7 @@ impl Superuser {
             self.defer(turn, text, entry)?;
             return Ok(None);
         }
-        // Nobody sees an operator class before its functions are looked at.
+        // No other session sees an operator class before its functions have been checked.
         let mut transaction = self.session.begin().await?;
         pg::execute_single(&mut transaction, text.to_owned()).await?;
         let sql = concat!("WITH ", include_str!("support_functions.sql"), " SELECT what FROM unfit ORDER BY 1 LIMIT 1");

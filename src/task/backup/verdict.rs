@@ -75,6 +75,9 @@ pub struct RestoreCheck {
     /// The time that the restore itself and its counts took; None in sets of the first release, and where the restore was not completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_seconds: Option<f64>,
+    /// True where the set has vector indexes and they were not built.
+    #[serde(default)]
+    pub without_vector_indexes: bool,
 }
 
 /// The file as stored: by this release, or by the first, whose `checks` did not separate bytes from servers.
@@ -110,6 +113,7 @@ impl From<Written> for Verification {
                     sql_state: None,
                     elapsed_seconds: check.elapsed_seconds,
                     restore_seconds: None,
+                    without_vector_indexes: false,
                 });
             }
             // Both kinds read all bytes; but the first release called bytes damaged after one read, or after a server's refusal.
@@ -164,7 +168,9 @@ impl Verification {
 
     pub fn record_restore(&mut self, check: RestoreCheck) {
         // The last success and the last refusal of each are kept: a refusal today does not undo that the server restored the set once.
-        let of = |check: &RestoreCheck| (check.server.clone(), check.version.clone(), check.refusal.is_some());
+        let of = |check: &RestoreCheck| {
+            (check.server.clone(), check.version.clone(), check.refusal.is_some(), check.without_vector_indexes)
+        };
         self.restores.retain(|earlier| of(earlier) != of(&check));
         self.restores.push(check);
         let excess = self.restores.len().saturating_sub(RESTORES_KEPT);
@@ -188,8 +194,8 @@ impl Verification {
         match self.restores.iter().rev().find(|restore| restore.refusal.is_none()).or(self.restores.last()) {
             None => "-".to_owned(),
             Some(RestoreCheck { refusal: None, version, .. }) if version.is_empty() => "yes".to_owned(),
-            Some(RestoreCheck { refusal: None, version, checked_at, .. }) => {
-                format!("on {version}, {}", checked_at.format("%Y-%m-%d"))
+            Some(RestoreCheck { refusal: None, version, checked_at, without_vector_indexes, .. }) => {
+                format!("on {version}, {}{}", checked_at.format("%Y-%m-%d"), without(*without_vector_indexes))
             }
             Some(RestoreCheck { version, sql_state, .. }) => {
                 let state = sql_state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
@@ -225,10 +231,15 @@ impl RestoreCheck {
     fn in_words(&self) -> String {
         let server = if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
         match &self.refusal {
-            None => format!("restored on {server}"),
+            None => format!("restored on {server}{}", without(self.without_vector_indexes)),
             Some(refusal) => format!("not restored on {server}: {refusal}"),
         }
     }
+}
+
+/// What follows in words where vector indexes were not built.
+fn without(vector_indexes: bool) -> &'static str {
+    if vector_indexes { ", without vector indexes" } else { "" }
 }
 
 #[cfg(test)]
@@ -278,6 +289,7 @@ mod tests {
             sql_state: Some("42601".into()),
             elapsed_seconds: 2.0,
             restore_seconds: None,
+            without_vector_indexes: false,
         });
         let again = read(&serde_json::to_string(&verification).unwrap());
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
@@ -316,6 +328,7 @@ mod tests {
             sql_state: None,
             elapsed_seconds: 0.0,
             restore_seconds: None,
+            without_vector_indexes: false,
         };
         let mut verification = Verification::default();
         verification.record_restore(check(None));

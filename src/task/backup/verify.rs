@@ -13,9 +13,10 @@ use super::facts::DatabaseFacts;
 use super::keys::Check;
 use super::load::Target;
 use super::restore::{self, Refusal, Restored};
+use super::sessions::restore_sessions;
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{amcheck, expect, locked, new_database, own_server, proof, read_back, scratch as scratch_database};
+use super::{amcheck, expect, locked, new_database, own_server, proof, read_back, scratch as scratch_database, vector_indexes};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
@@ -57,6 +58,10 @@ pub struct Proof<'a> {
     pub expect: &'a [String],
     /// The checks of a copy in a server of its own.
     pub checks: &'a [Check],
+    /// False: vector indexes are not built.
+    pub vector_indexes: bool,
+    /// How many sessions restore; None: as many as `restore_sessions` says.
+    pub sessions: Option<usize>,
     pub cancel: &'a CancellationToken,
 }
 
@@ -73,12 +78,16 @@ pub struct Verified {
     pub place: String,
     /// The parts of the dump that a restore in that place does not test.
     pub not_tried: Vec<String>,
+    /// Whether the dump has vector indexes, and they were not built.
+    pub without_vector_indexes: bool,
     /// The numbers of statements that a superuser ran in a server of its own, by what they are about.
     pub by_superuser: BTreeMap<&'static str, usize>,
     /// The result of amcheck, where it was asked for.
     pub amcheck: Option<amcheck::Checked>,
     /// The time that the restore itself and its counts took.
     pub restore_seconds: Option<f64>,
+    /// How many sessions restored.
+    pub sessions: Option<usize>,
     pub warnings: Vec<String>,
     /// The version of the server.
     pub version: String,
@@ -132,6 +141,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
+        without_vector_indexes: verified.without_vector_indexes,
     };
     let sets_since_restore = set.verification.sets_since_restore;
     let recorded = set::record(store, set, |verification| {
@@ -172,7 +182,7 @@ async fn in_scratch(
     phase: &Phase,
     verified: &mut Verified,
 ) -> Result<Tried> {
-    let choices = Choices::for_scratch();
+    let choices = Choices { no_vector_indexes: !proof.vector_indexes, ..Choices::for_scratch() };
     if !proof.checks.is_empty() {
         let note = "checks = [\"amcheck\"] was not done: pgtend creates that extension only in a server of its own";
         verified.warnings.push(note.to_owned());
@@ -200,7 +210,8 @@ async fn in_scratch(
     let mut began = false;
     let restoring = async {
         began = true;
-        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None };
+        let sessions = restore_sessions(proof.sessions, &set.manifest);
+        let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None, sessions };
         restore_and_ask(store, set, &target, proof, phase).await
     };
     // The location of its files does not matter.
@@ -238,11 +249,16 @@ async fn in_own_server(
     let mut filled = None;
     let work = async {
         server.ready(host).await?;
-        let own_server::Prepared { settings, superuser, choices, version } =
+        let own_server::Prepared { settings, superuser, mut choices, version } =
             own_server::prepare(&server, set, proof.checks).await?;
+        choices.no_vector_indexes = !proof.vector_indexes;
         verified.version = version;
         verified.has_begun = true;
-        let target = Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser) };
+        // A limit holds for each process of the server: each session would have as much again.
+        let is_limited = host.memory_bytes.is_some() || server.has_little_memory;
+        let sessions = if is_limited { 1 } else { restore_sessions(proof.sessions, &set.manifest) };
+        let target =
+            Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser), sessions };
         restore_and_ask(store, set, &target, proof, phase).await
     };
     let within_its_space = async {
@@ -283,7 +299,12 @@ impl RestoredCopy {
         let Self { restored, seconds, amcheck, unmet } = self;
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
-        verified.warnings.extend(restored.notes);
+        let (of_indexes, notes): (Vec<String>, Vec<String>) =
+            restored.notes.into_iter().partition(|note| note == vector_indexes::NOT_BUILT);
+        verified.without_vector_indexes = !of_indexes.is_empty();
+        verified.not_tried.extend(of_indexes);
+        verified.warnings.extend(notes);
+        verified.sessions = restored.sessions;
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;

@@ -12,6 +12,7 @@ use super::verdict::Bytes;
 use super::{latest, sweep};
 use crate::base::{shell, units};
 use crate::pg;
+use crate::pg::client_tools::replaced_relations_fixed_in;
 use crate::work::RunContext;
 
 /// Returns why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
@@ -54,82 +55,109 @@ pub fn warnings(
     backup: &Backup,
     run: &RunContext<'_>,
 ) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let listing = &state.listing;
-    for (name, reason) in &listing.unreadable {
-        warnings.push(format!("set {name} cannot be restored: {reason}"));
-    }
-    warnings.extend(listing.not_ours_in_words());
-    for set in &listing.sets {
-        warnings
-            .extend(set.holds.iter().filter(|hold| hold.is_doubted()).map(|hold| format!("set {}: {}", set.name, hold.reason)));
-    }
-    for set in listing.sets.iter().filter(|set| set.is_from_the_future(run.now)) {
-        warnings.push(format!(
-            "set {} is dated in the future: a clock was wrong when it was made, or is wrong now; it fills no place of `keep` and is never the latest",
-            set.name
-        ));
-    }
-    match identity {
-        None if listing.sets.iter().any(|set| set.identity().is_some()) => warnings.push(
-            "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO the role".to_owned(),
-        ),
-        None => {}
-        Some(own) => {
-            let others = latest::identities(&listing.sets, |set| state.series.identity_of(set));
-            for other in others.iter().filter(|other| *other != own) {
-                let whose = match other.system_identifier == own.system_identifier {
-                    true => "another database of this server",
-                    false => "another server",
-                };
-                warnings.push(format!(
-                    "there are sets of {whose} here ({other}; this one is {own}): they are neither counted nor deleted; \
-                     if this one has replaced that one, confirm it: \
-                     pgtend backups accept --identity {} --database {} --job {}",
-                    shell::word(&other.to_string()),
-                    run.database,
-                    run.job.name
-                ));
-            }
-        }
-    }
+    let mut warnings = of_sets(&state.listing, run.now);
+    warnings.extend(of_other_identities(state, identity, run));
     for left in sweep.left.iter().filter(|left| left.for_ever) {
         warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }
     if let Some(trouble) = &state.scratch_trouble {
         warnings.push(format!("cannot check the server for scratch databases of earlier runs: {trouble}"));
     }
-    if let Some((last, free)) = previous.zip(state.free_bytes).filter(|(last, free)| *free < last.manifest.dump.bytes) {
+    warnings.extend(too_little_space(previous, state.free_bytes));
+    warnings.extend(nothing_read_back(backup, &state.listing));
+    warnings.extend(of_the_server(state, backup));
+    warnings
+}
+
+/// Warnings about sets that cannot be restored, whose owner is in doubt, or whose date is wrong.
+fn of_sets(listing: &Listing, now: DateTime<Utc>) -> Vec<String> {
+    let unreadable = listing.unreadable.iter().map(|(name, reason)| format!("set {name} cannot be restored: {reason}"));
+    let mut warnings: Vec<String> = unreadable.collect();
+    warnings.extend(listing.not_ours_in_words());
+    for set in &listing.sets {
+        let doubted = set.holds.iter().filter(|hold| hold.is_doubted());
+        warnings.extend(doubted.map(|hold| format!("set {}: {}", set.name, hold.reason)));
+    }
+    for set in listing.sets.iter().filter(|set| set.is_from_the_future(now)) {
         warnings.push(format!(
-            "the store has {} free, and the last dump had {}",
-            units::bytes(free),
-            units::bytes(last.manifest.dump.bytes)
+            "set {} is dated in the future: a clock was wrong when it was made, or is wrong now; it fills no place of `keep` and is never the latest",
+            set.name
         ));
     }
-    if backup.keep.is_some()
-        && backup.verify == Verify::None
-        && !listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact)
-    {
-        warnings.push(
-            "no set has been read back, so `keep` deletes none: run `pgtend backups verify latest`, or `pgtend backups prune`"
-                .to_owned(),
-        );
-    }
-    if !state.server.unreadable.is_empty() {
-        warnings
-            .push(format!("this role may not read these objects, so the set lacks them: {}", state.server.unreadable.join("; ")));
+    warnings
+}
+
+/// Warnings about sets of other databases or servers among those of this one, or that nothing tells them apart.
+fn of_other_identities(state: &State, identity: Option<&Identity>, run: &RunContext<'_>) -> Vec<String> {
+    let sets = &state.listing.sets;
+    let Some(own) = identity else {
+        let has_one = sets.iter().any(|set| set.identity().is_some());
+        let warning = "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO the role";
+        return has_one.then(|| warning.to_owned()).into_iter().collect();
+    };
+    let others = latest::identities(sets, |set| state.series.identity_of(set));
+    let warning = |other: &Identity| {
+        let whose = match other.system_identifier == own.system_identifier {
+            true => "another database of this server",
+            false => "another server",
+        };
+        format!(
+            "there are sets of {whose} here ({other}; this one is {own}): they are neither counted nor deleted; \
+             if this one has replaced that one, confirm it: \
+             pgtend backups accept --identity {} --database {} --job {}",
+            shell::word(&other.to_string()),
+            run.database,
+            run.job.name
+        )
+    };
+    others.iter().filter(|other| *other != own).map(warning).collect()
+}
+
+fn too_little_space(previous: Option<&Set>, free_bytes: Option<u64>) -> Option<String> {
+    let (last, free) = previous.zip(free_bytes).filter(|(last, free)| *free < last.manifest.dump.bytes)?;
+    Some(format!("the store has {} free, and the last dump had {}", units::bytes(free), units::bytes(last.manifest.dump.bytes)))
+}
+
+fn nothing_read_back(backup: &Backup, listing: &Listing) -> Option<String> {
+    let deletes = backup.keep.is_some() && backup.verify == Verify::None;
+    let has_intact = listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact);
+    (deletes && !has_intact).then(|| {
+        "no set has been read back, so `keep` deletes none: run `pgtend backups verify latest`, or `pgtend backups prune`"
+            .to_owned()
+    })
+}
+
+/// Warnings about what the role may not read, and what this server cannot do.
+fn of_the_server(state: &State, backup: &Backup) -> Vec<String> {
+    let server = &state.server;
+    let mut warnings = Vec::new();
+    if !server.unreadable.is_empty() {
+        warnings.push(format!("this role may not read these objects, so the set lacks them: {}", server.unreadable.join("; ")));
     }
     warnings.extend(state.readiness.notes.iter().cloned());
-    if backup.sessions > 1 && state.server.database.has_no_way_to_utf8() {
-        let encoding = &state.server.database.encoding;
+    warnings.extend(reads_replaced_relations(state));
+    if backup.sessions > 1 && server.database.has_no_way_to_utf8() {
+        let encoding = &server.database.encoding;
         warnings
             .push(format!("`sessions` has no effect: pg_dump alone dumps a database in {encoding}, which has no way to UTF-8"));
     }
-    if state.server.in_recovery {
+    if server.in_recovery {
         warnings.push(
             "the server is a standby: it may cancel the dump (max_standby_streaming_delay), and unlogged tables are not included"
                 .to_owned(),
         );
     }
     warnings
+}
+
+/// The fix of CVE-2024-7348 needs both.
+fn reads_replaced_relations(state: &State) -> Option<String> {
+    let (major, minor) = (state.server.version_num / 10_000, state.server.version_num % 10_000);
+    let of_tools = state.tools.needs_update_to().map(|version| (state.tools.version.clone(), version));
+    let of_server = replaced_relations_fixed_in(major as u32, minor as u32);
+    let of_server = of_server.map(|version| (format!("the server's PostgreSQL {}", state.server.version), version));
+    let (what, update) = of_tools.or(of_server)?;
+    Some(format!(
+        "{what} lets an owner who puts a view in the place of a table during the dump run code with the rights of this login (CVE-2024-7348): update to {update} or newer"
+    ))
 }

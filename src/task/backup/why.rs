@@ -88,7 +88,7 @@ async fn look(
     Ok(())
 }
 
-/// Who holds or awaits a lock that keeps readers out, in words that follow others; empty when there is nobody by now.
+/// Who holds or awaits a lock that keeps readers out, as the end of a sentence; empty when no session does any more.
 pub async fn who_locks(settings: &pg::Settings) -> Result<String> {
     let mut connection = settings.connect().await?;
     let locked: Vec<Locked> = sqlx::query_as(include_str!("locked.sql")).fetch_all(&mut connection).await?;
@@ -201,7 +201,7 @@ fn names_a_gigabyte(said: &str) -> bool {
 }
 
 /// Returns SQL that finds rows whose text is too long, from the catalog. It is not run here: a query of the table would run what its owner put
-/// into conditions of its indexes, with the rights of this role. The name in pg_dump's message may also be one that somebody chose.
+/// into conditions of its indexes, with the rights of this role. The name in pg_dump's message may also have been chosen by an attacker.
 async fn search_for_long_rows(connection: &mut PgConnection, table: &str) -> Result<Option<String>> {
     let columns: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname::text, a.atttypid::pg_catalog.regtype::text
@@ -248,6 +248,8 @@ mod tests {
             lock_wait_timeout: crate::base::units::Span(std::time::Duration::from_secs(60)),
             give_way: false,
             sessions: 1,
+            vector_indexes: true,
+            restore_sessions: None,
         }
     }
 

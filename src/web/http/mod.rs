@@ -63,7 +63,7 @@ pub enum Readers {
 pub struct Site {
     pub scheduler: Arc<Scheduler>,
     pub started_at: DateTime<Utc>,
-    /// The mistakes because of which the last reload was refused.
+    /// The mistakes for which the last reload was refused.
     pub configuration_error: Mutex<Option<String>>,
     /// The jobs that are skipped.
     pub broken_jobs: Mutex<Vec<Broken>>,
@@ -116,7 +116,7 @@ async fn metrics(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
     Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
 }
 
-/// Answers whether the process is alive: its scheduler looks at the clock. An unreachable database is no reason to restart it.
+/// Answers whether the process is alive, which it is while its scheduler looks at the clock. An unreachable database is not a reason to restart it.
 async fn healthz(State(site): State<Arc<Site>>) -> Response {
     let looked = site.scheduler.looked();
     if looked > HANGS_AFTER && !site.stop.is_cancelled() {

@@ -12,7 +12,7 @@ use crate::web::status::RunStatus;
 
 const STRIP_RUNS: usize = 30;
 
-/// Draws runs from left to right: successes stand above the line, failures hang below it, the rest lies on it.
+/// Draws runs from left to right: successes stand above the line, failures hang below it, all others are drawn on it.
 pub(super) fn strip(history: &[RunStatus], detailed: bool) -> Markup {
     let runs = &history[history.len().saturating_sub(STRIP_RUNS)..];
     let places = || runs.iter().enumerate().map(|(index, run)| ((STRIP_RUNS - runs.len() + index) * 6 + 3, run));

@@ -12,6 +12,7 @@ pub mod scripts;
 pub mod serve;
 pub mod tls;
 pub mod vectors;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -24,6 +25,9 @@ use postgres::Server;
 use s3::S3Server;
 use serde_json::Value;
 use tempfile::TempDir;
+use watcher::removed_with_tests;
+
+pub use watcher::ends_with_tests;
 
 /// Longer than any step of a test takes on a loaded machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,6 +53,7 @@ impl Scenario {
     /// Without databases and stores.
     pub fn empty() -> Self {
         let folder = TempDir::new().unwrap();
+        removed_with_tests(folder.path());
         std::fs::create_dir(folder.path().join("jobs")).unwrap();
         Self { folder, config: String::new(), environment: BTreeMap::new() }
     }
@@ -137,7 +142,7 @@ impl Scenario {
         }
         // No metadata service here: without this, finding no credentials takes seconds.
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", self.folder.path());
-        command.envs(&self.environment);
+        ends_with_tests(command.envs(&self.environment));
         command
     }
 
@@ -156,7 +161,7 @@ impl Scenario {
             .env("pgtend", env!("CARGO_BIN_EXE_pgtend"))
             .env_remove("XDG_STATE_HOME")
             .envs(&self.environment);
-        finished(spawn(command.stdin(Stdio::null())))
+        finished(spawn(ends_with_tests(&mut command).stdin(Stdio::null())))
     }
 
     /// Starts a command that the test will interrupt.
@@ -354,13 +359,14 @@ pub fn times(often: u32) -> u32 {
     if std::env::var_os("PGTEND_TEST_CAMPAIGNS").is_some() { often } else { often.div_ceil(4) }
 }
 
-/// Waits until something is so.
+/// Waits until something is so. Asking a server takes a psql and a session: it is asked less often the longer it takes.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "in {} s it did not come to be that {what}", PATIENCE.as_secs());
-        std::thread::sleep(Duration::from_millis(20));
+        let waited = started.elapsed();
+        assert!(waited < PATIENCE, "in {} s it did not come to be that {what}", PATIENCE.as_secs());
+        std::thread::sleep((waited / 16).clamp(Duration::from_millis(20), Duration::from_millis(100)));
     }
 }
 

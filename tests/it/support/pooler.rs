@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::eventually;
 use super::postgres::Server;
 use super::serve::free_port;
+use super::watcher::ends_with_tests;
 
 pub struct Pooler {
     pub port: u16,
@@ -40,7 +41,7 @@ impl Pooler {
         } else {
             Command::new("pgbouncer")
         };
-        let process = command
+        let process = ends_with_tests(&mut command)
             .env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()))
             .arg("-q")
             .arg(folder.path().join("ini"))
@@ -70,7 +71,7 @@ impl Pooler {
     pub fn pgbench(&self, database: &str, clients: u32) -> Child {
         let script = self._folder.path().join("script");
         std::fs::write(&script, "SELECT count(*) FROM t;\n").unwrap();
-        Command::new(&self.pgbench)
+        ends_with_tests(&mut Command::new(&self.pgbench))
             .args(["--no-vacuum", "--time=300", "--client", &clients.to_string(), "--file"])
             .arg(script)
             .arg(self.url(database))

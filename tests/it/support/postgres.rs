@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 use super::eventually;
+use super::watcher::ends_with_tests;
 
 const INITDB: &str = r#"
 make() { "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync; }
@@ -159,7 +160,8 @@ fn spawned(mut command: Command, folder: &Path, may: bool) -> Child {
         }
     }
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(folder);
-    command.stdin(Stdio::piped()).spawn().unwrap()
+    // A group of its own: a signal to all processes of the tests leaves it to stop its server.
+    command.stdin(Stdio::piped()).process_group(0).spawn().unwrap()
 }
 
 /// All that are supported: for backups, restores and audits.
@@ -304,7 +306,6 @@ impl Server {
         self.folder.path().join("socket")
     }
 
-    /// What it says.
     /// What its log says; other tests' statements in it may have any encoding.
     pub fn logged(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.log()).unwrap()).into_owned()
@@ -337,18 +338,35 @@ impl Server {
     /// A new database with nothing in it. In a poisoned run its settings alone are hostile.
     pub fn empty_database(&self) -> String {
         let name = self.trusted_database();
+        self.poison(&name);
+        name
+    }
+
+    /// A copy of a database that nobody is connected to: quicker than filling another one with the same rows.
+    pub fn copy_of(&self, database: &str) -> String {
+        // The default since 15 writes every page to the WAL.
+        let strategy = if self.major >= 15 { "STRATEGY file_copy" } else { "" };
+        let name = self.create_database(&format!("TEMPLATE {database} {strategy}"));
+        self.poison(&name);
+        name
+    }
+
+    fn poison(&self, database: &str) {
         if is_poisoned() {
-            let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {name} SET {setting} = {hostile};"));
+            let sets = POISON.iter().map(|(setting, hostile, _)| format!("ALTER DATABASE {database} SET {setting} = {hostile};"));
             self.sql("postgres", &sets.collect::<String>());
         }
-        name
     }
 
     /// A new database that no run poisons: the test makes one hostile by itself, connects in its own way, or compares all that is in it.
     pub fn trusted_database(&self) -> String {
+        self.create_database("")
+    }
+
+    fn create_database(&self, options: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.sql("postgres", &format!("CREATE DATABASE {name} {options}"));
         self.drop_with_test(&name);
         name
     }
@@ -393,12 +411,13 @@ impl Server {
         let mut command = Command::new(self.bin_dir.join(name));
         command.env("PGHOST", self.socket()).env("PGUSER", "postgres").env("PGDATABASE", database);
         command.env("PGPORT", self.port.to_string());
-        let mut options = vec!["-c client_connection_check_interval=1s -c statement_timeout=600s".to_owned()];
+        // LLVM would take longer than what a test asks.
+        let mut options = vec!["-c client_connection_check_interval=1s -c statement_timeout=600s -c jit=off".to_owned()];
         if is_poisoned() {
             // What the tests themselves ask is not their subject.
             options.extend(POISON.iter().map(|(setting, _, harmless)| format!("-c {setting}={harmless}")));
         }
-        command.env("PGOPTIONS", options.join(" "));
+        ends_with_tests(command.env("PGOPTIONS", options.join(" ")));
         command
     }
 

@@ -20,6 +20,9 @@ pub const TABLE: &str = "
         updated_at timestamptz NOT NULL DEFAULT now());
 ";
 
+/// A body that gzip makes smaller than pglz does, whose text depends on `i`.
+pub const BODY: &str = "(SELECT string_agg('Get-ChildItem ' || md5((i * 999 + j)::text), E'\n') FROM generate_series(1, 100) j)";
+
 /// The hash of each body as the application reads it.
 pub const HASHES: &str =
     "SELECT md5(string_agg(id || encode(sha256(convert_to(content, 'UTF8')), 'hex'), ',' ORDER BY id)) FROM scripts";

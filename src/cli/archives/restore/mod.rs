@@ -49,7 +49,7 @@ enum BatchOutcome {
     Done,
     /// It waits until the batches after it are back.
     Later,
-    /// A foreign key of its rows misses rows, which another batch may have.
+    /// Rows that a foreign key refers to are missing; another batch may have them.
     MissesReferenced(anyhow::Error),
 }
 
@@ -176,7 +176,7 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Batches whose rows left again in part come last. A batch that refers to rows of a later one is tried again for as long as others come back:
+    /// Batches whose rows partly left again come last. A batch that refers to rows of a later one is retried while other batches succeed:
     /// a child may leave its table before its parent, and rows of one table may refer to each other.
     async fn put_all(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
         let mut open: Vec<(&Step<'_>, bool)> = steps.iter().map(|step| (step, false)).collect();

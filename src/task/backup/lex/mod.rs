@@ -5,7 +5,7 @@ mod rules;
 
 use memchr::{memchr, memchr2};
 
-use self::rules::{AfterString, State, creates_a_routine, is_space, is_word_byte};
+use self::rules::{AfterString, State, creates_a_routine, in_block_comment, is_space, is_word_byte};
 use super::rows_end::RowsEnd;
 use super::tokens::copied_table;
 
@@ -179,6 +179,7 @@ impl Lexer {
         used
     }
 
+    /// Any state but those that skip several bytes at once.
     fn byte(&mut self, byte: u8) -> Event {
         match &mut self.state {
             State::Sql => return self.top(byte),
@@ -200,14 +201,7 @@ impl Lexer {
                 }
             }
             State::BlockComment { depth, previous } => {
-                let delimiter = match (*previous, byte) {
-                    (b'*', b'/') => Some(*depth - 1),
-                    (b'/', b'*') => Some(*depth + 1),
-                    _ => None,
-                };
-                // A byte that ended one delimiter starts no other: `/*/` is not a whole comment.
-                *previous = if delimiter.is_some() { 0 } else { byte };
-                *depth = delimiter.unwrap_or(*depth);
+                (*depth, *previous) = in_block_comment(*depth, *previous, byte);
                 if *depth == 0 {
                     self.state = State::Sql;
                     self.blank(b' ');
@@ -223,25 +217,7 @@ impl Lexer {
                 }
                 self.keep(byte);
             }
-            State::DollarTag { tag } => {
-                let continues = is_word_byte(byte) && !(tag.is_empty() && byte.is_ascii_digit());
-                if byte == b'$' {
-                    let closing = [b"$", tag.as_slice(), b"$"].concat();
-                    self.state = State::DollarBody { closing, matched: 0 };
-                    self.keep(byte);
-                } else if continues && tag.len() == TAG_LONGEST_BYTES {
-                    self.state = State::Lost;
-                } else if continues {
-                    tag.push(byte);
-                    self.keep(byte);
-                } else {
-                    // `$1`, or a stray dollar: what follows it is a word of its own.
-                    self.word = tag.to_ascii_lowercase();
-                    self.word.truncate(START_KEPT_BYTES);
-                    self.state = State::Sql;
-                    return self.top(byte);
-                }
-            }
+            State::DollarTag { .. } => return self.dollar_tag(byte),
             State::DollarBody { closing, matched } => {
                 // There is no dollar inside a tag, so after a mismatch a match can only begin at a dollar.
                 *matched = if byte == closing[*matched] { *matched + 1 } else { usize::from(byte == b'$') };
@@ -265,6 +241,30 @@ impl Lexer {
         Event::None
     }
 
+    /// Inside `$tag$`, after its first dollar.
+    fn dollar_tag(&mut self, byte: u8) -> Event {
+        let State::DollarTag { tag } = &mut self.state else { return Event::None };
+        let continues = is_word_byte(byte) && !(tag.is_empty() && byte.is_ascii_digit());
+        if byte == b'$' {
+            let closing = [b"$", tag.as_slice(), b"$"].concat();
+            self.state = State::DollarBody { closing, matched: 0 };
+            self.keep(byte);
+        } else if continues && tag.len() == TAG_LONGEST_BYTES {
+            self.state = State::Lost;
+        } else if continues {
+            tag.push(byte);
+            self.keep(byte);
+        } else {
+            // `$1`, or a stray dollar: what follows it is a word of its own.
+            self.word = tag.to_ascii_lowercase();
+            self.word.truncate(START_KEPT_BYTES);
+            self.state = State::Sql;
+            return self.top(byte);
+        }
+        Event::None
+    }
+
+    /// Outside strings, quoted names and comments.
     fn top(&mut self, byte: u8) -> Event {
         let (before_that, after_string) = (self.was_after_string, self.after_string);
         (self.was_after_string, self.after_string) = (after_string, after_string.then(byte));

@@ -56,6 +56,16 @@ impl AfterString {
     }
 }
 
+/// Returns depth and previous byte of a block comment after `byte`.
+pub fn in_block_comment(depth: u32, previous: u8, byte: u8) -> (u32, u8) {
+    match (previous, byte) {
+        // A byte that ended one delimiter starts no other: `/*/` is not a whole comment.
+        (b'*', b'/') => (depth - 1, 0),
+        (b'/', b'*') => (depth + 1, 0),
+        _ => (depth, byte),
+    }
+}
+
 /// Since PostgreSQL 16 a vertical tab is a space, too.
 pub fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b

@@ -16,6 +16,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::toml_file::did_you_mean;
 use crate::base::units;
+use crate::live::session;
 use crate::pg::table::{Checked, proof};
 use crate::pg::{self, identifier};
 use crate::store::Store;
@@ -178,7 +179,9 @@ pub async fn merge(
 ) -> Result<Merged> {
     let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was changed");
     let merging = async {
-        let (mut connection, merged, key, columns) = load(store, set, plan, settings, phase).await?;
+        let mut connection = connect(settings).await?;
+        session::exclude_jobs_of(settings, &mut connection, &[plan.living.oid]).await?;
+        let (merged, key, columns) = load(&mut connection, (store, set), plan, phase).await?;
         let merged = write(&mut connection, plan, &key, &columns, merged).await?;
         anyhow::Ok((connection, merged))
     };
@@ -200,7 +203,8 @@ fn not_committed(error: anyhow::Error) -> anyhow::Error {
 
 /// Says what a merge would do, and writes nothing but temporary tables of its own: no trigger fires, and nothing is locked against writers.
 pub async fn look(store: &Store, set: &Set, plan: &Plan, settings: &pg::Settings, phase: &Phase) -> Result<Merged> {
-    let (mut connection, mut merged, key, columns) = load(store, set, plan, settings, phase).await?;
+    let mut connection = connect(settings).await?;
+    let (mut merged, key, columns) = load(&mut connection, (store, set), plan, phase).await?;
     let rows = plan.compared(&key, &columns);
     let fates = fates::decide(&mut connection, &rows).await?;
     (merged.inserted, merged.replaced) = (fates.missing, fates.changed);
@@ -208,21 +212,19 @@ pub async fn look(store: &Store, set: &Set, plan: &Plan, settings: &pg::Settings
     Ok(merged)
 }
 
-/// Loads the chosen rows aside. Returns their session, their counts, and the columns of their key and of them all.
+/// Loads the chosen rows aside. Returns their counts, and the columns of their key and of them all.
 async fn load(
-    store: &Store,
-    set: &Set,
+    connection: &mut PgConnection,
+    (store, set): (&Store, &Set),
     plan: &Plan,
-    settings: &pg::Settings,
     phase: &Phase,
-) -> Result<(PgConnection, Merged, Key, Vec<String>)> {
-    let mut connection = connect(settings).await?;
-    let (read_bytes, columns) = aside::load(store, set, (&plan.living, &plan.blocks[..]), &mut connection, phase).await?;
-    let chosen = aside::choose(&mut connection, &plan.living, plan.condition.as_deref()).await?;
-    let key = plan.living.key(&mut connection, &columns).await?;
-    refuse_equal_keys(&mut connection, &key).await?;
+) -> Result<(Merged, Key, Vec<String>)> {
+    let (read_bytes, columns) = aside::load(store, set, (&plan.living, &plan.blocks[..]), connection, phase).await?;
+    let chosen = aside::choose(connection, &plan.living, plan.condition.as_deref()).await?;
+    let key = plan.living.key(connection, &columns).await?;
+    refuse_equal_keys(connection, &key).await?;
     let merged = Merged { table: plan.living.name.to_string(), rows: plan.rows(), chosen, read_bytes, ..Merged::default() };
-    Ok((connection, merged, key, columns))
+    Ok((merged, key, columns))
 }
 
 /// A key that came later may not tell rows of the set apart.

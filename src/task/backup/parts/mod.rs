@@ -15,6 +15,7 @@ mod sequences;
 mod statements;
 mod subject;
 mod target;
+pub mod under_lock;
 
 use anyhow::Result;
 

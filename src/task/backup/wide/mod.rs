@@ -50,7 +50,7 @@ struct Dumping {
 impl Wide {
     /// None where there is nothing for several sessions: no large table.
     pub async fn start(settings: &pg::Settings, plan: &Plan, backup: &Backup) -> Result<Option<Self>> {
-        if backup.sessions == 1 || plan.server.database.has_no_way_to_utf8() {
+        if plan.sessions == 1 || plan.server.database.has_no_way_to_utf8() {
             return Ok(None);
         }
         let (mut attempt, mut of_dropped_tables) = (1, 0);
@@ -69,7 +69,7 @@ impl Wide {
     }
 
     async fn start_once(settings: &pg::Settings, plan: &Plan, backup: &Backup, locks_all: bool) -> Result<Option<Self>> {
-        let mut sessions = open_sessions(settings, backup).await?;
+        let mut sessions = open_sessions(settings, plan.sessions, backup).await?;
         let keeper = sessions.pop().context("a dump has a session that keeps its tables")?;
         let mut keeper = Keeper::new(keeper, &mut sessions).await?;
         let (first, others) = sessions.split_first_mut().context("a dump has a session")?;
@@ -162,10 +162,10 @@ async fn is_lost(waiting: &mut Child, keeper: &mut Keeper) -> Result<bool> {
 }
 
 /// The sessions that read, and the one that keeps the tables: all before the first lock, so that little time passes between the locks.
-async fn open_sessions(settings: &pg::Settings, backup: &Backup) -> Result<Vec<PgConnection>> {
+async fn open_sessions(settings: &pg::Settings, count: usize, backup: &Backup) -> Result<Vec<PgConnection>> {
     let mut sessions = Vec::new();
-    for number in 1..=backup.sessions + 1 {
-        let which = || format!("session {number} of the {} of the dump (`sessions` of the job, and one)", backup.sessions + 1);
+    for number in 1..=count + 1 {
+        let which = || format!("session {number} of the {} of the dump (`sessions` of the job, and one)", count + 1);
         let mut session = settings.connect().await.with_context(which)?;
         // As pg_dump has it; and a store that takes no bytes for a minute does not end the session.
         let sets = format!(

@@ -12,8 +12,9 @@ use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
 
 use super::proof;
-use super::tables::{Part, Table, scaled};
+use super::tables::{Part, Table};
 use crate::pg;
+use crate::task::backup::sessions::scaled;
 use crate::task::backup::stream::Pieces;
 
 /// Rows of one COPY statement, about: it ends with the row that reaches this.

@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnection;
 use crate::pg::{identifier, qualified};
 use crate::task::backup::manifest::Filters;
 use crate::task::backup::patterns::Patterns;
+use crate::task::backup::sessions::scaled;
 
 /// A table with more bytes than this, in heap and TOAST, is read by several sessions. A smaller one is not worth a statement of its own.
 const LARGE_BYTES: u64 = 8 << 20;
@@ -15,13 +16,6 @@ const TABLES_MOST: i64 = 500;
 
 /// What one COPY of the server reads, about.
 const SLICE_BYTES: u64 = 32 << 20;
-
-/// The size that a debug build uses in place of this one: PGTEND_TEST_SMALLER=64 lets a test have tables of kilobytes where a real database
-/// has some of megabytes. In a release build it is the size itself.
-pub fn scaled(bytes: u64) -> u64 {
-    let smaller = || std::env::var("PGTEND_TEST_SMALLER").ok()?.parse().ok();
-    bytes / if cfg!(debug_assertions) { smaller().unwrap_or(1) } else { 1 }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Table {

@@ -33,9 +33,6 @@ struct Found {
 /// Says how several sessions would read the large tables of a database; None where they would read all in slices, where nothing is for them, and where somebody
 /// asks for a lock that keeps sizes from being read.
 pub async fn before_a_dump(settings: &pg::Settings, backup: &Backup) -> Result<Option<String>> {
-    if backup.sessions == 1 {
-        return Ok(None);
-    }
     let found_by_name = SearchPath::schemas_for(&Patterns::of(&backup.filters), settings).await?;
     let mut connection = settings.connect().await?;
     pg::set(&mut connection, "lock_timeout", "1s").await?;
