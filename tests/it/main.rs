@@ -119,6 +119,8 @@ mod restore_midway;
 mod restore_options;
 mod restore_part;
 mod restore_part_hostile;
+mod restore_part_rows;
+mod restore_part_types;
 /// How a dump's stream goes into a server: whole or not there, and counted.
 mod restore_stream;
 mod restore_under_lock;

@@ -292,7 +292,7 @@ fn a_merge_that_cannot_be_right_changes_nothing() {
     merge("taken", &[]).exited(1).says(&["taken_name_key", "nothing was changed"]);
     merge("taken", &["--where", "id = 1; DROP TABLE taken"]).exited(1).says(&["--where"]);
     merge("taken", &["--where", "id = 1) OR (true"]).exited(78).says(&["--where"]);
-    merge("taken", &["--where", "no_such > 1"]).exited(1).says(&["no_such"]);
+    merge("taken", &["--where", "no_such > 1"]).exited(78).says(&["no_such"]);
     let counts =
         "SELECT (SELECT count(*) FROM guarded), (SELECT count(*) FROM narrow), (SELECT string_agg(id || name, ',') FROM taken)";
     assert_eq!(server.sql(&database, counts), "0|0|2a");
@@ -374,7 +374,8 @@ fn only_the_members_of_the_part_and_the_definitions_are_read() {
         server.sql(&database, "DROP TABLE gone; DELETE FROM z_last WHERE i % 7 = 0; ALTER TABLE z_last ADD PRIMARY KEY (i)");
         let merged = scenario.json(&[&arguments("z_last")[..], &["--merge", "insert-missing", "--where", "i < 100"]].concat());
         let read = merged["read_bytes"].as_u64().unwrap();
-        assert!(read <= held("z_last") + (2 << 20), "{read} read of {}", held("z_last"));
+        // The types of its columns are compared with the definitions.
+        assert!(read <= held("z_last") + (5 << 20), "{read} read of {}", held("z_last"));
         assert_eq!(merged["inserted"], 14);
         server.sql(&database, "DELETE FROM z_last; INSERT INTO z_last SELECT i, md5(i::text) FROM generate_series(1, 30000) i; ALTER TABLE z_last DROP CONSTRAINT z_last_pkey");
     }

@@ -22,7 +22,7 @@ fn emptied(server: &Server, database: &str, table: &str) -> Scenario {
 fn waiting(server: &Server, database: &str, scenario: &Scenario, table: &str, how: &[&str]) -> Running {
     let run = scenario.start(&[&["backups", "restore", "latest", "--into", "app", "--table", table], how].concat());
     let waits = format!(
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = '{database}') AND mode = 'RowExclusiveLock'"
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = '{database}') AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock')"
     );
     eventually("the restore waits for the table", || server.sql("postgres", &waits) != "0");
     run

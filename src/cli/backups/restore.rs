@@ -135,7 +135,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     or_cancelled(cancel, locked::ensure_opens(&found.store, &found.set)).await?;
     let name = &found.set.name;
     let progress = global.progress();
-    let is_part = arguments.part.mean_a_part()?;
+    let is_part = arguments.part.mean_a_part(arguments.on_error)?;
     let target = restore_part::Target {
         config: &config,
         into,
@@ -156,7 +156,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let lock = guard::readers_lock(&name.database, &name.job);
     let reading = claim::share(ledger.map(Arc::new).as_ref(), &subject, &lock, &progress).await;
     let result = match is_part {
-        true => restore_part::restore(global, &arguments.part, &target, &found, &progress, cancel).await,
+        true => restore_part::restore(global, &arguments.part, &target, &found, &progress, cancel).await.map(|()| 0),
         false => restore(global, arguments, &choices, &settings, &found, &progress, cancel).await,
     };
     let report = Report { summary: format!("{name} into {}", settings.display()), ..Report::default() };

@@ -19,11 +19,13 @@ use crate::cli::trusts::Trusts;
 use crate::config::Config;
 use crate::pg;
 use crate::pg::table::Checked;
-use crate::task::backup::choices::Choices;
+use crate::task::backup::choices::{Choices, OnError};
+use crate::task::backup::parts::commit::NotKnown;
 use crate::task::backup::parts::merge::{self, Merged, Mode};
 use crate::task::backup::parts::names::{self, Name};
-use crate::task::backup::parts::plan::{self, Plan};
-use crate::task::backup::parts::{self, definitions, put, under_lock};
+use crate::task::backup::parts::plan;
+use crate::task::backup::parts::planned::Plan;
+use crate::task::backup::parts::{self, definitions, only_rows, put, under_lock};
 use crate::task::backup::restore::Restored;
 use crate::task::backup::{gains, new_database};
 use crate::task::foreign_code;
@@ -58,9 +60,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Returns whether a part is meant; an error where options mean one and none is named.
-    pub(super) fn mean_a_part(&self) -> Result<bool> {
+    /// Returns whether a part is meant; an error where options mean one and none is named, or where they mean another restore.
+    pub(super) fn mean_a_part(&self, on_error: OnError) -> Result<bool> {
         let is_part = !self.table.is_empty() || !self.schema.is_empty();
+        if is_part && on_error == OnError::Continue {
+            let message = "--on-error continue is for whole sets: among objects that live, what follows a statement that failed would change others than \
+                           the part's own, so that a restore puts back all of a part or nothing. Leave it out; --without leaves out an index or a constraint";
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
         if !is_part && (self.data_only || self.dry_run || self.yes) {
             let message = "--data-only, --dry-run and --yes are for parts of a set: name them with --table or --schema";
             return Err(Fault::new(Kind::Configuration, message).into());
@@ -89,7 +96,7 @@ pub(super) struct Target<'a> {
     pub(super) create_roles: bool,
 }
 
-/// Returns how many statements failed.
+/// Restores all of the part, or nothing.
 pub(super) async fn restore(
     global: &Global,
     arguments: &Part,
@@ -97,7 +104,7 @@ pub(super) async fn restore(
     found: &Found,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<u64> {
+) -> Result<()> {
     let phase = progress.phase("restore", None);
     match arguments.merge {
         Some(mode) => merged(global, arguments, mode, target, found, &phase, cancel).await,
@@ -113,7 +120,7 @@ async fn restored(
     found: &Found,
     phase: &Phase,
     cancel: &CancellationToken,
-) -> Result<u64> {
+) -> Result<()> {
     let (set, settings) = (&found.set, target.settings);
     let asked = arguments.asked()?;
     let planning = async {
@@ -133,28 +140,32 @@ async fn restored(
             if !arguments.dry_run {
                 jobs_kept_out = Some(under_lock::keep_jobs_out(settings, &checked).await?);
             }
-            plan.before.extend(under_lock::statements(&checked));
-            plan::refuse_filled(&mut connection, &plan).await?;
+            plan.before.extend(under_lock::statements(&checked, &plan.shapes));
+            only_rows::refuse_filled(&mut connection, &plan).await?;
         }
         Ok((plan, jobs_kept_out))
     };
     let (plan, jobs_kept_out) =
         or_cancelled(cancel, planning).await.map_err(|error| error.context(unchanged(found, settings)))?;
     if arguments.dry_run {
-        return print(&format!("{plan}nothing was changed: this is a dry run\n")).map(|()| 0);
+        return print(&format!("{plan}nothing was changed: this is a dry run\n"));
     }
     say(plan.to_string().trim_end());
     let put = put::put(&found.store, set, &plan, (settings, target.choices), phase, cancel).await;
     drop(jobs_kept_out);
-    let (restored, read_bytes) = put.map_err(|error| error.context(unchanged(found, settings)))?;
+    let (restored, read_bytes) = put.map_err(|error| unless_not_known(error, unchanged(found, settings)))?;
     if let Some(refusal) = restored.refusal {
         return Err(anyhow::Error::from(refusal).context(unchanged(found, settings)));
     }
     restored.notes.iter().chain(&plan.notes).for_each(|note| tracing::warn!("{note}"));
     phase.done(&format!("{} from {}", settings.display(), set.name));
     let read_bytes = plan.read_bytes + read_bytes;
-    print_restored(global, found, settings, &plan, &restored, (read_bytes, phase.elapsed()))?;
-    Ok(restored.failed_count as u64)
+    print_restored(global, found, settings, &plan, &restored, (read_bytes, phase.elapsed()))
+}
+
+/// The error in these words, except where nobody knows.
+fn unless_not_known(error: anyhow::Error, words: String) -> anyhow::Error {
+    if error.is::<NotKnown>() { error } else { error.context(words) }
 }
 
 fn unchanged(found: &Found, settings: &pg::Settings) -> String {
@@ -195,25 +206,21 @@ fn print_restored(
             tables.iter().map(|(table, rows)| json!({ "schema": table.schema, "name": table.name, "rows": rows })).collect();
         return print(&format!(
             "{:#}\n",
-            json!({ "set": name, "into": into, "tables": of_tables, "rows": rows, "notes": notes, "failed": restored.failed, "failed_count": restored.failed_count, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
+            json!({ "set": name, "into": into, "tables": of_tables, "rows": rows, "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
         ));
     }
     for (table, rows) in &tables {
         print(&format!("{table}: {}\n", units::plural(*rows, "row")))?;
     }
-    let count = units::plural(tables.len(), "table");
     let read = format!("{} read of {}", units::bytes(read_bytes), units::bytes(found.set.manifest.dump.bytes));
-    if restored.failed_count == 0 {
-        return print(&format!(
-            "of {name}, {count} with {} restored into {into}, each table counted ({read})\n",
-            units::plural(rows, "row")
-        ));
+    if tables.is_empty() {
+        return print(&format!("of {name}, restored into {into}: {} ({read})\n", plan.made.join(", ")));
     }
     print(&format!(
-        "of {name}, {count} restored into {into}, except for {}:\n",
-        units::plural(restored.failed_count, "statement")
-    ))?;
-    restored.failed.iter().enumerate().try_for_each(|(number, said)| print(&format!("{}. {said}\n", number + 1)))
+        "of {name}, {} with {} restored into {into}, each table counted ({read})\n",
+        units::plural(tables.len(), "table"),
+        units::plural(rows, "row")
+    ))
 }
 
 /// Rows of one table, put back into the living one.
@@ -225,7 +232,7 @@ async fn merged(
     found: &Found,
     phase: &Phase,
     cancel: &CancellationToken,
-) -> Result<u64> {
+) -> Result<()> {
     let [table] = &arguments.table[..] else {
         let message = "--merge takes one --table at a time: those that others refer to first";
         return Err(Fault::new(Kind::Configuration, message).into());
@@ -239,31 +246,31 @@ async fn merged(
         mode,
         trust_owners: Trusts::read(global, target.config).owners_of(&found.set.name.job),
     };
-    let plan = or_cancelled(cancel, merge::plan(settings, &found.set, &asked)).await?;
+    let planning = async {
+        parts::prove(&found.store, &found.set, phase).await?;
+        let definitions = definitions::read(&found.store, &found.set, phase).await?;
+        merge::plan(settings, &found.set, &definitions, &asked).await
+    };
+    let plan = or_cancelled(cancel, planning).await?;
     plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if arguments.dry_run {
-        let looking = async {
-            parts::prove(&found.store, &found.set, phase).await?;
-            merge::look(&found.store, &found.set, &plan, settings, phase).await
-        };
-        let seen = or_cancelled(cancel, looking).await?;
+        let seen = or_cancelled(cancel, merge::look(&found.store, &found.set, &plan, settings, phase)).await?;
         if !global.json {
             print(&plan.to_string())?;
         }
-        return print_merged(global, found, settings, &seen, (phase.elapsed(), true)).map(|()| 0);
+        return print_merged(global, found, settings, &seen, (phase.elapsed(), true));
     }
     if mode == Mode::Replace && !arguments.yes {
         let message = format!("{plan}--merge replace writes over rows: if this is intended, add --yes");
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     say(plan.to_string().trim_end());
-    or_cancelled(cancel, parts::prove(&found.store, &found.set, phase)).await?;
     let merged = merge::merge(&found.store, &found.set, &plan, settings, phase, cancel).await;
-    let merged = merged
-        .map_err(|error| error.context(format!("no rows of {} were put back into {}", found.set.name, settings.display())))?;
+    let merged = merged.map_err(|error| {
+        unless_not_known(error, format!("no rows of {} were put back into {}", found.set.name, settings.display()))
+    })?;
     phase.done(&format!("{} from {}", settings.display(), found.set.name));
-    print_merged(global, found, settings, &merged, (phase.elapsed(), false))?;
-    Ok(0)
+    print_merged(global, found, settings, &merged, (phase.elapsed(), false))
 }
 
 fn print_merged(

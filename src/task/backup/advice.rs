@@ -1,7 +1,7 @@
 //! Says which option, setting or statement gets a restore past a refusal. The SQLSTATE and the step decide; never a message's words, which
 //! are in the server's own language.
 
-use super::choices::OnError;
+use super::choices::{Choices, OnError};
 use super::said::{Doing, Said, is_of_the_environment};
 use super::script::Entry;
 use super::server_context::called;
@@ -30,7 +30,8 @@ pub fn advice(said: &Said, doing: Doing<'_>) -> String {
     if !is_of_the_environment || code.starts_with("54") {
         advice += &leave_out(said, entry);
     }
-    if !statement.is_empty() && !is_of_the_environment && choices.on_error == OnError::Stop {
+    // A part is restored as a whole, or not.
+    if !statement.is_empty() && !is_of_the_environment && choices.on_error == OnError::Stop && !choices.of_part {
         advice += " --on-error continue restores everything else.";
     }
     advice.trim().to_owned()
@@ -65,7 +66,7 @@ fn about_dump(code: &str, said: &Said, doing: Doing<'_>) -> String {
     let statement = doing.statement;
     let names_a_role = names_a_role(statement);
     let advice = match code {
-        "42501" => return about_privilege(statement, doing.choices.for_scratch),
+        "42501" => return about_privilege(statement, doing.choices),
         code if code.starts_with("28") => "The login of the restoring role was refused.",
         "42704" | "0LP01" if names_a_role && doing.choices.for_scratch => {
             "A role is missing on the server for scratch databases: globals.sql.gz of the set creates it; CREATE ROLE … NOLOGIN is enough."
@@ -81,6 +82,8 @@ fn about_dump(code: &str, said: &Said, doing: Doing<'_>) -> String {
             let function = said.context.as_deref().and_then(called);
             return function.map(|function| about_names(function, doing)).unwrap_or_default();
         }
+        // A catalog's index, of which no constraint is told.
+        "23505" if said.constraint.is_none() => "Another session has just made an object of that name: run the restore again.",
         "23505" | "23514" | "23P01" | "23502" => "The source's rows violate this constraint; the set is not damaged.",
         _ => "",
     };
@@ -99,8 +102,8 @@ fn names_a_role(statement: &str) -> bool {
     statement.contains(" OWNER TO ") || STARTS.iter().any(|start| statement.starts_with(start))
 }
 
-fn about_privilege(statement: &str, for_scratch: bool) -> String {
-    if for_scratch {
+fn about_privilege(statement: &str, choices: &Choices) -> String {
+    if choices.for_scratch {
         return format!(
             "The restoring role may not do that: `pgtend check --connect` names the missing privileges, and `pgtend grants` prints the SQL for them. {SCRATCH_WAYS}"
         );
@@ -109,6 +112,7 @@ fn about_privilege(statement: &str, for_scratch: bool) -> String {
         true => {
             "Restore as a superuser or a member of every role that owns something, or make the restoring role the owner of everything: --no-owner; or name another role: --role-map OLD=NEW."
         }
+        false if choices.of_part => "The restoring role may not do that; --no-owner helps where only the owners are the problem.",
         false => {
             "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only the owners are the problem, --on-error continue skips what the role may not create."
         }

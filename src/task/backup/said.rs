@@ -43,7 +43,8 @@ impl Said {
             detail: owned(said.detail()),
             hint: owned(said.hint()),
             context: owned(said.r#where()),
-            constraint: owned(said.constraint()),
+            // An index of a catalog is no constraint of the dump.
+            constraint: owned(said.constraint().filter(|_| said.schema() != Some("pg_catalog"))),
         })
     }
 }

@@ -29,6 +29,7 @@ pub struct Session {
     transaction: Option<String>,
     /// True if the session is inside a `BEGIN; … COMMIT;` of the dump.
     in_block: bool,
+    pub has_sent_commit: bool,
 }
 
 /// The way to keep event triggers from firing for the restore itself.
@@ -88,7 +89,7 @@ impl Session {
         }
         let (is_superuser, owners) = rights(&mut connection).await?;
         let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect(), is_superuser, owners };
-        Ok(Self { connection, server, silence, transaction, in_block: false })
+        Ok(Self { connection, server, silence, transaction, in_block: false, has_sent_commit: false })
     }
 
     /// Returns whether a transaction of the dump is open.
@@ -163,6 +164,7 @@ impl Session {
         if transaction_number(&mut self.connection).await? != begun {
             return Ok(false);
         }
+        self.has_sent_commit = true;
         self.execute("COMMIT").await?;
         Ok(true)
     }
@@ -266,16 +268,18 @@ fn major_of(version: &str) -> Option<u32> {
 }
 
 /// Disables event triggers where the role may, and says how.
-async fn silence(connection: &mut PgConnection, has_setting: bool) -> Result<Silence> {
+pub async fn silence(connection: &mut PgConnection, has_setting: bool) -> Result<Silence> {
     let setting = if has_setting { "event_triggers" } else { "session_replication_role" };
     // has_parameter_privilege exists since 15. Trying without asking would log an error on the server at each restore.
     let may = match pg::Server::of(connection).await?.major() {
         15.. => format!("pg_catalog.has_parameter_privilege({}, 'SET') OR", pg::literal(setting)),
         _ => String::new(),
     };
-    let may =
-        pg::fetch_text(connection, format!("SELECT ({may} pg_catalog.current_setting('is_superuser') = 'on')::pg_catalog.text"))
-            .await?;
+    let may = pg::fetch_text(
+        connection,
+        format!("SELECT ({may} pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on')::pg_catalog.text"),
+    )
+    .await?;
     Ok(match (may.as_deref() == Some("true"), has_setting) {
         (false, _) => Silence::No,
         (true, true) => {

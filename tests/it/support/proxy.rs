@@ -38,6 +38,20 @@ impl Hold {
     }
 }
 
+/// Whether a connection has copied rows, whether the answer to its commit is lost, and whether this is the server's side.
+struct Copies(Arc<AtomicBool>, bool, bool);
+
+impl Copies {
+    fn loses(&self, bytes: &[u8]) -> bool {
+        let says = |word: &[u8]| memchr::memmem::find(bytes, word).is_some();
+        let Self(copies, loses, is_servers) = self;
+        if !is_servers && says(b"COPY ") {
+            copies.store(true, Ordering::Relaxed);
+        }
+        *loses && *is_servers && copies.load(Ordering::Relaxed) && says(b"C\0\0\0\x0bCOMMIT\0")
+    }
+}
+
 impl Proxy {
     pub fn start(server: &Server) -> Self {
         Self::start_holding(server, "")
@@ -45,6 +59,15 @@ impl Proxy {
 
     /// What a client sends with this word in it waits until [`Proxy::let_pass`].
     pub fn start_holding(server: &Server, word: &'static str) -> Self {
+        Self::start_so(server, word, false)
+    }
+
+    /// Cuts a connection that has copied rows where the server says that it has committed: the client does not hear that.
+    pub fn start_losing_commits(server: &Server) -> Self {
+        Self::start_so(server, "", true)
+    }
+
+    fn start_so(server: &Server, word: &'static str, loses: bool) -> Self {
         let hold = Arc::new(Hold { word, ..Default::default() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -59,8 +82,10 @@ impl Proxy {
                 }
                 let Ok(server) = UnixStream::connect(&socket) else { continue };
                 kept.lock().unwrap().push((client.try_clone().unwrap(), server.try_clone().unwrap()));
-                pass(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&held));
-                pass(server, client, Arc::default());
+                let copies = Arc::new(AtomicBool::new(false));
+                let (to, from) = (Copies(Arc::clone(&copies), loses, false), Copies(copies, loses, true));
+                pass(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&held), to);
+                pass(server, client, Arc::default(), from);
             }
         });
         Self { port, open, is_closed, hold }
@@ -95,14 +120,35 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static, hold: Arc<Hold>) {
+fn pass(mut from: impl Read + Send + 'static, mut to: impl Write + Side + 'static, hold: Arc<Hold>, copies: Copies) {
     std::thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             hold.pass(&buffer[..length]);
+            if copies.loses(&buffer[..length]) {
+                to.end();
+                break;
+            }
             if to.write_all(&buffer[..length]).is_err() {
                 break;
             }
         }
     });
+}
+
+/// Where bytes are passed to.
+trait Side: Send {
+    fn end(&self);
+}
+
+impl Side for TcpStream {
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl Side for UnixStream {
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
 }

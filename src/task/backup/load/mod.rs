@@ -156,6 +156,11 @@ impl Loader {
         }
     }
 
+    /// Returns whether the server may have committed, whatever came back.
+    pub fn has_sent_commit(&self) -> bool {
+        self.session.has_sent_commit
+    }
+
     /// The seconds in which rows came, and those of what came after them.
     pub fn seconds(&self) -> Option<(f64, f64)> {
         self.times.seconds()

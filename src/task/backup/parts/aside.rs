@@ -10,8 +10,7 @@ use super::living::{ASIDE, Column, Living};
 use super::put::Rows;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
-use crate::base::units;
-use crate::pg::{self, identifier};
+use crate::pg::{self, failure, identifier};
 use crate::store::Store;
 use crate::task::backup::restore::QUEUED_BATCHES;
 use crate::task::backup::rows_out::columns_of;
@@ -54,9 +53,12 @@ pub async fn load(
     if has_own_bytes {
         pg::set(connection, "client_encoding", "UTF8").await?;
     }
-    refuse_rounding(connection, living).await?;
+    drop_newer_columns(connection, living, &columns).await?;
     Ok((read_bytes, columns))
 }
+
+/// What a row aside is known by, while a condition chooses.
+const ROW: &str = "\"pgtend row\"";
 
 #[derive(Debug, thiserror::Error)]
 #[error("the rows of the set end too early")]
@@ -69,38 +71,22 @@ async fn make_aside(connection: &mut PgConnection, living: &Living) -> Result<()
     for column in living.columns.iter().filter(|column| column.is_not_null) {
         pg::execute(connection, format!("ALTER TABLE {ASIDE} ALTER COLUMN {} DROP NOT NULL", identifier(&column.name))).await?;
     }
-    // Until it is known that nothing is rounded.
-    let unlimited = living.rounding().map(|(column, _)| (column, column.unlimited_type.as_str()));
-    set_types(connection, unlimited).await
+    Ok(())
 }
 
-async fn set_types(connection: &mut PgConnection, types: impl Iterator<Item = (&Column, &str)>) -> Result<()> {
-    let set: Vec<String> = types.map(|(column, to)| format!("ALTER COLUMN {} TYPE {to}", identifier(&column.name))).collect();
-    match set.is_empty() {
+/// The set has no values of columns that are newer, and of what is computed from these: a condition that names them would take none for one.
+async fn drop_newer_columns(connection: &mut PgConnection, living: &Living, of_set: &[String]) -> Result<()> {
+    let is_newer = |column: &&Column| !column.is_generated && !of_set.contains(&column.name);
+    let drops: Vec<String> = living
+        .columns
+        .iter()
+        .filter(is_newer)
+        .map(|column| format!("DROP COLUMN {} CASCADE", identifier(&column.name)))
+        .collect();
+    match drops.is_empty() {
         true => Ok(()),
-        false => pg::execute(connection, format!("ALTER TABLE {ASIDE} {}", set.join(", "))).await,
+        false => pg::execute(connection, format!("ALTER TABLE {ASIDE} {}", drops.join(", "))).await,
     }
-}
-
-/// Refuses rows with more digits than a column takes, which has fewer since: the server would round them without a word.
-async fn refuse_rounding(connection: &mut PgConnection, living: &Living) -> Result<()> {
-    for (column, takes) in living.rounding() {
-        let name = identifier(&column.name);
-        let sql = format!(
-            "SELECT pg_catalog.count(*)::pg_catalog.text FROM {ASIDE} AS aside WHERE aside.{name}::{takes} OPERATOR(pg_catalog.<>) aside.{name}"
-        );
-        let rounded = count(connection, sql).await?;
-        if rounded > 0 {
-            let message = format!(
-                "{}.{} is {takes} now, and {} of the set with more digits would be rounded: restore beside with --as, and compare",
-                living.name,
-                column.name,
-                units::plural(rounded, "row")
-            );
-            return Err(Fault::new(Kind::Configuration, message).into());
-        }
-    }
-    set_types(connection, living.rounding()).await
 }
 
 /// Takes the steps to their end. Returns the number of rows, and their columns.
@@ -159,12 +145,44 @@ pub async fn choose(connection: &mut PgConnection, living: &Living, condition: O
             let message = "--where is no condition of rows: its parentheses do not match";
             return Err(Fault::new(Kind::Configuration, message).into());
         }
-        let sql = format!("DELETE FROM {ASIDE} AS {alias} WHERE (\n{condition}\n) IS NOT TRUE");
+        let columns = columns(connection).await?;
+        let list: Vec<String> = columns.iter().map(|column| format!(", {}", identifier(column))).collect();
+        // A table of the set's columns alone: a temporary table's own ctid and tableoid say nothing of a living one.
+        let sql = format!(
+            "WITH unwanted AS MATERIALIZED (
+                 SELECT {alias}.{ROW} FROM (SELECT ctid AS {ROW}{} FROM {ASIDE}) AS {alias} WHERE (\n{condition}\n) IS NOT TRUE)
+             DELETE FROM {ASIDE} AS aside USING unwanted WHERE aside.ctid OPERATOR(pg_catalog.=) unwanted.{ROW}",
+            list.concat()
+        );
         let deleted = pg::execute_single(connection, sql).await.map_err(pg::in_its_own_words);
-        deleted.context("--where is no condition of rows of the table")?;
+        deleted.map_err(|error| no_condition(error, &columns))?;
     }
     pg::execute(connection, format!("ANALYZE {ASIDE}")).await?;
     count(connection, format!("SELECT pg_catalog.count(*)::pg_catalog.text FROM {ASIDE}")).await
+}
+
+/// The columns of the rows aside.
+async fn columns(connection: &mut PgConnection) -> Result<Vec<String>> {
+    let columns = sqlx::query_scalar(
+        "SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid
+          AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped ORDER BY attnum",
+    );
+    Ok(columns.bind(ASIDE).fetch_all(connection).await?)
+}
+
+fn no_condition(error: anyhow::Error, columns: &[String]) -> anyhow::Error {
+    match pg::sql_state(&error).as_deref() {
+        // undefined_column
+        Some("42703") => {
+            let message = format!(
+                "--where names what the rows of the set do not have: {}; their columns are {}",
+                failure::in_a_line(&error),
+                columns.join(", ")
+            );
+            Fault::new(Kind::Configuration, message).into()
+        }
+        _ => error.context("--where is no condition of rows of the table"),
+    }
 }
 
 /// Returns whether the parentheses around it hold all of it.

@@ -57,10 +57,15 @@ impl Item {
     }
 }
 
+/// The statements of one object of the dump.
+pub type OfObject = Vec<Vec<u8>>;
+
 /// The definitions of a set.
 #[derive(Debug)]
 pub struct Definitions {
     pub items: Vec<Item>,
+    /// Of objects that are no part of a table or a schema, or of several.
+    pub others: Vec<OfObject>,
     /// The settings at the end of the dump's head, under which rows are read.
     pub head: Arc<Settings>,
     /// How many bytes of the object were read.
@@ -71,9 +76,9 @@ pub struct Definitions {
 pub async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<Definitions> {
     let wanted = ranges(&set.manifest);
     let (read_bytes, reading) = part::read(store, set, wanted, phase, Reading::default(), Reading::feed).await?;
-    let (items, settings) = reading.finish()?;
+    let (items, others, settings) = reading.finish()?;
     let head = items.first().map_or(settings, |item| Arc::clone(&item.settings));
-    Ok(Definitions { items, head, read_bytes })
+    Ok(Definitions { items, others, head, read_bytes })
 }
 
 /// What of the uncompressed dump is no row, except for short gaps between rows.
@@ -97,6 +102,7 @@ fn ranges(manifest: &Manifest) -> Vec<Range<u64>> {
 struct Reading {
     script: Script,
     items: Vec<Item>,
+    others: Vec<OfObject>,
     /// The item whose statements come, with its entry, before it is known what it is about.
     open: Option<(Arc<Entry>, Vec<Vec<u8>>)>,
     settings: Arc<Settings>,
@@ -140,7 +146,10 @@ impl Reading {
         let Some((entry, statements)) = self.open.take() else { return };
         let texts: Vec<String> = statements.iter().map(|statement| own_bytes::text(statement.clone())).collect();
         let whole: Vec<Statement> = texts.iter().map(|text| Statement::whole(text)).collect();
-        let Some(subject) = whole.iter().find_map(Subject::of) else { return };
+        let Some(subject) = whole.iter().find_map(Subject::of) else {
+            self.others.push(statements);
+            return;
+        };
         self.is_after_rows |= is_after_rows(&subject.role);
         let is_sound = whole.iter().all(|statement| is_about(statement, &subject));
         let names = whole.iter().flat_map(subject::mentions).collect();
@@ -149,10 +158,10 @@ impl Reading {
         self.items.push(Item { entry, statements, subject, names, settings, is_after_rows, is_sound });
     }
 
-    fn finish(mut self) -> Result<(Vec<Item>, Arc<Settings>)> {
+    fn finish(mut self) -> Result<(Vec<Item>, Vec<OfObject>, Arc<Settings>)> {
         self.close();
         anyhow::ensure!(self.script.is_at_an_end(), "the definitions of the set end inside a statement");
-        Ok((self.items, self.settings))
+        Ok((self.items, self.others, self.settings))
     }
 }
 

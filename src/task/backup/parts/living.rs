@@ -28,10 +28,6 @@ pub struct Column {
     pub is_generated: bool,
     pub is_identity_always: bool,
     pub is_not_null: bool,
-    /// `numeric(12,1)`: a type that rounds what it takes.
-    pub rounding_type: Option<String>,
-    /// The same without its precision: `numeric`.
-    pub unlimited_type: String,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -79,11 +75,7 @@ pub async fn read(connection: &mut PgConnection, name: &Name) -> Result<Living> 
     }
     let columns = sqlx::query_as(
         "SELECT attname::pg_catalog.text AS name, attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog.\"char\" AS is_generated,
-                attidentity OPERATOR(pg_catalog.=) 'a' AS is_identity_always, attnotnull AS is_not_null,
-                CASE WHEN atttypmod OPERATOR(pg_catalog.>=) 0 AND atttypid OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.numeric', 'pg_catalog.timestamp',
-                         'pg_catalog.timestamptz', 'pg_catalog.time', 'pg_catalog.timetz', 'pg_catalog.interval']::pg_catalog.regtype[]::pg_catalog.oid[])
-                     THEN pg_catalog.format_type(atttypid, atttypmod) END AS rounding_type,
-                pg_catalog.format_type(atttypid, NULL) AS unlimited_type
+                attidentity OPERATOR(pg_catalog.=) 'a' AS is_identity_always, attnotnull AS is_not_null
          FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid
           AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped ORDER BY attnum",
     )
@@ -126,12 +118,6 @@ impl Living {
     /// Returns whether the column takes no values in UPDATE.
     pub fn is_fixed(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name == name && column.is_identity_always)
-    }
-
-    /// The columns that would round values of the set, with such a type: none of a table with generated columns, whose columns keep their types.
-    pub fn rounding(&self) -> impl Iterator<Item = (&Column, &str)> {
-        let has_generated = self.columns.iter().any(|column| column.is_generated);
-        self.columns.iter().filter(move |_| !has_generated).filter_map(|column| Some((column, column.rounding_type.as_deref()?)))
     }
 
     /// The table for statements that read or change it: its partitions belong to it, and tables that inherit do not.

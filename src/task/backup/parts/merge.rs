@@ -8,10 +8,14 @@ use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::aside;
+use super::commit::{self, NotKnown};
+use super::definitions::Definitions;
 use super::fates::{self, Fates, Rows};
 use super::living::{self, ASIDE, Key, Living};
 use super::names::{self, Name};
+use super::quiet;
 use super::sequences;
+use super::types::{self, Shape};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::toml_file::did_you_mean;
@@ -52,6 +56,8 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Plan {
     living: Living,
+    /// The table as its columns are.
+    shapes: Vec<Shape>,
     /// Rows of the table, or of its partitions.
     blocks: Vec<TableData>,
     checked: Vec<Checked>,
@@ -59,6 +65,9 @@ pub struct Plan {
     pub warnings: Vec<String>,
     condition: Option<String>,
     mode: Mode,
+    values: sequences::Values,
+    /// Of the object, for the definitions.
+    read_bytes: u64,
 }
 
 /// What was done.
@@ -114,17 +123,21 @@ impl Plan {
 }
 
 /// Reads what the target has, and decides. Writes nothing.
-pub async fn plan(settings: &pg::Settings, set: &Set, asked: &Asked) -> Result<Plan> {
+pub async fn plan(settings: &pg::Settings, set: &Set, definitions: &Definitions, asked: &Asked) -> Result<Plan> {
     let (name, blocks) = blocks_of(set, &asked.table)?;
     let mut connection = connect(settings).await?;
     let living = living::read(&mut connection, &name).await?;
     let columns: Vec<String> = living.columns.iter().map(|column| column.name.clone()).collect();
     living.key(&mut connection, &columns).await?;
+    let mut looking = settings.connect().await?;
+    let shapes = types::refuse_changed(&mut looking, &definitions.items, [&name]).await?;
+    let values = sequences::values(&definitions.items, &sequences::names(&mut looking, &name).await?);
     let events = if asked.mode == Mode::Replace { INSERT | UPDATE } else { INSERT };
     let table = name.sql();
     let touched = [Touched::new(&table, events, &[], true)];
     let (warnings, checked) = foreign_code::check(settings, &touched, asked.trust_owners).await?;
-    Ok(Plan { living, blocks, checked, warnings, condition: asked.condition.clone(), mode: asked.mode })
+    let (condition, mode, read_bytes) = (asked.condition.clone(), asked.mode, definitions.read_bytes);
+    Ok(Plan { living, shapes, blocks, checked, warnings, condition, mode, values, read_bytes })
 }
 
 /// The session in which triggers and the condition find names as in the application. Rows that a policy hides are an error.
@@ -142,6 +155,7 @@ fn blocks_of(set: &Set, wanted: &str) -> Result<(Name, Vec<TableData>)> {
     let roots = manifest.server.partitions.iter().map(|partition| Name::new(&partition.root_schema, &partition.root_name));
     let names: BTreeSet<Name> = of_tables.chain(roots).collect();
     let found: Vec<&Name> = names.iter().filter(|name| names::is_meant(wanted, name)).collect();
+    names::refuse_ambiguous(wanted, found.iter().copied())?;
     let refused = |message: String| Err(Fault::new(Kind::Configuration, message).into());
     let name = match found[..] {
         [name] => name.clone(),
@@ -168,7 +182,7 @@ fn blocks_of(set: &Set, wanted: &str) -> Result<(Name, Vec<TableData>)> {
     Ok((name, blocks))
 }
 
-/// Does what the plan says, or changes nothing. An error says so, or names what kept the rows out.
+/// Does what the plan says, or changes nothing. An error says so, or names what kept the rows out. With [`NotKnown`], it may have been done.
 pub async fn merge(
     store: &Store,
     set: &Set,
@@ -187,28 +201,27 @@ pub async fn merge(
     };
     let (mut connection, merged) = cancel.run_until_cancelled(merging).await.ok_or_else(cancelled)??;
     // The commit itself is not interrupted.
-    pg::execute(&mut connection, "COMMIT".to_owned()).await.map_err(not_committed)?;
+    pg::execute(&mut connection, "COMMIT".to_owned()).await.map_err(|error| not_committed(error, &plan.living))?;
     Ok(merged)
 }
 
-/// The server's own refusal (integrity, a trigger) means that it rolled back. Its shutdown and a lost connection do not say.
-fn not_committed(error: anyhow::Error) -> anyhow::Error {
-    let code = error.downcast_ref::<sqlx::Error>().and_then(|error| error.as_database_error()?.code().map(String::from));
-    let is_refused = code.is_some_and(|code| !["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class)));
-    error.context(match is_refused {
-        true => "the server refused the commit, and nothing was changed",
-        false => "it is not known whether the rows were put back: look at the table",
-    })
+fn not_committed(error: anyhow::Error, living: &Living) -> anyhow::Error {
+    match commit::is_refused(pg::sql_state(&error).as_deref()) {
+        true => error.context("the server refused the commit, and nothing was changed"),
+        false => error.context(NotKnown(format!("the rows were put back into {}", living.name), "the table".to_owned())),
+    }
 }
 
 /// Says what a merge would do, and writes nothing but temporary tables of its own: no trigger fires, and nothing is locked against writers.
 pub async fn look(store: &Store, set: &Set, plan: &Plan, settings: &pg::Settings, phase: &Phase) -> Result<Merged> {
     let mut connection = connect(settings).await?;
+    let loud = quiet::event_triggers_that_fire(&mut connection).await?;
     let (mut merged, key, columns) = load(&mut connection, (store, set), plan, phase).await?;
     let rows = plan.compared(&key, &columns);
     let fates = fates::decide(&mut connection, &rows).await?;
     (merged.inserted, merged.replaced) = (fates.missing, fates.changed);
     merged.notes = notes(plan, &rows, fates);
+    merged.notes.extend(loud);
     Ok(merged)
 }
 
@@ -223,6 +236,7 @@ async fn load(
     let chosen = aside::choose(connection, &plan.living, plan.condition.as_deref()).await?;
     let key = plan.living.key(connection, &columns).await?;
     refuse_equal_keys(connection, &key).await?;
+    let read_bytes = plan.read_bytes + read_bytes;
     let merged = Merged { table: plan.living.name.to_string(), rows: plan.rows(), chosen, read_bytes, ..Merged::default() };
     Ok((merged, key, columns))
 }
@@ -257,7 +271,7 @@ async fn write(connection: &mut PgConnection, plan: &Plan, key: &Key, columns: &
         merged.notes = fates::prove(connection, &rows).await?;
         merged.notes.extend(notes(plan, &rows, fates));
         merged.notes.extend(of_others(plan, fates, &merged)?);
-        merged.notes.extend(sequences::forward(connection, living).await?);
+        merged.notes.extend(sequences::forward(connection, living, columns, &plan.values).await?);
         Ok(merged)
     };
     let written: Result<Merged> = written.await;
@@ -287,7 +301,11 @@ async fn hold(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
         pg::execute(connection, format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", plan.living.name.sql())).await?;
     }
     let own = Checked::named(plan.living.name.sql(), plan.living.oid).as_in(&plan.checked);
-    pg::execute(connection, proof(plan.checked.iter().chain([&own]))).await
+    pg::execute(connection, proof(plan.checked.iter().chain([&own]))).await?;
+    for shape in &plan.shapes {
+        pg::execute(connection, shape.proof()).await?;
+    }
+    Ok(())
 }
 
 /// Writes all rows in one statement, so that rows may refer to one another whatever their order. Returns how many were replaced, and inserted.
@@ -300,18 +318,34 @@ async fn write_rows(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<(u
         "WITH replaced AS ({}), count AS (SELECT pg_catalog.count(*) AS replaced FROM replaced),
               inserted AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE
                            SELECT {} FROM {}, count WHERE count.replaced OPERATOR(pg_catalog.>=) 0 AND fate.before IS NULL
-                           ON CONFLICT ({}) DO NOTHING RETURNING 1)
+                           {} RETURNING 1)
          SELECT (SELECT replaced FROM count), (SELECT pg_catalog.count(*) FROM inserted)",
         replacing(rows),
         rows.living.name.sql(),
         list(""),
         list("aside."),
         fates::joined(),
-        rows.key.columns().join(", ")
+        on_conflict(connection, rows).await?
     );
     let counts: Vec<(i64, i64)> = pg::fetch_all_as(connection, sql).await?;
     let (replaced, inserted) = counts.first().copied().context("the server returned no count of rows")?;
     Ok((replaced as u64, inserted as u64))
+}
+
+/// PostgreSQL takes no ON CONFLICT where a deferrable index has the same columns. A row that another session inserts meanwhile is an error there.
+async fn on_conflict(connection: &mut PgConnection, rows: &Rows<'_>) -> Result<String> {
+    let names: Vec<&str> = rows.key.0.iter().map(|(column, _)| column.as_str()).collect();
+    let is_deferrable: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND i.indisunique AND NOT i.indimmediate
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                             WHERE a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) ANY (i.indkey::pg_catalog.int2[])
+                               AND a.attname::pg_catalog.text OPERATOR(pg_catalog.<>) ALL ($2::pg_catalog.text[])))",
+    )
+    .bind(rows.living.oid)
+    .bind(names)
+    .fetch_one(connection)
+    .await?;
+    Ok(if is_deferrable { String::new() } else { format!("ON CONFLICT ({}) DO NOTHING", rows.key.columns().join(", ")) })
 }
 
 /// SQL that gives rows whose key is there the values of the set. Rows that are equal, as text, are not touched.

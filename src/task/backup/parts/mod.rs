@@ -3,18 +3,24 @@
 mod aside;
 mod beside;
 mod closure;
+pub mod commit;
 pub mod definitions;
 mod fates;
 mod living;
 pub mod merge;
 pub mod names;
+pub mod only_rows;
+mod others;
 pub mod plan;
+pub mod planned;
 pub mod put;
+mod quiet;
 mod rights;
 mod sequences;
 mod statements;
 mod subject;
 mod target;
+mod types;
 pub mod under_lock;
 
 use anyhow::Result;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::base::fault::{Fault, Kind};
 use crate::pg::table::TableName;
 
 /// The name of an object with its schema; a schema itself has no schema.
@@ -55,6 +56,18 @@ pub fn is_meant(pattern: &str, name: &Name) -> bool {
         [table] => name.schema == "public" && matches(table, &name.name),
         [schema, table] => matches(schema, &name.schema) && matches(table, &name.name),
         _ => false,
+    }
+}
+
+/// Refuses a name, without letters that stand for others, that several of these tables have as `backups show` writes them: `s.c` is a table of `s`, and
+/// one of `public`.
+pub fn refuse_ambiguous<'a>(wanted: &str, found: impl Iterator<Item = &'a Name>) -> anyhow::Result<()> {
+    match found.filter(|name| is_called(wanted, &name.schema, &name.name)).count() {
+        ..2 => Ok(()),
+        _ => {
+            let message = format!("`{wanted}` can be several tables of the set: write the name as in SQL, with double quotes");
+            Err(Fault::new(Kind::Configuration, message).into())
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a restore of tables out of a set would do: the statements that it runs, the rows that it reads, and why not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -10,20 +9,24 @@ use super::beside::{self, Renamed};
 use super::closure::{self, Closure, closure};
 use super::definitions::{Definitions, Item, Settings};
 use super::names::{self, Name};
+use super::only_rows;
+use super::others;
+use super::planned::{Plan, name_what_it_needs, part, refused};
 use super::rights;
-use super::statements::{self, Run, Statements};
-use super::subject::{self, Class, Mention, Object, Role};
+use super::sequences;
+use super::statements::Run;
+use super::subject::{Class, Mention, Object, Role};
 use super::target::{self, Existing, existing};
-use crate::base::fault::{Fault, Kind};
+use super::types;
+use crate::base::shell;
 use crate::base::toml_file::did_you_mean;
-use crate::base::{shell, units};
-use crate::pg::{identifier, literal};
+use crate::pg::identifier;
 use crate::task::backup::choices::Choices;
 use crate::task::backup::facts::Extension;
+use crate::task::backup::own_bytes;
 use crate::task::backup::scan::TableData;
 use crate::task::backup::set::Set;
 use crate::task::backup::tokens::Statement;
-use crate::task::backup::{own_bytes, rewrite};
 
 /// The wish of a person.
 #[derive(Clone, Debug, Default)]
@@ -37,57 +40,6 @@ pub struct Asked {
     pub beside: Option<Name>,
 }
 
-/// What will be done.
-#[derive(Debug)]
-pub struct Plan {
-    /// The set with a manifest of this part: its tables, under their new names, its roles and tablespaces.
-    pub part: Set,
-    pub before: Statements,
-    /// Rows that are read one after the other.
-    pub rows: Vec<Vec<TableData>>,
-    pub after: Statements,
-    pub renamed: Option<Renamed>,
-    /// Objects that are made besides the tables, in words.
-    made: Vec<String>,
-    /// Objects that it needs and that are there already.
-    kept: Vec<String>,
-    pub notes: Vec<String>,
-    is_data_only: bool,
-    /// Of the object, for the definitions.
-    pub read_bytes: u64,
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        for (name, rows) in self.tables() {
-            writeln!(f, "{name}  {}", units::plural(rows, "row"))?;
-        }
-        if self.is_data_only {
-            writeln!(f, "only rows, by COPY into tables that are there and empty: their triggers fire")?;
-        }
-        if let Some(Renamed { from, to, .. }) = &self.renamed {
-            writeln!(f, "{to} is a copy of {from} without foreign keys, triggers, rules, policies, grants and sequences")?;
-        }
-        for (what, list) in [("with", &self.made), ("there already, and left as it is", &self.kept)] {
-            if !list.is_empty() {
-                writeln!(f, "{what}: {}", list.join(", "))?;
-            }
-        }
-        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
-    }
-}
-
-impl Plan {
-    /// The tables with their rows, by name.
-    pub fn tables(&self) -> BTreeMap<Name, u64> {
-        let mut tables = BTreeMap::new();
-        for table in &self.part.manifest.tables {
-            *tables.entry(Name::new(&table.schema, &table.name)).or_default() += table.rows;
-        }
-        tables
-    }
-}
-
 /// Reads what the target has, and decides. Writes nothing.
 pub async fn plan(
     connection: &mut PgConnection,
@@ -99,14 +51,10 @@ pub async fn plan(
     let items = &definitions.items;
     let wanted = wanted(set, items, asked)?;
     match asked {
-        Asked { data_only: true, .. } => only_rows(connection, set, definitions, &wanted).await,
+        Asked { data_only: true, .. } => only_rows::plan(connection, set, definitions, &wanted).await,
         Asked { beside: Some(to), .. } => one_beside(connection, set, definitions, &wanted, to).await,
         _ => whole(connection, set, definitions, wanted, choices).await,
     }
-}
-
-fn refused<T>(message: String) -> Result<T> {
-    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 /// The objects of the dump that are meant, with the partitions of tables.
@@ -122,6 +70,7 @@ fn wanted(set: &Set, items: &[Item], asked: &Asked) -> Result<BTreeSet<Object>> 
             let hint = hint.unwrap_or_else(|| format!("`pgtend backups show {}` lists its tables", set.name));
             return refused(format!("the set has no table `{pattern}`; {hint}"));
         }
+        names::refuse_ambiguous(pattern, found.iter().copied())?;
         for name in found {
             wanted.extend(closure::partitions(items, name).iter().map(Object::relation));
             wanted.insert(Object::relation(name));
@@ -179,12 +128,15 @@ async fn whole(
     let (before, after): (Vec<&Item>, Vec<&Item>) = chosen().partition(|item| !item.is_after_rows);
     let is_filled = |table: &TableData| wanted.contains(&Object::relation(&Name::new(&table.schema, &table.name)));
     let tables: Vec<TableData> = set.manifest.tables.iter().filter(|table| is_filled(table)).cloned().collect();
+    let names: BTreeSet<Name> = tables.iter().map(|table| Name::new(&table.schema, &table.name)).collect();
+    types::refuse_others(connection, items, &names).await?;
     let is_beside = |item: &&Item| item.subject.role.makes_it() && item.subject.role != Role::Table;
     let mut plan = Plan {
         made: chosen().filter(is_beside).map(Item::in_words).collect(),
         kept: kept(&closure, &existing, items, &there),
         notes: closure.notes.clone(),
         before: Vec::new(),
+        shapes: Vec::new(),
         rows: vec![tables.clone()],
         after: Vec::new(),
         renamed: None,
@@ -195,8 +147,16 @@ async fn whole(
     let mut run = Run::default();
     plan.before = run.statements(before.iter().map(|item| (*item, item.statements.clone())), &definitions.head);
     plan.after = run.statements(after.iter().map(|item| (*item, item.statements.clone())), &Settings::new());
-    name_what_it_needs(&mut plan);
+    let behind = chosen().flat_map(|item| &item.names).map(|mention| mention.name.clone()).collect();
+    let forward = sequences::statements(&names, &sequences::values(items, &behind));
+    let values = plan.after.iter().rposition(|(text, _)| text.starts_with(b"SELECT pg_catalog.setval("));
+    let after_values = values.map_or(0, |last| last + 1);
+    plan.after.splice(after_values..after_values, forward);
     rights::start_from_the_default(&mut plan.before, &mut plan.after, closure.made.iter());
+    let others = others::of_part(connection, &definitions.others, &closure.made, choices).await?;
+    plan.after.extend(others.statements);
+    plan.notes.extend(others.notes);
+    name_what_it_needs(&mut plan);
     Ok(plan)
 }
 
@@ -241,6 +201,7 @@ async fn one_beside(
     let closure = closure(items, &only, &existing);
     refuse_what_is_lacking(&closure)?;
     refuse_what_no_dump_has(items, &closure)?;
+    types::refuse_others(connection, items, [from]).await?;
     let chosen: Vec<&Item> = closure.items.iter().map(|number| &items[*number]).filter(|item| beside::takes(item)).collect();
     let indexes = free_names(connection, &chosen, to).await?;
     let renamed = Renamed { from: from.clone(), to: to.clone(), indexes };
@@ -257,8 +218,9 @@ async fn one_beside(
     let part = part(set, rows.iter().map(under_its_new_name).collect());
     let read_bytes = definitions.read_bytes;
     let rows = vec![rows];
-    let (kept, notes, is_data_only) = (kept(&closure, &existing, items, &[]), Vec::new(), false);
-    let mut plan = Plan { part, before, rows, after, renamed: Some(renamed), made, kept, notes, is_data_only, read_bytes };
+    let (kept, notes, shapes, is_data_only) = (kept(&closure, &existing, items, &[]), Vec::new(), Vec::new(), false);
+    let mut plan =
+        Plan { part, before, shapes, rows, after, renamed: Some(renamed), made, kept, notes, is_data_only, read_bytes };
     name_what_it_needs(&mut plan);
     let objects = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.subject.object());
     let objects: Vec<Object> = objects.chain([Object::relation(to)]).collect();
@@ -280,78 +242,6 @@ async fn free_names(connection: &mut PgConnection, chosen: &[&Item], to: &Name) 
         free.insert(index, name);
     }
     Ok(free)
-}
-
-/// Rows alone, into tables that are there.
-async fn only_rows(
-    connection: &mut PgConnection,
-    set: &Set,
-    definitions: &Definitions,
-    wanted: &BTreeSet<Object>,
-) -> Result<Plan> {
-    let items = &definitions.items;
-    let is_filled = |table: &&TableData| wanted.contains(&Object::relation(&Name::new(&table.schema, &table.name)));
-    let tables: Vec<TableData> = set.manifest.tables.iter().filter(is_filled).cloned().collect();
-    let names: BTreeSet<Name> = tables.iter().map(|table| Name::new(&table.schema, &table.name)).collect();
-    let existing = existing(connection, &names).await?;
-    if let Some(missing) = names.iter().find(|name| !existing.has(&Object::relation(name))) {
-        return refused(format!("{missing} does not exist here: leave out --data-only to restore it with its definition"));
-    }
-    let names = closure::by_foreign_keys(items, &names);
-    let of_table = |name: &Name| {
-        let of = |table: &&TableData| (&table.schema, &table.name) == (&name.schema, &name.name);
-        tables.iter().filter(of).cloned().collect::<Vec<_>>()
-    };
-    let rows = names.iter().map(of_table).collect();
-    let mut plan = Plan {
-        before: Run::default().statements([], &definitions.head),
-        rows,
-        after: values(connection, items, &names).await?,
-        renamed: None,
-        made: Vec::new(),
-        kept: Vec::new(),
-        notes: Vec::new(),
-        is_data_only: true,
-        read_bytes: definitions.read_bytes,
-        part: part(set, tables),
-    };
-    name_what_it_needs(&mut plan);
-    Ok(plan)
-}
-
-/// Refuses `--data-only` where a table has rows. A query of a table runs what is constant in its owner's expressions of indexes when it is planned, so
-/// the code of the owners is looked at before.
-pub async fn refuse_filled(connection: &mut PgConnection, plan: &Plan) -> Result<()> {
-    match target::first_with_rows(connection, plan.tables().keys()).await? {
-        None => Ok(()),
-        Some(filled) => refused(format!(
-            "{filled} has rows, and --data-only fills tables that are empty: --merge insert-missing puts back the rows that it lacks, --as OTHER_NAME \
-             restores it beside"
-        )),
-    }
-}
-
-/// Moves the sequences of these tables to where the dump has them, never back.
-async fn values(connection: &mut PgConnection, items: &[Item], tables: &[Name]) -> Result<Statements> {
-    let owned = target::owned_sequences(connection, tables).await?;
-    let ascending = target::ascending(connection, &owned).await?;
-    let mut values = Vec::new();
-    for statement in items.iter().filter(|item| item.subject.role == Role::Value).flat_map(|item| &item.statements) {
-        let text = own_bytes::text(statement.clone());
-        let value = subject::value(&Statement::of(&text));
-        values.extend(value.filter(|(name, ..)| ascending.contains(name)).map(|value| statements::ours(&forward(value))));
-    }
-    Ok(values)
-}
-
-/// Compares in the same statement: others take numbers while rows are loaded.
-fn forward((sequence, value, is_called): (Name, i64, bool)) -> String {
-    let sequence = sequence.sql();
-    format!(
-        "SELECT CASE WHEN pg_catalog.setval({}::pg_catalog.regclass, {value}, {is_called}) IS NULL THEN '' END FROM {sequence} s
-         WHERE {value} OPERATOR(pg_catalog.>) s.last_value OR {value} OPERATOR(pg_catalog.=) s.last_value AND {is_called} AND NOT s.is_called",
-        literal(&sequence)
-    )
 }
 
 fn refuse_what_is_lacking(closure: &Closure) -> Result<()> {
@@ -424,28 +314,4 @@ fn kept(closure: &Closure, existing: &Existing, items: &[Item], meant: &[Object]
         .collect();
     kept.dedup();
     kept
-}
-
-/// The set as if it had this part alone.
-fn part(set: &Set, tables: Vec<TableData>) -> Set {
-    let mut part = set.clone();
-    part.manifest.tables = tables;
-    part.manifest.large_objects = 0;
-    part.manifest.server.extensions.clear();
-    part
-}
-
-/// Leaves only the roles and tablespaces that the statements name.
-fn name_what_it_needs(plan: &mut Plan) {
-    let (mut roles, mut tablespaces) = (BTreeSet::new(), BTreeSet::new());
-    for (statement, _) in plan.before.iter().chain(&plan.after) {
-        let text = own_bytes::text(statement.clone());
-        roles.extend(rewrite::role_names(&text));
-        if text.starts_with("SET default_tablespace = ") {
-            tablespaces.extend(Statement::of(&text).name(3));
-        }
-    }
-    let server = &mut plan.part.manifest.server;
-    server.roles.retain(|role| roles.contains(role));
-    server.tablespaces.retain(|tablespace| tablespaces.contains(tablespace));
 }

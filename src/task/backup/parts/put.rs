@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::beside::Renamed;
+use super::commit::{self, NotKnown};
 use super::names::Name;
-use super::plan::Plan;
+use super::planned::Plan;
 use super::statements::Statements;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
@@ -25,7 +26,7 @@ use crate::task::backup::tokens::copied_table;
 use crate::task::backup::{own_bytes, part, pg_dumps};
 
 /// Does what the plan says, or nothing. Returns also how many bytes of the object were read for the rows. An error comes from the store, from this
-/// host, or from the connection; a damaged part is one, too.
+/// host, or from the connection; a damaged part is one, too. With [`NotKnown`], it may have been done.
 pub async fn put(
     store: &Store,
     set: &Set,
@@ -41,9 +42,20 @@ pub async fn put(
     let Loaded { mut loader, mut refusal, read_bytes } = loaded;
     if refusal.is_none() {
         refusal = loader.commit().await.err();
+        if let Some(refusal) =
+            refusal.take_if(|refusal| loader.has_sent_commit() && !commit::is_refused(refusal.sql_state.as_deref()))
+        {
+            return Err(anyhow::Error::from(refusal).context(not_known(set, settings, plan)));
+        }
     }
-    let Loader { notes, failed, failed_count, .. } = *loader;
-    Ok((Restored { refusal, notes, failed, failed_count, ..Restored::default() }, read_bytes))
+    let notes = std::mem::take(&mut loader.notes);
+    Ok((Restored { refusal, notes, ..Restored::default() }, read_bytes))
+}
+
+fn not_known(set: &Set, settings: &pg::Settings, plan: &Plan) -> NotKnown {
+    let tables: Vec<String> = plan.tables().keys().take(5).map(Name::to_string).collect();
+    let which = if tables.is_empty() { "what it makes".to_owned() } else { tables.join(", ") };
+    NotKnown(format!("the part of {} was restored into {}", set.name, settings.display()), which)
 }
 
 /// All is restored and counted, except for the commit; or the server refused.

@@ -4,22 +4,55 @@
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
+use super::only_rows::FILLED;
 use super::statements::{self, Statements};
+use super::types::Shape;
 use crate::live::session;
 use crate::pg::table::{Checked, proof};
 use crate::pg::{self, literal};
 
-/// Statements for the transaction that writes the rows. Each is a query that returns the statement to run.
-pub fn statements(checked: &[Checked]) -> Statements {
+/// Statements for the transaction that writes the rows: behind the locks, the tables are those that were looked at, and empty. Each is a query that returns the
+/// statement to run.
+pub fn statements(checked: &[Checked], shapes: &[Shape]) -> Statements {
     let proof = format!("SELECT {}", literal(&proof(checked)));
-    checked.iter().map(lock).chain([proof]).map(|query| statements::ours(&query)).collect()
+    let shapes = shapes.iter().map(|shape| format!("SELECT {}", literal(&shape.proof())));
+    let queries = checked.iter().map(lock).chain([proof]).chain(shapes).chain(checked.iter().map(emptiness));
+    queries.map(|query| statements::ours(&query)).collect()
 }
 
-/// Before PostgreSQL 16, the lock needs more than INSERT.
+/// No other session writes rows then. A login with INSERT alone may not keep others out: before PostgreSQL 16, it may lock nothing.
 fn lock(table: &Checked) -> String {
-    let lock = format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", table.name);
-    let may_lock = format!("pg_catalog.has_table_privilege({}::pg_catalog.oid, 'UPDATE, DELETE, TRUNCATE')", table.oid);
-    format!("SELECT CASE WHEN {may_lock} THEN {} END", literal(&lock))
+    let lock = |mode: &str| {
+        let whole = literal(&format!("LOCK TABLE {} IN {mode} MODE", table.name));
+        let only = literal(&format!("LOCK TABLE ONLY {} IN {mode} MODE", table.name));
+        format!("CASE WHEN {} THEN {whole} ELSE {only} END", is_partitioned(table))
+    };
+    let may = |right: &str| format!("pg_catalog.has_table_privilege({}::pg_catalog.oid, '{right}')", table.oid);
+    format!(
+        "SELECT CASE WHEN {} THEN {} WHEN {} AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 160000 THEN {} END",
+        may("UPDATE, DELETE, TRUNCATE"),
+        lock("SHARE ROW EXCLUSIVE"),
+        may("INSERT"),
+        lock("ROW EXCLUSIVE")
+    )
+}
+
+fn is_partitioned(table: &Checked) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND relkind OPERATOR(pg_catalog.=) 'p')",
+        table.oid
+    )
+}
+
+/// Rows may have come since the tables were looked at.
+fn emptiness(table: &Checked) -> String {
+    let raise = |only: &str| {
+        let message = literal(&format!("{} {FILLED}", table.name));
+        let body =
+            format!("BEGIN IF EXISTS (SELECT FROM {only}{}) THEN RAISE USING MESSAGE = {message}; END IF; END", table.name);
+        literal(&format!("DO {}", literal(&body)))
+    };
+    format!("SELECT CASE WHEN {} THEN {} ELSE {} END", is_partitioned(table), raise(""), raise("ONLY "))
 }
 
 /// Keeps the jobs of these tables out while the session lives.
