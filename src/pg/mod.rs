@@ -14,6 +14,7 @@ mod parameters;
 mod passfile;
 mod pooler;
 mod route;
+pub mod schemas;
 mod service;
 mod session;
 mod settings;

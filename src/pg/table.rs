@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::schemas::hold_schema_of;
 use super::{identifier, literal, qualified};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -130,11 +131,12 @@ pub const ATTACHED: &str = concat!(
 /// Returns a statement that fails where one of the names means another table by now, the table has another owner, or code was attached to it since it was
 /// searched. Statements go by name, and whoever owns the schema may rename it and put a table of their own in its place; and a role with TRIGGER or
 /// REFERENCES may attach code to another's table. It belongs behind the lock of a transaction, before whatever changes the table: a name that is
-/// right then still is at the next statement, unless another session changes it in the moment between the two; and CREATE TRIGGER, CREATE RULE and
-/// a new key wait for ROW EXCLUSIVE and stronger locks. Every name and operator is qualified, as the session may have the application's
+/// right then still is at the end of the transaction where the role may hold the name of the schema ([`super::schemas`]), and otherwise at the next statement,
+/// unless another session changes it in the moment between the two; and CREATE TRIGGER, CREATE RULE and a new key wait for ROW EXCLUSIVE and stronger locks. Every name and operator is qualified, as the session may have the application's
 /// search_path. Empty without tables.
 pub fn proof<'a>(tables: impl IntoIterator<Item = &'a Checked>) -> String {
-    let checks: String = tables.into_iter().map(|table| is_the_same(table) + &has_no_new_code(table)).collect();
+    let checks: String =
+        tables.into_iter().map(|table| hold_schema_of(table.oid) + &is_the_same(table) + &has_no_new_code(table)).collect();
     if checks.is_empty() { String::new() } else { format!("DO {}", literal(&format!("BEGIN {checks}END"))) }
 }
 

@@ -12,6 +12,8 @@ pub struct Touched<'a> {
     pub writes: bool,
     /// True if triggers are disabled by session_replication_role, where the role may set it.
     pub silences_triggers: bool,
+    /// True if sessions for rows do it ([`crate::pg::Purpose::Rows`]), in which triggers and conditions find names as in the application.
+    pub finds_names: bool,
     /// An extension whose operators and types statements name with their schema.
     pub extension: Option<&'static str>,
 }
@@ -23,6 +25,6 @@ pub const UPDATE: i32 = 16;
 
 impl<'a> Touched<'a> {
     pub fn new(table: &'a str, triggers: i32, rules: &'static [&'static str], writes: bool) -> Self {
-        Self { table, triggers, rules, writes, silences_triggers: false, extension: None }
+        Self { table, triggers, rules, writes, silences_triggers: false, finds_names: false, extension: None }
     }
 }

@@ -120,6 +120,7 @@ mod restore_options;
 mod restore_part;
 mod restore_part_hostile;
 mod restore_part_rows;
+mod restore_part_trust;
 mod restore_part_types;
 /// How a dump's stream goes into a server: whole or not there, and counted.
 mod restore_stream;

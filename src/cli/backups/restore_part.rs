@@ -128,6 +128,10 @@ async fn restored(
         let definitions = definitions::read(&found.store, set, phase).await?;
         let mut connection = settings.connect().await?;
         let mut plan = plan::plan(&mut connection, set, &definitions, &asked, target.choices).await?;
+        if !asked.data_only {
+            let warnings = check_what_it_uses(global, target, found, &plan).await?;
+            plan.notes.extend(warnings);
+        }
         gains::refuse(&mut connection, &plan.part.manifest.server, target.choices).await?;
         if !(arguments.dry_run && target.create_roles) {
             let lacks =
@@ -172,6 +176,24 @@ fn unchanged(found: &Found, settings: &pg::Settings) -> String {
     format!("no part of {} was restored, and {} is unchanged", found.set.name, settings.display())
 }
 
+/// Living functions, types and tables that the part uses, and their schemas, hold code that runs with the rights of this login.
+async fn check_what_it_uses(global: &Global, target: &Target<'_>, found: &Found, plan: &Plan) -> Result<Vec<String>> {
+    let trust_owners = Trusts::read(global, target.config).owners_of(&found.set.name.job);
+    let used: Vec<foreign_code::Used> = plan
+        .uses
+        .objects
+        .iter()
+        .map(|object| foreign_code::Used {
+            class: object.class.name(),
+            schema: &object.name.schema,
+            name: &object.name.name,
+            is_referred: plan.uses.referred.contains(&object.name),
+        })
+        .collect();
+    let schemas: Vec<&str> = plan.schemas.iter().map(|schema| schema.name.as_str()).collect();
+    foreign_code::check_part(target.settings, &used, &schemas, trust_owners).await
+}
+
 /// Triggers, CHECKs and generated columns of the living tables run with the rights of this login. Returns the tables as they are now.
 async fn warn_of_code(
     global: &Global,
@@ -182,7 +204,7 @@ async fn warn_of_code(
     let trust_owners = Trusts::read(global, target.config).owners_of(&found.set.name.job);
     let mut checked = Vec::new();
     for table in tables {
-        let (warnings, of_table) = foreign_code::check_inserts(target.settings, &table.sql(), trust_owners).await?;
+        let (warnings, of_table) = foreign_code::check_inserts(target.settings, &table.sql(), false, trust_owners).await?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         checked.extend(of_table);
     }

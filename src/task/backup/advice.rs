@@ -31,7 +31,7 @@ pub fn advice(said: &Said, doing: Doing<'_>) -> String {
         advice += &leave_out(said, entry);
     }
     // A part is restored as a whole, or not.
-    if !statement.is_empty() && !is_of_the_environment && choices.on_error == OnError::Stop && !choices.of_part {
+    if !statement.is_empty() && !is_of_the_environment && choices.on_error == OnError::Stop && choices.of_part.is_none() {
         advice += " --on-error continue restores everything else.";
     }
     advice.trim().to_owned()
@@ -112,7 +112,9 @@ fn about_privilege(statement: &str, choices: &Choices) -> String {
         true => {
             "Restore as a superuser or a member of every role that owns something, or make the restoring role the owner of everything: --no-owner; or name another role: --role-map OLD=NEW."
         }
-        false if choices.of_part => "The restoring role may not do that; --no-owner helps where only the owners are the problem.",
+        false if choices.of_part.is_some() => {
+            "The restoring role may not do that; --no-owner helps where only the owners are the problem."
+        }
         false => {
             "A restore needs a superuser, or a member of every role that owns something; --no-owner helps where only the owners are the problem, --on-error continue skips what the role may not create."
         }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::facts::{Extension, ServerFacts};
+use crate::pg::schemas::Schema;
 
 /// By default all of the dump is restored as it is, or nothing.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +22,8 @@ pub struct Choices {
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
-    /// Only a part of a set is restored, into a database with other objects.
-    pub of_part: bool,
+    /// Only a part of a set is restored, into a database with other objects: the schemas there by whose names it goes.
+    pub of_part: Option<Vec<Schema>>,
     /// The restore is in a server of its own: its role is a member of no other, and the parts that it cannot test are known beforehand.
     pub in_own_server: bool,
     /// Vector indexes (hnsw, ivfflat) are made over no row.

@@ -11,6 +11,7 @@ use super::rewrite::Server;
 use super::script::{Step, Steps};
 use super::{facts, own_bytes};
 use crate::pg;
+use crate::pg::schemas::{self, Held, Schema};
 
 /// Memory for index builds of the restore's own session. An ivfflat index over 11,000 vectors of 1,536 dimensions fails with the server's
 /// default of 64 MB ("memory required is 65 MB"); a larger setting stays. A throwaway server says how much is free (pg/throwaway/memory.rs).
@@ -27,6 +28,8 @@ pub struct Session {
     pub silence: Silence,
     /// Our own transaction around everything, with the number that the server gave it.
     transaction: Option<String>,
+    /// The schemas of the database, whose names statements of our transaction go by.
+    held: Held,
     /// True if the session is inside a `BEGIN; … COMMIT;` of the dump.
     in_block: bool,
     pub has_sent_commit: bool,
@@ -67,8 +70,13 @@ pub enum Copied {
 }
 
 impl Session {
-    /// Connects, and prepares the session. `of_part`: what is in the database already stays as it is. An error is the target's or the network's.
-    pub async fn open(settings: &pg::Settings, in_transaction: bool, of_part: bool, manifest: &Manifest) -> Result<Self> {
+    /// Connects, and prepares the session. `of_part`: what is in the database already stays as it is, in these schemas. An error is the target's or the network's.
+    pub async fn open(
+        settings: &pg::Settings,
+        in_transaction: bool,
+        of_part: Option<&[Schema]>,
+        manifest: &Manifest,
+    ) -> Result<Self> {
         let mut connection = connect(settings, manifest, 1).await?;
         let known = facts::setting_names(&mut connection).await?;
         let tablespaces: Vec<String> = sqlx::query_scalar(
@@ -79,17 +87,22 @@ impl Session {
         .fetch_all(&mut connection)
         .await?;
         let silence = silence(&mut connection, known.contains("event_triggers")).await?;
-        let mut transaction = None;
+        let (mut transaction, mut held) = (None, Held::default());
         if in_transaction {
             pg::execute(&mut connection, "BEGIN".to_owned()).await?;
             transaction = Some(transaction_number(&mut connection).await?);
+            let schemas = match of_part {
+                Some(schemas) => schemas.to_vec(),
+                None => schemas::living(&mut connection, None).await?,
+            };
+            held = schemas::hold(&mut connection, schemas).await?;
         }
-        if !of_part {
+        if of_part.is_none() {
             public_as_in_15(&mut connection, &manifest.pg_dump_version).await?;
         }
         let (is_superuser, owners) = rights(&mut connection).await?;
         let server = Server { settings: known, tablespaces: tablespaces.into_iter().collect(), is_superuser, owners };
-        Ok(Self { connection, server, silence, transaction, in_block: false, has_sent_commit: false })
+        Ok(Self { connection, server, silence, transaction, held, in_block: false, has_sent_commit: false })
     }
 
     /// Returns whether a transaction of the dump is open.
@@ -100,6 +113,11 @@ impl Session {
     /// Returns whether all runs in a transaction of ours.
     pub fn is_one_transaction(&self) -> bool {
         self.transaction.is_some()
+    }
+
+    /// Fails where the name of a schema means another one by now; asks only where other sessions can change these names.
+    pub async fn prove_names(&mut self) -> Result<()> {
+        if self.held.is_exact() { Ok(()) } else { self.held.prove(&mut self.connection).await }
     }
 
     pub async fn execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
@@ -164,6 +182,7 @@ impl Session {
         if transaction_number(&mut self.connection).await? != begun {
             return Ok(false);
         }
+        self.held.prove(&mut self.connection).await?;
         self.has_sent_commit = true;
         self.execute("COMMIT").await?;
         Ok(true)

@@ -7,8 +7,9 @@ use crate::pg::identifier;
 /// One piece of such code, once for each function that it calls.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct ForeignCode {
-    /// "trigger", "index" and the like; for an owner "table", "schema", "type", "server", or "extension" and "operators" for the owner of their schema; for a
-    /// role that owns nothing of it the privilege: "TRIGGER", "REFERENCES", or "CREATE" on its schema.
+    /// "trigger", "index" and the like; for an owner "table", "schema", "type", "server", or "extension" and "operators" for the owner of their schema;
+    /// "living" and "place" for what a restored part uses, and its schema; "path" for a schema of the search_path, or the database that sets it; for a
+    /// role that owns nothing of it the privilege: "TRIGGER", "REFERENCES", or "CREATE" on its schema or, without `name`, on the database.
     pub kind: String,
     /// Quoted; None for a partition key and for a table. For "CREATE" the schema.
     pub name: Option<String>,
@@ -31,8 +32,10 @@ pub struct ForeignCode {
 impl ForeignCode {
     /// Returns whether it names an owner, with or without code that was found.
     pub fn is_an_owner(&self) -> bool {
-        matches!(self.kind.as_str(), "table" | "schema" | "type" | "server" | "extension" | "operators")
-            && self.function.is_none()
+        matches!(
+            self.kind.as_str(),
+            "table" | "schema" | "type" | "server" | "extension" | "operators" | "living" | "place" | "path"
+        ) && self.function.is_none()
     }
 
     /// Returns whether it names a role that may put code there, with or without code that was found.
@@ -48,9 +51,29 @@ impl ForeignCode {
     pub fn revoke(&self) -> String {
         let from = self.owner();
         match (self.kind.as_str(), &self.name) {
+            ("CREATE", None) => format!("REVOKE CREATE ON DATABASE {} FROM {from}", self.table),
             ("CREATE", Some(schema)) => format!("REVOKE CREATE ON SCHEMA {schema} FROM {from}"),
             (kind, _) => format!("REVOKE {kind} ON {} FROM {from}", self.table),
         }
+    }
+
+    /// Leaves out what says the same as another piece: the same line, or the same role with the same schema.
+    pub fn once(found: Vec<Self>) -> Vec<Self> {
+        let mut once: Vec<Self> = Vec::new();
+        for code in found {
+            let is_of_schema = matches!(code.kind.as_str(), "CREATE" | "place" | "path") && code.name.is_some();
+            let says_the_same = |known: &Self| {
+                let kinds = [(&*known.kind, &*code.kind), (&*code.kind, &*known.kind)];
+                let is_same_kind =
+                    known.kind == code.kind || kinds.contains(&("schema", "place")) || kinds.contains(&("schema", "path"));
+                is_of_schema && is_same_kind && (&known.name, &known.owner) == (&code.name, &code.owner)
+                    || known.to_string() == code.to_string()
+            };
+            if !once.iter().any(says_the_same) {
+                once.push(code);
+            }
+        }
+        once
     }
 
     /// Returns whether the login has nothing more in this database than the run history. A login for several databases, or one that keeps the
@@ -82,6 +105,8 @@ impl fmt::Display for ForeignCode {
                 let may = match kind.as_str() {
                     "TRIGGER" => format!("add triggers to {table}"),
                     "REFERENCES" => format!("add foreign keys to {table}, with triggers of their own"),
+                    _ if self.name.is_none() => format!("create schemas of the search_path in the database {table}"),
+                    _ if table.is_empty() => format!("create objects in the schema {name}"),
                     _ => format!("create tables in the schema {name} of {table}"),
                 };
                 let who = if self.owner.is_none() { "everyone (PUBLIC)" } else { &owner };
@@ -97,6 +122,22 @@ impl fmt::Display for ForeignCode {
             ("schema", _) => write!(
                 f,
                 "the schema {name} of {table} belongs to {owner}, who can put another table in its place: code that {owner} puts there can run as {runs_as}, {gains}"
+            ),
+            ("living", _) => write!(
+                f,
+                "the part uses {table}, which is there already and belongs to {owner}: code that {owner} puts into it can run as {runs_as}, {gains}"
+            ),
+            ("place", _) => write!(
+                f,
+                "the schema {name}, which the part goes into or names, belongs to {owner}, who can put other objects in the place of those there: code that {owner} puts there can run as {runs_as}, {gains}"
+            ),
+            ("path", _) if name.is_empty() => write!(
+                f,
+                "sessions for rows find names by a search_path that {owner} sets, the owner of the database {table}: code that {owner} puts where they look first can run as {runs_as}, {gains}; ALTER ROLE {runs_as} SET search_path comes before it"
+            ),
+            ("path", _) => write!(
+                f,
+                "sessions for rows find names in the schema {name} of the search_path, which belongs to {owner}: code that {owner} puts there can run as {runs_as}, {gains}"
             ),
             ("type", None) => write!(
                 f,

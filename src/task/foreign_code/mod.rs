@@ -19,9 +19,12 @@ use crate::work::touched::{INSERT, Touched};
 
 mod found;
 mod judge;
+mod living;
+mod path;
 mod restore;
 use found::ForeignCode;
 use judge::judge;
+pub use living::{Used, check_part};
 pub use restore::{check_restore, check_restore_before_a_dump, check_restore_of_a_set};
 
 /// Returns other owners' code that a run of the job would execute with more rights than the owners have, each piece in a sentence, and the
@@ -39,12 +42,22 @@ pub async fn check(settings: &Settings, touched: &[Touched<'_>], trust_owners: b
         of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
         found.append(&mut of_table);
     }
+    if touched.iter().any(|touched| touched.finds_names) {
+        found.extend(path::search(settings).await?);
+        found = ForeignCode::once(found);
+    }
     Ok((judge(found, trust_owners)?, checked))
 }
 
-/// Checks the code that runs when rows are restored into `table` (with its schema, quoted) by COPY, which ignores rules.
-pub async fn check_inserts(settings: &Settings, table: &str, trust_owners: bool) -> Result<(Vec<String>, Vec<Checked>)> {
-    check(settings, &[Touched::new(table, INSERT, &[], true)], trust_owners).await
+/// Checks the code that runs when rows are restored into `table` (with its schema, quoted) by COPY, which ignores rules. `finds_names`: by a session for
+/// rows, which finds names as the application does.
+pub async fn check_inserts(
+    settings: &Settings,
+    table: &str,
+    finds_names: bool,
+    trust_owners: bool,
+) -> Result<(Vec<String>, Vec<Checked>)> {
+    check(settings, &[Touched { finds_names, ..Touched::new(table, INSERT, &[], true) }], trust_owners).await
 }
 
 /// Returns whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.

@@ -53,7 +53,7 @@ impl Entry for Retention {
 
     fn touched(&self) -> Vec<Touched<'_>> {
         let tables = std::iter::once(&self.table).chain(&self.cascade);
-        tables.map(|table| Touched::new(table, DELETE, &["4"], false)).collect()
+        tables.map(|table| Touched { finds_names: true, ..Touched::new(table, DELETE, &["4"], false) }).collect()
     }
 
     fn does(&self) -> Does {

@@ -270,7 +270,7 @@ impl Restore<'_> {
         pg::clock::agreed(&mut connection).await.with_context(|| format!("database `{database}`"))?;
         let table = archive::target(&mut connection, table).await;
         let table = table.map_err(|error| refused::explained(error, manifest)).with_context(|| name.to_string())?;
-        let checked = foreign_code::check_inserts(&settings, &table, self.trusts.owners_of(&manifest.job)).await;
+        let checked = foreign_code::check_inserts(&settings, &table, true, self.trusts.owners_of(&manifest.job)).await;
         let (foreign, checked) = checked.with_context(|| name.to_string())?;
         for warning in foreign {
             if totals.warned.insert(warning.clone()) {

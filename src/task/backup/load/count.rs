@@ -49,6 +49,7 @@ impl Loader {
     }
 
     pub(super) async fn counts(&mut self, entry: &Entry) -> Result<Counts, Refusal> {
+        self.prove_names().await?;
         let counted = counts::compare(&mut self.session.connection, &self.manifest.tables).await;
         counted.map_err(|error| self.refusal_of(&error, entry))
     }

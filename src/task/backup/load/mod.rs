@@ -66,7 +66,7 @@ impl Loader {
             Some(settings) => Some(Superuser::open(settings).await?),
             None => None,
         };
-        let session = Session::open(target.settings, target.in_transaction, target.choices.of_part, manifest).await?;
+        let session = Session::open(target.settings, target.in_transaction, target.choices.of_part.as_deref(), manifest).await?;
         let beside = match target.is_wide() {
             true => Some(Beside::open(target.settings, manifest, session.silence, target.sessions).await?),
             false => None,
@@ -104,6 +104,9 @@ impl Loader {
 
     async fn run_all(&mut self, steps: &mut Steps) -> Result<(), Refusal> {
         while let Some(step) = steps.next().await {
+            if matches!(step, Step::Statement { .. } | Step::Copy { .. }) {
+                self.prove_names().await?;
+            }
             match step {
                 Step::Statement { text, entry } => self.statement(text, &entry).await?,
                 Step::Copy { text, entry } => {
@@ -114,6 +117,11 @@ impl Loader {
             }
         }
         self.all_is_done().await
+    }
+
+    /// Where other sessions can change the names of schemas, these are compared before each statement that goes by them.
+    pub(super) async fn prove_names(&mut self) -> Result<(), Refusal> {
+        self.session.prove_names().await.map_err(|error| of_ours(&error))
     }
 
     /// Called after the last byte is proved: counts the rows, if that was not yet done, and runs the final steps.
@@ -273,6 +281,6 @@ impl Target<'_> {
     /// what comes after it must come after it.
     fn is_wide(&self) -> bool {
         let Choices { on_error, without, of_part, .. } = self.choices;
-        self.sessions > 1 && !self.in_transaction && *on_error == OnError::Stop && without.is_empty() && !of_part
+        self.sessions > 1 && !self.in_transaction && *on_error == OnError::Stop && without.is_empty() && of_part.is_none()
     }
 }

@@ -25,12 +25,12 @@ pub struct Renamed {
     pub indexes: BTreeMap<String, String>,
 }
 
-/// Returns whether the copy takes the statements of an item.
+/// Returns whether the copy takes the statements of an item: of the table what makes it, of the types and functions that it needs all, their grants included.
 pub fn takes(item: &Item) -> bool {
     match &item.subject.role {
         Role::Table | Role::Index | Role::Key => true,
         Role::Default => !item.texts().any(|text| text.contains("nextval(")),
-        Role::About => item.texts().all(|text| is_of_the_table(&text)),
+        Role::About => item.subject.class != Class::Relation || item.texts().all(|text| is_of_the_table(&text)),
         // Types and functions that it needs are made as they are.
         Role::Object => true,
         _ => false,
@@ -41,7 +41,7 @@ fn is_of_the_table(comment: &str) -> bool {
     comment.starts_with("COMMENT ON TABLE ") || comment.starts_with("COMMENT ON COLUMN ")
 }
 
-/// The statements of an item for the copy; of those that follow an index or a key, which name it, none.
+/// The statements of an item for the copy, as the set has them; of those that follow an index or a key, which name it, none.
 pub fn statements(item: &Item) -> impl Iterator<Item = String> {
     let only_first = matches!(item.subject.role, Role::Index | Role::Key);
     item.texts().take(if only_first { 1 } else { usize::MAX })
@@ -71,6 +71,11 @@ fn another_name(index: &str, table: &str, number: usize) -> String {
 }
 
 impl Renamed {
+    /// Returns whether the item is about the table: a function or a type may have the same name.
+    pub fn is_of(&self, item: &Item) -> bool {
+        item.subject.class == Class::Relation && item.subject.of == self.from
+    }
+
     /// The statement with the new names.
     pub fn statement(&self, text: &str) -> String {
         let statement = Statement::whole(text);

@@ -134,7 +134,7 @@ pub async fn plan(settings: &pg::Settings, set: &Set, definitions: &Definitions,
     let values = sequences::values(&definitions.items, &sequences::names(&mut looking, &name).await?);
     let events = if asked.mode == Mode::Replace { INSERT | UPDATE } else { INSERT };
     let table = name.sql();
-    let touched = [Touched::new(&table, events, &[], true)];
+    let touched = [Touched { finds_names: true, ..Touched::new(&table, events, &[], true) }];
     let (warnings, checked) = foreign_code::check(settings, &touched, asked.trust_owners).await?;
     let (condition, mode, read_bytes) = (asked.condition.clone(), asked.mode, definitions.read_bytes);
     Ok(Plan { living, shapes, blocks, checked, warnings, condition, mode, values, read_bytes })

@@ -1,5 +1,6 @@
 //! Restores parts of a set into a database in use: tables with what they need (`plan`, `put`), or rows by condition (`merge`).
 
+mod aliases;
 mod aside;
 mod beside;
 mod closure;
@@ -22,6 +23,7 @@ mod subject;
 mod target;
 mod types;
 pub mod under_lock;
+mod uses;
 
 use anyhow::Result;
 

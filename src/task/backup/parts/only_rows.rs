@@ -14,6 +14,7 @@ use super::statements::Run;
 use super::subject::{Class, Object};
 use super::target::{self, existing};
 use super::types;
+use super::uses::Uses;
 use crate::task::backup::scan::TableData;
 use crate::task::backup::set::Set;
 
@@ -63,6 +64,8 @@ pub async fn plan(
             .into_iter()
             .map(|name| format!("{name} has no rows in the set, and --data-only leaves it as it is"))
             .collect(),
+        uses: Uses::default(),
+        schemas: Vec::new(),
         is_data_only: true,
         read_bytes: definitions.read_bytes,
         part: part(set, tables),

@@ -18,9 +18,10 @@ use super::statements::Run;
 use super::subject::{Class, Mention, Object, Role};
 use super::target::{self, Existing, existing};
 use super::types;
+use super::uses::{self, uses};
 use crate::base::shell;
 use crate::base::toml_file::did_you_mean;
-use crate::pg::identifier;
+use crate::pg::{identifier, schemas};
 use crate::task::backup::choices::Choices;
 use crate::task::backup::facts::Extension;
 use crate::task::backup::own_bytes;
@@ -50,11 +51,15 @@ pub async fn plan(
 ) -> Result<Plan> {
     let items = &definitions.items;
     let wanted = wanted(set, items, asked)?;
-    match asked {
-        Asked { data_only: true, .. } => only_rows::plan(connection, set, definitions, &wanted).await,
-        Asked { beside: Some(to), .. } => one_beside(connection, set, definitions, &wanted, to).await,
-        _ => whole(connection, set, definitions, wanted, choices).await,
-    }
+    let mut plan = match asked {
+        Asked { data_only: true, .. } => only_rows::plan(connection, set, definitions, &wanted).await?,
+        Asked { beside: Some(to), .. } => one_beside(connection, set, definitions, (&wanted, to), choices).await?,
+        _ => whole(connection, set, definitions, wanted, choices).await?,
+    };
+    let mut names = uses::schemas([&plan.before, &plan.after].into_iter(), choices);
+    names.extend(plan.tables().into_keys().map(|table| table.schema));
+    plan.schemas = schemas::living(connection, Some(&Vec::from_iter(names))).await?;
+    Ok(plan)
 }
 
 /// The objects of the dump that are meant, with the partitions of tables.
@@ -135,6 +140,8 @@ async fn whole(
         made: chosen().filter(is_beside).map(Item::in_words).collect(),
         kept: kept(&closure, &existing, items, &there),
         notes: closure.notes.clone(),
+        uses: uses(&chosen().collect::<Vec<_>>(), &closure.made, &existing),
+        schemas: Vec::new(),
         before: Vec::new(),
         shapes: Vec::new(),
         rows: vec![tables.clone()],
@@ -144,6 +151,7 @@ async fn whole(
         read_bytes: definitions.read_bytes,
         part: part(set, tables),
     };
+    plan.notes.extend(uses::other_owners(items, &plan.uses, &existing, choices));
     let mut run = Run::default();
     plan.before = run.statements(before.iter().map(|item| (*item, item.statements.clone())), &definitions.head);
     plan.after = run.statements(after.iter().map(|item| (*item, item.statements.clone())), &Settings::new());
@@ -165,8 +173,8 @@ async fn one_beside(
     connection: &mut PgConnection,
     set: &Set,
     definitions: &Definitions,
-    wanted: &BTreeSet<Object>,
-    to: &Name,
+    (wanted, to): (&BTreeSet<Object>, &Name),
+    choices: &Choices,
 ) -> Result<Plan> {
     let items = &definitions.items;
     let definition = |name: &Name| items.iter().find(|item| item.subject.of == *name && item.subject.role == Role::Table);
@@ -209,8 +217,9 @@ async fn one_beside(
         set.manifest.tables.iter().filter(|table| (&table.schema, &table.name) == (&from.schema, &from.name)).cloned().collect();
     let under_its_new_name = |table: &TableData| TableData { schema: to.schema.clone(), name: to.name.clone(), ..table.clone() };
     let mut run = Run::default();
+    let statement = |item: &Item, text: String| if renamed.is_of(item) { renamed.statement(&text) } else { text };
     let statements =
-        |item: &Item| beside::statements(item).map(|text| own_bytes::bytes(&renamed.statement(&text))).collect::<Vec<_>>();
+        |item: &Item| beside::statements(item).map(|text| own_bytes::bytes(&statement(item, text))).collect::<Vec<_>>();
     let of_part = |is_after: bool| chosen.iter().filter(move |item| item.is_after_rows == is_after);
     let before = run.statements(of_part(false).map(|item| (*item, statements(item))), &definitions.head);
     let after = run.statements(of_part(true).map(|item| (*item, statements(item))), &Settings::new());
@@ -218,9 +227,11 @@ async fn one_beside(
     let part = part(set, rows.iter().map(under_its_new_name).collect());
     let read_bytes = definitions.read_bytes;
     let rows = vec![rows];
-    let (kept, notes, shapes, is_data_only) = (kept(&closure, &existing, items, &[]), Vec::new(), Vec::new(), false);
+    let (kept, uses, is_data_only) = (kept(&closure, &existing, items, &[]), uses(&chosen, &closure.made, &existing), false);
+    let (notes, schemas, renamed) = (uses::other_owners(items, &uses, &existing, choices), Vec::new(), Some(renamed));
+    let shapes = Vec::new();
     let mut plan =
-        Plan { part, before, shapes, rows, after, renamed: Some(renamed), made, kept, notes, is_data_only, read_bytes };
+        Plan { part, before, shapes, rows, after, renamed, made, kept, notes, uses, schemas, is_data_only, read_bytes };
     name_what_it_needs(&mut plan);
     let objects = chosen.iter().filter(|item| item.subject.role == Role::Object).map(|item| item.subject.object());
     let objects: Vec<Object> = objects.chain([Object::relation(to)]).collect();

@@ -9,8 +9,10 @@ use super::beside::Renamed;
 use super::names::Name;
 use super::statements::Statements;
 use super::types::Shape;
+use super::uses::Uses;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
+use crate::pg::schemas::Schema;
 use crate::task::backup::scan::TableData;
 use crate::task::backup::set::Set;
 use crate::task::backup::tokens::Statement;
@@ -33,6 +35,10 @@ pub struct Plan {
     /// Objects that it needs and that are there already.
     pub(super) kept: Vec<String>,
     pub notes: Vec<String>,
+    /// What it uses of living objects.
+    pub uses: Uses,
+    /// The living schemas by whose names it goes.
+    pub schemas: Vec<Schema>,
     pub(super) is_data_only: bool,
     /// Of the object, for the definitions.
     pub read_bytes: u64,

@@ -36,7 +36,7 @@ pub async fn put(
     cancel: &CancellationToken,
 ) -> Result<(Restored, u64)> {
     let cancelled = || Fault::new(Kind::Cancelled, "cancelled by a signal: nothing was restored");
-    let choices = Choices { of_part: true, ..choices.clone() };
+    let choices = Choices { of_part: Some(plan.schemas.clone()), ..choices.clone() };
     let target = Target { settings, choices: &choices, in_transaction: true, superuser: None, sessions: 1 };
     let loaded = cancel.run_until_cancelled(load(store, set, plan, &target, phase)).await.ok_or_else(cancelled)??;
     let Loaded { mut loader, mut refusal, read_bytes } = loaded;

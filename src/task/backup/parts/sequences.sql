@@ -1,4 +1,4 @@
--- Follows `WITH RECURSIVE given (oid, rows) AS (…), sets (schema, name, value, is_called) AS (…),`: a table, SQL of the relation with its rows, and what a set
+-- Follows `WITH RECURSIVE given (oid, rows) AS (...), sets (schema, name, value, is_called) AS (...),`: a table, SQL of the relation with its rows, and what a set
 -- says of sequences. A statement for each sequence behind a column of the table, which moves it past the rows, and to the value of the set at least; never back.
 -- Behind a column is the sequence that it owns, and that of its default. Where this login may not move it, the statement is NULL.
 numbers AS (

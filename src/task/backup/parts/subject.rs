@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::aliases::Aliases;
 use super::names::Name;
 use crate::task::backup::tokens::{Kind, Statement};
 
@@ -87,7 +88,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// As `existing.sql` names it.
+    /// The class of that [`Class::name`].
     pub fn named(name: &str) -> Self {
         match name {
             "schema" => Self::Schema,
@@ -97,6 +98,19 @@ impl Class {
             "operator" => Self::Operator,
             "statistics" => Self::Statistics,
             _ => Self::Other,
+        }
+    }
+
+    /// As `existing.sql` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Relation => "relation",
+            Self::Type => "type",
+            Self::Routine => "routine",
+            Self::Operator => "operator",
+            Self::Statistics => "statistics",
+            Self::Other => "other",
         }
     }
 
@@ -358,14 +372,27 @@ fn first_name(statement: &Statement) -> Option<(usize, Name)> {
 /// All names with a schema that a statement has besides that of its object; `statement`: [`Statement::whole`].
 pub fn mentions(statement: &Statement) -> BTreeSet<Mention> {
     let own = first_name(statement).map(|(at, _)| at);
+    let aliases = Aliases::of(statement);
     let of = |at: usize| {
-        let name = name_at(statement, at).or_else(|| of_registered(statement, at))?;
+        let name = name_at(statement, at).filter(|_| !aliases.has(statement, at)).or_else(|| of_registered(statement, at))?;
         let names_columns = at > 0 && ["REFERENCES", "INTO"].iter().any(|word| statement.says(at - 1, &[word]));
         let is_call = statement.is_symbol(at + 3, b'(') && statement.name(at + 2).is_some() && !names_columns;
         Some(Mention { name, is_call })
     };
     let is_of_the_user = |mention: &Mention| !["pg_catalog", "information_schema"].contains(&mention.name.schema.as_str());
     (0..statement.tokens.len()).filter(|at| Some(*at) != own).filter_map(of).filter(is_of_the_user).collect()
+}
+
+/// All names of schemas in a statement, perhaps with others.
+pub fn schemas(statement: &Statement) -> BTreeSet<String> {
+    let name = |at: usize| name_at(statement, at).or_else(|| of_registered(statement, at));
+    (0..statement.tokens.len()).filter_map(name).map(|name| name.schema).collect()
+}
+
+/// The role of `ALTER … OWNER TO role`.
+pub fn owner(statement: &Statement) -> Option<String> {
+    let at = statement.tokens.len().checked_sub(3)?;
+    if statement.says(0, &["ALTER"]) && statement.says(at, &["OWNER", "TO"]) { statement.name(at + 2) } else { None }
 }
 
 /// `schema.name`, or `schema.<>` of an operator.

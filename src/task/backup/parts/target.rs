@@ -1,6 +1,6 @@
 //! What of a part the target has already.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
@@ -14,12 +14,21 @@ use crate::pg::{self, literal};
 pub struct Existing {
     /// Names that an object of any class has.
     pub names: BTreeSet<Name>,
-    objects: BTreeSet<Object>,
+    /// With the owners of each: functions of one name may have several.
+    objects: BTreeMap<Object, BTreeSet<String>>,
 }
 
 impl Existing {
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.keys()
+    }
+
     pub fn has(&self, object: &Object) -> bool {
-        self.objects.contains(object)
+        self.objects.contains_key(object)
+    }
+
+    pub fn owners(&self, object: &Object) -> impl Iterator<Item = &str> {
+        self.objects.get(object).into_iter().flatten().map(String::as_str)
     }
 }
 
@@ -27,12 +36,13 @@ impl Existing {
 pub async fn existing(connection: &mut PgConnection, names: &BTreeSet<Name>) -> Result<Existing> {
     let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
     let asked: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
-    let found: Vec<(String, String, String)> =
+    let found: Vec<(String, String, String, Option<String>)> =
         sqlx::query_as(include_str!("existing.sql")).bind(&schemas).bind(&asked).fetch_all(connection).await?;
     let mut existing = Existing::default();
-    for (schema, name, class) in found {
+    for (schema, name, class, owner) in found {
         let name = Name { schema, name };
-        existing.objects.insert(Object { class: Class::named(&class), name: name.clone() });
+        let object = Object { class: Class::named(&class), name: name.clone() };
+        existing.objects.entry(object).or_default().extend(owner);
         existing.names.insert(name);
     }
     Ok(existing)
