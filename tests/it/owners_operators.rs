@@ -14,7 +14,7 @@ fn beside_citext(server: &'static Server) -> (String, String) {
     server.sql(
         &database,
         &format!(
-            "CREATE ROLE {mallory} LOGIN; CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {mallory} LOGIN; CREATE TABLE ran (as_role text); GRANT INSERT ON ran TO PUBLIC;
              CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; GRANT CREATE, USAGE ON SCHEMA ext TO {mallory};
              CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; CREATE DOMAIN app.email AS ext.citext;
              CREATE TABLE app.users (mail app.email PRIMARY KEY, at timestamptz NOT NULL, by app.email REFERENCES app.users);

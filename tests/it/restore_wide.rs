@@ -68,6 +68,9 @@ CREATE TABLE a_known (id int PRIMARY KEY, body text);
 INSERT INTO a_known SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 1000) i;
 CREATE FUNCTION is_known(int) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.a_known WHERE id = $1)';
 CREATE TABLE b_checked (id int CHECK (is_known(id)), body text);
+-- PostgreSQL's own function reads it, too.
+CREATE TABLE b_rewritten (id int, body text, CHECK (ts_rewrite('a', 'SELECT ''a''::tsquery, ''b''::tsquery FROM public.a_known WHERE id = ' || id) = 'b'::tsquery));
+CREATE TABLE b_other (id oid);
 CREATE DOMAIN known AS int CHECK (is_known(VALUE));
 CREATE TYPE pair AS (a known, b int);
 CREATE TABLE c_checked (ids known[], body text);
@@ -80,6 +83,8 @@ CREATE TABLE g_part_1 PARTITION OF g_parts FOR VALUES FROM (0) TO (500);
 CREATE TABLE g_part_2 PARTITION OF g_parts FOR VALUES FROM (500) TO (9000);
 ALTER TABLE g_part_2 ADD CHECK (is_known(id));
 INSERT INTO b_checked SELECT i, md5(i::text) FROM generate_series(1, 1000) i;
+INSERT INTO b_rewritten SELECT i, md5(i::text) FROM generate_series(1, 1000) i;
+INSERT INTO b_other SELECT i FROM generate_series(1, 10) i;
 INSERT INTO c_checked SELECT ARRAY[i, i + 1], md5(i::text) FROM generate_series(1, 900) i;
 INSERT INTO d_checked SELECT (i, i)::pair, md5(i::text) FROM generate_series(1, 900) i;
 INSERT INTO e_checked SELECT i, md5(i::text) FROM generate_series(1, 900) i;
@@ -94,6 +99,8 @@ INSERT INTO i_none SELECT FROM generate_series(1, 5);
 ALTER TABLE g_parts ADD PRIMARY KEY (id);
 CREATE INDEX g_body ON g_parts (body);
 CREATE INDEX g_upper ON g_parts (upper(body)) WHERE id > 10;
+CREATE INDEX z_ends ON h_ends (md5(body));
+CREATE INDEX a_other ON b_other (id) WHERE id <> ('public.z_ends'::regclass)::oid;
 CREATE INDEX e_name ON e_checked (name_of(id));
 CREATE UNIQUE INDEX b_unique ON b_checked (id) INCLUDE (body);
 CREATE INDEX b_body ON b_checked (body COLLATE "C");
@@ -223,6 +230,30 @@ fn several_copy(server: &Server, into: &str) -> String {
     let count = format!("SELECT count(*) > 1 {among}");
     eventually("several sessions have rows", || server.sql("postgres", &count) == "t");
     server.sql("postgres", &format!("SELECT min(pid) {among}"))
+}
+
+#[test]
+fn sessions_that_had_nothing_to_do_for_long_are_opened_again_within_the_limit_of_the_role() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE FUNCTION slow(int) RETURNS boolean LANGUAGE sql AS
+             $$ SELECT CASE WHEN current_database() LIKE 'pgtend%' THEN pg_sleep(2)::text = '' ELSE true END $$;
+         CREATE TABLE a AS SELECT i, repeat(md5(i::text), 20) AS body FROM generate_series(1, 1000) i;
+         CREATE TABLE b (id int CHECK (slow(id)));
+         INSERT INTO b VALUES (1);
+         CREATE TABLE c AS TABLE a",
+    );
+    let scenario = backed_up(server, &database, "");
+    let copy = format!("{database}_copy");
+    // Three of rows, the main one, and the one that makes the database.
+    server.sql("postgres", "CREATE ROLE five_sessions LOGIN CREATEDB CONNECTION LIMIT 5");
+    server.drop_with_test(&copy);
+    let into = server.url_as("five_sessions", &copy);
+    let options = ["--create", "--no-owner", "--trust-owners", "--sessions", "3"];
+    scenario.run(&[&["backups", "restore", "latest", "--into", &into], &options[..]].concat()).succeeded();
+    assert_eq!(server.sql(&copy, "SELECT count(*) FROM c"), "1000");
 }
 
 #[test]

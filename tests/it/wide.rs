@@ -499,6 +499,11 @@ fn tables_with_a_check_that_reads_another_table_come_after_that_one_however_the_
     let checked = [
         ("own", "int CHECK (is_known(id))", "1 + i % 100"),
         ("by_operator", "int CHECK (id ~~~ 1)", "1 + i % 100"),
+        (
+            "by_postgres",
+            "int CHECK (ts_rewrite('a', 'SELECT ''a''::tsquery, ''b''::tsquery FROM public.aa_known WHERE id = ' || id) = 'b'::tsquery)",
+            "1 + i % 100",
+        ),
         ("domain", "known", "1 + i % 100"),
         ("domain_over_domain", "over_known", "1 + i % 100"),
         ("domain_that_casts", "cast_to_known", "1 + i % 100"),

@@ -22,11 +22,11 @@ pub fn restore_sessions(asked: Option<usize>, manifest: &Manifest) -> usize {
     }
 }
 
-/// The size that a debug build uses in place of this one: PGTEND_TEST_SMALLER=64 lets a test have tables of kilobytes where a real database
-/// has some of megabytes. In a release build it is the size itself.
-pub fn scaled(bytes: u64) -> u64 {
+/// The size or time that a debug build uses in place of this one: PGTEND_TEST_SMALLER=64 lets a test have tables of kilobytes where a real
+/// database has some of megabytes. In a release build it is the value itself.
+pub fn scaled(value: u64) -> u64 {
     let smaller = || std::env::var("PGTEND_TEST_SMALLER").ok()?.parse().ok();
-    bytes / if cfg!(debug_assertions) { smaller().unwrap_or(1) } else { 1 }
+    value / if cfg!(debug_assertions) { smaller().unwrap_or(1) } else { 1 }
 }
 
 #[cfg(test)]

@@ -16,12 +16,16 @@ use crate::task::backup::manifest::Manifest;
 use crate::task::backup::own_bytes;
 use crate::task::backup::script::Entry;
 use crate::task::backup::session::{self, Silence};
+use crate::task::backup::sessions::scaled;
 
 /// Pieces of rows on their way to one session: of 256 KiB at most each, so that a chunk has room.
 const QUEUED_PIECES: usize = 17;
 
 /// A session that had nothing to do for longer is opened anew: a firewall may have forgotten it.
-const IDLE_AT_MOST: Duration = Duration::from_secs(60);
+const IDLE_AT_MOST_MILLISECONDS: u64 = 60_000;
+
+/// A session that was closed is counted out within this time.
+const COUNTED_OUT: Duration = Duration::from_secs(10);
 
 /// Settings by their names, each with the statement that sets it.
 pub type Sets = Arc<Vec<(String, String)>>;
@@ -111,7 +115,11 @@ impl Crew {
     /// A session that has nothing to do; None if there is none.
     pub async fn take_idle(&mut self) -> Result<Option<Worker>> {
         match self.idle.pop() {
-            Some(worker) if worker.since.elapsed() > IDLE_AT_MOST => Ok(Some(self.opening.open().await?)),
+            Some(worker) if worker.since.elapsed() > Duration::from_millis(scaled(IDLE_AT_MOST_MILLISECONDS)) => {
+                // The target may have no room for one more.
+                let _ = worker.connection.close().await;
+                Ok(Some(self.opening.open_again().await?))
+            }
             idle => Ok(idle),
         }
     }
@@ -158,6 +166,24 @@ impl Opening {
         let connection = session::open_beside(&self.settings, &self.manifest, self.silence, self.count).await?;
         Ok(Worker { connection, sets: Vec::new(), since: Instant::now() })
     }
+
+    /// Opens a session in place of one that was just closed: the server may take a moment to count it out.
+    async fn open_again(&self) -> Result<Worker> {
+        let started = Instant::now();
+        loop {
+            match self.open().await {
+                Err(error) if is_full(&error) && started.elapsed() < COUNTED_OUT => {
+                    tokio::time::sleep(Duration::from_millis(100)).await
+                }
+                opened => return opened.context("a session of the restore, in place of one that had nothing to do for a minute"),
+            }
+        }
+    }
+}
+
+/// Returns whether no more sessions are allowed: to the server, to the database, or for the role.
+fn is_full(error: &anyhow::Error) -> bool {
+    pg::sql_state(error).as_deref() == Some("53300")
 }
 
 enum Work {

@@ -150,7 +150,7 @@ fn table(statement: &Statement, at: usize) -> Option<(String, usize)> {
 }
 
 /// Returns whether it may call what is not PostgreSQL's own, which could wait for a table that another session has: pg_dump names that with its schema.
-/// Operator classes and collations do not count.
+/// Operator classes and collations do not count. A relation that it names (`'s.i'::regclass`) may be an index that is still to come.
 fn may_run_code(statement: &Statement, from: usize) -> bool {
     let is_qualified =
         |at: usize| statement.name(at).is_some() && statement.is_symbol(at + 1, b'.') && statement.name(at + 2).is_some();
@@ -159,7 +159,9 @@ fn may_run_code(statement: &Statement, from: usize) -> bool {
             let calls = is_qualified(at) && statement.is_symbol(at + 3, b'(') && !is_referenced(statement, at);
             let operates = statement.says(at, &["OPERATOR"]) && statement.is_symbol(at + 1, b'(');
             let casts = statement.is_symbol(at, b':') && is_qualified(at + 1);
-            calls || operates || casts
+            // The constant may name an index that another session has not begun to build.
+            let names_a_relation = statement.is_symbol(at, b':') && statement.says(at + 1, &["REGCLASS"]);
+            calls || operates || casts || names_a_relation
         })
 }
 
@@ -192,6 +194,7 @@ mod tests {
             ),
             ("CREATE UNIQUE INDEX i ON s.t USING btree (lower((a)::text))", What::Index, &["t"], false),
             ("CREATE INDEX i ON s.only USING hash (a)", What::Index, &["only"], false),
+            ("CREATE INDEX i ON s.t USING gin (to_tsvector('english'::regconfig, a))", What::Index, &["t"], false),
             ("CREATE INDEX \"ON\" ON s.t USING gin (a public.gin_trgm_ops)", What::Index, &["t"], false),
             ("CREATE INDEX i ON s.t USING btree (a COLLATE pg_catalog.\"C\")", What::Index, &["t"], false),
             ("CREATE INDEX i ON s.t USING hnsw (v x.vector_cosine_ops) WITH (m='16')", What::Index, &["t"], true),
@@ -267,6 +270,8 @@ mod tests {
             "CREATE INDEX i ON s.t USING btree (a) WHERE ((s.f(a) > 0))",
             "CREATE INDEX i ON s.t USING btree (((a)::s.d))",
             "CREATE INDEX i ON s.t USING btree (((a OPERATOR(s.+) b)))",
+            // An index that may come later.
+            "CREATE INDEX i ON s.t USING btree (a) WHERE (a <> ('s.z'::regclass)::oid)",
             "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k EXCLUDE USING gist (s.f(a) WITH &&)",
             "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k EXCLUDE USING gist (a WITH OPERATOR(s.&&))",
             "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT k EXCLUDE USING other (a WITH =)",

@@ -2,8 +2,7 @@
 -- schemas and names of tables that are not; $4 and $5: of tables whose rows are not; all as regular expressions. $6: schemas of the login's own
 -- search_path, for patterns without one. $7: only these tables; NULL: any. $8: bytes above which a table is large. $9: at most so many.
 WITH RECURSIVE calls AS MATERIALIZED (
-    -- Constraints, types and partition keys that call a function of a user: neither PostgreSQL's own, of which pg_depend has nothing, nor an
-    -- IMMUTABLE one of an extension.
+    -- Constraints, types and partition keys that call a function of a user: neither PostgreSQL's own nor an IMMUTABLE one of an extension.
     SELECT d.classid, d.objid
     FROM pg_catalog.pg_depend d
     WHERE d.classid IN ('pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_class'::pg_catalog.regclass)
@@ -14,6 +13,19 @@ WITH RECURSIVE calls AS MATERIALIZED (
                     OR 'i' = (SELECT p.provolatile FROM pg_catalog.pg_proc p
                               WHERE p.oid = CASE d.refclassid WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid
                                                  ELSE (SELECT o.oprcode FROM pg_catalog.pg_operator o WHERE o.oid = d.refobjid) END)))
+    -- Functions of PostgreSQL that read tables, sequences or large objects (ts_rewrite, query_to_xml, pg_sequence_last_value, lo_get): pg_depend does not
+    -- have them, and the stored expressions do. Most are VOLATILE.
+    UNION
+    SELECT x.classid, x.objid FROM (
+        SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid, oid, conbin::pg_catalog.text FROM pg_catalog.pg_constraint
+        WHERE conbin IS NOT NULL AND oid >= 16384
+        UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, partrelid, partexprs::pg_catalog.text FROM pg_catalog.pg_partitioned_table
+        WHERE partexprs IS NOT NULL
+    ) x (classid, objid, expression)
+    WHERE EXISTS (SELECT FROM pg_catalog.regexp_matches(x.expression, ':(?:op)?funcid ([0-9]+)', 'g') f (ids)
+                  JOIN pg_catalog.pg_proc p ON p.oid = f.ids[1]::pg_catalog.oid
+                  WHERE p.oid < 16384 AND (p.proname ~ '_to_xml(schema|_and_xmlschema)?$'
+                                           OR p.provolatile = 'v' AND p.proname NOT IN ('clock_timestamp', 'gen_random_uuid', 'pg_sleep', 'random', 'timeofday')))
 ), part_of (part, type) AS (
     -- A value of the type has one of the part, or is checked with one.
     SELECT t.typbasetype, t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype <> 0
