@@ -179,6 +179,53 @@ fn code_of_others_in_living_objects_that_a_part_uses_is_named_or_refused() {
 }
 
 #[test]
+fn where_owners_are_not_trusted_no_part_comes_into_a_database_in_which_others_live() {
+    // What they have put behind living objects of the superuser, where no search finds it.
+    for (major, living, since) in [
+        (
+            18,
+            "CREATE TYPE hr.rec AS (x ALICE.dom); CREATE TABLE hr.part (r hr.rec); INSERT INTO hr.part VALUES (ROW(1))",
+            "ALTER DOMAIN ALICE.dom ADD CHECK (ALICE.note() = 1)",
+        ),
+        (
+            14,
+            "CREATE VIEW hr.living AS SELECT id FROM ALICE.people WHERE ALICE.is_ok(id); CREATE MATERIALIZED VIEW hr.part AS SELECT * FROM hr.living",
+            "CREATE OR REPLACE FUNCTION ALICE.is_ok(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM ALICE.note(); RETURN true; END'",
+        ),
+        (
+            18,
+            "CREATE FUNCTION hr.ok(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN lib.norm($1); END'; CREATE TABLE hr.part (id int CHECK (hr.ok(id))); INSERT INTO hr.part VALUES (1); DROP FUNCTION lib.norm",
+            "CREATE FUNCTION lib.norm(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM ALICE.note(); RETURN true; END'",
+        ),
+        (
+            15,
+            "CREATE TABLE hr.part (id int); CREATE FUNCTION hr.at_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM ALICE.is_ok(1); END'; CREATE EVENT TRIGGER at_ddl ON ddl_command_end EXECUTE FUNCTION hr.at_ddl(); ALTER EVENT TRIGGER at_ddl ENABLE ALWAYS",
+            "CREATE OR REPLACE FUNCTION ALICE.is_ok(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM ALICE.note(); RETURN true; END'",
+        ),
+    ] {
+        let server = server(major);
+        let (database, alice) = beside(
+            server,
+            &format!(
+                "SET ROLE ALICE; CREATE FUNCTION ALICE.is_ok(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END'; CREATE DOMAIN ALICE.dom AS int;
+                 CREATE TABLE ALICE.people (id int); INSERT INTO ALICE.people VALUES (1); RESET ROLE;
+                 CREATE SCHEMA hr; CREATE SCHEMA lib; GRANT CREATE, USAGE ON SCHEMA lib TO ALICE;
+                 CREATE FUNCTION lib.norm(int) RETURNS boolean LANGUAGE sql AS 'SELECT true'; {living}"
+            ),
+        );
+        let scenario = distrusting(with_set(server, &database, ""));
+        let kind = if living.contains("MATERIALIZED VIEW hr.part") { "MATERIALIZED VIEW" } else { "TABLE" };
+        server.sql(&database, &format!("DROP {kind} hr.part; SET ROLE {alice}; {}", since.replace("ALICE", &alice)));
+        server.sql(&database, "TRUNCATE public.ran");
+        for more in [&["--dry-run"][..], &[]] {
+            let refused = restore(&scenario, &[&["--table", "hr.part"][..], more].concat()).exited(77);
+            refused.says(&[&alice, "trust_owners = false refuses that", "is unchanged"]);
+        }
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM ran"), "0", "{living}");
+    }
+}
+
+#[test]
 fn a_living_object_that_belongs_to_another_than_in_the_set_is_named() {
     let server = server(18);
     let (database, alice) = beside(

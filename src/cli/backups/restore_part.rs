@@ -191,7 +191,9 @@ async fn check_what_it_uses(global: &Global, target: &Target<'_>, found: &Found,
         })
         .collect();
     let schemas: Vec<&str> = plan.schemas.iter().map(|schema| schema.name.as_str()).collect();
-    foreign_code::check_part(target.settings, &used, &schemas, trust_owners).await
+    let mut warnings = foreign_code::check_part(target.settings, &used, &schemas, trust_owners).await?;
+    warnings.extend(foreign_code::check_restore_beside_others(target.settings, trust_owners).await?);
+    Ok(warnings)
 }
 
 /// Triggers, CHECKs and generated columns of the living tables run with the rights of this login. Returns the tables as they are now.

@@ -25,7 +25,7 @@ mod restore;
 use found::ForeignCode;
 use judge::judge;
 pub use living::{Used, check_part};
-pub use restore::{check_restore, check_restore_before_a_dump, check_restore_of_a_set};
+pub use restore::{check_restore, check_restore_before_a_dump, check_restore_beside_others, check_restore_of_a_set};
 
 /// Returns other owners' code that a run of the job would execute with more rights than the owners have, each piece in a sentence, and the
 /// tables that were searched: the run works on these alone. It is an error where the job refuses such code.

@@ -82,6 +82,28 @@ pub async fn check_restore_of_a_set(on: &Settings, roles: &[String], trust_owner
     judge_restore(owners.is_empty(), &format!("{who}: {}", may_run_as(&restores, gains)), trust_owners, "")
 }
 
+/// Returns the roles with fewer rights than the login that own something in the database or may create something there: a part of a set that is restored
+/// into it may run their code. What the part uses is searched before ([`super::check_part`]) and named one by one; but what lives there reaches further than
+/// a search can follow: attributes of composite types, default operator classes, queries of views, event triggers, bodies of functions, names that somebody
+/// takes meanwhile. So a job that trusts no owners gets no part into such a database: it is an error.
+pub async fn check_restore_beside_others(settings: &Settings, trust_owners: bool) -> Result<Vec<String>> {
+    let mut connection = settings.connect().await?;
+    let restores = login(&mut connection).await?;
+    let authors: Vec<Author> = sqlx::query_as(LESSER_AUTHORS).fetch_all(&mut connection).await.map_err(pg::in_its_own_words)?;
+    let gains = if restores.is_superuser { "a superuser, or one that may become one" } else { "with rights that they lack" };
+    let line = format!(
+        "a part that is restored into a database in use may run code of {}: {}",
+        authors_in_words(&authors),
+        may_run_as(&restores, gains)
+    );
+    judge_restore(
+        authors.is_empty(),
+        &line,
+        trust_owners,
+        ", restore the part into a new database of its own and copy it from there as the role that owns the rows, or connect as a role that has no more rights than they have",
+    )
+}
+
 /// A role whose code a restore of the database's dump may run.
 #[derive(Debug, sqlx::FromRow)]
 struct Author {
