@@ -152,16 +152,19 @@ impl Verification {
         self.bytes.as_ref().filter(|check| check.verdict == Bytes::Intact)?.not_decoded.as_deref()
     }
 
-    /// A verdict is not replaced by a read without a result, nor damage by a read that had begun before it was found. What was decoded once has
-    /// the same hash now.
+    /// A verdict is not replaced by a read without a result, nor damage by a read that had begun before it was found, nor damage that decoding
+    /// has found by a hash. What was decoded once, and is still as it was then, counts as decoded.
     pub fn record_bytes(&mut self, mut check: BytesCheck) {
-        if self.verdict() == Bytes::Intact && self.not_decoded().is_none() {
+        let was_decoded = self.bytes.as_ref().is_some_and(|earlier| earlier.not_decoded.is_none());
+        if was_decoded && self.verdict() == check.verdict {
             check.not_decoded = None;
         }
+        let is_damage_inside = was_decoded && self.verdict() == Bytes::Damaged;
         let is_damaged_since = |began_at| self.damaged_at().is_some_and(|damaged_at| damaged_at > began_at);
         match check.verdict {
             Bytes::Unknown if self.verdict() != Bytes::Unknown => {}
             Bytes::Intact if is_damaged_since(check.began_at()) => {}
+            Bytes::Intact if is_damage_inside && check.not_decoded.is_some() => {}
             _ => self.bytes = Some(check),
         }
     }
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_decoded_once_stays_so_and_damage_does_not() {
+    fn what_decoding_has_found_is_not_refuted_by_a_hash() {
         let check = |verdict, why: Option<&str>| BytesCheck {
             verdict,
             checked_at: Utc::now(),
@@ -313,9 +316,17 @@ mod tests {
         assert_eq!(verification.in_words(), "intact");
         verification.record_bytes(check(Bytes::Intact, Some("no key")));
         assert_eq!(verification.in_words(), "intact");
-        verification.record_bytes(check(Bytes::Damaged, None));
+        // A hash that differed may be refuted by one that does not.
+        verification.record_bytes(check(Bytes::Damaged, Some("no key")));
         verification.record_bytes(check(Bytes::Intact, Some("no key")));
         assert_eq!(read(&serde_json::to_string(&verification).unwrap()).not_decoded(), Some("no key"));
+        verification.record_bytes(check(Bytes::Damaged, None));
+        for verdict in [Bytes::Intact, Bytes::Damaged, Bytes::Intact] {
+            verification.record_bytes(check(verdict, Some("no key")));
+            assert_eq!(verification.verdict(), Bytes::Damaged);
+        }
+        verification.record_bytes(check(Bytes::Intact, None));
+        assert_eq!(verification.in_words(), "intact");
     }
 
     #[test]
