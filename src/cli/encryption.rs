@@ -3,8 +3,8 @@
 use crate::base::age_keys::in_short;
 use crate::config::{Config, Store};
 use crate::run::job::Job;
-use crate::task::backup::Backup;
 use crate::task::backup::choose::cannot_open;
+use crate::task::backup::{Backup, Verify};
 
 /// Says to whom a store encrypts, and whether this host opens what it writes; `None` for a store without keys.
 pub fn in_words(store: &Store) -> Option<String> {
@@ -43,7 +43,8 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         }
     }
     for job in jobs {
-        let why = job.task.as_a::<Backup>().and_then(|backup| cannot_open(backup, config));
+        let restoring = job.task.as_a::<Backup>().filter(|backup| backup.verify == Verify::Restore);
+        let why = restoring.and_then(|backup| cannot_open(backup, config));
         warnings.extend(why.map(|why| format!("job `{}`: {why}", job.name)));
     }
     warnings
