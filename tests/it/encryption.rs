@@ -314,6 +314,58 @@ fn a_proof_by_restore_without_a_key_is_refused_beforehand_and_never_called_done(
 }
 
 #[test]
+fn a_job_that_verifies_by_checksum_needs_no_key_and_is_not_warned() {
+    let server = server(18);
+    let database = rows(server);
+    let (scenario, public) = encrypting(server, &database, "verify = \"checksum\"");
+    set_keys(&scenario, &[&public], None);
+    let checked = scenario.run(&["check"]).succeeded();
+    assert!(!format!("{}{}", checked.stdout, checked.stderr).contains("cannot open"), "{}", checked.stdout);
+}
+
+#[test]
+fn values_of_settings_and_the_comment_are_readable_and_that_is_said() {
+    let server = server(18);
+    let database = rows(server);
+    server.sql(&database, &format!("ALTER DATABASE {database} SET app.token = '{MARKER}'"));
+    server.sql(&database, &format!("ALTER DATABASE {database} SET work_mem = '8MB'; COMMENT ON DATABASE {database} IS 'x'"));
+    let (scenario, _) = encrypting(server, &database, "");
+    for command in [&["check", "--connect"][..], &["run-job", "nightly", "--dry-run"]] {
+        let ran = scenario.run(command).succeeded().prints(&["the setting app.token, the comment on the database"]);
+        assert!(!ran.stdout.contains("work_mem"), "{}", ran.stdout);
+    }
+    set_keys(&scenario, &[], None);
+    let ran = scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded();
+    assert!(!ran.stdout.contains("app.token"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_refused_proof_shows_its_rows_to_the_host_and_not_to_the_store() {
+    let server = server(17);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        &format!(
+            "CREATE FUNCTION ok(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+             CREATE TABLE people (name text CONSTRAINT sound CHECK (public.ok(name))); INSERT INTO people VALUES ('{MARKER}');
+             CREATE OR REPLACE FUNCTION ok(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';"
+        ),
+    );
+    let (scenario, _) = encrypting(server, &database, "verify = \"restore\"\nscratch = \"same\"");
+    let run = scenario.run(&["run-job", "nightly"]).says(&["Failing row contains", MARKER]);
+    assert_ne!(run.code, Some(0));
+    for file in scenario.files("store") {
+        let bytes = std::fs::read(scenario.path("store").join(&file)).unwrap();
+        assert!(memchr::memmem::find(&bytes, MARKER.as_bytes()).is_none(), "{file}: {}", String::from_utf8_lossy(&bytes));
+    }
+    let set = scenario.sets().pop().unwrap();
+    let told = std::fs::read_to_string(set_file(&scenario, &set, "verification.json")).unwrap();
+    for part in ["SQLSTATE 23514, at TABLE DATA people", "constraint sound", "The source's rows violate this constraint"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
 fn who_is_no_recipient_any_more_opens_the_sets_of_that_time() {
     let server = server(18);
     let database = rows(server);
@@ -486,6 +538,8 @@ fn mistakes_about_keys_are_named_and_show_no_secret_key() {
     std::fs::write(scenario.path("wrong"), format!("{public}\nage1oops\n")).unwrap();
     std::fs::write(scenario.path("open"), secret).unwrap();
     std::fs::set_permissions(scenario.path("open"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(scenario.path("group"), secret).unwrap();
+    std::fs::set_permissions(scenario.path("group"), std::fs::Permissions::from_mode(0o660)).unwrap();
     for file in ["locked", "nothing", "wrong"] {
         std::fs::set_permissions(scenario.path(file), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -505,6 +559,8 @@ fn mistakes_about_keys_are_named_and_show_no_secret_key() {
         ("identity_file = \"wrong\"".to_owned(), "something else than a secret key of age"),
         ("identity_file = \"locked\"".to_owned(), "has a passphrase"),
         ("identity_file = \"open\"".to_owned(), "everyone on this host may read"),
+        ("identity_file = \"group\"".to_owned(), "may write it"),
+        ("encrypt_to_file = \"/dev/null\"".to_owned(), "it is not a regular file"),
     ] {
         std::fs::write(scenario.path("config.toml"), format!("[stores.local]\npath = \"store\"\n{keys}\n")).unwrap();
         let checked = scenario.run(&["check"]).exited(78).says(&[says]);
