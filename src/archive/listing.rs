@@ -124,6 +124,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         (name, parts, read)
     });
     for (name, parts, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
+        listing.broken.extend(beside(&name, &parts, read.as_ref().ok()));
         let reason = match read {
             Ok(Some((manifest, _))) if !parts.has_object(manifest.exported.encryption.is_some()) => {
                 let object = name.object(&manifest.exported);
@@ -153,6 +154,17 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     }
     listing.pass_by_what_was_replaced();
     Ok(listing)
+}
+
+/// Returns the object that a batch has besides that of its manifest: a run writes one.
+fn beside(name: &BatchName, parts: &Parts, read: Option<&Option<(Manifest, Signature)>>) -> Option<Broken> {
+    let (manifest, _) = read?.as_ref().filter(|_| parts.object && parts.encrypted_object)?;
+    let is_encrypted = manifest.exported.encryption.is_some();
+    let reason = format!(
+        "its manifest is of {}, which lies beside it: one of the two is somebody else's, and so may the manifest be",
+        name.object_in(is_encrypted)
+    );
+    Some(Broken { key: name.object_in(!is_encrypted), reason, may_have_rows: true })
 }
 
 /// Returns the manifest of a batch that counts; `None` when there is none.

@@ -103,6 +103,23 @@ fn partitions_go_after_their_encrypted_archive_is_proved() {
 }
 
 #[test]
+fn a_plain_batch_in_a_store_that_encrypts_is_warned_of_and_a_second_object_named() {
+    let server = server(16);
+    let database = logs(server, 1000);
+    let scenario = scenario(server, &database, "archive = 'local'");
+    let public = age_key(&scenario, "key");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    set_keys(&scenario, &[&public], Some("key"));
+    let object = scenario.files("store").into_iter().find(|file| file.ends_with(".sql.gz")).unwrap();
+    std::fs::write(scenario.path(&format!("store/{object}.age")), "age-encryption.org/v1\n").unwrap();
+    scenario.run(&["archives", "restore"]).exited(1).says(&[
+        "is not encrypted, although the store has `encrypt_to`",
+        &format!("{object}.age"),
+        "one of the two is somebody else's",
+    ]);
+}
+
+#[test]
 fn killed_at_any_moment_of_encrypted_archiving_no_row_is_lost() {
     let server = server(17);
     let database = logs(server, 20_000);
