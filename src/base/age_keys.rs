@@ -8,8 +8,11 @@ use std::str::FromStr as _;
 use age::ssh::ParseRecipientKeyError as SshMistake;
 use age::{ssh, x25519};
 
-/// Each recipient has up to some 800 bytes in the head of every object, which a reader of a part reads first.
-pub const MAX_RECIPIENTS: usize = 100;
+/// Each recipient has up to some 720 bytes in the head of every object, which a reader of a part reads first.
+pub const MAX_RECIPIENTS: usize = 20;
+
+/// An RSA key of 4,096 bits has some 730, and a name may follow it.
+pub const RECIPIENT_BYTES: usize = 2048;
 
 /// An identity file holds some keys of at most some kB each; a larger one is something else.
 pub const IDENTITY_FILE_BYTES: u64 = 1 << 20;
@@ -56,6 +59,7 @@ impl Recipient {
             _ if is_secret(written) => {
                 return Err("is a secret key, and must be a public one: `age-keygen -y FILE` prints it".to_owned());
             }
+            _ if written.len() > RECIPIENT_BYTES => return Err(format!("is longer than {RECIPIENT_BYTES} bytes")),
             _ if written.starts_with("ssh-") => Public::Ssh(Box::new(ssh::Recipient::from_str(written).map_err(of_ssh)?)),
             // Keys of the kinds age1tag1…, age1pq1…, age1NAME1… have a second part to their name.
             _ if written.starts_with("age1") && written[4..].contains('1') => {

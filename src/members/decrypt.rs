@@ -82,8 +82,9 @@ impl Opening {
             None => (read_head(&mut source, &encryption).map_err(DecodeError::Source)?, None),
         };
         let chunk_start = encryption.chunk_start(contents.as_ref().map_or(0, |contents| contents.start));
+        ends_as_said(&head).map_err(DecodeError::Source)?;
         let spliced = Spliced { head, chunk_start, source, position: 0 };
-        let opened = age::Decryptor::new(spliced).and_then(|opened| opened.decrypt(identities.as_age()));
+        let opened = age::Decryptor::new_buffered(spliced).and_then(|opened| opened.decrypt(identities.as_age()));
         let mut opened = Explained(opened.map_err(refused)?);
         let Some(contents) = contents else { return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, opened))) };
         // At the start of a chunk, age would look for the end of the whole object; within a chunk it goes there at once.
@@ -101,6 +102,18 @@ fn read_head(source: &mut impl Read, encryption: &Encryption) -> io::Result<Byte
     let mut head = vec![0; encryption.head().end as usize];
     source.read_exact(&mut head).map_err(explained)?;
     Ok(head.into())
+}
+
+/// Fails unless age's header and its nonce are the whole head: age itself would read on for as long as a header goes on.
+fn ends_as_said(mut head: &[u8]) -> io::Result<()> {
+    let parsed = age::Decryptor::new_buffered(&mut head).map(drop);
+    let differs = || io::Error::other("age: its header does not end where the manifest says");
+    match parsed {
+        Err(DecryptError::Io(_)) => Err(differs()),
+        Ok(()) if !head.is_empty() => Err(differs()),
+        // Who opens it says what is wrong with it.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Says whose recipients could open it, for a message.
@@ -153,6 +166,23 @@ impl<R: Read> Read for Spliced<R> {
         };
         self.position += count as u64;
         Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Spliced<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match usize::try_from(self.position) {
+            Ok(at) if at < self.head.len() => Ok(&self.head[at..]),
+            _ if self.position >= self.chunk_start => self.source.fill_buf(),
+            _ => Ok(&[]),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        if self.position >= self.head.len() as u64 {
+            self.source.consume(count);
+        }
+        self.position += count as u64;
     }
 }
 
@@ -252,6 +282,25 @@ mod tests {
         let head = Bytes::copy_from_slice(&other[..chunk(0)]);
         let coding = Coding::new(Compression::Gzip, Some(&encryption), &keys(&identity)).of_part(&head, &(0..10));
         assert!(opened(&stored[chunk(0)..chunk(1)], coding).is_err());
+    }
+
+    #[test]
+    fn a_header_ends_where_the_manifest_says_or_nothing_is_read_beyond_it() {
+        let identity = Identity::generate();
+        let (stored, encryption) = encrypted(&contents(1000), &identity);
+        let (header, rest) = stored.split_at(encryption.header_bytes as usize);
+        let (stanzas, mac) = header.split_at(memchr::memmem::rfind(header, b"--- ").unwrap());
+        let longer = [stanzas, &b"-> x\n\n".repeat(400), mac, rest].concat();
+        for (stored, header_bytes, contents_bytes) in [
+            (&stored, encryption.header_bytes - 10, encryption.contents_bytes + 10),
+            (&stored, encryption.header_bytes + 10, encryption.contents_bytes - 10),
+            (&longer, encryption.header_bytes, encryption.contents_bytes),
+        ] {
+            let said = Encryption { header_bytes, contents_bytes, ..encryption.clone() };
+            let error = opened(stored, Coding::new(Compression::Gzip, Some(&said), &keys(&identity))).unwrap_err();
+            let DecodeError::Source(error) = error else { panic!("{error:?}") };
+            assert!(error.to_string().contains("does not end where"), "{error}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::base::age_keys::MAX_RECIPIENTS;
+use crate::base::age_keys::{MAX_RECIPIENTS, RECIPIENT_BYTES};
 use crate::base::bounds;
 
 /// The ending of an encrypted object's name, after that of its contents: `dump.sql.gz.age`.
@@ -23,8 +23,8 @@ const TAG_BYTES: u64 = 16;
 /// Between the header and the first chunk.
 const NONCE_BYTES: u64 = 16;
 
-/// The header of [`MAX_RECIPIENTS`] RSA keys of 4,096 bits has some 80 kB.
-const HEADER_LONGEST_BYTES: u64 = 256 << 10;
+/// The header of [`MAX_RECIPIENTS`] RSA keys of 4,096 bits has some 15,000 bytes. age's parser takes the square of it.
+const HEADER_LONGEST_BYTES: u64 = 16 << 10;
 
 /// As a manifest says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +83,8 @@ impl Encryption {
             self.stored_bytes()
         );
         anyhow::ensure!(self.recipients.len() <= MAX_RECIPIENTS, "encryption has {} recipients", self.recipients.len());
+        let longest = self.recipients.iter().map(String::len).max().unwrap_or_default();
+        anyhow::ensure!(longest <= RECIPIENT_BYTES, "a recipient of encryption has {longest} bytes");
         Ok(())
     }
 }
@@ -135,6 +137,7 @@ mod tests {
             Encryption { header_bytes: u64::MAX, ..of(100) },
             Encryption { contents_bytes: u64::MAX - 1, ..of(100) },
             Encryption { recipients: vec![String::new(); MAX_RECIPIENTS + 1], ..of(100) },
+            Encryption { recipients: vec!["x".repeat(RECIPIENT_BYTES + 1)], ..of(100) },
         ] {
             assert!(made_up.check(332).is_err(), "{made_up:?}");
         }

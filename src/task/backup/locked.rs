@@ -23,7 +23,10 @@ pub async fn ensure_opens(store: &Store, set: &Set) -> Result<()> {
         return Ok(());
     };
     let coding = Coding::new(dump.compression, Some(encryption), store.age_keys());
-    match coding.tries_to_open(&head(store, set).await?) {
+    let head = head(store, set).await?;
+    // A key of RSA takes its time, and a made-up header as well.
+    let tried = tokio::task::spawn_blocking(move || coding.tries_to_open(&head)).await?;
+    match tried {
         Err(DecodeError::Locked(why)) => Err(refusal(store, set, &why)),
         // Whoever reads all of it says whether it is damaged.
         Ok(()) | Err(DecodeError::Source(_) | DecodeError::Sink(_)) => Ok(()),
