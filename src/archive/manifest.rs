@@ -243,7 +243,10 @@ impl Bounded for Manifest {
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");
         let Exported { rows, bytes, uncompressed_bytes, sha256, encryption } = &self.exported;
-        encryption.as_ref().map_or(Ok(()), |encryption| encryption.check(*bytes))?;
+        if let Some(encryption) = encryption {
+            encryption.check(*bytes)?;
+            anyhow::ensure!(self.format >= FORMAT, "it has format {}, which knows no encryption", self.format);
+        }
         bounds::count("bytes", *bytes)?;
         bounds::count("uncompressed_bytes", *uncompressed_bytes)?;
         // Each row has a newline.

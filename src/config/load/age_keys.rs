@@ -78,6 +78,9 @@ impl Loader<'_> {
         let shown = path.display().to_string();
         let of = || format!("`{key}` of store `{store}`");
         let read = std::fs::metadata(&path).and_then(|metadata| {
+            if !metadata.is_file() {
+                return Err(std::io::Error::other("it is not a regular file"));
+            }
             let text = match metadata.len() {
                 0..=IDENTITY_FILE_BYTES => std::fs::read_to_string(&path)?,
                 more => return Err(std::io::Error::other(format!("it has {}, and a file of keys has less", units::bytes(more)))),
@@ -94,6 +97,11 @@ impl Loader<'_> {
         if key == "identity_file" && metadata.permissions().mode() & 0o007 != 0 {
             let message = format!("{}: everyone on this host may read `{shown}`, and with it all that is encrypted", of());
             self.problem(file, message, "run chmod 600 on it; in Kubernetes, set defaultMode: 0440 for the secret's volume");
+            return None;
+        }
+        if key == "identity_file" && metadata.permissions().mode() & 0o020 != 0 {
+            let message = format!("{}: the group of `{shown}` may write it, and put another key there", of());
+            self.problem(file, message, "run chmod g-w on it");
             return None;
         }
         Some((shown, text))

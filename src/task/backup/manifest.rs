@@ -184,6 +184,12 @@ impl Bounded for Manifest {
         bounds::catalog_name("server.database.name", &server.database.name)?;
         server.roles.iter().try_for_each(|role| bounds::catalog_name("a role", role))?;
         dump.check()?;
+        // An earlier release would take it for a plain one.
+        anyhow::ensure!(
+            dump.encryption.is_none() || self.format >= 4,
+            "it has format {}, which knows no encryption",
+            self.format
+        );
         if let Globals::Object { bytes, sha256, .. } = globals {
             bounds::count("globals.bytes", *bytes)?;
             bounds::sha256("globals.sha256", sha256)?;

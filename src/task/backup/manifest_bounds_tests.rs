@@ -12,8 +12,7 @@ use crate::task::backup::set::{DUMPS, Set};
 use crate::task::backup::verdict::Verification;
 use crate::task::backup::{loss, part};
 
-/// With members, times and globals, so that there is something to get wrong. Of format 1, which has no checksum: whoever forges one
-/// makes that, too.
+/// With members, times and globals, so that there is something to get wrong.
 fn written() -> Value {
     let mut manifest = sound();
     manifest.format = 1;
@@ -28,6 +27,7 @@ fn written() -> Value {
 /// The same, encrypted.
 fn encrypted() -> Value {
     let mut manifest: Manifest = serde_json::from_value(written()).unwrap();
+    manifest.format = FORMAT;
     let dump = &mut manifest.dump;
     let encryption =
         Encryption { format: Format::Age, header_bytes: 200, contents_bytes: 1000, recipients: vec!["age1x".into()] };
@@ -38,7 +38,9 @@ fn encrypted() -> Value {
 }
 
 fn read(value: &Value) -> Result<Manifest> {
-    from_json(value.to_string().as_bytes())
+    let text = serde_json::to_string_pretty(value).unwrap();
+    let Some(open) = text.strip_suffix("\n}") else { return from_json(text.as_bytes()) };
+    from_json(format!("{open}{CHECKSUM_KEY}{}{CHECKSUM_END}", hex::encode(Sha256::digest(open))).as_bytes())
 }
 
 #[test]
@@ -50,6 +52,7 @@ fn a_manifest_with_a_value_that_nobody_writes_is_an_error_that_names_it() {
         ("/dump/bytes", json!(1231), "encryption is of an object of 1232 bytes"),
         ("/dump/encryption/header_bytes", json!(u64::MAX), "encryption"),
         ("/dump/encryption/contents_bytes", json!(u64::MAX), "encryption.contents_bytes"),
+        ("/format", json!(2), "which knows no encryption"),
         ("/dump/encryption/format", json!("gpg"), "not a manifest"),
         ("/dump/blocks", Value::Null, "dump.blocks are missing"),
     ] {
