@@ -26,6 +26,7 @@ DIRECTORY, UPLOAD, ZSTD = "pgtend, to a directory", "pgtend, to S3", "pgtend, zs
 ONE, MANY = "pgtend, one table", "pgtend, eight tables"
 PSQL, PG_RESTORE, RESTORE = "createdb; gunzip \\| psql", "createdb; pg_restore -j2", "pgtend restore"
 PROOF, SCRATCH = "pgtend, with a proof in a server of its own", "pgtend, with a proof in a scratch database"
+ENCRYPTED = "pgtend, encrypted"
 JOBS_RUNS = 20
 
 
@@ -57,6 +58,7 @@ class Bench(Beside):
         gzip, none = f"{wide}\n", 'verify = "none"\n'
         self.job("directory", "bench", none + gzip)
         self.job("zstd", "bench", none + gzip + 'compression = "zstd"\nlevel = 1')
+        self.job("encrypted", "bench", none + gzip, store="encrypted")
         self.job("bucket", "bench", none + gzip, store="bucket")
         self.job("checksum", "bench", 'verify = "checksum"\n' + gzip)
         self.job("proof", "bench", 'verify = "restore"\nscratch = "throwaway"\n' + gzip)
@@ -80,6 +82,7 @@ class Bench(Beside):
             "pg_dump \\| pigz -6": lambda: self.alone([dump, ["pigz", "-6"]], file, file),
             "pg_dump -Fd -j2": lambda: self.alone([dump + ["-Fd", "-j2", "-f", folder]], None, folder),
             DIRECTORY: lambda: self.run_job("directory"),
+            ENCRYPTED: lambda: self.run_job("encrypted"),
             ZSTD: lambda: self.run_job("zstd"),
             UPLOAD: lambda: self.run_job("bucket"),
             ONE: lambda: self.run_job("one"),
@@ -197,6 +200,7 @@ def targets(results, once):
     yield "peak memory, to S3", upload["rss"] / MIB, 96, " MiB"
     yield "peak memory, restore", results[RESTORE]["rss"] / MIB, 96, " MiB"
     yield "wall time to S3 against to a directory", upload["wall"] / ours["wall"], 1.30, "×"
+    yield "wall time encrypted against not", results[ENCRYPTED]["wall"] / ours["wall"], 1.10, "×"
     yield "restore against `pg_restore -j2`", wall(RESTORE, PG_RESTORE), 1.0, "×"
     if SCRATCH in results:
         proof = lambda title: results[title]["wall"] - results[DIRECTORY]["wall"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import common
 from common import HERE, Failed, built, end
 
+RECIPIENT = "age15ntu5nlxqltfr3lhutufqv44ngdhcqvrm6syas80kl42c95arsfslwpv8j"  # nobody has its secret key
 MIB = 1 << 20
 
 
@@ -52,6 +53,7 @@ class Beside:
             raise Failed("the S3 server did not start")
         self.stores = (
             f"[stores.directory]\npath = {text(self.store)}\n"
+            f"[stores.encrypted]\npath = {text(self.store)}\nencrypt_to = [{text(RECIPIENT)}]\n"
             f"[stores.bucket]\nbucket = \"backups\"\nregion = \"us-east-1\"\nendpoint = {text(endpoint)}\n"
             f"[tools]\nbin_dir = {text(self.bin)}\nserver_bin_dir = {text(self.bin)}\nrun_as = \"nobody\"\n[verify]\nscratch_dir = {text(self.proofs)}\n"
         )
@@ -146,5 +148,5 @@ def size_of(path):
     if path.is_file():
         return path.stat().st_size
     files = [file for file in path.rglob("*") if file.is_file()]
-    dumps = [file for file in files if file.name in ("dump.sql.gz", "dump.sql.zst")]
+    dumps = [file for file in files if file.name.removesuffix(".age") in ("dump.sql.gz", "dump.sql.zst")]
     return sum(file.stat().st_size for file in dumps or files)

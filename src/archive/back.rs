@@ -16,7 +16,6 @@ use super::text::RowsOnly;
 use super::{Archive, Batch, listing, session};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
-use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg;
 
@@ -70,7 +69,7 @@ impl Archive {
             line: Vec<u8>,
             hashes: Vec<Hash>,
         }
-        let Some(reader) = self.store.read(&name.object()).await? else { anyhow::bail!("its object is gone") };
+        let Some(reader) = self.store.read(&name.object(&manifest.exported)).await? else { anyhow::bail!("its object is gone") };
         let reading = Reading { rows_only: RowsOnly::of(manifest), start: start(manifest), line: Vec::new(), hashes: Vec::new() };
         let feed = |reading: &mut Reading, bytes: &[u8]| {
             for piece in reading.rows_only.feed(bytes)?.split_inclusive(|byte| *byte == b'\n') {
@@ -85,8 +84,8 @@ impl Archive {
             }
             Ok(())
         };
-        let decoded = decode_object(reader, Compression::Gzip, phase, None, reading, feed, |_| ()).await?;
-        decoded.members.map_err(|error| anyhow::anyhow!("it cannot be decoded: {error:?}"))?;
+        let decoded = decode_object(reader, manifest.exported.coding(&self.store), phase, None, reading, feed, |_| ()).await?;
+        decoded.members.map_err(|error| anyhow::anyhow!("it cannot be decoded: {error}"))?;
         decoded.state.rows_only.check()?;
         let is_right = decoded.sha256 == manifest.exported.sha256 && decoded.state.hashes.len() as u64 == manifest.exported.rows;
         anyhow::ensure!(is_right, "it differs from what was written");

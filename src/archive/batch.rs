@@ -3,9 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::live::governor::Steps;
-use crate::store::key;
+use crate::members::compress::Compression;
+use crate::members::decrypt::Coding;
+use crate::members::encryption::Encryption;
+use crate::store::{Store, key};
 
 pub(super) const OBJECT: &str = ".sql.gz";
+
+pub(super) const ENCRYPTED_OBJECT: &str = ".sql.gz.age";
 
 pub(super) const PENDING: &str = ".pending.json";
 
@@ -34,6 +39,16 @@ pub struct Exported {
     pub uncompressed_bytes: u64,
     /// The hash of the object.
     pub sha256: String,
+    /// None: it is not encrypted. Otherwise `bytes` and `sha256` are of the object as it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+impl Exported {
+    /// How its rows are read.
+    pub(super) fn coding(&self, store: &Store) -> Coding {
+        Coding::new(Compression::Gzip, self.encryption.as_ref(), store.age_keys())
+    }
 }
 
 /// A batch's name without endings: its key in the store.
@@ -43,11 +58,21 @@ pub struct BatchName(pub(super) String);
 impl BatchName {
     /// Returns the name of the batch whose object has this key.
     pub fn of_object(key: &str) -> Option<Self> {
-        key.strip_suffix(OBJECT).map(|name| Self(name.to_owned()))
+        key.strip_suffix(ENCRYPTED_OBJECT).or_else(|| key.strip_suffix(OBJECT)).map(|name| Self(name.to_owned()))
     }
 
-    pub fn object(&self) -> String {
-        format!("{}{OBJECT}", self.0)
+    /// Returns the key of its object, as its manifest describes that.
+    pub fn object(&self, exported: &Exported) -> String {
+        self.object_in(exported.encryption.is_some())
+    }
+
+    pub(super) fn object_in(&self, is_encrypted: bool) -> String {
+        format!("{}{}", self.0, if is_encrypted { ENCRYPTED_OBJECT } else { OBJECT })
+    }
+
+    /// Returns the keys that its object may have.
+    pub(super) fn objects(&self) -> [String; 2] {
+        [self.object_in(false), self.object_in(true)]
     }
 
     pub(super) fn pending(&self) -> String {

@@ -14,10 +14,12 @@ use super::manifest::Manifest;
 use super::proved::is_as_written;
 use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{RowsOnly, column_list};
+use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
-use crate::members::compress::Compression;
+use crate::members::compress::DecodeError;
 use crate::members::decode::{Decoded, decode_object};
+use crate::members::decrypt::recipients_in_words;
 use crate::pg;
 use crate::store::{Reader, Store};
 
@@ -35,14 +37,15 @@ pub(super) async fn copy(
     (table, chosen): (&str, Option<Chosen>),
     phase: &Phase,
 ) -> Result<u64> {
-    let location = store.location(&name.object());
     let written = &manifest.exported;
+    let object = name.object(written);
+    let location = store.location(&object);
     // Its rows fire triggers, so none is sent before the whole object is proved. Then it is read again.
     anyhow::ensure!(
-        is_as_written(store, &name.object(), written, phase).await?,
+        is_as_written(store, &object, written, phase).await?,
         "{location} differs from what was written: its length or its SHA-256 does not match its manifest"
     );
-    let reader = store.read(&name.object()).await?.with_context(|| format!("{location} is gone"))?;
+    let reader = store.read(&object).await?.with_context(|| format!("{location} is gone"))?;
     let sent = chosen.as_ref().map_or(written.rows, Chosen::count);
     if let Some(encoding) = &manifest.encoding {
         pass_bytes(connection, encoding).await?;
@@ -56,13 +59,13 @@ pub(super) async fn copy(
     };
     let is_well = AtomicBool::new(false);
     let (decoded, copied) = tokio::join!(
-        decode(reader, written, rows, &is_well, phase),
+        decode(reader, (written, store), rows, &is_well, phase),
         copy_in(receiver, connection, table, &manifest.columns, &is_well)
     );
     let copied = copied.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
     let copied = copied.with_context(|| format!("cannot put the rows of {location} into {table}"))?;
     let decoded = decoded?;
-    decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
+    decoded.members.map_err(|error| cannot_be_decoded(&location, written, error))?;
     decoded.state.rows_only.check().with_context(|| location.clone())?;
     let read = written.rows - decoded.state.bound.rows;
     anyhow::ensure!(
@@ -86,13 +89,30 @@ pub(super) async fn copy(
 }
 
 /// Decodes the object and sends its rows. Sets `is_well` before the last of them is received, if the object is the one that was written.
-async fn decode(reader: Reader, written: &Exported, rows: Rows, is_well: &AtomicBool, phase: &Phase) -> Result<Decoded<Rows>> {
+async fn decode(
+    reader: Reader,
+    (written, store): (&Exported, &Store),
+    rows: Rows,
+    is_well: &AtomicBool,
+    phase: &Phase,
+) -> Result<Decoded<Rows>> {
     let feed = |rows: &mut Rows, bytes: &[u8]| rows.feed(bytes);
-    let mut decoded = decode_object(reader, Compression::Gzip, phase, None, rows, feed, |_| ()).await?;
+    let mut decoded = decode_object(reader, written.coding(store), phase, None, rows, feed, |_| ()).await?;
     is_well.store(decoded.members.is_ok() && decoded.sha256 == written.sha256, Relaxed);
     // Without this, the copying would wait for more rows.
     decoded.state.sender = None;
     Ok(decoded)
+}
+
+fn cannot_be_decoded(location: &str, written: &Exported, error: DecodeError) -> anyhow::Error {
+    let DecodeError::Locked(why) = error else { return anyhow::anyhow!("{location} cannot be decoded: {error}") };
+    let recipients =
+        written.encryption.as_ref().map(|encryption| recipients_in_words(&encryption.recipients)).unwrap_or_default();
+    let message = format!(
+        "{location} is encrypted, and cannot be opened here: {why}. Its recipients are: {recipients}. Set `identity_file` of the store to the secret \
+         key of one of them"
+    );
+    Fault::new(Kind::Configuration, message).into()
 }
 
 /// Copies the rows that are received into the table, and returns their number; none if the object is not the one that was written.

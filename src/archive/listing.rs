@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
 
-use super::batch::{BatchName, MANIFEST, OBJECT, PENDING, RESTORED};
+use super::batch::{BatchName, ENCRYPTED_OBJECT, MANIFEST, OBJECT, PENDING, RESTORED};
 use super::manifest::Manifest;
 use crate::store::Store;
 use crate::store::sign::Signature;
@@ -74,8 +74,15 @@ impl Listing {
 #[derive(Default)]
 struct Parts {
     object: bool,
+    encrypted_object: bool,
     manifest: bool,
     pending: bool,
+}
+
+impl Parts {
+    fn has_object(&self, is_encrypted: bool) -> bool {
+        if is_encrypted { self.encrypted_object } else { self.object }
+    }
 }
 
 /// Lists all batches of a store whose keys start with `folder`.
@@ -83,7 +90,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let listed = store.list_readable(folder).await?;
     let mut listing = Listing::default();
     for unread in listed.unread {
-        let may_have_rows = unread.hides_folder || unread.key.ends_with(OBJECT) || unread.key.ends_with(MANIFEST);
+        let may_have_rows = unread.hides_folder || BatchName::of_object(&unread.key).is_some() || unread.key.ends_with(MANIFEST);
         listing.broken.push(Broken { key: unread.key, reason: unread.reason, may_have_rows });
     }
     let mut found: BTreeMap<BatchName, Parts> = BTreeMap::new();
@@ -93,7 +100,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
             continue;
         }
         let Some((name, end)) =
-            [PENDING, OBJECT, MANIFEST].into_iter().find_map(|end| Some((object.key.strip_suffix(end)?, end)))
+            [PENDING, OBJECT, ENCRYPTED_OBJECT, MANIFEST].into_iter().find_map(|end| Some((object.key.strip_suffix(end)?, end)))
         else {
             continue;
         };
@@ -102,6 +109,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
             match end {
                 PENDING => parts.pending = true,
                 OBJECT => parts.object = true,
+                ENCRYPTED_OBJECT => parts.encrypted_object = true,
                 _ => parts.manifest = true,
             }
         }
@@ -115,9 +123,13 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         let read = read(store, &name).await;
         (name, parts, read)
     });
-    for (name, Parts { object, .. }, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
+    for (name, parts, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
+        listing.broken.extend(beside(&name, &parts, read.as_ref().ok()));
         let reason = match read {
-            Ok(Some(_)) if !object => format!("its {OBJECT} is gone"),
+            Ok(Some((manifest, _))) if !parts.has_object(manifest.exported.encryption.is_some()) => {
+                let object = name.object(&manifest.exported);
+                format!("its {} is gone", if object.ends_with(ENCRYPTED_OBJECT) { ENCRYPTED_OBJECT } else { OBJECT })
+            }
             Ok(Some((manifest, _))) if !manifest.is_of(&name) => format!(
                 "its manifest is of job {} on database {}, but it is in the folder of another",
                 manifest.job, manifest.database
@@ -133,11 +145,26 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
             Ok(None) => format!("its {MANIFEST} is gone"),
             Err(error) => format!("{error:#}"),
         };
-        let key = if object { name.object() } else { format!("{name}{MANIFEST}") };
-        listing.broken.push(Broken { key, reason, may_have_rows: object });
+        let key = match parts {
+            Parts { object: true, .. } => name.object_in(false),
+            Parts { encrypted_object: true, .. } => name.object_in(true),
+            _ => format!("{name}{MANIFEST}"),
+        };
+        listing.broken.push(Broken { key, reason, may_have_rows: parts.object || parts.encrypted_object });
     }
     listing.pass_by_what_was_replaced();
     Ok(listing)
+}
+
+/// Returns the object that a batch has besides that of its manifest: a run writes one.
+fn beside(name: &BatchName, parts: &Parts, read: Option<&Option<(Manifest, Signature)>>) -> Option<Broken> {
+    let (manifest, _) = read?.as_ref().filter(|_| parts.object && parts.encrypted_object)?;
+    let is_encrypted = manifest.exported.encryption.is_some();
+    let reason = format!(
+        "its manifest is of {}, which lies beside it: one of the two is somebody else's, and so may the manifest be",
+        name.object_in(is_encrypted)
+    );
+    Some(Broken { key: name.object_in(!is_encrypted), reason, may_have_rows: true })
 }
 
 /// Returns the manifest of a batch that counts; `None` when there is none.

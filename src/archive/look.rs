@@ -14,7 +14,6 @@ use super::text::RowsOnly;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;
-use crate::members::compress::Compression;
 use crate::members::decode::decode_object;
 use crate::pg::copy_text::unescaped;
 use crate::pg::{self, identifier, literal};
@@ -131,7 +130,8 @@ async fn first_lines(store: &Store, name: &BatchName, manifest: &Manifest) -> Re
         rows: usize,
         enough: Option<oneshot::Sender<Vec<u8>>>,
     }
-    let reader = store.read(&name.object()).await?.with_context(|| format!("{} is gone", store.location(&name.object())))?;
+    let location = store.location(&name.object(&manifest.exported));
+    let reader = store.read(&name.object(&manifest.exported)).await?.with_context(|| format!("{location} is gone"))?;
     let (enough, has_enough) = oneshot::channel();
     let reading = Reading { rows_only: RowsOnly::of(manifest), bytes: Vec::new(), rows: 0, enough: Some(enough) };
     let feed = |reading: &mut Reading, bytes: &[u8]| {
@@ -147,13 +147,13 @@ async fn first_lines(store: &Store, name: &BatchName, manifest: &Manifest) -> Re
         Ok(())
     };
     let phase = Progress::logged().phase("look", None);
-    let decoding = decode_object(reader, Compression::Gzip, &phase, None, reading, feed, |_| ());
+    let decoding = decode_object(reader, manifest.exported.coding(store), &phase, None, reading, feed, |_| ());
     let bytes = tokio::select! {
         biased;
         Ok(bytes) = has_enough => bytes,
         decoded = decoding => {
             let decoded = decoded?;
-            decoded.members.map_err(|error| anyhow::anyhow!("{} cannot be decoded: {error:?}", store.location(&name.object())))?;
+            decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error}"))?;
             decoded.state.bytes
         }
     };

@@ -12,12 +12,14 @@ use crate::base::bounds::{self, Bounded};
 use crate::pg;
 use crate::store::key;
 
-/// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8. A program refuses a format newer
-/// than its own.
-pub const FORMAT: u32 = 3;
+/// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8; format 4 is of an encrypted object.
+/// A program refuses a format newer than its own.
+pub const FORMAT: u32 = 4;
 
 /// The format of a manifest that older programs read as it is meant.
 const FORMAT_2: u32 = 2;
+
+const FORMAT_3: u32 = 3;
 
 /// The preamble has statements before the rows: four settings and a search_path.
 const MAX_PREAMBLE_BYTES: usize = 64 << 10;
@@ -208,7 +210,7 @@ impl Manifest {
         }
         let (encoding, preamble) = session::preamble(connection).await?;
         if encoding.as_deref().is_some_and(|encoding| encoding != session::SQL_ASCII) {
-            self.format = FORMAT;
+            self.format = FORMAT_3;
         }
         self.encoding = encoding;
         self.preamble = Some(preamble);
@@ -240,7 +242,11 @@ impl Bounded for Manifest {
         }
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");
-        let Exported { rows, bytes, uncompressed_bytes, sha256 } = &self.exported;
+        let Exported { rows, bytes, uncompressed_bytes, sha256, encryption } = &self.exported;
+        if let Some(encryption) = encryption {
+            encryption.check(*bytes)?;
+            anyhow::ensure!(self.format >= FORMAT, "it has format {}, which knows no encryption", self.format);
+        }
         bounds::count("bytes", *bytes)?;
         bounds::count("uncompressed_bytes", *uncompressed_bytes)?;
         // Each row has a newline.

@@ -1,6 +1,6 @@
 //! Archives rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
 //!
-//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`. It counts once its `.json` exists. Before the rows' transaction
+//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`; encrypted, its name ends with `.age`. It counts once its `.json` exists. Before the rows' transaction
 //! commits there is only a `.pending.json`, which names that transaction: a process that finds a leftover one asks the server
 //! whether it committed (pg_xact_status), so a kill at any moment neither loses rows nor keeps them twice.
 
@@ -47,7 +47,7 @@ pub use self::text::RowsOnly;
 pub use self::text::head;
 use self::write::Lines;
 use crate::base::progress::Phase;
-use crate::members::compress::Compression;
+use crate::members::compress::DecodeError;
 use crate::members::decode::decode_object;
 use crate::store::{Store, key};
 
@@ -88,12 +88,16 @@ impl Archive {
 
     /// Returns whether the object of this batch has as many bytes as its manifest says.
     pub async fn is_there(&self, batch: &Batch) -> Result<bool> {
-        Ok(self.store.stat(&batch.name.object()).await?.is_some_and(|object| object.bytes == batch.manifest.exported.bytes))
+        Ok(self
+            .store
+            .stat(&batch.name.object(&batch.manifest.exported))
+            .await?
+            .is_some_and(|object| object.bytes == batch.manifest.exported.bytes))
     }
 
     /// Reads every byte of the object again: its length and its SHA-256 must be those that were written.
     pub async fn is_whole(&self, batch: &Batch, phase: &Phase) -> Result<bool> {
-        let key = &batch.name.object();
+        let key = &batch.name.object(&batch.manifest.exported);
         let is_whole = is_as_written(&self.store, key, &batch.manifest.exported, phase).await?;
         if !is_whole {
             tracing::warn!("{} differs from what was written, so it does not count", self.store.location(key));
@@ -144,8 +148,9 @@ impl Archive {
         }
     }
 
+    /// Returns where a batch is that this archive writes now.
     pub fn location(&self, name: &BatchName) -> String {
-        self.store.location(&name.object())
+        self.store.location(&name.object_in(self.store.encrypts()))
     }
 
     /// Returns a name for a batch. `unique` belongs to no other batch of any run: the number of its transaction, for instance.
@@ -167,13 +172,18 @@ impl Archive {
         phase: &Phase,
     ) -> Result<Manifest> {
         // Overwriting another batch would lose its rows.
-        let is_there = self.store.read(&name.object()).await?.is_some();
-        anyhow::ensure!(!is_there, "{} already exists, and is not overwritten", self.location(name));
+        for key in name.objects() {
+            let is_there = self.store.read(&key).await?.is_some();
+            anyhow::ensure!(!is_there, "{} already exists, and is not overwritten", self.store.location(&key));
+        }
         let mut manifest = provisional.decided_by(connection).await?;
+        if self.store.encrypts() {
+            manifest.format = manifest::FORMAT;
+        }
         self.prepare(name, &manifest).await?;
         // The lock is not held over an await: other exports do not wait for an upload.
         let mut back = std::mem::take(&mut *self.back());
-        let key = name.object();
+        let key = name.object_in(self.store.encrypts());
         let written = write::write(connection, source, &manifest, &self.store, &key, phase, &mut back.known(&manifest)).await;
         *self.back() = back;
         (manifest.exported, manifest.came_from) = written?;
@@ -185,17 +195,18 @@ impl Archive {
         Ok(manifest)
     }
 
-    /// Checks that the object in the store is the one that was written: its bytes, its hash, and every row.
+    /// Checks that the object in the store is the one that was written: its bytes, its hash, and every row. Where this host has no key for what it
+    /// encrypts, its bytes and its hash: the rows were read out of the members before these were encrypted.
     async fn read_back(&self, name: &BatchName, manifest: &Manifest, phase: &Phase) -> Result<()> {
         let written = &manifest.exported;
-        let key = name.object();
+        let key = name.object(written);
         let location = self.store.location(&key);
         let reader = self.store.read(&key).await?.with_context(|| format!("{location} is gone"))?;
         // COPY's text format has one line for each row, with newlines in values escaped.
         let other_lines = memchr::memchr_iter(b'\n', head(manifest).as_bytes()).count() as u64 + 1;
         let decoded = decode_object(
             reader,
-            Compression::Gzip,
+            written.coding(&self.store),
             phase,
             None,
             Lines::default(),
@@ -206,12 +217,14 @@ impl Archive {
             |_| (),
         )
         .await?;
-        let members = decoded.members.map_err(|error| anyhow::anyhow!("{location} cannot be decoded: {error:?}"))?;
-        let read = Exported {
-            rows: decoded.state.newlines.saturating_sub(other_lines),
-            bytes: decoded.bytes,
-            uncompressed_bytes: decoded.state.bytes,
-            sha256: decoded.sha256,
+        let as_stored = Exported { bytes: decoded.bytes, sha256: decoded.sha256, ..written.clone() };
+        let (members, read) = match decoded.members {
+            Ok(members) => {
+                let rows = decoded.state.newlines.saturating_sub(other_lines);
+                (members, Exported { rows, uncompressed_bytes: decoded.state.bytes, ..as_stored })
+            }
+            Err(DecodeError::Locked(_)) => (1, as_stored),
+            Err(error) => anyhow::bail!("{location} cannot be decoded: {error}"),
         };
         anyhow::ensure!(
             members > 0 && read == *written,
@@ -251,7 +264,9 @@ impl Archive {
 
     /// Removes the batch after a rollback: the rows are still in their table.
     pub async fn discard(&self, name: &BatchName) -> Result<()> {
-        self.store.delete(&name.object()).await?;
+        for key in name.objects() {
+            self.store.delete(&key).await?;
+        }
         self.store.delete(&name.pending()).await
     }
 }

@@ -74,7 +74,12 @@ impl Archive {
     }
 
     async fn bytes_of(&self, name: &BatchName) -> Result<Option<u64>> {
-        Ok(self.store.stat(&name.object()).await?.map(|object| object.bytes))
+        for key in name.objects() {
+            if let Some(object) = self.store.stat(&key).await? {
+                return Ok(Some(object.bytes));
+            }
+        }
+        Ok(None)
     }
 
     /// Deletes the pending file of a batch that counts already: the file no longer has a meaning, and may be an old one that was copied

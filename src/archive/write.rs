@@ -1,4 +1,4 @@
-//! Writes rows into an object: COPY's text, in gzip members, hashed and counted.
+//! Writes rows into an object: COPY's text, in gzip members, encrypted where the store asks for it, hashed and counted.
 
 use std::time::Instant;
 
@@ -14,8 +14,10 @@ use super::known::Known;
 use super::manifest::{CameFrom, Manifest};
 use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{TAIL, head};
+use crate::base::age_keys::Recipient;
 use crate::base::progress::Phase;
-use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
+use crate::members::compress::{self, Compression, Compressor, MEMBER_BYTES};
+use crate::members::encrypt::Encryptor;
 use crate::pg;
 use crate::store::{Store, Upload};
 
@@ -32,7 +34,7 @@ pub(super) async fn write(
 ) -> Result<(Exported, Vec<CameFrom>)> {
     let mut upload = store.upload(key, 0).await?;
     let written = async {
-        let mut writer = Writer::new()?;
+        let mut writer = Writer::new(&store.age_keys().recipients)?;
         writer.pending.extend_from_slice(head(manifest).as_bytes());
         if let Some(encoding) = &manifest.encoding {
             pass_bytes(connection, encoding).await?;
@@ -58,14 +60,10 @@ pub(super) async fn write(
             convert_again(connection).await?;
         }
         writer.pending.extend_from_slice(TAIL);
-        upload.write(writer.member().await?).await?;
+        writer.send(&mut upload).await?;
+        let exported = writer.finish(&mut upload).await?;
         upload.finish().await?;
-        Ok(Exported {
-            rows: writer.rows,
-            bytes: writer.bytes,
-            uncompressed_bytes: writer.uncompressed_bytes,
-            sha256: hex::encode(writer.hash.finalize()),
-        })
+        Ok(exported)
     };
     let written: Result<Exported> = written.await.map_err(|error| in_another_encoding(error, manifest.encoding.as_deref()));
     if written.is_err() {
@@ -77,6 +75,7 @@ pub(super) async fn write(
 
 struct Writer {
     compressor: Option<Compressor>,
+    encryptor: Encryptor,
     pending: Vec<u8>,
     hash: Sha256,
     rows: u64,
@@ -85,9 +84,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn new() -> Result<Self> {
+    fn new(recipients: &[Recipient]) -> Result<Self> {
         Ok(Self {
             compressor: Some(Compressor::new(Compression::Gzip, Compression::Gzip.default_level())?),
+            encryptor: Encryptor::to(recipients)?,
             pending: Vec::with_capacity(MEMBER_BYTES + (64 << 10)),
             hash: Sha256::new(),
             rows: 0,
@@ -124,29 +124,71 @@ impl Writer {
                 }
             }
             if self.pending.len() >= MEMBER_BYTES {
-                upload.write(self.member().await?).await?;
+                self.send(upload).await?;
             }
         }
         anyhow::ensure!(line.is_empty(), "the server's last row is incomplete");
         Ok(())
     }
 
-    /// Compresses the pending bytes into a member.
+    /// Sends the pending bytes as a member.
+    async fn send(&mut self, upload: &mut Upload) -> Result<()> {
+        let member = self.member().await?;
+        let stored = self.encryptor.push(member)?;
+        self.store(stored, upload).await
+    }
+
+    async fn store(&mut self, stored: Bytes, upload: &mut Upload) -> Result<()> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        self.hash.update(&stored);
+        self.bytes += stored.len() as u64;
+        upload.write(stored).await
+    }
+
+    async fn finish(mut self, upload: &mut Upload) -> Result<Exported> {
+        let (rest, encryption) = std::mem::take(&mut self.encryptor).finish()?;
+        self.store(rest, upload).await?;
+        Ok(Exported {
+            rows: self.rows,
+            bytes: self.bytes,
+            uncompressed_bytes: self.uncompressed_bytes,
+            sha256: hex::encode(self.hash.finalize()),
+            encryption,
+        })
+    }
+
+    /// Compresses the pending bytes into a member. One that is to be encrypted is read back at once: this host may have no key to do so later, and the
+    /// rows leave their table.
     async fn member(&mut self) -> Result<Bytes> {
         let input = std::mem::replace(&mut self.pending, Vec::with_capacity(MEMBER_BYTES + (64 << 10)));
         self.uncompressed_bytes += input.len() as u64;
         let mut compressor = self.compressor.take().context("the compressor is in use")?;
+        let is_read_back = self.encryptor.encrypts();
         let (compressor, member) = tokio::task::spawn_blocking(move || {
             let member = compressor.member(&input);
+            let member = member.and_then(|member| if is_read_back { read_back(member, &input) } else { Ok(member) });
             (compressor, member)
         })
         .await?;
         self.compressor = Some(compressor);
-        let member = member?;
-        self.hash.update(&member);
-        self.bytes += member.len() as u64;
-        Ok(member.into())
+        Ok(member?.into())
     }
+}
+
+/// Returns the member if it decodes to the input.
+fn read_back(member: Vec<u8>, input: &[u8]) -> Result<Vec<u8>> {
+    let mut rest = input;
+    let decoded = compress::decode(Compression::Gzip, &member[..], |bytes| {
+        rest = rest.strip_prefix(bytes).ok_or_else(|| std::io::Error::other("it decodes to something else"))?;
+        Ok(())
+    });
+    anyhow::ensure!(
+        decoded.is_ok() && rest.is_empty(),
+        "a compressed member does not decode to its rows: check this host's memory"
+    );
+    Ok(member)
 }
 
 /// The decoded content of an archive object, counted.

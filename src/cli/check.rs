@@ -7,9 +7,9 @@ use chrono::Utc;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 
-use super::cleartext;
 use super::global::Global;
 use super::output::{self, print};
+use super::{cleartext, encryption};
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
@@ -32,6 +32,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let mut warnings = cleartext::warnings(&config, &jobs);
     warnings.extend(folder.misnamed);
     warnings.extend(schedule_notes(&jobs));
+    warnings.extend(encryption::warnings(&config, &jobs));
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
     if global.json {
@@ -99,6 +100,9 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     }
     for (name, store) in &config.stores {
         tried.push(Attempt { what: format!("store {name}"), result: try_store(store).await });
+        tried.extend(
+            encryption::in_words(store).map(|said| Attempt { what: format!("store {name}: encryption"), result: Ok(said) }),
+        );
     }
     tried
 }

@@ -7,6 +7,7 @@ mod check;
 mod cleartext;
 mod compress;
 mod documents;
+mod encryption;
 mod filter;
 mod global;
 mod grants;

@@ -11,6 +11,7 @@ mod written;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,6 +22,7 @@ pub use secret::{Secret, checked_http_url};
 use serde::Deserialize;
 pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenStore, WrittenVerify};
 
+use crate::base::age_keys::AgeKeys;
 use crate::base::units::Span;
 use crate::pg;
 
@@ -119,6 +121,8 @@ pub enum Store {
         path: PathBuf,
         /// The key that signs manifests and the records beside them: 32 bytes or longer.
         sign_key: Option<SecretString>,
+        /// What rows are encrypted to, and what opens them.
+        age: Arc<AgeKeys>,
     },
     S3(Box<S3>),
 }
@@ -146,6 +150,17 @@ pub struct S3 {
     pub ca_file: Option<PathBuf>,
     /// The signing key, as for a directory.
     pub sign_key: Option<SecretString>,
+    /// The keys of age, as for a directory.
+    pub age: Arc<AgeKeys>,
+}
+
+impl Store {
+    pub fn age_keys(&self) -> &AgeKeys {
+        match self {
+            Self::Dir { age, .. } => age,
+            Self::S3(s3) => &s3.age,
+        }
+    }
 }
 
 /// Says which writes carry a checksum.

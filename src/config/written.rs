@@ -186,4 +186,15 @@ pub struct WrittenStore {
     /// The file that holds the key; relative to the configuration file.
     #[schemars(with = "Option<PathBuf>")]
     pub sign_key_file: Option<Spanned<PathBuf>>,
+    /// Encrypts what holds rows or passwords to these public keys of age (age1…) or OpenSSH (ssh-ed25519 …, ssh-rsa …). Each of the secret keys
+    /// opens it alone: make one of them a key that lies somewhere safe.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub encrypt_to: Option<Spanned<Vec<Spanned<String>>>>,
+    /// A file with such public keys, one on each line; relative to the configuration file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub encrypt_to_file: Option<Spanned<PathBuf>>,
+    /// The file with the secret keys that open it, of `age-keygen` or OpenSSH, without a passphrase; relative to the configuration file. A host that
+    /// only writes needs none.
+    #[schemars(with = "Option<PathBuf>")]
+    pub identity_file: Option<Spanned<PathBuf>>,
 }

@@ -43,6 +43,14 @@ impl Compression {
             Self::Zstd => "dump.sql.zst",
         }
     }
+
+    /// Returns its name when it is encrypted.
+    pub const fn encrypted_dump_object(self) -> &'static str {
+        match self {
+            Self::Gzip => "dump.sql.gz.age",
+            Self::Zstd => "dump.sql.zst.age",
+        }
+    }
 }
 
 /// The compressor of one thread.
@@ -107,12 +115,17 @@ pub fn decode(
     Ok(members)
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes read are not those that were written.
+    #[error("{0}")]
     Source(io::Error),
     /// The receiver of the decoded bytes failed.
+    #[error("{0}")]
     Sink(io::Error),
+    /// They are encrypted, and cannot be opened here, for this reason. That says nothing against them.
+    #[error("it is encrypted, and cannot be opened here: {0}")]
+    Locked(String),
 }
 
 fn drain(decoder: &mut impl Read, buffer: &mut [u8], sink: &mut impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), DecodeError> {

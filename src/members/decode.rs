@@ -1,4 +1,5 @@
-//! Reads an object of members: hashes it, proves it block by block, and decodes it on a separate thread.
+//! Reads an object of members: hashes it, proves it block by block, and decrypts and decodes it on a separate thread. The proof is of the bytes as
+//! they are stored, and needs no key.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -10,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::blocks::Proof;
-use super::compress::{self, Compression, DecodeError};
+use super::compress::{self, DecodeError};
+use super::decrypt::Coding;
 use crate::base::progress::Phase;
 use crate::base::thread;
 use crate::store::Reader;
@@ -26,26 +28,26 @@ pub struct Decoded<S> {
     pub state: S,
 }
 
-/// Reads an object of members to its end, hashes it, shows its bytes to `see`, and hands the decoded bytes to `feed` on a
+/// Reads an object of members to its end, hashes it, shows its bytes as stored to `see`, and hands the decoded bytes to `feed` on a
 /// separate thread, until they do not decode or `feed` returns an error. With a `proof`, bytes wait until it lets them through.
 /// An error of this function is the store's or the network's, and says nothing about the object.
 pub async fn decode_object<S: Send + 'static>(
     reader: Reader,
-    compression: Compression,
+    coding: impl Into<Coding>,
     phase: &Phase,
     proof: Option<Proof>,
     state: S,
     feed: impl FnMut(&mut S, &[u8]) -> io::Result<()> + Send + 'static,
     see: impl FnMut(&[u8]),
 ) -> Result<Decoded<S>> {
-    decode_part(reader, compression, phase, (proof, 0..u64::MAX), state, feed, see).await
+    decode_part(reader, coding, phase, (proof, 0..u64::MAX), state, feed, see).await
 }
 
 /// Does the same with a part of an object. The second of the pair says where members stand among the bytes of the reader: what is around
 /// them is read and proved, and not decoded.
 pub async fn decode_part<S: Send + 'static>(
     mut reader: Reader,
-    compression: Compression,
+    coding: impl Into<Coding>,
     phase: &Phase,
     (mut proof, members): (Option<Proof>, Range<u64>),
     mut state: S,
@@ -54,9 +56,11 @@ pub async fn decode_part<S: Send + 'static>(
 ) -> Result<Decoded<S>> {
     let (chunk_sender, chunk_receiver) = mpsc::channel(QUEUED_CHUNKS);
     let (end_sender, end_receiver) = oneshot::channel();
+    let coding = coding.into();
     thread::spawn("decode", move || {
-        let source = io::BufReader::with_capacity(64 << 10, ChunkReader { chunks: chunk_receiver, current: Chunk::new() });
-        let members = compress::decode(compression, source, |bytes| feed(&mut state, bytes));
+        let compression = coding.compression;
+        let opened = coding.open(ChunkReader { chunks: chunk_receiver, current: Chunk::new() });
+        let members = opened.and_then(|source| compress::decode(compression, source, |bytes| feed(&mut state, bytes)));
         let _ = end_sender.send((members, state));
     })?;
     let mut hash = Sha256::new();

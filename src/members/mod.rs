@@ -1,6 +1,10 @@
-//! The format of dumps and archives: one ordinary gzip or zstd file of independent members, and the proofs of its bytes.
+//! The format of dumps and archives: one ordinary gzip or zstd file of independent members, encrypted where the store says so, and the proofs
+//! of its bytes.
 
 pub mod blocks;
 pub mod compress;
 pub mod decode;
+pub mod decrypt;
+pub mod encrypt;
+pub mod encryption;
 pub mod index;

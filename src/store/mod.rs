@@ -14,6 +14,7 @@ pub mod sign;
 mod signed;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ pub use object::{Listed, Locked, Object, Precondition, SMALL_OBJECT_BYTES, Unfin
 
 pub use self::conditional::Conditional;
 pub use self::probe::Probed;
+use crate::base::age_keys::AgeKeys;
 use crate::config::{self, Config};
 
 /// The folder for probe objects; leftovers in it are of no use.
@@ -42,11 +44,25 @@ impl Store {
     /// Reads credentials and region; does not contact the server yet.
     pub async fn open(configured: &config::Store) -> Result<Self> {
         Ok(match configured {
-            config::Store::Dir { path, sign_key } => {
-                Self::Dir(dir::Dir::new(path).signed(sign_key.clone().map(sign::SignKey::new)))
+            config::Store::Dir { path, sign_key, age } => {
+                Self::Dir(dir::Dir::new(path).signed(sign_key.clone().map(sign::SignKey::new)).with_age(Arc::clone(age)))
             }
             config::Store::S3(s3) => Self::S3(s3::S3::open(s3).await?),
         })
+    }
+
+    /// Returns what its objects are encrypted to, and what opens them here. Stores take and return bytes as they are stored: whoever writes and
+    /// reads rows encrypts and opens them.
+    pub fn age_keys(&self) -> &Arc<AgeKeys> {
+        match self {
+            Self::Dir(dir) => &dir.age,
+            Self::S3(s3) => s3.age_keys(),
+        }
+    }
+
+    /// Returns whether rows that are written to it are encrypted.
+    pub fn encrypts(&self) -> bool {
+        !self.age_keys().recipients.is_empty()
     }
 
     /// Returns `s3://bucket/prefix/key` or the file's path, for people and for stock tools.
@@ -171,7 +187,7 @@ impl Store {
     /// Starts an object of about `expected_bytes`. It exists only after [`Upload::finish`].
     pub async fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
         let upload = match self {
-            Self::Dir(dir) => dir.upload(key).await.map(Upload::Dir),
+            Self::Dir(dir) => dir.upload(key).await.map(|upload| Upload::Dir(Box::new(upload))),
             Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload))),
         };
         upload.with_context(|| format!("cannot write {}", self.location(key)))
@@ -249,7 +265,7 @@ impl Reader {
 
 /// An object being written. Its creator must finish or abort it.
 pub enum Upload {
-    Dir(dir::Upload),
+    Dir(Box<dir::Upload>),
     S3(Box<s3::Upload>),
 }
 

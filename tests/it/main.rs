@@ -58,6 +58,9 @@ mod compress_writers;
 mod connections;
 /// What a database's owner puts in our way: functions, settings, a ledger of his own.
 mod contract;
+/// Sets and archives that are encrypted with age.
+mod encryption;
+mod encryption_archives;
 /// The examples that are shipped: configuration, jobs, schema.
 mod examples;
 /// What is in a set, and one table out of it.

@@ -1,8 +1,8 @@
 //! The contract that both kinds of store keep, and what S3 alone must survive.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -34,7 +34,7 @@ pub fn on_both_but_moto(test: &impl AsyncFn(&Store) -> Result<()>) {
     let folder = TempDir::new().unwrap();
     // What a host remembers of its stores is not to be that of these.
     set_own_environment(&[("XDG_STATE_HOME", "/dev/null/state")]);
-    run(&config::Store::Dir { path: folder.path().join("new/store"), sign_key: None }, test);
+    run(&config::Store::Dir { path: folder.path().join("new/store"), sign_key: None, age: Arc::default() }, test);
     let server = S3Server::start();
     run(&s3_config(&server, "backups"), test);
     assert_eq!(server.unfinished_uploads(), Vec::<String>::new());
@@ -79,6 +79,7 @@ pub fn s3_config_at(endpoint: String, bucket: &str) -> config::Store {
         checksums: None,
         ca_file: None,
         sign_key: None,
+        age: Arc::default(),
     }))
 }
 

@@ -31,6 +31,7 @@ fn forge(scenario: &Scenario, job: &str, database: &str, (schema, table): (&str,
         bytes: object.len() as u64,
         uncompressed_bytes: text.len() as u64,
         sha256: Sha256::digest(&object).iter().map(|byte| format!("{byte:02x}")).collect(),
+        encryption: None,
     };
     let folder = scenario.path(&format!("store/app/{job}/archive"));
     std::fs::create_dir_all(&folder).unwrap();

@@ -73,7 +73,7 @@ impl Batches {
     pub(super) fn unreadable(&self) -> usize {
         let is_of_a_series = |key: &str| {
             let folder = format!("{key}/");
-            key.split('/').count() > 2 || self.found.iter().any(|found| found.batch.0.object().starts_with(&folder))
+            key.split('/').count() > 2 || self.found.iter().any(|found| found.batch.0.to_string().starts_with(&folder))
         };
         self.broken.iter().filter(|(_, broken)| broken.may_have_rows && is_of_a_series(&broken.key)).count()
     }

@@ -20,11 +20,11 @@ use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
 use crate::pg::qualified;
 use crate::task::backup::manifest::Manifest;
-use crate::task::backup::part;
 use crate::task::backup::parts::names;
 use crate::task::backup::rows_out::{Format, RowsOut};
 use crate::task::backup::scan::TableData;
 use crate::task::backup::tokens::Statement;
+use crate::task::backup::{locked, part};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -57,6 +57,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let config = global.load_config()?;
     let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
     let blocks = blocks_of(&found.set.manifest, table)?;
+    or_cancelled(cancel, locked::ensure_opens(&found.store, &found.set)).await?;
     let rows: u64 = blocks.iter().map(|block| block.rows).sum();
     let name = format!("{}.{}", blocks[0].schema, blocks[0].name);
     let out = or_cancelled(cancel, file.open()).await?;

@@ -164,6 +164,7 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
         "dump_bytes": manifest.dump.bytes,
         "uncompressed_bytes": manifest.dump.uncompressed_bytes,
         "sha256": manifest.dump.sha256,
+        "encrypted": set.is_encrypted(),
         "tables": manifest.table_count(),
         "rows": manifest.rows(),
         "server_version": manifest.server.version,
@@ -242,6 +243,12 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
 /// Returns a set's notes for the last column.
 fn notes(set: &Set, signature: Option<Signature>, now: DateTime<Utc>) -> String {
     let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
+    if set.is_encrypted() {
+        notes.push("encrypted".to_owned());
+    }
+    if set.verification.not_decoded().is_some() {
+        notes.push("not decoded".to_owned());
+    }
     if !set.manifest.filters.are_none() {
         notes.push("partial".to_owned());
     }

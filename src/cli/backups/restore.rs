@@ -29,7 +29,7 @@ use crate::task::backup::restore::Restored;
 use crate::task::backup::scratch::LocaleRefused;
 use crate::task::backup::sessions::{SESSIONS_MOST, restore_sessions};
 use crate::task::backup::set::Set;
-use crate::task::backup::{existing_database, gains, guard, new_database, scratch};
+use crate::task::backup::{existing_database, gains, guard, locked, new_database, scratch};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -132,6 +132,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
+    or_cancelled(cancel, locked::ensure_opens(&found.store, &found.set)).await?;
     let name = &found.set.name;
     let progress = global.progress();
     let is_part = arguments.part.mean_a_part(arguments.on_error)?;

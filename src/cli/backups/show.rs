@@ -10,6 +10,7 @@ use super::find::{Filter, Found, Which, find};
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
+use crate::members::decrypt::recipients_in_words;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::manifest::{Globals, Manifest};
 use crate::task::backup::part;
@@ -80,6 +81,7 @@ fn as_json(found: &Found, tables: &[Table]) -> serde_json::Value {
         "dump_bytes": manifest.dump.bytes,
         "uncompressed_bytes": manifest.dump.uncompressed_bytes,
         "members": manifest.dump.members.count,
+        "encryption": manifest.dump.encryption,
         "rows": manifest.rows(),
         "tables": tables,
         "large_objects": manifest.large_objects,
@@ -106,6 +108,7 @@ fn in_words(found: &Found, tables: &[Table]) -> String {
                 units::plural(manifest.dump.members.count, "member")
             ),
         ),
+        ("encryption", encryption_in_words(manifest)),
         ("bytes", format!("{}; {}", set.verification.verdict().name(), set.verification.in_words())),
         ("globals", globals_in_words(&manifest.globals)),
         ("large objects", units::count(manifest.large_objects)),
@@ -138,6 +141,13 @@ fn in_words(found: &Found, tables: &[Table]) -> String {
         ]
     };
     head + "\n" + &output::table(&["TABLE", "ROWS", "UNCOMPRESSED", "MEMBERS", "IN THE OBJECT"], tables.iter().map(row))
+}
+
+fn encryption_in_words(manifest: &Manifest) -> String {
+    match &manifest.dump.encryption {
+        None => "none".to_owned(),
+        Some(encryption) => format!("age, to {}", recipients_in_words(&encryption.recipients)),
+    }
 }
 
 fn globals_in_words(globals: &Globals) -> String {

@@ -36,11 +36,14 @@ pub async fn run(
         Some(target) => refusal = by_restore(global, &config, &mut found, target, cancel).await?,
     }
     let set = &found.set;
+    let not_decoded = set.verification.not_decoded().map(str::to_owned);
     if global.json {
         print(&format!(
             "{:#}\n",
             json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "bytes": set.verification.verdict() })
         ))?;
+    } else if let (None, Some(why)) = (restore_on, &not_decoded) {
+        print(&format!("{}: read back; its length and its SHA-256 match the manifest; not decoded: {why}\n", set.name))?;
     } else if refusal.is_none() {
         let how = if restore_on.is_some() { "restored" } else { "read back" };
         print(&format!(

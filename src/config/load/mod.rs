@@ -1,5 +1,6 @@
 //! Reads `config.toml`: every key is checked, and every mistake is reported with its place.
 
+mod age_keys;
 mod stores;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! `[stores.NAME]`: a directory or an S3 bucket.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use toml::Spanned;
@@ -17,11 +18,12 @@ impl Loader<'_> {
     pub(super) fn store(&mut self, name: &str, mut written: WrittenStore) -> Option<Store> {
         let (env, file) = (written.sign_key_env.take(), written.sign_key_file.take());
         let sign_key = self.sign_key(&format!("store `{name}`"), env, file);
+        let age = Arc::new(self.age_keys(name, &mut written));
         match (&written.path, &written.bucket) {
-            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())), sign_key }),
+            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())), sign_key, age }),
             (None, Some(bucket)) => {
                 let bucket = bucket.get_ref().clone();
-                Some(Store::S3(Box::new(S3 { sign_key, ..self.s3(name, bucket, written) })))
+                Some(Store::S3(Box::new(S3 { sign_key, age, ..self.s3(name, bucket, written) })))
             }
             (Some(path), Some(_)) => {
                 self.problem(
@@ -118,6 +120,7 @@ impl Loader<'_> {
             checksums: written.checksums,
             ca_file,
             sign_key: None,
+            age: Arc::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ pub use self::conditional::version;
 use self::walk::Walked;
 use super::object::{Listed, Object, Unfinished};
 use super::sign::SignKey;
+use crate::base::age_keys::AgeKeys;
 
 /// The suffix of a file that is being written; such a file is not an object.
 const TEMPORARY: &str = ".partial";
@@ -32,16 +33,22 @@ pub struct Dir {
     root: PathBuf,
     remembered: Option<mounted::Remembered>,
     pub(super) sign_key: Option<SignKey>,
+    pub(super) age: Arc<AgeKeys>,
 }
 
 impl Dir {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), remembered: mounted::remembered(root), sign_key: None }
+        Self { root: root.to_owned(), remembered: mounted::remembered(root), sign_key: None, age: Arc::default() }
     }
 
     /// Adds a key for signed objects.
     pub fn signed(self, sign_key: Option<SignKey>) -> Self {
         Self { sign_key, ..self }
+    }
+
+    /// Adds the keys of encrypted objects.
+    pub fn with_age(self, age: Arc<AgeKeys>) -> Self {
+        Self { age, ..self }
     }
 
     /// Returns an error when the store is not the one that it was: its disk is not mounted.

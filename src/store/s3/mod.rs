@@ -10,6 +10,7 @@ mod reader;
 mod request;
 mod upload;
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
@@ -21,6 +22,7 @@ pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::object::{Object, Unfinished};
 use super::sign::SignKey;
+use crate::base::age_keys::AgeKeys;
 use crate::config::{self, Encryption};
 
 /// The most pages of 1,000 keys: a store of ten million objects is not one of backups.
@@ -41,6 +43,10 @@ impl S3 {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
         Ok(Self { client, configured: configured.clone(), at, sign_key })
+    }
+
+    pub fn age_keys(&self) -> &Arc<AgeKeys> {
+        &self.configured.age
     }
 
     pub fn location(&self, key: &str) -> String {

@@ -61,6 +61,7 @@ mod tests {
             checksums: None,
             ca_file: None,
             sign_key: None,
+            age: std::sync::Arc::default(),
         }
     }
 

@@ -20,6 +20,9 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
     if backup.verify != Verify::Restore {
         return Ok(Place::NotAsked);
     }
+    if let Some(message) = cannot_open(backup, config) {
+        return Ok(Place::Nowhere { kind: Kind::Configuration, message });
+    }
     match &backup.scratch {
         Scratch::Same => Ok(Place::Source { why: None }),
         Scratch::Database(name) => {
@@ -42,6 +45,17 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
             },
         }),
     }
+}
+
+/// Returns why no set of the job can be restored by this host; `None` when it can open what it writes.
+pub fn cannot_open(backup: &Backup, config: &Config) -> Option<String> {
+    let keys = config.stores.get(&backup.store)?.age_keys();
+    let why = (!keys.recipients.is_empty()).then(|| keys.cannot_open_own()).flatten()?;
+    Some(format!(
+        "verify = \"restore\": sets in store `{}` are encrypted, and this host cannot open them: {why}. Say verify = \"checksum\", and prove them by \
+         `pgtend backups verify latest --restore-on DATABASE` on a host that has a secret key; or set `identity_file` of the store here",
+        backup.store
+    ))
 }
 
 /// Returns a host for a server in which a role that is not a superuser can restore the whole dump, or an error that says why there is none.

@@ -10,7 +10,7 @@ use super::manifest::{self, DumpObject, Globals, Manifest};
 use super::markers::RUN;
 use super::pg_dump::{self, Share};
 use super::plan::Plan;
-use super::set::{self, GLOBALS, Set};
+use super::set::{self, Set, globals_object};
 use super::stream::{self, Pieces, Shape, Streamed};
 use super::verdict::Verification;
 use super::wide::Wide;
@@ -28,13 +28,16 @@ use crate::work::RunContext;
 pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
     let written = write_objects(store, plan, backup, run).await;
     if written.is_err() {
-        clean_up(store, plan, backup).await;
+        clean_up(store, plan).await;
     }
     written
 }
 
 async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
-    let object = backup.compression.dump_object();
+    let object = match store.encrypts() {
+        false => backup.compression.dump_object(),
+        true => backup.compression.encrypted_dump_object(),
+    };
     let started_at = Utc::now();
     let phase = run.progress.phase("dump", None);
     let waited_for_us = Mutex::default();
@@ -50,7 +53,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
         warnings.push("the dump holds no table data".to_owned());
     }
     let mut manifest = Manifest {
-        format: manifest::format_of(&dump.contents.tables),
+        format: manifest::format_of(&dump.contents.tables, dump.encryption.is_some()),
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
         job: run.job.name.to_owned(),
         database: run.database.to_owned(),
@@ -67,6 +70,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
             uncompressed_bytes: dump.contents.bytes,
             members: dump.members,
             blocks: Some(dump.blocks),
+            encryption: dump.encryption,
             elapsed_seconds,
         },
         globals,
@@ -107,9 +111,9 @@ async fn hold_before_loss(store: &Store, plan: &Plan, manifest: &mut Manifest, r
 
 /// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker
 /// goes last, and only when nothing is left that it stands for.
-async fn clean_up(store: &Store, plan: &Plan, backup: &Backup) {
+async fn clean_up(store: &Store, plan: &Plan) {
     let cleaned = async {
-        for object in [set::MANIFEST, backup.compression.dump_object(), GLOBALS] {
+        for object in [set::MANIFEST].into_iter().chain(set::DUMPS).chain(set::ALL_GLOBALS) {
             store.delete(&plan.name.key(object)).await?;
         }
         let uploads = store.unfinished(&plan.name.key("")).await?;
@@ -133,7 +137,7 @@ async fn write_dump(
 ) -> Result<(Streamed, String)> {
     let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
     // A dump that is given up is dropped, and kills its pg_dumps.
-    let dumping = run.or_cancelled(dump_into(&mut upload, (plan, backup), &run.settings, phase));
+    let dumping = run.or_cancelled(dump_into(&mut upload, store, (plan, backup), &run.settings, phase));
     let dumped = waiters::watch(&run.settings, backup.give_way, waited_for_us, dumping).await;
     if dumped.is_err() {
         upload.abort().await;
@@ -143,11 +147,13 @@ async fn write_dump(
 
 async fn dump_into(
     upload: &mut Upload,
+    store: &Store,
     (plan, backup): (&Plan, &Backup),
     settings: &pg::Settings,
     phase: &Phase,
 ) -> Result<(Streamed, String)> {
-    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
+    let recipients = &store.age_keys().recipients;
+    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads, recipients };
     let mut ended = None;
     let streamed = match Wide::start(settings, plan, backup).await? {
         Some(wide) => {
@@ -178,8 +184,8 @@ async fn dump_into(
 async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Result<Globals> {
     let mut reason = String::new();
     for role_passwords in [true, false] {
-        let mut upload = store.upload(&plan.name.key(GLOBALS), 0).await?;
-        let written = run.or_cancelled(globals_into(&mut upload, plan, run, role_passwords)).await;
+        let mut upload = store.upload(&plan.name.key(globals_object(store.encrypts())), 0).await?;
+        let written = run.or_cancelled(globals_into(&mut upload, store, plan, run, role_passwords)).await;
         if !matches!(written, Ok(Dumped::Whole(_))) {
             upload.abort().await;
         }
@@ -196,12 +202,18 @@ async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Resu
 
 /// The result of pg_dumpall.
 enum Dumped {
-    Whole(Streamed),
+    Whole(Box<Streamed>),
     /// pg_dumpall refuses, with its message.
     Refused(String),
 }
 
-async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, role_passwords: bool) -> Result<Dumped> {
+async fn globals_into(
+    upload: &mut Upload,
+    store: &Store,
+    plan: &Plan,
+    run: &RunContext<'_>,
+    role_passwords: bool,
+) -> Result<Dumped> {
     let mut command = plan.tools.command("pg_dumpall");
     run.settings.apply_to(&mut command);
     command.args(["--globals-only", "--no-password"]);
@@ -220,7 +232,8 @@ async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, ro
         command.arg(format!("--database={database}"));
     }
     let mut pg_dumpall = Child::spawn(command)?;
-    let shape = Shape { compression: Compression::Gzip, level: Compression::Gzip.default_level(), threads: 1 };
+    let (level, recipients) = (Compression::Gzip.default_level(), &store.age_keys().recipients);
+    let shape = Shape { compression: Compression::Gzip, level, threads: 1, recipients };
     let phase = run.progress.phase("globals", None);
     let output = pg_dumpall.take_stdout()?;
     let streamed = stream::compress_into(upload, shape, &phase, async |pieces: Pieces| pieces.read(output, None).await).await?;
@@ -229,5 +242,5 @@ async fn globals_into(upload: &mut Upload, plan: &Plan, run: &RunContext<'_>, ro
         return Ok(Dumped::Refused(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));
     }
     upload.finish().await?;
-    Ok(Dumped::Whole(streamed))
+    Ok(Dumped::Whole(Box::new(streamed)))
 }

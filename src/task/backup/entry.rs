@@ -19,7 +19,10 @@ impl Entry for Backup {
         let place = choose::place(self, config, &source, connection).await?;
         let found = readiness::look(connection, self, settings, &source, &place).await?;
         readiness::refuse(&found.lacks)?;
-        let notes: String = found.notes.iter().chain(&place.note()).map(|note| format!("; NOTE: {note}")).collect();
+        let encrypts = config.stores.get(&self.store).is_some_and(|store| !store.age_keys().recipients.is_empty());
+        let readable = source.database.readable_values().filter(|_| encrypts);
+        let notes: String =
+            found.notes.iter().chain(&place.note()).chain(&readable).map(|note| format!("; NOTE: {note}")).collect();
         Ok(format!("can read everything the job dumps{notes}"))
     }
 

@@ -1,6 +1,6 @@
 //! Facts about the source server and database, for the manifest and for the restore.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -88,6 +88,24 @@ pub struct DatabaseFacts {
     pub security_labels: Vec<SecurityLabel>,
     #[serde(default)]
     pub comment: Option<String>,
+}
+
+impl DatabaseFacts {
+    /// Says which values of people stand in a manifest, which is not encrypted: those of settings of their own, and the comment.
+    pub fn readable_values(&self) -> Option<String> {
+        let all = self.settings.iter().chain(self.role_settings.iter().flat_map(|role| &role.settings));
+        let names = all.filter_map(|setting| setting.split('=').next()).filter(|name| name.contains('.'));
+        let names: BTreeSet<&str> = names.collect();
+        let mut values: Vec<String> = names.into_iter().map(|name| format!("the value of the setting {name}")).collect();
+        values.extend(self.comment.as_ref().map(|_| "the comment on the database".to_owned()));
+        (!values.is_empty()).then(|| {
+            format!(
+                "the store encrypts, but manifests do not: whoever can read it can read {}. Keep no secret there \
+                 (docs/howto/encrypt-backups.md, \"What stays readable\")",
+                values.join(", ")
+            )
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! `manifest.json`: everything that is known about a set when it is made. It ends with a checksum of its own bytes.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -12,15 +13,20 @@ use super::scan::TableData;
 use crate::base::bounds::{self, Bounded};
 use crate::members::blocks::Blocks;
 use crate::members::compress::Compression;
+use crate::members::encryption::Encryption;
 use crate::members::index::MemberIndex;
 
 /// The newest format. A program that meets a newer one refuses it rather than guess. Format 1 had no checksum; in format 2 each entry of
-/// `tables` is one COPY block.
-pub const FORMAT: u32 = 3;
+/// `tables` is one COPY block; format 4 is of encrypted sets.
+pub const FORMAT: u32 = 4;
 
 /// The format of a set with these tables: the oldest that says all of it, so that earlier releases read it, too.
-pub fn format_of(tables: &[TableData]) -> u32 {
-    if tables.iter().any(|table| table.copies > 1) { FORMAT } else { 2 }
+pub fn format_of(tables: &[TableData], is_encrypted: bool) -> u32 {
+    match (is_encrypted, tables.iter().any(|table| table.copies > 1)) {
+        (true, _) => FORMAT,
+        (false, true) => 3,
+        (false, false) => 2,
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +67,7 @@ impl Manifest {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DumpObject {
-    /// `dump.sql.gz`, beside the manifest.
+    /// `dump.sql.gz`, beside the manifest; encrypted, `dump.sql.gz.age`.
     pub object: String,
     pub compression: Compression,
     pub bytes: u64,
@@ -72,7 +78,23 @@ pub struct DumpObject {
     /// None in sets of the first release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<Blocks>,
+    /// None: it is not encrypted. Otherwise `bytes`, `sha256` and `blocks` are of the object as it is stored, and `members` says where members
+    /// stand in what is encrypted, without checksums of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     pub elapsed_seconds: f64,
+}
+
+impl DumpObject {
+    /// The length of the compressed members.
+    pub fn contents_bytes(&self) -> u64 {
+        self.encryption.as_ref().map_or(self.bytes, |encryption| encryption.contents_bytes)
+    }
+
+    /// Returns the bytes of the object that are read for these bytes of the compressed members.
+    pub fn stored(&self, members: &Range<u64>) -> Range<u64> {
+        self.encryption.as_ref().map_or_else(|| members.clone(), |encryption| encryption.stored(members))
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -162,6 +184,12 @@ impl Bounded for Manifest {
         bounds::catalog_name("server.database.name", &server.database.name)?;
         server.roles.iter().try_for_each(|role| bounds::catalog_name("a role", role))?;
         dump.check()?;
+        // An earlier release would take it for a plain one.
+        anyhow::ensure!(
+            dump.encryption.is_none() || self.format >= 4,
+            "it has format {}, which knows no encryption",
+            self.format
+        );
         if let Globals::Object { bytes, sha256, .. } = globals {
             bounds::count("globals.bytes", *bytes)?;
             bounds::sha256("globals.sha256", sha256)?;
@@ -192,22 +220,26 @@ impl Bounded for Manifest {
 impl Bounded for DumpObject {
     fn check(&self) -> Result<()> {
         // No other object is beside a manifest under that name, and none of another folder.
-        anyhow::ensure!(
-            self.object == self.compression.dump_object(),
-            "dump.object is {} instead of {}",
-            bounds::shortened(&self.object),
-            self.compression.dump_object()
-        );
+        let object = match self.encryption {
+            None => self.compression.dump_object(),
+            Some(_) => self.compression.encrypted_dump_object(),
+        };
+        anyhow::ensure!(self.object == object, "dump.object is {} instead of {object}", bounds::shortened(&self.object));
+        if let Some(encryption) = &self.encryption {
+            encryption.check(self.bytes).context("dump")?;
+            anyhow::ensure!(self.blocks.is_some(), "dump.blocks are missing, which every encrypted dump has");
+        }
         bounds::count("dump.bytes", self.bytes)?;
         bounds::count("dump.uncompressed_bytes", self.uncompressed_bytes)?;
         bounds::sha256("dump.sha256", &self.sha256)?;
         bounds::seconds("dump.elapsed_seconds", self.elapsed_seconds)?;
         let MemberIndex { count, every, points, crc32, .. } = &self.members;
-        let within = |point: &[u64; 2]| point[0] <= self.bytes && point[1] <= self.uncompressed_bytes;
+        let contents_bytes = self.contents_bytes();
+        let within = |point: &[u64; 2]| point[0] <= contents_bytes && point[1] <= self.uncompressed_bytes;
         let grows = points.windows(2).all(|pair| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1]);
         let are_few = points.len() <= POINTS_MOST && points.len() as u64 <= *count && crc32.len() <= points.len();
         anyhow::ensure!(
-            *every > 0 && *count <= self.bytes && are_few && grows && points.iter().all(within),
+            *every > 0 && *count <= contents_bytes && are_few && grows && points.iter().all(within),
             "dump.members do not match an object of {} bytes",
             self.bytes
         );
@@ -259,6 +291,7 @@ pub mod tests {
                 uncompressed_bytes: 5000,
                 members: MemberIndex::default(),
                 blocks: None,
+                encryption: None,
                 elapsed_seconds: 1.5,
             },
             globals: Globals::Absent { reason: "none".into() },

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::tests::sound;
 use super::*;
-use crate::task::backup::set::Set;
+use crate::members::encryption::Format;
+use crate::task::backup::set::{DUMPS, Set};
 use crate::task::backup::verdict::Verification;
 use crate::task::backup::{loss, part};
 
-/// With members, times and globals, so that there is something to get wrong. Of format 1, which has no checksum: whoever forges one
-/// makes that, too.
+/// With members, times and globals, so that there is something to get wrong.
 fn written() -> Value {
     let mut manifest = sound();
     manifest.format = 1;
@@ -24,13 +24,43 @@ fn written() -> Value {
     serde_json::to_value(manifest).unwrap()
 }
 
+/// The same, encrypted.
+fn encrypted() -> Value {
+    let mut manifest: Manifest = serde_json::from_value(written()).unwrap();
+    manifest.format = FORMAT;
+    let dump = &mut manifest.dump;
+    let encryption =
+        Encryption { format: Format::Age, header_bytes: 200, contents_bytes: 1000, recipients: vec!["age1x".into()] };
+    (dump.bytes, dump.object) = (encryption.stored_bytes(), "dump.sql.gz.age".into());
+    dump.blocks = Some(Blocks { block_bytes: 1 << 20, sha256: vec!["0".repeat(64)] });
+    dump.encryption = Some(encryption);
+    serde_json::to_value(manifest).unwrap()
+}
+
 fn read(value: &Value) -> Result<Manifest> {
-    from_json(value.to_string().as_bytes())
+    let text = serde_json::to_string_pretty(value).unwrap();
+    let Some(open) = text.strip_suffix("\n}") else { return from_json(text.as_bytes()) };
+    from_json(format!("{open}{CHECKSUM_KEY}{}{CHECKSUM_END}", hex::encode(Sha256::digest(open))).as_bytes())
 }
 
 #[test]
 fn a_manifest_with_a_value_that_nobody_writes_is_an_error_that_names_it() {
     read(&written()).unwrap();
+    read(&encrypted()).unwrap();
+    for (pointer, value, says) in [
+        ("/dump/object", json!("dump.sql.gz"), "instead of dump.sql.gz.age"),
+        ("/dump/bytes", json!(1231), "encryption is of an object of 1232 bytes"),
+        ("/dump/encryption/header_bytes", json!(u64::MAX), "encryption"),
+        ("/dump/encryption/contents_bytes", json!(u64::MAX), "encryption.contents_bytes"),
+        ("/format", json!(2), "which knows no encryption"),
+        ("/dump/encryption/format", json!("gpg"), "not a manifest"),
+        ("/dump/blocks", Value::Null, "dump.blocks are missing"),
+    ] {
+        let mut value_with = encrypted();
+        *value_with.pointer_mut(pointer).unwrap() = value;
+        let error = format!("{:#}", read(&value_with).unwrap_err());
+        assert!(error.contains(says), "{pointer}: {error}");
+    }
     let long = "x".repeat(2000);
     for (pointer, value, says) in [
         ("/dump/object", json!("../../etc/passwd"), "dump.object is `../../etc/passwd`"),
@@ -146,9 +176,9 @@ proptest! {
     /// Whatever one writes into it: it is an error, or all that is asked of a manifest has an answer.
     #[test]
     fn a_manifest_that_somebody_has_changed_is_an_error_or_usable(
-        changes in proptest::collection::vec((any::<prop::sample::Index>(), hostile()), 1..4),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), hostile()), 1..4), is_encrypted in any::<bool>(),
     ) {
-        let mut value = written();
+        let mut value = if is_encrypted { encrypted() } else { written() };
         for (index, hostile) in changes {
             let mut found = Vec::new();
             places(&value, "", &mut found);
@@ -163,14 +193,16 @@ proptest! {
             }
             comparison.finish();
             for extent in part::extents(&manifest.dump, manifest.tables.iter().map(part::range)) {
-                prop_assert!(extent.members.start <= extent.members.end && extent.members.end <= manifest.dump.bytes);
+                prop_assert!(extent.members.start <= extent.members.end && extent.members.end <= manifest.dump.contents_bytes());
+                let stored = manifest.dump.stored(&extent.members);
+                prop_assert!(stored.start <= stored.end && stored.end <= manifest.dump.bytes);
             }
             let _ = loss::lost(&manifest, &sound(), &BTreeSet::new());
             let _ = loss::lost(&sound(), &manifest, &BTreeSet::new());
             let name = "app/nightly/9999-12-31T23-59-59Z".parse().unwrap();
             let set = Set { name, manifest: manifest.clone(), verification: Verification::default(), holds: vec![] };
             let _ = (set.is_from_the_future(Utc::now()), set.identity());
-            prop_assert_eq!(manifest.dump.object, manifest.dump.compression.dump_object());
+            prop_assert!(DUMPS.contains(&manifest.dump.object.as_str()));
         }
     }
 

@@ -32,6 +32,7 @@ mod left_out;
 #[doc(hidden)]
 pub mod lex;
 mod load;
+pub mod locked;
 pub mod loss;
 pub mod manifest;
 pub mod manual;
@@ -151,34 +152,15 @@ impl Work for Backup {
             Verify::Checksum => {
                 set.verification.sets_since_restore = Some(plan.sets_since_restore);
                 run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
+                if let Some(why) = set.verification.not_decoded() {
+                    report.summary += &format!("; read back and hashed, not decoded: {why}");
+                }
                 None
             }
             Verify::Restore => {
                 set.verification.sets_since_restore = Some(plan.sets_since_restore);
                 let verified = prove::by_restore(self, &store, &mut set, &plan, run).await?;
-                if verified.is_restored {
-                    report.fact("restored_in", verified.place.clone());
-                }
-                if verified.is_restored && !verified.by_superuser.is_empty() {
-                    report.fact("by_superuser", serde_json::json!(verified.by_superuser));
-                }
-                if let Some(checked) = &verified.amcheck {
-                    report.fact("amcheck", serde_json::json!({ "tables": checked.tables, "indexes": checked.indexes }));
-                }
-                if verified.is_restored && !verified.not_tried.is_empty() {
-                    report.fact("not_tried", verified.not_tried.clone());
-                }
-                if let Some(seconds) = verified.restore_seconds {
-                    report.fact("restore_seconds", seconds);
-                    let took = units::duration(Duration::from_secs_f64(seconds));
-                    let by = verified.sessions.filter(|sessions| *sessions > 1);
-                    let without = if verified.without_vector_indexes { ", without vector indexes" } else { "" };
-                    let by_sessions = by.map(|sessions| format!(" by {sessions} sessions")).unwrap_or_default();
-                    report.summary += &format!("; restored in {} in {took}{by_sessions}{without}", verified.place);
-                    if let Some(sessions) = by {
-                        report.fact("restore_sessions", sessions);
-                    }
-                }
+                report_proof(&mut report, &verified);
                 warnings.extend(verified.warnings);
                 let what = match verified.is_restored {
                     true => "the check of the restored copy failed",
@@ -303,6 +285,33 @@ impl Backup {
     }
 }
 
+/// Adds what a proof by restore has found.
+fn report_proof(report: &mut Report, verified: &verify::Verified) {
+    if verified.is_restored {
+        report.fact("restored_in", verified.place.clone());
+    }
+    if verified.is_restored && !verified.by_superuser.is_empty() {
+        report.fact("by_superuser", serde_json::json!(verified.by_superuser));
+    }
+    if let Some(checked) = &verified.amcheck {
+        report.fact("amcheck", serde_json::json!({ "tables": checked.tables, "indexes": checked.indexes }));
+    }
+    if verified.is_restored && !verified.not_tried.is_empty() {
+        report.fact("not_tried", verified.not_tried.clone());
+    }
+    if let Some(seconds) = verified.restore_seconds {
+        report.fact("restore_seconds", seconds);
+        let took = units::duration(Duration::from_secs_f64(seconds));
+        let by = verified.sessions.filter(|sessions| *sessions > 1);
+        let without = if verified.without_vector_indexes { ", without vector indexes" } else { "" };
+        let by_sessions = by.map(|sessions| format!(" by {sessions} sessions")).unwrap_or_default();
+        report.summary += &format!("; restored in {} in {took}{by_sessions}{without}", verified.place);
+        if let Some(sessions) = by {
+            report.fact("restore_sessions", sessions);
+        }
+    }
+}
+
 fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     let manifest = &set.manifest;
     let mut report = Report { warnings: manifest.warnings.clone(), ..Report::default() };
@@ -319,6 +328,7 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     report.fact("dump_bytes", manifest.dump.bytes);
     report.fact("uncompressed_bytes", manifest.dump.uncompressed_bytes);
     report.fact("dump_seconds", manifest.dump.elapsed_seconds);
+    report.fact("encrypted", set.is_encrypted());
     report.fact("tables", manifest.table_count());
     report.fact("rows", manifest.rows());
     report.fact("pg_dump", plan.tools.version.clone());

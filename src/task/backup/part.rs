@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 
+use super::locked;
 use super::manifest::DumpObject;
 use super::scan::TableData;
 use super::set::Set;
@@ -16,12 +18,13 @@ use crate::base::units;
 use crate::members::blocks::Proof;
 use crate::members::compress::DecodeError;
 use crate::members::decode::decode_part;
+use crate::members::decrypt::Coding;
 use crate::store::Store;
 
 /// Neighbouring members of a dump that hold parts of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Their bytes in the object.
+    /// Their bytes in the object; in an encrypted one, among its contents.
     pub members: Range<u64>,
     /// What they decode to: bytes of the uncompressed dump.
     pub decoded: Range<u64>,
@@ -35,7 +38,7 @@ pub fn extent(dump: &DumpObject, wanted: Range<u64>) -> Extent {
     let first = points.partition_point(|point| point[1] <= wanted.start);
     let after = first + points[first..].partition_point(|point| point[1] < wanted.end);
     let [from, decoded_from] = first.checked_sub(1).map_or([0, 0], |at| points[at]);
-    let [to, decoded_to] = points.get(after).copied().unwrap_or([dump.bytes, dump.uncompressed_bytes]);
+    let [to, decoded_to] = points.get(after).copied().unwrap_or([dump.contents_bytes(), dump.uncompressed_bytes]);
     Extent { members: from..to, decoded: decoded_from..decoded_to, wanted: vec![wanted] }
 }
 
@@ -59,7 +62,9 @@ pub fn extents(dump: &DumpObject, wanted: impl IntoIterator<Item = Range<u64>>) 
     for extent in sorted {
         match found.last_mut() {
             // The blocks that prove one of them reach to those of the other.
-            Some(last) if extent.members.start / block_bytes <= last.members.end.div_ceil(block_bytes) => {
+            Some(last)
+                if dump.stored(&extent.members).start / block_bytes <= dump.stored(&last.members).end.div_ceil(block_bytes) =>
+            {
                 last.members.end = last.members.end.max(extent.members.end);
                 last.decoded.end = last.decoded.end.max(extent.decoded.end);
                 last.wanted.extend(extent.wanted);
@@ -69,7 +74,7 @@ pub fn extents(dump: &DumpObject, wanted: impl IntoIterator<Item = Range<u64>>) 
     }
     if dump.blocks.is_none() {
         for whole in &mut found {
-            (whole.members, whole.decoded) = (0..dump.bytes, 0..dump.uncompressed_bytes);
+            (whole.members, whole.decoded) = (0..dump.contents_bytes(), 0..dump.uncompressed_bytes);
         }
     }
     found
@@ -85,9 +90,10 @@ pub async fn read<S: Send + 'static>(
     mut state: S,
     feed: fn(&mut S, &[u8]) -> io::Result<()>,
 ) -> Result<(u64, S)> {
-    let mut read_bytes = 0;
+    let head = locked::head(store, set).await?;
+    let mut read_bytes = head.len() as u64;
     for extent in extents(&set.manifest.dump, wanted) {
-        let (bytes, back) = read_extent(store, set, extent, phase, state, feed).await?;
+        let (bytes, back) = read_extent(store, set, (extent, &head), phase, state, feed).await?;
         read_bytes += bytes;
         state = back;
     }
@@ -97,7 +103,7 @@ pub async fn read<S: Send + 'static>(
 async fn read_extent<S: Send + 'static>(
     store: &Store,
     set: &Set,
-    extent: Extent,
+    (extent, head): (Extent, &Bytes),
     phase: &Phase,
     state: S,
     take: fn(&mut S, &[u8]) -> io::Result<()>,
@@ -105,14 +111,16 @@ async fn read_extent<S: Send + 'static>(
     let dump = &set.manifest.dump;
     let key = set.name.key(&dump.object);
     let differs = Arc::new(AtomicBool::new(false));
+    let stored = dump.stored(&extent.members);
     let (range, proof) = match &dump.blocks {
         Some(blocks) => {
-            let (range, proof) = Proof::of_part(blocks, dump.bytes, &extent.members, Arc::clone(&differs));
+            let (range, proof) = Proof::of_part(blocks, dump.bytes, &stored, Arc::clone(&differs));
             (range, Some(proof))
         }
         None => (0..dump.bytes, None),
     };
-    let members = extent.members.start - range.start..extent.members.end - range.start;
+    let members = stored.start - range.start..stored.end - range.start;
+    let coding = Coding::new(dump.compression, dump.encryption.as_ref(), store.age_keys()).of_part(head, &extent.members);
     let reader = store.read_range(&key, range.clone()).await?.with_context(|| format!("{} is gone", store.location(&key)))?;
     let is_refused = Arc::clone(&differs);
     let end = extent.decoded.end;
@@ -121,7 +129,7 @@ async fn read_extent<S: Send + 'static>(
         true => Err(io::Error::other("they differ from the manifest")),
         false => cut.take(bytes),
     };
-    let decoded = decode_part(reader, dump.compression, phase, (proof, members), cut, feed, |_| ()).await?;
+    let decoded = decode_part(reader, coding, phase, (proof, members), cut, feed, |_| ()).await?;
 
     let is_as_written = !differs.load(Relaxed) && (dump.blocks.is_some() || decoded.sha256 == dump.sha256);
     anyhow::ensure!(
@@ -136,6 +144,7 @@ async fn read_extent<S: Send + 'static>(
         Ok(_) => {}
         Err(DecodeError::Sink(error)) => return Err(error.into()),
         Err(DecodeError::Source(error)) => return Err(anyhow::Error::new(error).context("the members do not decode")),
+        Err(DecodeError::Locked(why)) => return Err(locked::refusal(store, set, &why)),
     }
     let cut = decoded.state;
     anyhow::ensure!(cut.position == end, "the members decode to {} bytes less than the manifest says", end - cut.position);

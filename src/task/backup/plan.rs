@@ -31,6 +31,9 @@ use crate::work::RunContext;
 pub struct Plan {
     pub set: String,
     pub location: String,
+    /// To whom it is encrypted, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_to: Option<String>,
     pub server: ServerFacts,
     pub pg_dump: String,
     pub compression: String,
@@ -105,7 +108,6 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     let taken: Vec<SetName> = state.listing.names().cloned().collect();
     let name = free_name(run.database, run.job.name, &taken, now);
     let identity = Identity::of(&state.server);
-    let has_schedule = run.job.has_schedule;
 
     let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set) && !set.is_from_the_future(now);
     let last_good = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Intact);
@@ -120,30 +122,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         Verify::Restore => Verify::Checksum,
         verify => verify,
     };
-    let keep = match &backup.keep {
-        Some(keep) => {
-            let rules = Rules {
-                keep,
-                zone: run.job.timezone,
-                now,
-                identity: identity.as_ref(),
-                series: &state.series,
-                own: None,
-                has_schedule,
-            };
-            let own = Candidate {
-                name: name.to_string(),
-                taken_at: name.taken_at,
-                bytes: if verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
-                damaged_at: None,
-                was_restored: false,
-                fills: !run.by_hand,
-                pinned: vec!["made by this run".to_owned()],
-            };
-            rules::decide(&state.listing, &rules, Some((own, &backup.filters)))
-        }
-        None => Vec::new(),
-    };
+    let keep = fates(&state, backup, run, identity.as_ref(), &name, verify);
     let mut deletes_nothing = doubts(&state.server, state.host_clock, &state.series, &state.listing);
     deletes_nothing.extend(state.series_trouble.clone());
     let prefix = scratch::scratch_prefix(run.database, run.job.name, &state.server);
@@ -176,6 +155,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers, throwaway_folders: state.throwaway_leftovers },
         whole_tables: state.whole_tables,
         location: state.location,
+        encrypted_to: state.encrypted_to,
         server: state.server,
         tools: state.tools,
         known_settings: state.known_settings,
@@ -185,6 +165,37 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         identity,
         name,
     }
+}
+
+/// Says of each set, that of this run among them, whether `keep` keeps it. Nothing without `keep`.
+fn fates(
+    state: &State,
+    backup: &Backup,
+    run: &RunContext<'_>,
+    identity: Option<&Identity>,
+    name: &SetName,
+    verify: Verify,
+) -> Vec<Decision> {
+    let Some(keep) = &backup.keep else { return Vec::new() };
+    let rules = Rules {
+        keep,
+        zone: run.job.timezone,
+        now: run.now,
+        identity,
+        series: &state.series,
+        own: None,
+        has_schedule: run.job.has_schedule,
+    };
+    let own = Candidate {
+        name: name.to_string(),
+        taken_at: name.taken_at,
+        bytes: if verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
+        damaged_at: None,
+        was_restored: false,
+        fills: !run.by_hand,
+        pinned: vec!["made by this run".to_owned()],
+    };
+    rules::decide(&state.listing, &rules, Some((own, &backup.filters)))
 }
 
 impl fmt::Display for Plan {
@@ -198,7 +209,8 @@ impl fmt::Display for Plan {
             self.server.version,
             self.set
         )?;
-        writeln!(f, "  to       {}", self.location)?;
+        let encrypted = self.encrypted_to.as_ref().map(|to| format!(", encrypted to {to}")).unwrap_or_default();
+        writeln!(f, "  to       {}{encrypted}", self.location)?;
         let because = self.sessions_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         let sessions = match self.sessions {
             1 => String::new(),

@@ -6,7 +6,7 @@ use chrono::Utc;
 use super::guard::{Guard, Readers};
 use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::proof;
-use super::set::{self, GLOBALS, Listing, MANIFEST, Set, VERIFICATION};
+use super::set::{self, Listing, MANIFEST, Set, VERIFICATION};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
 use crate::store::Store;
@@ -98,7 +98,7 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
         }
         return Err(error.context("its dump cannot be deleted, so the whole set stays"));
     }
-    for object in [MANIFEST, VERIFICATION, GLOBALS, HOLD, LOSS_HOLD, RUN, DELETING] {
+    for object in [MANIFEST, VERIFICATION, set.globals_object(), HOLD, LOSS_HOLD, RUN, DELETING] {
         store.delete(&set.name.key(object)).await?;
     }
     Ok(())
@@ -165,7 +165,13 @@ mod tests {
         }
         let verdict = [Bytes::Intact, Bytes::Intact, Bytes::Unknown, Bytes::Damaged][night.bytes as usize];
         let mut verification = Verification::default();
-        verification.record_bytes(BytesCheck { verdict, checked_at: at, problems: vec![], elapsed_seconds: 0.0 });
+        verification.record_bytes(BytesCheck {
+            verdict,
+            checked_at: at,
+            problems: vec![],
+            elapsed_seconds: 0.0,
+            not_decoded: None,
+        });
         let at = at + chrono::Duration::seconds(number as i64);
         Set { name: SetName::new("app", "nightly", at), manifest, verification, holds: vec![] }
     }

@@ -1,5 +1,5 @@
 //! Reads all bytes of a set from its store and compares them with the manifest: length, SHA-256, every member decoded and counted, the
-//! trailer, each table's rows. The decoded bytes can be passed on.
+//! trailer, each table's rows. The decoded bytes can be passed on. Of an encrypted set without a key for it, length and SHA-256 are compared.
 //!
 //! Only this module judges bytes. One read that differs may be a flipped bit in transit or in memory: a set is called damaged when a
 //! second, independent read shows exactly the same.
@@ -14,15 +14,17 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 
+use super::locked;
 use super::manifest::{Globals, Manifest};
 use super::scan::{Contents, Scanner, TableData, joined};
-use super::set::{GLOBALS, Set};
+use super::set::Set;
 use super::verdict::{Bytes, BytesCheck};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::members::blocks::Proof;
 use crate::members::compress::DecodeError;
 use crate::members::decode::decode_object;
+use crate::members::decrypt::Coding;
 use crate::members::index::Difference;
 use crate::store::Store;
 
@@ -38,6 +40,8 @@ pub struct ReadBack {
     pub seen: Vec<(u64, String)>,
     /// The error of the sink, which stopped taking decoded bytes. They were read to their end all the same.
     pub sink_error: Option<io::Error>,
+    /// The reason why the dump was not decoded: it is encrypted, and this host has no key for it.
+    pub not_decoded: Option<String>,
 }
 
 /// Reads the set and, if it differs from its manifest, reads it once more; returns the verdict on its bytes. An error is the store's or the
@@ -45,6 +49,7 @@ pub struct ReadBack {
 pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck> {
     let started = Instant::now();
     let first = read(store, set, phase).await?;
+    let not_decoded = first.not_decoded.clone();
     let (verdict, problems) = if first.problems.is_empty() {
         (Bytes::Intact, Vec::new())
     } else {
@@ -62,7 +67,8 @@ pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck
         tracing::warn!("{}: {problem}", set.name);
     }
     let problems = if verdict == Bytes::Intact { Vec::new() } else { problems };
-    Ok(BytesCheck { verdict, checked_at: Utc::now(), problems, elapsed_seconds: started.elapsed().as_secs_f64() })
+    let elapsed_seconds = started.elapsed().as_secs_f64();
+    Ok(BytesCheck { verdict, checked_at: Utc::now(), problems, elapsed_seconds, not_decoded })
 }
 
 /// The verdict from two reads, the first of which differs from the manifest. Pure.
@@ -84,16 +90,29 @@ fn judge(first: ReadBack, second: ReadBack) -> (Bytes, Vec<String>) {
 
 /// Reads the dump and the globals once.
 async fn read(store: &Store, set: &Set, phase: &Phase) -> Result<ReadBack> {
-    let mut read = read_dump(store, set, phase, |_| Ok(())).await?;
+    let mut read = read_dump_or_hash(store, set, phase, |_| Ok(())).await?;
     read_globals(store, set, &mut read).await?;
     Ok(read)
 }
 
 /// Reads all of the dump once and hands the decoded bytes to `sink` for as long as it takes them: of a set with [`Blocks`] only bytes that
-/// are proved.
+/// are proved. It is an error if this host has no key for an encrypted one.
 ///
 /// [`Blocks`]: crate::members::blocks::Blocks
 pub async fn read_dump<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
+where
+    S: FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+{
+    let read = read_dump_or_hash(store, set, phase, sink).await?;
+    match &read.not_decoded {
+        // Of other bytes than those that were written, the key says nothing.
+        Some(why) if read.problems.is_empty() => Err(locked::refusal(store, set, why)),
+        _ => Ok(read),
+    }
+}
+
+/// Does the same; a dump that cannot be opened is only hashed.
+async fn read_dump_or_hash<S>(store: &Store, set: &Set, phase: &Phase, sink: S) -> Result<ReadBack>
 where
     S: FnMut(&[u8]) -> io::Result<()> + Send + 'static,
 {
@@ -101,7 +120,7 @@ where
     let key = set.name.key(&dump.object);
     let Some(reader) = store.read(&key).await? else {
         let problems = vec![format!("{} is gone", store.location(&key))];
-        return Ok(ReadBack { problems, seen: vec![(0, String::new())], sink_error: None });
+        return Ok(ReadBack { problems, seen: vec![(0, String::new())], ..ReadBack::default() });
     };
 
     let mut parts = dump.members.comparison(dump.bytes);
@@ -134,14 +153,19 @@ where
         }
         Ok(())
     };
-    let decoded = decode_object(reader, dump.compression, phase, proof, state, feed, |chunk| parts.feed(chunk)).await?;
+    let coding = Coding::new(dump.compression, dump.encryption.as_ref(), store.age_keys());
+    let decoded = decode_object(reader, coding, phase, proof, state, feed, |chunk| parts.feed(chunk)).await?;
     let (scanner, taken, _) = decoded.state;
     let read = DumpRead { bytes: decoded.bytes, sha256: decoded.sha256, members: decoded.members, contents: scanner.finish() };
     let mut problems = differences(&set.manifest, &read, parts.finish());
     if problems.is_empty() && differs.load(Relaxed) {
         problems.push("the SHA-256 of one block of the dump differs from the manifest".to_owned());
     }
-    Ok(ReadBack { problems, seen: vec![(read.bytes, read.sha256)], sink_error: taken.err() })
+    let not_decoded = match read.members {
+        Err(DecodeError::Locked(why)) => Some(why),
+        _ => None,
+    };
+    Ok(ReadBack { problems, seen: vec![(read.bytes, read.sha256)], sink_error: taken.err(), not_decoded })
 }
 
 /// Differences of the globals from the manifest, by one read. A set without globals has none here: its manifest says why.
@@ -153,15 +177,16 @@ pub async fn globals_differences(store: &Store, set: &Set) -> Result<Vec<String>
 
 async fn read_globals(store: &Store, set: &Set, read: &mut ReadBack) -> Result<()> {
     let Globals::Object { bytes, sha256, .. } = &set.manifest.globals else { return Ok(()) };
-    let Some(content) = store.get(&set.name.key(GLOBALS)).await? else {
-        read.problems.push(format!("{GLOBALS} is gone"));
+    let globals = set.globals_object();
+    let Some(content) = store.get(&set.name.key(globals)).await? else {
+        read.problems.push(format!("{globals} is gone"));
         read.seen.push((0, String::new()));
         return Ok(());
     };
     let seen = (content.len() as u64, hex::encode(Sha256::digest(&content)));
     if seen != (*bytes, sha256.clone()) {
         read.problems
-            .push(format!("{GLOBALS}: read {} bytes with SHA-256 {}, {bytes} with {sha256} were written", seen.0, seen.1));
+            .push(format!("{globals}: read {} bytes with SHA-256 {}, {bytes} with {sha256} were written", seen.0, seen.1));
     }
     read.seen.push(seen);
     Ok(())
@@ -197,6 +222,7 @@ fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>) -
                 problems.push("the dump's last line is missing".to_owned());
             }
         }
+        Err(DecodeError::Locked(_)) => {}
         Err(DecodeError::Source(error)) => {
             problems.push(format!("{} does not decode after {} uncompressed bytes: {error}", dump.object, read.contents.bytes));
         }
@@ -254,7 +280,7 @@ mod tests {
 
     fn read_back(problems: &[&str], sha256: &str) -> ReadBack {
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        ReadBack { problems, seen: vec![(10, sha256.to_owned())], sink_error: None }
+        ReadBack { problems, seen: vec![(10, sha256.to_owned())], ..ReadBack::default() }
     }
 
     #[test]

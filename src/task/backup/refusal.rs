@@ -17,6 +17,8 @@ pub struct Refusal {
     pub sql_state: Option<String>,
     /// The message, with what to do.
     pub message: String,
+    /// The same in our own words and names of objects alone: the server's words may show rows. None where nobody has said it so.
+    pub in_store: Option<String>,
 }
 
 impl Refusal {
@@ -26,6 +28,13 @@ impl Refusal {
             Some(code) => is_of_the_environment(code),
             None => self.kind == Some(Kind::Unreachable),
         }
+    }
+
+    /// Returns what whoever may read a store that encrypts is told: nothing of what the server said but the SQLSTATE.
+    pub fn without_rows(&self) -> String {
+        let state = self.sql_state.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
+        let words = || format!("it was refused{state}; what the server said is in the report of the host that tried it");
+        self.in_store.clone().unwrap_or_else(words)
     }
 }
 
@@ -43,6 +52,7 @@ pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     match Said::of(error) {
         Some(said) => of_said(&said, doing),
         None => Refusal {
+            in_store: None,
             kind: failure::kind_of_sqlx(error),
             sql_state: None,
             message: format!("the connection to the target failed at {}: {error}", doing.entry),
@@ -64,10 +74,19 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let statement = if doing.statement.is_empty() { String::new() } else { format!(": {}", shown::shown(doing.statement)) };
     let place = format!("at {}{statement}", doing.entry);
     Refusal {
+        in_store: Some(of_code(said, doing)),
         kind: kind(&said.code),
         sql_state: Some(said.code.clone()),
         message: format!("{message} (SQLSTATE {}), {place}\n{advice}", said.code).trim_end().to_owned(),
     }
+}
+
+/// The refusal by its SQLSTATE, the entry and the constraint.
+fn of_code(said: &Said, doing: Doing<'_>) -> String {
+    let Said { code, constraint, .. } = said;
+    let said = Said { code: code.clone(), constraint: constraint.clone(), ..Said::default() };
+    let constraint = constraint.as_ref().map(|name| format!(", constraint {name}")).unwrap_or_default();
+    format!("SQLSTATE {code}, at {}{constraint}\n{}", doing.entry, advice(&said, doing)).trim_end().to_owned()
 }
 
 fn kind(code: &str) -> Option<Kind> {
@@ -170,6 +189,32 @@ mod tests {
                 assert!(!message.contains(option), "{message}");
             }
         }
+    }
+
+    #[test]
+    fn a_store_that_encrypts_is_told_nothing_that_the_server_said() {
+        let entry = Entry { kind: "TABLE DATA".to_owned(), name: "t".to_owned(), schema: None, is_ours: false };
+        let choices = Choices::for_scratch();
+        let doing = Doing {
+            entry: &entry,
+            statement: "COPY t FROM stdin -- SECRET",
+            in_transaction: false,
+            choices: &choices,
+            search_path: "public",
+            rows_before: 0,
+        };
+        let secret = || Some("PL/pgSQL function SECRET(text) line 1: SECRET".to_owned());
+        for code in ["23514", "23505", "42883", "42501", "53200", "P0001", "54000"] {
+            let (detail, hint, context) = (secret(), secret(), secret());
+            let constraint = Some("odd".to_owned());
+            let said = Said { code: code.to_owned(), message: "SECRET".to_owned(), detail, hint, context, constraint };
+            let told = of_said(&said, doing).without_rows();
+            let expected = format!("SQLSTATE {code}, at TABLE DATA t");
+            assert!(told.starts_with(&expected) && told.contains("constraint odd") && !told.contains("SECRET"), "{told}");
+        }
+        let of_others = Refusal { in_store: None, kind: None, sql_state: Some("XX000".into()), message: "SECRET".into() };
+        let told = of_others.without_rows();
+        assert!(told.contains("(SQLSTATE XX000)") && !told.contains("SECRET"), "{told}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A set in a store: `DATABASE/JOB/2026-11-23T02-00-00Z/{dump.sql.gz, globals.sql.gz, manifest.json}`. The manifest is written last, and
-//! only a manifest makes a set. `verification.json` beside it records the verdicts; markers.rs describes what else may be there.
+//! A set in a store: `DATABASE/JOB/2026-11-23T02-00-00Z/{dump.sql.gz, globals.sql.gz, manifest.json}`; encrypted, the names of the first two end
+//! with `.age`. The manifest is written last, and only a manifest makes a set. `verification.json` beside it records the verdicts; markers.rs describes what else may be there.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,10 @@ use crate::task::backup::set_name::SetName;
 pub const MANIFEST: &str = "manifest.json";
 pub const VERIFICATION: &str = "verification.json";
 pub const GLOBALS: &str = "globals.sql.gz";
+pub const ENCRYPTED_GLOBALS: &str = "globals.sql.gz.age";
+
+/// The possible names of a set's globals.
+pub const ALL_GLOBALS: [&str; 2] = [GLOBALS, ENCRYPTED_GLOBALS];
 
 /// Sets whose small objects are read concurrently. One after the other, 400 sets took 14 s.
 const READ_AT_ONCE: usize = 32;
@@ -32,7 +36,17 @@ const READ_MIB: usize = 64;
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
 /// The possible names of a set's dump.
-pub const DUMPS: [&str; 2] = [Compression::Gzip.dump_object(), Compression::Zstd.dump_object()];
+pub const DUMPS: [&str; 4] = [
+    Compression::Gzip.dump_object(),
+    Compression::Zstd.dump_object(),
+    Compression::Gzip.encrypted_dump_object(),
+    Compression::Zstd.encrypted_dump_object(),
+];
+
+/// A set is encrypted as a whole: the globals hold the hashes of passwords.
+pub fn globals_object(is_encrypted: bool) -> &'static str {
+    if is_encrypted { ENCRYPTED_GLOBALS } else { GLOBALS }
+}
 
 /// A set in a store.
 #[derive(Clone, Debug)]
@@ -55,6 +69,15 @@ impl Set {
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
         let taken_at = self.name.taken_at;
         taken_at > now + CLOCKS_DIFFER || self.manifest.server.clock.is_some_and(|clock| taken_at > clock + CLOCKS_DIFFER)
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.manifest.dump.encryption.is_some()
+    }
+
+    /// The name of its globals, whether it has some or not.
+    pub fn globals_object(&self) -> &'static str {
+        globals_object(self.is_encrypted())
     }
 
     /// The holds that are in force.

@@ -16,6 +16,7 @@ use super::wide::whole;
 use super::{choose, facts, readiness, scratch, standby};
 use crate::config::sessions::Sessions;
 use crate::ledger;
+use crate::members::decrypt::recipients_in_words;
 use crate::pg::client_tools::Tools;
 use crate::pg::{failure, throwaway};
 use crate::store::{Store, Unfinished, key};
@@ -29,6 +30,8 @@ pub struct State {
     pub server: ServerFacts,
     pub tools: Tools,
     pub location: String,
+    /// To whom the set is encrypted, in words.
+    pub encrypted_to: Option<String>,
     pub listing: Listing,
     pub series: Series,
     /// The reason why the accepted series could not be read.
@@ -95,6 +98,7 @@ impl State {
             server,
             tools,
             location: store.location(&folder),
+            encrypted_to: encrypted_to(&store),
             listing,
             series,
             series_trouble,
@@ -114,6 +118,11 @@ impl State {
             whole_tables,
         })
     }
+}
+
+fn encrypted_to(store: &Store) -> Option<String> {
+    let recipients: Vec<String> = store.age_keys().recipients.iter().map(ToString::to_string).collect();
+    (!recipients.is_empty()).then(|| recipients_in_words(&recipients))
 }
 
 /// Finds scratch databases of earlier runs, also for a job that now uses a server of its own: its earlier runs may have created some.

@@ -145,7 +145,7 @@ impl Superuser {
         };
         let words = said_of(text, &pg::words_of(&error));
         let message = format!("at {entry}, as a superuser: {words}; the statement: {}", shown(text));
-        Some(Refusal { kind: failure::kind_of_sqlx(&error), sql_state: code(&error), message })
+        Some(Refusal { in_store: None, kind: failure::kind_of_sqlx(&error), sql_state: code(&error), message })
     }
 
     /// Creates the roles that a refused statement names and that do not exist; true if there was one. The roles of the dump are there, except
@@ -205,7 +205,7 @@ fn calls_an_unfit_function(what: &str, entry: &Entry) -> Refusal {
          values of other types than it takes: verify the sets on another server (`scratch` of the job), or by reading them: verify = \
          \"checksum\""
     );
-    Refusal { kind: Some(Kind::Permission), sql_state: None, message }
+    Refusal { in_store: None, kind: Some(Kind::Permission), sql_state: None, message }
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {

@@ -17,7 +17,8 @@ const RESTORES_KEPT: usize = 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bytes {
-    /// They were read back and match the manifest: length, SHA-256, members, last line, each table's rows.
+    /// They were read back and match the manifest: length, SHA-256, members, last line, each table's rows; of an encrypted set without a key for
+    /// it, length and SHA-256.
     Intact,
     /// Two independent reads have shown the same, and it differs from the manifest.
     Damaged,
@@ -56,6 +57,9 @@ pub struct BytesCheck {
     /// The differences, with offset, expected and found value; empty when intact.
     pub problems: Vec<String>,
     pub elapsed_seconds: f64,
+    /// The reason why only length and SHA-256 were compared: the set is encrypted, and the host that read it has no key for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_decoded: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,7 +120,7 @@ impl From<Written> for Verification {
             if bytes.as_ref().is_none_or(|bytes| bytes.verdict != Bytes::Intact) {
                 let verdict = if is_well { Bytes::Intact } else { Bytes::Unknown };
                 let FirstCheck { checked_at, problems, elapsed_seconds } = check;
-                bytes = Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds });
+                bytes = Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds, not_decoded: None });
             }
         }
         Self { bytes, restores, sets_since_restore }
@@ -143,12 +147,24 @@ impl Verification {
         self.bytes.as_ref().filter(|bytes| bytes.verdict == Bytes::Damaged).map(|bytes| bytes.checked_at)
     }
 
-    /// A verdict is not replaced by a read without a result, nor damage by a read that had begun before it was found.
-    pub fn record_bytes(&mut self, check: BytesCheck) {
+    /// Returns whether its bytes match, but nobody has looked what is in them.
+    pub fn not_decoded(&self) -> Option<&str> {
+        self.bytes.as_ref().filter(|check| check.verdict == Bytes::Intact)?.not_decoded.as_deref()
+    }
+
+    /// A verdict is not replaced by a read without a result, nor damage by a read that had begun before it was found, nor damage that decoding
+    /// has found by a hash. What was decoded once, and is still as it was then, counts as decoded.
+    pub fn record_bytes(&mut self, mut check: BytesCheck) {
+        let was_decoded = self.bytes.as_ref().is_some_and(|earlier| earlier.not_decoded.is_none());
+        if was_decoded && self.verdict() == check.verdict {
+            check.not_decoded = None;
+        }
+        let is_damage_inside = was_decoded && self.verdict() == Bytes::Damaged;
         let is_damaged_since = |began_at| self.damaged_at().is_some_and(|damaged_at| damaged_at > began_at);
         match check.verdict {
             Bytes::Unknown if self.verdict() != Bytes::Unknown => {}
             Bytes::Intact if is_damaged_since(check.began_at()) => {}
+            Bytes::Intact if is_damage_inside && check.not_decoded.is_some() => {}
             _ => self.bytes = Some(check),
         }
     }
@@ -166,7 +182,10 @@ impl Verification {
 
     /// "intact, restored on db2:5432 (16.14)", for reports and listings.
     pub fn in_words(&self) -> String {
-        let bytes = self.verdict().name();
+        let bytes = match self.not_decoded() {
+            None => self.verdict().name(),
+            Some(_) => "intact, not decoded",
+        };
         match self.restores.last() {
             None => bytes.to_owned(),
             Some(restore) => format!("{bytes}, {}", restore.in_words()),
@@ -258,7 +277,13 @@ mod tests {
     fn both_verdicts_are_read_as_they_are_written() {
         let mut verification = Verification::default();
         let now = Utc::now();
-        verification.record_bytes(BytesCheck { verdict: Bytes::Intact, checked_at: now, problems: vec![], elapsed_seconds: 1.0 });
+        verification.record_bytes(BytesCheck {
+            verdict: Bytes::Intact,
+            checked_at: now,
+            problems: vec![],
+            elapsed_seconds: 1.0,
+            not_decoded: None,
+        });
         verification.record_restore(RestoreCheck {
             server: "db:5432".into(),
             version: "14.2".into(),
@@ -273,6 +298,35 @@ mod tests {
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
         assert!(!again.was_restored());
         assert_eq!(again.restored_in_words(), "not on 14.2 (42601)");
+    }
+
+    #[test]
+    fn what_decoding_has_found_is_not_refuted_by_a_hash() {
+        let check = |verdict, why: Option<&str>| BytesCheck {
+            verdict,
+            checked_at: Utc::now(),
+            problems: vec![],
+            elapsed_seconds: 0.0,
+            not_decoded: why.map(str::to_owned),
+        };
+        let mut verification = Verification::default();
+        verification.record_bytes(check(Bytes::Intact, Some("no key")));
+        assert_eq!(verification.in_words(), "intact, not decoded");
+        verification.record_bytes(check(Bytes::Intact, None));
+        assert_eq!(verification.in_words(), "intact");
+        verification.record_bytes(check(Bytes::Intact, Some("no key")));
+        assert_eq!(verification.in_words(), "intact");
+        // A hash that differed may be refuted by one that does not.
+        verification.record_bytes(check(Bytes::Damaged, Some("no key")));
+        verification.record_bytes(check(Bytes::Intact, Some("no key")));
+        assert_eq!(read(&serde_json::to_string(&verification).unwrap()).not_decoded(), Some("no key"));
+        verification.record_bytes(check(Bytes::Damaged, None));
+        for verdict in [Bytes::Intact, Bytes::Damaged, Bytes::Intact] {
+            verification.record_bytes(check(verdict, Some("no key")));
+            assert_eq!(verification.verdict(), Bytes::Damaged);
+        }
+        verification.record_bytes(check(Bytes::Intact, None));
+        assert_eq!(verification.in_words(), "intact");
     }
 
     #[test]
@@ -297,7 +351,8 @@ mod tests {
 
     #[test]
     fn a_read_without_result_takes_no_verdict_back() {
-        let check = |verdict| BytesCheck { verdict, checked_at: Utc::now(), problems: vec![], elapsed_seconds: 0.0 };
+        let check =
+            |verdict| BytesCheck { verdict, checked_at: Utc::now(), problems: vec![], elapsed_seconds: 0.0, not_decoded: None };
         let mut verification = Verification::default();
         verification.record_bytes(check(Bytes::Intact));
         verification.record_bytes(check(Bytes::Unknown));
@@ -313,6 +368,7 @@ mod tests {
             checked_at: format!("2026-11-01T00:{minute:02}:00Z").parse().unwrap(),
             problems: vec![],
             elapsed_seconds,
+            not_decoded: None,
         };
         let mut verification = Verification::default();
         verification.record_bytes(check(Bytes::Damaged, 10, 60.0));

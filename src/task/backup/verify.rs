@@ -16,7 +16,7 @@ use super::restore::{self, Refusal, Restored};
 use super::sessions::restore_sessions;
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
-use super::{amcheck, expect, new_database, own_server, proof, read_back, scratch as scratch_database, vector_indexes};
+use super::{amcheck, expect, locked, new_database, own_server, proof, read_back, scratch as scratch_database, vector_indexes};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::{Phase, Progress};
 use crate::base::units;
@@ -36,7 +36,16 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
     });
     recorded.await?;
     ensure_intact(set, &check)?;
-    done(set, "read back", &phase);
+    anyhow::ensure!(
+        set.verification.verdict() != Bytes::Damaged,
+        "set {} is damaged, as was found when it was decoded. Its length and its SHA-256 match, which does not refute that: verify it on a host that \
+         has a key for it",
+        set.name
+    );
+    match &check.not_decoded {
+        None => done(set, "read back", &phase),
+        Some(why) => phase.done(&format!("{} read back and hashed, not decoded: {why}", set.name)),
+    }
     Ok(())
 }
 
@@ -92,6 +101,7 @@ pub struct Verified {
 
 /// Restores the set into a database that is removed afterwards, and records both verdicts.
 pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progress: &Progress) -> Result<Verified> {
+    locked::ensure_opens(store, set).await?;
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let started = Instant::now();
     let mut verified = Verified::default();
@@ -120,6 +130,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
             checked_at: Utc::now(),
             problems: Vec::new(),
             elapsed_seconds: started.elapsed().as_secs_f64(),
+            not_decoded: None,
         },
         // The second, independent read, and a third where this one differs as well.
         false => {
@@ -132,7 +143,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         server,
         version: verified.version.clone(),
         checked_at: Utc::now(),
-        refusal: verified.refusal.as_ref().map(|refusal| refusal.message.clone()),
+        refusal: verified.refusal.as_ref().map(|refusal| refusal_beside(store, set, refusal)),
         sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
@@ -155,6 +166,12 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         done(set, "restored", &phase);
     }
     Ok(verified)
+}
+
+/// The refusal as it stands beside the set. Beside an encrypted one, nobody reads rows that the server has shown.
+fn refusal_beside(store: &Store, set: &Set, refusal: &Refusal) -> String {
+    let is_encrypted = store.encrypts() || set.manifest.dump.encryption.is_some();
+    if is_encrypted { refusal.without_rows() } else { refusal.message.clone() }
 }
 
 enum Tried {
@@ -307,7 +324,8 @@ impl RestoredCopy {
         if !unmet.is_empty() {
             let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));
             let earlier = verified.refusal.take().map(|refusal| refusal.message + "; ").unwrap_or_default();
-            verified.refusal = Some(Refusal { kind: None, sql_state: None, message: earlier + &message });
+            let in_store = Some("not all queries of `expect` are true there".to_owned());
+            verified.refusal = Some(Refusal { in_store, kind: None, sql_state: None, message: earlier + &message });
         }
         Tried::ReadAll { problems: restored.problems }
     }
@@ -343,7 +361,7 @@ async fn restore_and_ask(
 }
 
 pub fn refusal_of(error: &anyhow::Error) -> Refusal {
-    Refusal { kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
+    Refusal { in_store: None, kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
 }
 
 /// Fails when the bytes differ from what was written, or when that could not be determined.

@@ -134,6 +134,7 @@ fn of_the_server(state: &State, backup: &Backup) -> Vec<String> {
     if !server.unreadable.is_empty() {
         warnings.push(format!("this role may not read these objects, so the set lacks them: {}", server.unreadable.join("; ")));
     }
+    warnings.extend(state.encrypted_to.as_ref().and_then(|_| server.database.readable_values()));
     warnings.extend(state.readiness.notes.iter().cloned());
     warnings.extend(reads_replaced_relations(state));
     if backup.sessions > 1 && server.database.has_no_way_to_utf8() {

@@ -217,7 +217,7 @@ impl<'a> PartitionArchive<'a> {
         // The rows are counted in the same transaction, whose lock keeps writers out.
         let (rows, contents) = guard::contents(connection, table).await?;
         anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, but {} were archived", exported.rows);
-        let archived = Archived { key: name.object(), rows, contents: Some(contents), store: Some(self.store.clone()) };
+        let archived = Archived { key: name.object(exported), rows, contents: Some(contents), store: Some(self.store.clone()) };
         let now = Mark { archive: Some(archived), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&now.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;

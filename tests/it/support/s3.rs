@@ -340,7 +340,7 @@ impl S3 for Listed {
             request.input.range = None;
         }
         if let Some(Range::Int { first, .. }) = &mut request.input.range {
-            *first -= self.quirks.starts_before.load(Relaxed);
+            *first = first.saturating_sub(self.quirks.starts_before.load(Relaxed));
         }
         let mut response = self.files.get_object(request).await?;
         if self.quirks.has_no_etags.load(Relaxed) {

@@ -88,6 +88,7 @@ pub async fn run(
             Ok(Step { found, name, manifest, database, table, filter: arguments.filter(manifest)? })
         })
         .collect::<Result<_>>()?;
+    warn_of_plain(&steps);
     let restore = Restore { config, arguments, unsigned_ok, trusts: Trusts::read(global, config), progress: global.progress() };
     let mut totals = Totals::default();
     if arguments.dry_run {
@@ -114,6 +115,17 @@ pub async fn run(
         );
     }
     refused.map_or(Ok(()), Err)
+}
+
+/// Warns of batches that anyone may have put there: a plain one in a store that encrypts.
+fn warn_of_plain(steps: &[Step<'_>]) {
+    for Step { found, name, manifest, .. } in steps {
+        if found.store.encrypts() && manifest.exported.encryption.is_none() {
+            tracing::warn!(
+                "{name} is not encrypted, although the store has `encrypt_to`: it was made before that, or by someone else"
+            );
+        }
+    }
 }
 
 impl Restore<'_> {

@@ -42,6 +42,7 @@ impl Loader {
         }
         if !matches!(text, "BEGIN" | "COMMIT") {
             return Ok(Some(Err(Refusal {
+                in_store: None,
                 kind: None,
                 sql_state: None,
                 message: format!(
@@ -126,7 +127,7 @@ impl Loader {
                 self.fail(message);
                 return Ok(());
             }
-            return Err(Refusal { kind: Some(Kind::Configuration), sql_state: None, message });
+            return Err(Refusal { in_store: None, kind: Some(Kind::Configuration), sql_state: None, message });
         };
         if !pg_dumps::copies(&text) {
             return Err(foreign(&text, entry));

@@ -27,6 +27,7 @@ impl Loader {
         }
         let refusal = if !unreadable.is_empty() {
             Refusal {
+                in_store: None,
                 kind: Some(Kind::Permission),
                 sql_state: Some("42501".to_owned()),
                 message: format!(
@@ -37,7 +38,12 @@ impl Loader {
         } else if differ.is_empty() {
             return Ok(());
         } else {
-            Refusal { kind: None, sql_state: None, message: format!("not all rows are there: {}", differ.join("; ")) }
+            Refusal {
+                in_store: None,
+                kind: None,
+                sql_state: None,
+                message: format!("not all rows are there: {}", differ.join("; ")),
+            }
         };
         match self.choices.on_error {
             OnError::Stop => Err(refusal),

@@ -163,6 +163,7 @@ impl Loader {
         match self.session.commit().await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal {
+                in_store: None,
                 kind: None,
                 sql_state: None,
                 message: "something in the dump ended the transaction that the restore runs in: restore with --create".to_owned(),
