@@ -47,7 +47,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     let globals = write_globals(store, plan, run).await?;
 
     let mut warnings = plan.warnings.clone();
-    warnings.extend(stderr.lines().map(|line| format!("pg_dump: {line}")));
+    warnings.extend(stderr.lines().map(|line| format!("{OF_PG_DUMP}{line}")));
     warnings.extend(waited_for_us.into_inner().unwrap_or_else(PoisonError::into_inner));
     if dump.contents.tables.is_empty() {
         warnings.push("the dump holds no table data".to_owned());
@@ -84,8 +84,29 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
     }
     // This comes before the manifest: a kill in between leaves a set that is held too long, and none that is deleted.
     let not_held = hold_before_loss(store, plan, &mut manifest, run).await?;
-    run.or_cancelled(set::write_manifest(store, &plan.name, &manifest)).await?;
+    let of_store = if store.encrypts() { &without_words_of_servers(&manifest) } else { &manifest };
+    run.or_cancelled(set::write_manifest(store, &plan.name, of_store)).await?;
     Ok((Set { name: plan.name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, not_held))
+}
+
+/// What a warning begins with that pg_dump wrote, or the server through it.
+const OF_PG_DUMP: &str = "pg_dump: ";
+
+/// The manifest as it stands in a store that encrypts: what servers said, such as a NOTICE, may show rows. The report of the run has it.
+fn without_words_of_servers(manifest: &Manifest) -> Manifest {
+    let mut manifest = manifest.clone();
+    let all = manifest.warnings.len();
+    manifest.warnings.retain(|warning| !warning.starts_with(OF_PG_DUMP));
+    let lines = all - manifest.warnings.len();
+    if lines > 0 {
+        manifest
+            .warnings
+            .push(format!("pg_dump wrote {} of warnings, which are in the report of the run", units::plural(lines, "line")));
+    }
+    if let Globals::Absent { reason } = &mut manifest.globals {
+        "pg_dumpall was refused; what it said is in the log of the run".clone_into(reason);
+    }
+    manifest
 }
 
 /// Holds the set before a loss, and warns of it. Returns the reason if that was not possible.
@@ -243,4 +264,19 @@ async fn globals_into(
     }
     upload.finish().await?;
     Ok(Dumped::Whole(Box::new(streamed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::backup::manifest::tests::manifest;
+
+    #[test]
+    fn what_a_server_said_during_the_dump_stays_out_of_a_store_that_encrypts() {
+        let mut said = manifest();
+        said.warnings = vec![format!("{OF_PG_DUMP}NOTICE:  SECRET"), "the server is a standby".to_owned()];
+        said.globals = Globals::Absent { reason: "SECRET".to_owned() };
+        let told = serde_json::to_string(&without_words_of_servers(&said)).unwrap();
+        assert!(!told.contains("SECRET") && told.contains("is a standby") && told.contains("1 line of warnings"), "{told}");
+    }
 }
