@@ -265,7 +265,8 @@ pub struct Server {
 impl Server {
     pub async fn of(connection: &mut PgConnection) -> Result<Self> {
         let (number, version): (String, String) =
-            sqlx::query_as("SELECT current_setting('server_version_num'), current_setting('server_version')")
+            // Sessions for rows ask, too, and find names as their database's owner says.
+            sqlx::query_as("SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_version')")
                 .fetch_one(connection)
                 .await?;
         // Debian adds its package's name: "15.18 (Debian 15.18-0+deb12u1)".
