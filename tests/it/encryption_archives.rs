@@ -35,7 +35,9 @@ fn encrypted_rows_come_back_with_a_key_once_and_are_archived_once() {
         server.bin_dir.join("psql").display(),
         server.url(&database)
     );
-    let piped = Command::new("bash").args(["-c", &script]).current_dir(scenario.path("")).output().unwrap();
+    let psql = server.tool("psql", &database);
+    let settings = psql.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let piped = Command::new("bash").args(["-c", &script]).envs(settings).current_dir(scenario.path("")).output().unwrap();
     assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
     assert_eq!(server.sql(&database, ALL), before);
     server.sql(&database, "DELETE FROM logs WHERE id NOT IN (SELECT id FROM kept)");
