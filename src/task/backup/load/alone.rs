@@ -19,8 +19,10 @@ pub struct Alone {
 
 impl Alone {
     pub async fn read(connection: &mut PgConnection) -> Result<Self> {
-        let oids: Vec<i64> =
-            sqlx::query_scalar(include_str!("alone.sql")).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
+        let oids: Vec<i64> = sqlx::query_scalar(concat!(include_str!("../calling.sql"), include_str!("alone.sql")))
+            .fetch_all(connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
         Ok(Self { oids: oids.into_iter().collect(), known: HashMap::new() })
     }
 

@@ -54,7 +54,7 @@ pub async fn read(
     among: Option<&[i64]>,
 ) -> Result<Vec<Table>> {
     let Patterns { schemas, without, without_rows } = Patterns::of(filters);
-    let query = sqlx::query_as(include_str!("tables.sql"))
+    let query = sqlx::query_as(concat!(include_str!("../calling.sql"), include_str!("tables.sql")))
         .bind(schemas)
         .bind(without.schemas)
         .bind(without.names)
