@@ -25,7 +25,9 @@ BASE, NULL = "pg_dump \\| gzip -6", "pg_dump > /dev/null"
 DIRECTORY, UPLOAD, ZSTD = "pgtend, to a directory", "pgtend, to S3", "pgtend, zstd 1"
 ONE, MANY = "pgtend, one table", "pgtend, eight tables"
 PSQL, PG_RESTORE, RESTORE = "createdb; gunzip \\| psql", "createdb; pg_restore -j2", "pgtend restore"
-PROOF, SCRATCH = "pgtend, with a proof in a server of its own", "pgtend, with a proof in a scratch database"
+NO_PROOF, NO_PROOF_SERIAL = "pgtend, without a proof (fsync on)", "pgtend, without a proof, one session (fsync on)"
+PROOF, SCRATCH = "pgtend, with a proof in a server of its own (fsync on)", "pgtend, with a proof in a scratch database (fsync on)"
+SCRATCH_SERIAL = "pgtend, in a scratch database, one session (fsync on)"
 ENCRYPTED = "pgtend, encrypted"
 JOBS_RUNS = 20
 
@@ -46,8 +48,9 @@ class Bench(Beside):
         rows = round(self.options.table_gb * 1e9 / 464)
         self.sql("one_table", f"CREATE TABLE t AS {rows_of(1, rows)}")
         self.sql("tables", *(f"CREATE TABLE t{number} AS {rows_of(number, rows // 8)}" for number in range(8)))
-        # The table that comes back alone stands beside all else.
-        self.sql("one_table", fifty_megabytes(0.5 if self.options.debug else 50))
+        # The table that comes back alone stands beside all else; in both, so that they have the same size.
+        for name in ("one_table", "tables"):
+            self.sql(name, fifty_megabytes(0.5 if self.options.debug else 50))
         for name in ("bench", "one_table", "tables"):
             self.sql(name, "VACUUM ANALYZE")  # now, not by autovacuum while we measure
         self.sql("bench", "CHECKPOINT")
@@ -63,6 +66,10 @@ class Bench(Beside):
         self.job("checksum", "bench", 'verify = "checksum"\n' + gzip)
         self.job("proof", "bench", 'verify = "restore"\nscratch = "throwaway"\n' + gzip)
         self.job("scratch", "bench", 'verify = "restore"\nscratch = "same"\n' + gzip)
+        # As the first release did it.
+        serial = "sessions = 1\n"
+        self.job("serial", "bench", none + serial)
+        self.job("serial_scratch", "bench", 'verify = "restore"\nscratch = "same"\n' + serial)
         self.job("one", "one_table", none + gzip)
         self.job("many", "tables", none + gzip)
         self.job("part", "one_table", none + gzip, store="bucket")
@@ -87,7 +94,6 @@ class Bench(Beside):
             UPLOAD: lambda: self.run_job("bucket"),
             ONE: lambda: self.run_job("one"),
             MANY: lambda: self.run_job("many"),
-            PROOF: lambda: self.run_job("proof"),
         }
         if not have_pigz():
             say("no pigz here and none could be installed: its row is left out")
@@ -125,6 +131,21 @@ class Bench(Beside):
     def alone(self, pipeline, stdout, result):
         self.clear()
         return self.measure(pipeline, stdout, result)
+
+    def like_production(self):
+        """From here on, the server waits for its disk. Autovacuum, which comes when it likes, is off: its WAL is not ours."""
+        self.sql("postgres", "ALTER SYSTEM SET fsync = on", "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()", "CHECKPOINT")
+        os.sync()
+
+    def in_production(self):
+        """The same for proofs on a server like production's: by several sessions here and there, and as the first release did."""
+        return {
+            NO_PROOF: lambda: self.run_job("directory"),
+            PROOF: lambda: self.run_job("proof"),
+            SCRATCH: lambda: self.run_job("scratch"),
+            NO_PROOF_SERIAL: lambda: self.run_job("serial"),
+            SCRATCH_SERIAL: lambda: self.run_job("serial_scratch"),
+        }
 
     def wal_of_a_proof(self):
         """Bytes of WAL that the source writes while a set is made and proved."""
@@ -202,11 +223,12 @@ def targets(results, once):
     yield "wall time to S3 against to a directory", upload["wall"] / ours["wall"], 1.30, "×"
     yield "wall time encrypted against not", results[ENCRYPTED]["wall"] / ours["wall"], 1.10, "×"
     yield "restore against `pg_restore -j2`", wall(RESTORE, PG_RESTORE), 1.0, "×"
-    if SCRATCH in results:
-        proof = lambda title: results[title]["wall"] - results[DIRECTORY]["wall"]
-        yield "proof in a server of its own against one in a scratch database", proof(PROOF) / proof(SCRATCH), 0.7, "×"
-    yield "dump and proof together against `pg_dump | gzip -6`", wall(PROOF, BASE), 0.75, "×"
-    yield "WAL of the source during dump and proof", once["wal"], 0, " bytes"
+    if PROOF in results:
+        proof = lambda proved, title: results[proved]["wall"] - results[title]["wall"]
+        first = proof(PROOF, NO_PROOF) / proof(SCRATCH_SERIAL, NO_PROOF_SERIAL)
+        yield "proof in a server of its own against one in a scratch database by one session", first, 0.7, "×"
+        yield "dump and proof together against `pg_dump | gzip -6`", wall(PROOF, BASE), 0.75, "×"
+        yield "WAL of the source during dump and proof", once["wal"], 0, " bytes"
     yield "a table of 50 MB from S3, its rows", once["fetch"], 3, " s"
     yield "a table of 50 MB from S3, restored beside", once["part"], 3, " s"
     yield "`pgtend jobs`, start to end", once["jobs"] * 1000, 50, " ms"
@@ -220,10 +242,12 @@ def run(bench, rounds):
     results = rounds_of(contenders, rounds) | rounds_of(list(bench.restores().items()), rounds)
     fetch, part = bench.time_of_a_part()
     jobs = statistics.median(bench.time_of_jobs() for _ in range(JOBS_RUNS))
-    once = {"wal": bench.wal_of_a_proof(), "fetch": fetch, "part": part, "jobs": jobs}
+    once = {"fetch": fetch, "part": part, "jobs": jobs}
     if not bench.options.no_verify:
         results['pgtend, verify = "checksum" (once)'] = medians([bench.run_job("checksum")])
-        results[SCRATCH] = medians([bench.run_job("scratch")])
+        bench.like_production()
+        results |= rounds_of(list(bench.in_production().items()), rounds)
+        once["wal"] = bench.wal_of_a_proof()
     return results, once
 
 
@@ -245,7 +269,7 @@ def main():
     parser.add_argument("--table-gb", type=float, default=1.0, help="GB of the dump of the one table, and of the eight (default 1)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--variant", action="append", default=[], metavar="KEYS", help='one more pgtend row with these job keys: --variant "level = 3, threads = 3"')
-    parser.add_argument("--no-verify", action="store_true", help="leave out what is verified once: by checksum, and in a scratch database")
+    parser.add_argument("--no-verify", action="store_true", help="leave out what is verified: by checksum, and by restore")
     parser.add_argument("--debug", action="store_true", help="the debug build and little data: to try this script, not to measure")
     options = parser.parse_args()
     if options.rounds < 1:

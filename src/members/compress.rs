@@ -53,38 +53,47 @@ impl Compression {
     }
 }
 
-/// The compressor of one thread.
-pub enum Compressor {
+/// The compressor of one thread, with a buffer for the longest output: members that wait for their turn are no longer than they have to be.
+pub struct Compressor {
+    of: Library,
+    output: Vec<u8>,
+}
+
+enum Library {
     Gzip(libdeflater::Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
 impl Compressor {
     pub fn new(compression: Compression, level: i32) -> Result<Self> {
-        Ok(match compression {
+        let of = match compression {
             Compression::Gzip => {
                 let level = libdeflater::CompressionLvl::new(level).map_err(|_| anyhow::anyhow!("gzip has no level {level}"))?;
-                Self::Gzip(libdeflater::Compressor::new(level))
+                Library::Gzip(libdeflater::Compressor::new(level))
             }
             Compression::Zstd => {
                 let mut compressor = zstd::bulk::Compressor::new(level)?;
                 compressor.include_checksum(true)?;
-                Self::Zstd(compressor)
+                Library::Zstd(compressor)
             }
-        })
+        };
+        Ok(Self { of, output: Vec::new() })
     }
 
     /// Compresses `input` into one complete member.
     pub fn member(&mut self, input: &[u8]) -> Result<Vec<u8>> {
-        match self {
-            Self::Gzip(compressor) => {
-                let mut output = vec![0; compressor.gzip_compress_bound(input.len())];
-                let length = compressor.gzip_compress(input, &mut output)?;
-                output.truncate(length);
-                Ok(output)
-            }
-            Self::Zstd(compressor) => Ok(compressor.compress(input)?),
+        let most = match &mut self.of {
+            Library::Gzip(compressor) => compressor.gzip_compress_bound(input.len()),
+            Library::Zstd(_) => zstd::zstd_safe::compress_bound(input.len()),
+        };
+        if self.output.len() < most {
+            self.output.resize(most, 0);
         }
+        let length = match &mut self.of {
+            Library::Gzip(compressor) => compressor.gzip_compress(input, &mut self.output)?,
+            Library::Zstd(compressor) => compressor.compress_to_buffer(input, self.output.as_mut_slice())?,
+        };
+        Ok(self.output[..length].to_vec())
     }
 }
 

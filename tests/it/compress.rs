@@ -285,6 +285,26 @@ fn keys_and_names_of_every_kind() {
 }
 
 #[test]
+fn a_key_column_named_key_hides_no_row_from_a_page() {
+    let server = server(18);
+    let database = server.new_database();
+    // A page has 2,000 rows; as text, 10 comes before 2.
+    server.sql(
+        &database,
+        "CREATE TABLE t (key int PRIMARY KEY, number int, body text);
+         INSERT INTO t SELECT i, i, CASE WHEN i % 500 = 499 THEN (SELECT string_agg(md5((i * 999 + j)::text), ' ') FROM generate_series(1, 110) j) END
+         FROM generate_series(1, 4600) i",
+    );
+    let keys = "database = 'app'\n[compress]\ntable = 'public.t'\ncolumn = 'body'\nmethod = 'gzip'\nlarger_than = '3KB'\n";
+    let scenario = Scenario::with_database(server, &database).job("t", keys);
+    scenario.run(&["compress", "install", "t"]).succeeded();
+    let report = scenario.json(&["run-job", "t"]);
+    assert_eq!(facts(&report)["rows_compressed"], 9, "{report:#}");
+    scenario.run(&["compress", "undo", "t"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(body) FROM t"), "9");
+}
+
+#[test]
 fn databases_of_other_encodings_and_sessions_with_odd_settings_read_the_same() {
     let server = server(18);
     for (encoding, text) in

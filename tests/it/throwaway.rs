@@ -44,6 +44,12 @@ fn at_work_in(place: &Path) -> Vec<u32> {
     ids.filter(|id| std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|folder| folder.starts_with(place))).collect()
 }
 
+/// Those of them that are PostgreSQL. One that is ending has no program any more.
+fn servers_in(place: &Path) -> Vec<u32> {
+    let is_postgres = |id: &u32| std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|program| program.ends_with("postgres"));
+    at_work_in(place).into_iter().filter(is_postgres).collect()
+}
+
 /// A session of a server in there builds an index.
 pub fn builds_an_index(place: &Path) -> bool {
     at_work_in(place).into_iter().any(|id| {
@@ -241,8 +247,9 @@ fn a_supervisor_that_was_killed_leaves_no_server_when_the_run_ends() {
     assert!(builds_an_index(&folder), "the server goes on");
     run.signal(Signal::TERM);
     run.wait();
-    assert_eq!(at_work_in(&folder), Vec::<u32>::new());
+    assert_eq!(servers_in(&folder), Vec::<u32>::new());
     assert_eq!(entries(&place), Vec::<PathBuf>::new());
+    in_the_end("the shell around the server has ended, too", || at_work_in(&folder).is_empty());
 }
 
 #[test]

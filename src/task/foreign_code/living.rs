@@ -9,7 +9,8 @@ use super::look;
 use crate::pg::{self, Settings, qualified};
 use crate::work::touched::Touched;
 
-const SEARCH: &str = concat!("WITH RECURSIVE ", include_str!("../rights.sql"), include_str!("living.sql"));
+const SEARCH: &str =
+    concat!("WITH RECURSIVE ", include_str!("../rights.sql"), include_str!("living.sql"), include_str!("owners.sql"));
 
 /// A living object.
 pub struct Used<'a> {

@@ -51,11 +51,4 @@
     SELECT 'living' AS kind, NULL AS name, pg_catalog.pg_describe_object(o.classid, o.objid, 0) AS "table", o.owner FROM owned o
     UNION SELECT 'place', pg_catalog.quote_ident(p.nspname), '', p.nspowner FROM places p
     UNION SELECT 'CREATE', pg_catalog.quote_ident(h.nspname), '', h.oid FROM held h
-), whose AS (
-    SELECT f.kind, f.name, f."table", CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE f.owner END AS owner
-    FROM foreign_code f LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
 )
-SELECT DISTINCT f.kind, f.name, f."table", NULL::text AS function, r.rolname::text AS owner, me.rolname::text AS runs_as,
-       me.rolsuper AS is_superuser, me.is_superuser_itself, l.gains
-FROM whose f JOIN lesser l ON l.oid = f.owner LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.owner CROSS JOIN me
-ORDER BY 1, 3, 2

@@ -5,7 +5,8 @@ use anyhow::Result;
 use super::found::ForeignCode;
 use crate::pg::{self, Purpose, Settings};
 
-const SEARCH: &str = concat!("WITH RECURSIVE ", include_str!("../rights.sql"), include_str!("path.sql"));
+const SEARCH: &str =
+    concat!("WITH RECURSIVE ", include_str!("../rights.sql"), include_str!("path.sql"), include_str!("owners.sql"));
 
 /// Returns the roles with fewer rights than the login that set the search_path of its sessions for rows, own a schema in it, or may create in one.
 pub async fn search(settings: &Settings) -> Result<Vec<ForeignCode>> {

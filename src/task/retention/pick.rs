@@ -128,7 +128,6 @@ impl Work<'_> {
 
     /// Returns a query that picks the rows at `place`, whose values are bound as parameters.
     pub(super) fn pick_at(&self, place: &Place, around_references: bool) -> String {
-        let column = self.column();
         match place {
             Place::Blocks(..) => self.pick(&bound_blocks(), "", around_references),
             Place::Same(_, after) => self.pick(
@@ -137,6 +136,8 @@ impl Work<'_> {
                 around_references,
             ),
             Place::Key(_) | Place::Past(_) => {
+                // A bare name after ORDER BY is first looked up among the columns that the query returns: a column named `at` would be the row's place.
+                let column = self.plan.key.column_of(&self.part.name, &self.retention.column);
                 self.pick(&self.from(place), &format!("ORDER BY {column} LIMIT $2::pg_catalog.text::bigint"), around_references)
             }
         }

@@ -47,12 +47,12 @@ impl Page {
         after: Option<&[String]>,
         until: Option<&[String]>,
     ) -> Result<Self> {
-        let columns = key.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ");
+        let order = columns_of(table, key).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "WITH page AS MATERIALIZED (
-                SELECT {texts} AS key, ctid::text AS ctid, xmin::text AS xmin, row_number() OVER (ORDER BY {columns}) AS number,
+                SELECT {texts} AS key, ctid::text AS ctid, xmin::text AS xmin, row_number() OVER (ORDER BY {order}) AS number,
                        CASE WHEN {condition} THEN ({bytes})::bigint END AS bytes, {too_large} AS too_large
-                FROM ONLY {table} WHERE {after} AND {until} ORDER BY {columns} LIMIT {PAGE_ROWS})
+                FROM ONLY {table} WHERE {after} AND {until} ORDER BY {order} LIMIT {PAGE_ROWS})
              SELECT key, ctid, xmin, bytes, (SELECT count(*) FROM page WHERE too_large) AS too_large
              FROM page WHERE bytes IS NOT NULL OR number = (SELECT max(number) FROM page) ORDER BY number",
             texts = as_texts(key),
@@ -79,7 +79,7 @@ impl Page {
 
 /// Returns the last key of the table.
 pub async fn last_key(connection: &mut PgConnection, table: &Table, key: &Key) -> Result<Option<Vec<String>>> {
-    let order = key.columns.iter().map(|column| format!("{} DESC", identifier(column))).collect::<Vec<_>>().join(", ");
+    let order = columns_of(table, key).map(|column| format!("{column} DESC")).collect::<Vec<_>>().join(", ");
     let sql = format!("SELECT {} FROM ONLY {} ORDER BY {order} LIMIT 1", as_texts(key), table.sql());
     match pg::query(sql).fetch_optional(connection).await.map_err(pg::in_its_own_words)? {
         Some(row) => Ok(Some(row.try_get(0)?)),
@@ -93,6 +93,12 @@ pub fn place(run: &RunContext<'_>, table: &Table) -> Option<Vec<String>> {
     let cursor = run.resume.as_ref().filter(|cursor| cursor["table"].as_i64() == Some(table.oid))?;
     let place: Vec<String> = serde_json::from_value(cursor["key"].clone()).ok()?;
     (place.len() == key.columns.len()).then_some(place)
+}
+
+/// The columns of the key with the name of their table: a bare name after ORDER BY is first looked up among the columns that the query
+/// returns, so a column named `key` would be sorted as the array of texts.
+fn columns_of(table: &Table, key: &Key) -> impl Iterator<Item = String> {
+    key.columns.iter().map(move |column| format!("{}.{}", table.sql(), identifier(column)))
 }
 
 fn as_texts(key: &Key) -> String {
