@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use memmap2::MmapMut;
 use tokio::task::JoinSet;
 
 use super::S3;
@@ -19,7 +20,7 @@ pub struct Upload {
     s3: S3,
     key: String,
     part_bytes: usize,
-    filling: BytesMut,
+    filling: Part,
     /// Set from the first full part until the end.
     upload_id: Option<String>,
     in_flight: JoinSet<Result<CompletedPart>>,
@@ -30,13 +31,41 @@ pub struct Upload {
     checksums: Checksums,
 }
 
+/// The bytes of a part. Their memory goes back to the kernel at once when the part is sent; glibc would keep it in its heaps, and from then on all
+/// smaller buffers, too (mallopt(3), M_MMAP_THRESHOLD): the peak RSS of a backup to S3 was 21 MiB higher.
+#[derive(Default)]
+struct Part {
+    memory: Option<MmapMut>,
+    bytes: usize,
+}
+
+impl Part {
+    /// Adds as many of the bytes as a part of this size has room for, and returns their number.
+    fn add(&mut self, bytes: &[u8], part_bytes: usize) -> Result<usize> {
+        let memory = match &mut self.memory {
+            Some(memory) => memory,
+            none => none.insert(MmapMut::map_anon(part_bytes).context("no memory for a part of an upload")?),
+        };
+        let count = bytes.len().min(part_bytes - self.bytes);
+        memory[self.bytes..self.bytes + count].copy_from_slice(&bytes[..count]);
+        self.bytes += count;
+        Ok(count)
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.memory.as_ref().map_or(&[], |memory| &memory[..self.bytes])
+    }
+}
+
 impl Upload {
     pub fn new(s3: &S3, key: &str, part_bytes: u64) -> Self {
         Self {
             s3: s3.clone(),
             key: key.to_owned(),
             part_bytes: part_bytes as usize,
-            filling: BytesMut::new(),
+            filling: Part::default(),
             upload_id: None,
             in_flight: JoinSet::new(),
             parts: Vec::new(),
@@ -49,14 +78,11 @@ impl Upload {
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.total_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.filling.len() == self.part_bytes {
+            if self.filling.bytes == self.part_bytes {
                 self.send_part().await?;
             }
-            // It is allocated once, at full size: growing by doubling would sometimes hold three parts' worth.
-            self.filling.reserve(self.part_bytes - self.filling.len());
-            let count = bytes.len().min(self.part_bytes - self.filling.len());
-            self.filling.extend_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
+            let added = self.filling.add(bytes, self.part_bytes)?;
+            bytes = &bytes[added..];
         }
         Ok(())
     }
@@ -65,7 +91,7 @@ impl Upload {
         let Some(upload_id) = self.upload_id.clone() else {
             return self.put_whole().await;
         };
-        if !self.filling.is_empty() {
+        if self.filling.bytes > 0 {
             self.send_part().await?;
         }
         while !self.in_flight.is_empty() {
@@ -87,7 +113,7 @@ impl Upload {
     }
 
     async fn put_whole(&mut self) -> Result<()> {
-        let body = std::mem::take(&mut self.filling).freeze();
+        let body = Bytes::from_owner(std::mem::take(&mut self.filling));
         let timeout = self.part_timeout(body.len());
         let put = self.s3.put_object(&self.key, body, None, timeout).await;
         put.map_err(|error| self.s3.explain(error)).with_context(|| format!("cannot upload {}", self.s3.location(&self.key)))?;
@@ -111,7 +137,7 @@ impl Upload {
             crate::base::units::bytes(self.part_bytes as u64)
         );
         let number = self.started_parts as i32;
-        let body = std::mem::take(&mut self.filling).freeze();
+        let body = Bytes::from_owner(std::mem::take(&mut self.filling));
         let timeout = self.part_timeout(body.len());
         let (s3, key, checksums) = (self.s3.clone(), self.key.clone(), self.checksums);
         self.in_flight.spawn(async move { upload_part(&s3, &key, &upload_id, number, body, checksums, timeout).await });

@@ -85,7 +85,7 @@ async fn copy_part(session: &mut PgConnection, table: &Table, part: &Part, work:
         let row = rows.try_next().await.map_err(pg::in_its_own_words)?;
         if let Some(row) = &row {
             if text.is_empty() {
-                text.reserve(rows_bytes + (64 << 10));
+                text = work.pieces.buffer(rows_bytes + (64 << 10));
                 text.extend_from_slice(table.head().as_bytes());
             }
             text.extend_from_slice(row);
