@@ -88,6 +88,23 @@ pub(super) async fn copy(
     Ok(copied)
 }
 
+/// Fails unless this host has a key for the batch's object; reads no more than its head.
+pub async fn ensure_opens(store: &Store, name: &BatchName, manifest: &Manifest) -> Result<()> {
+    let written = &manifest.exported;
+    let Some(encryption) = &written.encryption else { return Ok(()) };
+    let object = name.object(written);
+    let location = store.location(&object);
+    let mut reader = store.read_range(&object, encryption.head()).await?.with_context(|| format!("{location} is gone"))?;
+    let mut head = Vec::new();
+    while let Some(chunk) = reader.chunk().await? {
+        head.extend_from_slice(&chunk);
+    }
+    let coding = written.coding(store);
+    // A key of RSA takes its time, and a made-up header as well.
+    let opened = tokio::task::spawn_blocking(move || coding.tries_to_open(&head.into())).await?;
+    opened.map_err(|error| cannot_be_decoded(&location, written, error))
+}
+
 /// Decodes the object and sends its rows. Sets `is_well` before the last of them is received, if the object is the one that was written.
 async fn decode(
     reader: Reader,

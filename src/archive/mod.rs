@@ -33,7 +33,7 @@ use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
 
-pub use self::copy::NotAll;
+pub use self::copy::{NotAll, ensure_opens};
 use self::known::Back;
 pub use self::listing::{Broken, Listing, Pending, list};
 pub use self::manifest::{Identity, Manifest, Origin};

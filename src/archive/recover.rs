@@ -35,7 +35,7 @@ impl Archive {
         let fate = outcome::fate_of(connection, &announced).await.with_context(|| self.location(name))?;
         // Where it is gone by now, its own run has completed or discarded the batch.
         let Some(manifest) = self.pending(name, recovered).await? else { return Ok(()) };
-        let found = self.bytes_of(name).await?;
+        let found = self.bytes_of(name, &manifest).await?;
         let is_written = manifest.is_empty() || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
         match outcome::rows_after(fate, &manifest).with_context(|| self.location(name))? {
             Rows::Stayed => {
@@ -73,8 +73,11 @@ impl Archive {
         Ok(None)
     }
 
-    async fn bytes_of(&self, name: &BatchName) -> Result<Option<u64>> {
-        for key in name.objects() {
+    /// Returns the length of the object that a manifest speaks of. One that announces no object yet may have either.
+    async fn bytes_of(&self, name: &BatchName, manifest: &Manifest) -> Result<Option<u64>> {
+        let is_known = manifest.exported.bytes > 0;
+        let keys = if is_known { vec![name.object(&manifest.exported)] } else { name.objects().into() };
+        for key in keys {
             if let Some(object) = self.store.stat(&key).await? {
                 return Ok(Some(object.bytes));
             }
@@ -85,16 +88,23 @@ impl Archive {
     /// Deletes the pending file of a batch that counts already: the file no longer has a meaning, and may be an old one that was copied
     /// back.
     async fn delete_pending(&self, name: &BatchName, pending: &Manifest, recovered: &mut Recovered) -> Result<()> {
-        let found = self.bytes_of(name).await?;
-        match listing::read(&self.store, name).await {
-            Ok(Some((counts, signature))) if signature.is_ours() && found == Some(counts.exported.bytes) => {
+        let counts = match listing::read(&self.store, name).await {
+            Ok(Some((counts, signature))) if signature.is_ours() => Some(counts),
+            _ => None,
+        };
+        let found = match &counts {
+            Some(counts) => self.bytes_of(name, counts).await?,
+            None => None,
+        };
+        match counts.is_some_and(|counts| found == Some(counts.exported.bytes)) {
+            true => {
                 recovered.completed += 1;
                 match self.record_what_left_again(name, pending).await {
                     true => self.store.delete(&name.pending()).await,
                     false => Ok(()),
                 }
             }
-            _ => {
+            false => {
                 recovered.left.push(format!(
                     "{} stays: the {MANIFEST} beside it does not match its object: compare the two",
                     self.store.location(&name.pending())
@@ -105,9 +115,11 @@ impl Archive {
     }
 
     fn does_not_match(&self, name: &BatchName, manifest: &Manifest, found: Option<u64>) -> String {
+        let object = name.object(&manifest.exported);
+        let read = if manifest.exported.encryption.is_some() { "age -d -i KEY OBJECT | gunzip" } else { "gunzip -c OBJECT" };
         format!(
             "{} stays: PostgreSQL says that its transaction {} committed, or may have, so its rows were deleted. But it records {} bytes of its \
-             object, which {}. Check whether the rows are in the table; if not, `gunzip -c OBJECT | psql` puts them back; then delete the {PENDING}",
+             object {object}, which {}. Check whether the rows are in the table; if not, `{read} | psql` puts them back; then delete the {PENDING}",
             self.store.location(&name.pending()),
             manifest.transaction.unwrap_or_default(),
             manifest.exported.bytes,

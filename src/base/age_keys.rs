@@ -97,10 +97,13 @@ impl fmt::Display for Recipient {
     }
 }
 
-/// Returns whether it is a secret key, which must not be shown.
+/// The start of a secret key of age.
+pub const SECRET_KEY: &str = "AGE-SECRET-KEY-";
+
+/// Returns whether there is a secret key in a text, which must not be shown.
 pub fn is_secret(text: &str) -> bool {
     let text = text.to_ascii_uppercase();
-    text.contains("AGE-SECRET-KEY-") || text.contains("PRIVATE KEY")
+    text.contains(SECRET_KEY) || text.contains("PRIVATE KEY")
 }
 
 fn of_ssh(mistake: SshMistake) -> String {
@@ -155,6 +158,10 @@ impl Identities {
             return Err("is encrypted with a passphrase, which nobody can enter in a run: decrypt it with `age -d`".to_owned());
         }
         if text.trim_start().starts_with("-----BEGIN ") {
+            // What follows the first would be left out, as by age: its owner would believe that the file has it.
+            if text.matches("-----BEGIN ").count() > 1 || text.contains(SECRET_KEY) {
+                return Err("has more than one key: of OpenSSH's private keys, a file has one alone".to_owned());
+            }
             return Ok(Self { file, keys: vec![of_openssh(text)?] });
         }
         let mut keys = Vec::new();
@@ -248,6 +255,10 @@ mod tests {
             ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "is not a private key of OpenSSH"),
             ("age-encryption.org/v1\n-> scrypt x 18\n", "with a passphrase"),
             ("AGE-PLUGIN-YUBIKEY-1QQQ", "runs no plugins"),
+            (
+                &*format!("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n{secret}\n"),
+                "more than one key",
+            ),
         ] {
             let why = Identities::parse("key".into(), text).unwrap_err();
             assert!(why.contains(says) && !why.contains("SECRET-KEY-1"), "{text}: {why}");

@@ -13,6 +13,8 @@ use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
+use super::age_keys::{SECRET_KEY, is_secret};
+
 /// More mistakes than this in one file are not worth listing.
 const MISTAKES_LISTED: usize = 100;
 
@@ -35,17 +37,40 @@ impl Source {
 
     /// Returns a problem at a place in this file.
     pub fn problem(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: Option<String>) -> Problem {
+        let position = span.clone().map(|span| position(&self.text, span.start));
+        // The lines of the place are drawn whole.
+        let drawn = span.filter(|span| !is_secret(lines_of(&self.text, span)));
         Problem {
-            message: without_urls(&message.into()),
+            message: without_secret_keys(&without_urls(&message.into())),
             file: NamedSource::new(&self.name, Arc::clone(&self.text)),
-            position: span.clone().map(|span| position(&self.text, span.start)),
-            span: span.map(|span| {
+            position,
+            span: drawn.map(|span| {
                 let shows_a_url = self.text.get(span.clone()).is_some_and(|text| text.contains("://"));
                 SourceSpan::from((span.start, if shows_a_url { 0 } else { span.end.saturating_sub(span.start) }))
             }),
             hint,
         }
     }
+}
+
+/// Returns the lines in which a place begins and ends, and those between them.
+fn lines_of<'t>(text: &'t str, span: &Range<usize>) -> &'t str {
+    let (start, end) = (text.floor_char_boundary(span.start), text.floor_char_boundary(span.end.max(span.start)));
+    let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let last = text[end..].find('\n').map_or(text.len(), |newline| end + newline);
+    &text[first..last]
+}
+
+/// Removes secret keys of age, which may have been put where a file's name or a public key belongs.
+fn without_secret_keys(text: &str) -> String {
+    let (mut safe, mut rest) = (String::new(), text);
+    while let Some(at) = rest.to_ascii_uppercase().find(SECRET_KEY) {
+        let (before, key) = rest.split_at(at + SECRET_KEY.len());
+        safe += before;
+        safe.push('…');
+        rest = key.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+    }
+    safe + rest
 }
 
 /// Removes URLs: one may contain a password, or be a secret as a whole, wherever it was put by mistake.
@@ -108,7 +133,8 @@ impl Problems {
                     continue;
                 }
             }
-            text += &format!("  × {}: {}\n", problem.file.name(), problem.message);
+            let line = problem.position.map(|(line, _)| format!(":{line}")).unwrap_or_default();
+            text += &format!("  × {}{line}: {}\n", problem.file.name(), problem.message);
             if let Some(hint) = &problem.hint {
                 text += &format!("  help: {hint}\n");
             }

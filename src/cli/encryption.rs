@@ -34,7 +34,12 @@ fn public_keys(store: &Store) -> String {
 pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, store) in &config.stores {
-        if let [only] = &store.age_keys().recipients[..] {
+        let keys = store.age_keys();
+        // No key at all is a choice; one that fits nothing is mostly a rotation that was not finished.
+        if let (false, Some(_), Some(why)) = (keys.recipients.is_empty(), &keys.identities, keys.cannot_open_own()) {
+            warnings.push(format!("store `{name}`: this host has a secret key, and cannot open what it writes: {why}"));
+        }
+        if let [only] = &keys.recipients[..] {
             warnings.push(format!(
                 "store `{name}` encrypts to one key alone, {}: whoever loses that loses every backup. Add the public key of a second one, which lies \
                  somewhere safe (docs/howto/encrypt-backups.md)",

@@ -540,6 +540,8 @@ fn mistakes_about_keys_are_named_and_show_no_secret_key() {
     std::fs::set_permissions(scenario.path("open"), std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::write(scenario.path("group"), secret).unwrap();
     std::fs::set_permissions(scenario.path("group"), std::fs::Permissions::from_mode(0o660)).unwrap();
+    std::fs::write(scenario.path("others"), &public).unwrap();
+    std::fs::set_permissions(scenario.path("others"), std::fs::Permissions::from_mode(0o666)).unwrap();
     for file in ["locked", "nothing", "wrong"] {
         std::fs::set_permissions(scenario.path(file), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -550,6 +552,13 @@ fn mistakes_about_keys_are_named_and_show_no_secret_key() {
         ("encrypt_to = [\"ssh-ed25519 AAAA\"]".to_owned(), "is not a public key of OpenSSH"),
         ("encrypt_to = [\"age1yubikey1q\"]".to_owned(), "is a key of a plugin"),
         (format!("encrypt_to = [{secret:?}]"), "is a secret key"),
+        (format!("encrypt_to = {secret:?}"), "a list"),
+        (format!("encrypt_to = [{secret}]"), "not valid TOML"),
+        (format!("encrypt_to_file = {secret:?}"), "is a secret key itself"),
+        (format!("identity_file = {secret:?}"), "is a secret key itself"),
+        (format!("identity_file = [{secret:?}]"), "a list"),
+        (format!("identity_fil = {:?}", secret.to_lowercase()), "unknown key"),
+        ("encrypt_to_file = \"others\"".to_owned(), "others may write"),
         ("encrypt_to_file = \"nowhere\"".to_owned(), "cannot read"),
         ("encrypt_to_file = \"nothing\"".to_owned(), "has no public key"),
         ("encrypt_to_file = \"wrong\"".to_owned(), "its line 2 is not a public key"),
@@ -563,8 +572,12 @@ fn mistakes_about_keys_are_named_and_show_no_secret_key() {
         ("encrypt_to_file = \"/dev/null\"".to_owned(), "it is not a regular file"),
     ] {
         std::fs::write(scenario.path("config.toml"), format!("[stores.local]\npath = \"store\"\n{keys}\n")).unwrap();
-        let checked = scenario.run(&["check"]).exited(78).says(&[says]);
-        assert!(!checked.stderr.contains(secret) && !checked.stderr.contains("AGE-SECRET-KEY-1"), "{}", checked.stderr);
+        scenario.run(&["check"]).exited(78).says(&[says]);
+        for mode in [&["check"][..], &["check", "--json"]] {
+            let checked = scenario.run(mode).exited(78);
+            let said = format!("{}{}", checked.stdout, checked.stderr).to_uppercase().replace(['\n', ' ', '│'], "");
+            assert!(!said.contains(&secret[15..]) && !said.contains("AGE-SECRET-KEY-1"), "{said}");
+        }
     }
     // The group may read it: systemd gives credentials so.
     std::fs::set_permissions(scenario.path("key"), std::fs::Permissions::from_mode(0o440)).unwrap();

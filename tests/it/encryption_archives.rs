@@ -25,7 +25,9 @@ fn encrypted_rows_come_back_with_a_key_once_and_are_archived_once() {
 
     for (identity, why) in [(None, "no `identity_file` here"), (Some("other"), "belongs to one of its recipients")] {
         set_keys(&scenario, &[&public], identity);
-        scenario.run(&["archives", "restore"]).exited(78).says(&["is encrypted, and cannot be opened here", why, &public]);
+        for mode in [&["archives", "restore", "--dry-run"][..], &["archives", "restore"]] {
+            scenario.run(mode).exited(78).says(&["is encrypted, and cannot be opened here", why, &public]);
+        }
         assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "241");
     }
     // By stock tools.

@@ -62,6 +62,33 @@ fn several_sessions_restore_every_kind_of_object_and_every_value() {
     }
 }
 
+#[test]
+fn settings_of_the_source_do_not_change_what_its_rows_mean() {
+    // Debian's alone is built with libxml.
+    for (major, xml) in [(15, "'no <b>document</b>'::xml"), (18, "1")] {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            &format!(
+                "CREATE TYPE mood AS ENUM ('well');
+                 CREATE TABLE a AS SELECT i AS id, ARRAY['x', NULL, 'NULL'] AS words, ARRAY['well', NULL]::mood[] AS moods, {xml} AS x, repeat(md5(i::text), 8) AS pad
+                 FROM generate_series(1, 1000) i;
+                 ALTER DATABASE {database} SET array_nulls = off; ALTER DATABASE {database} SET xmloption = document"
+            ),
+        );
+        let scenario = backed_up(server, &database, "verify = 'restore'");
+        let rows =
+            "SET xmloption = content; SELECT md5(string_agg(a::text, ',' ORDER BY id)), count(words[2]), count(moods[2]) FROM a";
+        let before = server.sql(&database, rows);
+        assert!(before.ends_with("|0|0"), "{before}");
+        for copy in both(&scenario, server, &database) {
+            assert_eq!(server.sql(&copy, rows), before, "{major}");
+            assert_eq!(server.sql(&copy, "SHOW array_nulls"), "off");
+        }
+    }
+}
+
 /// Tables that must wait for others, foreign keys that cross, keys and indexes of partitions, and rows that look like ends.
 const ORDERED: &str = r#"
 CREATE TABLE a_known (id int PRIMARY KEY, body text);

@@ -77,6 +77,14 @@ impl Loader<'_> {
         let path = self.folder.join(file.get_ref());
         let shown = path.display().to_string();
         let of = || format!("`{key}` of store `{store}`");
+        if is_secret(&shown) {
+            self.problem(
+                file,
+                format!("{} is a secret key itself", of()),
+                "write it into a file with mode 600, and name the file",
+            );
+            return None;
+        }
         let read = std::fs::metadata(&path).and_then(|metadata| {
             if !metadata.is_file() {
                 return Err(std::io::Error::other("it is not a regular file"));
@@ -94,12 +102,19 @@ impl Loader<'_> {
                 return None;
             }
         };
-        if key == "identity_file" && metadata.permissions().mode() & 0o007 != 0 {
+        let mode = metadata.permissions().mode();
+        if key == "encrypt_to_file" && mode & 0o022 != 0 {
+            let message =
+                format!("{}: others may write `{shown}`, and whose key they add there could open all that is written", of());
+            self.problem(file, message, "run chmod go-w on it");
+            return None;
+        }
+        if key == "identity_file" && mode & 0o007 != 0 {
             let message = format!("{}: everyone on this host may read `{shown}`, and with it all that is encrypted", of());
             self.problem(file, message, "run chmod 600 on it; in Kubernetes, set defaultMode: 0440 for the secret's volume");
             return None;
         }
-        if key == "identity_file" && metadata.permissions().mode() & 0o020 != 0 {
+        if key == "identity_file" && mode & 0o020 != 0 {
             let message = format!("{}: the group of `{shown}` may write it, and put another key there", of());
             self.problem(file, message, "run chmod g-w on it");
             return None;

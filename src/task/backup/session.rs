@@ -46,18 +46,10 @@ pub enum Silence {
 }
 
 /// Returns whether the source's generated columns, indexes and checks may depend on this setting of its database, as with `pg_dump --create |
-/// psql`. Other settings are applied at the end; most would only interfere before.
+/// psql`. Other settings are applied at the end; most would only interfere before. None of those that say what the text of a value means, which a dump
+/// writes for their defaults: with array_nulls off, {NULL} is the text NULL (arrayfuncs.c), and with xmloption = document, fragments are refused.
 fn computes(setting: &str) -> bool {
-    const NAMES: [&str; 8] = [
-        "default_text_search_config",
-        "lc_monetary",
-        "lc_numeric",
-        "lc_time",
-        "timezone",
-        "array_nulls",
-        "xmloption",
-        "xmlbinary",
-    ];
+    const NAMES: [&str; 6] = ["default_text_search_config", "lc_monetary", "lc_numeric", "lc_time", "timezone", "xmlbinary"];
     setting.contains('.') || NAMES.contains(&setting.to_ascii_lowercase().as_str())
 }
 

@@ -157,7 +157,7 @@ impl Restore<'_> {
         })
     }
 
-    /// Checks everything that could keep the rows from going back, except conflicts with rows of the table.
+    /// Checks everything that could keep the rows from going back, except conflicts with rows of the table, and what is after the head of an object.
     async fn say_what_would_be_done(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
         for step in steps {
             let mut target = self.target(step, totals).await?;
@@ -173,8 +173,12 @@ impl Restore<'_> {
                     ))?;
                 }
                 Intent::Leave(RestoreOutcome::NeverLeft(why)) => print(&format!("{why}: would skip them\n"))?,
-                Intent::Leave(_) => print(&format!("{name}: would put back the rows that {table} no longer has\n"))?,
+                Intent::Leave(_) => {
+                    archive::ensure_opens(&found.store, name, manifest).await?;
+                    print(&format!("{name}: would put back the rows that {table} no longer has\n"))?;
+                }
                 Intent::Restore(prepared) => {
+                    archive::ensure_opens(&found.store, name, manifest).await?;
                     let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
                         Some(rows) => format!("{} of the ", units::count(rows)),
                         None if filter.is_all() => String::new(),
