@@ -6,7 +6,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 use toml::Spanned;
 
-use super::{audit, backup, compress, foreign_code, partition, reindex, retention, sql, vector_index};
+use super::{audit, backup, compress, foreign_code, partition, refresh, reindex, retention, sql, vector_index};
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
 use crate::config::{self, Config};
@@ -23,6 +23,7 @@ macro_rules! each_task {
             backup: Backup,
             compress: Compress,
             partition: Partition,
+            refresh: Refresh,
             reindex: Reindex,
             retention: Retention,
             sql: Sql,
@@ -93,6 +94,11 @@ macro_rules! tasks {
             /// See [`Entry::MAKES_DUMPS`].
             pub fn makes_dumps(&self) -> bool {
                 match self { $(Self::$Task(_) => $kind::$Task::MAKES_DUMPS,)+ }
+            }
+
+            /// See [`Entry::RENAMES_DATABASE`].
+            pub fn renames_database(&self) -> bool {
+                match self { $(Self::$Task(_) => $kind::$Task::RENAMES_DATABASE,)+ }
             }
 
             /// See [`Entry::touched`].
@@ -199,7 +205,7 @@ impl Task {
                 written,
                 "[limits] does not apply to this task",
                 format!(
-                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [audit], and to [backup] with verify = \"restore\", too"
+                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [audit], [refresh], and [backup] with verify = \"restore\", too"
                 ),
             );
         }

@@ -30,6 +30,10 @@ pub trait Entry: Work {
     /// It has the metrics of dumps.
     const MAKES_DUMPS: bool = false;
 
+    /// It renames the database of its job, which no session may be in then: sessions that last as long as the run are in another one of the server
+    /// ([`super::RunContext::lasting_settings`]).
+    const RENAMES_DATABASE: bool = false;
+
     /// Says what the role of the connection may do, or which privilege it lacks: for `check --connect`.
     fn check(
         &self,
