@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::ledger::report::Unfinished;
 use crate::pg;
 use crate::pg::table::Checked;
-use crate::work::{Does, Driven, Entry, Memberships, Mode, RestoresOn, RunContext, Touched, Work};
+use crate::work::{Does, Driven, Entry, Memberships, Mode, Other, RestoresOn, RunContext, Touched, Work};
 
 /// The tasks: the name of each in files and in the ledger, which is its folder's as well, and its resolved keys.
 macro_rules! each_task {
@@ -134,6 +134,11 @@ macro_rules! tasks {
             /// See [`Entry::does`].
             pub fn does(&self) -> Does {
                 match self { $(Self::$Task(task) => task.does(),)+ }
+            }
+
+            /// See [`Entry::will_refuse`].
+            pub fn will_refuse(&self, databases: &[String], jobs: &[Other]) -> Option<String> {
+                match self { $(Self::$Task(task) => task.will_refuse(databases, jobs),)+ }
             }
 
             /// See [`Entry::agree`].

@@ -439,6 +439,97 @@ fn roles_that_the_server_lacks_are_named_mapped_or_made() {
 }
 
 #[test]
+fn the_ledger_has_the_document_of_a_drill_and_marks_have_its_number() {
+    let server = server(18);
+    let Stage { scenario, source, staging } = stage(server, server, "");
+    let scenario = scenario
+        .ledger()
+        .backup_job("local", "keep = { last = 1 }")
+        .job("drill", &job("swap = false\nexpect = [\"SELECT count(*) = 3 FROM users\", \"SELECT false\"]"))
+        .job("refresh", &job("after = [\"SELECT pg_sleep(3)\"]"));
+    scenario.run(&["run-job", "drill"]).exited(1).says(&["not true: SELECT false: returned false"]);
+    let shown = scenario.json(&["runs", "show", "1"]);
+    let facts = &shown["run"]["report"]["facts"];
+    assert_eq!(
+        (&facts["expectations"][0]["is_true"], &facts["expectations"][1]["is_true"]),
+        (&true.into(), &false.into()),
+        "{shown:#}"
+    );
+    assert!(
+        facts["restore_seconds"].as_f64().unwrap() > 0.0 && facts["set"].as_str().unwrap().starts_with("app/nightly/"),
+        "{shown:#}"
+    );
+
+    let running = scenario.start(&["run-job", "refresh"]);
+    let prefix = format!("pgtend_refresh_{}_", digest(&staging));
+    eventually("it is in the user's SQL", || databases(server, &prefix).iter().any(|copy| server.sleeps(copy)));
+    let comment = |name: &str| {
+        server.sql("postgres", &format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{name}'"))
+    };
+    assert!(comment(&databases(server, &prefix)[0]).contains("\"what\":\"copy\""));
+    // No prune deletes the set meanwhile.
+    scenario.run(&["backups", "prune", "--job", "nightly"]).exited(75).says(&["a restore reads sets of app/nightly"]);
+    running.wait().succeeded();
+    let old = databases(server, &format!("{staging}_before_"));
+    old.iter().for_each(|name| server.drop_with_test(name));
+    assert!(comment(&old[0]).contains("\"run\":2,") && comment(&old[0]).contains("\"what\":\"old\""), "{}", comment(&old[0]));
+    assert_eq!(comment(&staging), "");
+    assert_eq!(server.sql(&source, "SELECT count(*) FROM users"), "3");
+}
+
+#[test]
+fn who_comes_while_the_set_is_restored_puts_the_run_off_as_well() {
+    let server = server(18);
+    let stage = stage(server, server, "after = [\"SELECT pg_sleep(3)\"]\nwait = \"1ms\"");
+    let running = stage.scenario.start(&["run-job", "refresh"]);
+    eventually("it is in the user's SQL", || stage.copies(server).iter().any(|copy| server.sleeps(copy)));
+    let session = server.session(&stage.staging, "SELECT 1");
+    running.wait().exited(75).says(&["is in use and is not replaced: 1 session in it"]);
+    drop(session);
+    stage.is_as_it_was(server);
+}
+
+#[test]
+fn a_database_that_was_replaced_by_somebody_meanwhile_is_left_alone() {
+    let server = server(18);
+    let stage = stage(server, server, "after = [\"SELECT pg_sleep(3)\"]");
+    let Stage { staging, .. } = &stage;
+    let running = stage.scenario.start(&["run-job", "refresh"]);
+    eventually("it is in the user's SQL", || stage.copies(server).iter().any(|copy| server.sleeps(copy)));
+    server.sql("postgres", &format!("DROP DATABASE {staging} WITH (FORCE)"));
+    server.sql("postgres", &format!("CREATE DATABASE {staging}"));
+    server.sql(staging, "CREATE TABLE of_staging AS SELECT 1 AS x");
+    running.wait().exited(1).says(&["is another database than when the run began"]);
+    stage.is_as_it_was(server);
+}
+
+#[test]
+fn two_jobs_never_refresh_one_database_at_once() {
+    let server = server(18);
+    let Stage { scenario, staging, .. } = stage(server, server, "after = [\"SELECT pg_sleep(14)\"]");
+    let scenario = scenario.job("other", &job("swap = false"));
+    let running = scenario.start(&["run-job", "refresh"]);
+    let prefix = format!("pgtend_refresh_{}_", digest(&staging));
+    eventually("it is in the user's SQL", || databases(server, &prefix).iter().any(|copy| server.sleeps(copy)));
+    scenario.run(&["run-job", "other"]).exited(75).says(&["cannot refresh", "another pgtend process is working"]);
+    running.wait().succeeded();
+    databases(server, &format!("{staging}_before_")).iter().for_each(|name| server.drop_with_test(name));
+}
+
+#[test]
+fn what_the_files_alone_show_is_a_warning_of_check() {
+    let server = server(18);
+    let Stage { scenario, .. } = stage(server, server, "");
+    let scenario = scenario
+        .job("typo", "database = \"staging\"\n[refresh]\nfrom = \"nightli\"\n")
+        .job("itself", "database = \"app\"\n[refresh]\nfrom = \"nightly\"\n");
+    scenario.run(&["check"]).succeeded().prints(&[
+        "WARNING: typo: this configuration has no [backup] job `nightli`",
+        "WARNING: itself: `app` is backed up by a job, and no refresh replaces such a database",
+    ]);
+}
+
+#[test]
 fn mistakes_in_the_file_are_said_at_their_places() {
     let server = server(18);
     let stage = stage(server, server, "");

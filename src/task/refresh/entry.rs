@@ -4,11 +4,12 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::Refresh;
+use super::source::{source, store_of};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::Config;
 use crate::pg::{self, Server, identifier};
-use crate::work::{Entry, Memberships};
+use crate::work::{Entry, Memberships, Other};
 
 impl Entry for Refresh {
     const HAS_LIMITS: bool = false;
@@ -17,6 +18,16 @@ impl Entry for Refresh {
     /// What restores the set runs code of its owners, and the statements after it run their triggers.
     fn has_trust(&self) -> bool {
         true
+    }
+
+    /// A run compares the databases themselves. Here the names are enough for mistakes of the files.
+    fn will_refuse(&self, databases: &[String], jobs: &[Other]) -> Option<String> {
+        if let Err(fault) = source(self, jobs) {
+            return Some(fault.message);
+        }
+        let is_backed_up = |database: &&String| jobs.iter().any(|job| store_of(job).is_some() && job.runs_on(database));
+        let database = databases.iter().find(is_backed_up)?;
+        Some(format!("`{database}` is backed up by a job, and no refresh replaces such a database"))
     }
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, _config: &Config) -> Result<String> {
