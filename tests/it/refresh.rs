@@ -17,7 +17,11 @@ pub struct Stage {
 
 /// Three users with addresses of people, and a table that only staging had.
 pub fn stage(source: &Server, target: &Server, keys: &str) -> Stage {
-    let (from, staging) = (source.new_database(), target.empty_database());
+    stage_of(source.new_database(), source, target, keys)
+}
+
+fn stage_of(from: String, source: &Server, target: &Server, keys: &str) -> Stage {
+    let staging = target.empty_database();
     source.sql(
         &from,
         "CREATE TABLE users (id int PRIMARY KEY, email text NOT NULL);
@@ -62,6 +66,24 @@ impl Stage {
         let json: Value = serde_json::from_str(&output.stdout).unwrap();
         json["runs"][0]["report"].clone()
     }
+}
+
+/// A statement that waits while a role of this name exists.
+fn held_by(role: &str) -> String {
+    format!(
+        "after = [\"DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') LOOP PERFORM pg_catalog.pg_sleep(0.2); END LOOP; END $$\"]"
+    )
+}
+
+/// The role that holds refreshes of this database, until it is dropped.
+fn hold(server: &Server, staging: &str) -> String {
+    let role = format!("hold_{staging}");
+    server.sql("postgres", &format!("CREATE ROLE {role}"));
+    role
+}
+
+fn release(server: &Server, staging: &str) {
+    server.sql("postgres", &format!("DROP ROLE hold_{staging}"));
 }
 
 const MASKS: &str =
@@ -112,10 +134,12 @@ fn the_newest_set_is_restored_masked_checked_and_takes_the_name() {
             facts["restore_seconds"].as_f64().unwrap() > 0.0 && facts["set_sha256"].as_str().unwrap().len() == 64,
             "{facts:#}"
         );
-        // It is done again, from the same set.
-        stage.facts("refresh");
-        assert_eq!(stage.old(target).len(), 2);
-        assert_eq!(properties(target, staging), before, "{from} to {to}");
+        if (from, to) == (18, 16) {
+            // It is done again, from the same set.
+            stage.facts("refresh");
+            assert_eq!(stage.old(target).len(), 2);
+            assert_eq!(properties(target, staging), before, "{from} to {to}");
+        }
     }
 }
 
@@ -442,11 +466,12 @@ fn roles_that_the_server_lacks_are_named_mapped_or_made() {
 fn the_ledger_has_the_document_of_a_drill_and_marks_have_its_number() {
     let server = server(18);
     let Stage { scenario, source, staging } = stage(server, server, "");
+    let held = held_by(&hold(server, &staging));
     let scenario = scenario
         .ledger()
         .backup_job("local", "keep = { last = 1 }")
         .job("drill", &job("swap = false\nexpect = [\"SELECT count(*) = 3 FROM users\", \"SELECT false\"]"))
-        .job("refresh", &job("after = [\"SELECT pg_sleep(3)\"]"));
+        .job("refresh", &job(&held));
     scenario.run(&["run-job", "drill"]).exited(1).says(&["not true: SELECT false: returned false"]);
     let shown = scenario.json(&["runs", "show", "1"]);
     let facts = &shown["run"]["report"]["facts"];
@@ -469,6 +494,7 @@ fn the_ledger_has_the_document_of_a_drill_and_marks_have_its_number() {
     assert!(comment(&databases(server, &prefix)[0]).contains("\"what\":\"copy\""));
     // No prune deletes the set meanwhile.
     scenario.run(&["backups", "prune", "--job", "nightly"]).exited(75).says(&["a restore reads sets of app/nightly"]);
+    release(server, &staging);
     running.wait().succeeded();
     let old = databases(server, &format!("{staging}_before_"));
     old.iter().for_each(|name| server.drop_with_test(name));
@@ -480,10 +506,13 @@ fn the_ledger_has_the_document_of_a_drill_and_marks_have_its_number() {
 #[test]
 fn who_comes_while_the_set_is_restored_puts_the_run_off_as_well() {
     let server = server(18);
-    let stage = stage(server, server, "after = [\"SELECT pg_sleep(3)\"]\nwait = \"1ms\"");
+    let mut stage = stage(server, server, "");
+    let held = held_by(&hold(server, &stage.staging));
+    stage.scenario = stage.scenario.job("refresh", &job(&format!("{held}\nwait = \"1ms\"")));
     let running = stage.scenario.start(&["run-job", "refresh"]);
     eventually("it is in the user's SQL", || stage.copies(server).iter().any(|copy| server.sleeps(copy)));
     let session = server.session(&stage.staging, "SELECT 1");
+    release(server, &stage.staging);
     running.wait().exited(75).says(&["is in use and is not replaced: 1 session in it"]);
     drop(session);
     stage.is_as_it_was(server);
@@ -492,13 +521,16 @@ fn who_comes_while_the_set_is_restored_puts_the_run_off_as_well() {
 #[test]
 fn a_database_that_was_replaced_by_somebody_meanwhile_is_left_alone() {
     let server = server(18);
-    let stage = stage(server, server, "after = [\"SELECT pg_sleep(3)\"]");
+    let mut stage = stage(server, server, "");
+    let held = held_by(&hold(server, &stage.staging));
+    stage.scenario = stage.scenario.job("refresh", &job(&held));
     let Stage { staging, .. } = &stage;
     let running = stage.scenario.start(&["run-job", "refresh"]);
     eventually("it is in the user's SQL", || stage.copies(server).iter().any(|copy| server.sleeps(copy)));
     server.sql("postgres", &format!("DROP DATABASE {staging} WITH (FORCE)"));
     server.sql("postgres", &format!("CREATE DATABASE {staging}"));
     server.sql(staging, "CREATE TABLE of_staging AS SELECT 1 AS x");
+    release(server, staging);
     running.wait().exited(1).says(&["is another database than when the run began"]);
     stage.is_as_it_was(server);
 }
@@ -506,12 +538,14 @@ fn a_database_that_was_replaced_by_somebody_meanwhile_is_left_alone() {
 #[test]
 fn two_jobs_never_refresh_one_database_at_once() {
     let server = server(18);
-    let Stage { scenario, staging, .. } = stage(server, server, "after = [\"SELECT pg_sleep(14)\"]");
-    let scenario = scenario.job("other", &job("swap = false"));
+    let Stage { scenario, staging, .. } = stage(server, server, "");
+    let held = held_by(&hold(server, &staging));
+    let scenario = scenario.job("refresh", &job(&held)).job("other", &job("swap = false"));
     let running = scenario.start(&["run-job", "refresh"]);
     let prefix = format!("pgtend_refresh_{}_", digest(&staging));
     eventually("it is in the user's SQL", || databases(server, &prefix).iter().any(|copy| server.sleeps(copy)));
     scenario.run(&["run-job", "other"]).exited(75).says(&["cannot refresh", "another pgtend process is working"]);
+    release(server, &staging);
     running.wait().succeeded();
     databases(server, &format!("{staging}_before_")).iter().for_each(|name| server.drop_with_test(name));
 }
@@ -527,6 +561,17 @@ fn what_the_files_alone_show_is_a_warning_of_check() {
         "WARNING: typo: this configuration has no [backup] job `nightli`",
         "WARNING: itself: `app` is backed up by a job, and no refresh replaces such a database",
     ]);
+}
+
+#[test]
+fn a_locale_that_the_server_lacks_is_said_with_the_key_that_helps() {
+    let server = server(18);
+    let Stage { scenario, staging, .. } = stage(server, server, "locale = \"nosuch\"");
+    scenario.run(&["run-job", "refresh"]).exited(1).says(&["locale nosuch", "`encoding` and `locale` of the job choose others"]);
+    scenario.job("refresh", &job("locale = \"C\"")).run(&["run-job", "refresh"]).succeeded();
+    let locale = format!("SELECT datcollate, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = '{staging}'");
+    assert_eq!(server.sql("postgres", &locale), "C|UTF8");
+    databases(server, &format!("{staging}_before_")).iter().for_each(|name| server.drop_with_test(name));
 }
 
 #[test]
@@ -554,7 +599,9 @@ fn mistakes_in_the_file_are_said_at_their_places() {
 fn the_role_of_grants_refreshes_a_database_and_ends_sessions_in_it() {
     for major in [15, 16, 18] {
         let server = server(major);
-        let stage = stage(server, server, &format!("terminate = true\nwait = \"1s\"\n{MASKS}"));
+        // In a poisoned one are objects of superusers.
+        let keys = format!("terminate = true\nwait = \"1s\"\n{MASKS}");
+        let stage = stage_of(server.trusted_database(), server, server, &keys);
         let Stage { scenario, source, staging } = &stage;
         let (owner, tend) = (format!("owner_{source}"), format!("tend_{source}"));
         server.sql(

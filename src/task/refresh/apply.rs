@@ -144,7 +144,9 @@ async fn fill(
         restored.problems.join("; ")
     );
     if let Some(refusal) = restored.refusal {
-        return Err(anyhow::Error::from(refusal).context(format!("{} was not restored", set.name)));
+        // The advice is of `backups restore`.
+        let keys = "of its options, --no-owner and --role-map are keys of [refresh], too";
+        return Err(anyhow::Error::from(refusal).context(format!("{} was not restored ({keys})", set.name)));
     }
     copy.is_restored = true;
     report.fact("restore_seconds", phase.elapsed().as_secs_f64());

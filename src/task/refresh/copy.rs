@@ -11,6 +11,7 @@ use crate::base::fault::Kind;
 use crate::ledger::report::{Report, Unfinished};
 use crate::pg::{self, failure, identifier, literal};
 use crate::task::backup::facts::DatabaseFacts;
+use crate::task::backup::scratch::LocaleRefused;
 use crate::task::backup::set::Set;
 use crate::task::backup::{new_database, scratch};
 use crate::work::RunContext;
@@ -24,9 +25,9 @@ pub struct Fresh {
     pub is_restored: bool,
 }
 
-/// The properties of the copy at first: what cannot be changed later is the set's (encoding and locale), the rest is the target's.
-pub fn like(set: &Set, target: &DatabaseFacts, owner: String) -> DatabaseFacts {
-    let source = set.manifest.server.database.clone();
+/// The properties of the copy at first: what cannot be changed later (encoding and locale) is the set's or the job's, the rest is the target's.
+pub fn like(keys: &Refresh, set: &Set, target: &DatabaseFacts, owner: String) -> DatabaseFacts {
+    let source = set.manifest.server.database.clone().with_locale(keys.encoding.as_deref(), keys.locale.as_deref());
     DatabaseFacts {
         owner,
         encoding: source.encoding,
@@ -52,7 +53,7 @@ pub async fn make(
     // Where a role that is no superuser restores, objects in `public` need the owner that the source had.
     let owner = keys.choices().role(&set.manifest.server.database.owner).to_owned();
     let made = async {
-        let oid = scratch::create_scratch(server, &name, &like(set, target, owner)).await?;
+        let oid = scratch::create_scratch(server, &name, &like(keys, set, target, owner)).await?;
         comment(server, &name, &mark_of(run, What::Copy, clock)).await?;
         anyhow::Ok(oid)
     };
@@ -64,7 +65,12 @@ pub async fn make(
             tracing::debug!("{name} was not made: {error:#}");
             let dropped = scratch::drop_scratch(server, &run.settings, &name, None).await;
             dropped.with_context(|| failure::in_a_line(&error))?;
-            Err(error)
+            Err(match error.downcast_ref::<LocaleRefused>() {
+                Some(_) => {
+                    error.context("`encoding` and `locale` of the job choose others than the source's (locale = \"C.UTF-8\")")
+                }
+                None => error,
+            })
         }
     }
 }

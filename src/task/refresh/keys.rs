@@ -47,6 +47,9 @@ pub struct Refresh {
     pub create_roles: bool,
     pub no_owner: bool,
     pub role_map: BTreeMap<String, String>,
+    /// In place of the source's.
+    pub encoding: Option<String>,
+    pub locale: Option<String>,
     /// How many sessions restore; None: by default.
     pub sessions: Option<usize>,
 }
@@ -105,6 +108,10 @@ pub struct Written {
     /// Other roles in place of those of the source, as owners and in grants: { app = "staging_app" }.
     #[serde(default)]
     pub role_map: BTreeMap<String, String>,
+    /// The encoding of the new database, in place of the source's.
+    pub encoding: Option<String>,
+    /// Its locale, in place of the source's: a libc locale, "icu:NAME" or "builtin:NAME".
+    pub locale: Option<String>,
     /// Number of sessions that restore; default: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>")]
     pub sessions: Option<Spanned<usize>>,
@@ -168,6 +175,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Refresh> {
         create_roles: written.create_roles,
         no_owner: written.no_owner,
         role_map: written.role_map,
+        encoding: written.encoding,
+        locale: written.locale,
         sessions: written.sessions.map(Spanned::into_inner),
     })
 }

@@ -142,7 +142,7 @@ impl Refresh {
 
     /// Refuses a server that lacks what the dump needs, and creates the roles that it lacks where that was asked for. Returns notes.
     async fn prepare_server(&self, server: &mut PgConnection, set: &Set, target: &DatabaseFacts) -> Result<Vec<String>> {
-        let like = copy::like(set, target, target.owner.clone());
+        let like = copy::like(self, set, target, target.owner.clone());
         let prepared = new_database::prepare_server(server, set, &self.choices(), self.create_roles, Some(&like)).await;
         let lacks = prepared.context("the set cannot be restored there (keys of [refresh]: create_roles, role_map, no_owner)")?;
         let created = (!lacks.roles.is_empty()).then(|| format!("created without LOGIN: {}", lacks.roles.join(", ")));
@@ -183,6 +183,8 @@ mod tests {
             create_roles: false,
             no_owner: false,
             role_map: Default::default(),
+            encoding: None,
+            locale: None,
             sessions: None,
         }
     }
