@@ -210,13 +210,21 @@ fn what_fails_leaves_the_database_as_it_was_and_no_copy() {
             "these queries of `expect` are not true: SELECT count(*) = 4 FROM users: returned false",
         ),
         ("expect = [\"DELETE FROM users RETURNING true\"]", 1, "not true"),
+        (
+            "after = [\"ALTER TABLE users ADD domain text; UPDATE users SET domain = split_part(email, '@', 2); CREATE UNIQUE INDEX ON users (domain)\"]",
+            1,
+            "could not create unique index",
+        ),
+        ("expect = [\"SELECT max(email)::int > 0 FROM users\"]", 1, "invalid input syntax for type integer"),
         ("max_age = \"1ms\"", 1, "and max_age is 1ms"),
         ("from_database = \"nosuch\"", 1, "no set of `nightly` can be restored: there is none"),
         ("after_file = \"nosuch.sql\"", 78, "after_file"),
     ] {
         let stage = stage(server, server, keys);
         let output = stage.scenario.run(&["run-job", "refresh"]).exited(code).says(&[said]);
-        assert!(!output.stdout.contains("hunter2") && !output.stderr.contains("hunter2"), "{}", output.stderr);
+        for value in ["hunter2", "company.com", "person1"] {
+            assert!(!output.stdout.contains(value) && !output.stderr.contains(value), "{}", output.stderr);
+        }
         stage.is_as_it_was(server);
     }
 }

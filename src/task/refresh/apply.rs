@@ -32,7 +32,7 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
     let started = Instant::now();
     let mut report = begun(run, &plan);
     let mut server = run.or_cancelled(locked(run)).await?;
-    run.or_cancelled(sweep::sweep(&mut server, run, keys, work.target.oid, &mut report)).await?;
+    run.or_cancelled(sweep::sweep(&mut server, run, keys, &mut report)).await?;
     // While it lives, no prune deletes the set.
     let _reading = run.or_cancelled(keep_prunes_out(run, &work.set.name, &mut report)).await?;
     if keys.create_roles {

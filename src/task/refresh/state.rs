@@ -220,16 +220,24 @@ async fn place(connection: &mut PgConnection) -> Result<Place> {
     Ok(Place { system_identifier, database, oid: Some(oid) })
 }
 
+/// The oid of the database that has this name now.
+pub async fn oid(server: &mut PgConnection, name: &str) -> Result<Option<i64>> {
+    let oid = sqlx::query_scalar("SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_database WHERE datname = $1");
+    Ok(oid.bind(name).fetch_optional(server).await?)
+}
+
 pub async fn clock(server: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar("SELECT pg_catalog.clock_timestamp()").fetch_one(server).await?)
 }
 
-/// The sessions in a database, other than `own_pid`. The server itself ends workers of autovacuum.
+/// The sessions in a database, other than `own_pid`. The server itself ends workers of autovacuum; a role that may not see what kind a session of others
+/// is knows them by having no role.
 pub async fn sessions(server: &mut PgConnection, database: &str, own_pid: i32) -> Result<Vec<Session>> {
     let found = sqlx::query_as(
         "SELECT pid, coalesce(usename::pg_catalog.text, '') AS role, coalesce(application_name, '') AS application
          FROM pg_catalog.pg_stat_activity
-         WHERE datname = $1 AND pid <> $2 AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')
+         WHERE datname = $1 AND pid <> $2 AND usesysid IS NOT NULL
+           AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')
          ORDER BY pid",
     );
     Ok(found.bind(database).bind(own_pid).fetch_all(server).await?)

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
 use super::copy::{self, Fresh};
@@ -193,13 +192,11 @@ impl Swap<'_, '_> {
     async fn has_the_name(&self) -> Result<bool> {
         let look = async {
             let mut server = self.run.lasting_settings().connect().await?;
-            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1 AND oid::pg_catalog.int8 = $2)";
-            let has: bool =
-                sqlx::query_scalar(sql).bind(self.run.settings.database()).bind(self.copy.oid).fetch_one(&mut server).await?;
-            server.close().await?;
-            anyhow::Ok(has)
+            state::oid(&mut server, self.run.settings.database()).await
         };
-        look.await.with_context(|| format!("cannot tell whether {} was replaced", self.run.settings.database()))
+        let found: Result<Option<i64>> = look.await;
+        let found = found.with_context(|| format!("cannot tell whether {} was replaced", self.run.settings.database()))?;
+        Ok(found == Some(self.copy.oid))
     }
 }
 
@@ -226,8 +223,7 @@ async fn free_name(server: &mut PgConnection, target: &str) -> Result<(DateTime<
     for _ in 0..TRIES {
         let at = state::clock(server).await?;
         let name = mark::old_name(target, at);
-        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)";
-        if !sqlx::query_scalar::<_, bool>(sql).bind(&name).fetch_one(&mut *server).await? {
+        if state::oid(server, &name).await?.is_none() {
             return Ok((at, name));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

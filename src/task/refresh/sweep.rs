@@ -18,19 +18,14 @@ use crate::work::RunContext;
 const DEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Drops leftovers of killed runs, and old databases whose time is over. What cannot be dropped is a warning, and stays for the next run.
-pub async fn sweep(
-    server: &mut PgConnection,
-    run: &RunContext<'_>,
-    keys: &Refresh,
-    target_oid: Option<i64>,
-    report: &mut Report,
-) -> Result<()> {
+pub async fn sweep(server: &mut PgConnection, run: &RunContext<'_>, keys: &Refresh, report: &mut Report) -> Result<()> {
     let target = run.settings.database();
     // What was killed before it had its mark.
     let unmarked = scratch::scratch_leftovers(server, &mark::prefix(target)).await?;
     // The plan has looked before the lock was taken.
     let made = without_dead_sessions(server, target).await?;
-    let Drops { drops, notes } = decide::drops(&made, target_oid, keys, state::clock(server).await?);
+    let (target_oid, clock) = (state::oid(server, target).await?, state::clock(server).await?);
+    let Drops { drops, notes } = decide::drops(&made, target_oid, keys, clock);
     report.warnings.extend(notes);
     let mut dropped = Vec::new();
     for name in unmarked {
@@ -76,12 +71,6 @@ async fn drop_one(server: &mut PgConnection, run: &RunContext<'_>, drop: &ToDrop
     if drop.what != What::Old {
         return scratch::drop_scratch(server, &run.settings, &drop.name, Some(drop.oid)).await;
     }
-    let is_still_it: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1 AND oid::pg_catalog.int8 = $2)")
-            .bind(&drop.name)
-            .bind(drop.oid)
-            .fetch_one(&mut *server)
-            .await?;
-    anyhow::ensure!(is_still_it, "it is another database by now");
+    anyhow::ensure!(state::oid(server, &drop.name).await? == Some(drop.oid), "it is another database by now");
     pg::execute(server, format!("DROP DATABASE {}", identifier(&drop.name))).await
 }
