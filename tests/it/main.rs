@@ -107,6 +107,8 @@ mod readiness;
 mod refresh;
 /// The same, stopped at each of its steps.
 mod refresh_kills;
+/// What it refuses, and what it leaves when it fails.
+mod refresh_refused;
 /// Indexes that are built anew because they are bloated or invalid.
 mod reindex;
 /// Jobs for systemd and Kubernetes.
