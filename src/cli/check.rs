@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
+use crate::work::Other;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
 const CLIENT_TOOLS: &str = "connection of the client tools";
@@ -32,6 +33,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let mut warnings = cleartext::warnings(&config, &jobs);
     warnings.extend(folder.misnamed);
     warnings.extend(schedule_notes(&jobs));
+    warnings.extend(will_refuse(&jobs));
     warnings.extend(encryption::warnings(&config, &jobs));
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
@@ -76,6 +78,13 @@ fn schedule_notes(jobs: &[Job]) -> Vec<String> {
         }
     }
     notes.into_iter().map(|(note, names)| format!("{}: {note}", names.join(", "))).collect()
+}
+
+/// Says which jobs refuse to run because of other jobs, or of one that is not there.
+fn will_refuse(jobs: &[Job]) -> Vec<String> {
+    let all: Vec<Other> = jobs.iter().map(Job::in_short).collect();
+    let of_job = |job: &Job| Some(format!("{}: {}", job.name, job.task.will_refuse(&job.databases, &all)?));
+    jobs.iter().filter_map(of_job).collect()
 }
 
 fn detail(tried: &Attempt) -> String {

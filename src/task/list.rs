@@ -6,14 +6,14 @@ use anyhow::Result;
 use sqlx::PgConnection;
 use toml::Spanned;
 
-use super::{audit, backup, compress, foreign_code, partition, reindex, retention, sql, vector_index};
+use super::{audit, backup, compress, foreign_code, partition, refresh, reindex, retention, sql, vector_index};
 use crate::config::checker::Checker;
 use crate::config::limits::{self, Limits};
 use crate::config::{self, Config};
 use crate::ledger::report::Unfinished;
 use crate::pg;
 use crate::pg::table::Checked;
-use crate::work::{Does, Driven, Entry, Memberships, Mode, RestoresOn, RunContext, Touched, Work};
+use crate::work::{Does, Driven, Entry, Memberships, Mode, Other, RestoresOn, RunContext, Touched, Work};
 
 /// The tasks: the name of each in files and in the ledger, which is its folder's as well, and its resolved keys.
 macro_rules! each_task {
@@ -23,6 +23,7 @@ macro_rules! each_task {
             backup: Backup,
             compress: Compress,
             partition: Partition,
+            refresh: Refresh,
             reindex: Reindex,
             retention: Retention,
             sql: Sql,
@@ -95,6 +96,11 @@ macro_rules! tasks {
                 match self { $(Self::$Task(_) => $kind::$Task::MAKES_DUMPS,)+ }
             }
 
+            /// See [`Entry::RENAMES_DATABASE`].
+            pub fn renames_database(&self) -> bool {
+                match self { $(Self::$Task(_) => $kind::$Task::RENAMES_DATABASE,)+ }
+            }
+
             /// See [`Entry::touched`].
             pub fn touched(&self) -> Vec<Touched<'_>> {
                 match self { $(Self::$Task(task) => task.touched(),)+ }
@@ -128,6 +134,11 @@ macro_rules! tasks {
             /// See [`Entry::does`].
             pub fn does(&self) -> Does {
                 match self { $(Self::$Task(task) => task.does(),)+ }
+            }
+
+            /// See [`Entry::will_refuse`].
+            pub fn will_refuse(&self, databases: &[String], jobs: &[Other]) -> Option<String> {
+                match self { $(Self::$Task(task) => task.will_refuse(databases, jobs),)+ }
             }
 
             /// See [`Entry::agree`].
@@ -199,7 +210,7 @@ impl Task {
                 written,
                 "[limits] does not apply to this task",
                 format!(
-                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [audit], and to [backup] with verify = \"restore\", too"
+                    "it limits the load that {kinds} put on the server; `trust_owners` applies to [audit], [refresh], and [backup] with verify = \"restore\", too"
                 ),
             );
         }

@@ -7,6 +7,7 @@ mod consent;
 pub mod foreign_code;
 mod list;
 pub mod partition;
+pub mod refresh;
 pub mod reindex;
 pub mod retention;
 pub mod sql;

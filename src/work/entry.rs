@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::Work;
 use super::membership::Memberships;
-use super::others::Does;
+use super::others::{Does, Other};
 use super::touched::Touched;
 use crate::config::Config;
 use crate::pg;
@@ -29,6 +29,10 @@ pub trait Entry: Work {
     const HAS_METRICS: bool = true;
     /// It has the metrics of dumps.
     const MAKES_DUMPS: bool = false;
+
+    /// It renames the database of its job, which no session may be in then: sessions that last as long as the run are in another one of the server
+    /// ([`super::RunContext::lasting_settings`]).
+    const RENAMES_DATABASE: bool = false;
 
     /// Says what the role of the connection may do, or which privilege it lacks: for `check --connect`.
     fn check(
@@ -81,6 +85,11 @@ pub trait Entry: Work {
     /// Returns the properties of the task that other parts of pgtend ask about.
     fn does(&self) -> Does {
         Does::Else
+    }
+
+    /// Says what a run will refuse because of the other jobs, or of one that is not there: for `check`. `databases` are those of its job.
+    fn will_refuse(&self, _databases: &[String], _jobs: &[Other]) -> Option<String> {
+        None
     }
 
     /// A person said `--yes` to this run.

@@ -28,6 +28,9 @@ use crate::ledger::report::Report;
 use crate::pg;
 use crate::pg::table::{Checked, with_schema};
 
+/// The database of a server to which everyone connects who creates, renames or drops others.
+const BESIDE: &str = "postgres";
+
 /// The trait of every task: `plan` reads, and calls a pure `decide` of its own; `apply` acts on the plan.
 pub trait Work {
     /// The plan, which a dry run prints as it is.
@@ -58,6 +61,8 @@ pub struct JobFacts<'a> {
     pub timezone: Tz,
     pub limits: &'a Limits,
     pub has_schedule: bool,
+    /// See [`Entry::RENAMES_DATABASE`].
+    pub renames_database: bool,
 }
 
 /// The context of a run of a job on one database.
@@ -108,6 +113,11 @@ impl RunContext<'_> {
             .fetch_one(connection)
             .await?;
         oid.map_or(Ok(()), |oid| self.is_checked(oid))
+    }
+
+    /// Returns how sessions connect that last as long as the run: to its database, or to another one of the server if the task renames it.
+    pub fn lasting_settings(&self) -> pg::Settings {
+        if self.job.renames_database { self.settings.with_database(BESIDE) } else { self.settings.clone() }
     }
 
     /// Waits for `work`, or returns the error of a cancelled run as soon as it is cancelled. `work` is dropped then: the caller

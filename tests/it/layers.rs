@@ -26,7 +26,7 @@ fn only_the_list_of_tasks_tells_the_tasks_apart() {
         found.join("\n")
     );
     // This test can fail: the list itself, written with names, is such a place.
-    assert_eq!(tasks.len(), 8, "{tasks:?}");
+    assert_eq!(tasks.len(), 9, "{tasks:?}");
     let example =
         "match task {\n    Task::Backup(_) => {}\n    task::Task::VectorIndex(index) => {}\n    Subtask::Sql(_) => {}\n}\n";
     assert_eq!(places(example, &tasks, Path::new("x.rs")), ["x.rs:2: Task::Backup", "x.rs:3: Task::VectorIndex"]);

@@ -103,6 +103,12 @@ mod partition_tables;
 mod partition_tenants;
 /// What a backup needs, said before it is made: lacks, and what mends each.
 mod readiness;
+/// A staging database that is made anew from a backup.
+mod refresh;
+/// The same, stopped at each of its steps.
+mod refresh_kills;
+/// What it refuses, and what it leaves when it fails.
+mod refresh_refused;
 /// Indexes that are built anew because they are bloated or invalid.
 mod reindex;
 /// Jobs for systemd and Kubernetes.

@@ -51,7 +51,7 @@ pub async fn exclude_runs(
     let limits: Limits = limits::Written::default().into();
     let run = RunContext {
         config,
-        job: JobFacts { name: subject.job, timezone: Tz::UTC, limits: &limits, has_schedule: false },
+        job: JobFacts { name: subject.job, timezone: Tz::UTC, limits: &limits, has_schedule: false, renames_database: false },
         others: &[],
         database: subject.database,
         settings: settings.clone(),

@@ -51,8 +51,10 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
         None => None,
     };
     let in_target = async {
-        let mut target = run.settings.connect().await.with_context(|| format!("database `{database}`"))?;
-        take_one(&mut target, job, database, &format!("pgtend job {database}/{job}"), &identity).await?;
+        let mut target = run.lasting_settings().connect().await.with_context(|| format!("database `{database}`"))?;
+        // Beside the database, others are locked as well: by the names that they really have.
+        let place = if run.job.renames_database { run.settings.database() } else { database };
+        take_one(&mut target, job, database, &format!("pgtend job {place}/{job}"), &identity).await?;
         Ok(target)
     };
     let target = match in_target.await {

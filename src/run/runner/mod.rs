@@ -237,7 +237,13 @@ fn run_context<'a>(
         context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
         config: &context.config,
-        job: JobFacts { name: &job.name, timezone: job.timezone, limits: &job.limits, has_schedule: job.schedule.is_some() },
+        job: JobFacts {
+            name: &job.name,
+            timezone: job.timezone,
+            limits: &job.limits,
+            has_schedule: job.schedule.is_some(),
+            renames_database: job.task.renames_database(),
+        },
         others: &context.others,
         database,
         settings: job.task.settings(configured).with_context(|| format!("database `{database}`"))?,

@@ -11,15 +11,19 @@ use crate::pg::{self, failure};
 /// The time limit for each query, so that none delays a proof for ever.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// The path on which the source's own sessions find tables without a schema.
+pub fn search_path(manifest: &Manifest) -> &str {
+    let own = &manifest.server.database.settings;
+    own.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public")
+}
+
 /// Runs each query in the copy, to which `settings` lead, as the role that restored it. Returns those that are not true, with their
-/// results. They find the same tables without a schema as the source's own sessions, and cannot write.
-pub async fn unmet(settings: &pg::Settings, manifest: &Manifest, statements: &[String]) -> Result<Vec<String>> {
+/// results. They cannot write.
+pub async fn unmet(settings: &pg::Settings, search_path: &str, statements: &[String]) -> Result<Vec<String>> {
     if statements.is_empty() {
         return Ok(Vec::new());
     }
     let mut connection = settings.connect().await.context("cannot connect to the restored copy for `expect`")?;
-    let own = &manifest.server.database.settings;
-    let search_path = own.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
     pg::set(&mut connection, "search_path", search_path).await?;
     pg::set(&mut connection, "statement_timeout", &TIMEOUT.as_millis().to_string()).await?;
     pg::set(&mut connection, "default_transaction_read_only", "on").await?;

@@ -339,7 +339,7 @@ async fn finish(
 }
 
 /// Disallows new sessions, and terminates the existing ones.
-async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
+pub async fn close(connection: &mut PgConnection, name: &str) -> Result<()> {
     pg::execute(&mut *connection, format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", identifier(name))).await?;
     let sessions: Vec<i32> = sqlx::query_scalar(
         "SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = $1 AND coalesce(backend_type, 'client backend') = 'client backend'",

@@ -43,7 +43,8 @@ async fn in_words_of_session(connection: &mut PgConnection, facts: &DatabaseFact
     let privileges = facts.privileges.iter_mut().flatten();
     let of_privileges = privileges.flat_map(|privilege| [&mut privilege.grantee, &mut privilege.grantor]).flatten();
     let of_settings = facts.role_settings.iter_mut().map(|settings| &mut settings.role);
-    for role in std::iter::once(&mut facts.owner).chain(of_privileges).chain(of_settings) {
+    let roles: Vec<&mut String> = std::iter::once(&mut facts.owner).chain(of_privileges).chain(of_settings).collect();
+    for role in roles {
         if !role.is_ascii() {
             *role = lacks::name_for(connection, role, &encoding).await;
         }

@@ -346,7 +346,7 @@ async fn restore_and_ask(
         false => None,
     };
     let unmet = match restored.is_complete() {
-        true => expect::unmet(target.settings, &set.manifest, proof.expect).await?,
+        true => expect::unmet(target.settings, expect::search_path(&set.manifest), proof.expect).await?,
         false => Vec::new(),
     };
     // The owners come after the questions, which the role that restored asks as the owner of all.

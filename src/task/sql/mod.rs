@@ -18,6 +18,7 @@ pub use keys::{Sql, Transaction, Written, resolve};
 pub use plan::Plan;
 use prepared::PreparedLeft;
 use sqlx::PgConnection;
+pub use text::{commands, refusal};
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::tool_output::{self, Notice};

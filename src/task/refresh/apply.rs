@@ -1,0 +1,208 @@
+//! The steps of a refresh: sweep, restore, change, ask, swap.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+
+use super::copy::{self, Fresh};
+use super::keys::Refresh;
+use super::plan::{ChosenSet, Plan, WorkOn};
+use super::swap::{Swap, Swapped};
+use super::{after, mark, sweep};
+use crate::base::units;
+use crate::ledger::report::{Report, Unfinished};
+use crate::pg::{self, failure};
+use crate::task::backup::load::Target;
+use crate::task::backup::restore;
+use crate::task::backup::sessions::restore_sessions;
+use crate::task::backup::set_name::SetName;
+use crate::task::backup::{guard, scratch};
+use crate::work::RunContext;
+
+/// The deletion of one set takes seconds.
+const PRUNE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Longer than a server takes to see that a client is gone, and than a rename waits for sessions.
+const DEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Result<Report> {
+    let work = plan.work.take().context("the plan has no set")?;
+    let started = Instant::now();
+    let mut report = begun(run, &plan);
+    let mut server = run.or_cancelled(locked(run)).await?;
+    run.or_cancelled(sweep::sweep(&mut server, run, keys, &mut report)).await?;
+    // While it lives, no prune deletes the set.
+    let _reading = run.or_cancelled(keep_prunes_out(run, &work.set.name, &mut report)).await?;
+    if keys.create_roles {
+        report.warnings.extend(run.or_cancelled(keys.prepare_server(&mut server, &work.set, &work.target)).await?);
+    }
+    let mut copy = copy::make(&mut server, run, keys, &work.set, &work.target).await?;
+    let filled = run.or_cancelled(fill(keys, run, &plan.statements, &work, &mut copy, &mut report)).await;
+    if let Err(error) = filled {
+        drop(server);
+        return Err(copy.given_up(run, keys, error, report).await);
+    }
+    if !keys.swap {
+        drop(server);
+        let left = copy.drop(run).await;
+        report.fact("swapped", false);
+        report.fact("elapsed_seconds", started.elapsed().as_secs_f64());
+        report.summary = summary(&plan, &report, None);
+        return match left {
+            None => Ok(report),
+            // It holds rows that nobody may have masked.
+            Some(left) => Err(Unfinished::error(None, left, report)),
+        };
+    }
+    let swapped = async {
+        server = still_there(server, run, &copy).await?;
+        Swap { run, keys, copy: &copy, target_oid: work.target.oid }.swap(&mut server).await
+    };
+    let swapped = swapped.await;
+    match swapped {
+        // Whatever has become of the transaction: the copy goes by its name, which it no longer has after a swap.
+        Err(error) => Err(copy.given_up(run, keys, error, report).await),
+        Ok(swapped) => {
+            report.fact("swapped", true);
+            report.fact("old_database", swapped.old_name.clone());
+            report.fact("keep_old_seconds", keys.keep_old.0.as_secs());
+            report.fact("terminated_sessions", swapped.terminated);
+            report.fact("elapsed_seconds", started.elapsed().as_secs_f64());
+            report.summary = summary(&plan, &report, Some((&swapped, keys)));
+            Ok(report)
+        }
+    }
+}
+
+/// A session beside the target, with its lock: one refresh at a time works on it, whatever the job and the configuration.
+async fn locked(run: &RunContext<'_>) -> Result<PgConnection> {
+    let mut server = run.lasting_settings().connect().await?;
+    let target = run.settings.database();
+    let started = Instant::now();
+    loop {
+        match scratch::lock(&mut server, &mark::prefix(target)).await {
+            Ok(()) => return Ok(server),
+            // The session of a killed run ends when its last statement does.
+            Err(error) if started.elapsed() > DEAD_TIMEOUT => return Err(error.context(format!("cannot refresh {target}"))),
+            Err(error) => tracing::debug!("{error:#}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+/// The session was idle for as long as the restore took, and a proxy may have closed it.
+async fn still_there(mut server: PgConnection, run: &RunContext<'_>, copy: &Fresh) -> Result<PgConnection> {
+    if server.ping().await.is_ok() {
+        return Ok(server);
+    }
+    let mut server = locked(run).await?;
+    scratch::lock(&mut server, &copy.name).await?;
+    Ok(server)
+}
+
+/// Shares the lock that a prune takes before it deletes a set of the series. Without a ledger, or with one that is away, nothing keeps it out.
+async fn keep_prunes_out(run: &RunContext<'_>, name: &SetName, report: &mut Report) -> Result<Option<PgConnection>> {
+    let Some(ledger) = run.ledger else { return Ok(None) };
+    let shared = async {
+        let mut connection = ledger.connect().await?;
+        let lock = guard::readers_lock(&name.database, &name.job);
+        let is_shared = pg::wait_for_shared_lock(&mut connection, &lock, PRUNE_TIMEOUT).await?;
+        anyhow::ensure!(is_shared, "a prune is deleting old sets of {}/{}", name.database, name.job);
+        anyhow::Ok(connection)
+    };
+    match shared.await {
+        Ok(connection) => Ok(Some(connection)),
+        Err(error) => {
+            report
+                .warnings
+                .push(format!("nothing keeps a prune from deleting the set meanwhile: {}", failure::in_a_line(&error)));
+            Ok(None)
+        }
+    }
+}
+
+/// Restores the set into the copy, runs the user's SQL, and asks what must be true.
+async fn fill(
+    keys: &Refresh,
+    run: &RunContext<'_>,
+    statements: &[String],
+    work: &WorkOn,
+    copy: &mut Fresh,
+    report: &mut Report,
+) -> Result<()> {
+    let set = &work.set;
+    let phase = run.progress.phase("restore", Some(set.manifest.dump.bytes));
+    let (choices, sessions) = (keys.choices(), restore_sessions(keys.sessions, &set.manifest));
+    let target = Target { settings: &copy.settings, choices: &choices, in_transaction: false, superuser: None, sessions };
+    let restored = restore::stream_into(&work.store, set, &target, &phase, &run.cancel).await?;
+    anyhow::ensure!(
+        restored.problems.is_empty(),
+        "{} was not restored: it differs from what was written: {}; `pgtend backups verify` says whether it is damaged",
+        set.name,
+        restored.problems.join("; ")
+    );
+    if let Some(refusal) = restored.refusal {
+        // The advice is of `backups restore`.
+        let keys = "of its options, --no-owner and --role-map are keys of [refresh], too";
+        return Err(anyhow::Error::from(refusal).context(format!("{} was not restored ({keys})", set.name)));
+    }
+    copy.is_restored = true;
+    report.fact("restore_seconds", phase.elapsed().as_secs_f64());
+    report.fact("restore_sessions", restored.sessions);
+    report.warnings.extend(restored.notes);
+    phase.done(&set.name.to_string());
+
+    let search_path = keys.search_path(set);
+    report.fact("after", after::run(&copy.settings, &search_path, statements, &run.progress).await?);
+    let (answers, unmet) = after::expectations(&copy.settings, &search_path, &keys.expect).await?;
+    report.fact("expectations", answers);
+    anyhow::ensure!(unmet.is_empty(), "these queries of `expect` are not true: {}", unmet.join("; "));
+    Ok(())
+}
+
+/// The report of a run that has done nothing yet: which set, of whom, made by which release.
+fn begun(run: &RunContext<'_>, plan: &Plan) -> Report {
+    let mut report = Report::default();
+    report.warnings.extend(plan.foreign_code.iter().cloned());
+    report.warnings.extend(plan.notes.iter().cloned());
+    report.fact("target", plan.target.clone());
+    report.fact("server_version", plan.server_version.clone());
+    report.fact("source", plan.source.clone());
+    report.fact("pgtend_version", env!("CARGO_PKG_VERSION"));
+    report.fact("started_at", run.now.to_rfc3339());
+    if let Some(ChosenSet { name, taken_at, age_seconds, state, tables, rows, dump_bytes, sha256, pgtend_version }) = &plan.set {
+        report.fact("set", name.clone());
+        report.fact("set_taken_at", taken_at.to_rfc3339());
+        report.fact("set_age_seconds", *age_seconds);
+        report.fact("set_state", state.clone());
+        report.fact("set_dump_bytes", *dump_bytes);
+        report.fact("set_sha256", sha256.clone());
+        report.fact("set_pgtend_version", pgtend_version.clone());
+        report.fact("tables", *tables);
+        report.fact("rows", *rows);
+    }
+    report
+}
+
+fn summary(plan: &Plan, report: &Report, swapped: Option<(&Swapped, &Refresh)>) -> String {
+    let (name, age) = plan.set.as_ref().map(|set| (set.name.clone(), set.age())).unwrap_or_default();
+    let (tables, rows) = plan.set.as_ref().map(|set| (set.tables, set.rows)).unwrap_or_default();
+    let seconds = report.facts.get("restore_seconds").and_then(serde_json::Value::as_f64).unwrap_or_default();
+    let restored = units::duration(std::time::Duration::from_secs_f64(seconds));
+    let did = format!(
+        "{} and {} restored in {restored}, {} run, {} met",
+        units::plural(tables, "table"),
+        units::plural(rows, "row"),
+        units::plural(plan.after.len(), "statement"),
+        units::plural(plan.expect.len(), "expectation")
+    );
+    match swapped {
+        Some((Swapped { old_name, .. }, keys)) => format!(
+            "{} is now {name}, {age} old: {did}; the database before is {old_name}, kept for {}",
+            plan.database, keys.keep_old
+        ),
+        None => format!("drill with {name}, {age} old: {did}; removed again"),
+    }
+}

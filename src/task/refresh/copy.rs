@@ -1,0 +1,137 @@
+//! The new database beside the target: how it is made, and what becomes of it when the run fails.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnection;
+
+use super::keys::Refresh;
+use super::mark::{self, Mark, What};
+use super::state;
+use crate::base::fault::Kind;
+use crate::ledger::report::{Report, Unfinished};
+use crate::pg::{self, failure, identifier, literal};
+use crate::task::backup::facts::DatabaseFacts;
+use crate::task::backup::scratch::LocaleRefused;
+use crate::task::backup::set::Set;
+use crate::task::backup::{new_database, scratch};
+use crate::work::RunContext;
+
+/// A database that is being filled.
+pub struct Fresh {
+    pub name: String,
+    pub oid: i64,
+    pub settings: pg::Settings,
+    /// True when all of the set is in it.
+    pub is_restored: bool,
+}
+
+/// The properties of the copy at first: what cannot be changed later (encoding and locale) is the set's or the job's, the rest is the target's.
+pub fn like(keys: &Refresh, set: &Set, target: &DatabaseFacts, owner: String) -> DatabaseFacts {
+    let source = set.manifest.server.database.clone().with_locale(keys.encoding.as_deref(), keys.locale.as_deref());
+    DatabaseFacts {
+        owner,
+        encoding: source.encoding,
+        collate: source.collate,
+        ctype: source.ctype,
+        locale_provider: source.locale_provider,
+        locale: source.locale,
+        icu_rules: source.icu_rules,
+        ..target.clone()
+    }
+}
+
+/// Creates it, and marks it. While `server` lives, it is in use.
+pub async fn make(
+    server: &mut PgConnection,
+    run: &RunContext<'_>,
+    keys: &Refresh,
+    set: &Set,
+    target: &DatabaseFacts,
+) -> Result<Fresh> {
+    let clock = state::clock(server).await?;
+    let name = mark::copy_name(run.settings.database(), clock);
+    // Where a role that is no superuser restores, objects in `public` need the owner that the source had.
+    let owner = keys.choices().role(&set.manifest.server.database.owner).to_owned();
+    let made = async {
+        let oid = scratch::create_scratch(server, &name, &like(keys, set, target, owner)).await?;
+        comment(server, &name, &mark_of(run, What::Copy, clock)).await?;
+        anyhow::Ok(oid)
+    };
+    let made = made.await;
+    match made {
+        Ok(oid) => Ok(Fresh { settings: run.settings.with_database(&name), name, oid, is_restored: false }),
+        Err(error) => {
+            // It may exist, half made. The next run finds it.
+            tracing::debug!("{name} was not made: {error:#}");
+            let dropped = scratch::drop_scratch(server, &run.settings, &name, None).await;
+            dropped.with_context(|| failure::in_a_line(&error))?;
+            Err(match error.downcast_ref::<LocaleRefused>() {
+                Some(_) => {
+                    error.context("`encoding` and `locale` of the job choose others than the source's (locale = \"C.UTF-8\")")
+                }
+                None => error,
+            })
+        }
+    }
+}
+
+pub fn mark_of(run: &RunContext<'_>, what: What, at: DateTime<Utc>) -> Mark {
+    Mark {
+        what,
+        target: run.settings.database().to_owned(),
+        job: run.job.name.to_owned(),
+        run: run.run_id,
+        at,
+        replaced_by: None,
+        comment: None,
+    }
+}
+
+pub async fn comment(server: &mut PgConnection, name: &str, mark: &Mark) -> Result<()> {
+    let sql = format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(&mark.to_comment()));
+    pg::execute(server, sql).await.with_context(|| format!("cannot mark the database {name}"))
+}
+
+impl Fresh {
+    /// Drops it. What stays, and why, is a warning.
+    pub async fn drop(&self, run: &RunContext<'_>) -> Option<String> {
+        scratch::drop_or_warn(&run.settings, &self.name, Some(self.oid)).await
+    }
+
+    /// Ends a run that failed: drops the copy, or keeps it where that was asked for. The session that made it has ended: its lock would keep another
+    /// one from that. Returns the error of the run, with its report.
+    pub async fn given_up(self, run: &RunContext<'_>, keys: &Refresh, error: anyhow::Error, mut report: Report) -> anyhow::Error {
+        let kind = failure::kind_of(&error);
+        let keeps = keys.keep_failed && self.is_restored && kind != Some(Kind::Cancelled);
+        let kept = if keeps { Some(self.keep(run).await) } else { None };
+        let mut message = failure::in_a_line(&error);
+        match kept {
+            Some(Ok(())) => {
+                message += &format!(
+                    "; the copy stays as {name} for {}, closed to all, perhaps without all of `after`: ALTER DATABASE {} ALLOW_CONNECTIONS true opens it",
+                    keys.keep_old,
+                    identifier(&self.name),
+                    name = self.name,
+                );
+                report.fact("kept_database", self.name);
+            }
+            Some(Err(error)) => {
+                report.warnings.push(format!("{} could not be kept: {}", self.name, failure::in_a_line(&error)));
+                report.warnings.extend(self.drop(run).await);
+            }
+            None => report.warnings.extend(self.drop(run).await),
+        }
+        match kind {
+            Some(Kind::Cancelled) => error,
+            kind => Unfinished::error(kind, message, report),
+        }
+    }
+
+    /// Nobody but a superuser who opens it can look at rows that may not be masked.
+    async fn keep(&self, run: &RunContext<'_>) -> Result<()> {
+        let mut server = run.lasting_settings().connect().await?;
+        new_database::close(&mut server, &self.name).await?;
+        let at = state::clock(&mut server).await?;
+        comment(&mut server, &self.name, &mark_of(run, What::Failed, at)).await
+    }
+}

@@ -1,0 +1,90 @@
+//! Finds where the sets of a job are. Pure.
+
+use super::keys::Refresh;
+use crate::base::fault::{Fault, Kind};
+use crate::base::toml_file::did_you_mean;
+use crate::work::{Does, Other};
+
+/// Where the sets of a backup job are: the folder `DATABASE/JOB/` of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub store: String,
+    /// The name in the configuration that made the sets.
+    pub database: String,
+    pub job: String,
+}
+
+/// What the keys leave out is what the job says, if this configuration has it.
+pub fn source(keys: &Refresh, jobs: &[Other]) -> Result<Source, Fault> {
+    let backups: Vec<(&Other, &String)> = jobs.iter().filter_map(|job| Some((job, store_of(job)?))).collect();
+    let job = backups.iter().find(|(job, _)| job.name == keys.from);
+    let refused = |message: String| Fault::new(Kind::Configuration, message);
+    let unknown = |key: &str| {
+        let hint = did_you_mean(&keys.from, backups.iter().map(|(job, _)| job.name.as_str()));
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        refused(format!(
+            "this configuration has no [backup] job `{}`{hint}; for sets of another host, say `{key}`, too",
+            keys.from
+        ))
+    };
+    let store = keys.store.clone().or_else(|| job.map(|(_, store)| (*store).clone())).ok_or_else(|| unknown("store"))?;
+    let database = match (&keys.from_database, job) {
+        (Some(database), _) => database.clone(),
+        (None, None) => return Err(unknown("from_database")),
+        (None, Some((job, _))) => match &job.databases[..] {
+            [one] => one.clone(),
+            several => {
+                let message =
+                    format!("job `{}` backs up several databases: say from_database = one of {}", job.name, several.join(", "));
+                return Err(refused(message));
+            }
+        },
+    };
+    Ok(Source { store, database, job: keys.from.clone() })
+}
+
+/// The store of a job that makes backups.
+pub fn store_of(job: &Other) -> Option<&String> {
+    match &job.does {
+        Does::Backup { store } => Some(store),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::keys;
+    use super::*;
+
+    fn backup(name: &str, databases: &[&str]) -> Other {
+        let databases = databases.iter().map(|name| (*name).to_owned()).collect();
+        Other { name: name.into(), databases, enabled: true, does: Does::Backup { store: "local".into() } }
+    }
+
+    #[test]
+    fn what_the_keys_leave_out_is_what_the_job_says() {
+        let jobs =
+            [backup("nightly", &["app"]), backup("all", &["app", "shop"]), Other { does: Does::Else, ..backup("sql", &["app"]) }];
+        let of = |from: &str, store: Option<&str>, database: Option<&str>| {
+            let keys =
+                Refresh { from: from.into(), store: store.map(Into::into), from_database: database.map(Into::into), ..keys() };
+            source(&keys, &jobs)
+                .map(|found| format!("{}:{}/{}", found.store, found.database, found.job))
+                .map_err(|fault| fault.message)
+        };
+        assert_eq!(of("nightly", None, None).unwrap(), "local:app/nightly");
+        assert_eq!(of("nightly", Some("offsite"), None).unwrap(), "offsite:app/nightly");
+        assert_eq!(of("all", None, Some("shop")).unwrap(), "local:shop/all");
+        assert_eq!(of("elsewhere", Some("offsite"), Some("app")).unwrap(), "offsite:app/elsewhere");
+        for (from, store, database, said) in [
+            ("all", None, None, "say from_database = one of app, shop"),
+            ("nightli", None, None, "nightly"),
+            ("sql", None, None, "no [backup] job `sql`"),
+            ("elsewhere", Some("offsite"), None, "say `from_database`, too"),
+            ("elsewhere", None, Some("app"), "say `store`, too"),
+        ] {
+            let error = of(from, store, database).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}
