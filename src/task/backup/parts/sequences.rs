@@ -123,7 +123,7 @@ impl Advance<'_> {
     }
 
     async fn is_ahead(&self, connection: &mut PgConnection) -> Result<bool> {
-        Ok(pg::fetch_text(connection, format!("SELECT '' {}", self.from_where())).await?.is_some())
+        Ok(pg::fetch_text(connection, format!("SELECT '' {}", self.source_and_condition())).await?.is_some())
     }
 
     fn statement(&self) -> String {
@@ -131,12 +131,12 @@ impl Advance<'_> {
         let sequence = literal(&behind.sequence().sql());
         format!(
             "SELECT pg_catalog.setval({sequence}::pg_catalog.regclass, '{value}'::pg_catalog.int8, {is_called})::pg_catalog.text {}",
-            self.from_where()
+            self.source_and_condition()
         )
     }
 
     /// Returns FROM and WHERE of a query that has a row if the sequence would move forward.
-    fn from_where(&self) -> String {
+    fn source_and_condition(&self) -> String {
         let Self { behind, value, is_called } = self;
         let ahead = if behind.increment > 0 { ">" } else { "<" };
         format!(
