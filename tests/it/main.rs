@@ -65,6 +65,8 @@ mod encryption_archives;
 mod examples;
 /// What is in a set, and one table out of it.
 mod fetch;
+/// Whether a backup is recent enough, for deployments and for runs that are not needed then.
+mod gates;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// A bad file among the jobs: the others go on.

@@ -8,6 +8,7 @@ mod find;
 mod hold;
 mod list;
 mod prune;
+mod require;
 mod restore;
 mod restore_part;
 mod rows_file;
@@ -20,6 +21,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 pub use find::{Filter, Which};
+pub use require::span;
 
 use super::global::Global;
 use super::signals::{cancelled_by_signals, or_cancelled};
@@ -79,6 +81,8 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Exit with 0 if the stores hold an intact set of a whole database that began within a time, else with 75: for deployments
+    Require(require::Arguments),
     /// Keep a set until a date, whatever the jobs' `keep` says
     Hold {
         /// DATABASE/JOB/TIME as listed, or TIME alone
@@ -123,6 +127,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
         Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,
+        Command::Require(arguments) => or_cancelled(&cancel, require::run(global, arguments)).await,
         Command::Hold { set, filter, until, reason } => {
             or_cancelled(&cancel, hold::hold(global, set, filter, *until, reason)).await
         }

@@ -22,6 +22,7 @@ mod expect;
 pub mod facts;
 mod foreign_key;
 pub mod gains;
+pub mod gate;
 pub mod guard;
 pub mod identity;
 pub mod keep;

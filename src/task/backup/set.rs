@@ -33,7 +33,7 @@ const READ_AT_ONCE: usize = 32;
 const READ_MIB: usize = 64;
 
 /// Clocks of hosts that synchronize their time differ by less.
-const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
+pub(super) const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
 /// The possible names of a set's dump.
 pub const DUMPS: [&str; 4] = [
