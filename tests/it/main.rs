@@ -36,6 +36,8 @@ mod backup_verdicts;
 mod beside;
 /// Prunes and restores: what a person does to the work of a job.
 mod by_hand;
+/// What was proved of a set, for auditors.
+mod certificate;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.

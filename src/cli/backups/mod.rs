@@ -2,6 +2,7 @@
 //! disaster; only `prune` reads `keep` from the jobs.
 
 mod accept;
+mod certificate;
 mod diff;
 mod fetch;
 mod find;
@@ -68,6 +69,16 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Print what was proved of a set, when, how and by which release, and what was not; from what is recorded, for auditors
+    Certificate {
+        /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
+        set: String,
+        #[command(flatten)]
+        filter: Filter,
+        /// The output format
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: certificate::Format,
+    },
     /// Write the rows of one table of a set as SQL or CSV; only the parts of the dump that hold them are read, and they are proved
     Fetch(fetch::Arguments),
     /// Restore a set, or parts of it, into a database
@@ -124,6 +135,9 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }
         Command::Show { set, filter, which } => or_cancelled(&cancel, show::run(global, set, filter, which)).await,
+        Command::Certificate { set, filter, format } => {
+            or_cancelled(&cancel, certificate::run(global, set, filter, *format)).await
+        }
         Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
         Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,

@@ -8,6 +8,7 @@
 mod advice;
 mod amcheck;
 mod by_superuser;
+pub mod certificate;
 pub mod change;
 pub mod choices;
 pub mod choose;
@@ -24,6 +25,7 @@ mod foreign_key;
 pub mod gains;
 pub mod gate;
 pub mod guard;
+pub mod how_proved;
 pub mod identity;
 pub mod keep;
 mod keys;
