@@ -4,6 +4,9 @@
 mod docs;
 mod support;
 
+/// Dumps that pgtend did not make, as sets.
+mod adopt;
+
 /// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
 mod alone;
 /// What is stopped at random moments: run after the others, three tests at a time.

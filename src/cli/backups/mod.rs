@@ -2,6 +2,7 @@
 //! disaster; only `prune` reads `keep` from the jobs.
 
 mod accept;
+mod adopt;
 mod certificate;
 mod diff;
 mod fetch;
@@ -48,7 +49,12 @@ pub enum Command {
         /// Restore it into a scratch database on this server: a configured database, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
+        /// Of an adopted set: let a role with rights over others restore it, although its code then runs with them
+        #[arg(long, requires = "restore_on")]
+        trust_owners: bool,
     },
+    /// Take in a dump that pgtend did not make, as a set that is listed, verified and restored; unproved until somebody proves it
+    Adopt(adopt::Arguments),
     /// Compare the rows of each table in two sets
     Diff {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
@@ -128,9 +134,10 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
-        Command::Verify { set, filter, which, restore_on } => {
-            verify::run(global, set, filter, which, restore_on.as_deref(), &cancel).await
+        Command::Verify { set, filter, which, restore_on, trust_owners } => {
+            verify::run(global, set, filter, which, restore_on.as_deref(), *trust_owners, &cancel).await
         }
+        Command::Adopt(arguments) => adopt::run(global, arguments, &cancel).await,
         Command::Diff { before, after, filter, which } => {
             or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }

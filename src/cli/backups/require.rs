@@ -70,7 +70,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
+pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
     if config.databases.contains_key(database) {
         return Ok(());
     }

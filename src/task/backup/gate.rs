@@ -176,6 +176,8 @@ fn seen_in(
         why_not: Some(why_not),
     };
     let unreadable = listing.unreadable.iter().map(|(name, why)| without_time(name, format!("it cannot be read: {why}")));
+    let adopted =
+        listing.adopted.iter().map(|set| without_time(&set.name, "it was adopted: nobody knows when it was dumped".to_owned()));
     let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
     let sets = listing.sets.iter().map(|set| Seen {
         set: set.name.to_string(),
@@ -184,7 +186,7 @@ fn seen_in(
         restored_at: set.verification.restored_at(),
         why_not: why_not(set, question, is_theirs(set), now),
     });
-    sets.chain(unreadable).chain(not_ours).collect()
+    sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
 }
 
 /// Says why a set does not count; nothing of one that does. Pure.

@@ -5,6 +5,8 @@
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
+pub mod adopt;
+pub mod adopted;
 mod advice;
 mod amcheck;
 mod by_superuser;

@@ -95,20 +95,31 @@ fn what_it_is(set: &Set, store_name: &str, location: &str, signature: Signature)
         Some(encryption) => format!("by age, to {}", recipients_in_words(&encryption.recipients)),
         None => "no".to_owned(),
     };
-    let tables = units::plural(manifest.table_count(), "table");
-    vec![
-        ("Set", set.name.to_string()),
-        ("Where", format!("{location} (store {store_name})")),
-        ("Of", of),
-        ("Began", format!("{}, right before the dump's snapshot", moment(manifest.started_at))),
-        ("Complete", moment(manifest.finished_at)),
-        ("Made by", format!("pgtend {}, {}", manifest.pgtend_version, manifest.pg_dump_version)),
-        ("Holds", format!("{tables}, {}, {}", units::plural(manifest.rows(), "row"), whole_or_part(&manifest.filters))),
+    let mut lines = vec![("Set", set.name.to_string()), ("Where", format!("{location} (store {store_name})"))];
+    match &manifest.adopted {
+        Some(adopted) => lines.extend([
+            ("Of", format!("filed under database {} by the person who adopted it", set.name.database)),
+            ("Adopted", format!("{}, from {} ({})", moment(manifest.started_at), adopted.name, adopted.form.in_words())),
+            ("Original", format!("{}, {}", units::bytes(adopted.bytes), adopted.sha256_in_words())),
+            ("It claims", format!("to be by {} of PostgreSQL {}", manifest.pg_dump_version, server.version)),
+            ("Taken in by", format!("pgtend {}", manifest.pgtend_version)),
+        ]),
+        None => lines.extend([
+            ("Of", of),
+            ("Began", format!("{}, right before the dump's snapshot", moment(manifest.started_at))),
+            ("Complete", moment(manifest.finished_at)),
+            ("Made by", format!("pgtend {}, {}", manifest.pgtend_version, manifest.pg_dump_version)),
+        ]),
+    }
+    let held = format!("{}, {}", units::plural(manifest.table_count(), "table"), units::plural(manifest.rows(), "row"));
+    lines.extend([
+        ("Holds", if set.is_adopted() { held } else { format!("{held}, {}", whole_or_part(&manifest.filters)) }),
         ("Dump", format!("{} ({} uncompressed)", units::bytes(dump.bytes), units::bytes(dump.uncompressed_bytes))),
         ("SHA-256", dump.sha256.clone()),
         ("Encrypted", encrypted),
         ("Signed", if signature == Signature::Valid { "with the store's key" } else { "no: the store has no key" }.to_owned()),
-    ]
+    ]);
+    lines
 }
 
 fn whole_or_part(filters: &Filters) -> String {
@@ -164,6 +175,7 @@ fn facts(set: &Set, store_name: &str, location: &str, signature: Signature, now:
         "encryption": manifest.dump.encryption,
         "signature": signature,
         "verification": set.verification,
+        "adopted": manifest.adopted,
         "held": set.held(now).collect::<Vec<_>>(),
     })
 }

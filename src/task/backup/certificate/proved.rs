@@ -31,6 +31,9 @@ pub fn proved(set: &Set) -> Vec<String> {
 pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
     let (verification, manifest) = (&set.verification, &set.manifest);
     let mut said = Vec::new();
+    if set.is_adopted() {
+        said.push("Who made the dump, when, from which server, and whether it is the whole database: it was adopted.".to_owned());
+    }
     said.extend(unproved_bytes(set));
     let done: Vec<&RestoreCheck> = verification.restores.iter().filter(|check| check.refusal.is_none()).collect();
     if done.is_empty() {
