@@ -12,6 +12,7 @@ mod filter;
 mod global;
 mod grants;
 mod jobs;
+mod lifetimes;
 mod output;
 mod partition;
 pub mod render;

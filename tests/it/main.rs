@@ -81,6 +81,8 @@ mod ledger;
 mod left_out;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
+/// Sets that nobody can delete before a date: S3 Object Lock.
+mod object_lock;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
 /// Roles that own nothing of a table, and may put code there.

@@ -140,7 +140,7 @@ async fn write_dump(
     phase: &Phase,
     waited_for_us: &Mutex<Vec<String>>,
 ) -> Result<(Streamed, String)> {
-    let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
+    let mut upload = store.upload_locked(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
     // A dump that is given up is dropped, and kills its pg_dumps.
     let dumping = run.or_cancelled(dump_into(&mut upload, store, (plan, backup), &run.settings, phase));
     let dumped = waiters::watch(&run.settings, backup.give_way, waited_for_us, dumping).await;
@@ -189,7 +189,7 @@ async fn dump_into(
 async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Result<Globals> {
     let mut reason = String::new();
     for role_passwords in [true, false] {
-        let mut upload = store.upload(&plan.name.key(globals_object(store.encrypts())), 0).await?;
+        let mut upload = store.upload_locked(&plan.name.key(globals_object(store.encrypts())), 0).await?;
         let written = run.or_cancelled(globals_into(&mut upload, store, plan, run, role_passwords)).await;
         if !matches!(written, Ok(Dumped::Whole(_))) {
             upload.abort().await;

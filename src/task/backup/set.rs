@@ -305,7 +305,7 @@ pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
 
 pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) -> Result<()> {
     let key = name.key(MANIFEST);
-    store.put(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
+    store.put_locked(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
 }
 
 /// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker

@@ -74,7 +74,7 @@ async fn make(
         true => Compression::Gzip.encrypted_dump_object(),
     };
     // Its own compression may be a better one.
-    let mut upload = store.upload(&name.key(object), source.bytes().saturating_mul(2)).await?;
+    let mut upload = store.upload_locked(&name.key(object), source.bytes().saturating_mul(2)).await?;
     let taken = cancel.run_until_cancelled(take_in(source, into, &mut upload, phase)).await;
     let taken = taken.unwrap_or_else(|| Err(Fault::new(Kind::Cancelled, "cancelled: nothing was adopted").into()));
     if taken.is_err() {
