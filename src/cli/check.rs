@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 
 use super::global::Global;
 use super::output::{self, print};
-use super::{cleartext, encryption};
+use super::{cleartext, encryption, lifetimes};
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
@@ -108,7 +108,7 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
         tried.push(Attempt { what: "ledger".to_owned(), result });
     }
     for (name, store) in &config.stores {
-        tried.push(Attempt { what: format!("store {name}"), result: try_store(store).await });
+        tried.push(Attempt { what: format!("store {name}"), result: try_store(name, store, jobs).await });
         tried.extend(
             encryption::in_words(store).map(|said| Attempt { what: format!("store {name}: encryption"), result: Ok(said) }),
         );
@@ -176,9 +176,10 @@ async fn try_ledger(config: &Config) -> Result<Option<String>> {
     Ok(Some(format!("{}: schema `pgtend` is in place", ledger.display())))
 }
 
-async fn try_store(configured: &config::Store) -> Result<String> {
+async fn try_store(name: &str, configured: &config::Store, jobs: &[Job]) -> Result<String> {
     let store = Store::open(configured).await?;
-    let probed = store.probe().await?;
+    let mut probed = store.probe().await?;
+    probed.warnings.extend(lifetimes::unfit(name, configured, probed.expiry.as_ref(), jobs));
     let did = if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
     Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
 }

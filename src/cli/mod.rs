@@ -12,6 +12,7 @@ mod filter;
 mod global;
 mod grants;
 mod jobs;
+mod lifetimes;
 mod output;
 mod partition;
 pub mod render;
@@ -20,6 +21,7 @@ mod runs;
 mod serve;
 mod signals;
 mod trusts;
+mod unless_within;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ use crate::base::progress::{LogWriter, Progress};
 use crate::base::telemetry::{self, Telemetry};
 use crate::base::terminal::say;
 use crate::base::toml_file::Problems;
+use crate::base::units::Span;
 use crate::base::{descriptors, tool_output};
 use crate::pg::failure;
 use crate::work::Mode;
@@ -78,6 +81,9 @@ pub enum Command {
         /// remembers it
         #[arg(long)]
         yes: bool,
+        /// For a [backup]: do nothing where the job's store has an intact set of this job that began within this time (30m, 1h)
+        #[arg(long, value_name = "TIME", value_parser = backups::span, conflicts_with = "scheduled")]
+        unless_within: Option<Span>,
     },
     /// Check the configuration and all jobs, and show every mistake at once
     Check {
@@ -159,10 +165,10 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Serve => serve::run(global).await,
-        Command::RunJob { name, dry_run, database, scheduled, yes } => {
+        Command::RunJob { name, dry_run, database, scheduled, yes, unless_within } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
             let request = run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled };
-            run_job::run(global, &request, *yes).await
+            run_job::run(global, &request, *yes, *unless_within).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
         Command::Audit(arguments) => audit::run(global, arguments).await,

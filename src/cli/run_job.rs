@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::global::Global;
 use super::output::print;
 use super::signals::cancelled_by_signals;
+use super::unless_within;
 use crate::base::fault::{Fault, Kind};
+use crate::base::units::Span;
 use crate::base::{terminal, units};
 use crate::config::Config;
 use crate::ledger::metrics::Metrics;
@@ -32,16 +34,26 @@ pub struct Request<'a> {
     pub scheduled: bool,
 }
 
-/// Runs the job; `yes` confirms what the job asks for.
-pub async fn run(global: &Global, request: &Request<'_>, yes: bool) -> Result<ExitCode> {
+/// Runs the job; `yes` confirms what the job asks for. A backup that is not older than `unless_within` needs no run.
+pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_within: Option<Span>) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     let mut job = global.find_job(&folder, request.name)?.clone();
     let jobs = folder.jobs;
     if yes {
         job.task.agree();
     }
-    let databases = databases(&job, request.database)?;
+    let mut databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
+    if let Some(within) = unless_within {
+        databases = unless_within::needed(&config, &job, databases, within).await?;
+        if databases.is_empty() {
+            return if global.json {
+                print(&format!("{:#}\n", json!({ "runs": [] }))).map(|()| ExitCode::SUCCESS)
+            } else {
+                Ok(ExitCode::SUCCESS)
+            };
+        }
+    }
     if let Some(reason) = not_due(&job, &trigger) {
         terminal::say(&format!("pgtend: {}: {reason}: nothing to do", job.name));
         return Ok(ExitCode::SUCCESS);

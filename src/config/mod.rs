@@ -144,6 +144,8 @@ pub struct S3 {
     pub parts_in_flight: usize,
     pub upload_memory_bytes: u64,
     pub part_timeout: Option<Span>,
+    /// The Object Lock of what stays as it is.
+    pub lock: Option<Lock>,
     /// `None` means always on AWS, and elsewhere only when the server requires one.
     pub checksums: Option<Checksums>,
     /// A PEM file of private CAs that count beside the system's.
@@ -161,6 +163,23 @@ impl Store {
             Self::S3(s3) => &s3.age,
         }
     }
+}
+
+/// S3 Object Lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    pub span: Span,
+    pub mode: LockMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LockMode {
+    /// Credentials with s3:BypassGovernanceRetention may shorten it.
+    #[default]
+    Governance,
+    /// Nobody may.
+    Compliance,
 }
 
 /// Says which writes carry a checksum.

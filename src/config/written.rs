@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Checksums, Encryption, Metrics, Tools};
+use super::{Checksums, Encryption, LockMode, Metrics, Tools};
 use crate::base::units::{Size, Span};
 
 /// config.toml as written.
@@ -165,6 +165,12 @@ pub struct WrittenStore {
     /// The most parts in one upload: 10,000 (AWS, most others) or 1,000 (Scaleway).
     #[schemars(with = "Option<u32>")]
     pub max_parts: Option<Spanned<u32>>,
+    /// How long nobody may delete or replace a set's dump, globals and manifest, by S3 Object Lock, which the bucket must have; none by default.
+    #[schemars(with = "Option<String>")]
+    pub lock: Option<Spanned<Span>>,
+    /// "governance" (the default), which some credentials may bypass, or "compliance", which nobody may.
+    #[schemars(with = "Option<LockMode>")]
+    pub lock_mode: Option<Spanned<LockMode>>,
     /// Parts uploaded at once; default 3.
     #[schemars(with = "Option<usize>")]
     pub parts_in_flight: Option<Spanned<usize>>,

@@ -59,7 +59,7 @@ pub async fn decode_part<S: Send + 'static>(
     let coding = coding.into();
     thread::spawn("decode", move || {
         let compression = coding.compression;
-        let opened = coding.open(ChunkReader { chunks: chunk_receiver, current: Chunk::new() });
+        let opened = coding.open(ChunkReader::new(chunk_receiver));
         let members = opened.and_then(|source| compress::decode(compression, source, |bytes| feed(&mut state, bytes)));
         let _ = end_sender.send((members, state));
     })?;
@@ -107,9 +107,15 @@ fn within(range: &Range<u64>, position: u64, chunk: &Chunk) -> Chunk {
 }
 
 /// Makes arriving chunks readable for a thread.
-struct ChunkReader {
+pub struct ChunkReader {
     chunks: mpsc::Receiver<Chunk>,
     current: Chunk,
+}
+
+impl ChunkReader {
+    pub fn new(chunks: mpsc::Receiver<Chunk>) -> Self {
+        Self { chunks, current: Chunk::new() }
+    }
 }
 
 impl Read for ChunkReader {

@@ -67,6 +67,19 @@ pub async fn find_for_restore(bin_dir: Option<&Path>, server_major: u32) -> Resu
     }
 }
 
+/// Returns the newest tools: pg_restore reads the archives of all older versions.
+pub async fn newest(bin_dir: Option<&Path>) -> Result<Tools> {
+    let mut newest: Option<Tools> = None;
+    for folder in folders(bin_dir) {
+        let found = inspect(&folder).await.filter(|found| newest.as_ref().is_none_or(|newest| newest.major < found.major));
+        newest = found.or(newest);
+    }
+    newest.ok_or_else(|| {
+        let message = "no client tools of PostgreSQL were found: install them (Debian: postgresql-client), or set tools.bin_dir in the configuration";
+        Fault::new(Kind::Configuration, message).into()
+    })
+}
+
 /// Connects as pg_dump would, in the same environment: psql uses the same library. The returned text is for people.
 pub async fn try_connection(tools: &Tools, settings: &pg::Settings) -> Result<String> {
     let mut command = tools.command("psql");

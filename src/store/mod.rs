@@ -22,6 +22,7 @@ pub use object::{Listed, Locked, Object, Precondition, SMALL_OBJECT_BYTES, Unfin
 
 pub use self::conditional::Conditional;
 pub use self::probe::Probed;
+pub use self::s3::Expiry;
 use crate::base::age_keys::AgeKeys;
 use crate::config::{self, Config};
 
@@ -125,7 +126,15 @@ impl Store {
 
     /// Writes a small object; it replaces one with the same key.
     pub async fn put(&self, key: &str, content: Vec<u8>) -> Result<()> {
-        let mut upload = self.upload(key, content.len() as u64).await?;
+        Self::put_by(self.upload(key, content.len() as u64).await?, content).await
+    }
+
+    /// Writes a small object that stays as it is: locked where the store has `lock`.
+    pub async fn put_locked(&self, key: &str, content: Vec<u8>) -> Result<()> {
+        Self::put_by(self.upload_locked(key, content.len() as u64).await?, content).await
+    }
+
+    async fn put_by(mut upload: Upload, content: Vec<u8>) -> Result<()> {
         let written = async {
             upload.write(content.into()).await?;
             upload.finish().await
@@ -190,6 +199,13 @@ impl Store {
             Self::Dir(dir) => dir.upload(key).await.map(|upload| Upload::Dir(Box::new(upload))),
             Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload))),
         };
+        upload.with_context(|| format!("cannot write {}", self.location(key)))
+    }
+
+    /// The same for an object that stays as it is: locked where the store has `lock`.
+    pub async fn upload_locked(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
+        let Self::S3(s3) = self else { return self.upload(key, expected_bytes).await };
+        let upload = s3.upload_locked(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload)));
         upload.with_context(|| format!("cannot write {}", self.location(key)))
     }
 

@@ -5,7 +5,7 @@ use chrono::{TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::object::{Locked, Object};
-use super::{PROBE_FOLDER, Store};
+use super::{Expiry, PROBE_FOLDER, Store};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::failure;
@@ -22,6 +22,8 @@ pub struct Probed {
     /// Things that do not work, or work unexpectedly, each with advice.
     pub warnings: Vec<String>,
     pub can_delete: bool,
+    /// The bucket's rule by which objects go first.
+    pub expiry: Option<Expiry>,
 }
 
 impl Store {
@@ -72,7 +74,12 @@ impl Store {
                     .to_owned(),
             );
         }
-        Ok(Probed { warnings, can_delete })
+        let mut expiry = None;
+        if let Self::S3(s3) = self {
+            warnings.extend(s3.lacks_lock().await);
+            expiry = s3.expiry().await;
+        }
+        Ok(Probed { warnings, can_delete, expiry })
     }
 
     /// Deletes the probes that killed programs left a day ago or longer, by the store's clock: the time of `own`, which was just written.

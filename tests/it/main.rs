@@ -4,6 +4,9 @@
 mod docs;
 mod support;
 
+/// Dumps that pgtend did not make, as sets.
+mod adopt;
+
 /// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
 mod alone;
 /// What is stopped at random moments: run after the others, three tests at a time.
@@ -36,6 +39,8 @@ mod backup_verdicts;
 mod beside;
 /// Prunes and restores: what a person does to the work of a job.
 mod by_hand;
+/// What was proved of a set, for auditors.
+mod certificate;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
@@ -65,6 +70,8 @@ mod encryption_archives;
 mod examples;
 /// What is in a set, and one table out of it.
 mod fetch;
+/// Whether a backup is recent enough, for deployments and for runs that are not needed then.
+mod gates;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// A bad file among the jobs: the others go on.
@@ -74,6 +81,8 @@ mod ledger;
 mod left_out;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
+/// Sets that nobody can delete before a date: S3 Object Lock.
+mod object_lock;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
 /// Roles that own nothing of a table, and may put code there.

@@ -79,6 +79,7 @@ pub fn s3_config_at(endpoint: String, bucket: &str) -> config::Store {
         checksums: None,
         ca_file: None,
         sign_key: None,
+        lock: None,
         age: Arc::default(),
     }))
 }

@@ -75,6 +75,11 @@ impl Candidates {
                 Err(error) => all.unread_stores.push((store_name, error)),
             }
         }
+        // Nobody knows how old an adopted dump is: it is the latest only where nothing else is meant.
+        let is_ours = |found: &Found| !found.set.is_adopted();
+        if wanted == "latest" && filter.job.is_none() && all.sets.iter().any(is_ours) {
+            all.sets.retain(is_ours);
+        }
         Ok(all)
     }
 
@@ -89,6 +94,7 @@ impl Candidates {
         if choice.unsigned_ok {
             listing.accept_unsigned();
         }
+        listing.with_adopted();
         let of_store = listing.unreadable.into_iter().filter(|(name, _)| is_meant(name));
         self.unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
         let not_ours = listing.not_ours.iter().filter(|(set, _)| is_meant(&set.name));

@@ -17,6 +17,7 @@ use crate::cli::output::{self, print};
 use crate::config::Config;
 use crate::store::Store;
 use crate::store::sign::Signature;
+use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
@@ -120,6 +121,7 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         if unsigned_ok {
             listing.accept_unsigned();
         }
+        listing.with_adopted();
         let refused = listing.not_ours.iter().filter(|(set, _)| filter.matches(&set.name));
         listed.not_ours.extend(refused.map(|(set, signature)| (store_name.clone(), set.name.clone(), *signature)));
         listed.unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
@@ -174,6 +176,7 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
         "identity": set.identity().map(|identity| identity.to_string()),
         "filtered": !set.manifest.filters.are_none(),
         "by_hand": set.manifest.by_hand,
+        "adopted": manifest.adopted,
         "held": set.held(now).collect::<Vec<_>>(),
         "from_the_future": set.is_from_the_future(now),
         "signature": signature.unwrap_or(if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked }),
@@ -194,7 +197,7 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
         let mut row = vec![
             set.name.to_string(),
             store.clone(),
-            units::age(set.name.taken_at, now),
+            if set.is_adopted() { UNKNOWN.to_owned() } else { units::age(set.name.taken_at, now) },
             units::bytes(manifest.dump.bytes),
             units::count(manifest.table_count() as u64),
             units::count(manifest.rows()),
@@ -216,7 +219,8 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
 /// Returns the age of the newest intact set of each series: a series does not make up for another.
 fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
     let mut series: BTreeMap<(String, String), Option<DateTime<Utc>>> = BTreeMap::new();
-    for Row { set, signature, .. } in sets {
+    // Nobody knows how old an adopted one is.
+    for Row { set, signature, .. } in sets.iter().filter(|row| !row.set.is_adopted()) {
         let newest = series.entry((format!("{}/{}", set.name.database, set.name.job), identity(set))).or_default();
         let counts = signature.is_none()
             && set.verification.verdict() == Bytes::Intact
@@ -252,7 +256,9 @@ fn notes(set: &Set, signature: Option<Signature>, now: DateTime<Utc>) -> String 
     if !set.manifest.filters.are_none() {
         notes.push("partial".to_owned());
     }
-    if set.manifest.by_hand {
+    if set.is_adopted() {
+        notes.push("adopted".to_owned());
+    } else if set.manifest.by_hand {
         notes.push("by hand".to_owned());
     }
     if let Some(until) = set.held(now).map(|hold| hold.until).max() {

@@ -2,12 +2,15 @@
 //! disaster; only `prune` reads `keep` from the jobs.
 
 mod accept;
+mod adopt;
+mod certificate;
 mod diff;
 mod fetch;
 mod find;
 mod hold;
 mod list;
 mod prune;
+mod require;
 mod restore;
 mod restore_part;
 mod rows_file;
@@ -20,6 +23,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 pub use find::{Filter, Which};
+pub use require::span;
 
 use super::global::Global;
 use super::signals::{cancelled_by_signals, or_cancelled};
@@ -45,7 +49,12 @@ pub enum Command {
         /// Restore it into a scratch database on this server: a configured database, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
+        /// Of an adopted set: let a role with rights over others restore it, although its code then runs with them
+        #[arg(long, requires = "restore_on")]
+        trust_owners: bool,
     },
+    /// Take in a dump that pgtend did not make, as a set that is listed, verified and restored; unproved until somebody proves it
+    Adopt(adopt::Arguments),
     /// Compare the rows of each table in two sets
     Diff {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
@@ -66,6 +75,16 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Print what was proved of a set, when, how and by which release, and what was not; from what is recorded, for auditors
+    Certificate {
+        /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
+        set: String,
+        #[command(flatten)]
+        filter: Filter,
+        /// The output format
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: certificate::Format,
+    },
     /// Write the rows of one table of a set as SQL or CSV; only the parts of the dump that hold them are read, and they are proved
     Fetch(fetch::Arguments),
     /// Restore a set, or parts of it, into a database
@@ -79,6 +98,8 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Exit with 0 if the stores hold an intact set of a whole database that began within a time, else with 75: for deployments
+    Require(require::Arguments),
     /// Keep a set until a date, whatever the jobs' `keep` says
     Hold {
         /// DATABASE/JOB/TIME as listed, or TIME alone
@@ -113,16 +134,21 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
-        Command::Verify { set, filter, which, restore_on } => {
-            verify::run(global, set, filter, which, restore_on.as_deref(), &cancel).await
+        Command::Verify { set, filter, which, restore_on, trust_owners } => {
+            verify::run(global, set, filter, which, restore_on.as_deref(), *trust_owners, &cancel).await
         }
+        Command::Adopt(arguments) => adopt::run(global, arguments, &cancel).await,
         Command::Diff { before, after, filter, which } => {
             or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }
         Command::Show { set, filter, which } => or_cancelled(&cancel, show::run(global, set, filter, which)).await,
+        Command::Certificate { set, filter, format } => {
+            or_cancelled(&cancel, certificate::run(global, set, filter, *format)).await
+        }
         Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
         Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,
+        Command::Require(arguments) => or_cancelled(&cancel, require::run(global, arguments)).await,
         Command::Hold { set, filter, until, reason } => {
             or_cancelled(&cancel, hold::hold(global, set, filter, *until, reason)).await
         }

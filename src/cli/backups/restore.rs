@@ -82,7 +82,8 @@ pub struct Arguments {
     #[arg(long, value_name = "OLD=NEW", value_parser = role_mapping)]
     role_map: Vec<(String, String)>,
     /// Let a role with the rights of a superuser become the owner of what other roles wrote: their SECURITY DEFINER functions,
-    /// views and rules then run with those rights, for everyone who may use them
+    /// views and rules then run with those rights, for everyone who may use them. Let such a role restore an adopted set, whose
+    /// code then runs with its rights
     #[arg(long)]
     trust_owners: bool,
     #[command(flatten)]
@@ -225,6 +226,7 @@ async fn prepare(arguments: &Arguments, choices: &Choices, settings: &pg::Settin
             _ => error,
         })?
     };
+    gains::refuse_adopted(&mut connection, set, choices.trust_owners).await?;
     gains::refuse(&mut connection, &set.manifest.server, choices).await?;
     let like = new_database::like(&mut connection, set, choices, encoding.as_deref(), locale.as_deref()).await?;
     let lacks = new_database::prepare_server(&mut connection, set, choices, *create_roles, create.then_some(&like)).await?;

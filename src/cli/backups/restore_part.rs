@@ -107,6 +107,13 @@ pub(super) async fn restore(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let phase = progress.phase("restore", None);
+    if found.set.is_adopted() {
+        let trusted = async {
+            let mut connection = target.settings.connect().await?;
+            gains::refuse_adopted(&mut connection, &found.set, target.choices.trust_owners).await
+        };
+        or_cancelled(cancel, trusted).await?;
+    }
     match arguments.merge {
         Some(mode) => merged(global, arguments, mode, target, found, &phase, cancel).await,
         None => restored(global, arguments, target, found, &phase, cancel).await,

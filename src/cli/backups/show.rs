@@ -90,6 +90,7 @@ fn as_json(found: &Found, tables: &[Table]) -> serde_json::Value {
         "filters": manifest.filters,
         "verification": found.set.verification,
         "bytes": found.set.verification.verdict(),
+        "adopted": manifest.adopted,
         "warnings": manifest.warnings,
     })
 }
@@ -113,6 +114,10 @@ fn in_words(found: &Found, tables: &[Table]) -> String {
         ("globals", globals_in_words(&manifest.globals)),
         ("large objects", units::count(manifest.large_objects)),
     ];
+    if let Some(adopted) = &manifest.adopted {
+        lines
+            .insert(1, ("adopted from", format!("{}, {}, {}", adopted.name, adopted.form.in_words(), adopted.sha256_in_words())));
+    }
     let extensions: Vec<String> =
         manifest.server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
     if !extensions.is_empty() {

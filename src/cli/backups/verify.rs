@@ -15,7 +15,7 @@ use crate::cli::trusts::Trusts;
 use crate::config::Config;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
-use crate::task::backup::{scratch, verify};
+use crate::task::backup::{gains, scratch, verify};
 use crate::task::foreign_code;
 
 pub async fn run(
@@ -24,6 +24,7 @@ pub async fn run(
     filter: &Filter,
     which: &Which,
     restore_on: Option<&str>,
+    trust_owners: bool,
     cancel: &CancellationToken,
 ) -> Result<ExitCode> {
     let config = global.load_config()?;
@@ -33,7 +34,7 @@ pub async fn run(
     let mut refusal = None;
     match restore_on {
         None => or_cancelled(cancel, verify::by_checksum(&found.store, &mut found.set, &global.progress())).await?,
-        Some(target) => refusal = by_restore(global, &config, &mut found, target, cancel).await?,
+        Some(target) => refusal = by_restore(global, &config, &mut found, (target, trust_owners), cancel).await?,
     }
     let set = &found.set;
     let not_decoded = set.verification.not_decoded().map(str::to_owned);
@@ -65,12 +66,20 @@ async fn by_restore(
     global: &Global,
     config: &Config,
     found: &mut Found,
-    target: &str,
+    (target, trust_owners): (&str, bool),
     cancel: &CancellationToken,
 ) -> Result<Option<Refusal>> {
     let settings = settings_of(config, target)?;
     let manifest = &found.set.manifest;
-    let roles: Vec<String> = manifest.server.roles.iter().chain([&manifest.server.database.owner]).cloned().collect();
+    if found.set.is_adopted() {
+        let trusted = async {
+            let mut connection = scratch::maintenance_connection(&settings).await?;
+            gains::refuse_adopted(&mut connection, &found.set, trust_owners).await
+        };
+        or_cancelled(cancel, trusted).await?;
+    }
+    let roles = manifest.server.roles.iter().chain([&manifest.server.database.owner]).filter(|role| !role.is_empty());
+    let roles: Vec<String> = roles.cloned().collect();
     let trusts = Trusts::read(global, config).owners_of(&found.set.name.job);
     let named = or_cancelled(cancel, foreign_code::check_restore_of_a_set(&settings, &roles, trusts)).await?;
     named.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use toml::Spanned;
@@ -9,7 +10,10 @@ use toml::Spanned;
 use super::{Loader, absolute};
 use crate::config::secret::Secret;
 use crate::config::written::WrittenStore;
-use crate::config::{Encryption, S3, Store};
+use crate::config::{Encryption, Lock, S3, Store};
+
+/// S3 counts in days, and refuses what is longer.
+const LOCKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(86_400)..=Duration::from_secs(36_500 * 86_400);
 
 /// This is the length of an HMAC-SHA256 hash (RFC 2104, 3): a shorter key is weaker than the hash.
 const SIGN_KEY_BYTES: usize = 32;
@@ -20,6 +24,16 @@ impl Loader<'_> {
         let sign_key = self.sign_key(&format!("store `{name}`"), env, file);
         let age = Arc::new(self.age_keys(name, &mut written));
         match (&written.path, &written.bucket) {
+            (Some(_), None) if written.lock.is_some() => {
+                if let Some(lock) = &written.lock {
+                    self.problem(
+                        lock,
+                        format!("store `{name}` is a folder, which has no `lock`"),
+                        "only an S3 bucket with Object Lock has one",
+                    );
+                }
+                None
+            }
             (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())), sign_key, age }),
             (None, Some(bucket)) => {
                 let bucket = bucket.get_ref().clone();
@@ -67,6 +81,17 @@ impl Loader<'_> {
         }
     }
 
+    fn lock(&mut self, written: &WrittenStore) -> Option<Lock> {
+        if let Some(lock) = written.lock.as_ref().filter(|lock| !LOCKS.contains(&lock.get_ref().0)) {
+            self.problem(lock, format!("`lock` of {}", lock.get_ref()), "Object Lock takes 1 day to 100 years: \"30d\"");
+        }
+        if let (None, Some(mode)) = (&written.lock, &written.lock_mode) {
+            self.problem(mode, "`lock_mode` without `lock`".to_owned(), "say how long: lock = \"30d\"");
+        }
+        let mode = written.lock_mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default();
+        written.lock.as_ref().map(|lock| Lock { span: *lock.get_ref(), mode })
+    }
+
     fn s3(&mut self, name: &str, bucket: String, mut written: WrittenStore) -> S3 {
         if let Some(endpoint) = &written.endpoint
             && !url::Url::parse(endpoint.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
@@ -103,6 +128,7 @@ impl Loader<'_> {
                 "S3's smallest part is 5 MiB, and pgtend needs two: use 10MiB or more",
             );
         }
+        let lock = self.lock(&written);
         let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));
         S3 {
             bucket,
@@ -117,6 +143,7 @@ impl Loader<'_> {
             parts_in_flight: written.parts_in_flight.map_or(3, Spanned::into_inner),
             upload_memory_bytes: written.upload_memory.map_or(512 << 20, |size| size.into_inner().0),
             part_timeout: written.part_timeout,
+            lock,
             checksums: written.checksums,
             ca_file,
             sign_key: None,

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
 use super::S3;
+use super::lock::Retention;
 use super::request::status;
 use crate::config::Checksums;
 use crate::store::object::Precondition;
@@ -29,7 +30,7 @@ impl S3 {
         &self,
         key: &str,
         body: Bytes,
-        precondition: Option<Precondition<'_>>,
+        (precondition, retention): (Option<Precondition<'_>>, Option<&Retention>),
         timeout: TimeoutConfig,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let mut checksums = self.checksums();
@@ -48,6 +49,8 @@ impl S3 {
                 .set_server_side_encryption(self.encryption())
                 .set_ssekms_key_id(self.configured.kms_key_id.clone())
                 .set_storage_class(self.storage_class())
+                .set_object_lock_mode(retention.map(|retention| retention.mode.clone()))
+                .set_object_lock_retain_until_date(retention.map(|retention| retention.until))
                 .customize()
                 .config_override(aws_sdk_s3::config::Config::builder().timeout_config(timeout.clone()))
                 .send()

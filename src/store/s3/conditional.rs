@@ -12,7 +12,7 @@ use crate::store::object::{Precondition, Version};
 impl S3 {
     pub async fn put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
         let timeout = TimeoutConfig::builder().operation_attempt_timeout(REQUEST_TIMEOUT).build();
-        let error = match self.put_object(key, content.into(), Some(precondition), timeout).await {
+        let error = match self.put_object(key, content.into(), (Some(precondition), None), timeout).await {
             Ok(written) => {
                 return Ok(match written.e_tag {
                     Some(etag) => Conditional::Written(Version(etag)),

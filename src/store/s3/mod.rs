@@ -4,6 +4,7 @@ mod checksums;
 mod client;
 mod conditional;
 mod explain;
+mod lock;
 mod locked;
 mod parts;
 mod reader;
@@ -18,6 +19,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, StorageClass};
 use request::{status, time};
 
+pub use self::lock::Expiry;
 pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::object::{Object, Unfinished};
@@ -31,7 +33,7 @@ const PAGES: usize = 10_000;
 #[derive(Clone, Debug)]
 pub struct S3 {
     client: Client,
-    configured: config::S3,
+    configured: Box<config::S3>,
     /// The server's name for messages: its endpoint, or AWS's for the region.
     at: String,
     pub(super) sign_key: Option<SignKey>,
@@ -42,7 +44,7 @@ impl S3 {
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
-        Ok(Self { client, configured: configured.clone(), at, sign_key })
+        Ok(Self { client, configured: Box::new(configured.clone()), at, sign_key })
     }
 
     pub fn age_keys(&self) -> &Arc<AgeKeys> {
@@ -164,7 +166,12 @@ impl S3 {
     }
 
     pub fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?))
+        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, None))
+    }
+
+    /// The same for an object that is locked where the store has `lock`.
+    pub fn upload_locked(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
+        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, self.retention()))
     }
 
     /// Returns a complete object; `None` when there is none.

@@ -58,6 +58,7 @@ mod tests {
             parts_in_flight: 3,
             upload_memory_bytes,
             part_timeout: None,
+            lock: None,
             checksums: None,
             ca_file: None,
             sign_key: None,

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::S3;
 use super::checksums::{algorithm, content_md5};
+use super::lock::Retention;
 use super::request::REQUEST_TIMEOUT;
 use crate::config::Checksums;
 
@@ -29,6 +30,7 @@ pub struct Upload {
     total_bytes: u64,
     /// The checksums announced at the start of the upload: the same for all parts.
     checksums: Checksums,
+    retention: Option<Retention>,
 }
 
 /// The bytes of a part. Their memory goes back to the kernel at once when the part is sent; glibc would keep it in its heaps, and from then on all
@@ -60,7 +62,7 @@ impl AsRef<[u8]> for Part {
 }
 
 impl Upload {
-    pub fn new(s3: &S3, key: &str, part_bytes: u64) -> Self {
+    pub fn new(s3: &S3, key: &str, part_bytes: u64, retention: Option<Retention>) -> Self {
         Self {
             s3: s3.clone(),
             key: key.to_owned(),
@@ -72,6 +74,7 @@ impl Upload {
             started_parts: 0,
             total_bytes: 0,
             checksums: s3.checksums(),
+            retention,
         }
     }
 
@@ -115,7 +118,7 @@ impl Upload {
     async fn put_whole(&mut self) -> Result<()> {
         let body = Bytes::from_owner(std::mem::take(&mut self.filling));
         let timeout = self.part_timeout(body.len());
-        let put = self.s3.put_object(&self.key, body, None, timeout).await;
+        let put = self.s3.put_object(&self.key, body, (None, self.retention.as_ref()), timeout).await;
         put.map_err(|error| self.s3.explain(error)).with_context(|| format!("cannot upload {}", self.s3.location(&self.key)))?;
         Ok(())
     }
@@ -159,6 +162,8 @@ impl Upload {
             .set_server_side_encryption(self.s3.encryption())
             .set_ssekms_key_id(self.s3.configured.kms_key_id.clone())
             .set_storage_class(self.s3.storage_class())
+            .set_object_lock_mode(self.retention.as_ref().map(|retention| retention.mode.clone()))
+            .set_object_lock_retain_until_date(self.retention.as_ref().map(|retention| retention.until))
             .send()
             .await
             .map_err(|error| self.s3.explain(error))

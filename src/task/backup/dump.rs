@@ -7,7 +7,6 @@ use chrono::Utc;
 
 use super::keys::Backup;
 use super::manifest::{self, DumpObject, Globals, Manifest};
-use super::markers::RUN;
 use super::pg_dump::{self, Share};
 use super::plan::Plan;
 use super::set::{self, Set, globals_object};
@@ -28,7 +27,7 @@ use crate::work::RunContext;
 pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
     let written = write_objects(store, plan, backup, run).await;
     if written.is_err() {
-        clean_up(store, plan).await;
+        set::clean_up(store, &plan.name).await;
     }
     written
 }
@@ -78,6 +77,7 @@ async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunCon
         large_objects: dump.contents.large_objects,
         filters: backup.filters.clone(),
         warnings,
+        adopted: None,
     };
     if let Some(previous) = &plan.previous {
         manifest.warnings.extend(change::shrunk(&previous.manifest, &manifest));
@@ -130,22 +130,6 @@ async fn hold_before_loss(store: &Store, plan: &Plan, manifest: &mut Manifest, r
     })
 }
 
-/// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker
-/// goes last, and only when nothing is left that it stands for.
-async fn clean_up(store: &Store, plan: &Plan) {
-    let cleaned = async {
-        for object in [set::MANIFEST].into_iter().chain(set::DUMPS).chain(set::ALL_GLOBALS) {
-            store.delete(&plan.name.key(object)).await?;
-        }
-        let uploads = store.unfinished(&plan.name.key("")).await?;
-        anyhow::ensure!(uploads.is_empty(), "an upload could not be aborted");
-        store.delete(&plan.name.key(RUN)).await
-    };
-    if let Err(error) = cleaned.await {
-        tracing::warn!("the objects that this run wrote stay until the next run: {error:#}");
-    }
-}
-
 /// Runs pg_dump into the object. Returns the contents of the dump, and pg_dump's warnings.
 async fn write_dump(
     store: &Store,
@@ -156,7 +140,7 @@ async fn write_dump(
     phase: &Phase,
     waited_for_us: &Mutex<Vec<String>>,
 ) -> Result<(Streamed, String)> {
-    let mut upload = store.upload(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
+    let mut upload = store.upload_locked(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
     // A dump that is given up is dropped, and kills its pg_dumps.
     let dumping = run.or_cancelled(dump_into(&mut upload, store, (plan, backup), &run.settings, phase));
     let dumped = waiters::watch(&run.settings, backup.give_way, waited_for_us, dumping).await;
@@ -205,7 +189,7 @@ async fn dump_into(
 async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Result<Globals> {
     let mut reason = String::new();
     for role_passwords in [true, false] {
-        let mut upload = store.upload(&plan.name.key(globals_object(store.encrypts())), 0).await?;
+        let mut upload = store.upload_locked(&plan.name.key(globals_object(store.encrypts())), 0).await?;
         let written = run.or_cancelled(globals_into(&mut upload, store, plan, run, role_passwords)).await;
         if !matches!(written, Ok(Dumped::Whole(_))) {
             upload.abort().await;

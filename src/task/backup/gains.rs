@@ -7,7 +7,9 @@ use sqlx::postgres::PgConnection;
 
 use super::choices::Choices;
 use super::facts::ServerFacts;
+use super::set::Set;
 use crate::base::fault::{Fault, Kind};
+use crate::pg::identifier;
 use crate::work::membership::{self, Role};
 
 /// Refuses to make a role with rights over others the owner of what other roles of the source wrote: a superuser of the target, a member of one, a role that
@@ -34,6 +36,38 @@ pub async fn refuse(connection: &mut PgConnection, source: &ServerFacts, choices
         gains.join(", ")
     );
     Err(Fault::new(Kind::Permission, message).into())
+}
+
+/// Refuses to restore an adopted set as a role with rights over others: nobody knows who wrote what is in it, and its CHECKs, expressions of indexes and
+/// functions run as the role that restores. A role without such rights restores it, with a warning.
+pub async fn refuse_adopted(connection: &mut PgConnection, set: &Set, trusts: bool) -> Result<()> {
+    if !set.is_adopted() {
+        return Ok(());
+    }
+    let me: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(&mut *connection).await?;
+    let login: String = sqlx::query_scalar("SELECT session_user::pg_catalog.text").fetch_one(&mut *connection).await?;
+    let found = membership::roles(connection, &[me.clone(), login]).await?;
+    let power = found.iter().find_map(|role| Some(format!("{}, which {}", identifier(&role.name), role.power()?)));
+    let what = format!(
+        "{} was adopted, and nobody knows who wrote what is in it: its CHECKs, expressions of indexes and functions",
+        set.name
+    );
+    match power {
+        Some(power) if !trusts => {
+            let message = format!(
+                "{what} would run as {power}. Restore it as a role without rights over others, on a server that holds nothing else, or accept it: --trust-owners"
+            );
+            Err(Fault::new(Kind::Permission, message).into())
+        }
+        Some(power) => {
+            tracing::warn!("{what} run as {power}");
+            Ok(())
+        }
+        None => {
+            tracing::warn!("{what} run as {}", identifier(&me));
+            Ok(())
+        }
+    }
 }
 
 /// Returns the roles of the source, each with who would own what is theirs. A role that keeps its name gains nothing by the options. Pure.

@@ -29,6 +29,13 @@ pub struct Keep {
 }
 
 impl Keep {
+    /// The days for which a set may stay by the rules that count in time; 0 where none does.
+    pub fn longest_days(&self) -> u32 {
+        let [weeks, months, years] =
+            [(self.weekly, 7), (self.monthly, 31), (self.yearly, 366)].map(|(count, days)| u32::saturating_mul(count, days));
+        self.daily.max(weeks).max(months).max(years)
+    }
+
     pub fn keeps_nothing(&self) -> bool {
         *self == Self::default()
     }

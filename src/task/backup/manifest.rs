@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::adopted::Adopted;
 use super::facts::ServerFacts;
 use super::scan::TableData;
 use crate::base::bounds::{self, Bounded};
@@ -17,13 +18,13 @@ use crate::members::encryption::Encryption;
 use crate::members::index::MemberIndex;
 
 /// The newest format. A program that meets a newer one refuses it rather than guess. Format 1 had no checksum; in format 2 each entry of
-/// `tables` is one COPY block; format 4 is of encrypted sets.
-pub const FORMAT: u32 = 4;
+/// `tables` is one COPY block; format 4 is of encrypted sets, and 5 of adopted ones.
+pub const FORMAT: u32 = 5;
 
-/// The format of a set with these tables: the oldest that says all of it, so that earlier releases read it, too.
+/// The format of a set of ours with these tables: the oldest that says all of it, so that earlier releases read it, too.
 pub fn format_of(tables: &[TableData], is_encrypted: bool) -> u32 {
     match (is_encrypted, tables.iter().any(|table| table.copies > 1)) {
-        (true, _) => FORMAT,
+        (true, _) => 4,
         (false, true) => 3,
         (false, false) => 2,
     }
@@ -52,11 +53,24 @@ pub struct Manifest {
     /// Filters of the job, which leave parts out on purpose.
     pub filters: Filters,
     pub warnings: Vec<String>,
+    /// Where an adopted dump comes from; None: a run of pgtend made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
 }
 
 impl Manifest {
     pub fn rows(&self) -> u64 {
         self.tables.iter().map(|table| table.rows).sum()
+    }
+
+    /// The encoding in which the dump's rows and statements are written.
+    pub fn text_encoding(&self) -> &str {
+        let database = &self.server.database;
+        match &self.adopted {
+            Some(adopted) => adopted.client_encoding.as_deref().unwrap_or("UTF8"),
+            None if database.has_no_way_to_utf8() => &database.encoding,
+            None => "UTF8",
+        }
     }
 
     /// The number of tables. A table may have several entries.
@@ -177,7 +191,10 @@ const POINTS_MOST: usize = 16_384;
 
 impl Bounded for Manifest {
     fn check(&self) -> Result<()> {
-        let Self { server, dump, globals, tables, .. } = self;
+        let Self { server, dump, globals, tables, adopted, .. } = self;
+        adopted.iter().try_for_each(Bounded::check)?;
+        // An earlier release would take it for a backup of its own.
+        anyhow::ensure!(adopted.is_none() || self.format >= 5, "it has format {}, which knows no adopted sets", self.format);
         bounds::time("started_at", self.started_at)?;
         bounds::time("finished_at", self.finished_at)?;
         server.clock.map_or(Ok(()), |clock| bounds::time("server.clock", clock))?;
@@ -299,6 +316,7 @@ pub mod tests {
             large_objects: 0,
             filters: Filters::default(),
             warnings: vec![],
+            adopted: None,
         }
     }
 

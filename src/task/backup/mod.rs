@@ -5,9 +5,12 @@
 //!
 //! Items that are hidden from the documentation are for `fuzz/`.
 
+pub mod adopt;
+pub mod adopted;
 mod advice;
 mod amcheck;
 mod by_superuser;
+pub mod certificate;
 pub mod change;
 pub mod choices;
 pub mod choose;
@@ -22,7 +25,9 @@ pub mod expect;
 pub mod facts;
 mod foreign_key;
 pub mod gains;
+pub mod gate;
 pub mod guard;
+pub mod how_proved;
 pub mod identity;
 pub mod keep;
 mod keys;

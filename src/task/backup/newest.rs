@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 
+use super::facts::ServerFacts;
 use super::identity::Identity;
 use super::series::Series;
 use super::verdict::Bytes;
@@ -42,8 +43,13 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
 
 /// The identity of a configured database; None where its role may not read the system identifier.
 pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
+    Ok(Identity::of(&server_of(config, database).await?))
+}
+
+/// The facts about the server of a configured database, with its clock.
+pub(super) async fn server_of(config: &Config, database: &str) -> Result<ServerFacts> {
     let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
-    Ok(Identity::of(&facts::server(&mut connection, &settings).await?))
+    facts::server(&mut connection, &settings).await
 }

@@ -58,7 +58,10 @@ fn items(name: &str, facts: &DatabaseFacts) -> Vec<Item> {
     let database = identifier(name);
     let mut items = Vec::new();
     let mut add = |what: String, sql: String| items.push(Item { what, sql });
-    add(format!("owner {}", facts.owner), format!("ALTER DATABASE {database} OWNER TO {}", identifier(&facts.owner)));
+    // The owner of an adopted set's database is not known.
+    if !facts.owner.is_empty() {
+        add(format!("owner {}", facts.owner), format!("ALTER DATABASE {database} OWNER TO {}", identifier(&facts.owner)));
+    }
     for (what, sql) in access(&database, facts) {
         add(what, sql);
     }

@@ -171,6 +171,7 @@ mod tests {
             problems: vec![],
             elapsed_seconds: 0.0,
             not_decoded: None,
+            pgtend_version: None,
         });
         let at = at + chrono::Duration::seconds(number as i64);
         Set { name: SetName::new("app", "nightly", at), manifest, verification, holds: vec![] }

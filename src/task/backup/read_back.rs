@@ -68,7 +68,8 @@ pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck
     }
     let problems = if verdict == Bytes::Intact { Vec::new() } else { problems };
     let elapsed_seconds = started.elapsed().as_secs_f64();
-    Ok(BytesCheck { verdict, checked_at: Utc::now(), problems, elapsed_seconds, not_decoded })
+    let pgtend_version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    Ok(BytesCheck { verdict, checked_at: Utc::now(), problems, elapsed_seconds, not_decoded, pgtend_version })
 }
 
 /// The verdict from two reads, the first of which differs from the manifest. Pure.

@@ -122,8 +122,7 @@ fn not_of_the_table() -> io::Error {
 
 /// The settings that the rows were written for.
 fn head(set: &Set, (schema, name): &(String, String)) -> String {
-    let database = &set.manifest.server.database;
-    let encoding = if database.has_no_way_to_utf8() { database.encoding.as_str() } else { "UTF8" };
+    let encoding = set.manifest.text_encoding();
     format!(
         "{}\n\nSET client_encoding = '{encoding}';\nSET xmloption = content;\nSET row_security = off;\nSELECT pg_catalog.set_config('search_path', '', false);\n\n",
         pg::comment(&format!("Rows of {schema}.{name} in the set {}", set.name))

@@ -69,9 +69,9 @@ pub async fn create_scratch(connection: &mut PgConnection, name: &str, like: &Da
     let limit = if is_superuser { 0 } else { OUR_SESSIONS };
     let tablespace = like.tablespace.as_ref().map(|name| format!("TABLESPACE {}", identifier(name))).unwrap_or_default();
     let sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} {} {owner} {tablespace} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}",
+        "CREATE DATABASE {} TEMPLATE template0 {} {} {owner} {tablespace} ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}",
         identifier(name),
-        literal(&like.encoding),
+        encoding(like),
         locale(like, version)
     );
     pg::execute(&mut *connection, sql).await.map_err(|error| explain(error, name, like))?;
@@ -117,11 +117,17 @@ pub async fn open_to_us(connection: &mut PgConnection, name: &str) -> Result<()>
     Ok(())
 }
 
-/// The locale clause for the server's version: providers exist since 15, rules since 16.
+/// The encoding clause. Where it is not known, the database gets that of template0.
+fn encoding(like: &DatabaseFacts) -> String {
+    if like.encoding.is_empty() { String::new() } else { format!("ENCODING {}", literal(&like.encoding)) }
+}
+
+/// The locale clause for the server's version: providers exist since 15, rules since 16. Where it is not known, there is none.
 fn locale(like: &DatabaseFacts, version: i32) -> String {
     let libc = format!("LC_COLLATE {} LC_CTYPE {}", literal(&like.collate), literal(&like.ctype));
     let named = |otherwise: &str| literal(like.locale.as_deref().unwrap_or(otherwise));
     match like.locale_provider.as_str() {
+        "" if like.collate.is_empty() => String::new(),
         "i" => {
             let rules = like.icu_rules.as_ref().map(|rules| format!(" ICU_RULES {}", literal(rules))).unwrap_or_default();
             format!("{libc} LOCALE_PROVIDER icu ICU_LOCALE {}{rules}", named("und"))

@@ -108,6 +108,11 @@ impl Script {
         self.lexer.is_between_statements()
     }
 
+    /// The memory in bytes that it holds: some kilobytes besides the statement that has begun.
+    pub fn held_bytes(&self) -> usize {
+        self.lexer.held_bytes()
+    }
+
     /// Passes on the steps that end in these bytes. An error says that pg_dump did not write this dump.
     pub fn feed(&mut self, bytes: &[u8], mut emit: impl FnMut(Step)) -> io::Result<()> {
         // To psql it ends a line, or a name.

@@ -33,7 +33,7 @@ const READ_AT_ONCE: usize = 32;
 const READ_MIB: usize = 64;
 
 /// Clocks of hosts that synchronize their time differ by less.
-const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
+pub(super) const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
 /// The possible names of a set's dump.
 pub const DUMPS: [&str; 4] = [
@@ -71,6 +71,11 @@ impl Set {
         taken_at > now + CLOCKS_DIFFER || self.manifest.server.clock.is_some_and(|clock| taken_at > clock + CLOCKS_DIFFER)
     }
 
+    /// Returns whether pgtend did not make its dump.
+    pub fn is_adopted(&self) -> bool {
+        self.manifest.adopted.is_some()
+    }
+
     pub fn is_encrypted(&self) -> bool {
         self.manifest.dump.encryption.is_some()
     }
@@ -91,6 +96,8 @@ impl Set {
 pub struct Listing {
     /// Oldest first.
     pub sets: Vec<Set>,
+    /// Sets whose dump pgtend did not make, oldest first. They are apart, so that nothing takes them for a backup.
+    pub adopted: Vec<Set>,
     /// Folders without a set: of an active run, of a killed one, or of an interrupted deletion.
     pub incomplete: Vec<(SetName, Vec<Object>)>,
     /// Manifests that cannot be read, with the reason. These are left alone.
@@ -109,13 +116,22 @@ impl Listing {
         let incomplete = self.incomplete.iter().map(|(name, _)| name);
         let unreadable = self.unreadable.iter().map(|(name, _)| name);
         let not_ours = self.not_ours.iter().map(|(set, _)| &set.name);
-        self.sets.iter().map(|set| &set.name).chain(incomplete).chain(unreadable).chain(not_ours)
+        self.sets.iter().chain(&self.adopted).map(|set| &set.name).chain(incomplete).chain(unreadable).chain(not_ours)
+    }
+
+    /// Also takes adopted sets, for a person who lists, verifies or restores.
+    pub fn with_adopted(&mut self) {
+        self.sets.append(&mut self.adopted);
+        self.sets.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     /// Also takes sets without a signature, because a person said so.
     pub fn accept_unsigned(&mut self) {
-        self.sets.extend(self.not_ours.drain(..).map(|(set, _)| set));
+        let (adopted, own) = self.not_ours.drain(..).map(|(set, _)| set).partition::<Vec<_>, _>(Set::is_adopted);
+        self.sets.extend(own);
         self.sets.sort_by(|a, b| a.name.cmp(&b.name));
+        self.adopted.extend(adopted);
+        self.adopted.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     /// The reason why the listing may be incomplete; None when it is complete.
@@ -183,6 +199,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let sets: Vec<_> = stream::iter(reading).buffered(READ_AT_ONCE).collect().await;
     for (name, set) in sets {
         match set {
+            Ok((set, signature)) if signature.is_ours() && set.is_adopted() => listing.adopted.push(set),
             Ok((set, signature)) if signature.is_ours() => listing.sets.push(set),
             Ok(not_ours) => listing.not_ours.push(not_ours),
             Err(error) => listing.unreadable.push((name, format!("{error:#}"))),
@@ -288,7 +305,23 @@ pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
 
 pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) -> Result<()> {
     let key = name.key(MANIFEST);
-    store.put(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
+    store.put_locked(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
+}
+
+/// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker
+/// goes last, and only when nothing is left that it stands for.
+pub(super) async fn clean_up(store: &Store, name: &SetName) {
+    let cleaned = async {
+        for object in [MANIFEST].into_iter().chain(DUMPS).chain(ALL_GLOBALS) {
+            store.delete(&name.key(object)).await?;
+        }
+        let uploads = store.unfinished(&name.key("")).await?;
+        anyhow::ensure!(uploads.is_empty(), "an upload could not be aborted");
+        store.delete(&name.key(markers::RUN)).await
+    };
+    if let Err(error) = cleaned.await {
+        tracing::warn!("the objects that this run wrote stay until the next run: {error:#}");
+    }
 }
 
 /// Adds to the verdicts on a set, as they are now in the store: another process may have added to them since the set was listed. Writes nothing

@@ -8,6 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::how_proved::HowProved;
 use crate::base::bounds::{self, Bounded};
 
 /// This many servers are remembered; the one tried longest ago is dropped first.
@@ -60,6 +61,9 @@ pub struct BytesCheck {
     /// The reason why only length and SHA-256 were compared: the set is encrypted, and the host that read it has no key for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_decoded: Option<String>,
+    /// The release of pgtend that read them; None: an earlier one than those that record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pgtend_version: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +82,9 @@ pub struct RestoreCheck {
     /// True where the set has vector indexes and they were not built.
     #[serde(default)]
     pub without_vector_indexes: bool,
+    /// What the copy was asked; None where it was refused, and of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<HowProved>,
 }
 
 /// The file as stored: by this release, or by the first, whose `checks` did not separate bytes from servers.
@@ -114,13 +121,15 @@ impl From<Written> for Verification {
                     elapsed_seconds: check.elapsed_seconds,
                     restore_seconds: None,
                     without_vector_indexes: false,
+                    how: None,
                 });
             }
             // Both kinds read all bytes; but the first release called bytes damaged after one read, or after a server's refusal.
             if bytes.as_ref().is_none_or(|bytes| bytes.verdict != Bytes::Intact) {
                 let verdict = if is_well { Bytes::Intact } else { Bytes::Unknown };
                 let FirstCheck { checked_at, problems, elapsed_seconds } = check;
-                bytes = Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds, not_decoded: None });
+                bytes =
+                    Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds, not_decoded: None, pgtend_version: None });
             }
         }
         Self { bytes, restores, sets_since_restore }
@@ -216,6 +225,7 @@ impl Bounded for Verification {
             bounds::time("checked_at", checked_at)?;
             bounds::seconds("elapsed_seconds", elapsed_seconds)?;
         }
+        self.restores.iter().filter_map(|check| check.how.as_ref()).try_for_each(Bounded::check)?;
         for seconds in self.restores.iter().filter_map(|check| check.restore_seconds) {
             bounds::seconds("restore_seconds", seconds)?;
         }
@@ -283,6 +293,7 @@ mod tests {
             problems: vec![],
             elapsed_seconds: 1.0,
             not_decoded: None,
+            pgtend_version: None,
         });
         verification.record_restore(RestoreCheck {
             server: "db:5432".into(),
@@ -293,6 +304,7 @@ mod tests {
             elapsed_seconds: 2.0,
             restore_seconds: None,
             without_vector_indexes: false,
+            how: None,
         });
         let again = read(&serde_json::to_string(&verification).unwrap());
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
@@ -308,6 +320,7 @@ mod tests {
             problems: vec![],
             elapsed_seconds: 0.0,
             not_decoded: why.map(str::to_owned),
+            pgtend_version: None,
         };
         let mut verification = Verification::default();
         verification.record_bytes(check(Bytes::Intact, Some("no key")));
@@ -340,6 +353,7 @@ mod tests {
             elapsed_seconds: 0.0,
             restore_seconds: None,
             without_vector_indexes: false,
+            how: None,
         };
         let mut verification = Verification::default();
         verification.record_restore(check(None));
@@ -351,8 +365,14 @@ mod tests {
 
     #[test]
     fn a_read_without_result_takes_no_verdict_back() {
-        let check =
-            |verdict| BytesCheck { verdict, checked_at: Utc::now(), problems: vec![], elapsed_seconds: 0.0, not_decoded: None };
+        let check = |verdict| BytesCheck {
+            verdict,
+            checked_at: Utc::now(),
+            problems: vec![],
+            elapsed_seconds: 0.0,
+            not_decoded: None,
+            pgtend_version: None,
+        };
         let mut verification = Verification::default();
         verification.record_bytes(check(Bytes::Intact));
         verification.record_bytes(check(Bytes::Unknown));
@@ -369,6 +389,7 @@ mod tests {
             problems: vec![],
             elapsed_seconds,
             not_decoded: None,
+            pgtend_version: None,
         };
         let mut verification = Verification::default();
         verification.record_bytes(check(Bytes::Damaged, 10, 60.0));

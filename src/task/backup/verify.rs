@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
 use super::facts::DatabaseFacts;
+use super::how_proved::{Amchecked, HowProved};
 use super::keys::Check;
 use super::load::Target;
 use super::restore::{self, Refusal, Restored};
@@ -131,6 +132,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
             problems: Vec::new(),
             elapsed_seconds: started.elapsed().as_secs_f64(),
             not_decoded: None,
+            pgtend_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         },
         // The second, independent read, and a third where this one differs as well.
         false => {
@@ -148,6 +150,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
         without_vector_indexes: verified.without_vector_indexes,
+        how: verified.refusal.is_none().then(|| how_proved(&verified, set, proof, is_encrypted(store, set))),
     };
     let sets_since_restore = set.verification.sets_since_restore;
     let recorded = set::record(store, set, |verification| {
@@ -170,8 +173,22 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
 
 /// The refusal as it stands beside the set. Beside an encrypted one, nobody reads rows that the server has shown.
 fn refusal_beside(store: &Store, set: &Set, refusal: &Refusal) -> String {
-    let is_encrypted = store.encrypts() || set.manifest.dump.encryption.is_some();
-    if is_encrypted { refusal.without_rows() } else { refusal.message.clone() }
+    if is_encrypted(store, set) { refusal.without_rows() } else { refusal.message.clone() }
+}
+
+/// Returns whether nobody who reads the store shall read rows.
+fn is_encrypted(store: &Store, set: &Set) -> bool {
+    store.encrypts() || set.is_encrypted()
+}
+
+fn how_proved(verified: &Verified, set: &Set, proof: &Proof<'_>, is_encrypted: bool) -> HowProved {
+    let counted = (set.manifest.table_count() as u64, set.manifest.rows());
+    let amcheck = verified.amcheck.as_ref();
+    HowProved {
+        amcheck: amcheck.map(|checked| Amchecked { tables: checked.tables as u64, indexes: checked.indexes as u64 }),
+        not_tried: verified.not_tried.clone(),
+        ..HowProved::of(counted, proof.expect, is_encrypted)
+    }
 }
 
 enum Tried {

@@ -65,6 +65,19 @@ impl Moto {
         self.ask("PUT", &format!("{bucket}?object-lock"), "", &rule);
     }
 
+    /// Versions can be locked, each by who writes it; none is by itself.
+    pub fn create_lockable_bucket(&self, bucket: &str) {
+        self.ask("PUT", bucket, "x-amz-bucket-object-lock-enabled: true\r\n", "");
+    }
+
+    /// Objects go after so many days.
+    pub fn expire(&self, bucket: &str, days: u32) {
+        let rule = format!(
+            "<LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Rule><ID>tidy</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status><Expiration><Days>{days}</Days></Expiration></Rule></LifecycleConfiguration>"
+        );
+        self.ask("PUT", &format!("{bucket}?lifecycle"), "", &rule);
+    }
+
     /// The XML of a listing of all versions.
     pub fn versions(&self, bucket: &str) -> String {
         self.ask("GET", &format!("{bucket}?versions"), "", "")
@@ -91,6 +104,16 @@ impl Moto {
 
     /// The answer's status and body.
     pub fn try_ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let (head, body) = self.exchange(method, path, headers, body);
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// The headers of an object.
+    pub fn headers_of(&self, path: &str, headers: &str) -> String {
+        self.exchange("HEAD", path, headers, "").0
+    }
+
+    fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> (String, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         // Unsigned requests are those of an anonymous client, which may do all here.
         let request = format!(
@@ -102,7 +125,7 @@ impl Moto {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 }
 

@@ -30,10 +30,10 @@ pub async fn load(
 ) -> Result<(u64, Vec<String>)> {
     make_aside(connection, living).await?;
     let (sender, steps) = mpsc::channel(QUEUED_BATCHES);
-    let database = &set.manifest.server.database;
-    let has_own_bytes = database.has_no_way_to_utf8();
+    let encoding = set.manifest.text_encoding();
+    let has_own_bytes = encoding != "UTF8";
     if has_own_bytes {
-        pg::set(connection, "client_encoding", &database.encoding).await?;
+        pg::set(connection, "client_encoding", encoding).await?;
     }
     let rows = Rows::new(blocks, None, sender);
     let reading = async {

@@ -1,0 +1,97 @@
+//! `pgtend backups adopt`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::require::refuse_unknown;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::cli::global::Global;
+use crate::cli::output::print;
+use crate::config::Config;
+use crate::store::Store;
+use crate::task::backup::adopt::{self, Destination, Source};
+use crate::task::backup::set::Set;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The dump of one database by pg_dump: SQL, also in gzip or zstd, or the custom format (-Fc); told by its content, not by its
+    /// name. A file of this host, or with --key an object of the store
+    #[arg(value_name = "FILE|KEY")]
+    dump: String,
+    /// It is the key of an object in the store
+    #[arg(long)]
+    key: bool,
+    /// The database to file it under, by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    database: String,
+    /// The store of the set; needed where the configuration has several
+    #[arg(long, value_name = "NAME")]
+    store: Option<String>,
+}
+
+pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
+    let Arguments { dump, key, database, store } = arguments;
+    let config = global.load_config()?;
+    refuse_unknown(&config, database)?;
+    let store_name = store_of(&config, store.as_deref())?;
+    let store = Store::named(&config, &store_name).await?;
+    let source = match key {
+        true => Source::object(&store, dump).await?,
+        false => Source::file(Path::new(dump))?,
+    };
+    let phase = global.progress().phase("adopt", None);
+    let into = Destination { store: &store, database, bin_dir: config.tools.bin_dir.clone() };
+    let (set, sha256) = adopt::adopt(source, &into, &phase, cancel).await?;
+    phase.done(&format!("{} from {dump}", set.name));
+    print(&if global.json {
+        format!("{:#}\n", as_json(&set, &store_name, &sha256))
+    } else {
+        in_words(&set, &store_name, &sha256)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn store_of(config: &Config, wanted: Option<&str>) -> Result<String> {
+    let names: Vec<&str> = config.stores.keys().map(String::as_str).collect();
+    let refused = |said: &str| Fault::new(Kind::Configuration, format!("{said}: it has {}", names.join(", "))).into();
+    match (wanted, &names[..]) {
+        (Some(name), _) if names.contains(&name) => Ok(name.to_owned()),
+        (Some(name), _) => Err(refused(&format!("the configuration has no store `{name}`"))),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, _) => Err(refused("name the store with --store, as the configuration does not have exactly one")),
+    }
+}
+
+fn as_json(set: &Set, store: &str, sha256: &str) -> serde_json::Value {
+    json!({
+        "set": set.name.to_string(),
+        "store": store,
+        "sha256": sha256,
+        "adopted": set.manifest.adopted,
+        "server_version": set.manifest.server.version,
+        "pg_dump_version": set.manifest.pg_dump_version,
+        "tables": set.manifest.table_count(),
+        "rows": set.manifest.rows(),
+        "dump_bytes": set.manifest.dump.bytes,
+    })
+}
+
+fn in_words(set: &Set, store: &str, sha256: &str) -> String {
+    let manifest = &set.manifest;
+    let origin =
+        manifest.adopted.as_ref().map(|adopted| format!("{} ({}, SHA-256 {sha256})", adopted.name, adopted.form.in_words()));
+    format!(
+        "{} in {store}: adopted from {}: {}, {}. Nobody has proved it: `pgtend backups verify {}`, and with --restore-on DATABASE\n",
+        set.name,
+        origin.unwrap_or_default(),
+        units::plural(manifest.table_count(), "table"),
+        units::plural(manifest.rows(), "row"),
+        set.name
+    )
+}

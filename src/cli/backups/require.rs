@@ -1,0 +1,113 @@
+//! `pgtend backups require`: a gate before a deployment.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::json;
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::toml_file::did_you_mean;
+use crate::base::units::Span;
+use crate::cli::filter::Filter;
+use crate::cli::global::Global;
+use crate::cli::output::print;
+use crate::config::Config;
+use crate::run::job;
+use crate::task::backup::gate::{self, Answer, Question, Whose};
+use crate::task::backup::manifest::Filters;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The database, by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    database: String,
+    /// How long ago the set may have begun, as in a file: 30m, 1h, 1d
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    within: Span,
+    /// Some server must have restored it
+    #[arg(long)]
+    restored: bool,
+    /// Only sets in this store
+    #[arg(long, value_name = "NAME")]
+    store: Option<String>,
+    /// Only sets of this server, as `list --json` names it: SYSTEM_IDENTIFIER/DATABASE, or the first part alone. Without it, the database
+    /// itself is asked which server it is
+    #[arg(long, value_name = "IDENTITY")]
+    from: Option<String>,
+}
+
+/// Parses a length of time as files have it.
+pub fn span(text: &str) -> Result<Span, String> {
+    Span::try_from(text.to_owned())
+}
+
+/// Ends with 0 only where a store holds a set that counts; with 75 where it holds none; any other failure has its own code.
+pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments { database, within, restored, store, from } = arguments;
+    let config = global.load_config()?;
+    refuse_unknown(&config, database)?;
+    let stores = Filter { store: store.clone(), database: None, job: None }.stores(&config).await?;
+    for (name, store) in stores.iter().filter(|(_, store)| !store.is_there()) {
+        tracing::warn!("store `{name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
+    }
+    let whose = from.clone().map_or(Whose::Own, Whose::Named);
+    let question = Question { database, job: None, filters: Filters::default(), whose, within: *within, restored: *restored };
+    let asked = gate::ask(&config, &stores, &question).await;
+    let answer = asked.with_context(|| format!("cannot tell whether `{database}` has a backup within {within}"))?;
+    let mut said = answer.in_words(&question);
+    if !answer.is_met {
+        said += &format!(". {}", advice(global, &config, database));
+    }
+    if global.json {
+        print(&format!("{:#}\n", as_json(&question, &answer, &said)))?;
+    } else if answer.is_met {
+        print(&format!("{said}\n"))?;
+    }
+    match answer.is_met {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Fault::new(Kind::Deferred, said).into()),
+    }
+}
+
+pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
+    if config.databases.contains_key(database) {
+        return Ok(());
+    }
+    let names = config.databases.keys().map(String::as_str);
+    let hint =
+        did_you_mean(database, names.clone()).unwrap_or_else(|| format!("it has: {}", names.collect::<Vec<_>>().join(", ")));
+    Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{database}`; {hint}")).into())
+}
+
+/// Says what makes a set. Jobs are not needed for the answer, so one that cannot be read is no reason for another exit code.
+fn advice(global: &Global, config: &Config, database: &str) -> String {
+    let jobs = job::load_dir(&global.jobs_dir(), config).map(|folder| folder.jobs).unwrap_or_default();
+    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.databases.iter().any(|name| name == database));
+    let commands: Vec<String> = makes_sets.map(|job| format!("`pgtend run-job {} --database {database}`", job.name)).collect();
+    match commands.is_empty() {
+        true => "No job here makes backups of it: write one with [backup], run it, and ask again".to_owned(),
+        false => format!("Make one, then ask again: {}", commands.join(" or ")),
+    }
+}
+
+fn as_json(question: &Question<'_>, answer: &Answer, said: &str) -> serde_json::Value {
+    let newest = answer.newest.as_ref().map(|newest| {
+        json!({
+            "set": newest.set,
+            "store": newest.store,
+            "began_at": newest.began_at,
+            "age_seconds": (answer.now - newest.began_at).num_seconds().max(0),
+            "restored_at": newest.restored_at,
+        })
+    });
+    json!({
+        "database": question.database,
+        "within_seconds": question.within.0.as_secs_f64(),
+        "restored": question.restored,
+        "met": answer.is_met,
+        "newest": newest,
+        "passed_over": answer.passed_over,
+        "reason": said,
+    })
+}

@@ -1,0 +1,59 @@
+//! Whether the rules of a bucket, its lock and the jobs' `keep` fit together. Pure.
+
+use crate::config;
+use crate::run::job::Job;
+use crate::store::Expiry;
+use crate::task::backup::Backup;
+
+/// Says what does not fit, a sentence for each job.
+pub fn unfit(store: &str, configured: &config::Store, expiry: Option<&Expiry>, jobs: &[Job]) -> Vec<String> {
+    let lock_days = match configured {
+        config::Store::S3(s3) => s3.lock.map(|lock| u32::try_from(lock.span.0.as_secs() / 86_400).unwrap_or(u32::MAX)),
+        config::Store::Dir { .. } => None,
+    };
+    let mut unfit = Vec::new();
+    for job in jobs {
+        let Some(backup) = job.task.as_a::<Backup>().filter(|backup| backup.store == store) else { continue };
+        let kept_days = backup.keep.map(|keep| keep.longest_days());
+        unfit.extend(expiry.and_then(|expiry| goes_early(&job.name, expiry, kept_days)));
+        unfit.extend(lock_days.and_then(|lock_days| stays_late(&job.name, lock_days, kept_days)));
+    }
+    unfit
+}
+
+/// `kept_days`: None, the job keeps all sets.
+fn goes_early(job: &str, Expiry { rule, days }: &Expiry, kept_days: Option<u32>) -> Option<String> {
+    let keeps = match kept_days {
+        None => "keeps all sets".to_owned(),
+        Some(kept) if kept > *days => format!("keeps sets for {kept} days"),
+        Some(_) => return None,
+    };
+    Some(format!(
+        "the bucket's lifecycle rule `{rule}` deletes objects here after {days} days, and job `{job}` {keeps}: change one of them"
+    ))
+}
+
+fn stays_late(job: &str, lock_days: u32, kept_days: Option<u32>) -> Option<String> {
+    let kept = kept_days.filter(|kept| (1..lock_days).contains(kept))?;
+    Some(format!(
+        "`lock` is {lock_days} days, and `keep` of job `{job}` ends after {kept}: what it no longer keeps stays, locked, until then"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_takes_sets_earlier_than_keep_and_a_lock_that_outlives_it_are_named() {
+        let expiry = Expiry { rule: "tidy".to_owned(), days: 30 };
+        assert!(goes_early("nightly", &expiry, Some(365)).unwrap().contains("`tidy` deletes objects here after 30 days"));
+        assert!(goes_early("nightly", &expiry, None).unwrap().contains("keeps all sets"));
+        assert_eq!(goes_early("nightly", &expiry, Some(30)), None);
+        assert!(stays_late("nightly", 30, Some(7)).unwrap().contains("ends after 7"));
+        assert_eq!(
+            (stays_late("nightly", 30, Some(30)), stays_late("nightly", 30, None), stays_late("nightly", 30, Some(0))),
+            (None, None, None)
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! Object Lock: what nobody deletes before a date, and what of the bucket does not fit that.
+
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockMode};
+use chrono::{TimeDelta, Utc};
+
+use super::S3;
+use super::request::has_no_such_operation;
+use crate::config::LockMode;
+
+/// Until when an object stays that is written now.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    pub mode: ObjectLockMode,
+    pub until: DateTime,
+}
+
+/// A rule of the bucket by which objects of the store go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    pub rule: String,
+    pub days: u32,
+}
+
+impl S3 {
+    /// None where the store has no `lock`.
+    pub(super) fn retention(&self) -> Option<Retention> {
+        let lock = self.configured.lock?;
+        let until = Utc::now() + TimeDelta::from_std(lock.span.0).unwrap_or_default();
+        let mode = match lock.mode {
+            LockMode::Governance => ObjectLockMode::Governance,
+            LockMode::Compliance => ObjectLockMode::Compliance,
+        };
+        Some(Retention { mode, until: DateTime::from_secs(until.timestamp()) })
+    }
+
+    /// Says why a store with `lock` cannot have locked objects, if so.
+    pub async fn lacks_lock(&self) -> Option<String> {
+        let lock = self.configured.lock?;
+        let request = self.client.get_object_lock_configuration().bucket(&self.configured.bucket);
+        let is_enabled = match request.send().await {
+            Ok(answer) => {
+                answer.object_lock_configuration.and_then(|lock| lock.object_lock_enabled) == Some(ObjectLockEnabled::Enabled)
+            }
+            Err(error) if error.code() == Some("ObjectLockConfigurationNotFoundError") => false,
+            Err(error) if has_no_such_operation(&error) => {
+                return Some(format!("lock = \"{}\", and {} does not say whether it has Object Lock", lock.span, self.at));
+            }
+            Err(error) => {
+                let error = self.explain(error);
+                return Some(format!(
+                    "cannot ask whether the bucket has Object Lock, which lock = \"{}\" needs: {error:#}",
+                    lock.span
+                ));
+            }
+        };
+        (!is_enabled).then(|| {
+            format!(
+                "lock = \"{}\", and the bucket has no Object Lock, so every backup will fail: make a bucket with it, or switch it on for this one",
+                lock.span
+            )
+        })
+    }
+
+    /// The lifecycle rule by which objects of this store go first; None where there is none, or where that may not be asked.
+    pub async fn expiry(&self) -> Option<Expiry> {
+        let request = self.client.get_bucket_lifecycle_configuration().bucket(&self.configured.bucket);
+        let rules = match request.send().await {
+            Ok(answer) => answer.rules.unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!("cannot ask which lifecycle rules the bucket has: {:#}", self.explain(error));
+                return None;
+            }
+        };
+        let own = self.full_key("");
+        rules.iter().filter_map(|rule| expiry_of(rule, &own)).min_by_key(|expiry| expiry.days)
+    }
+}
+
+/// The expiry by a rule that takes all objects below a prefix which `own` is in, or which is in it. Rules for tags are not for objects of pgtend.
+fn expiry_of(rule: &LifecycleRule, own: &str) -> Option<Expiry> {
+    let days = u32::try_from(rule.expiration()?.days()?).ok()?;
+    let filter = rule.filter();
+    let has_tags = filter.is_some_and(|filter| filter.tag().is_some() || filter.and().is_some_and(|and| !and.tags().is_empty()));
+    let of_filter = filter.and_then(|filter| filter.prefix().or_else(|| filter.and()?.prefix()));
+    #[expect(deprecated, reason = "rules that were made long ago have it")]
+    let prefix = of_filter.or(rule.prefix()).unwrap_or_default();
+    let is_ours = own.starts_with(prefix) || prefix.starts_with(own);
+    let is_meant = *rule.status() == ExpirationStatus::Enabled && is_ours && !has_tags;
+    is_meant.then(|| Expiry { rule: rule.id().unwrap_or("without a name").to_owned(), days })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::types::{LifecycleExpiration, LifecycleRuleFilter, Tag};
+
+    use super::*;
+
+    #[test]
+    fn a_rule_counts_that_takes_objects_of_the_store() {
+        let rule = |filter: LifecycleRuleFilter, status: ExpirationStatus| {
+            let expiration = LifecycleExpiration::builder().days(7).build();
+            LifecycleRule::builder().id("r").filter(filter).status(status).expiration(expiration).build().unwrap()
+        };
+        let below = |prefix: &str| LifecycleRuleFilter::builder().prefix(prefix).build();
+        let tag = Tag::builder().key("a").value("b").build().unwrap();
+        let found = Expiry { rule: "r".to_owned(), days: 7 };
+        for (rule, expected) in [
+            (rule(below(""), ExpirationStatus::Enabled), Some(found.clone())),
+            (rule(below("prod/"), ExpirationStatus::Enabled), Some(found.clone())),
+            (rule(below("prod/app/"), ExpirationStatus::Enabled), Some(found)),
+            (rule(below("logs/"), ExpirationStatus::Enabled), None),
+            (rule(below(""), ExpirationStatus::Disabled), None),
+            (rule(LifecycleRuleFilter::builder().tag(tag).build(), ExpirationStatus::Enabled), None),
+        ] {
+            assert_eq!(expiry_of(&rule, "prod/"), expected, "{rule:?}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Takes in a dump that pgtend did not make: its text becomes the dump of a set of ours, compressed anew, so that it is listed, verified and restored like
+//! any other. Nobody has proved it until somebody does, and nobody knows who wrote it: what a manifest of a backup says of the source and of the snapshot,
+//! the manifest of an adopted set says only as far as the dump itself does.
+
+mod claims;
+mod examined;
+mod source;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use self::claims::Claims;
+use self::source::ReadAll;
+pub use self::source::Source;
+use super::adopted::{Adopted, JOB, UNKNOWN};
+use super::facts::{DatabaseFacts, ServerFacts};
+use super::guard::{self, Asked};
+use super::manifest::{self, DumpObject, Filters, Globals, Manifest};
+use super::markers::{self, RunMarker};
+use super::set::{self, Set};
+use super::set_name::SetName;
+use super::stream::{self, Pieces, Shape, Streamed};
+use super::sweep;
+use super::verdict::Verification;
+use crate::base::fault::{Fault, Kind};
+use crate::base::process_identity::ProcessIdentity;
+use crate::base::progress::Phase;
+use crate::members::compress::Compression;
+use crate::pg::failure;
+use crate::store::{Store, Upload, key};
+
+/// Where the dump goes, and with which tools.
+pub struct Destination<'a> {
+    pub store: &'a Store,
+    /// The database that it is filed under, by its name in the configuration.
+    pub database: &'a str,
+    /// The folder of pg_restore, where the configuration names one.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// Adopts the dump; returns its set, and the SHA-256 of the original. The set exists when this returns Ok, and nothing is left when it does not.
+pub async fn adopt(source: Source, into: &Destination<'_>, phase: &Phase, cancel: &CancellationToken) -> Result<(Set, String)> {
+    remove_leftovers(into).await;
+    let started_at = Utc::now();
+    let marker = RunMarker {
+        process: ProcessIdentity::own(),
+        nonce: uuid::Uuid::new_v4().to_string(),
+        run: None,
+        identity: None,
+        started_at,
+    };
+    let name = markers::claim(into.store, &SetName::new(into.database, JOB, started_at), &marker).await?;
+    let made = make(source, into, &name, started_at, phase, cancel).await;
+    if made.is_err() {
+        set::clean_up(into.store, &name).await;
+    }
+    made
+}
+
+async fn make(
+    source: Source,
+    into: &Destination<'_>,
+    name: &SetName,
+    started_at: DateTime<Utc>,
+    phase: &Phase,
+    cancel: &CancellationToken,
+) -> Result<(Set, String)> {
+    let store = into.store;
+    let object = match store.encrypts() {
+        false => Compression::Gzip.dump_object(),
+        true => Compression::Gzip.encrypted_dump_object(),
+    };
+    // Its own compression may be a better one.
+    let mut upload = store.upload_locked(&name.key(object), source.bytes().saturating_mul(2)).await?;
+    let taken = cancel.run_until_cancelled(take_in(source, into, &mut upload, phase)).await;
+    let taken = taken.unwrap_or_else(|| Err(Fault::new(Kind::Cancelled, "cancelled: nothing was adopted").into()));
+    if taken.is_err() {
+        upload.abort().await;
+    }
+    let (streamed, read) = taken?;
+    let sha256 = read.sha256.clone();
+    let manifest = manifest_of(into, object, started_at, streamed, read, phase);
+    set::write_manifest(store, name, &manifest).await?;
+    Ok((Set { name: name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, sha256))
+}
+
+async fn take_in(source: Source, into: &Destination<'_>, upload: &mut Upload, phase: &Phase) -> Result<(Streamed, ReadAll)> {
+    let origin = source.name().to_owned();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let (compression, recipients) = (Compression::Gzip, &into.store.age_keys().recipients);
+    let shape = Shape { compression, level: compression.default_level(), threads, recipients };
+    let mut read = None;
+    let streamed = stream::compress_into(upload, shape, phase, async |pieces: Pieces| {
+        read = Some(source.read_into(pieces, into.bin_dir.as_deref()).await?);
+        Ok(())
+    });
+    let streamed = streamed.await.with_context(|| format!("{origin} is not adopted"))?;
+    let read = read.context("the dump was not read")?;
+    anyhow::ensure!(
+        streamed.contents.complete,
+        "{origin} is not adopted: the last line of a dump, \"-- PostgreSQL database dump complete\", is missing. It was cut off, or pg_dump did not write it"
+    );
+    // This is the last step: an unfinished upload does not exist as an object.
+    upload.finish().await?;
+    Ok((streamed, read))
+}
+
+fn manifest_of(
+    into: &Destination<'_>,
+    object: &str,
+    started_at: DateTime<Utc>,
+    streamed: Streamed,
+    ReadAll { name, bytes, sha256, form, claims }: ReadAll,
+    phase: &Phase,
+) -> Manifest {
+    let sha256 = (!into.store.encrypts()).then_some(sha256);
+    let adopted = Adopted { name, bytes, sha256, form, client_encoding: claims.client_encoding.clone() };
+    let reason = "a dump of one database has none".to_owned();
+    let warning = format!(
+        "adopted from {}: when it was dumped, from which server, by whom and whether it is the whole database is not known",
+        adopted.name
+    );
+    Manifest {
+        format: manifest::FORMAT,
+        pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+        job: JOB.to_owned(),
+        database: into.database.to_owned(),
+        by_hand: true,
+        started_at,
+        finished_at: Utc::now(),
+        pg_dump_version: claims.pg_dump_version(),
+        server: server_of(into.database, claims),
+        dump: DumpObject {
+            object: object.to_owned(),
+            compression: Compression::Gzip,
+            bytes: streamed.bytes,
+            sha256: streamed.sha256,
+            uncompressed_bytes: streamed.contents.bytes,
+            members: streamed.members,
+            blocks: Some(streamed.blocks),
+            encryption: streamed.encryption,
+            elapsed_seconds: phase.elapsed().as_secs_f64(),
+        },
+        globals: Globals::Absent { reason },
+        tables: streamed.contents.tables,
+        large_objects: streamed.contents.large_objects,
+        filters: Filters::default(),
+        warnings: vec![warning],
+        adopted: Some(adopted),
+    }
+}
+
+/// What the dump itself says of its source. Empty texts are not known: a database that is made for it gets the properties of a new one.
+fn server_of(database: &str, claims: Claims) -> ServerFacts {
+    ServerFacts {
+        version: claims.server_version.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
+        version_num: claims.version_num(),
+        system_identifier: None,
+        in_recovery: false,
+        database: DatabaseFacts { name: database.to_owned(), ..DatabaseFacts::default() },
+        extensions: claims.extensions,
+        roles: claims.roles.into_iter().collect(),
+        host: String::new(),
+        clock: None,
+        timeline: None,
+        lsn: None,
+        tablespaces: claims.tablespaces.into_iter().collect(),
+        event_triggers: Vec::new(),
+        subscriptions: Vec::new(),
+        partitions: Vec::new(),
+        unreadable: Vec::new(),
+    }
+}
+
+/// Removes what a call that was killed has left. What cannot be removed is no reason not to adopt.
+async fn remove_leftovers(into: &Destination<'_>) {
+    let folder = key::folder(into.database, JOB);
+    let removing = async {
+        let listing = set::list(into.store, &folder).await?;
+        if listing.incomplete.is_empty() {
+            return anyhow::Ok(());
+        }
+        match guard::ask(into.store, into.database, JOB, false, None).await {
+            Asked::Refused(why) => anyhow::bail!(why),
+            Asked::Granted(mut guard) => {
+                let swept = sweep::apply(into.store, &folder, None, &mut guard).await;
+                guard.release().await;
+                swept?.iter().for_each(|warning| tracing::warn!("{warning}"));
+                Ok(())
+            }
+        }
+    };
+    if let Err(error) = removing.await {
+        tracing::warn!("what an interrupted call has left in {folder} stays: {}", failure::in_a_line(&error));
+    }
+}

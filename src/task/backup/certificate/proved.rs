@@ -1,0 +1,222 @@
+//! What was proved of a set and what was not, in sentences, from what is recorded. Pure.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::base::units;
+use crate::store::sign::Signature;
+use crate::task::backup::how_proved::HowProved;
+use crate::task::backup::manifest::Globals;
+use crate::task::backup::set::Set;
+use crate::task::backup::verdict::{Bytes, BytesCheck, RestoreCheck};
+
+/// `2026-11-29 19:41:07 UTC`
+pub fn moment(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// The name under which a server of its own is recorded.
+const OWN_SERVER: &str = "a server of its own";
+
+/// What holds, each in a sentence with its date.
+pub fn proved(set: &Set) -> Vec<String> {
+    let verification = &set.verification;
+    let read = verification.bytes.iter().filter(|check| check.verdict == Bytes::Intact).map(|check| read_back(set, check));
+    let restored = verification.restores.iter().filter(|check| check.refusal.is_none());
+    read.chain(restored.map(restored_in_words)).collect()
+}
+
+/// What nobody has proved, or what was found to be otherwise.
+pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
+    let (verification, manifest) = (&set.verification, &set.manifest);
+    let mut said = Vec::new();
+    if set.is_adopted() {
+        said.push("Who made the dump, when, from which server, and whether it is the whole database: it was adopted.".to_owned());
+    }
+    said.extend(unproved_bytes(set));
+    let done: Vec<&RestoreCheck> = verification.restores.iter().filter(|check| check.refusal.is_none()).collect();
+    if done.is_empty() {
+        said.push("That it can be restored: no server has restored it.".to_owned());
+    }
+    said.extend(verification.restores.iter().filter_map(|check| {
+        let refusal = check.refusal.as_ref()?;
+        Some(format!("That {} takes it: it refused it on {}: {refusal}.", on(check), moment(check.checked_at)))
+    }));
+    let asked = |has: &dyn Fn(&HowProved) -> bool| done.iter().filter_map(|check| check.how.as_ref()).any(has);
+    if !asked(&|how| how.expect_count > 0) {
+        said.push("That the data is what it should be: no query of `expect` was asked of a restored copy.".to_owned());
+    }
+    if !asked(&|how| how.amcheck.is_some()) {
+        said.push("That heaps and indexes of the copy are sound: amcheck has not read them.".to_owned());
+    }
+    if !done.is_empty() && done.iter().all(|check| check.without_vector_indexes) {
+        said.push("That its vector indexes can be built: the restores left them out.".to_owned());
+    }
+    let mut not_tried: Vec<&String> = Vec::new();
+    for what in done.iter().filter_map(|check| check.how.as_ref()).flat_map(|how| &how.not_tried) {
+        if !not_tried.contains(&what) {
+            not_tried.push(what);
+        }
+    }
+    said.extend(not_tried.iter().map(|what| format!("Left out of a restore: {what}.")));
+    said.push(match &manifest.globals {
+        Globals::Object { .. } => {
+            "That roles and tablespaces of the server (the globals) can be restored: pgtend never runs them.".to_owned()
+        }
+        Globals::Absent { reason } => format!("Roles and tablespaces of the server are not in the set: {reason}."),
+    });
+    if !manifest.filters.are_none() {
+        said.push("Anything of the parts of the database that its job leaves out.".to_owned());
+    }
+    if signature == Signature::NotAsked {
+        said.push(
+            "That nobody changed the set and its record together: the store has no key, and whoever can write to it can do that."
+                .to_owned(),
+        );
+    }
+    said
+}
+
+fn unproved_bytes(set: &Set) -> Option<String> {
+    let Some(check) = &set.verification.bytes else {
+        return Some("That its bytes are those that were written: nobody has read it back.".to_owned());
+    };
+    match (check.verdict, &check.not_decoded) {
+        (Bytes::Damaged, _) => {
+            Some(format!("ITS BYTES ARE DAMAGED, as was found on {}: {}.", moment(check.checked_at), check.problems.join("; ")))
+        }
+        (Bytes::Unknown, _) => Some(format!(
+            "That its bytes are those that were written: the read on {} led to no result.",
+            moment(check.checked_at)
+        )),
+        (Bytes::Intact, Some(why)) => Some(format!("What is inside its encryption, by that read: {why}.")),
+        (Bytes::Intact, None) => None,
+    }
+}
+
+fn read_back(set: &Set, check: &BytesCheck) -> String {
+    let (at, manifest) = (moment(check.checked_at), &set.manifest);
+    let what = match &check.not_decoded {
+        Some(_) => "their length and their SHA-256 match the manifest".to_owned(),
+        None => format!(
+            "decoded and counted; length, SHA-256, every compressed member, pg_dump's last line and the rows of each table match the manifest ({}, {})",
+            units::plural(manifest.table_count(), "table"),
+            units::plural(manifest.rows(), "row")
+        ),
+    };
+    format!("All stored bytes were read back on {at}, {what}{}.", by(check.pgtend_version.as_deref()))
+}
+
+fn restored_in_words(check: &RestoreCheck) -> String {
+    let mut said = format!("It was restored on {} in {}", moment(check.checked_at), on(check));
+    match &check.how {
+        Some(how) => {
+            let (tables, rows) = (units::plural(how.tables, "table"), units::plural(how.rows, "row"));
+            said += &format!("; each table was counted there and has the rows of the manifest ({tables}, {rows})");
+            said += &queries(how);
+            if let Some(checked) = how.amcheck {
+                let (tables, indexes) = (units::plural(checked.tables, "table"), units::plural(checked.indexes, "index"));
+                said += &format!("; amcheck read {tables} and {indexes} there and found nothing");
+            }
+        }
+        None => said += "; each table was counted there. What else that copy was asked was not recorded then",
+    }
+    if let Some(seconds) = check.restore_seconds {
+        said += &format!("; it took {}", units::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()));
+    }
+    said + &by(check.how.as_ref().map(|how| how.pgtend_version.as_str())) + "."
+}
+
+fn queries(how: &HowProved) -> String {
+    if how.expect_count == 0 {
+        return String::new();
+    }
+    let queries = units::plural(how.expect_count, "query");
+    let verb = if how.expect_count == 1 { "was" } else { "were" };
+    let texts = if how.expect.is_empty() { String::new() } else { format!(": {}", how.expect.join("; ")) };
+    format!("; {queries} of `expect` {verb} true there{texts}")
+}
+
+fn on(check: &RestoreCheck) -> String {
+    match (check.server.as_str(), check.version.as_str()) {
+        (OWN_SERVER, version) => format!("a PostgreSQL {version} of its own"),
+        (server, "") => server.to_owned(),
+        (server, version) => format!("a scratch database on {server} (PostgreSQL {version})"),
+    }
+}
+
+fn by(version: Option<&str>) -> String {
+    version.map(|version| format!(" (pgtend {version})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::backup::how_proved::Amchecked;
+    use crate::task::backup::manifest::tests::manifest;
+    use crate::task::backup::verdict::Verification;
+
+    fn set(verification: Verification) -> Set {
+        Set { name: "app/nightly/2026-11-23T02-00-00Z".parse().unwrap(), manifest: manifest(), verification, holds: vec![] }
+    }
+
+    fn restored(how: Option<HowProved>) -> RestoreCheck {
+        RestoreCheck {
+            server: OWN_SERVER.to_owned(),
+            version: "18.4".to_owned(),
+            checked_at: "2026-11-23T03:00:00Z".parse().unwrap(),
+            refusal: None,
+            sql_state: None,
+            elapsed_seconds: 9.0,
+            restore_seconds: Some(4.0),
+            without_vector_indexes: false,
+            how,
+        }
+    }
+
+    #[test]
+    fn of_a_set_that_nobody_has_read_nothing_is_proved() {
+        let set = set(Verification::default());
+        assert_eq!(proved(&set), Vec::<String>::new());
+        let said = not_proved(&set, Signature::NotAsked).join("\n");
+        for expected in ["nobody has read it back", "no server has restored it", "`expect`", "amcheck", "the store has no key"] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_restore_is_certified_with_what_its_copy_was_asked() {
+        let how = HowProved {
+            pgtend_version: "0.9.0".to_owned(),
+            tables: 2,
+            rows: 3,
+            expect_count: 1,
+            expect: vec!["SELECT true".to_owned()],
+            amcheck: Some(Amchecked { tables: 2, indexes: 1 }),
+            not_tried: vec!["subscriptions".to_owned()],
+        };
+        let verification = Verification { restores: vec![restored(Some(how))], ..Verification::default() };
+        let set = set(verification);
+        assert_eq!(
+            proved(&set),
+            [
+                "It was restored on 2026-11-23 03:00:00 UTC in a PostgreSQL 18.4 of its own; each table was counted there and has the rows of the \
+              manifest (2 tables, 3 rows); 1 query of `expect` was true there: SELECT true; amcheck read 2 tables and 1 index there and found \
+              nothing; it took 4.0 s (pgtend 0.9.0)."
+            ]
+        );
+        let said = not_proved(&set, Signature::Valid).join("\n");
+        assert!(said.contains("Left out of a restore: subscriptions."), "{said}");
+        for unexpected in ["no server", "`expect`", "amcheck", "no key"] {
+            assert!(!said.contains(unexpected), "{unexpected}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_earlier_releases_did_not_record_is_not_made_up() {
+        let verification = Verification { restores: vec![restored(None)], ..Verification::default() };
+        let said = proved(&set(verification)).join("\n");
+        assert!(said.contains("was not recorded then") && !said.contains("rows of the manifest"), "{said}");
+    }
+}

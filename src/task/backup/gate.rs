@@ -1,0 +1,317 @@
+//! Whether a database has a backup that is recent enough: for deployments, which must not begin without one, and for runs that are not needed then.
+//! Only what the stores hold answers, and a doubt is never a yes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::identity::Identity;
+use super::keys::{Backup, Verify};
+use super::manifest::Filters;
+use super::newest;
+use super::often::Often;
+use super::series::Series;
+use super::set::{self, Listing, Set};
+use super::set_name::SetName;
+use super::verdict::Bytes;
+use crate::base::units::{self, Span};
+use crate::config::Config;
+use crate::store::{Store, key};
+
+/// At most this many sets that do not count are named in a sentence.
+const NAMED: usize = 5;
+
+/// What is asked.
+pub struct Question<'a> {
+    /// The database's name in the configuration.
+    pub database: &'a str,
+    /// Only sets of this job; None: of every job.
+    pub job: Option<&'a str>,
+    /// Only sets that leave out exactly this: nothing, unless a job asks about its own.
+    pub filters: Filters,
+    pub whose: Whose,
+    /// How long ago a set may have begun.
+    pub within: Span,
+    /// Whether a server must have restored it.
+    pub restored: bool,
+}
+
+/// The server whose sets count.
+pub enum Whose {
+    /// The database's own, which is asked who it is.
+    Own,
+    /// The one that a person names, as SYSTEM_IDENTIFIER/DATABASE or by the first part alone.
+    Named(String),
+}
+
+/// A set, and whether it counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    pub set: String,
+    pub store: String,
+    /// The moment before its dump took its snapshot: what was committed before is in it. Of a set that cannot be read, the time in its name.
+    pub began_at: DateTime<Utc>,
+    /// When a server last restored it.
+    pub restored_at: Option<DateTime<Utc>>,
+    /// The reason why it does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub is_met: bool,
+    /// The newest set that counts, whenever it began.
+    pub newest: Option<Seen>,
+    /// Newer sets, which do not count; the newest first.
+    pub passed_over: Vec<Seen>,
+    /// The latest of the clocks that were asked: a clock that is behind makes no set younger.
+    pub now: DateTime<Utc>,
+    /// How far that is ahead of this host's clock, if by more than clocks differ.
+    pub ahead: Option<Span>,
+}
+
+/// Looks into the stores. One set that counts is an answer, whatever cannot be read besides; without one, what cannot be read is an error.
+pub async fn ask(config: &Config, stores: &[(String, Store)], question: &Question<'_>) -> Result<Answer> {
+    let host_clock = Utc::now();
+    let mut now = host_clock;
+    let theirs = match &question.whose {
+        Whose::Named(identity) => Theirs::Named(identity),
+        Whose::Own => {
+            let server = newest::server_of(config, question.database).await?;
+            now = now.max(server.clock.unwrap_or(now));
+            Theirs::Own(Identity::of(&server))
+        }
+    };
+    let (mut seen, mut doubts) = (Vec::new(), Vec::new());
+    for (name, store) in stores {
+        match look(name, store, question, &theirs).await {
+            Ok(found) => {
+                seen.extend(found.seen);
+                doubts.extend(found.doubt.map(|doubt| anyhow::anyhow!("store `{name}`: {doubt}")));
+                now = now.max(found.newest_object_at.unwrap_or(now));
+            }
+            Err(error) => doubts.push(error.context(format!("store `{name}` cannot be read"))),
+        }
+    }
+    let mut answer = decide(seen, question.within, now);
+    let ahead = Some(now - host_clock).filter(|ahead| *ahead > set::CLOCKS_DIFFER);
+    answer.ahead = ahead.map(|ahead| Span(Duration::from_secs(ahead.num_seconds().unsigned_abs())));
+    if !answer.is_met
+        && let Some(doubt) = doubts.into_iter().next()
+    {
+        return Err(doubt);
+    }
+    Ok(answer)
+}
+
+/// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another.
+pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: &str, within: Span) -> Result<Answer> {
+    let stores = [(backup.store.clone(), Store::named(config, &backup.store).await?)];
+    let restored = backup.verify == Verify::Restore && backup.how_often.restore == Often::Always;
+    let filters = backup.filters.clone();
+    let question = Question { database, job: Some(job), filters, whose: Whose::Own, within, restored };
+    ask(config, &stores, &question).await
+}
+
+/// What a store holds.
+struct Found {
+    seen: Vec<Seen>,
+    /// The reason why there may be more.
+    doubt: Option<String>,
+    newest_object_at: Option<DateTime<Utc>>,
+}
+
+enum Theirs<'a> {
+    /// None where the server does not say who it is: then names alone count.
+    Own(Option<Identity>),
+    Named(&'a str),
+}
+
+impl Theirs<'_> {
+    fn has(&self, series: &Series, set: &Set) -> bool {
+        match self {
+            Self::Own(own) => series.unites(own.as_ref(), set),
+            Self::Named(named) => series.identity_of(set).is_some_and(|identity| identity.is_meant_by(named)),
+        }
+    }
+}
+
+async fn look(store_name: &str, store: &Store, question: &Question<'_>, theirs: &Theirs<'_>) -> Result<Found> {
+    let folder = match question.job {
+        Some(job) => key::folder(question.database, job),
+        None => format!("{}/", key::encode(question.database)),
+    };
+    let listing = set::list(store, &folder).await?;
+    let mut all_series: BTreeMap<String, Series> = BTreeMap::new();
+    for set in &listing.sets {
+        let job = &set.name.job;
+        if !all_series.contains_key(job) {
+            let (series, trouble) = Series::read(store, question.database, job).await?;
+            trouble.into_iter().for_each(|trouble| tracing::warn!("{trouble}"));
+            all_series.insert(job.clone(), series);
+        }
+    }
+    let (doubt, newest_object_at) = (listing.doubt(), listing.newest_object_at);
+    let is_theirs = |set: &Set| all_series.get(&set.name.job).is_some_and(|series| theirs.has(series, set));
+    Ok(Found { seen: seen_in(&listing, store_name, question, &is_theirs, Utc::now()), doubt, newest_object_at })
+}
+
+/// All sets of the listing, those that cannot be read included. Pure.
+fn seen_in(
+    listing: &Listing,
+    store: &str,
+    question: &Question<'_>,
+    is_theirs: &dyn Fn(&Set) -> bool,
+    now: DateTime<Utc>,
+) -> Vec<Seen> {
+    let without_time = |name: &SetName, why_not: String| Seen {
+        set: name.to_string(),
+        store: store.to_owned(),
+        began_at: name.taken_at,
+        restored_at: None,
+        why_not: Some(why_not),
+    };
+    let unreadable = listing.unreadable.iter().map(|(name, why)| without_time(name, format!("it cannot be read: {why}")));
+    let adopted =
+        listing.adopted.iter().map(|set| without_time(&set.name, "it was adopted: nobody knows when it was dumped".to_owned()));
+    let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
+    let sets = listing.sets.iter().map(|set| Seen {
+        set: set.name.to_string(),
+        store: store.to_owned(),
+        began_at: set.manifest.started_at,
+        restored_at: set.verification.restored_at(),
+        why_not: why_not(set, question, is_theirs(set), now),
+    });
+    sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
+}
+
+/// Says why a set does not count; nothing of one that does. Pure.
+fn why_not(set: &Set, question: &Question<'_>, is_theirs: bool, now: DateTime<Utc>) -> Option<String> {
+    let name = &set.name;
+    let (filters, verification) = (&set.manifest.filters, &set.verification);
+    let is_from_the_future = set.is_from_the_future(now) || set.manifest.started_at > now + set::CLOCKS_DIFFER;
+    Some(match () {
+        () if !is_theirs => match set.identity() {
+            Some(identity) => format!("it is of another server or database, {identity}"),
+            None => "its manifest does not say of which server it is".to_owned(),
+        },
+        () if is_from_the_future => "it is dated in the future: a clock was wrong when it was made, or is now".to_owned(),
+        () if *filters != question.filters && question.filters.are_none() => {
+            "it holds a part of the database: its job has filters".to_owned()
+        }
+        () if *filters != question.filters => "it was made with other filters than its job has now".to_owned(),
+        () if verification.verdict() == Bytes::Damaged => "its bytes are damaged".to_owned(),
+        () if verification.verdict() == Bytes::Unknown => {
+            format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
+        }
+        () if question.restored && !verification.was_restored() => {
+            format!("no server has restored it: `pgtend backups verify {name} --restore-on DATABASE`")
+        }
+        () => return None,
+    })
+}
+
+/// Pure.
+fn decide(mut seen: Vec<Seen>, within: Span, now: DateTime<Utc>) -> Answer {
+    seen.sort_by(|a, b| (b.began_at, &b.set).cmp(&(a.began_at, &a.set)));
+    let at = seen.iter().position(|seen| seen.why_not.is_none());
+    let newest = at.map(|at| seen[at].clone());
+    seen.truncate(at.unwrap_or(seen.len()));
+    let within = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
+    let is_met = newest.as_ref().is_some_and(|newest| now - newest.began_at <= within);
+    Answer { is_met, newest, passed_over: seen, now, ahead: None }
+}
+
+impl Answer {
+    /// Says what there is.
+    pub fn in_words(&self, question: &Question<'_>) -> String {
+        let Question { database, within, restored, .. } = question;
+        let newest = self.newest.as_ref().map(|newest| {
+            let ago = units::age(newest.began_at, self.now);
+            let restored = newest.restored_at.map(|at| format!(", restored on {}", at.format("%Y-%m-%d %H:%MZ")));
+            format!("{} in {}, which began {ago} ago (intact{})", newest.set, newest.store, restored.unwrap_or_default())
+        });
+        let that_counts = if *restored { "that counts and was restored" } else { "that counts" };
+        let mut said = match (self.is_met, newest) {
+            (true, Some(newest)) => return format!("{newest}, is a backup of `{database}` {that_counts}, within {within}"),
+            (_, Some(newest)) => {
+                format!("no backup of `{database}` {that_counts} began within {within}; the newest is {newest}")
+            }
+            (_, None) => format!("there is no backup of `{database}` {that_counts}"),
+        };
+        if !self.passed_over.is_empty() {
+            let named = self.passed_over.iter().take(NAMED);
+            let named = named.map(|seen| format!("{} in {} ({})", seen.set, seen.store, seen.why_not.as_deref().unwrap_or("")));
+            let more = self.passed_over.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            said += &format!("; these do not count: {}{more}", named.collect::<Vec<_>>().join("; "));
+        }
+        if let Some(ahead) = self.ahead {
+            said +=
+                &format!("; ages are by the clock of the database's server or of a store, which is {ahead} ahead of this host's");
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(minutes_ago: i64, why_not: Option<&str>) -> Seen {
+        Seen {
+            set: format!("app/nightly/{minutes_ago}"),
+            store: "local".to_owned(),
+            began_at: now() - TimeDelta::minutes(minutes_ago),
+            restored_at: None,
+            why_not: why_not.map(str::to_owned),
+        }
+    }
+
+    fn now() -> DateTime<Utc> {
+        "2026-11-29T12:00:00Z".parse().unwrap()
+    }
+
+    fn hour() -> Span {
+        "1h".to_owned().try_into().unwrap()
+    }
+
+    fn question(restored: bool) -> Question<'static> {
+        let filters = Filters::default();
+        Question { database: "app", job: None, filters, whose: Whose::Own, within: hour(), restored }
+    }
+
+    #[test]
+    fn only_a_set_that_counts_and_began_in_time_is_an_answer() {
+        for (sets, expected) in [
+            (vec![], false),
+            (vec![seen(60, None)], true),
+            (vec![seen(61, None)], false),
+            (vec![seen(10, Some("damaged")), seen(50, None)], true),
+            (vec![seen(70, None), seen(10, Some("damaged"))], false),
+            // Its clock was ahead by less than clocks differ.
+            (vec![seen(-4, None)], true),
+        ] {
+            let answer = decide(sets.clone(), hour(), now());
+            assert_eq!(answer.is_met, expected, "{sets:?}");
+        }
+    }
+
+    #[test]
+    fn the_sentence_names_what_is_there_and_why_it_does_not_do() {
+        let answer = decide(vec![seen(200, None), seen(10, Some("its bytes are damaged")), seen(300, None)], hour(), now());
+        assert_eq!(
+            answer.in_words(&question(false)),
+            "no backup of `app` that counts began within 1h; the newest is app/nightly/200 in local, which began 3 h 20 min ago \
+             (intact); these do not count: app/nightly/10 in local (its bytes are damaged)"
+        );
+        let none = decide((0..7).map(|number| seen(number, Some("no"))).collect(), hour(), now());
+        let said = none.in_words(&question(true));
+        assert!(said.starts_with("there is no backup of `app` that counts and was restored; these"), "{said}");
+        assert!(said.ends_with("; and 2 more"), "{said}");
+    }
+}

@@ -1,0 +1,68 @@
+//! What a restored copy was asked, as it is recorded beside the set: a certificate says no more than this.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::base::bounds::{self, Bounded};
+
+/// More queries than anyone writes; each is recorded up to this many letters.
+const QUERIES_MOST: usize = 100;
+const QUERY_LETTERS_MOST: usize = 1000;
+
+/// How a restore was proved, besides the count of every table. Sets that earlier releases restored have no such record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HowProved {
+    pub pgtend_version: String,
+    /// The tables that were counted in the copy, and their rows.
+    pub tables: u64,
+    pub rows: u64,
+    /// How many queries of `expect` were true there.
+    pub expect_count: u64,
+    /// Their texts; beside an encrypted set none, as they may name values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<String>,
+    /// What amcheck has read without a finding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amcheck: Option<Amchecked>,
+    /// The parts of the dump that a restore in that place does not test.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_tried: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amchecked {
+    pub tables: u64,
+    pub indexes: u64,
+}
+
+impl HowProved {
+    /// Of a restore without a refusal, which has counted these tables and rows, and in whose copy all of `expect` is true.
+    pub fn of((tables, rows): (u64, u64), expect: &[String], is_encrypted: bool) -> Self {
+        let texts = expect.iter().take(QUERIES_MOST).filter(|_| !is_encrypted);
+        Self {
+            pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
+            tables,
+            rows,
+            expect_count: expect.len() as u64,
+            expect: texts.map(|text| text.trim().chars().take(QUERY_LETTERS_MOST).collect()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Bounded for HowProved {
+    fn check(&self) -> Result<()> {
+        let amcheck = self.amcheck.unwrap_or_default();
+        for (what, count) in [
+            ("how.tables", self.tables),
+            ("how.rows", self.rows),
+            ("how.expect_count", self.expect_count),
+            ("how.amcheck.tables", amcheck.tables),
+            ("how.amcheck.indexes", amcheck.indexes),
+        ] {
+            bounds::count(what, count)?;
+        }
+        Ok(())
+    }
+}
