@@ -13,8 +13,9 @@ pub fn unfit(store: &str, configured: &config::Store, expiry: Option<&Expiry>, j
     };
     let mut unfit = Vec::new();
     for job in jobs {
-        let Some(backup) = job.task.as_a::<Backup>().filter(|backup| backup.store == store) else { continue };
-        let kept_days = backup.keep.map(|keep| keep.longest_days());
+        let kept = job.task.as_a::<Backup>().and_then(|backup| backup.stores().find(|kept| kept.store == store));
+        let Some(kept) = kept else { continue };
+        let kept_days = kept.keep.map(|keep| keep.longest_days());
         unfit.extend(expiry.and_then(|expiry| goes_early(&job.name, expiry, kept_days)));
         unfit.extend(lock_days.and_then(|lock_days| stays_late(&job.name, lock_days, kept_days)));
     }

@@ -7,6 +7,7 @@ pub mod touched;
 
 use std::fmt::Display;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -63,6 +64,7 @@ pub struct JobFacts<'a> {
     pub has_schedule: bool,
     /// See [`Entry::RENAMES_DATABASE`].
     pub renames_database: bool,
+    pub timeout: Option<Duration>,
 }
 
 /// The context of a run of a job on one database.

@@ -11,8 +11,8 @@ pub struct Other {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Does {
-    /// It puts sets of dumps into this configured store.
-    Backup { store: String },
+    /// It puts sets of dumps into these configured stores, the first of which is the nearest.
+    Backup { stores: Vec<String> },
     /// It retires old partitions of the table.
     Partition { table: String },
     /// It deletes old rows of the table.

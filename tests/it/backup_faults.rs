@@ -12,14 +12,14 @@ use crate::support::s3::{Fault, Rule, S3Server};
 use crate::support::{Scenario, eventually, quoted};
 
 /// About 25 MB of dump that compresses to about 14: several parts of an upload.
-fn large_database(server: &Server) -> String {
+pub fn large_database(server: &Server) -> String {
     let name = server.new_database();
     server.sql(&name, "CREATE TABLE big AS SELECT i, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) AS body FROM generate_series(1, 240000) i");
     name
 }
 
 /// Parts of 5 MiB, so that a test's dump has several.
-const SMALL_PARTS: &str = "parts_in_flight = 1\nupload_memory = \"10MiB\"\n";
+pub const SMALL_PARTS: &str = "parts_in_flight = 1\nupload_memory = \"10MiB\"\n";
 
 impl Scenario {
     /// Client tools in a folder of the scenario: scripts that call the real ones, with `script` in place of `tool`.
@@ -332,7 +332,7 @@ fn wrong_s3_credentials_exit_with_77() {
     assert!(!output.stderr.contains("not-the-secret"));
 }
 
-fn always(method: Method, contains: &'static str, fault: Fault) -> Rule {
+pub fn always(method: Method, contains: &'static str, fault: Fault) -> Rule {
     Rule { method, contains, skip: 0, times: u32::MAX, fault }
 }
 

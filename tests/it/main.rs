@@ -63,6 +63,10 @@ mod compress_writers;
 mod connections;
 /// What a database's owner puts in our way: functions, settings, a ledger of his own.
 mod contract;
+/// Sets in several stores: what a store that fails, is slow, full or forged leaves of the others; copies by hand and by the next run.
+mod copies;
+/// Copies that are restored, fetched, listed and pruned.
+mod copies_used;
 /// Sets and archives that are encrypted with age.
 mod encryption;
 mod encryption_archives;

@@ -47,7 +47,7 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
     let config = global.load_config()?;
     let name: SetName = match wanted.parse() {
         Ok(name) => name,
-        Err(_) => find(&config, wanted, filter, &Choice { to_verify: true, ..Choice::default() }).await?.set.name,
+        Err(_) => find(global, &config, wanted, filter, &Choice { to_verify: true, ..Choice::default() }).await?.set.name,
     };
     let text = name.to_string();
     let mut said = String::new();

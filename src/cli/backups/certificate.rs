@@ -29,7 +29,7 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, format: Format)
     let config = global.load_config()?;
     // A certificate of a damaged set says so.
     let choice = Choice { older_ok: true, to_verify: true, ..Choice::default() };
-    let found = find(&config, wanted, filter, &choice).await?;
+    let found = find(global, &config, wanted, filter, &choice).await?;
     let stay = stay(global, &config, &found).await;
     let certificate = Certificate::of(&found.set, &found.store_name, &found.store, &stay, Utc::now());
     print(&match (format, global.json) {
@@ -65,5 +65,5 @@ async fn stay(global: &Global, config: &Config, found: &Found) -> Stay {
 
 fn keep_of(job: &Job, found: &Found) -> Option<Keep> {
     let backup = job.task.as_a::<Backup>()?;
-    backup.keep.filter(|_| backup.store == found.store_name)
+    backup.stores().find(|kept| kept.store == found.store_name)?.keep
 }

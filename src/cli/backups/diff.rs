@@ -14,8 +14,8 @@ use crate::task::backup::change::{self, Change};
 /// Compares the rows of the tables in two sets, by what their manifests say: no dump is read.
 pub async fn run(global: &Global, before: &str, after: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let before = find(&config, before, filter, &which.choice()).await?.set;
-    let after = find(&config, after, filter, &which.choice()).await?.set;
+    let before = find(global, &config, before, filter, &which.choice()).await?.set;
+    let after = find(global, &config, after, filter, &which.choice()).await?.set;
     let changes = change::changes(&before.manifest, &after.manifest);
     if before.manifest.filters != after.manifest.filters {
         tracing::warn!("the two sets were made with different filters (schemas, exclude_tables, exclude_table_data)");

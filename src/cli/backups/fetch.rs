@@ -9,7 +9,8 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find};
+use super::find::{Filter, Found, Which, find_copies};
+use super::nearness::{on_the_first_good, that_open};
 use super::rows_file::RowsFile;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
@@ -20,11 +21,11 @@ use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
 use crate::pg::qualified;
 use crate::task::backup::manifest::Manifest;
+use crate::task::backup::part;
 use crate::task::backup::parts::names;
 use crate::task::backup::rows_out::{Format, RowsOut};
 use crate::task::backup::scan::TableData;
 use crate::task::backup::tokens::Statement;
-use crate::task::backup::{locked, part};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -55,26 +56,30 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         return Err(refused("--json prints a summary on stdout: write the rows to a file with --output FILE"));
     }
     let config = global.load_config()?;
-    let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
-    let blocks = blocks_of(&found.set.manifest, table)?;
-    or_cancelled(cancel, locked::ensure_opens(&found.store, &found.set)).await?;
-    let rows: u64 = blocks.iter().map(|block| block.rows).sum();
-    let name = format!("{}.{}", blocks[0].schema, blocks[0].name);
-    let out = or_cancelled(cancel, file.open()).await?;
+    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &which.choice())).await?;
+    let Some(first) = copies.first() else { anyhow::bail!("there is no copy") };
+    blocks_of(&first.set.manifest, table)?;
+    let mut copies = or_cancelled(cancel, that_open(copies)).await?;
+    if file.shows_rows_as_they_come() {
+        // What was shown of one copy cannot be taken back.
+        copies.truncate(1);
+    }
     let progress = global.progress();
     let phase = progress.phase("fetch", None);
-    let fetched = or_cancelled(cancel, fetch(&found, &blocks, (*format, copied_as), out, rows, &phase)).await;
-    let read_bytes = fetched.with_context(|| match file.shows_rows_as_they_come() {
-        false => format!("the rows of {name} were not fetched, and no file was written"),
-        true => format!("what was written of {name} is not all of its rows: do not use it"),
-    })?;
-    let said = format!(
-        "{} of {name} from {} ({} read of {})",
-        units::plural(rows, "row"),
-        found.set.name,
-        units::bytes(read_bytes),
-        units::bytes(found.set.manifest.dump.bytes)
-    );
+    let fetched = on_the_first_good(&copies, async |found| {
+        let blocks = blocks_of(&found.set.manifest, table)?;
+        let out = or_cancelled(cancel, file.open()).await?;
+        let (rows, name) = rows_and_name(&blocks);
+        let fetched = or_cancelled(cancel, fetch(found, &blocks, (*format, copied_as.clone()), out, rows, &phase)).await;
+        let read_bytes = fetched.with_context(|| match file.shows_rows_as_they_come() {
+            false => format!("the rows of {name} were not fetched, and no file was written"),
+            true => format!("what was written of {name} is not all of its rows: do not use it"),
+        })?;
+        Ok((found.set.name.to_string(), found.store_name.clone(), found.set.manifest.dump.bytes, rows, name, read_bytes))
+    });
+    let (set, store, dump_bytes, rows, name, read_bytes) = fetched.await?;
+    let read = format!("{} read of {}", units::bytes(read_bytes), units::bytes(dump_bytes));
+    let said = format!("{} of {name} from {set} ({read})", units::plural(rows, "row"));
     phase.done(&said);
     let (RowsFile::File { .. } | RowsFile::Device(_), Some(path)) = (&file, output) else {
         say(&format!("pgtend: {said}"));
@@ -84,11 +89,17 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     print(&match global.json {
         true => format!(
             "{:#}\n",
-            json!({ "set": found.set.name.to_string(), "table": name, "rows": rows, "file": path, "read_bytes": read_bytes, "dump_bytes": found.set.manifest.dump.bytes })
+            json!({ "set": set, "store": store, "table": name, "rows": rows, "file": path, "read_bytes": read_bytes, "dump_bytes": dump_bytes })
         ),
         false => format!("{}: {said}\n", path.display()),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the number of rows and the table's name.
+fn rows_and_name(blocks: &[&TableData]) -> (u64, String) {
+    let name = blocks.first().map(|block| format!("{}.{}", block.schema, block.name)).unwrap_or_default();
+    (blocks.iter().map(|block| block.rows).sum(), name)
 }
 
 /// Returns the bytes of the object that were read.

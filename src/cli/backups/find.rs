@@ -6,16 +6,20 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Args;
 
+pub(super) use super::found::Found;
+use super::nearness::{self, Nearness};
 use crate::base::fault::{Fault, Kind};
 pub use crate::cli::filter::Filter;
+use crate::cli::global::Global;
 use crate::config::Config;
 use crate::pg;
+use crate::pg::failure;
 use crate::store::{Store, Unread, key};
+use crate::task::backup::copies::place;
 use crate::task::backup::latest::{self, Choice};
 use crate::task::backup::series::Series;
 use crate::task::backup::set::{self, Listing, Set};
 use crate::task::backup::set_name::SetName;
-use crate::task::backup::verdict::Bytes;
 
 /// The options that choose what `latest` is.
 #[derive(Debug, Default, Args)]
@@ -40,13 +44,6 @@ impl Which {
         let Self { from, any, older_ok, unsigned_ok } = self;
         Choice { from: from.clone(), any: *any, older_ok: *older_ok, unsigned_ok: *unsigned_ok, to_verify: false }
     }
-}
-
-/// A set and the store that has it.
-pub(super) struct Found {
-    pub(super) store_name: String,
-    pub(super) store: Store,
-    pub(super) set: Set,
 }
 
 impl Filter {
@@ -116,24 +113,31 @@ fn is_meant(name: &SetName, wanted: &str, filter: &Filter) -> bool {
             || key::parse_time(wanted) == Some(name.taken_at))
 }
 
-/// Finds the one set that `wanted` means, and logs what should be known about it.
-pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
+/// Finds the one set that `wanted` means, and logs what should be known about it. Of several copies, it is the nearest intact one.
+pub(super) async fn find(global: &Global, config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Found> {
+    let copies = find_copies(global, config, wanted, filter, choice).await?;
+    copies.into_iter().next().ok_or_else(|| none(wanted, "`pgtend backups list` shows all sets").into())
+}
+
+/// Finds all copies of that set, the nearest intact one first: there is one at least.
+pub(super) async fn find_copies(
+    global: &Global,
+    config: &Config,
+    wanted: &str,
+    filter: &Filter,
+    choice: &Choice,
+) -> Result<Vec<Found>> {
     let now = Utc::now();
+    let nearness = Nearness::of(global);
     let Candidates { sets: mut candidates, unreadable, unread_stores, unseen } =
         Candidates::read(config, wanted, filter, choice).await?;
-    // A named set that was found is the right one, wherever else it may be; `latest` is only known once every store was read.
-    if (wanted == "latest" || candidates.is_empty())
-        && let Some((store_name, error)) = unread_stores.into_iter().next()
-    {
-        return Err(error.context(format!("store `{store_name}` cannot be read; --store NAME searches another one alone")));
-    }
+    all_stores_are_read(&candidates, unread_stores, wanted, &nearness)?;
     one_series(&candidates, wanted)?;
-    let said = |reason: String| Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"));
     let Some(first) = candidates.first() else {
         let of_folders = unseen.iter().map(|(store, unread)| format!("{} in {store}: {}", unread.key, unread.reason));
         let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).chain(of_folders).collect();
         let detail = if reasons.is_empty() { "`pgtend backups list` shows all sets".to_owned() } else { reasons.join("; ") };
-        return Err(said(detail).into());
+        return Err(none(wanted, &detail).into());
     };
     if wanted == "latest" {
         all_of_the_series_is_seen(&first.set.name, &unseen, choice)?;
@@ -143,24 +147,81 @@ pub(super) async fn find(config: &Config, wanted: &str, filter: &Filter, choice:
         tracing::warn!("{trouble}");
     }
     keep_one_identity(&mut candidates, &series, wanted, choice)?;
-    if wanted != "latest" {
-        // The same set may be in two stores.
-        let chosen = candidates
-            .into_iter()
-            .max_by_key(|found| (found.set.verification.verdict() == Bytes::Intact, found.set.name.taken_at));
-        return chosen.ok_or_else(|| said("`pgtend backups list` shows all sets".to_owned()).into());
+    nearness::sort(&mut candidates, &nearness);
+    let name = match wanted {
+        "latest" => {
+            let mut sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
+            // Of each set, the copy that is first in use.
+            sets.dedup_by(|a, b| a.name == b.name);
+            let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(|reason| none(wanted, &reason))?;
+            notes.iter().for_each(|note| tracing::warn!("{note}"));
+            set.name.clone()
+        }
+        _ => candidates
+            .first()
+            .map(|found| found.set.name.clone())
+            .ok_or_else(|| none(wanted, "`pgtend backups list` shows all sets"))?,
+    };
+    candidates.retain(|found| found.set.name == name);
+    are_of_one_set(&candidates)?;
+    for (_, said) in unreadable.iter().filter(|(at, _)| *at == name.taken_at) {
+        tracing::warn!("another copy is passed over: {said}");
     }
-    let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
-    let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(said)?;
-    for note in notes {
-        tracing::warn!("{note}");
+    warn_of_damage(&candidates, &nearness);
+    Ok(candidates)
+}
+
+fn none(wanted: &str, reason: &str) -> Fault {
+    Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"))
+}
+
+/// A named set that was found is the right one, wherever else it may be; `latest` is only known once every store was read, or another with copies of its
+/// sets.
+fn all_stores_are_read(
+    candidates: &[Found],
+    unread_stores: Vec<(String, anyhow::Error)>,
+    wanted: &str,
+    nearness: &Nearness,
+) -> Result<()> {
+    let names: Vec<String> = unread_stores.iter().map(|(name, _)| name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (store, error) in unread_stores {
+        let job = candidates.first().map(|found| found.set.name.job.as_str());
+        let has_copies = job.is_some_and(|job| nearness.has_copies(job, &store, &names));
+        if has_copies {
+            let newer = if wanted == "latest" { ", so a newer set may be there" } else { "" };
+            tracing::warn!("store `{store}` cannot be read{newer}; another copy is taken: {}", failure::in_a_line(&error));
+        } else if wanted == "latest" || candidates.is_empty() {
+            return Err(error.context(format!("store `{store}` cannot be read; --store NAME searches another one alone")));
+        }
     }
-    let name = set.name.clone();
-    let chosen = candidates
-        .into_iter()
-        .filter(|found| found.set.name == name)
-        .max_by_key(|found| found.set.verification.verdict() == Bytes::Intact);
-    chosen.ok_or_else(|| said("it was deleted meanwhile".to_owned()).into())
+    Ok(())
+}
+
+/// What has one name in two stores must have come of one dump: otherwise somebody else wrote one of them.
+fn are_of_one_set(copies: &[Found]) -> Result<()> {
+    let Some((first, others)) = copies.split_first() else { return Ok(()) };
+    let Some(other) = others.iter().find(|other| !place::is_copy_of(&other.set, &first.set)) else { return Ok(()) };
+    let message = format!(
+        "{} in {} and in {} are two different sets, of which one was not written by the run of that name: compare them (`pgtend backups show`, with \
+         --store), and choose one with --store",
+        first.set.name, first.store_name, other.store_name
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
+}
+
+/// Says why a nearer copy is not taken.
+fn warn_of_damage(copies: &[Found], nearness: &Nearness) {
+    let Some((first, others)) = copies.split_first() else { return };
+    let place = |found: &Found| nearness.place(&found.set.name.job, &found.store_name);
+    for nearer in others.iter().filter(|other| place(other) < place(first)) {
+        tracing::warn!(
+            "the copy in {} is {}: that in {} is taken",
+            nearer.store_name,
+            nearer.set.verification.verdict().name(),
+            first.store_name
+        );
+    }
 }
 
 /// The latest set is unknown while a folder of its series cannot be read; other folders are other series.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::find::Filter;
+use super::nearness::Nearness;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
@@ -18,13 +19,16 @@ use crate::config::Config;
 use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
+use crate::task::backup::copies::place;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
-/// A listed set.
+/// A listed set, by the copy of it that a restore would take.
 struct Row {
     store: String,
+    /// The others.
+    copies: Vec<Row>,
     set: Set,
     /// The fault of its signature, when it is listed anyway.
     signature: Option<Signature>,
@@ -50,6 +54,7 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     let config = global.load_config()?;
     let now = Utc::now();
     let mut listed = read(&config, filter, unsigned_ok, now).await?;
+    listed.sets = as_sets(std::mem::take(&mut listed.sets), &Nearness::of(global));
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, &listed)?;
     }
@@ -67,7 +72,7 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
             .collect();
         let unseen: Vec<_> =
             listed.unseen.iter().map(|(location, reason)| json!({ "location": location, "reason": reason })).collect();
-        let sets: Vec<_> = listed.sets.into_iter().map(|row| row.json).collect();
+        let sets: Vec<_> = listed.sets.into_iter().map(json_of).collect();
         print(&format!(
             "{:#}\n",
             json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen })
@@ -128,12 +133,40 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
             let signature = unsigned.iter().find(|(of, _)| *of == set.name).map(|(_, signature)| *signature);
             let json = as_json(&set, &store_name, &store, signature, now);
-            listed.sets.push(Row { store: store_name.clone(), set, signature, json });
+            listed.sets.push(Row { store: store_name.clone(), copies: Vec::new(), set, signature, json });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
         listed.broken.extend(broken.map(|(name, reason)| (store_name.clone(), name, reason)));
     }
     Ok(listed)
+}
+
+/// Puts copies of a set together, oldest set first. Sets that only have the name in common stay apart.
+fn as_sets(mut rows: Vec<Row>, nearness: &Nearness) -> Vec<Row> {
+    rows.sort_by_cached_key(|row| (row.set.name.clone(), row.signature.is_some(), nearness.rank(&row.set, &row.store)));
+    let mut sets: Vec<Row> = Vec::new();
+    for row in rows {
+        let is_same = |first: &Row| first.set.name == row.set.name && place::is_copy_of(&first.set, &row.set);
+        match sets.iter().rposition(is_same).and_then(|at| sets.get_mut(at)) {
+            Some(first) => first.copies.push(row),
+            None => sets.push(row),
+        }
+    }
+    sets
+}
+
+/// The set with all its copies, itself the first of them.
+fn json_of(mut row: Row) -> serde_json::Value {
+    let copies: Vec<_> = [&row].into_iter().chain(&row.copies).map(|copy| copy_of(&copy.json)).collect();
+    row.json["copies"] = copies.into();
+    row.json
+}
+
+/// What differs from copy to copy.
+fn copy_of(set: &serde_json::Value) -> serde_json::Value {
+    let keys =
+        ["store", "location", "dump_bytes", "sha256", "encrypted", "verification", "bytes", "restored", "held", "signature"];
+    keys.iter().map(|key| ((*key).to_owned(), set[*key].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Refuses an unknown job or database as a typing error. When the jobs cannot be read, the sets alone say which names exist.
@@ -192,11 +225,12 @@ fn identity(set: &Set) -> String {
 fn table(sets: &[Row], now: DateTime<Utc>) -> String {
     let identities: BTreeSet<String> = sets.iter().map(|row| identity(&row.set)).collect();
     let with_identity = identities.len() > 1;
-    let rows = sets.iter().map(|Row { store, set, signature, .. }| {
+    let rows = sets.iter().map(|Row { store, copies, set, signature, .. }| {
         let manifest = &set.manifest;
+        let stores: Vec<&str> = [store].into_iter().chain(copies.iter().map(|copy| &copy.store)).map(String::as_str).collect();
         let mut row = vec![
             set.name.to_string(),
-            store.clone(),
+            stores.join(", "),
             if set.is_adopted() { UNKNOWN.to_owned() } else { units::age(set.name.taken_at, now) },
             units::bytes(manifest.dump.bytes),
             units::count(manifest.table_count() as u64),
@@ -205,7 +239,7 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
             set.verification.restored_in_words(),
         ];
         row.extend(with_identity.then(|| identity(set)));
-        row.push(notes(set, *signature, now));
+        row.push(notes(set, copies, *signature, now));
         row
     });
     match with_identity {
@@ -245,8 +279,10 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
 }
 
 /// Returns a set's notes for the last column.
-fn notes(set: &Set, signature: Option<Signature>, now: DateTime<Utc>) -> String {
+fn notes(set: &Set, copies: &[Row], signature: Option<Signature>, now: DateTime<Utc>) -> String {
     let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
+    let others = copies.iter().filter(|copy| copy.set.verification.verdict() != set.verification.verdict());
+    notes.extend(others.map(|copy| format!("{} in {}", copy.set.verification.verdict().name(), copy.store)));
     if set.is_encrypted() {
         notes.push("encrypted".to_owned());
     }

@@ -4,11 +4,14 @@
 mod accept;
 mod adopt;
 mod certificate;
+mod copy;
 mod diff;
 mod fetch;
 mod find;
+mod found;
 mod hold;
 mod list;
+mod nearness;
 mod prune;
 mod require;
 mod restore;
@@ -89,6 +92,8 @@ pub enum Command {
     Fetch(fetch::Arguments),
     /// Restore a set, or parts of it, into a database
     Restore(restore::Arguments),
+    /// Copy a set from one store to another: what is there already is compared and not sent again, and the copy is read back
+    Copy(copy::Arguments),
     /// Delete the sets that the jobs' `keep` does not keep; sets that were never read back are read first
     Prune {
         /// Only sets of this job
@@ -147,6 +152,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         }
         Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,
         Command::Restore(arguments) => restore::run(global, arguments, &cancel).await,
+        Command::Copy(arguments) => copy::run(global, arguments, &cancel).await,
         Command::Prune { job, dry_run } => prune::run(global, job.as_deref(), *dry_run, cancel).await,
         Command::Require(arguments) => or_cancelled(&cancel, require::run(global, arguments)).await,
         Command::Hold { set, filter, until, reason } => {

@@ -15,9 +15,9 @@ use crate::pg::failure;
 use crate::run::job::Job;
 use crate::run::runner;
 use crate::task::Manual;
-use crate::task::backup::Backup;
 use crate::task::backup::keep::Decision;
 use crate::task::backup::manual::Prune;
+use crate::task::backup::{Backup, InStore};
 use crate::work::Mode;
 
 /// On the way of the jobs' runs: under their locks, with a row of its own for each job and database.
@@ -31,21 +31,25 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: Can
     let (mut decisions, mut refused) = (Vec::new(), Vec::new());
     let mut failed = Vec::new();
     for job in context.jobs.iter().filter(|job| only.is_none_or(|name| name == job.name)) {
-        let Some(work) = prune_of(job) else { continue };
-        for database in &job.databases {
-            if context.cancel.is_cancelled() {
-                return Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into());
-            }
-            let Some(ended) = runner::run_manual(&context, job, &work, database, mode).await else { continue };
-            for warning in ended.run.report.iter().flat_map(|report| &report.warnings) {
-                tracing::warn!("{warning}");
-            }
-            decisions.extend(decisions_of(&ended.run)?);
-            if let Some(error) = ended.error {
-                let not = NotPruned { database, job: &job.name, error };
-                match failure::kind_of(&not.error) {
-                    Some(Kind::Busy | Kind::Deferred) => refused.push(not),
-                    _ => failed.push(not),
+        for (work, in_store) in prunes_of(job) {
+            for database in &job.databases {
+                if context.cancel.is_cancelled() {
+                    return Err(Fault::new(Kind::Cancelled, "cancelled by a signal").into());
+                }
+                let Some(ended) = runner::run_manual(&context, job, &work, database, mode).await else { continue };
+                for warning in ended.run.report.iter().flat_map(|report| &report.warnings) {
+                    tracing::warn!("{warning}");
+                }
+                decisions.extend(
+                    decisions_of(&ended.run)?.into_iter().map(|decision| (work.work.store.clone(), in_store.clone(), decision)),
+                );
+                if let Some(error) = ended.error {
+                    let not =
+                        NotPruned { database, job: &job.name, store: work.work.store.clone(), in_store: in_store.clone(), error };
+                    match failure::kind_of(&not.error) {
+                        Some(Kind::Busy | Kind::Deferred) => refused.push(not),
+                        _ => failed.push(not),
+                    }
                 }
             }
         }
@@ -54,11 +58,12 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: Can
     if global.json {
         let facts = |all: &[NotPruned<'_>]| all.iter().map(NotPruned::facts).collect::<Vec<_>>();
         let (refused, failed) = (facts(&refused), facts(&failed));
+        let decisions = decisions.iter().map(with_store).collect::<Result<Vec<_>>>()?;
         print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": decisions, "refused": refused, "failed": failed })))?;
     } else if decisions.is_empty() && refused.is_empty() && failed.is_empty() {
         print("no sets of a job with `keep`\n")?;
     } else {
-        print(&decisions.iter().map(|decision| format!("{decision}\n")).collect::<String>())?;
+        print(&decisions.iter().map(|(_, in_store, decision)| format!("{decision}{in_store}\n")).collect::<String>())?;
     }
     match (failed.len(), refused.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
@@ -77,28 +82,43 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: Can
 struct NotPruned<'a> {
     database: &'a str,
     job: &'a str,
+    store: String,
+    /// " in STORE", where the job has several.
+    in_store: String,
     error: anyhow::Error,
 }
 
 impl NotPruned<'_> {
     fn facts(&self) -> Value {
-        json!({ "database": self.database, "job": self.job, "reason": failure::in_a_line(&self.error) })
+        json!({ "database": self.database, "job": self.job, "store": self.store, "reason": failure::in_a_line(&self.error) })
     }
 
     fn into_error(self) -> anyhow::Error {
-        self.error.context(format!("{}/{}", self.database, self.job))
+        self.error.context(format!("{}/{}{}", self.database, self.job, self.in_store))
     }
 }
 
 fn in_a_line(all: &[NotPruned<'_>]) -> String {
-    let each = all.iter().map(|not| format!("{}/{}: {}", not.database, not.job, failure::in_a_line(&not.error)));
+    let each = all.iter().map(|not| format!("{}/{}{}: {}", not.database, not.job, not.in_store, failure::in_a_line(&not.error)));
     each.collect::<Vec<_>>().join("; ")
 }
 
-fn prune_of(job: &Job) -> Option<Manual<Prune>> {
-    let backup = job.task.as_a::<Backup>()?;
-    let work = Prune { store: backup.store.clone(), keep: backup.keep? };
-    Some(Manual { command: "backups prune", task: job.task.clone(), work })
+/// The work in each store of a job that has a rule there, with " in STORE" where there are several.
+fn prunes_of(job: &Job) -> Vec<(Manual<Prune>, String)> {
+    let Some(backup) = job.task.as_a::<Backup>() else { return Vec::new() };
+    let prune = |kept: &InStore| {
+        let work = Prune { store: kept.store.clone(), keep: kept.keep? };
+        let in_store = if backup.copies.is_empty() { String::new() } else { format!(" in {}", kept.store) };
+        Some((Manual { command: "backups prune", task: job.task.clone(), work }, in_store))
+    };
+    backup.stores().filter_map(prune).collect()
+}
+
+/// A decision, and the store that it is about.
+fn with_store((store, _, decision): &(String, String, Decision)) -> Result<Value> {
+    let mut decision = serde_json::to_value(decision)?;
+    decision["store"] = json!(store);
+    Ok(decision)
 }
 
 /// Those of the plan, or of the report.

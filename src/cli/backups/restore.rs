@@ -9,7 +9,8 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find, settings_of};
+use super::find::{Filter, Found, Which, find_copies, settings_of};
+use super::nearness::{on_the_first_good, that_open};
 use super::restore_part;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
@@ -25,11 +26,12 @@ use crate::run::runner::claim::{self, Subject};
 use crate::task::backup::choices::{Choices, OnError, Without};
 use crate::task::backup::facts::DatabaseFacts;
 use crate::task::backup::new_database::NewDatabase;
+use crate::task::backup::read_back::Differs;
 use crate::task::backup::restore::Restored;
 use crate::task::backup::scratch::LocaleRefused;
 use crate::task::backup::sessions::{SESSIONS_MOST, restore_sessions};
 use crate::task::backup::set::Set;
-use crate::task::backup::{existing_database, gains, guard, locked, new_database, scratch};
+use crate::task::backup::{existing_database, gains, guard, new_database, scratch};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -132,9 +134,9 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         );
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let found = or_cancelled(cancel, find(&config, wanted, filter, &which.choice())).await?;
-    or_cancelled(cancel, locked::ensure_opens(&found.store, &found.set)).await?;
-    let name = &found.set.name;
+    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &which.choice())).await?;
+    let copies = or_cancelled(cancel, that_open(copies)).await?;
+    let Some(name) = copies.first().map(|found| found.set.name.clone()) else { anyhow::bail!("there is no copy") };
     let progress = global.progress();
     let is_part = arguments.part.mean_a_part(arguments.on_error)?;
     let target = restore_part::Target {
@@ -145,8 +147,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         create_roles: arguments.create_roles,
     };
     if arguments.part.dry_run {
-        restore_part::restore(global, &arguments.part, &target, &found, &progress, cancel).await?;
-        return Ok(ExitCode::SUCCESS);
+        let showing = on_the_first_good(&copies, async |found| {
+            restore_part::restore(global, &arguments.part, &target, found, &progress, cancel).await
+        });
+        return showing.await.map(|()| ExitCode::SUCCESS);
     }
     // The store may be all that is left: neither a ledger that is away nor one that cannot be read about is a reason not to restore.
     let ledger = Ledger::new(&config).unwrap_or_else(|error| {
@@ -156,10 +160,11 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let subject = Subject { job: &name.job, database: &name.database, command: "backups restore" };
     let lock = guard::readers_lock(&name.database, &name.job);
     let reading = claim::share(ledger.map(Arc::new).as_ref(), &subject, &lock, &progress).await;
-    let result = match is_part {
-        true => restore_part::restore(global, &arguments.part, &target, &found, &progress, cancel).await.map(|()| 0),
-        false => restore(global, arguments, &choices, &settings, &found, &progress, cancel).await,
-    };
+    let restoring = on_the_first_good(&copies, async |found| match is_part {
+        true => restore_part::restore(global, &arguments.part, &target, found, &progress, cancel).await.map(|()| 0),
+        false => restore(global, arguments, &choices, &settings, found, &progress, cancel).await,
+    });
+    let result = restoring.await;
     let report = Report { summary: format!("{name} into {}", settings.display()), ..Report::default() };
     let incomplete = result.as_ref().ok().filter(|failures| **failures > 0).map(|failures| {
         anyhow::anyhow!("{name} is restored into {}, except for {}", settings.display(), units::plural(*failures, "statement"))
@@ -196,7 +201,8 @@ async fn restore(
         existing_database::into_empty_database(&found.store, set, settings, choices, &phase, cancel).await?
     };
     let unchanged = || format!("{} was not restored, and {} is unchanged", set.name, settings.display());
-    anyhow::ensure!(restored.problems.is_empty(), "{}: {}", unchanged(), restored.problems.join("; "));
+    let problems = restored.problems.join("; ");
+    anyhow::ensure!(restored.problems.is_empty(), Differs(format!("{}: {problems}", unchanged())));
     if let Some(refusal) = restored.refusal {
         return Err(anyhow::Error::from(refusal).context(unchanged()));
     }
@@ -204,7 +210,7 @@ async fn restore(
         tracing::warn!("{note}");
     }
     phase.done(&format!("{} from {}", settings.display(), set.name));
-    print_restored(global, settings, set, &restored, phase.elapsed())?;
+    print_restored(global, settings, found, &restored, phase.elapsed())?;
     anyhow::ensure!(
         restored.not_carried.is_empty(),
         "{} is restored, but not all properties of the database: {}",
@@ -248,13 +254,14 @@ async fn prepare(arguments: &Arguments, choices: &Choices, settings: &pg::Settin
     Ok(like)
 }
 
-fn print_restored(global: &Global, settings: &pg::Settings, set: &Set, restored: &Restored, elapsed: Duration) -> Result<()> {
+fn print_restored(global: &Global, settings: &pg::Settings, found: &Found, restored: &Restored, elapsed: Duration) -> Result<()> {
+    let set = &found.set;
     let (tables, rows) = (set.manifest.table_count() as u64, set.manifest.rows());
     let (name, into, failures) = (&set.name, settings.display(), restored.failed_count as u64);
     if global.json {
         return print(&format!(
             "{:#}\n",
-            json!({ "set": name.to_string(), "into": into, "tables": tables, "rows": rows, "sessions": restored.sessions, "rows_seconds": restored.seconds.map(|(rows, _)| rows), "after_rows_seconds": restored.seconds.map(|(_, after)| after), "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": elapsed.as_secs_f64() })
+            json!({ "set": name.to_string(), "store": found.store_name, "into": into, "tables": tables, "rows": rows, "sessions": restored.sessions, "rows_seconds": restored.seconds.map(|(rows, _)| rows), "after_rows_seconds": restored.seconds.map(|(_, after)| after), "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": elapsed.as_secs_f64() })
         ));
     }
     if failures == 0 {

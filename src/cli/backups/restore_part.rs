@@ -239,7 +239,7 @@ fn print_restored(
             tables.iter().map(|(table, rows)| json!({ "schema": table.schema, "name": table.name, "rows": rows })).collect();
         return print(&format!(
             "{:#}\n",
-            json!({ "set": name, "into": into, "tables": of_tables, "rows": rows, "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
+            json!({ "set": name, "store": found.store_name, "into": into, "tables": of_tables, "rows": rows, "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
         ));
     }
     for (table, rows) in &tables {
@@ -319,7 +319,7 @@ fn print_merged(
     if global.json {
         return print(&format!(
             "{:#}\n",
-            json!({ "set": name, "into": into, "table": table, "dry_run": is_dry_run, "rows": rows, "chosen": chosen, "inserted": inserted, "replaced": replaced, "left": merged.left(), "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
+            json!({ "set": name, "store": found.store_name, "into": into, "table": table, "dry_run": is_dry_run, "rows": rows, "chosen": chosen, "inserted": inserted, "replaced": replaced, "left": merged.left(), "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
         ));
     }
     let (would, end) = if is_dry_run { ("would be ", "nothing was changed: this is a dry run\n") } else { ("", "") };

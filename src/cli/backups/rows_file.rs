@@ -62,7 +62,11 @@ impl RowsFile {
     pub async fn open(&self) -> Result<Box<dyn Write + Send>> {
         Ok(match self {
             Self::Stdout => Box::new(BufWriter::new(io::stdout())),
-            Self::File { partial, .. } => Box::new(BufWriter::new(partial.reopen()?)),
+            Self::File { partial, .. } => {
+                // An earlier copy may have turned out damaged midway.
+                partial.as_file().set_len(0)?;
+                Box::new(BufWriter::new(partial.reopen()?))
+            }
             Self::Device(path) => Box::new(BufWriter::new(open_device(path.clone()).await?)),
         })
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::json;
 
-use super::find::{Filter, Found, Which, find};
+use super::find::{Filter, Found, Which, find_copies};
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
@@ -19,9 +19,10 @@ use crate::task::backup::scan::TableData;
 pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
     let config = global.load_config()?;
     // It restores nothing, so an older set does no harm.
-    let found = find(&config, wanted, filter, &Choice { older_ok: true, ..which.choice() }).await?;
+    let copies = find_copies(global, &config, wanted, filter, &Choice { older_ok: true, ..which.choice() }).await?;
+    let Some(found) = copies.first() else { anyhow::bail!("there is no copy") };
     let tables = tables(&found.set.manifest);
-    print(&if global.json { format!("{:#}\n", as_json(&found, &tables)) } else { in_words(&found, &tables) })?;
+    print(&if global.json { format!("{:#}\n", as_json(found, &copies, &tables)) } else { in_words(found, &copies, &tables) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,7 +59,7 @@ fn tables(manifest: &Manifest) -> Vec<Table> {
     blocks.into_iter().map(of).collect()
 }
 
-fn as_json(found: &Found, tables: &[Table]) -> serde_json::Value {
+fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Value {
     let manifest = &found.set.manifest;
     let tables: Vec<_> = tables
         .iter()
@@ -67,8 +68,16 @@ fn as_json(found: &Found, tables: &[Table]) -> serde_json::Value {
             json!({ "schema": schema, "name": name, "rows": rows, "bytes": bytes, "members": members, "member_bytes": member_bytes })
         })
         .collect();
+    let copies: Vec<_> = copies
+        .iter()
+        .map(|copy| {
+            let location = copy.store.location(&copy.set.name.key(&copy.set.manifest.dump.object));
+            json!({ "store": copy.store_name, "location": location, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
+        })
+        .collect();
     json!({
         "set": found.set.name.to_string(),
+        "copies": copies,
         "store": found.store_name,
         "location": found.store.location(&found.set.name.key(&manifest.dump.object)),
         "format": manifest.format,
@@ -95,7 +104,7 @@ fn as_json(found: &Found, tables: &[Table]) -> serde_json::Value {
     })
 }
 
-fn in_words(found: &Found, tables: &[Table]) -> String {
+fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
     let (set, manifest) = (&found.set, &found.set.manifest);
     let mut lines = vec![
         ("set", format!("{} in {}", set.name, found.store_name)),
@@ -118,6 +127,11 @@ fn in_words(found: &Found, tables: &[Table]) -> String {
         lines
             .insert(1, ("adopted from", format!("{}, {}, {}", adopted.name, adopted.form.in_words(), adopted.sha256_in_words())));
     }
+    let also = copies.iter().filter(|copy| copy.store_name != found.store_name);
+    lines.extend(also.map(|copy| {
+        let verification = &copy.set.verification;
+        ("copy", format!("in {}: {}; {}", copy.store_name, verification.verdict().name(), verification.in_words()))
+    }));
     let extensions: Vec<String> =
         manifest.server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
     if !extensions.is_empty() {

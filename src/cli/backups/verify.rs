@@ -6,13 +6,15 @@ use anyhow::Result;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find, settings_of};
-use crate::base::units;
+use super::find::{Filter, Found, Which, find_copies, settings_of};
+use super::nearness::is_of_the_copy;
+use crate::base::{shell, units};
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::Config;
+use crate::pg::failure;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
 use crate::task::backup::{gains, scratch, verify};
@@ -30,35 +32,71 @@ pub async fn run(
     let config = global.load_config()?;
     // Sets that a restore would skip are those worth verifying.
     let choice = Choice { older_ok: true, to_verify: true, ..which.choice() };
-    let mut found = or_cancelled(cancel, find(&config, wanted, filter, &choice)).await?;
-    let mut refusal = None;
-    match restore_on {
-        None => or_cancelled(cancel, verify::by_checksum(&found.store, &mut found.set, &global.progress())).await?,
-        Some(target) => refusal = by_restore(global, &config, &mut found, (target, trust_owners), cancel).await?,
+    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &choice)).await?;
+    let mut failed: Vec<(String, anyhow::Error)> = Vec::new();
+    let count = copies.len();
+    for (number, mut found) in copies.into_iter().enumerate() {
+        let verified = match restore_on {
+            None => {
+                or_cancelled(cancel, verify::by_checksum(&found.store, &mut found.set, &global.progress())).await.map(|()| None)
+            }
+            Some(target) => by_restore(global, &config, &mut found, (target, trust_owners), cancel).await,
+        };
+        match verified {
+            Err(error) if number + 1 < count && is_of_the_copy(&found, &error).await => {
+                tracing::warn!("the copy in {}: {}; the next one is verified", found.store_name, failure::in_a_line(&error));
+                failed.push((found.store_name, error));
+            }
+            verified => {
+                let refusal = verified?;
+                print_verified(global, &found, count > 1, restore_on, refusal.is_some())?;
+                return ended(&found, refusal, failed);
+            }
+        }
     }
+    anyhow::bail!("there is no copy")
+}
+
+/// The end of a verification: an error also where the first copies were not good.
+fn ended(found: &Found, refusal: Option<Refusal>, failed: Vec<(String, anyhow::Error)>) -> Result<ExitCode> {
     let set = &found.set;
-    let not_decoded = set.verification.not_decoded().map(str::to_owned);
+    if let Some(refusal) = refusal {
+        let message = format!("the bytes of {} are intact, but this server did not accept them", set.name);
+        return Err(anyhow::Error::from(refusal).context(message));
+    }
+    let Some((store, error)) = failed.into_iter().next() else { return Ok(ExitCode::SUCCESS) };
+    Err(error.context(format!(
+        "the copy of {} in {} is good, and that in {store} is not; mend it: pgtend backups copy {} --from {} --to {}",
+        set.name,
+        found.store_name,
+        shell::word(&set.name.to_string()),
+        shell::word(&found.store_name),
+        shell::word(&store)
+    )))
+}
+
+fn print_verified(global: &Global, found: &Found, has_copies: bool, restore_on: Option<&str>, is_refused: bool) -> Result<()> {
+    let set = &found.set;
     if global.json {
-        print(&format!(
+        return print(&format!(
             "{:#}\n",
             json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "bytes": set.verification.verdict() })
-        ))?;
-    } else if let (None, Some(why)) = (restore_on, &not_decoded) {
-        print(&format!("{}: read back; its length and its SHA-256 match the manifest; not decoded: {why}\n", set.name))?;
-    } else if refusal.is_none() {
-        let how = if restore_on.is_some() { "restored" } else { "read back" };
-        print(&format!(
-            "{}: {how}; {} and {} match the manifest\n",
-            set.name,
-            units::plural(set.manifest.table_count(), "table"),
-            units::plural(set.manifest.rows(), "row")
-        ))?;
+        ));
     }
-    match refusal {
-        None => Ok(ExitCode::SUCCESS),
-        Some(refusal) => Err(anyhow::Error::from(refusal)
-            .context(format!("the bytes of {} are intact, but this server did not accept them", set.name))),
+    let of_copy = if has_copies { format!(" in {}", found.store_name) } else { String::new() };
+    let name = format!("{}{of_copy}", set.name);
+    if let (None, Some(why)) = (restore_on, set.verification.not_decoded()) {
+        return print(&format!("{name}: read back; its length and its SHA-256 match the manifest; not decoded: {why}\n"));
     }
+    if is_refused {
+        return Ok(());
+    }
+    let how = if restore_on.is_some() { "restored" } else { "read back" };
+    print(&format!(
+        "{name}: {how}; {} and {} match the manifest\n",
+        units::plural(set.manifest.table_count(), "table"),
+        units::plural(set.manifest.rows(), "row")
+    ))
 }
 
 /// Returns why that server did not accept the set.

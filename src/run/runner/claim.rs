@@ -51,7 +51,14 @@ pub async fn exclude_runs(
     let limits: Limits = limits::Written::default().into();
     let run = RunContext {
         config,
-        job: JobFacts { name: subject.job, timezone: Tz::UTC, limits: &limits, has_schedule: false, renames_database: false },
+        job: JobFacts {
+            name: subject.job,
+            timezone: Tz::UTC,
+            limits: &limits,
+            has_schedule: false,
+            renames_database: false,
+            timeout: None,
+        },
         others: &[],
         database: subject.database,
         settings: settings.clone(),

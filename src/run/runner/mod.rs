@@ -243,6 +243,7 @@ fn run_context<'a>(
             limits: &job.limits,
             has_schedule: job.schedule.is_some(),
             renames_database: job.task.renames_database(),
+            timeout: job.timeout.map(|span| span.0),
         },
         others: &context.others,
         database,
@@ -369,11 +370,16 @@ async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// `require_backup_within`: refuses destructive work on a database whose last proven backup is too old.
 async fn require_backup(context: &Context, job: &Job, database: &str) -> Result<()> {
     let Some(within) = job.require_backup_within else { return Ok(()) };
-    let newest = task::backup::newest_verified(&context.config, &context.others, database)
-        .await
-        .context("cannot tell how old the newest backup is")?;
-    let what = match newest {
-        Some(taken_at) if Utc::now() - taken_at <= chrono::TimeDelta::from_std(within.0)? => return Ok(()),
+    let cannot_tell = "cannot tell how old the newest backup is";
+    let newest = task::backup::newest_verified(&context.config, &context.others, database).await.context(cannot_tell)?;
+    let anywhere = newest.anywhere();
+    let limit = chrono::TimeDelta::from_std(within.0)?;
+    if anywhere.is_some_and(|taken_at| Utc::now() - taken_at <= limit) {
+        return Ok(());
+    }
+    // A store that cannot be read may have a newer one.
+    newest.ensure_all_read().context(cannot_tell)?;
+    let what = match anywhere {
         Some(taken_at) => format!("the newest verified backup of `{database}` is {} old", units::age(taken_at, Utc::now())),
         None => format!("there is no verified backup of `{database}`"),
     };

@@ -10,6 +10,7 @@ use crate::base::units;
 use crate::ledger::{Filter, Ledger, Row as Run};
 use crate::pg::failure;
 use crate::task;
+use crate::task::backup::OfJob;
 use crate::work::{Does, Other};
 
 pub async fn look(context: &AuditContext<'_>) -> Result<CheckResult> {
@@ -30,7 +31,52 @@ pub async fn look(context: &AuditContext<'_>) -> Result<CheckResult> {
         Ok(known) => known,
         Err(error) => return Ok(CheckResult::unknown(format!("cannot read {}", failure::in_a_line(&error)))),
     };
-    Ok(judge(&jobs, context, newest, last_run))
+    let unread: Vec<String> =
+        newest.unread().map(|(store, error)| format!("cannot read store `{store}`: {}", failure::in_a_line(error))).collect();
+    let is_fresh = newest.anywhere().is_some_and(|newest| context.now - newest <= limit(context));
+    // A store that cannot be read may have a newer set than the others.
+    let mut result = match is_fresh || unread.is_empty() {
+        true => judge(&jobs, context, newest.anywhere(), last_run),
+        false => CheckResult::default(),
+    };
+    if is_fresh {
+        result.rows.extend(newest.jobs.iter().flat_map(|job| lagging(job, context)));
+    }
+    result.unknown.extend(unread);
+    Ok(result)
+}
+
+/// The stores of a job in which the copies are too old, although the database has a fresh backup.
+fn lagging(job: &OfJob, context: &AuditContext<'_>) -> Vec<Row> {
+    let are_several = job.stores.len() > 1;
+    let stores = job.stores.iter().filter(|_| are_several);
+    let lagging = stores.filter_map(|(store, newest)| {
+        let newest = *newest.as_ref().ok()?;
+        newest.is_none_or(|newest| context.now - newest > limit(context)).then_some((store, newest))
+    });
+    let row = |(store, newest): (&String, Option<DateTime<Utc>>)| {
+        let has = match newest {
+            Some(newest) => format!("The newest verified copy in store `{store}` is {} old", units::age(newest, context.now)),
+            None => format!("There is no verified copy in store `{store}`"),
+        };
+        Row {
+            object: format!("database {}", context.database),
+            identity: Some(format!("{} in {store}", context.database)),
+            issue: Some(format!(
+                "{has}, although a newer one is elsewhere; backup_within allows {}.",
+                context.audit.backup_within
+            )),
+            evidence: json!({ "jobs": [job.job], "store": store, "newest_verified": newest }).as_object().cloned(),
+            command: Some(format!("pgtend run-job {} --database {}", job.job, context.database)),
+            level: Some(Level::High),
+            ..Row::default()
+        }
+    };
+    lagging.map(row).collect()
+}
+
+fn limit(context: &AuditContext<'_>) -> TimeDelta {
+    TimeDelta::from_std(context.audit.backup_within.0).unwrap_or(TimeDelta::MAX)
 }
 
 async fn last_run(context: &AuditContext<'_>, jobs: &[&Other]) -> Result<Option<Run>> {
@@ -45,8 +91,7 @@ async fn last_run(context: &AuditContext<'_>, jobs: &[&Other]) -> Result<Option<
 
 fn judge(jobs: &[&Other], context: &AuditContext<'_>, newest: Option<DateTime<Utc>>, last_run: Option<Run>) -> CheckResult {
     let within = context.audit.backup_within;
-    let limit = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
-    if newest.is_some_and(|newest| context.now - newest <= limit) {
+    if newest.is_some_and(|newest| context.now - newest <= limit(context)) {
         return CheckResult::default();
     }
     let (mut issue, level) = match (newest, &last_run) {

@@ -49,12 +49,12 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
 
 /// Returns why no set of the job can be restored by this host; `None` when it can open what it writes.
 pub fn cannot_open(backup: &Backup, config: &Config) -> Option<String> {
-    let keys = config.stores.get(&backup.store)?.age_keys();
+    let keys = config.stores.get(&backup.first.store)?.age_keys();
     let why = (!keys.recipients.is_empty()).then(|| keys.cannot_open_own()).flatten()?;
     Some(format!(
         "verify = \"restore\": sets in store `{}` are encrypted, and this host cannot open them: {why}. Say verify = \"checksum\", and prove them by \
          `pgtend backups verify latest --restore-on DATABASE` on a host that has a secret key; or set `identity_file` of the store here",
-        backup.store
+        backup.first.store
     ))
 }
 

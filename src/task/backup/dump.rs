@@ -1,10 +1,16 @@
 //! Writes a set: the dump, the globals, and after all checks, last, the manifest.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+use tokio::time::timeout;
 
+use super::copies::fan_out::{FanOut, Outlet, Patience, Stored};
+use super::copies::several::none_took_it;
+use super::copies::target::Target;
 use super::keys::Backup;
 use super::manifest::{self, DumpObject, Globals, Manifest};
 use super::pg_dump::{self, Share};
@@ -19,81 +25,201 @@ use crate::base::progress::Phase;
 use crate::base::units;
 use crate::members::compress::Compression;
 use crate::pg;
-use crate::store::{Store, Upload};
+use crate::store::Store;
 use crate::work::RunContext;
 
-/// Writes the set `plan.name`, whose folder belongs to this run. The set exists when this returns Ok, and nothing is left when it does not.
-/// The second value says why the set before a loss could not be held: then nothing may be deleted.
-pub async fn write_set(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
-    let written = write_objects(store, plan, backup, run).await;
-    if written.is_err() {
-        set::clean_up(store, &plan.name).await;
-    }
+/// Where another store has the set, which is to be verified: the next run sweeps what stays.
+const CLEAN_UP_LONGEST: Duration = Duration::from_secs(20);
+
+/// Writes the set `plan.name` to all targets whose folder of that name belongs to this run. Each has the set, or the reason why not, when this
+/// returns Ok, and one at least has it. Nothing is left where there is no set.
+pub async fn write_set(targets: &mut [Target], plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<()> {
+    let (mut dump, mut globals) = (FanOut::default(), FanOut::default());
+    let written = write_objects(targets, (&mut dump, &mut globals), plan, backup, run).await;
+    dump.abort().await;
+    globals.abort().await;
+    let are_several = targets.len() > 1;
+    let without = targets.iter().filter(|target| target.set.is_none() && target.is_claimed);
+    join_all(without.map(|target| async move {
+        let cleaning = set::clean_up(&target.store, &plan.name);
+        if !are_several {
+            cleaning.await;
+        } else if timeout(CLEAN_UP_LONGEST, cleaning).await.is_err() {
+            tracing::warn!("what was written to {} stays until the next run: it does not answer", target.name());
+        }
+    }))
+    .await;
     written
 }
 
-async fn write_objects(store: &Store, plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<(Set, Option<String>)> {
-    let object = match store.encrypts() {
-        false => backup.compression.dump_object(),
-        true => backup.compression.encrypted_dump_object(),
-    };
+/// The dump and the globals go to all stores at once; then each store finishes by itself, so that none waits for another.
+async fn write_objects(
+    targets: &mut [Target],
+    (dump, globals): (&mut FanOut, &mut FanOut),
+    plan: &Plan,
+    backup: &Backup,
+    run: &RunContext<'_>,
+) -> Result<()> {
     let started_at = Utc::now();
     let phase = run.progress.phase("dump", None);
     let waited_for_us = Mutex::default();
-    let (dump, stderr) = write_dump(store, plan, backup, run, object, &phase, &waited_for_us).await?;
-    let elapsed_seconds = phase.elapsed().as_secs_f64();
-    phase.done(&format!("{} → {}", units::bytes(dump.contents.bytes), units::bytes(dump.bytes)));
-    let globals = write_globals(store, plan, run).await?;
+    let patience = Patience::of(run);
+    let key = |store: &Store| plan.name.key(dump_object(backup, store));
+    *dump = FanOut::open(targets, key, plan.server.database.size_bytes.max(0) as u64, patience).await?;
+    // A dump that is given up is dropped, and kills its pg_dumps.
+    let dumping = run.or_cancelled(dump_into(dump, (plan, backup), &run.settings, &phase));
+    let (streamed, stderr) = waiters::watch(&run.settings, backup.give_way, &waited_for_us, dumping).await?;
+    let dump_seconds = phase.elapsed().as_secs_f64();
+    let stored_bytes = dump.first_stored().map_or(0, |stored| stored.bytes);
+    phase.done(&format!("{} → {}", units::bytes(streamed.contents.bytes), units::bytes(stored_bytes)));
+    note_failures(targets, dump);
+    let of_globals = write_globals(targets, globals, plan, patience, run).await?;
+    note_failures(targets, globals);
 
     let mut warnings = plan.warnings.clone();
     warnings.extend(stderr.lines().map(|line| format!("{OF_PG_DUMP}{line}")));
     warnings.extend(waited_for_us.into_inner().unwrap_or_else(PoisonError::into_inner));
-    if dump.contents.tables.is_empty() {
+    if streamed.contents.tables.is_empty() {
         warnings.push("the dump holds no table data".to_owned());
     }
+    let made = Made { started_at, dump_seconds, streamed, globals: of_globals, warnings };
+    let mut of_globals = globals.outlets.iter_mut();
+    let completing = targets.iter_mut().zip(&mut dump.outlets).map(|(target, dump)| {
+        let globals = of_globals.next();
+        let made = &made;
+        async move {
+            if target.failure.is_some() || !target.is_claimed {
+                return;
+            }
+            match complete(target, dump, globals, made, plan, backup, run).await {
+                Ok(set) => target.set = Some(set),
+                Err(error) => target.failure = Some(error),
+            }
+        }
+    });
+    join_all(completing).await;
+    if targets.iter().any(|target| target.set.is_some()) {
+        return Ok(());
+    }
+    Err(none_took_it(targets.iter_mut().filter_map(|target| target.failure.take()).collect()))
+}
+
+fn dump_object(backup: &Backup, store: &Store) -> &'static str {
+    match store.encrypts() {
+        false => backup.compression.dump_object(),
+        true => backup.compression.encrypted_dump_object(),
+    }
+}
+
+fn note_failures(targets: &mut [Target], outlets: &mut FanOut) {
+    for (target, outlet) in targets.iter_mut().zip(&mut outlets.outlets) {
+        if target.failure.is_none() {
+            target.failure = outlet.failure.take();
+        }
+    }
+}
+
+/// All that is the same in every store.
+struct Made {
+    started_at: DateTime<Utc>,
+    dump_seconds: f64,
+    streamed: Streamed,
+    globals: MadeGlobals,
+    warnings: Vec<String>,
+}
+
+enum MadeGlobals {
+    Object { role_passwords: bool },
+    Absent { reason: String },
+}
+
+/// Makes the set complete in one store, its manifest last.
+async fn complete(
+    target: &mut Target,
+    dump: &mut Outlet,
+    globals: Option<&mut Outlet>,
+    made: &Made,
+    plan: &Plan,
+    backup: &Backup,
+    run: &RunContext<'_>,
+) -> Result<Set> {
+    let finishing = Instant::now();
+    run.or_cancelled(dump.finish()).await?;
+    let dump_seconds = made.dump_seconds + finishing.elapsed().as_secs_f64();
+    let stored = dump.stored.clone().context("not all of the dump was taken")?;
+    let globals = match (&made.globals, globals) {
+        (MadeGlobals::Absent { reason }, _) => Globals::Absent { reason: reason.clone() },
+        (MadeGlobals::Object { role_passwords }, Some(globals)) => {
+            run.or_cancelled(globals.finish()).await?;
+            let stored = globals.stored.clone().context("not all of the globals were taken")?;
+            Globals::Object { bytes: stored.bytes, sha256: stored.sha256, role_passwords: *role_passwords }
+        }
+        (MadeGlobals::Object { .. }, None) => anyhow::bail!("the globals were not taken"),
+    };
+    let mut manifest = manifest_of(made, dump_object(backup, &target.store), (stored, dump_seconds), globals, plan, backup, run);
+    // This comes before the manifest: a kill in between leaves a set that is held too long, and none that is deleted.
+    if let Some(not_held) = hold_before_loss(target, plan, &mut manifest, run).await? {
+        target.deletes_nothing.push(not_held);
+    }
+    let of_store = if target.store.encrypts() { &without_words_of_servers(&manifest) } else { &manifest };
+    run.or_cancelled(set::write_manifest(&target.store, &plan.name, of_store)).await?;
+    Ok(Set { name: plan.name.clone(), manifest, verification: Verification::default(), holds: Vec::new() })
+}
+
+fn manifest_of(
+    made: &Made,
+    object: &str,
+    (stored, elapsed_seconds): (Stored, f64),
+    globals: Globals,
+    plan: &Plan,
+    backup: &Backup,
+    run: &RunContext<'_>,
+) -> Manifest {
+    let Made { started_at, streamed, warnings, .. } = made;
+    let mut members = streamed.members.clone();
+    if stored.encryption.is_some() {
+        // They are of the contents, about which the manifest shall tell no more than how long they are.
+        members.crc32.clear();
+    }
     let mut manifest = Manifest {
-        format: manifest::format_of(&dump.contents.tables, dump.encryption.is_some()),
+        format: manifest::format_of(&streamed.contents.tables, stored.encryption.is_some()),
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
         job: run.job.name.to_owned(),
         database: run.database.to_owned(),
         by_hand: run.by_hand,
-        started_at,
+        started_at: *started_at,
         finished_at: Utc::now(),
         server: plan.server.clone(),
         pg_dump_version: plan.tools.version.clone(),
         dump: DumpObject {
             object: object.to_owned(),
             compression: backup.compression,
-            bytes: dump.bytes,
-            sha256: dump.sha256,
-            uncompressed_bytes: dump.contents.bytes,
-            members: dump.members,
-            blocks: Some(dump.blocks),
-            encryption: dump.encryption,
+            bytes: stored.bytes,
+            sha256: stored.sha256,
+            uncompressed_bytes: streamed.contents.bytes,
+            members,
+            blocks: Some(stored.blocks),
+            encryption: stored.encryption,
             elapsed_seconds,
         },
         globals,
-        tables: dump.contents.tables,
-        large_objects: dump.contents.large_objects,
+        tables: streamed.contents.tables.clone(),
+        large_objects: streamed.contents.large_objects,
         filters: backup.filters.clone(),
-        warnings,
+        warnings: warnings.clone(),
         adopted: None,
     };
     if let Some(previous) = &plan.previous {
         manifest.warnings.extend(change::shrunk(&previous.manifest, &manifest));
     }
-    // This comes before the manifest: a kill in between leaves a set that is held too long, and none that is deleted.
-    let not_held = hold_before_loss(store, plan, &mut manifest, run).await?;
-    let of_store = if store.encrypts() { &without_words_of_servers(&manifest) } else { &manifest };
-    run.or_cancelled(set::write_manifest(store, &plan.name, of_store)).await?;
-    Ok((Set { name: plan.name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, not_held))
+    manifest
 }
 
 /// What a warning begins with that pg_dump wrote, or the server through it.
 const OF_PG_DUMP: &str = "pg_dump: ";
 
 /// The manifest as it stands in a store that encrypts: what servers said, such as a NOTICE, may show rows. The report of the run has it.
-fn without_words_of_servers(manifest: &Manifest) -> Manifest {
+pub(super) fn without_words_of_servers(manifest: &Manifest) -> Manifest {
     let mut manifest = manifest.clone();
     let all = manifest.warnings.len();
     manifest.warnings.retain(|warning| !warning.starts_with(OF_PG_DUMP));
@@ -110,11 +236,11 @@ fn without_words_of_servers(manifest: &Manifest) -> Manifest {
 }
 
 /// Holds the set before a loss, and warns of it. Returns the reason if that was not possible.
-async fn hold_before_loss(store: &Store, plan: &Plan, manifest: &mut Manifest, run: &RunContext<'_>) -> Result<Option<String>> {
-    let Some(previous) = &plan.previous else { return Ok(None) };
+async fn hold_before_loss(target: &Target, plan: &Plan, manifest: &mut Manifest, run: &RunContext<'_>) -> Result<Option<String>> {
+    let Some(previous) = &target.previous else { return Ok(None) };
     let Some(reason) = loss::lost(&previous.manifest, manifest, &plan.dropped_by_us) else { return Ok(None) };
     let (name, before) = (plan.name.to_string(), &previous.name);
-    let holding = loss::hold(store, previous, &name, &reason, Utc::now());
+    let holding = loss::hold(&target.store, previous, &name, &reason, Utc::now());
     // The error of a hold that was not possible, or the cancellation of the run.
     let held = run.or_cancelled(async { Ok(holding.await) }).await?;
     Ok(match held {
@@ -131,34 +257,13 @@ async fn hold_before_loss(store: &Store, plan: &Plan, manifest: &mut Manifest, r
 }
 
 /// Runs pg_dump into the object. Returns the contents of the dump, and pg_dump's warnings.
-async fn write_dump(
-    store: &Store,
-    plan: &Plan,
-    backup: &Backup,
-    run: &RunContext<'_>,
-    object: &str,
-    phase: &Phase,
-    waited_for_us: &Mutex<Vec<String>>,
-) -> Result<(Streamed, String)> {
-    let mut upload = store.upload_locked(&plan.name.key(object), plan.server.database.size_bytes.max(0) as u64).await?;
-    // A dump that is given up is dropped, and kills its pg_dumps.
-    let dumping = run.or_cancelled(dump_into(&mut upload, store, (plan, backup), &run.settings, phase));
-    let dumped = waiters::watch(&run.settings, backup.give_way, waited_for_us, dumping).await;
-    if dumped.is_err() {
-        upload.abort().await;
-    }
-    dumped
-}
-
 async fn dump_into(
-    upload: &mut Upload,
-    store: &Store,
+    outlets: &mut FanOut,
     (plan, backup): (&Plan, &Backup),
     settings: &pg::Settings,
     phase: &Phase,
 ) -> Result<(Streamed, String)> {
-    let recipients = &store.age_keys().recipients;
-    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads, recipients };
+    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
     let mut ended = None;
     let streamed = match Wide::start(settings, plan, backup).await? {
         Some(wide) => {
@@ -166,59 +271,54 @@ async fn dump_into(
                 ended = Some(wide.write(pieces, settings, plan, backup).await?);
                 Ok(())
             };
-            stream::compress_into(upload, shape, phase, produce).await?
+            stream::compress_into(outlets, shape, phase, produce).await?
         }
         None => {
             let mut pg_dump = pg_dump::start(settings, plan, backup, &Share::default()).await?;
             let output = pg_dump.take_stdout()?;
             let produce = async |pieces: Pieces| pieces.read(output, plan.known_settings.clone()).await;
-            let streamed = stream::compress_into(upload, shape, phase, produce).await?;
+            let streamed = stream::compress_into(outlets, shape, phase, produce).await?;
             ended = Some(pg_dump.wait().await?);
             streamed
         }
     };
     let ended = ended.context("pg_dump did not end")?;
     pg_dump::check(&ended, streamed.contents.complete, settings, plan, backup).await?;
-    // This is the last step: an unfinished upload does not exist as an object.
-    upload.finish().await?;
     Ok((streamed, ended.stderr))
 }
 
 /// Writes roles, their passwords and memberships, and tablespaces, as far as this role may read them. A set without them is still a set:
 /// the manifest says why they are missing.
-async fn write_globals(store: &Store, plan: &Plan, run: &RunContext<'_>) -> Result<Globals> {
+async fn write_globals(
+    targets: &[Target],
+    outlets: &mut FanOut,
+    plan: &Plan,
+    patience: Patience,
+    run: &RunContext<'_>,
+) -> Result<MadeGlobals> {
     let mut reason = String::new();
     for role_passwords in [true, false] {
-        let mut upload = store.upload_locked(&plan.name.key(globals_object(store.encrypts())), 0).await?;
-        let written = run.or_cancelled(globals_into(&mut upload, store, plan, run, role_passwords)).await;
-        if !matches!(written, Ok(Dumped::Whole(_))) {
-            upload.abort().await;
-        }
+        let key = |store: &Store| plan.name.key(globals_object(store.encrypts()));
+        *outlets = FanOut::open(targets, key, 0, patience).await?;
+        let written = run.or_cancelled(globals_into(outlets, plan, run, role_passwords)).await;
         match written.context("cannot dump the globals")? {
-            Dumped::Whole(globals) => {
-                return Ok(Globals::Object { bytes: globals.bytes, sha256: globals.sha256, role_passwords });
-            }
+            Dumped::Whole => return Ok(MadeGlobals::Object { role_passwords }),
             Dumped::Refused(said) => reason = said,
         }
+        outlets.abort().await;
     }
     tracing::warn!("no globals in this set: {reason}");
-    Ok(Globals::Absent { reason })
+    Ok(MadeGlobals::Absent { reason })
 }
 
 /// The result of pg_dumpall.
 enum Dumped {
-    Whole(Box<Streamed>),
+    Whole,
     /// pg_dumpall refuses, with its message.
     Refused(String),
 }
 
-async fn globals_into(
-    upload: &mut Upload,
-    store: &Store,
-    plan: &Plan,
-    run: &RunContext<'_>,
-    role_passwords: bool,
-) -> Result<Dumped> {
+async fn globals_into(outlets: &mut FanOut, plan: &Plan, run: &RunContext<'_>, role_passwords: bool) -> Result<Dumped> {
     let mut command = plan.tools.command("pg_dumpall");
     run.settings.apply_to(&mut command);
     command.args(["--globals-only", "--no-password"]);
@@ -237,17 +337,15 @@ async fn globals_into(
         command.arg(format!("--database={database}"));
     }
     let mut pg_dumpall = Child::spawn(command)?;
-    let (level, recipients) = (Compression::Gzip.default_level(), &store.age_keys().recipients);
-    let shape = Shape { compression: Compression::Gzip, level, threads: 1, recipients };
+    let shape = Shape { compression: Compression::Gzip, level: Compression::Gzip.default_level(), threads: 1 };
     let phase = run.progress.phase("globals", None);
     let output = pg_dumpall.take_stdout()?;
-    let streamed = stream::compress_into(upload, shape, &phase, async |pieces: Pieces| pieces.read(output, None).await).await?;
+    stream::compress_into(outlets, shape, &phase, async |pieces: Pieces| pieces.read(output, None).await).await?;
     let ended = pg_dumpall.wait().await?;
     if !ended.status.success() {
         return Ok(Dumped::Refused(format!("pg_dumpall ended with {}: {}", ended.status, ended.stderr)));
     }
-    upload.finish().await?;
-    Ok(Dumped::Whole(Box::new(streamed)))
+    Ok(Dumped::Whole)
 }
 
 #[cfg(test)]

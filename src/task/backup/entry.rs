@@ -19,7 +19,8 @@ impl Entry for Backup {
         let place = choose::place(self, config, &source, connection).await?;
         let found = readiness::look(connection, self, settings, &source, &place).await?;
         readiness::refuse(&found.lacks)?;
-        let encrypts = config.stores.get(&self.store).is_some_and(|store| !store.age_keys().recipients.is_empty());
+        let encrypts =
+            self.stores().filter_map(|kept| config.stores.get(&kept.store)).any(|store| !store.age_keys().recipients.is_empty());
         let readable = source.database.readable_values().filter(|_| encrypts);
         let notes: String =
             found.notes.iter().chain(&place.note()).chain(&readable).map(|note| format!("; NOTE: {note}")).collect();
@@ -60,7 +61,7 @@ impl Entry for Backup {
     }
 
     fn does(&self) -> Does {
-        Does::Backup { store: self.store.clone() }
+        Does::Backup { stores: self.stores().map(|kept| kept.store.clone()).collect() }
     }
 }
 

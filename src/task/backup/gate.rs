@@ -108,13 +108,29 @@ pub async fn ask(config: &Config, stores: &[(String, Store)], question: &Questio
     Ok(answer)
 }
 
-/// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another.
+/// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another. Of several
+/// stores, each must have one: a run would write to all of them.
 pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: &str, within: Span) -> Result<Answer> {
-    let stores = [(backup.store.clone(), Store::named(config, &backup.store).await?)];
+    let mut stores = Vec::new();
+    for kept in backup.stores() {
+        stores.push((kept.store.clone(), Store::named(config, &kept.store).await?));
+    }
     let restored = backup.verify == Verify::Restore && backup.how_often.restore == Often::Always;
     let filters = backup.filters.clone();
     let question = Question { database, job: Some(job), filters, whose: Whose::Own, within, restored };
-    ask(config, &stores, &question).await
+    let answer = ask(config, &stores, &question).await?;
+    if !answer.is_met || stores.len() == 1 {
+        return Ok(answer);
+    }
+    // One of them was restored; a copy that is encrypted for others need not have been.
+    let question = Question { restored: false, ..question };
+    for store in &stores {
+        let of_store = ask(config, std::slice::from_ref(store), &question).await?;
+        if !of_store.is_met {
+            return Ok(of_store);
+        }
+    }
+    Ok(answer)
 }
 
 /// What a store holds.

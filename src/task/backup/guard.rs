@@ -13,7 +13,7 @@ use crate::store::lease::{self, Lease, Seen, Taken};
 /// The lock object of a folder that no ledger guards.
 pub(super) const LOCK: &str = "lock.json";
 
-fn lock_key(database: &str, job: &str) -> String {
+pub(super) fn lock_key(database: &str, job: &str) -> String {
     format!("{}{LOCK}", folder(database, job))
 }
 

@@ -1,5 +1,6 @@
 //! `[backup]`: the keys of a job, as written and resolved.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use super::keep::Keep;
 use super::manifest;
 use super::often::{HowOften, Often};
 use super::sessions::SESSIONS_MOST;
+use crate::base::toml_file::did_you_mean;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
@@ -17,8 +19,10 @@ use crate::members::compress::Compression;
 /// `[backup]`, resolved.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    pub store: String,
-    pub keep: Option<Keep>,
+    /// The store of its sets. It is the nearest of several, and the one in which they are proved by a restore.
+    pub first: InStore,
+    /// The stores of their copies.
+    pub copies: Vec<InStore>,
     /// The strongest verification that the job does; `how_often` says when it is due.
     pub verify: Verify,
     pub how_often: HowOften,
@@ -42,16 +46,36 @@ pub struct Backup {
     pub give_way: bool,
 }
 
+/// A store that a job writes its sets to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InStore {
+    /// Its name in the configuration.
+    pub store: String,
+    /// The sets to keep there; None: all.
+    pub keep: Option<Keep>,
+}
+
+impl Backup {
+    /// All stores of its sets, the nearest first.
+    pub fn stores(&self) -> impl Iterator<Item = &InStore> {
+        [&self.first].into_iter().chain(&self.copies)
+    }
+}
+
 /// `[backup]` as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
-    /// The store, by its name in the configuration.
-    #[schemars(with = "String")]
-    pub store: Option<Spanned<String>>,
-    /// The sets to keep; without it, all of them.
+    /// The store, by its name in the configuration; or several, as ["local", "offsite"], the nearest first: one dump is written to all of them.
+    #[schemars(with = "WrittenStores")]
+    pub store: Option<Spanned<WrittenStores>>,
+    /// The sets to keep in each store; without it, all of them.
     #[schemars(with = "Option<Keep>")]
     pub keep: Option<Spanned<Keep>>,
+    /// The sets to keep in single stores, by name, in place of `keep`: { offsite = { last = 7, monthly = 12 } }.
+    #[schemars(with = "BTreeMap<String, Keep>")]
+    #[serde(default)]
+    pub keep_in: BTreeMap<String, Spanned<Keep>>,
     /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }; there,
     /// vector_indexes = false restores without building them.
     #[schemars(with = "Option<WrittenVerify>")]
@@ -100,14 +124,8 @@ pub struct Written {
 
 /// Resolves the names and limits of a job's `[backup]`.
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
-    let store = match &written.store {
-        Some(store) => checker.known("store", store).then(|| store.get_ref().clone()),
-        None => {
-            checker.missing("[backup] has no store", "add store = \"NAME\", with [stores.NAME] in the configuration");
-            None
-        }
-    };
-    if let Some(keep) = written.keep.as_ref().filter(|keep| keep.get_ref().keeps_nothing()) {
+    let stores = stores_of(&written, checker);
+    for keep in written.keep.iter().chain(written.keep_in.values()).filter(|keep| keep.get_ref().keeps_nothing()) {
         checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
     }
     let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
@@ -156,9 +174,10 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), format!("set 1 to {SESSIONS_MOST}"));
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut stores = stores.into_iter();
     Some(Backup {
-        store: store?,
-        keep: written.keep.map(Spanned::into_inner),
+        first: stores.next()?,
+        copies: stores.collect(),
         verify,
         how_often,
         vector_indexes,
@@ -178,6 +197,37 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         lock_wait_timeout: written.lock_wait_timeout.unwrap_or(Span(Duration::from_secs(60))),
         give_way: written.give_way,
     })
+}
+
+/// Resolves `store`, `keep` and `keep_in`. Empty when a mistake was found.
+fn stores_of(written: &Written, checker: &mut Checker<'_>) -> Vec<InStore> {
+    let Some(place) = &written.store else {
+        checker.missing("[backup] has no store", "add store = \"NAME\", with [stores.NAME] in the configuration");
+        return Vec::new();
+    };
+    let names = match place.get_ref() {
+        WrittenStores::One(name) => vec![name.clone()],
+        WrittenStores::Several(names) => names.clone(),
+    };
+    if names.is_empty() {
+        checker.problem(place, "`store` is empty", "name at least one store".to_owned());
+    }
+    let mut stores: Vec<InStore> = Vec::new();
+    let mut are_known = true;
+    for name in names {
+        are_known &= checker.known("store", &Spanned::new(place.span(), name.clone()));
+        if stores.iter().any(|known| known.store == name) {
+            checker.problem(place, format!("store `{name}` is named twice"), "name each store once".to_owned());
+            continue;
+        }
+        let keep = written.keep_in.get(&name).or(written.keep.as_ref()).map(|keep| *keep.get_ref());
+        stores.push(InStore { store: name, keep });
+    }
+    for (name, keep) in written.keep_in.iter().filter(|(name, _)| stores.iter().all(|known| known.store != **name)) {
+        let hint = did_you_mean(name, stores.iter().map(|known| known.store.as_str()));
+        checker.problem(keep, format!("`keep_in` names `{name}`, which is no store of this job"), hint);
+    }
+    if are_known { stores } else { Vec::new() }
 }
 
 /// Resolves `verify`: a text alone applies to every set.
@@ -229,6 +279,13 @@ fn scratch_of(written: Option<&Spanned<String>>, checker: &mut Checker<'_>) -> S
             Scratch::Database(name.to_owned())
         }
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`store` is the name of a store, or a list of names: [\"local\", \"offsite\"]")]
+pub enum WrittenStores {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// A check of a copy in a server of its own.

@@ -67,29 +67,34 @@ impl Hold {
 /// this run.
 pub async fn claim(store: &Store, name: &SetName, marker: &RunMarker) -> Result<SetName> {
     let mut name = name.clone();
+    for _ in 0..60 {
+        if claim_exactly(store, &name, marker).await? {
+            return Ok(name);
+        }
+        name.taken_at += chrono::Duration::seconds(1);
+    }
+    anyhow::bail!("the sixty names from {name} on are taken")
+}
+
+/// Takes this name and no other; false when it is taken.
+pub async fn claim_exactly(store: &Store, name: &SetName, marker: &RunMarker) -> Result<bool> {
     // A condition that a store accepts and ignores is worse than none.
     let keeps_conditions = store.can_put_if().await.unwrap_or_else(|error| {
         tracing::debug!("{error:#}");
         false
     });
-    for _ in 0..60 {
-        let key = name.key(RUN);
-        let content = store.to_json(&key, marker)?;
-        if keeps_conditions {
-            if store.put_if(&key, content.clone(), Precondition::Absent).await?.is_some() {
-                return Ok(name);
-            }
-        } else if store.stat(&key).await?.is_none() {
-            store.put(&key, content.clone()).await?;
-            // Two hosts may have looked in the same second: the last writer gets the name, and the other one continues.
-            tokio::time::sleep(SETTLES).await;
-            if store.get(&key).await?.as_ref() == Some(&content) {
-                return Ok(name);
-            }
-        }
-        name.taken_at += chrono::Duration::seconds(1);
+    let key = name.key(RUN);
+    let content = store.to_json(&key, marker)?;
+    if keeps_conditions {
+        return Ok(store.put_if(&key, content, Precondition::Absent).await?.is_some());
     }
-    anyhow::bail!("the sixty names from {name} on are taken")
+    if store.stat(&key).await?.is_some() {
+        return Ok(false);
+    }
+    store.put(&key, content.clone()).await?;
+    // Two hosts may have looked in the same second: the last writer gets the name, and the other one continues.
+    tokio::time::sleep(SETTLES).await;
+    Ok(store.get(&key).await?.as_ref() == Some(&content))
 }
 
 /// Returns None if there is no such marker. A marker that cannot be read, or lacks a valid signature where the store has a key, is an error: its content is

@@ -15,6 +15,7 @@ pub mod change;
 pub mod choices;
 pub mod choose;
 mod context;
+pub mod copies;
 mod copy_names;
 mod counts;
 mod csv;
@@ -24,11 +25,13 @@ pub mod existing_database;
 pub mod expect;
 pub mod facts;
 mod foreign_key;
+mod found;
 pub mod gains;
 pub mod gate;
 pub mod guard;
 pub mod how_proved;
 pub mod identity;
+mod in_run;
 pub mod keep;
 mod keys;
 mod lacks;
@@ -45,6 +48,7 @@ pub mod markers;
 mod named;
 pub mod new_database;
 mod newest;
+mod of_store;
 mod often;
 #[doc(hidden)]
 pub mod own_bytes;
@@ -107,23 +111,19 @@ use anyhow::Result;
 use chrono::Utc;
 pub use context::tools_for;
 pub use keep::Keep;
-pub use keys::{Backup, Scratch, Verify, Written, resolve};
-pub use newest::{identity_of, newest_verified};
+pub use keys::{Backup, InStore, Scratch, Verify, Written, resolve};
+pub use newest::{OfJob, identity_of, newest_verified};
 pub use plan::Plan;
 
-use self::guard::Asked;
+use self::copies::mend;
+use self::copies::target::{self, Target};
 use self::markers::RunMarker;
-use self::set::Set;
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 pub use crate::members::compress::Compression;
 use crate::pg::{failure, throwaway};
-use crate::store::{Store, key, lease};
 use crate::work::{RunContext, Work};
-
-/// The number of unread sets that a run reads before it prunes. Each costs reading a dump; the next run continues.
-const CHECKS_IN_A_RUN: usize = 3;
 
 impl Work for Backup {
     type Plan = Plan;
@@ -134,11 +134,12 @@ impl Work for Backup {
     }
 
     async fn apply(&self, run: &RunContext<'_>, mut plan: Plan) -> Result<Report> {
-        let store = Store::named(run.config, &self.store).await?;
-        let has_ledger = run.run_id.is_some();
-        let seen = guard::look(&store, run.database, run.job.name, has_ledger).await;
+        let mut targets = Target::all(&plan, run).await?;
         // The sweep comes first, as leftovers of earlier runs may fill the disk. A failed sweep does not prevent the backup.
-        let mut warnings = run.or_cancelled(async { Ok(self.sweep(&store, &plan, run).await) }).await?;
+        let mut warnings = run.or_cancelled(async { Ok(sweep_host(&plan, run).await) }).await?;
+        for target in &targets {
+            warnings.extend(run.or_cancelled(async { Ok(in_run::sweep(target, &plan, run).await) }).await?);
+        }
         let marker = RunMarker {
             process: ProcessIdentity::own(),
             nonce: uuid::Uuid::new_v4().to_string(),
@@ -146,148 +147,62 @@ impl Work for Backup {
             identity: plan.identity.clone(),
             started_at: Utc::now(),
         };
-        plan.name = run.or_cancelled(markers::claim(&store, &plan.name, &marker)).await?;
-        plan.set = plan.name.to_string();
-        let (mut set, not_held) = dump::write_set(&store, &plan, self, run).await?;
-        let mut report = report_on(&set, &store, &plan);
-        plan.deletes_nothing.extend(not_held);
-
-        let refusal = match plan.verify {
-            Verify::None => None,
-            Verify::Checksum => {
-                set.verification.sets_since_restore = Some(plan.sets_since_restore);
-                run.or_cancelled(verify::by_checksum(&store, &mut set, &run.progress)).await?;
-                if let Some(why) = set.verification.not_decoded() {
-                    report.summary += &format!("; read back and hashed, not decoded: {why}");
-                }
-                None
-            }
-            Verify::Restore => {
-                set.verification.sets_since_restore = Some(plan.sets_since_restore);
-                let verified = prove::by_restore(self, &store, &mut set, &plan, run).await?;
-                report_proof(&mut report, &verified);
-                warnings.extend(verified.warnings);
-                let what = match verified.is_restored {
-                    true => "the check of the restored copy failed",
-                    false => "the verification by restore failed",
-                };
-                verified.refusal.map(|refusal| (refusal, what))
-            }
-        };
-        report.fact("bytes", set.verification.verdict().name());
-        report.fact("verified", set.verification.in_words());
-        if let Some(keep) = &self.keep {
-            let pruning = self.prune(&store, &plan, keep, seen.as_ref(), run);
+        run.or_cancelled(target::claim(&mut targets, &mut plan, &marker)).await?;
+        dump::write_set(&mut targets, &plan, self, run).await?;
+        let verified = in_run::verify(self, &mut targets, &plan, run).await?;
+        warnings.extend(mend::mend(&mut targets, run).await?);
+        for target in targets.iter_mut().filter(|target| target.is_good()) {
+            let pruning = in_run::prune(target, &plan, run);
             let pruned = run.or_cancelled(async { Ok(pruning.await) }).await?;
             match pruned {
                 Ok(pruned) => {
-                    if !pruned.sets.is_empty() {
-                        report.summary += &format!("; pruned {}", pruned.sets.len());
-                    }
-                    report.fact("pruned_sets", pruned.sets);
+                    target.pruned = pruned.sets;
                     warnings.extend(pruned.warnings);
                 }
                 Err(error) => warnings.push(format!("not pruned: {}", failure::in_a_line(&error))),
             }
         }
-        report.warnings.extend(warnings);
-        match refusal {
-            None => Ok(report),
+        let mut failures = target::failures(&targets, &plan);
+        let Some(main) = targets.iter().find(|target| target.is_good()) else {
+            return Unfinished::of(&failures, Report { warnings, ..Report::default() });
+        };
+        let mut report = report_on(main, &plan);
+        if let Some(verified) = verified {
+            report_proof(&mut report, &verified);
+            warnings.extend(verified.warnings);
+            let what = match verified.is_restored {
+                true => "the check of the restored copy failed",
+                false => "the verification by restore failed",
+            };
             // The set exists and its bytes are proved, but the requested restore failed, or the check of its copy.
-            Some((refusal, what)) => {
-                let message = format!("set {} was made and its bytes are intact, but {what}: {}", set.name, refusal.message);
-                Err(Unfinished::error(refusal.kind, message, report))
-            }
+            let refused = verified.refusal.map(|refusal| {
+                let message = format!("set {} was made and its bytes are intact, but {what}: {}", plan.name, refusal.message);
+                (refusal.kind, message)
+            });
+            failures.splice(0..0, refused);
         }
+        report_targets(&mut report, &targets);
+        report.warnings.extend(warnings);
+        Unfinished::of(&failures, report)
     }
 }
 
-impl Backup {
-    /// Returns the warnings of the sweep.
-    async fn sweep(&self, store: &Store, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
-        let mut warnings = self.sweep_scratch_databases(plan, run).await;
-        for folder in &plan.sweep.throwaway_folders {
-            tracing::info!("removing the throwaway server of an interrupted run: {}", folder.display());
-            let path = folder.clone();
-            let removed = tokio::task::spawn_blocking(move || throwaway::remove_leftover(&path)).await;
-            let failed = removed.map_err(anyhow::Error::from).flatten().err();
-            warnings.extend(failed.map(|error| failure::in_a_line(&error)));
-        }
-        if !plan.deletes_nothing.is_empty() {
-            warnings.extend(plan.deletes_nothing.iter().map(|doubt| format!("nothing in the store is swept or pruned: {doubt}")));
-            return warnings;
-        }
-        // The guard is taken only when something may be ready for a sweep.
-        if plan.sweep.store.is_empty() && plan.sweep.store.left.iter().all(|left| left.for_ever) {
-            return warnings;
-        }
-        let (database, job) = (run.database, run.job.name);
-        match guard::ask(store, database, job, run.run_id.is_some(), None).await {
-            Asked::Refused(why) => warnings.push(format!("leftovers of earlier runs were not swept: {why}")),
-            Asked::Granted(mut guard) => {
-                let folder = key::folder(database, job);
-                let swept = sweep::apply(store, &folder, plan.identity.as_ref(), &mut guard).await;
-                guard.release().await;
-                match swept {
-                    Ok(undeletable) => warnings.extend(undeletable),
-                    Err(error) => {
-                        warnings.push(format!("leftovers of earlier runs could not be swept: {}", failure::in_a_line(&error)))
-                    }
-                }
-            }
-        }
-        warnings
+/// Removes what earlier runs have left on this host and on the server for scratch databases. Returns warnings.
+async fn sweep_host(plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let settings = plan.place.scratch_settings(&run.settings);
+    for database in &plan.sweep.scratch_databases {
+        tracing::info!("dropping the scratch database of an interrupted run: {database}");
+        warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
     }
-
-    async fn sweep_scratch_databases(&self, plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if plan.sweep.scratch_databases.is_empty() {
-            return warnings;
-        }
-        let settings = plan.place.scratch_settings(&run.settings);
-        for database in &plan.sweep.scratch_databases {
-            tracing::info!("dropping the scratch database of an interrupted run: {database}");
-            warnings.extend(scratch::drop_or_warn(&settings, database, None).await);
-        }
-        warnings
+    for folder in &plan.sweep.throwaway_folders {
+        tracing::info!("removing the throwaway server of an interrupted run: {}", folder.display());
+        let path = folder.clone();
+        let removed = tokio::task::spawn_blocking(move || throwaway::remove_leftover(&path)).await;
+        let failed = removed.map_err(anyhow::Error::from).flatten().err();
+        warnings.extend(failed.map(|error| failure::in_a_line(&error)));
     }
-
-    async fn prune(
-        &self,
-        store: &Store,
-        plan: &Plan,
-        keep: &Keep,
-        seen: Option<&lease::Seen>,
-        run: &RunContext<'_>,
-    ) -> Result<rules::Pruned> {
-        let (database, job) = (run.database, run.job.name);
-        if !plan.deletes_nothing.is_empty() {
-            return Ok(rules::Pruned::default());
-        }
-        let ledger = run.ledger.filter(|_| run.run_id.is_some());
-        let mut readers = guard::Readers::of(ledger, database, job).await?;
-        readers.keep_out().await?;
-        readers.let_in().await?;
-        let mut guard = match guard::ask(store, database, job, ledger.is_some(), seen).await {
-            Asked::Granted(guard) => guard,
-            Asked::Refused(why) => anyhow::bail!("{why}"),
-        };
-        let rules = rules::Rules {
-            keep,
-            zone: run.job.timezone,
-            now: Utc::now(),
-            identity: plan.identity.as_ref(),
-            series: &plan.series,
-            own: Some(&plan.name),
-            has_schedule: run.job.has_schedule,
-        };
-        let checks_most = if plan.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
-        let pruned =
-            prune::apply(store, &key::folder(database, job), &rules, (&mut guard, &mut readers), checks_most, &run.progress)
-                .await;
-        guard.release().await;
-        pruned
-    }
+    warnings
 }
 
 /// Adds what a proof by restore has found.
@@ -317,9 +232,11 @@ fn report_proof(report: &mut Report, verified: &verify::Verified) {
     }
 }
 
-fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
-    let manifest = &set.manifest;
-    let mut report = Report { warnings: manifest.warnings.clone(), ..Report::default() };
+fn report_on(main: &Target, plan: &Plan) -> Report {
+    let mut report = Report::default();
+    let Some(set) = &main.set else { return report };
+    let (store, manifest) = (&main.store, &set.manifest);
+    report.warnings.clone_from(&manifest.warnings);
     report.summary = format!(
         "{}: {}, {}, {} in {}",
         store.location(&set.name.key(&manifest.dump.object)),
@@ -328,6 +245,9 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
         units::bytes(manifest.dump.bytes),
         units::duration(Duration::from_secs_f64(manifest.dump.elapsed_seconds))
     );
+    if let Some(why) = set.verification.not_decoded() {
+        report.summary += &format!("; read back and hashed, not decoded: {why}");
+    }
     report.fact("set", set.name.to_string());
     report.fact("location", store.location(&set.name.key(&manifest.dump.object)));
     report.fact("dump_bytes", manifest.dump.bytes);
@@ -340,5 +260,30 @@ fn report_on(set: &Set, store: &Store, plan: &Plan) -> Report {
     if let Some(age) = plan.last_good_age_seconds {
         report.fact("last_good_set_age_seconds", age);
     }
+    report.fact("bytes", set.verification.verdict().name());
+    report.fact("verified", set.verification.in_words());
+    if main.kept.keep.is_some() {
+        report.fact("pruned_sets", main.pruned.clone());
+    }
     report
+}
+
+/// Adds what came of the set in each store, and what else was done there.
+fn report_targets(report: &mut Report, targets: &[Target]) {
+    let are_several = targets.len() > 1;
+    let copies: Vec<&str> = targets.iter().filter(|target| target.is_good()).map(Target::name).collect();
+    if are_several {
+        report.summary += &format!("; in {}", copies.join(" and "));
+        report.fact("stores", targets.iter().map(Target::facts).collect::<Vec<_>>());
+    }
+    for target in targets {
+        let in_it = if are_several { format!(" in {}", target.name()) } else { String::new() };
+        if !target.copied.is_empty() {
+            let sets = units::plural(target.copied.len(), "set");
+            report.summary += &format!("; copied {sets} that {} lacked", target.name());
+        }
+        if !target.pruned.is_empty() {
+            report.summary += &format!("; pruned {}{in_it}", target.pruned.len());
+        }
+    }
 }

@@ -12,33 +12,83 @@ use crate::config::Config;
 use crate::store::{Store, key};
 use crate::work::{Does, Other};
 
-/// The time of the newest intact set of `database`, among all backup jobs for it. A set with filters is not a backup of the database, and a
-/// set of another server under the same names does not count; a store or a server that cannot be read is an error, neither "no backup" nor
-/// a backup.
-pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Option<DateTime<Utc>>> {
-    let mut newest = None;
+/// The newest intact sets of a database, by the jobs that back it up.
+#[derive(Debug, Default)]
+pub struct Newest {
+    pub jobs: Vec<OfJob>,
+}
+
+#[derive(Debug)]
+pub struct OfJob {
+    pub job: String,
+    /// Its stores, the nearest first: the time of the newest intact set in each, or why it could not be read.
+    pub stores: Vec<(String, Result<Option<DateTime<Utc>>>)>,
+}
+
+impl Newest {
+    /// The newest of all: one good copy is a backup.
+    pub fn anywhere(&self) -> Option<DateTime<Utc>> {
+        self.stores().filter_map(|(_, newest)| *newest.as_ref().ok()?).max()
+    }
+
+    /// Fails if a store could not be read: it may have a newer set than the others.
+    pub fn ensure_all_read(self) -> Result<()> {
+        for (store, newest) in self.jobs.into_iter().flat_map(|job| job.stores) {
+            newest.with_context(|| format!("store `{store}`"))?;
+        }
+        Ok(())
+    }
+
+    /// The stores that could not be read, each with the reason.
+    pub fn unread(&self) -> impl Iterator<Item = (&str, &anyhow::Error)> {
+        self.stores().filter_map(|(store, newest)| Some((store.as_str(), newest.as_ref().err()?)))
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &(String, Result<Option<DateTime<Utc>>>)> {
+        self.jobs.iter().flat_map(|job| &job.stores)
+    }
+}
+
+/// Finds the newest intact sets of `database`, of all backup jobs for it, in each of their stores. A set with filters is not a backup of the
+/// database, and a set of another server under the same names does not count. A server that cannot be read is an error.
+pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Newest> {
+    let mut newest = Newest::default();
     let mut own: Option<Option<Identity>> = None;
-    let now = Utc::now();
     for job in others.iter().filter(|job| job.runs_on(database)) {
-        let Does::Backup { store } = &job.does else { continue };
+        let Does::Backup { stores } = &job.does else { continue };
         let own = match &own {
             Some(own) => own,
             None => own.insert(identity_of(config, database).await?),
         };
-        let store = Store::named(config, store).await?;
-        let listing = set::list(&store, &key::folder(database, &job.name)).await?;
-        if let Some(doubt) = listing.doubt() {
-            anyhow::bail!(doubt);
+        let mut of_job = OfJob { job: job.name.clone(), stores: Vec::new() };
+        for store in stores {
+            let found = newest_in(config, store, (database, &job.name), own.as_ref()).await;
+            of_job.stores.push((store.clone(), found));
         }
-        let (series, _) = Series::read(&store, database, &job.name).await?;
-        let verified = listing
-            .sets
-            .iter()
-            .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
-            .filter(|set| !set.is_from_the_future(now) && series.unites(own.as_ref(), set));
-        newest = newest.max(verified.map(|set| set.name.taken_at).max());
+        newest.jobs.push(of_job);
     }
     Ok(newest)
+}
+
+async fn newest_in(
+    config: &Config,
+    store: &str,
+    (database, job): (&str, &str),
+    own: Option<&Identity>,
+) -> Result<Option<DateTime<Utc>>> {
+    let now = Utc::now();
+    let store = Store::named(config, store).await?;
+    let listing = set::list(&store, &key::folder(database, job)).await?;
+    if let Some(doubt) = listing.doubt() {
+        anyhow::bail!(doubt);
+    }
+    let (series, _) = Series::read(&store, database, job).await?;
+    let verified = listing
+        .sets
+        .iter()
+        .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
+        .filter(|set| !set.is_from_the_future(now) && series.unites(own, set));
+    Ok(verified.map(|set| set.name.taken_at).max())
 }
 
 /// The identity of a configured database; None where its role may not read the system identifier.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::locked;
 use super::manifest::DumpObject;
+use super::read_back::Differs;
 use super::scan::TableData;
 use super::set::Set;
 use crate::base::progress::Phase;
@@ -134,11 +135,13 @@ async fn read_extent<S: Send + 'static>(
     let is_as_written = !differs.load(Relaxed) && (dump.blocks.is_some() || decoded.sha256 == dump.sha256);
     anyhow::ensure!(
         is_as_written && decoded.bytes == range.end - range.start,
-        "{} differs from its manifest in bytes {} to {} (SHA-256 of {}): try again, and if it stays, `pgtend backups verify` says whether the set is damaged",
-        store.location(&key),
-        range.start,
-        range.end,
-        units::bytes(decoded.bytes)
+        Differs(format!(
+            "{} differs from its manifest in bytes {} to {} (SHA-256 of {}): try again, and if it stays, `pgtend backups verify` says whether the set is damaged",
+            store.location(&key),
+            range.start,
+            range.end,
+            units::bytes(decoded.bytes)
+        ))
     );
     match decoded.members {
         Ok(_) => {}

@@ -7,22 +7,21 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::context::free_name;
+use super::copies::lacks::Lacking;
 use super::facts::ServerFacts;
 use super::identity::Identity;
-use super::keep::{Candidate, Decision};
+use super::keep::Decision;
 use super::keys::{Backup, Verify};
+use super::of_store::{self, OfStore, last_good};
 use super::often::Often;
 use super::place::Place;
-use super::rules::Rules;
-use super::series::Series;
-use super::set::Set;
+use super::scratch;
+use super::set::{Listing, Set};
 use super::set_name::SetName;
 use super::since::Since;
 use super::state::State;
 use super::sweep;
-use super::verdict::Bytes;
-use super::warnings::{doubts, warnings};
-use super::{rules, scratch};
+use super::warnings::warnings;
 use crate::base::units;
 use crate::pg::client_tools::Tools;
 use crate::work::RunContext;
@@ -34,6 +33,9 @@ pub struct Plan {
     /// To whom it is encrypted, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypted_to: Option<String>,
+    /// What is done in each store, the nearest that could be read first; those that could not be read come last. Shown where there are several.
+    #[serde(skip_serializing_if = "are_one")]
+    pub stores: Vec<OfStore>,
     pub server: ServerFacts,
     pub pg_dump: String,
     pub compression: String,
@@ -75,8 +77,6 @@ pub struct Plan {
     pub scratch_name: String,
     #[serde(skip)]
     pub identity: Option<Identity>,
-    #[serde(skip)]
-    pub series: Series,
     /// The set that the new one is compared with.
     #[serde(skip)]
     pub previous: Option<Set>,
@@ -85,6 +85,10 @@ pub struct Plan {
     /// The number of statements that a standby had cancelled for its recovery, before the dump.
     #[serde(skip)]
     pub recovery_conflicts: i64,
+}
+
+fn are_one(stores: &[OfStore]) -> bool {
+    stores.len() <= 1
 }
 
 /// Leftovers of earlier runs.
@@ -105,16 +109,15 @@ impl Sweep {
 /// Decides what to do. Pure.
 pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
     let now = run.now;
-    let taken: Vec<SetName> = state.listing.names().cloned().collect();
+    let listings = [&state.main].into_iter().chain(&state.others).map(|found| &found.listing);
+    let taken: Vec<SetName> = listings.flat_map(Listing::names).cloned().collect();
     let name = free_name(run.database, run.job.name, &taken, now);
     let identity = Identity::of(&state.server);
 
-    let of_series = |set: &&Set| state.series.unites(identity.as_ref(), set) && !set.is_from_the_future(now);
-    let last_good = state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Intact);
-    // An unread set may be damaged, and then would be no set to fall back on.
-    let unread = || state.listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == Bytes::Unknown);
-    let previous = last_good.or_else(unread);
-    let since = Since::of(state.listing.sets.iter().filter(of_series));
+    let main = &state.main;
+    let of_series = |set: &&Set| main.series.unites(identity.as_ref(), set) && !set.is_from_the_future(now);
+    let (last_good, previous) = last_good(&main.listing, &main.series, identity.as_ref(), now);
+    let since = Since::of(main.listing.sets.iter().filter(of_series));
     let is_due = |often: Often| often.is_due(since.restored_at, since.sets, now, run.job.timezone);
     let verify = match backup.verify {
         Verify::Restore if is_due(backup.how_often.restore) => Verify::Restore,
@@ -122,16 +125,13 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         Verify::Restore => Verify::Checksum,
         verify => verify,
     };
-    let keep = fates(&state, backup, run, identity.as_ref(), &name, verify);
-    let mut deletes_nothing = doubts(&state.server, state.host_clock, &state.series, &state.listing);
-    deletes_nothing.extend(state.series_trouble.clone());
+    let own = of_store::Own { backup, run, identity: identity.as_ref(), name: &name, verify };
+    let stores = of_store::decide(&state, &own);
     let prefix = scratch::scratch_prefix(run.database, run.job.name, &state.server);
     let scratch_name = format!("{prefix}{}", name.taken_at.timestamp());
-    let mut sweep =
-        sweep::decide(state.leftovers.clone(), state.uploads.clone(), identity.as_ref(), state.listing.newest_object_at);
-    if !deletes_nothing.is_empty() {
-        sweep.objects.clear();
-        sweep.uploads.clear();
+    let (mut store, mut keep, mut deletes_nothing) = Default::default();
+    if let Some(first) = stores.first() {
+        (store, keep, deletes_nothing) = (first.sweep.clone(), first.keep.clone(), first.deletes_nothing.clone());
     }
     Plan {
         set: name.to_string(),
@@ -145,57 +145,26 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         proof: state.place.in_words(&scratch_name) + if backup.vector_indexes { "" } else { ", vector indexes not built" },
         sets_since_restore: since.sets,
         place: state.place.clone(),
-        keep: if deletes_nothing.is_empty() { keep } else { Vec::new() },
-        warnings: warnings(&state, &sweep, identity.as_ref(), previous, backup, run),
+        warnings: warnings(&state, &store, identity.as_ref(), previous, backup, run),
         lacks: state.readiness.lacks.iter().map(|lack| lack.message.clone()).collect(),
-        deletes_nothing,
         last_good_age_seconds: last_good.map(|set| (now - set.name.taken_at).num_seconds().max(0)),
         scratch_name,
         previous: previous.cloned(),
-        sweep: Sweep { store: sweep, scratch_databases: state.scratch_leftovers, throwaway_folders: state.throwaway_leftovers },
+        keep,
+        deletes_nothing,
+        sweep: Sweep { store, scratch_databases: state.scratch_leftovers, throwaway_folders: state.throwaway_leftovers },
         whole_tables: state.whole_tables,
-        location: state.location,
-        encrypted_to: state.encrypted_to,
+        location: state.main.location,
+        encrypted_to: state.main.encrypted_to,
+        stores,
         server: state.server,
         tools: state.tools,
         known_settings: state.known_settings,
-        series: state.series,
         dropped_by_us: state.dropped_by_us,
         recovery_conflicts: state.recovery_conflicts,
         identity,
         name,
     }
-}
-
-/// Says of each set, that of this run among them, whether `keep` keeps it. Nothing without `keep`.
-fn fates(
-    state: &State,
-    backup: &Backup,
-    run: &RunContext<'_>,
-    identity: Option<&Identity>,
-    name: &SetName,
-    verify: Verify,
-) -> Vec<Decision> {
-    let Some(keep) = &backup.keep else { return Vec::new() };
-    let rules = Rules {
-        keep,
-        zone: run.job.timezone,
-        now: run.now,
-        identity,
-        series: &state.series,
-        own: None,
-        has_schedule: run.job.has_schedule,
-    };
-    let own = Candidate {
-        name: name.to_string(),
-        taken_at: name.taken_at,
-        bytes: if verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
-        damaged_at: None,
-        was_restored: false,
-        fills: !run.by_hand,
-        pinned: vec!["made by this run".to_owned()],
-    };
-    rules::decide(&state.listing, &rules, Some((own, &backup.filters)))
 }
 
 impl fmt::Display for Plan {
@@ -211,6 +180,13 @@ impl fmt::Display for Plan {
         )?;
         let encrypted = self.encrypted_to.as_ref().map(|to| format!(", encrypted to {to}")).unwrap_or_default();
         writeln!(f, "  to       {}{encrypted}", self.location)?;
+        for OfStore { store, location, encrypted_to, away, .. } in self.stores.iter().skip(1) {
+            let encrypted = encrypted_to.as_ref().map(|to| format!(", encrypted to {to}")).unwrap_or_default();
+            match away {
+                None => writeln!(f, "  and to   {location}{encrypted}")?,
+                Some(why) => writeln!(f, "  not to   {store}, which cannot be read, so that the run will fail: {why}")?,
+            }
+        }
         let because = self.sessions_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         let sessions = match self.sessions {
             1 => String::new(),
@@ -249,16 +225,23 @@ impl fmt::Display for Plan {
                 units::plural(scratch_databases.len(), "scratch database")
             )?;
         }
-        for decision in &self.keep {
-            let verb = match decision {
-                Decision { check_first: true, .. } => "check",
-                Decision { keep: true, .. } => "keep",
-                Decision { keep: false, .. } => "delete",
-            };
-            writeln!(f, "  {verb:<8} {} ({})", decision.name, decision.reasons.join(", "))?;
-        }
-        for doubt in &self.deletes_nothing {
-            writeln!(f, "  deletes  nothing in the store, because {doubt}")?;
+        for of_store in &self.stores {
+            let which = if self.stores.len() > 1 { format!(" in {}", of_store.store) } else { String::new() };
+            for Lacking { set, from, .. } in &of_store.lacks {
+                writeln!(f, "  copy     {set} from {from}, which {} lacks", of_store.store)?;
+            }
+            for decision in &of_store.keep {
+                let verb = match decision {
+                    Decision { check_first: true, .. } => "check",
+                    Decision { keep: true, .. } => "keep",
+                    Decision { keep: false, .. } => "delete",
+                };
+                writeln!(f, "  {verb:<8} {}{which} ({})", decision.name, decision.reasons.join(", "))?;
+            }
+            for doubt in &of_store.deletes_nothing {
+                let store = if which.is_empty() { " in the store" } else { which.as_str() };
+                writeln!(f, "  deletes  nothing{store}, because {doubt}")?;
+            }
         }
         for lack in &self.lacks {
             writeln!(f, "  lacks    {lack}")?;

@@ -44,6 +44,11 @@ pub struct ReadBack {
     pub not_decoded: Option<String>,
 }
 
+/// Bytes of a set that differ from its manifest, in words. Another copy may be as it was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Differs(pub String);
+
 /// Reads the set and, if it differs from its manifest, reads it once more; returns the verdict on its bytes. An error is the store's or the
 /// network's, and says nothing about the set.
 pub async fn check(store: &Store, set: &Set, phase: &Phase) -> Result<BytesCheck> {

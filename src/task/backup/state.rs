@@ -7,19 +7,15 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 
 use super::facts::ServerFacts;
-use super::keys::{Backup, Scratch, Verify};
+use super::found::{self, Found};
+use super::keys::{Backup, InStore, Scratch, Verify};
 use super::place::Place;
-use super::series::Series;
-use super::set::{self, Listing};
-use super::sweep::{self, Leftover};
 use super::wide::whole;
 use super::{choose, facts, readiness, scratch, standby};
 use crate::config::sessions::Sessions;
 use crate::ledger;
-use crate::members::decrypt::recipients_in_words;
 use crate::pg::client_tools::Tools;
 use crate::pg::{failure, throwaway};
-use crate::store::{Store, Unfinished, key};
 use crate::work::{Does, RunContext};
 
 /// The number of runs of a partition job that are searched for dropped partitions.
@@ -29,22 +25,18 @@ const PARTITION_RUNS: i64 = 60;
 pub struct State {
     pub server: ServerFacts,
     pub tools: Tools,
-    pub location: String,
-    /// To whom the set is encrypted, in words.
-    pub encrypted_to: Option<String>,
-    pub listing: Listing,
-    pub series: Series,
-    /// The reason why the accepted series could not be read.
-    pub series_trouble: Option<String>,
-    pub leftovers: Vec<Leftover>,
-    pub uploads: Vec<Unfinished>,
+    /// The nearest store that could be read.
+    pub main: Found,
+    /// The others that could be read, the nearest first.
+    pub others: Vec<Found>,
+    /// The stores that could not be read, each with the reason. There are none where the job has one store: then it is an error.
+    pub away: Vec<(InStore, String)>,
     pub place: Place,
     /// Folders of throwaway servers whose run was killed.
     pub throwaway_leftovers: Vec<PathBuf>,
     pub scratch_leftovers: Vec<String>,
     /// The reason why the server of the scratch databases could not be queried.
     pub scratch_trouble: Option<String>,
-    pub free_bytes: Option<u64>,
     /// Read when pg_dump is newer than the server.
     pub known_settings: Option<HashSet<String>>,
     /// This host's clock at the moment when the server's was read.
@@ -84,31 +76,20 @@ impl State {
         };
         let known_settings = if tools.major > major { Some(facts::setting_names(&mut connection).await?) } else { None };
 
-        let store = Store::named(run.config, &backup.store).await?;
-        let folder = key::folder(run.database, run.job.name);
-        let in_store = || format!("store `{}`", backup.store);
-        let listing = set::list(&store, &folder).await.with_context(in_store)?;
-        let (series, series_trouble) = Series::read(&store, run.database, run.job.name).await.with_context(in_store)?;
-        let (leftovers, uploads) = sweep::read(&store, &folder, &listing).await.with_context(in_store)?;
-
+        let (main, others, away) = found::in_stores(backup, run).await?;
         let scratch_leftovers = scratch_leftovers(&place, run, &server).await;
         let uses_scratch = matches!(place, Place::Source { .. } | Place::Elsewhere(_));
         let scratch_trouble = scratch_leftovers.as_ref().err().filter(|_| uses_scratch).map(failure::in_a_line);
         Ok(Self {
             server,
             tools,
-            location: store.location(&folder),
-            encrypted_to: encrypted_to(&store),
-            listing,
-            series,
-            series_trouble,
-            leftovers,
-            uploads,
+            main,
+            others,
+            away,
             throwaway_leftovers: throwaway_leftovers(backup, run),
             place,
             scratch_leftovers: scratch_leftovers.unwrap_or_default(),
             scratch_trouble,
-            free_bytes: store.free_bytes(),
             known_settings,
             host_clock,
             dropped_by_us: dropped_by_us(run).await,
@@ -118,11 +99,6 @@ impl State {
             whole_tables,
         })
     }
-}
-
-fn encrypted_to(store: &Store) -> Option<String> {
-    let recipients: Vec<String> = store.age_keys().recipients.iter().map(ToString::to_string).collect();
-    (!recipients.is_empty()).then(|| recipients_in_words(&recipients))
 }
 
 /// Finds scratch databases of earlier runs, also for a job that now uses a server of its own: its earlier runs may have created some.

@@ -1,25 +1,19 @@
 //! The pipeline from the text of a dump to an object: pieces are counted in the order in which they come, several threads compress them, and
-//! one task encrypts (where the store asks for it), hashes and uploads the members in the same order. Every queue is bounded, and so is the memory.
+//! one task passes the members on in the same order, to be encrypted (where the store asks for it), hashed and uploaded. Every queue is bounded, and so is the memory.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::copies::fan_out::{FanOut, Lanes};
 use super::scan::{Contents, Scanner};
-use crate::base::age_keys::Recipient;
 use crate::base::progress::Phase;
 use crate::base::thread;
-use crate::members::blocks::{self, Blocks};
 use crate::members::compress::{Compression, Compressor, MEMBER_BYTES};
-use crate::members::encrypt::Encryptor;
-use crate::members::encryption::Encryption;
 use crate::members::index::MemberIndex;
-use crate::store::Upload;
 
 /// A piece that is longer is cut into several members: a row of a gigabyte.
 const PIECE_LONGEST_BYTES: usize = 4 << 20;
@@ -28,87 +22,50 @@ const PIECE_LONGEST_BYTES: usize = 4 << 20;
 /// 8 MiB more in holes of its heaps (peak RSS, two sessions).
 const BUFFERS_KEPT: usize = 8;
 
-/// The compression and encryption of the stream.
+/// The compression of the stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape<'a> {
+pub struct Shape {
     pub compression: Compression,
     pub level: i32,
     pub threads: usize,
-    /// None: it is not encrypted.
-    pub recipients: &'a [Recipient],
 }
 
-/// The object's contents.
+/// The contents of the object, in whatever store and however it is encrypted there.
 #[derive(Debug)]
 pub struct Streamed {
-    /// As stored, like the hashes.
-    pub bytes: u64,
-    /// In hexadecimal.
-    pub sha256: String,
     pub members: MemberIndex,
-    pub blocks: Blocks,
-    pub encryption: Option<Encryption>,
     pub contents: Contents,
 }
 
-/// Compresses all that `produce` puts into the pieces, in that order, into `upload`, which is neither finished nor aborted here.
+/// Compresses all that `produce` puts into the pieces, in that order, into the outlets, which are neither finished nor aborted here.
 pub async fn compress_into<F: Future<Output = Result<()>>>(
-    upload: &mut Upload,
-    shape: Shape<'_>,
+    outlets: &mut FanOut,
+    shape: Shape,
     phase: &Phase,
     produce: impl FnOnce(Pieces) -> F,
 ) -> Result<Streamed> {
     let (work, work_receiver) = mpsc::channel(1);
     let buffers = Buffers::default();
     spawn_compressors(shape, work_receiver, &buffers)?;
-    let encryptor = Encryptor::to(shape.recipients)?;
     // One member waiting for each thread: enough to keep all of them busy while an upload makes the task wait.
     let (order, order_receiver) = mpsc::channel(shape.threads + 1);
     let scanner = Arc::new(Mutex::new(Scanner::default()));
     let pieces = Pieces { scanner: Arc::clone(&scanner), order, work, buffers, phase: phase.clone() };
-    let ((), mut streamed) = tokio::try_join!(produce(pieces), write(upload, encryptor, order_receiver))?;
-    streamed.contents = std::mem::take(&mut *scanner.lock().await).finish();
-    Ok(streamed)
+    let writing = outlets.pass(|lanes| write(lanes, order_receiver));
+    let ((), members) = tokio::try_join!(produce(pieces), writing)?;
+    let contents = std::mem::take(&mut *scanner.lock().await).finish();
+    Ok(Streamed { members, contents })
 }
 
-async fn write(upload: &mut Upload, mut encryptor: Encryptor, mut order: mpsc::Receiver<Reply>) -> Result<Streamed> {
-    let mut stored = Stored { upload, bytes: 0, hash: Sha256::new(), blocks: blocks::Hasher::default() };
+async fn write(mut lanes: Lanes, mut order: mpsc::Receiver<Reply>) -> Result<(Lanes, MemberIndex)> {
     let mut members = MemberIndex::default();
     while let Some(reply) = order.recv().await {
         let member = reply.await.context("a compressing thread ended")??;
         members.push(&member.compressed, member.uncompressed_bytes);
-        stored.write(encryptor.push(member.compressed.into())?).await?;
+        lanes.push(member.compressed.into()).await?;
     }
     members.finish();
-    let (rest, encryption) = encryptor.finish()?;
-    stored.write(rest).await?;
-    if encryption.is_some() {
-        // They are of the contents, about which the manifest shall tell no more than how long they are.
-        members.crc32.clear();
-    }
-    let Stored { bytes, hash, blocks, .. } = stored;
-    let (sha256, blocks) = (hex::encode(hash.finalize()), blocks.finish());
-    Ok(Streamed { bytes, sha256, members, blocks, encryption, contents: Contents::default() })
-}
-
-/// The object as it is stored.
-struct Stored<'a> {
-    upload: &'a mut Upload,
-    bytes: u64,
-    hash: Sha256,
-    blocks: blocks::Hasher,
-}
-
-impl Stored<'_> {
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.hash.update(&bytes);
-        self.blocks.push(&bytes);
-        self.bytes += bytes.len() as u64;
-        self.upload.write(bytes).await
-    }
+    Ok((lanes, members))
 }
 
 type Reply = oneshot::Receiver<Result<Member>>;
@@ -141,7 +98,7 @@ impl Buffers {
     }
 }
 
-fn spawn_compressors(shape: Shape<'_>, work: mpsc::Receiver<Work>, buffers: &Buffers) -> Result<()> {
+fn spawn_compressors(shape: Shape, work: mpsc::Receiver<Work>, buffers: &Buffers) -> Result<()> {
     let work = Arc::new(std::sync::Mutex::new(work));
     for _ in 0..shape.threads.max(1) {
         let mut compressor = Compressor::new(shape.compression, shape.level)?;

@@ -85,6 +85,9 @@ pub struct RestoreCheck {
     /// What the copy was asked; None where it was refused, and of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<HowProved>,
+    /// The store whose copy was restored, where that was not this one: this one has the same bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_in: Option<String>,
 }
 
 /// The file as stored: by this release, or by the first, whose `checks` did not separate bytes from servers.
@@ -122,6 +125,7 @@ impl From<Written> for Verification {
                     restore_seconds: None,
                     without_vector_indexes: false,
                     how: None,
+                    copy_in: None,
                 });
             }
             // Both kinds read all bytes; but the first release called bytes damaged after one read, or after a server's refusal.
@@ -178,6 +182,20 @@ impl Verification {
         }
     }
 
+    /// Records what was proved of the copy in the store `of`, which has the same bytes.
+    pub fn record_proof_of_copy(&mut self, proved: &Self, of: &str) {
+        for check in proved.restores.iter().filter(|check| check.refusal.is_none()) {
+            let has_its_own = |own: &&RestoreCheck| {
+                (&own.server, &own.version, own.refusal.is_none()) == (&check.server, &check.version, true)
+                    && own.copy_in.is_none()
+            };
+            if !self.restores.iter().any(|own| has_its_own(&own)) {
+                let copy_in = Some(check.copy_in.clone().unwrap_or_else(|| of.to_owned()));
+                self.record_restore(RestoreCheck { copy_in, ..check.clone() });
+            }
+        }
+    }
+
     pub fn record_restore(&mut self, check: RestoreCheck) {
         // The last success and the last refusal of each are kept: a refusal today does not undo that the server restored the set once.
         let of = |check: &RestoreCheck| {
@@ -206,8 +224,9 @@ impl Verification {
         match self.restores.iter().rev().find(|restore| restore.refusal.is_none()).or(self.restores.last()) {
             None => "-".to_owned(),
             Some(RestoreCheck { refusal: None, version, .. }) if version.is_empty() => "yes".to_owned(),
-            Some(RestoreCheck { refusal: None, version, checked_at, without_vector_indexes, .. }) => {
-                format!("on {version}, {}{}", checked_at.format("%Y-%m-%d"), without(*without_vector_indexes))
+            Some(RestoreCheck { refusal: None, version, checked_at, without_vector_indexes, copy_in, .. }) => {
+                let copy = copy_in.as_ref().map(|store| format!(", as the copy in {store}")).unwrap_or_default();
+                format!("on {version}, {}{}{copy}", checked_at.format("%Y-%m-%d"), without(*without_vector_indexes))
             }
             Some(RestoreCheck { version, sql_state, .. }) => {
                 let state = sql_state.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
@@ -244,7 +263,10 @@ impl RestoreCheck {
     fn in_words(&self) -> String {
         let server = if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
         match &self.refusal {
-            None => format!("restored on {server}{}", without(self.without_vector_indexes)),
+            None => {
+                let copy = self.copy_in.as_ref().map(|store| format!(", as the copy in {store}")).unwrap_or_default();
+                format!("restored on {server}{}{copy}", without(self.without_vector_indexes))
+            }
             Some(refusal) => format!("not restored on {server}: {refusal}"),
         }
     }
@@ -305,6 +327,7 @@ mod tests {
             restore_seconds: None,
             without_vector_indexes: false,
             how: None,
+            copy_in: None,
         });
         let again = read(&serde_json::to_string(&verification).unwrap());
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
@@ -354,6 +377,7 @@ mod tests {
             restore_seconds: None,
             without_vector_indexes: false,
             how: None,
+            copy_in: None,
         };
         let mut verification = Verification::default();
         verification.record_restore(check(None));
@@ -397,5 +421,35 @@ mod tests {
         assert_eq!(verification.verdict(), Bytes::Damaged, "it began at minute 5");
         verification.record_bytes(check(Bytes::Intact, 40, 60.0));
         assert_eq!(verification.verdict(), Bytes::Intact);
+    }
+
+    #[test]
+    fn a_proof_of_the_same_bytes_elsewhere_is_named_as_one_and_hides_none_of_its_own() {
+        let check = |server: &str, refusal: Option<&str>| RestoreCheck {
+            server: server.into(),
+            version: "18.4".into(),
+            checked_at: "2026-11-23T02:00:00Z".parse().unwrap(),
+            refusal: refusal.map(str::to_owned),
+            sql_state: None,
+            elapsed_seconds: 0.0,
+            restore_seconds: None,
+            without_vector_indexes: false,
+            how: None,
+            copy_in: None,
+        };
+        let mut there = Verification::default();
+        there.record_restore(check("db:5432", None));
+        there.record_restore(check("other:5432", Some("no CREATEDB")));
+        let mut here = Verification::default();
+        here.record_proof_of_copy(&there, "local");
+        assert_eq!(here.restores.len(), 1, "a refusal there says nothing here");
+        assert!(here.was_restored());
+        assert_eq!(here.restored_in_words(), "on 18.4, 2026-11-23, as the copy in local");
+        let mut third = Verification::default();
+        third.record_proof_of_copy(&here, "offsite");
+        assert_eq!(third.restores[0].copy_in.as_deref(), Some("local"), "the copy that was restored");
+        here.record_restore(check("db:5432", None));
+        here.record_proof_of_copy(&there, "local");
+        assert_eq!(here.restored_in_words(), "on 18.4, 2026-11-23");
     }
 }

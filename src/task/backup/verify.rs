@@ -13,6 +13,7 @@ use super::facts::DatabaseFacts;
 use super::how_proved::{Amchecked, HowProved};
 use super::keys::Check;
 use super::load::Target;
+use super::read_back::Differs;
 use super::restore::{self, Refusal, Restored};
 use super::sessions::restore_sessions;
 use super::set::{self, Set};
@@ -151,6 +152,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         restore_seconds: verified.restore_seconds,
         without_vector_indexes: verified.without_vector_indexes,
         how: verified.refusal.is_none().then(|| how_proved(&verified, set, proof, is_encrypted(store, set))),
+        copy_in: None,
     };
     let sets_since_restore = set.verification.sets_since_restore;
     let recorded = set::record(store, set, |verification| {
@@ -385,7 +387,10 @@ pub fn refusal_of(error: &anyhow::Error) -> Refusal {
 fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
     match check.verdict {
         Bytes::Intact => Ok(()),
-        Bytes::Damaged => anyhow::bail!("set {} is damaged, confirmed by two reads: {}", set.name, check.problems.join("; ")),
+        Bytes::Damaged => {
+            let problems = check.problems.join("; ");
+            Err(Differs(format!("set {} is damaged, confirmed by two reads: {problems}", set.name)).into())
+        }
         Bytes::Unknown => anyhow::bail!("set {} could not be verified: {}", set.name, check.problems.join("; ")),
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::facts::ServerFacts;
 use super::identity::Identity;
-use super::keys::{Backup, Verify};
+use super::keys::{Backup, InStore, Verify};
 use super::series::Series;
 use super::set::{Listing, Set};
 use super::state::State;
@@ -55,16 +55,20 @@ pub fn warnings(
     backup: &Backup,
     run: &RunContext<'_>,
 ) -> Vec<String> {
-    let mut warnings = of_sets(&state.listing, run.now);
+    let mut warnings = of_sets(&state.main.listing, run.now);
     warnings.extend(of_other_identities(state, identity, run));
     for left in sweep.left.iter().filter(|left| left.for_ever) {
         warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }
+    for other in &state.others {
+        let of_other = of_sets(&other.listing, run.now).into_iter().chain(too_little_space(previous, other.free_bytes));
+        warnings.extend(of_other.map(|warning| format!("in {}: {warning}", other.kept.store)));
+    }
     if let Some(trouble) = &state.scratch_trouble {
         warnings.push(format!("cannot check the server for scratch databases of earlier runs: {trouble}"));
     }
-    warnings.extend(too_little_space(previous, state.free_bytes));
-    warnings.extend(nothing_read_back(backup, &state.listing));
+    warnings.extend(too_little_space(previous, state.main.free_bytes));
+    warnings.extend(nothing_read_back(backup, &state.main.kept, &state.main.listing));
     warnings.extend(of_the_server(state, backup));
     warnings
 }
@@ -89,13 +93,13 @@ fn of_sets(listing: &Listing, now: DateTime<Utc>) -> Vec<String> {
 
 /// Warnings about sets of other databases or servers among those of this one, or that nothing tells them apart.
 fn of_other_identities(state: &State, identity: Option<&Identity>, run: &RunContext<'_>) -> Vec<String> {
-    let sets = &state.listing.sets;
+    let sets = &state.main.listing.sets;
     let Some(own) = identity else {
         let has_one = sets.iter().any(|set| set.identity().is_some());
         let warning = "this role may not read the server's system identifier: sets are told apart by their names alone; GRANT EXECUTE ON FUNCTION pg_control_system() TO the role";
         return has_one.then(|| warning.to_owned()).into_iter().collect();
     };
-    let others = latest::identities(sets, |set| state.series.identity_of(set));
+    let others = latest::identities(sets, |set| state.main.series.identity_of(set));
     let warning = |other: &Identity| {
         let whose = match other.system_identifier == own.system_identifier {
             true => "another database of this server",
@@ -118,8 +122,8 @@ fn too_little_space(previous: Option<&Set>, free_bytes: Option<u64>) -> Option<S
     Some(format!("the store has {} free, and the last dump had {}", units::bytes(free), units::bytes(last.manifest.dump.bytes)))
 }
 
-fn nothing_read_back(backup: &Backup, listing: &Listing) -> Option<String> {
-    let deletes = backup.keep.is_some() && backup.verify == Verify::None;
+fn nothing_read_back(backup: &Backup, kept: &InStore, listing: &Listing) -> Option<String> {
+    let deletes = kept.keep.is_some() && backup.verify == Verify::None;
     let has_intact = listing.sets.iter().any(|set| set.verification.verdict() == Bytes::Intact);
     (deletes && !has_intact).then(|| {
         "no set has been read back, so `keep` deletes none: run `pgtend backups verify latest`, or `pgtend backups prune`"
@@ -134,7 +138,13 @@ fn of_the_server(state: &State, backup: &Backup) -> Vec<String> {
     if !server.unreadable.is_empty() {
         warnings.push(format!("this role may not read these objects, so the set lacks them: {}", server.unreadable.join("; ")));
     }
-    warnings.extend(state.encrypted_to.as_ref().and_then(|_| server.database.readable_values()));
+    warnings.extend(
+        [&state.main]
+            .into_iter()
+            .chain(&state.others)
+            .find_map(|found| found.encrypted_to.as_ref())
+            .and_then(|_| server.database.readable_values()),
+    );
     warnings.extend(state.readiness.notes.iter().cloned());
     warnings.extend(reads_replaced_relations(state));
     if backup.sessions > 1 && server.database.has_no_way_to_utf8() {

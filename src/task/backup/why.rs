@@ -234,8 +234,8 @@ mod tests {
 
     fn backup() -> Backup {
         Backup {
-            store: "local".into(),
-            keep: None,
+            first: crate::task::backup::InStore { store: "local".into(), keep: None },
+            copies: Vec::new(),
             verify: crate::task::backup::Verify::Checksum,
             scratch: crate::task::backup::Scratch::Auto,
             checks: Vec::new(),

@@ -43,10 +43,10 @@ pub fn source(keys: &Refresh, jobs: &[Other]) -> Result<Source, Fault> {
     Ok(Source { store, database, job: keys.from.clone() })
 }
 
-/// The store of a job that makes backups.
+/// The store of a job that makes backups; of several, the nearest.
 pub fn store_of(job: &Other) -> Option<&String> {
     match &job.does {
-        Does::Backup { store } => Some(store),
+        Does::Backup { stores } => stores.first(),
         _ => None,
     }
 }
@@ -58,7 +58,12 @@ mod tests {
 
     fn backup(name: &str, databases: &[&str]) -> Other {
         let databases = databases.iter().map(|name| (*name).to_owned()).collect();
-        Other { name: name.into(), databases, enabled: true, does: Does::Backup { store: "local".into() } }
+        Other {
+            name: name.into(),
+            databases,
+            enabled: true,
+            does: Does::Backup { stores: vec!["local".into(), "offsite".into()] },
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ struct Campaign {
     database: String,
     scenario: Scenario,
     s3: Option<S3Server>,
+    /// The job has two stores, the folder and the bucket.
+    has_both: bool,
     restore_into: String,
 }
 
@@ -49,7 +51,7 @@ fn killed_at_random_moments_nothing_is_left_or_lost_in_a_folder() {
     let server = Server::start(18);
     let database = database(&server);
     let scenario = Scenario::with_database(&server, &database);
-    Campaign::new(server, database, scenario, None).goes_on();
+    Campaign::new(server, database, scenario, None, false).goes_on();
 }
 
 #[test]
@@ -58,7 +60,15 @@ fn killed_at_random_moments_nothing_is_left_or_lost_in_a_bucket() {
     let database = database(&server);
     // Parts of 5 MiB; and the ledger's lock in place of one in the store.
     let scenario = Scenario::with_database(&server, &database).s3(&s3).config("parts_in_flight = 1\nupload_memory = \"10MiB\"\n");
-    Campaign::new(server, database, scenario.ledger(), Some(s3)).goes_on();
+    Campaign::new(server, database, scenario.ledger(), Some(s3), false).goes_on();
+}
+
+#[test]
+fn killed_at_random_moments_nothing_is_left_or_lost_in_two_stores() {
+    let (server, s3) = (Server::start(17), S3Server::start());
+    let database = database(&server);
+    let scenario = Scenario::with_database(&server, &database).s3(&s3).config("parts_in_flight = 1\nupload_memory = \"10MiB\"\n");
+    Campaign::new(server, database, scenario.ledger(), Some(s3), true).goes_on();
 }
 
 /// Its dump has several parts.
@@ -73,11 +83,23 @@ fn database(server: &Server) -> String {
 }
 
 impl Campaign {
-    fn new(server: Server, database: String, scenario: Scenario, s3: Option<S3Server>) -> Self {
-        let store = if s3.is_some() { "bucket" } else { "local" };
-        let scenario = scenario.backup_job(store, &format!("verify = \"restore\"\nlevel = 1\nkeep = {{ last = {LAST} }}"));
+    fn new(server: Server, database: String, scenario: Scenario, s3: Option<S3Server>, has_both: bool) -> Self {
+        let store = match (has_both, &s3) {
+            (true, _) => "[\"local\", \"bucket\"]",
+            (false, Some(_)) => "\"bucket\"",
+            (false, None) => "\"local\"",
+        };
+        let keys = format!("verify = \"restore\"\nscratch = \"same\"\nlevel = 1\nkeep = {{ last = {LAST} }}");
+        let scenario = scenario.job("nightly", &format!("database = \"app\"\n[backup]\nstore = {store}\n{keys}\n"));
         let restore_into = server.url("restored");
-        Self { server, database, scenario, s3, restore_into }
+        Self { server, database, scenario, s3, has_both, restore_into }
+    }
+
+    /// Each with its name, its objects, and what all keys begin with.
+    fn stores(&self) -> Vec<(&'static str, Vec<String>, &'static str)> {
+        let bucket = self.s3.iter().map(|s3| ("bucket", s3.objects(), "test/"));
+        let has_folder = self.has_both || self.s3.is_none();
+        bucket.chain(has_folder.then(|| ("local", self.scenario.files("store"), ""))).collect()
     }
 
     fn goes_on(&self) {
@@ -160,9 +182,17 @@ impl Campaign {
         is_there
     }
 
-    /// Names and whether their bytes were read back, the oldest first.
+    /// Names and whether their bytes were read back, the oldest first. Of several copies, one counts.
     fn listed(&self) -> Vec<(String, bool)> {
-        let listed = self.scenario.json(&["backups", "list"]);
+        self.listed_by(&["backups", "list"])
+    }
+
+    fn sets_in(&self, store: &str) -> Vec<(String, bool)> {
+        self.listed_by(&["backups", "list", "--store", store])
+    }
+
+    fn listed_by(&self, arguments: &[&str]) -> Vec<(String, bool)> {
+        let listed = self.scenario.json(arguments);
         assert_eq!(listed["unrestorable"].as_array().map_or(0, Vec::len), 0, "{listed:#}");
         let mut sets: Vec<_> = listed["sets"]
             .as_array()
@@ -189,22 +219,20 @@ impl Campaign {
         let databases =
             "SELECT string_agg(datname, ', ') FROM pg_database WHERE datname NOT LIKE 'template%' AND datname <> 'postgres'";
         assert_eq!(self.server.sql("postgres", databases), self.database, "{when}: databases");
-        let (objects, prefix) = match &self.s3 {
-            Some(s3) => {
-                assert_eq!(s3.unfinished_uploads(), [""; 0], "{when}: uploads");
-                (s3.objects(), "test/")
+        if let Some(s3) = &self.s3 {
+            assert_eq!(s3.unfinished_uploads(), [""; 0], "{when}: uploads");
+        }
+        for (store, objects, prefix) in self.stores() {
+            let sets: BTreeSet<String> = self.sets_in(store).into_iter().map(|set| format!("{prefix}{}", set.0)).collect();
+            for object in &objects {
+                let (folder, file) = object.rsplit_once('/').unwrap_or(("", object));
+                // A small object that was being written waits for a day: another process may be writing it.
+                if store == "local" && file.starts_with('.') && file.ends_with(".partial") && !file.contains("dump.sql") {
+                    continue;
+                }
+                let is_of_a_set = sets.contains(folder) && file != "deleting.json";
+                assert!(is_of_a_set || self.is_no_leftover(store, object, file), "{when}: {object} is left of {objects:#?}");
             }
-            None => (self.scenario.files("store"), ""),
-        };
-        let sets: BTreeSet<String> = self.sets().into_iter().map(|set| format!("{prefix}{set}")).collect();
-        for object in &objects {
-            let (folder, file) = object.rsplit_once('/').unwrap_or(("", object));
-            // A small object that was being written waits for a day: another process may be writing it.
-            if self.s3.is_none() && file.starts_with('.') && file.ends_with(".partial") && !file.contains("dump.sql") {
-                continue;
-            }
-            let is_of_a_set = sets.contains(folder) && file != "deleting.json";
-            assert!(is_of_a_set || self.is_no_leftover(object, file), "{when}: {object} is left of {objects:#?}");
         }
         if self.s3.is_some() {
             // One that was killed between its row and its lock could be one that waits for it: serve calls it crashed by its age.
@@ -214,9 +242,10 @@ impl Campaign {
     }
 
     /// What a store in order has besides sets: a lock that somebody has let go of, and what stands at its root.
-    fn is_no_leftover(&self, object: &str, file: &str) -> bool {
+    fn is_no_leftover(&self, store: &str, object: &str, file: &str) -> bool {
         if file == "lock.json" {
-            let path = self.s3.as_ref().map_or_else(|| self.scenario.path(&format!("store/{object}")), |s3| s3.file_of(object));
+            let s3 = self.s3.as_ref().filter(|_| store == "bucket");
+            let path = s3.map_or_else(|| self.scenario.path(&format!("store/{object}")), |s3| s3.file_of(object));
             let lock: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
             return lock["released"] == true;
         }
@@ -234,6 +263,11 @@ impl Campaign {
             assert!(newer >= LAST, "{when}: {set} was intact and is gone; there are {now:?}");
         }
         assert!(now.len() >= LAST.min(before.len()), "{when}: {before:?} before, {now:?} now");
+        for (store, ..) in self.stores() {
+            let there = self.sets_in(store);
+            let intact = there.iter().filter(|(_, intact)| *intact).count();
+            assert!(intact >= LAST.min(before.len()), "{when}: in {store} there are {there:?}");
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use self::claims::Claims;
 use self::source::ReadAll;
 pub use self::source::Source;
 use super::adopted::{Adopted, JOB, UNKNOWN};
+use super::copies::fan_out::{FanOut, Stored};
 use super::facts::{DatabaseFacts, ServerFacts};
 use super::guard::{self, Asked};
 use super::manifest::{self, DumpObject, Filters, Globals, Manifest};
@@ -30,7 +31,7 @@ use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Phase;
 use crate::members::compress::Compression;
 use crate::pg::failure;
-use crate::store::{Store, Upload, key};
+use crate::store::{Store, key};
 
 /// Where the dump goes, and with which tools.
 pub struct Destination<'a> {
@@ -74,24 +75,29 @@ async fn make(
         true => Compression::Gzip.encrypted_dump_object(),
     };
     // Its own compression may be a better one.
-    let mut upload = store.upload_locked(&name.key(object), source.bytes().saturating_mul(2)).await?;
+    let mut upload = FanOut::to_one(store, &name.key(object), source.bytes().saturating_mul(2)).await?;
     let taken = cancel.run_until_cancelled(take_in(source, into, &mut upload, phase)).await;
     let taken = taken.unwrap_or_else(|| Err(Fault::new(Kind::Cancelled, "cancelled: nothing was adopted").into()));
     if taken.is_err() {
         upload.abort().await;
     }
-    let (streamed, read) = taken?;
+    let (streamed, stored, read) = taken?;
     let sha256 = read.sha256.clone();
-    let manifest = manifest_of(into, object, started_at, streamed, read, phase);
+    let manifest = manifest_of(into, object, started_at, (streamed, stored), read, phase);
     set::write_manifest(store, name, &manifest).await?;
     Ok((Set { name: name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, sha256))
 }
 
-async fn take_in(source: Source, into: &Destination<'_>, upload: &mut Upload, phase: &Phase) -> Result<(Streamed, ReadAll)> {
+async fn take_in(
+    source: Source,
+    into: &Destination<'_>,
+    upload: &mut FanOut,
+    phase: &Phase,
+) -> Result<(Streamed, Stored, ReadAll)> {
     let origin = source.name().to_owned();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    let (compression, recipients) = (Compression::Gzip, &into.store.age_keys().recipients);
-    let shape = Shape { compression, level: compression.default_level(), threads, recipients };
+    let compression = Compression::Gzip;
+    let shape = Shape { compression, level: compression.default_level(), threads };
     let mut read = None;
     let streamed = stream::compress_into(upload, shape, phase, async |pieces: Pieces| {
         read = Some(source.read_into(pieces, into.bin_dir.as_deref()).await?);
@@ -104,21 +110,25 @@ async fn take_in(source: Source, into: &Destination<'_>, upload: &mut Upload, ph
         "{origin} is not adopted: the last line of a dump, \"-- PostgreSQL database dump complete\", is missing. It was cut off, or pg_dump did not write it"
     );
     // This is the last step: an unfinished upload does not exist as an object.
-    upload.finish().await?;
-    Ok((streamed, read))
+    let stored = upload.finish_one().await?;
+    Ok((streamed, stored, read))
 }
 
 fn manifest_of(
     into: &Destination<'_>,
     object: &str,
     started_at: DateTime<Utc>,
-    streamed: Streamed,
+    (mut streamed, stored): (Streamed, Stored),
     ReadAll { name, bytes, sha256, form, claims }: ReadAll,
     phase: &Phase,
 ) -> Manifest {
     let sha256 = (!into.store.encrypts()).then_some(sha256);
     let adopted = Adopted { name, bytes, sha256, form, client_encoding: claims.client_encoding.clone() };
     let reason = "a dump of one database has none".to_owned();
+    if stored.encryption.is_some() {
+        // They are of the contents, about which the manifest shall tell no more than how long they are.
+        streamed.members.crc32.clear();
+    }
     let warning = format!(
         "adopted from {}: when it was dumped, from which server, by whom and whether it is the whole database is not known",
         adopted.name
@@ -136,12 +146,12 @@ fn manifest_of(
         dump: DumpObject {
             object: object.to_owned(),
             compression: Compression::Gzip,
-            bytes: streamed.bytes,
-            sha256: streamed.sha256,
+            bytes: stored.bytes,
+            sha256: stored.sha256,
             uncompressed_bytes: streamed.contents.bytes,
             members: streamed.members,
-            blocks: Some(streamed.blocks),
-            encryption: streamed.encryption,
+            blocks: Some(stored.blocks),
+            encryption: stored.encryption,
             elapsed_seconds: phase.elapsed().as_secs_f64(),
         },
         globals: Globals::Absent { reason },

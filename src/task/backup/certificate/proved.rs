@@ -109,7 +109,11 @@ fn read_back(set: &Set, check: &BytesCheck) -> String {
 }
 
 fn restored_in_words(check: &RestoreCheck) -> String {
-    let mut said = format!("It was restored on {} in {}", moment(check.checked_at), on(check));
+    let what = match &check.copy_in {
+        None => "It".to_owned(),
+        Some(store) => format!("The copy of it in {store}, which has the same bytes,"),
+    };
+    let mut said = format!("{what} was restored on {} in {}", moment(check.checked_at), on(check));
     match &check.how {
         Some(how) => {
             let (tables, rows) = (units::plural(how.tables, "table"), units::plural(how.rows, "row"));
@@ -171,6 +175,7 @@ mod tests {
             elapsed_seconds: 9.0,
             restore_seconds: Some(4.0),
             without_vector_indexes: false,
+            copy_in: None,
             how,
         }
     }

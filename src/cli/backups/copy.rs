@@ -1,0 +1,144 @@
+//! `pgtend backups copy`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::find::{Filter, Found, find_copies};
+use super::nearness::on_the_first_good;
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::cli::global::Global;
+use crate::cli::output::print;
+use crate::cli::signals::or_cancelled;
+use crate::config::Config;
+use crate::store::Store;
+use crate::task::backup::copies::copy::{Copied, Copy};
+use crate::task::backup::latest::Choice;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
+    set: String,
+    /// The store that it is copied to
+    #[arg(long, value_name = "STORE")]
+    to: String,
+    /// The store that it is copied from; by default the nearest that has an intact copy
+    #[arg(long, value_name = "STORE")]
+    from: Option<String>,
+    /// Only a set of this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Only a set of this job
+    #[arg(long, value_name = "NAME")]
+    job: Option<String>,
+    /// Also into a store that signs (sign_key_file), from one that does not: the copy is signed, whoever wrote the set
+    #[arg(long)]
+    unsigned_ok: bool,
+    /// Print what would be copied; copy nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
+    let config = global.load_config()?;
+    let to = target(&config, &arguments.to).await?;
+    let sources = or_cancelled(cancel, sources(global, &config, arguments)).await?;
+    let copy_of = |found: &'_ Found| Copying { from: found.store_name.clone(), store: found.store.clone(), to: to.clone() };
+    if arguments.dry_run {
+        let plan = or_cancelled(
+            cancel,
+            on_the_first_good(&sources, async |found| copy_of(found).as_copy(found, arguments).plan().await),
+        );
+        let plan = plan.await?;
+        print(&if global.json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let progress = global.progress();
+    // It stops by itself, and says how far it has come.
+    let copied = on_the_first_good(&sources, async |found| {
+        let copied = copy_of(found).as_copy(found, arguments).apply(&progress, cancel).await?;
+        Ok((found.store_name.clone(), found.set.name.to_string(), copied))
+    });
+    let (from, set, copied) = copied.await?;
+    print_copied(global, (&set, &from, &arguments.to), &copied)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The stores of a copy, each with its name.
+struct Copying {
+    from: String,
+    store: Store,
+    to: (String, Store),
+}
+
+impl Copying {
+    fn as_copy<'a>(&'a self, found: &'a Found, arguments: &Arguments) -> Copy<'a> {
+        Copy {
+            set: &found.set,
+            from: (&self.from, &self.store),
+            to: (&self.to.0, &self.to.1),
+            unsigned_ok: arguments.unsigned_ok,
+            runs_are_over: false,
+        }
+    }
+}
+
+async fn target(config: &Config, name: &str) -> Result<(String, Store)> {
+    if !config.stores.contains_key(name) {
+        let names = config.stores.keys().cloned().collect::<Vec<_>>().join(", ");
+        let message = format!("the configuration has no store `{name}`; it has: {names}");
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    Ok((name.to_owned(), Store::named(config, name).await?))
+}
+
+/// The copies that it can be made of, the nearest intact one first.
+async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Result<Vec<Found>> {
+    let Arguments { set, to, from, database, job, unsigned_ok, .. } = arguments;
+    if from.as_ref() == Some(to) {
+        return Err(Fault::new(Kind::Configuration, format!("--from and --to are both `{to}`")).into());
+    }
+    // What is in the other store may be damaged, or not be there, or be newer than all else: it is not what is asked for.
+    let mut found = Vec::new();
+    let elsewhere = from.iter().chain(config.stores.keys().filter(|name| from.is_none() && *name != to));
+    let mut errors = Vec::new();
+    for store in elsewhere {
+        let filter = Filter { store: Some(store.clone()), database: database.clone(), job: job.clone() };
+        let choice = Choice { unsigned_ok: *unsigned_ok, older_ok: set != "latest", ..Choice::default() };
+        match find_copies(global, config, set, &filter, &choice).await {
+            Ok(copies) => found.extend(copies),
+            Err(error) => errors.push(error.context(format!("store `{store}`"))),
+        }
+    }
+    let nearness = super::nearness::Nearness::of(global);
+    super::nearness::sort(&mut found, &nearness);
+    let Some(newest) = found.first().map(|first| first.set.name.clone()) else {
+        let message = || Fault::new(Kind::Configuration, format!("no other store than `{to}` is configured"));
+        return Err(errors.into_iter().next().unwrap_or_else(|| message().into()));
+    };
+    found.retain(|copy| copy.set.name == newest);
+    Ok(found)
+}
+
+fn print_copied(global: &Global, (set, from, to): (&str, &str, &str), copied: &Copied) -> Result<()> {
+    let verification = copied.set.as_ref().map(|set| &set.verification);
+    if global.json {
+        return print(&format!(
+            "{:#}\n",
+            json!({ "set": set, "from": from, "to": to, "was_there": copied.was_there, "sent_bytes": copied.sent_bytes, "kept_objects": copied.kept, "verification": verification })
+        ));
+    }
+    let proved = verification.map(|verification| verification.in_words()).unwrap_or_default();
+    let kept = match copied.kept.is_empty() {
+        true => String::new(),
+        false => format!("; {} there before and compared", copied.kept.join(", ")),
+    };
+    print(&match copied.was_there {
+        true => format!("{set} is in {to} already: {proved}\n"),
+        false => format!("{set} is copied from {from} to {to} ({} sent{kept}): {proved}\n", units::bytes(copied.sent_bytes)),
+    })
+}

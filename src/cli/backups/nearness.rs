@@ -1,0 +1,105 @@
+//! Which copy of a set comes first, and what happens when it cannot be used.
+
+use std::cmp::Reverse;
+
+use anyhow::Result;
+
+use super::found::Found;
+use crate::base::fault::Kind;
+use crate::base::terminal::say;
+use crate::cli::global::Global;
+use crate::pg::failure;
+use crate::task::backup::read_back::Differs;
+use crate::task::backup::set::Set;
+use crate::task::backup::verdict::Bytes;
+use crate::task::backup::{Backup, locked};
+
+/// The stores of each job, the nearest first, as far as the jobs can be read: on a new host there may be none.
+pub(super) struct Nearness(Vec<(String, Vec<String>)>);
+
+impl Nearness {
+    pub(super) fn of(global: &Global) -> Self {
+        let Ok((_, folder)) = global.read() else { return Self(Vec::new()) };
+        let stores_of = |backup: &Backup| backup.stores().map(|kept| kept.store.clone()).collect();
+        let jobs = folder.jobs.iter().filter_map(|job| Some((job.name.clone(), stores_of(job.task.as_a::<Backup>()?))));
+        Self(jobs.collect())
+    }
+
+    /// Sorts by use: an intact copy before one that was never read, that before a damaged one; of equals, the nearest.
+    pub(super) fn rank(&self, set: &Set, store: &str) -> (u8, usize) {
+        let by_bytes = match set.verification.verdict() {
+            Bytes::Intact => 0,
+            Bytes::Unknown => 1,
+            Bytes::Damaged => 2,
+        };
+        (by_bytes, self.place(&set.name.job, store))
+    }
+
+    pub(super) fn place(&self, job: &str, store: &str) -> usize {
+        self.stores(job).iter().position(|name| name == store).unwrap_or(usize::MAX)
+    }
+
+    /// Returns whether sets of the job in `store` have copies in another store that is not among those.
+    pub(super) fn has_copies(&self, job: &str, store: &str, unread: &[&str]) -> bool {
+        let stores = self.stores(job);
+        stores.iter().any(|name| name == store) && stores.iter().any(|name| !unread.contains(&name.as_str()))
+    }
+
+    fn stores(&self, job: &str) -> &[String] {
+        self.0.iter().find(|(name, _)| name == job).map(|(_, stores)| &stores[..]).unwrap_or_default()
+    }
+}
+
+/// Leaves out copies that this host cannot open, if it can open another.
+pub(super) async fn that_open(copies: Vec<Found>) -> Result<Vec<Found>> {
+    let (mut open, mut refused) = (Vec::new(), Vec::new());
+    for found in copies {
+        match locked::ensure_opens(&found.store, &found.set).await {
+            Ok(()) => open.push(found),
+            Err(error) => refused.push((found, error)),
+        }
+    }
+    if open.is_empty() {
+        let first = refused.into_iter().next().map(|(_, error)| error);
+        return Err(first.unwrap_or_else(|| anyhow::anyhow!("there is no copy")));
+    }
+    for (found, error) in refused {
+        tracing::warn!("the copy in {} cannot be used here: {}", found.store_name, failure::in_a_line(&error));
+    }
+    Ok(open)
+}
+
+/// Uses the first copy; where that is damaged, or its store cannot be read, the next one, with a warning.
+pub(super) async fn on_the_first_good<T>(copies: &[Found], mut attempt: impl AsyncFnMut(&Found) -> Result<T>) -> Result<T> {
+    let Some((last, before)) = copies.split_last() else { anyhow::bail!("there is no copy") };
+    if let Some(first) = before.first() {
+        say(&format!("pgtend: {} copies of {}; taking that in {}", copies.len(), first.set.name, first.store_name));
+    }
+    for (found, next) in before.iter().zip(&copies[1..]) {
+        match attempt(found).await {
+            Err(error) if is_of_the_copy(found, &error).await => tracing::warn!(
+                "the copy in {} cannot be used, and that in {} is taken in its place: {}",
+                found.store_name,
+                next.store_name,
+                failure::in_a_line(&error)
+            ),
+            ended => return ended,
+        }
+    }
+    attempt(last).await
+}
+
+/// Returns whether another copy may do what failed with this one: its bytes differ from the manifest, or they cannot be read.
+pub(super) async fn is_of_the_copy(found: &Found, error: &anyhow::Error) -> bool {
+    if failure::kind_of(error) == Some(Kind::Cancelled) {
+        return false;
+    }
+    let dump = &found.set.manifest.dump;
+    error.chain().any(|cause| cause.is::<Differs>())
+        || !matches!(found.store.stat(&found.set.name.key(&dump.object)).await, Ok(Some(there)) if there.bytes == dump.bytes)
+}
+
+/// Sorts copies by use.
+pub(super) fn sort(copies: &mut [Found], nearness: &Nearness) {
+    copies.sort_by_key(|found| (Reverse(found.set.name.taken_at), nearness.rank(&found.set, &found.store_name)));
+}

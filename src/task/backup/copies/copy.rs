@@ -1,0 +1,387 @@
+//! Copies a set from one store to another, object by object, its manifest last. Each object is hashed on its way and compared with the manifest;
+//! objects that are there already are compared and not sent again. In the end the copy is read back, and has a verdict of its own.
+
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::copy_plan::{Plan, Planned};
+use super::fan_out::Stored;
+use super::place::{self, Place};
+use crate::base::age_keys::in_short;
+use crate::base::fault::{Fault, Kind};
+use crate::base::process_identity::ProcessIdentity;
+use crate::base::progress::{Phase, Progress};
+use crate::members::blocks;
+use crate::members::encrypt::Encryptor;
+use crate::store::lease::{self, Lease, Taken};
+use crate::store::{Precondition, Store, Upload};
+use crate::task::backup::manifest::{self, Globals, Manifest};
+use crate::task::backup::markers::{self, HOLD, LOSS_HOLD, RUN, RunMarker};
+use crate::task::backup::set::{self, Set, globals_object};
+use crate::task::backup::verdict::{Bytes, Verification};
+use crate::task::backup::{dump, guard, verify};
+
+/// A copy that is to be made. The stores have their names in the configuration.
+pub struct Copy<'a> {
+    pub set: &'a Set,
+    pub from: (&'a str, &'a Store),
+    pub to: (&'a str, &'a Store),
+    /// A person said that a store with a key may take a set from one without: its signature will vouch for it from then on.
+    pub unsigned_ok: bool,
+    /// No run of the set's job is active.
+    pub runs_are_over: bool,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// The copy, with its verdict.
+    pub set: Option<Set>,
+    /// All of it was there before.
+    pub was_there: bool,
+    pub sent_bytes: u64,
+    /// Objects that were there with the right bytes.
+    pub kept: Vec<String>,
+}
+
+/// An object of the set, as its manifest says it is in the store that it comes from.
+struct Source {
+    object: String,
+    bytes: u64,
+    sha256: String,
+}
+
+impl Copy<'_> {
+    /// Looks, and changes nothing.
+    pub async fn plan(&self) -> Result<Plan> {
+        self.ensure_vouched()?;
+        let (to_name, to) = self.to;
+        let (nonce, _) = place::nonce_of(self.from.1, self.set).await?;
+        let place = place::look(to, to_name, self.set, &nonce).await?;
+        let mut objects = Vec::new();
+        for Source { object, bytes, .. } in sources(&self.set.manifest) {
+            let there = if self.encrypts() { None } else { to.stat(&self.set.name.key(&object)).await? };
+            objects.push(Planned { is_there: there.is_some_and(|there| there.bytes == bytes), object, bytes });
+        }
+        Ok(Plan {
+            set: self.set.name.to_string(),
+            from: self.from.0.to_owned(),
+            to: to_name.to_owned(),
+            is_there: matches!(place, Place::Complete(_)),
+            objects,
+            encrypts: self.encrypts(),
+            notes: self.sealed_for_others().into_iter().collect(),
+        })
+    }
+
+    /// Copies what is not there. Whatever stops it, the set does not exist there before all of it does, and the next call goes on.
+    pub async fn apply(&self, progress: &Progress, cancel: &CancellationToken) -> Result<Copied> {
+        self.ensure_vouched()?;
+        let (to_name, to) = self.to;
+        let (nonce, run) = place::nonce_of(self.from.1, self.set).await?;
+        if let Place::Complete(copy) = place::look(to, to_name, self.set, &nonce).await? {
+            return self.prove(*copy, Copied { was_there: true, ..Copied::default() }, progress, cancel).await;
+        }
+        let lease = self.take_lease().await?;
+        let copied = self.copy(lease.as_ref(), (nonce, run), progress, cancel).await;
+        if let Some(lease) = lease
+            && let Err(error) = lease.release().await
+        {
+            tracing::warn!("the lock object stays until it is old enough to be taken over: {error:#}");
+        }
+        let (copy, copied) = copied?;
+        self.prove(copy, copied, progress, cancel).await
+    }
+
+    async fn copy(
+        &self,
+        lease: Option<&Lease>,
+        (nonce, run): (String, Option<i64>),
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(Set, Copied)> {
+        let (to_name, to) = self.to;
+        self.begin(to, to_name, nonce, run).await?;
+        self.sealed_for_others().iter().for_each(|note| tracing::warn!("{note}"));
+        let (mut copied, mut made) = (Copied::default(), Vec::new());
+        for source in sources(&self.set.manifest) {
+            let phase = progress.phase("copy", Some(source.bytes));
+            let key = self.set.name.key(&self.object_there(&source.object));
+            if !self.encrypts() && is_there(to, &key, &source, cancel).await? {
+                copied.kept.push(source.object.clone());
+                phase.done(&format!("{} is in {to_name}", to.location(&key)));
+                continue;
+            }
+            let stored = self.send(&source, &key, &phase, cancel).await?;
+            copied.sent_bytes += stored.bytes;
+            phase.done(&format!("{} → {}", self.from.1.location(&self.set.name.key(&source.object)), to.location(&key)));
+            made.push((source.object, stored));
+        }
+        let manifest = self.manifest_there(made)?;
+        if let Some(lease) = lease {
+            lease.prove().await?;
+        }
+        for hold in self.set.held(Utc::now()).filter(|hold| !hold.is_doubted()) {
+            let object = if hold.because_of.is_some() { LOSS_HOLD } else { HOLD };
+            markers::write(to, &self.set.name, object, hold).await?;
+        }
+        set::write_manifest(to, &self.set.name, &manifest).await?;
+        let copy =
+            Set { name: self.set.name.clone(), manifest, verification: Verification::default(), holds: self.set.holds.clone() };
+        Ok((copy, copied))
+    }
+
+    /// A signature says that pgtend wrote the object: it must not be given to what anyone may have written.
+    fn ensure_vouched(&self) -> Result<()> {
+        let is_vouched = self.unsigned_ok || !self.to.1.has_sign_key() || self.from.1.has_sign_key();
+        anyhow::ensure!(
+            is_vouched,
+            Fault::new(
+                Kind::Configuration,
+                format!(
+                    "{} is not copied: {} signs what it holds, and {} has no key, so that nobody knows who wrote the set there. Give that store a \
+                     key as well (sign_key_file), or add --unsigned-ok: then the copy is signed, whoever wrote it",
+                    self.set.name, self.to.0, self.from.0
+                )
+            )
+        );
+        Ok(())
+    }
+
+    /// Returns whether a plain set goes into a store that encrypts.
+    fn encrypts(&self) -> bool {
+        self.to.1.encrypts() && !self.set.is_encrypted()
+    }
+
+    fn object_there(&self, object: &str) -> String {
+        let ending = if self.encrypts() { crate::members::encryption::ENDING } else { "" };
+        format!("{object}{ending}")
+    }
+
+    /// A set that is encrypted stays as it is: to open it takes a secret key, which this host need not have.
+    fn sealed_for_others(&self) -> Option<String> {
+        let sealed = self.set.manifest.dump.encryption.as_ref()?;
+        let there: Vec<String> = self.to.1.age_keys().recipients.iter().map(ToString::to_string).collect();
+        let is_for = |recipient: &String| sealed.recipients.contains(recipient);
+        let others: Vec<String> = there.iter().filter(|recipient| !is_for(recipient)).map(|text| in_short(text)).collect();
+        (!others.is_empty()).then(|| {
+            format!(
+                "the copy stays encrypted as it is in {}, which is not to {} of {}",
+                self.from.0,
+                others.join(", "),
+                self.to.0
+            )
+        })
+    }
+
+    /// Takes the lock of the folder of sets, which keeps other copies and deletions out.
+    async fn take_lease(&self) -> Result<Option<Lease>> {
+        let name = &self.set.name;
+        match lease::take(self.to.1, &guard::lock_key(&name.database, &name.job), None).await? {
+            Taken::Held(lease) => Ok(Some(lease)),
+            Taken::HeldByOther(who) => {
+                let message =
+                    format!("another process copies or deletes sets of {}/{} in {}: {who}", name.database, name.job, self.to.0);
+                Err(Fault::new(Kind::Busy, message).into())
+            }
+            // Two copies of the same bytes do each other no harm.
+            Taken::Impossible(why) if !self.encrypts() => {
+                tracing::debug!("copied without a lock: {why}");
+                Ok(None)
+            }
+            Taken::Impossible(why) => Err(Fault::new(Kind::Configuration, why).into()),
+        }
+    }
+
+    /// Writes `run.json` with this process, under the lock: what is there may have changed since it was looked at.
+    async fn begin(&self, to: &Store, to_name: &str, nonce: String, run: Option<i64>) -> Result<()> {
+        let marker = RunMarker {
+            process: ProcessIdentity::own(),
+            nonce: nonce.clone(),
+            run,
+            identity: self.set.identity(),
+            started_at: Utc::now(),
+        };
+        let key = self.set.name.key(RUN);
+        let gone = || Fault::new(Kind::Busy, format!("another process has just begun to write {} to {to_name}", self.set.name));
+        match place::look(to, to_name, self.set, &nonce).await? {
+            Place::Complete(_) => Err(gone().into()),
+            Place::Free if to.can_put_if().await? => {
+                let written = to.put_if(&key, to.to_json(&key, &marker)?, Precondition::Absent).await?;
+                written.map(drop).ok_or_else(|| gone().into())
+            }
+            Place::Free => to.put_json(&key, &marker).await,
+            Place::Begun(there) => {
+                // Encrypted anew, the bytes are others than those that the run may still be writing.
+                let may_be_alive = !self.runs_are_over && there.process != marker.process && !there.process.is_known_dead();
+                if self.encrypts() && may_be_alive {
+                    let message = format!(
+                        "{} may still be written to {to_name} by {}: copy it when that has ended, on the same host, or let the next run do it",
+                        self.set.name, there.process
+                    );
+                    return Err(Fault::new(Kind::Deferred, message).into());
+                }
+                to.put_json(&key, &marker).await
+            }
+        }
+    }
+
+    /// Sends one object, and makes it visible only if its bytes are those of the manifest.
+    async fn send(&self, source: &Source, key: &str, phase: &Phase, cancel: &CancellationToken) -> Result<Stored> {
+        let mut upload = self.to.1.upload_locked(key, source.bytes).await?;
+        let sending = async {
+            let stored = self.pass(source, &mut upload, phase).await?;
+            upload.finish().await?;
+            Ok(stored)
+        };
+        let sent = cancel.run_until_cancelled(sending).await.unwrap_or_else(|| Err(cancelled()));
+        if sent.is_err() {
+            upload.abort().await;
+        }
+        sent
+    }
+
+    async fn pass(&self, source: &Source, upload: &mut Upload, phase: &Phase) -> Result<Stored> {
+        let (from_name, from) = self.from;
+        let key = self.set.name.key(&source.object);
+        let mut reader = from.read(&key).await?.with_context(|| format!("{} is gone", from.location(&key)))?;
+        let recipients = if self.encrypts() { &self.to.1.age_keys().recipients[..] } else { &[] };
+        let mut encryptor = Encryptor::to(recipients)?;
+        let mut out = Out { upload, bytes: 0, hash: Sha256::new(), blocks: blocks::Hasher::default() };
+        let (mut read_bytes, mut hash) = (0, Sha256::new());
+        while let Some(chunk) = reader.chunk().await? {
+            read_bytes += chunk.len() as u64;
+            hash.update(&chunk);
+            phase.advance(chunk.len() as u64);
+            out.write(encryptor.push(chunk)?).await?;
+        }
+        let (rest, encryption) = encryptor.finish()?;
+        out.write(rest).await?;
+        let sha256 = hex::encode(hash.finalize());
+        if (read_bytes, &sha256) != (source.bytes, &source.sha256) {
+            return Err(crate::task::backup::read_back::Differs(format!(
+                "{} in {from_name} differs from its manifest: {} bytes with SHA-256 {sha256} were read, {} with {} were written. Nothing of it was \
+                 copied; `pgtend backups verify` says whether it is damaged",
+                from.location(&key),
+                read_bytes,
+                source.bytes,
+                source.sha256
+            ))
+            .into());
+        }
+        let Out { bytes, hash, blocks, .. } = out;
+        Ok(Stored { bytes, sha256: hex::encode(hash.finalize()), blocks: blocks.finish(), encryption })
+    }
+
+    /// The manifest of the copy.
+    fn manifest_there(&self, made: Vec<(String, Stored)>) -> Result<Manifest> {
+        let mut manifest = self.set.manifest.clone();
+        if !self.encrypts() {
+            return Ok(manifest);
+        }
+        let mut globals_stored = None;
+        for (object, stored) in made {
+            if object != manifest.dump.object {
+                globals_stored = Some((stored.bytes, stored.sha256));
+                continue;
+            }
+            manifest.dump.bytes = stored.bytes;
+            manifest.dump.sha256 = stored.sha256;
+            manifest.dump.blocks = Some(stored.blocks);
+            manifest.dump.encryption = stored.encryption;
+            manifest.dump.members.crc32.clear();
+        }
+        manifest.dump.object = manifest.dump.compression.encrypted_dump_object().to_owned();
+        if let (Globals::Object { bytes, sha256, .. }, Some(stored)) = (&mut manifest.globals, globals_stored) {
+            (*bytes, *sha256) = stored;
+        }
+        match &mut manifest.adopted {
+            None => manifest.format = manifest::format_of(&manifest.tables, true),
+            // The hash of what is encrypted would tell whether somebody has guessed it.
+            Some(adopted) => adopted.sha256 = None,
+        }
+        Ok(dump::without_words_of_servers(&manifest))
+    }
+
+    /// Reads the copy back, unless that was done; and records what was proved of the same bytes where they come from.
+    async fn prove(&self, mut copy: Set, mut copied: Copied, progress: &Progress, cancel: &CancellationToken) -> Result<Copied> {
+        let (to_name, to) = self.to;
+        if copy.verification.verdict() != Bytes::Intact {
+            let verifying = verify::by_checksum(to, &mut copy, progress);
+            let verified = cancel.run_until_cancelled(verifying).await.unwrap_or_else(|| Err(cancelled()));
+            verified.with_context(|| format!("the copy of {} in {to_name}", self.set.name))?;
+        }
+        record_proof(&self.set.verification, self.from, to, &self.set.manifest, &mut copy).await?;
+        copied.set = Some(copy);
+        Ok(copied)
+    }
+}
+
+/// Records beside an intact copy what was proved of the same bytes in another store; nothing of other bytes, and nothing in a store with a key that
+/// one without a key says.
+pub async fn record_proof(
+    proved: &Verification,
+    (from_name, from): (&str, &Store),
+    to: &Store,
+    manifest: &Manifest,
+    copy: &mut Set,
+) -> Result<()> {
+    let has_same_bytes = copy.manifest.dump.sha256 == manifest.dump.sha256;
+    let is_vouched = from.has_sign_key() || !to.has_sign_key();
+    if !has_same_bytes || !is_vouched || !proved.was_restored() || copy.verification.verdict() != Bytes::Intact {
+        return Ok(());
+    }
+    set::record(to, copy, |verification| verification.record_proof_of_copy(proved, from_name)).await
+}
+
+/// The objects of a set besides its manifest.
+fn sources(manifest: &Manifest) -> Vec<Source> {
+    let dump = &manifest.dump;
+    let mut sources = vec![Source { object: dump.object.clone(), bytes: dump.bytes, sha256: dump.sha256.clone() }];
+    if let Globals::Object { bytes, sha256, .. } = &manifest.globals {
+        let object = globals_object(dump.encryption.is_some()).to_owned();
+        sources.push(Source { object, bytes: *bytes, sha256: sha256.clone() });
+    }
+    sources
+}
+
+/// Returns whether the object is there with these bytes, by reading them.
+async fn is_there(store: &Store, key: &str, source: &Source, cancel: &CancellationToken) -> Result<bool> {
+    if store.stat(key).await?.is_none_or(|there| there.bytes != source.bytes) {
+        return Ok(false);
+    }
+    let reading = async {
+        let Some(mut reader) = store.read(key).await? else { return Ok(false) };
+        let mut hash = Sha256::new();
+        while let Some(chunk) = reader.chunk().await? {
+            hash.update(&chunk);
+        }
+        anyhow::Ok(hex::encode(hash.finalize()) == source.sha256)
+    };
+    cancel.run_until_cancelled(reading).await.unwrap_or_else(|| Err(cancelled()))
+}
+
+fn cancelled() -> anyhow::Error {
+    Fault::new(Kind::Cancelled, "cancelled: what was copied stays, and the next copy goes on from there").into()
+}
+
+struct Out<'a> {
+    upload: &'a mut Upload,
+    bytes: u64,
+    hash: Sha256,
+    blocks: blocks::Hasher,
+}
+
+impl Out<'_> {
+    async fn write(&mut self, bytes: bytes::Bytes) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.hash.update(&bytes);
+        self.blocks.push(&bytes);
+        self.bytes += bytes.len() as u64;
+        self.upload.write(bytes).await
+    }
+}

@@ -1,0 +1,43 @@
+//! What is different where a job has several stores: none is waited for without end, and an error may be of all of them.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::timeout;
+
+use crate::base::fault::{Fault, Kind};
+use crate::base::units;
+use crate::pg::failure;
+
+/// A store that does not answer in this time is left out: its requests are tried again and again before they fail.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+
+/// Waits for a store; where there are others, not for ever.
+pub async fn within<T>(are_several: bool, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match are_several {
+        true => within_time(ANSWERS_WITHIN, work).await,
+        false => work.await,
+    }
+}
+
+/// Waits for a store for this long.
+pub async fn within_time<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        let message = format!("it has not answered for {}", units::duration(limit));
+        Err(Fault::new(Kind::Unreachable, message).into())
+    })
+}
+
+/// The error of a run whose set no store has. That of one store is its own.
+pub fn none_took_it(mut failures: Vec<anyhow::Error>) -> anyhow::Error {
+    match failures.len() {
+        0 => anyhow::anyhow!("no store is left"),
+        1 => failures.remove(0),
+        _ => {
+            let kind = failures.iter().find_map(failure::kind_of);
+            let said: Vec<String> = failures.iter().map(failure::in_a_line).collect();
+            let message = format!("no store took the set: {}", said.join("; "));
+            kind.map_or_else(|| anyhow::anyhow!(message.clone()), |kind| Fault::new(kind, message.clone()).into())
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The plan for one of a job's stores: what is swept, kept, deleted and copied there. Pure.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::copies::lacks::{self, KEEP_ALL, Lacking};
+use super::found::Found;
+use super::identity::Identity;
+use super::keep::{Candidate, Decision, Keep};
+use super::keys::{Backup, InStore, Verify};
+use super::rules::{self, Rules};
+use super::series::Series;
+use super::set::{Listing, Set};
+use super::set_name::SetName;
+use super::state::State;
+use super::sweep;
+use super::verdict::Bytes;
+use super::warnings::doubts;
+use crate::work::RunContext;
+
+#[derive(Debug, Serialize)]
+pub struct OfStore {
+    pub store: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub location: String,
+    /// To whom a set is encrypted there, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_to: Option<String>,
+    /// The reason why it could not be read: nothing is written there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
+    pub sweep: sweep::Plan,
+    pub keep: Vec<Decision>,
+    /// What others of the job's stores have, and this one lacks: it is copied after the dump.
+    pub lacks: Vec<Lacking>,
+    /// The reasons why this run deletes nothing there; empty when it may.
+    pub deletes_nothing: Vec<String>,
+    #[serde(skip)]
+    pub kept: InStore,
+    #[serde(skip)]
+    pub series: Series,
+    /// The set there that the new one is compared with.
+    #[serde(skip)]
+    pub previous: Option<Set>,
+}
+
+/// What is decided for all stores alike.
+pub struct Own<'a> {
+    pub backup: &'a Backup,
+    pub run: &'a RunContext<'a>,
+    pub identity: Option<&'a Identity>,
+    pub name: &'a SetName,
+    pub verify: Verify,
+}
+
+/// Decides for all stores, the nearest that could be read first.
+pub fn decide(state: &State, own: &Own<'_>) -> Vec<OfStore> {
+    let found: Vec<&Found> = [&state.main].into_iter().chain(&state.others).collect();
+    let mut stores: Vec<OfStore> = found.iter().map(|into| own.of(state, into, &found)).collect();
+    stores.extend(state.away.iter().map(|(kept, why)| away(kept, why)));
+    stores
+}
+
+impl Own<'_> {
+    fn of(&self, state: &State, into: &Found, all: &[&Found]) -> OfStore {
+        let mut deletes_nothing = doubts(&state.server, state.host_clock, &into.series, &into.listing);
+        deletes_nothing.extend(into.series_trouble.clone());
+        let (leftovers, uploads) = (into.leftovers.clone(), into.uploads.clone());
+        let mut sweep = sweep::decide(leftovers, uploads, self.identity, into.listing.newest_object_at);
+        if !deletes_nothing.is_empty() {
+            sweep.objects.clear();
+            sweep.uploads.clear();
+        }
+        let (_, previous) = last_good(&into.listing, &into.series, self.identity, self.run.now);
+        OfStore {
+            store: into.kept.store.clone(),
+            location: into.location.clone(),
+            encrypted_to: into.encrypted_to.clone(),
+            away: None,
+            keep: if deletes_nothing.is_empty() { self.fates(into) } else { Vec::new() },
+            lacks: self.lacks(into, all),
+            sweep,
+            deletes_nothing,
+            kept: into.kept.clone(),
+            series: into.series.clone(),
+            previous: previous.cloned(),
+        }
+    }
+
+    /// Says of each set, that of this run among them, whether `keep` keeps it. Nothing without `keep`.
+    fn fates(&self, into: &Found) -> Vec<Decision> {
+        let Some(keep) = &into.kept.keep else { return Vec::new() };
+        rules::decide(&into.listing, &self.rules(into, keep), Some((self.candidate(), &self.backup.filters)))
+    }
+
+    fn lacks(&self, into: &Found, all: &[&Found]) -> Vec<Lacking> {
+        let others: Vec<&Found> = all.iter().copied().filter(|other| other.kept != into.kept).collect();
+        let rules = into.kept.keep.as_ref().map(|keep| self.rules(into, keep));
+        let keep_all = self.rules(into, &KEEP_ALL);
+        lacks::decide(into, &others, rules.as_ref(), &keep_all, (self.candidate(), &self.backup.filters))
+    }
+
+    fn rules<'k>(&'k self, into: &'k Found, keep: &'k Keep) -> Rules<'k> {
+        Rules {
+            keep,
+            zone: self.run.job.timezone,
+            now: self.run.now,
+            identity: self.identity,
+            series: &into.series,
+            own: None,
+            has_schedule: self.run.job.has_schedule,
+        }
+    }
+
+    /// The set of this run, as it will be.
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            name: self.name.to_string(),
+            taken_at: self.name.taken_at,
+            bytes: if self.verify == Verify::None { Bytes::Unknown } else { Bytes::Intact },
+            damaged_at: None,
+            was_restored: false,
+            fills: !self.run.by_hand,
+            pinned: vec!["made by this run".to_owned()],
+        }
+    }
+}
+
+fn away(kept: &InStore, why: &str) -> OfStore {
+    OfStore {
+        store: kept.store.clone(),
+        location: String::new(),
+        encrypted_to: None,
+        away: Some(why.to_owned()),
+        sweep: sweep::Plan::default(),
+        keep: Vec::new(),
+        lacks: Vec::new(),
+        deletes_nothing: Vec::new(),
+        kept: kept.clone(),
+        series: Series::default(),
+        previous: None,
+    }
+}
+
+/// The last intact set of the series, and the set that a new one is compared with: where none was read back, an unread one.
+pub fn last_good<'s>(
+    listing: &'s Listing,
+    series: &Series,
+    identity: Option<&Identity>,
+    now: DateTime<Utc>,
+) -> (Option<&'s Set>, Option<&'s Set>) {
+    let of_series = |set: &&Set| series.unites(identity, set) && !set.is_from_the_future(now);
+    let newest = |bytes| listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == bytes);
+    let last_good = newest(Bytes::Intact);
+    // An unread set may be damaged, and then would be no set to fall back on.
+    (last_good, last_good.or_else(|| newest(Bytes::Unknown)))
+}
