@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, find_copies, settings_of};
 use super::nearness::is_of_the_copy;
+use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::cli::global::Global;
 use crate::cli::output::print;
@@ -38,9 +39,11 @@ pub async fn run(
     for (number, mut found) in copies.into_iter().enumerate() {
         let verified = match restore_on {
             None => {
-                or_cancelled(cancel, verify::by_checksum(&found.store, &mut found.set, &global.progress())).await.map(|()| None)
+                let progress = global.progress();
+                let reading = verify::by_checksum(&found.store, &mut found.set, &progress);
+                or_cancelled(cancel, reading).await.map(|not_decoded| Verified::Read { not_decoded })
             }
-            Some(target) => by_restore(global, &config, &mut found, (target, trust_owners), cancel).await,
+            Some(target) => by_restore(global, &config, &mut found, (target, trust_owners), cancel).await.map(Verified::Restored),
         };
         match verified {
             Err(error) if number + 1 < count && is_of_the_copy(&found, &error).await => {
@@ -48,21 +51,36 @@ pub async fn run(
                 failed.push((found.store_name, error));
             }
             verified => {
-                let refusal = verified?;
-                print_verified(global, &found, count > 1, restore_on, refusal.is_some())?;
-                return ended(&found, refusal, failed);
+                let verified = verified?;
+                print_verified(global, &found, count > 1, &verified)?;
+                return ended(&found, verified, failed);
             }
         }
     }
     anyhow::bail!("there is no copy")
 }
 
-/// The end of a verification: an error also where the first copies were not good.
-fn ended(found: &Found, refusal: Option<Refusal>, failed: Vec<(String, anyhow::Error)>) -> Result<ExitCode> {
+/// What this command has done itself; the record beside the set may say more.
+enum Verified {
+    /// With the reason why the contents were not decoded here.
+    Read { not_decoded: Option<String> },
+    /// With the refusal of the server.
+    Restored(Option<Refusal>),
+}
+
+/// The end of a verification: an error also where the first copies were not good, and where the keys of this host open nothing.
+fn ended(found: &Found, verified: Verified, failed: Vec<(String, anyhow::Error)>) -> Result<ExitCode> {
     let set = &found.set;
-    if let Some(refusal) = refusal {
-        let message = format!("the bytes of {} are intact, but this server did not accept them", set.name);
-        return Err(anyhow::Error::from(refusal).context(message));
+    match verified {
+        Verified::Restored(Some(refusal)) => {
+            let message = format!("the bytes of {} are intact, but this server did not accept them", set.name);
+            return Err(anyhow::Error::from(refusal).context(message));
+        }
+        Verified::Read { not_decoded: Some(why) } if found.store.age_keys().identities.is_some() => {
+            let message = format!("the bytes of {} match, and the keys of this host do not open it: {why}", set.name);
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        Verified::Read { .. } | Verified::Restored(None) => {}
     }
     let Some((store, error)) = failed.into_iter().next() else { return Ok(ExitCode::SUCCESS) };
     Err(error.context(format!(
@@ -75,23 +93,33 @@ fn ended(found: &Found, refusal: Option<Refusal>, failed: Vec<(String, anyhow::E
     )))
 }
 
-fn print_verified(global: &Global, found: &Found, has_copies: bool, restore_on: Option<&str>, is_refused: bool) -> Result<()> {
+fn print_verified(global: &Global, found: &Found, has_copies: bool, verified: &Verified) -> Result<()> {
     let set = &found.set;
     if global.json {
+        let not_decoded = if let Verified::Read { not_decoded } = verified { not_decoded.as_deref() } else { None };
         return print(&format!(
             "{:#}\n",
-            json!({ "set": set.name.to_string(), "store": found.store_name, "verification": set.verification, "bytes": set.verification.verdict() })
+            json!({
+                "set": set.name.to_string(),
+                "store": found.store_name,
+                "not_decoded": not_decoded,
+                "verification": set.verification,
+                "bytes": set.verification.verdict(),
+            })
         ));
     }
     let of_copy = if has_copies { format!(" in {}", found.store_name) } else { String::new() };
     let name = format!("{}{of_copy}", set.name);
-    if let (None, Some(why)) = (restore_on, set.verification.not_decoded()) {
-        return print(&format!("{name}: read back; its length and its SHA-256 match the manifest; not decoded: {why}\n"));
-    }
-    if is_refused {
-        return Ok(());
-    }
-    let how = if restore_on.is_some() { "restored" } else { "read back" };
+    let how = match verified {
+        Verified::Read { not_decoded: Some(why) } => {
+            return print(&format!(
+                "{name}: read back; its length and its SHA-256 match the manifest; not decoded here: {why}\n"
+            ));
+        }
+        Verified::Restored(Some(_)) => return Ok(()),
+        Verified::Read { not_decoded: None } => "read back",
+        Verified::Restored(None) => "restored",
+    };
     print(&format!(
         "{name}: {how}; {} and {} match the manifest\n",
         units::plural(set.manifest.table_count(), "table"),

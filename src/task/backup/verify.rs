@@ -26,8 +26,8 @@ use crate::pg::throwaway::{self, Host};
 use crate::pg::{self, Server, failure};
 use crate::store::Store;
 
-/// Reads the set back and records the verdict beside it.
-pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<()> {
+/// Reads the set back and records the verdict beside it. Returns why its contents were not decoded here, whatever other hosts have decoded.
+pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> Result<Option<String>> {
     let phase = progress.phase("verify", Some(set.manifest.dump.bytes));
     let check = read_back::check(store, set, &phase).await?;
     proof::remember(store, &set.name, &check);
@@ -48,7 +48,7 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
         None => done(set, "read back", &phase),
         Some(why) => phase.done(&format!("{} read back and hashed, not decoded: {why}", set.name)),
     }
-    Ok(())
+    Ok(check.not_decoded)
 }
 
 /// The place where a set is restored temporarily.
