@@ -236,3 +236,41 @@ fn mistakes_in_the_file_are_said_at_their_places() {
     std::fs::write(stage.scenario.path("jobs/refresh.toml"), "database = 'staging'\n[refresh]\n").unwrap();
     stage.scenario.run(&["check"]).exited(78).says(&["[refresh] has no backup job"]);
 }
+
+#[test]
+fn a_mask_that_would_not_mask_everything_is_refused() {
+    let server = server(18);
+    let stage = stage(server, server, "after_file = \"mask.sql\"");
+    for (mask, code, says) in [
+        ("", 78, "it holds no statement"),
+        ("-- UPDATE users SET email = ''\n;\n", 78, "it holds no statement"),
+        ("UPDATE users SET id = id; /* later\nUPDATE users SET email = ''", 78, "ends within a comment"),
+        ("UPDATE users SET id = id; UPDATE users SET email = 'nobody", 78, "ends within a comment, a string"),
+        ("SET search_path = other; UPDATE users SET email = ''", 78, "statement 1 of 2 of `after` changed search_path"),
+        ("BEGIN; SET LOCAL search_path = other; UPDATE users SET email = ''; COMMIT", 78, "statement 2 of 4 of `after` changed"),
+        ("SELECT set_config('search_path', 'other', false) IS NULL; UPDATE users SET email = ''", 78, "changed search_path"),
+        ("UPDATE users SET email = ''; RESET ALL", 78, "changed search_path"),
+    ] {
+        std::fs::write(stage.scenario.path("jobs/mask.sql"), mask).unwrap();
+        stage.scenario.run(&["run-job", "refresh"]).exited(code).says(&[says]);
+        stage.is_as_it_was(server);
+    }
+    std::fs::write(stage.scenario.path("jobs/refresh.toml"), job("after = [\"-- todo\"]")).unwrap();
+    stage.scenario.run(&["check"]).exited(78).says(&["an empty statement in `after`"]);
+}
+
+#[test]
+fn no_value_of_a_row_is_in_the_error_of_a_mask() {
+    let server = server(18);
+    for mask in [
+        "DO $$ DECLARE e text; BEGIN SELECT email INTO e FROM users LIMIT 1; RAISE EXCEPTION 'bad row %', e; END $$",
+        "DO $$ DECLARE e text; BEGIN SELECT email INTO e FROM users LIMIT 1; EXECUTE format('CREATE TABLE %I.t ()', e); END $$",
+        "SELECT set_config(email, 'x', false) FROM users",
+        "SELECT email::int FROM users",
+    ] {
+        let stage = stage(server, server, &format!("after = [{mask:?}]"));
+        let failed = stage.scenario.run(&["run-job", "refresh"]).exited(1).says(&["statement 1 of 1", "SQLSTATE"]);
+        assert!(!failed.stderr.contains("person1") && !failed.stdout.contains("person1"), "{}", failed.stderr);
+        stage.is_as_it_was(server);
+    }
+}

@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
-use crate::base::fault::{self, Fault};
+use crate::base::fault::{self, Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;
 use crate::pg::{self, InTransaction, failure};
 use crate::task::backup::{expect, shown};
 
 /// Runs the commands in one session, each by itself. Returns what each did. The session is one of our own: where row security would hide rows
-/// from it that are to be masked, that is an error.
+/// from it that are to be masked, that is an error. So is a search_path that is another one after a command: by code of others, or by a SET of the user,
+/// the next command would mask another table.
 pub async fn run(settings: &pg::Settings, search_path: &str, statements: &[String], progress: &Progress) -> Result<Vec<Value>> {
     let mut done = Vec::new();
     if statements.is_empty() {
@@ -20,17 +22,17 @@ pub async fn run(settings: &pg::Settings, search_path: &str, statements: &[Strin
     }
     let phase = progress.phase("after", None);
     let mut connection = settings.connect().await?;
+    pg::set(&mut connection, "search_path", search_path).await?;
     for (index, statement) in statements.iter().enumerate() {
         let started = Instant::now();
         let number = format!("{} of {}", index + 1, statements.len());
         phase.say(&number);
-        // Code of others may have run in the session, and have set another one.
         let mut rows = Vec::new();
-        let ran = match pg::set(&mut connection, "search_path", search_path).await {
-            Ok(()) => pg::execute_script_into(&mut connection, statement, &mut rows).await,
-            Err(error) => Err(error),
-        };
+        let ran = pg::execute_script_into(&mut connection, statement, &mut rows).await;
         ran.map_err(|error| failed(&number, statement, &error))?;
+        if !is_start(statement) {
+            ensure_path(&mut connection, search_path, &number, statement).await?;
+        }
         done.push(json!({
             "statement": shown::shown(statement),
             "rows": rows.iter().sum::<u64>(),
@@ -45,14 +47,62 @@ pub async fn run(settings: &pg::Settings, search_path: &str, statements: &[Strin
     Ok(done)
 }
 
+/// Returns whether a command only begins a transaction: SET TRANSACTION must come before any query in it, also before one of ours.
+fn is_start(statement: &str) -> bool {
+    let mut words =
+        statement.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).map(str::to_ascii_uppercase);
+    match words.next().as_deref() {
+        Some("BEGIN" | "START") => true,
+        Some("SET") => words.next().as_deref() == Some("TRANSACTION"),
+        _ => false,
+    }
+}
+
+async fn ensure_path(connection: &mut PgConnection, search_path: &str, number: &str, statement: &str) -> Result<()> {
+    let now = pg::fetch_text(connection, "SELECT pg_catalog.current_setting('search_path')".to_owned()).await?;
+    if now.as_deref() == Some(search_path) {
+        return Ok(());
+    }
+    let message = format!(
+        "statement {number} of `after` changed search_path, so that those after it would find other tables: {}. Write names with their schemas, or set \
+         the key `search_path`",
+        shown::shown(statement)
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
+}
+
 fn failed(number: &str, statement: &str, error: &anyhow::Error) -> anyhow::Error {
-    // Rows that are not masked yet are nobody's to read.
-    let words = fault::without_values(&shown::said_of(statement, &failure::in_a_line(error)));
+    let said = failure::in_a_line(error);
+    let words = match pg::sql_state(error) {
+        // Rows that are not masked yet are nobody's to read.
+        Some(state) if !holds_no_value(&state, &said, statement) => {
+            format!("SQLSTATE {state}; the words of the server are left out, as values of rows may be in them. Its log has them")
+        }
+        _ => fault::without_values(&shown::said_of(statement, &said)),
+    };
     let message = format!("statement {number} of `after` failed: {}: {words}", shown::shown(statement));
     match failure::kind_of(error) {
         Some(kind) => Fault::new(kind, message).into(),
         None => anyhow::Error::msg(message),
     }
+}
+
+/// Returns whether a message holds nothing but what the statement says: of these classes (errcodes.txt), PostgreSQL's own words quote names and texts of the
+/// statement; where code has made a statement or a name out of rows, the quoted is not in it. Others, such as RAISE EXCEPTION, say anything.
+fn holds_no_value(state: &str, said: &str, statement: &str) -> bool {
+    const CLASSES: [&str; 10] = ["08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57"];
+    // These name a constraint and its table; the row is in the detail.
+    const OF_CONSTRAINTS: [&str; 6] = [
+        "could not create unique index",
+        "duplicate key value violates",
+        "null value in column",
+        "new row for relation",
+        "insert or update on table",
+        "update or delete on table",
+    ];
+    let names_a_constraint = state.starts_with("23") && OF_CONSTRAINTS.iter().any(|words| said.contains(words));
+    let mut quoted = said.split('"').skip(1).step_by(2);
+    names_a_constraint || (CLASSES.iter().any(|class| state.starts_with(class)) && quoted.all(|name| statement.contains(name)))
 }
 
 /// Asks each query, in a session that cannot write. Returns each with its answer, and those that are not true, in words.
@@ -64,4 +114,37 @@ pub async fn expectations(settings: &pg::Settings, search_path: &str, queries: &
         all_unmet.extend(unmet.iter().map(|unmet| fault::without_values(unmet)));
     }
     Ok((answers, all_unmet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_server_that_may_hold_a_row_are_not_passed_on() {
+        let statement = "UPDATE users SET email = mask(email)";
+        for (state, said, is_shown) in [
+            ("42P01", "relation \"users\" does not exist (SQLSTATE 42P01)", true),
+            ("42501", "permission denied for table users", true),
+            ("3F000", "schema \"person1@company\" does not exist", false),
+            ("P0001", "bad row person1@company.com", false),
+            ("22P02", "invalid input syntax for type integer: \"person1\"", false),
+            ("22023", "invalid value", false),
+        ] {
+            assert_eq!(holds_no_value(state, said, statement), is_shown, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_only_begins_a_transaction_is_told() {
+        for (command, is) in [
+            ("begin", true),
+            ("START TRANSACTION READ WRITE", true),
+            ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", true),
+            ("SET search_path = t2", false),
+            ("UPDATE t SET a = 1", false),
+        ] {
+            assert_eq!(is_start(command), is, "{command}");
+        }
+    }
 }

@@ -182,7 +182,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Refresh> {
 }
 
 fn is_not_empty(statement: &Spanned<String>, key: &str, hint: &str, checker: &mut Checker<'_>) {
-    if statement.get_ref().trim().trim_end_matches(';').trim().is_empty() {
+    if sql::commands(statement.get_ref()).is_empty() {
         checker.problem(statement, format!("an empty statement in `{key}`"), hint.to_owned());
     }
 }

@@ -107,6 +107,9 @@ impl Refresh {
             if let Some((message, hint)) = sql::refusal(&text) {
                 return Err(refused(format!("{message}: {hint}")).into());
             }
+            if sql::commands(&text).is_empty() {
+                return Err(refused("it holds no statement, so that nothing would be masked".to_owned()).into());
+            }
             texts.push(text);
         }
         Ok(texts.iter().flat_map(|text| sql::commands(text)).map(|(command, _)| command).collect())

@@ -7,7 +7,7 @@ use crate::task::backup::tokens::{Kind, Statement, Token};
 /// Returns why a text cannot be run, and what to do; None if it can.
 pub fn refusal(text: &str) -> Option<(String, String)> {
     let mut refusal = None;
-    each_command(text, |command| match command {
+    let is_whole = each_command(text, |command| match command {
         Command::OfPsql => {
             let hint = "write SQL: backslash commands are read by psql, and pgtend sends the text to the server as it is";
             refusal.get_or_insert((r"a command of psql (`\…`)".to_owned(), hint.to_owned()));
@@ -33,6 +33,10 @@ pub fn refusal(text: &str) -> Option<(String, String)> {
         }
         Command::Sql(_) => {}
     });
+    if !is_whole {
+        let hint = "it may have been cut off: end the comment with */, and strings and names with their quotes";
+        refusal.get_or_insert(("a text that ends within a comment, a string or a quoted name".to_owned(), hint.to_owned()));
+    }
     refusal
 }
 
@@ -76,7 +80,7 @@ pub fn ends(text: &str) -> Vec<Ends> {
 /// Returns the text and the effect of each command that is not empty, in order.
 pub fn commands(text: &str) -> Vec<(String, Ends)> {
     let mut all = Vec::new();
-    each_command(text, |command| {
+    let _ = each_command(text, |command| {
         if let Command::Sql(statement) = command
             && !statement.tokens.is_empty()
         {
@@ -89,7 +93,7 @@ pub fn commands(text: &str) -> Vec<(String, Ends)> {
 /// Recognizes a single command that commits while it runs, if no transaction is open: its failure may leave a part of its work.
 pub fn commits_within(text: &str) -> bool {
     let (mut count, mut commits) = (0, false);
-    each_command(text, |command| {
+    let _ = each_command(text, |command| {
         let Command::Sql(statement) = command else { return };
         if statement.tokens.is_empty() {
             return;
@@ -165,7 +169,8 @@ enum Command<'a> {
     OfPsql,
 }
 
-fn each_command(text: &str, mut look: impl FnMut(Command<'_>)) {
+/// Returns false for a text that ends within a comment, a string or a quoted name: its last command is none.
+fn each_command(text: &str, mut look: impl FnMut(Command<'_>)) -> bool {
     let mut lexer = Lexer::keeping_statements();
     // The last command, or a comment in the last line, has no end otherwise.
     let text = format!("{text}\n;");
@@ -187,6 +192,7 @@ fn each_command(text: &str, mut look: impl FnMut(Command<'_>)) {
             Event::None | Event::Comment | Event::CopyBegins | Event::CopyEnds => {}
         }
     }
+    lexer.is_between_statements()
 }
 
 #[cfg(test)]
@@ -203,6 +209,10 @@ mod tests {
             "\\i other.sql",
             "SELECT 1 \\gexec",
             "SELECT 1;\n\\echo done",
+            "SELECT 1; /* later\nUPDATE users SET email = NULL",
+            "SELECT 1; UPDATE users SET email = 'nobody",
+            "SELECT 1; TRUNCATE \"sess",
+            "SELECT 1; DO $x$ BEGIN",
         ] {
             assert!(refusal(text).is_some(), "{text}");
         }
