@@ -58,12 +58,14 @@ pub struct Unfinished {
     pub report: Report,
     /// The cause of the error, which has the kind.
     fault: Option<Fault>,
+    /// The run's result is there, and another attempt would make another.
+    pub has_result: bool,
 }
 
 impl Unfinished {
     pub fn error(kind: Option<Kind>, message: String, report: Report) -> anyhow::Error {
         let fault = kind.map(|kind| Fault::new(kind, message.clone()));
-        Self { message, report, fault }.into()
+        Self { message, report, fault, has_result: false }.into()
     }
 
     /// Returns the error of a run of several steps, of which some failed; the report if none did. A permanent failure weighs more than one
@@ -76,6 +78,14 @@ impl Unfinished {
         let kind = failures.iter().map(|(kind, _)| *kind).find(|kind| *kind != deferred).unwrap_or(deferred);
         let messages: Vec<&str> = failures.iter().map(|(_, message)| message.as_str()).collect();
         Err(Self::error(kind, messages.join("; "), report))
+    }
+}
+
+/// Marks the error of a run whose result is there: it is not attempted again.
+pub fn with_result(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Unfinished>() {
+        Ok(unfinished) => Unfinished { has_result: true, ..unfinished }.into(),
+        Err(error) => error,
     }
 }
 

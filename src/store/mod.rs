@@ -74,6 +74,16 @@ impl Store {
         }
     }
 
+    /// Returns the server (empty for a folder of this host) and the folder of its objects there. Two providers may have a bucket of one name.
+    pub fn place(&self) -> (String, String) {
+        let location = self.location("");
+        let (server, folder) = match self {
+            Self::Dir(_) => (String::new(), std::fs::canonicalize(&location).map_or(location, |path| path.display().to_string())),
+            Self::S3(s3) => (s3.server().to_owned(), location),
+        };
+        (server, format!("{}/", folder.trim_end_matches('/')))
+    }
+
     /// Lists every complete object whose key starts with `folder`, which is empty or ends with `/`; in key order. An unreadable
     /// part is an error: a caller that deletes by the list, or reports what is missing, needs all of it.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {

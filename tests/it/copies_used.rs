@@ -110,6 +110,13 @@ fn two_sets_of_one_name_are_never_taken_for_copies_of_each_other() {
         .says(&["another set has that name there"]);
     assert!(before == std::fs::read(there.join("dump.sql.gz")).unwrap());
     assert_eq!(listed(&scenario).len(), 2, "they are listed apart");
+    // No run spreads one of them, and no copy is made of either in silence.
+    let scenario = scenario
+        .config("[stores.third]\npath = \"third\"\n")
+        .job("nightly", "database = \"app\"\n[backup]\nstore = [\"third\", \"offsite\", \"local\"]\n");
+    run(&scenario).succeeded();
+    assert!(!scenario.path(&format!("third/{set}")).exists());
+    scenario.run(&["backups", "copy", &set, "--to", "third"]).exited(78).says(&["two different sets"]);
     scenario.run(&["backups", "show", &set, "--store", "local"]).succeeded();
 }
 
@@ -286,5 +293,76 @@ fn mistakes_in_the_stores_of_a_job_are_named() {
             .job("nightly", &format!("database = \"app\"\n[backup]\n{keys}\n"));
         let output = scenario.run(&["check"]).exited(78);
         assert!((output.stdout.clone() + &output.stderr).contains(says), "{keys}: {}{}", output.stdout, output.stderr);
+    }
+}
+
+#[test]
+fn what_is_there_is_read_before_it_is_called_a_copy() {
+    let server = server(18);
+    let scenario = two_folders(server, &small_database(server), "");
+    run(&scenario).succeeded();
+    let set = listed(&scenario)[0].0.clone();
+    let copy = ["backups", "copy", &set, "--from", "offsite", "--to", "local"];
+    scenario.run(&copy).succeeded().prints(&["is in local already: intact"]);
+    // Nobody has read it since it rotted.
+    damage(&scenario.path(&format!("store/{set}/dump.sql.gz")));
+    scenario.run(&copy).succeeded().prints(&["is copied from offsite to local"]).says(&["is made anew"]);
+    std::fs::remove_file(scenario.path(&format!("store/{set}/globals.sql.gz"))).unwrap();
+    scenario.run(&copy).succeeded().prints(&["is copied from offsite to local"]);
+    scenario.run(&["backups", "verify", &set, "--store", "local"]).succeeded();
+}
+
+#[test]
+fn a_plain_copy_that_is_mended_from_an_encrypted_one_is_good_again() {
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &small_database(server));
+    let public = age_key(&scenario, "key");
+    let scenario = scenario
+        .config(&format!("[stores.offsite]\npath = \"offsite\"\nencrypt_to = [{}]\n", quoted(&public)))
+        .job("nightly", "database = \"app\"\n[backup]\nstore = [\"local\", \"offsite\"]\nkeep = { last = 1 }\n");
+    run(&scenario).succeeded();
+    let set = listed(&scenario)[0].0.clone();
+    damage(&scenario.path(&format!("store/{set}/dump.sql.gz")));
+    scenario.run(&["backups", "verify", &set, "--store", "local"]).exited(1);
+    scenario
+        .run(&["backups", "copy", &set, "--from", "offsite", "--to", "local"])
+        .succeeded()
+        .says(&["the copy stays encrypted", "local itself encrypts nothing"]);
+    assert_eq!(in_store(&scenario, "local"), [(set.clone(), "intact".to_owned())]);
+    assert!(!scenario.path(&format!("store/{set}/dump.sql.gz")).exists(), "nothing of the damaged copy is left");
+    assert!(!scenario.path(&format!("store/{set}/globals.sql.gz")).exists());
+}
+
+#[test]
+fn a_copy_keeps_the_longer_of_two_holds_and_no_copy_is_left_out_of_one_in_silence() {
+    let server = server(18);
+    let scenario = two_folders(server, &small_database(server), "");
+    run(&scenario).succeeded();
+    let set = listed(&scenario)[0].0.clone();
+    let hold = |until: &str, store: &str| scenario.run(&["backups", "hold", &set, "--until", until, "--store", store]);
+    hold("2998-01-01", "local").succeeded();
+    hold("2999-01-01", "offsite").succeeded();
+    damage(&scenario.path(&format!("offsite/{set}/dump.sql.gz")));
+    scenario.run(&["backups", "copy", &set, "--from", "local", "--to", "offsite"]).succeeded().prints(&["is copied"]);
+    let held = scenario.json(&["backups", "list", "--store", "offsite"]);
+    assert!(held["sets"][0]["held"].to_string().contains("2999"), "{held:#}");
+    std::fs::rename(scenario.path("offsite"), scenario.path("away")).unwrap();
+    scenario
+        .run(&["backups", "hold", &set, "--until", "2999-06-01"])
+        .exited(1)
+        .prints(&["in local is held"])
+        .says(&["store `offsite` could not be read", "--store offsite"]);
+}
+
+#[test]
+fn one_place_under_two_names_is_no_second_copy() {
+    let server = server(18);
+    let database = small_database(server);
+    for other in ["store", "./store", "store/app"] {
+        let scenario = Scenario::with_database(server, &database)
+            .config(&format!("[stores.other]\npath = {}\n", quoted(other)))
+            .job("nightly", "database = \"app\"\n[backup]\nstore = [\"local\", \"other\"]\n");
+        std::fs::create_dir_all(scenario.path("store/app")).unwrap();
+        scenario.run(&["run-job", "nightly"]).exited(78).says(&["are one place, or one is within the other"]);
     }
 }

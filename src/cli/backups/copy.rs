@@ -15,8 +15,10 @@ use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::cli::signals::or_cancelled;
 use crate::config::Config;
+use crate::pg::failure;
 use crate::store::Store;
 use crate::task::backup::copies::copy::{Copied, Copy};
+use crate::task::backup::copies::several::ensure_apart;
 use crate::task::backup::latest::Choice;
 
 #[derive(Debug, Args)]
@@ -47,6 +49,9 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let config = global.load_config()?;
     let to = target(&config, &arguments.to).await?;
     let sources = or_cancelled(cancel, sources(global, &config, arguments)).await?;
+    for found in &sources {
+        ensure_apart(&[(&found.store_name, &found.store.place()), (&to.0, &to.1.place())])?;
+    }
     let copy_of = |found: &'_ Found| Copying { from: found.store_name.clone(), store: found.store.clone(), to: to.clone() };
     if arguments.dry_run {
         let plan = or_cancelled(
@@ -114,6 +119,16 @@ async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Res
             Err(error) => errors.push(error.context(format!("store `{store}`"))),
         }
     }
+    // The newest may be where nothing could be read.
+    if set == "latest"
+        && let Some(away) = errors.iter().position(|error| failure::kind_of(error) == Some(Kind::Unreachable))
+    {
+        let message = "which set is the latest is not known; name the set, or choose a store with --from";
+        return Err(errors.swap_remove(away).context(message));
+    }
+    if !found.is_empty() {
+        errors.iter().for_each(|error| tracing::warn!("{}", failure::in_a_line(error)));
+    }
     let nearness = super::nearness::Nearness::of(global);
     super::nearness::sort(&mut found, &nearness);
     let Some(newest) = found.first().map(|first| first.set.name.clone()) else {
@@ -121,6 +136,7 @@ async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Res
         return Err(errors.into_iter().next().unwrap_or_else(|| message().into()));
     };
     found.retain(|copy| copy.set.name == newest);
+    super::find::are_of_one_set(&found)?;
     Ok(found)
 }
 

@@ -199,7 +199,7 @@ fn all_stores_are_read(
 }
 
 /// What has one name in two stores must have come of one dump: otherwise somebody else wrote one of them.
-fn are_of_one_set(copies: &[Found]) -> Result<()> {
+pub(super) fn are_of_one_set(copies: &[Found]) -> Result<()> {
     let Some((first, others)) = copies.split_first() else { return Ok(()) };
     let Some(other) = others.iter().find(|other| !place::is_copy_of(&other.set, &first.set)) else { return Ok(()) };
     let message = format!(

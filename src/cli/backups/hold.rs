@@ -6,24 +6,43 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::find::{Filter, find_copies};
+use super::nearness::Nearness;
 use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::store::Store;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};
+use crate::task::backup::set;
 
 /// Holds all copies of a set.
 pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTime<Utc>, reason: &str) -> Result<ExitCode> {
     let config = global.load_config()?;
     let hold = Hold { until, reason: reason.to_owned(), because_of: None };
+    let (mut held, mut name) = (Vec::new(), None);
     for found in find_copies(global, &config, wanted, filter, &Choice::default()).await? {
         markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
         // A concurrent prune may have deleted it in between: then there is nothing to hold.
-        if !found.store.exists_for_certain(&found.set.name.key(crate::task::backup::set::MANIFEST)).await? {
+        if !found.store.exists_for_certain(&found.set.name.key(set::MANIFEST)).await? {
             found.store.delete(&found.set.name.key(HOLD)).await?;
             return Err(Fault::new(Kind::Configuration, format!("{} was deleted meanwhile", found.set.name)).into());
         }
         print(&format!("{} in {} is held until {}\n", found.set.name, found.store_name, until.format("%Y-%m-%d %H:%M UTC")))?;
+        held.push(found.store_name);
+        name.get_or_insert(found.set.name);
+    }
+    let Some(name) = name.filter(|_| filter.store.is_none()) else { return Ok(ExitCode::SUCCESS) };
+    // A copy that is not held could be deleted by its store's `keep`.
+    let nearness = Nearness::of(global);
+    for store in nearness.stores(&name.job).iter().filter(|store| !held.contains(store)) {
+        let looking = async { Store::named(&config, store).await?.exists_for_certain(&name.key(set::MANIFEST)).await };
+        if let Err(error) = looking.await {
+            let message = format!(
+                "{name} is held in {}, and store `{store}` could not be read: hold it there when it is back, with --store {store}",
+                held.join(" and ")
+            );
+            return Err(error.context(message));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

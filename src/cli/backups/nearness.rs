@@ -45,7 +45,7 @@ impl Nearness {
         stores.iter().any(|name| name == store) && stores.iter().any(|name| !unread.contains(&name.as_str()))
     }
 
-    fn stores(&self, job: &str) -> &[String] {
+    pub(super) fn stores(&self, job: &str) -> &[String] {
         self.0.iter().find(|(name, _)| name == job).map(|(_, stores)| &stores[..]).unwrap_or_default()
     }
 }

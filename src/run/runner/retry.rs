@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::fault::{Kind, Sent};
 use crate::ledger::Trigger;
-use crate::ledger::report::Outcome;
+use crate::ledger::report::{Outcome, Unfinished};
 use crate::pg::failure;
 use crate::run::job::Job;
 
@@ -24,7 +24,10 @@ pub fn retry_delay(
 ) -> Option<Duration> {
     let kind = error.and_then(failure::kind_of);
     let was_sent = error.is_some_and(|error| error.downcast_ref::<Sent>().is_some());
+    let has_result = error.and_then(|error| error.downcast_ref::<Unfinished>()).is_some_and(|unfinished| unfinished.has_result);
     let retries = match (outcome, kind) {
+        // A backup that one of its stores has, and another has not: each attempt would make a set more, and push an older one out.
+        _ if has_result => 0,
         (Outcome::Failed, Some(Kind::Configuration | Kind::Permission | Kind::Unknown)) => 0,
         // A person waits for a manual run, and sees at once that the server is unreachable.
         (Outcome::Failed, Some(Kind::Unreachable)) if *trigger != Trigger::Manual && !was_sent => {
@@ -56,6 +59,7 @@ mod tests {
 
     use super::*;
     use crate::base::fault::Fault;
+    use crate::ledger::report::{self, Report};
     use crate::task::sql::Sql;
 
     #[test]
@@ -74,6 +78,9 @@ mod tests {
         assert_eq!(sent(None, Outcome::Failed, Kind::Unreachable), None, "something was sent");
         assert_eq!(sent(Some(1), Outcome::Failed, Kind::Unreachable), Some(60), "something was sent, and the job says so");
         assert_eq!(sent(Some(1), Outcome::Cancelled, Kind::Cancelled), None, "what was sent may have been done");
+        let job = Job { retries: Some(3), ..Job::for_tests("job", Sql::default().into()) };
+        let error = report::with_result(Unfinished::error(Some(Kind::Unreachable), "a store lacks it".into(), Report::default()));
+        assert_eq!(retry_delay(&job, &tick, Outcome::Failed, Some(&error), false), None, "the set is there");
         let retry = |attempt| Trigger::Retry { first: 1, attempt };
         for (retries, trigger, outcome, kind, expected, why) in [
             (Some(3), &tick, Outcome::Failed, None, Some(60), "a plain failure"),

@@ -40,6 +40,11 @@ pub struct S3 {
 }
 
 impl S3 {
+    /// The server's name, see `at`.
+    pub fn server(&self) -> &str {
+        &self.at
+    }
+
     /// Reads credentials, region and certificates; does not contact the server yet.
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;

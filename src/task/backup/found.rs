@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
 
-use super::copies::several::{none_took_it, within};
+use super::copies::several::{ensure_apart, none_took_it, within};
 use super::keys::{Backup, InStore};
 use super::series::Series;
 use super::set::{self, Listing};
@@ -16,6 +16,8 @@ use crate::work::RunContext;
 /// What is in one of the stores.
 pub struct Found {
     pub kept: InStore,
+    /// Its server and folder.
+    pub place: (String, String),
     /// Where the sets of the series are.
     pub location: String,
     /// To whom a set is encrypted there, in words.
@@ -41,6 +43,7 @@ impl Found {
             let (leftovers, uploads) = sweep::read(&store, &folder, &listing).await?;
             anyhow::Ok(Self {
                 kept: kept.clone(),
+                place: store.place(),
                 location: store.location(&folder),
                 encrypted_to: encrypted_to(&store),
                 signs: store.has_sign_key(),
@@ -70,6 +73,8 @@ pub async fn in_stores(backup: &Backup, run: &RunContext<'_>) -> Result<(Found, 
             }
         }
     }
+    let places: Vec<_> = found.iter().map(|found: &Found| (&*found.kept.store, &found.place)).collect();
+    ensure_apart(&places)?;
     let mut found = found.into_iter();
     let main = found.next().ok_or_else(|| none_took_it(errors))?;
     Ok((main, found.collect(), away))

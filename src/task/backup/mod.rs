@@ -120,7 +120,7 @@ use self::copies::target::{self, Target};
 use self::markers::RunMarker;
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::units;
-use crate::ledger::report::{Report, Unfinished};
+use crate::ledger::report::{Report, Unfinished, with_result};
 pub use crate::members::compress::Compression;
 use crate::pg::{failure, throwaway};
 use crate::work::{RunContext, Work};
@@ -167,6 +167,7 @@ impl Work for Backup {
             return Unfinished::of(&failures, Report { warnings, ..Report::default() });
         };
         let mut report = report_on(main, &plan);
+        let mut is_refused = false;
         if let Some(verified) = verified {
             report_proof(&mut report, &verified);
             warnings.extend(verified.warnings);
@@ -179,11 +180,20 @@ impl Work for Backup {
                 let message = format!("set {} was made and its bytes are intact, but {what}: {}", plan.name, refusal.message);
                 (refusal.kind, message)
             });
+            is_refused = refused.is_some();
             failures.splice(0..0, refused);
         }
         report_targets(&mut report, &targets);
+        // What the set has lost against the one before is found in the stores that have one before.
+        for manifest in targets.iter().filter_map(|target| Some(&target.set.as_ref()?.manifest)) {
+            let others: Vec<String> =
+                manifest.warnings.iter().filter(|warning| !report.warnings.contains(*warning)).cloned().collect();
+            report.warnings.extend(others);
+        }
         report.warnings.extend(warnings);
-        Unfinished::of(&failures, report)
+        let ended = Unfinished::of(&failures, report);
+        // A store that lacks the set gets it by the next run: another attempt would make another set.
+        if is_refused { ended } else { ended.map_err(with_result) }
     }
 }
 

@@ -15,10 +15,11 @@ use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::{Phase, Progress};
 use crate::members::blocks;
 use crate::members::encrypt::Encryptor;
+use crate::pg::failure;
 use crate::store::lease::{self, Lease, Taken};
 use crate::store::{Precondition, Store, Upload};
 use crate::task::backup::manifest::{self, Globals, Manifest};
-use crate::task::backup::markers::{self, HOLD, LOSS_HOLD, RUN, RunMarker};
+use crate::task::backup::markers::{self, HOLD, Hold, LOSS_HOLD, RUN, RunMarker};
 use crate::task::backup::set::{self, Set, globals_object};
 use crate::task::backup::verdict::{Bytes, Verification};
 use crate::task::backup::{dump, guard, verify};
@@ -82,7 +83,14 @@ impl Copy<'_> {
         let (to_name, to) = self.to;
         let (nonce, run) = place::nonce_of(self.from.1, self.set).await?;
         if let Place::Complete(copy) = place::look(to, to_name, self.set, &nonce).await? {
-            return self.prove(*copy, Copied { was_there: true, ..Copied::default() }, progress, cancel).await;
+            let there = Copied { was_there: true, ..Copied::default() };
+            match self.prove(*copy, there, progress, cancel).await {
+                Err(error) if !cancel.is_cancelled() => match place::look(to, to_name, self.set, &nonce).await? {
+                    Place::Begun(_) => tracing::warn!("the copy in {to_name} is made anew: {}", failure::in_a_line(&error)),
+                    Place::Complete(_) | Place::Free => return Err(error),
+                },
+                proved => return proved,
+            }
         }
         let lease = self.take_lease().await?;
         let copied = self.copy(lease.as_ref(), (nonce, run), progress, cancel).await;
@@ -125,12 +133,30 @@ impl Copy<'_> {
         }
         for hold in self.set.held(Utc::now()).filter(|hold| !hold.is_doubted()) {
             let object = if hold.because_of.is_some() { LOSS_HOLD } else { HOLD };
-            markers::write(to, &self.set.name, object, hold).await?;
+            let there = markers::read::<Hold>(to, &self.set.name, object).await.ok().flatten();
+            if there.is_none_or(|there| there.until < hold.until) {
+                markers::write(to, &self.set.name, object, hold).await?;
+            }
         }
+        // A verdict that stands there is of the bytes before.
+        to.delete(&self.set.name.key(set::VERIFICATION)).await?;
         set::write_manifest(to, &self.set.name, &manifest).await?;
+        self.remove_objects_before(&manifest).await;
         let copy =
             Set { name: self.set.name.clone(), manifest, verification: Verification::default(), holds: self.set.holds.clone() };
         Ok((copy, copied))
+    }
+
+    /// Removes objects that the manifest of a damaged copy named, and that of the new copy does not.
+    async fn remove_objects_before(&self, manifest: &Manifest) {
+        let named = sources(manifest);
+        for object in
+            set::DUMPS.into_iter().chain(set::ALL_GLOBALS).filter(|object| !named.iter().any(|source| source.object == *object))
+        {
+            if let Err(error) = self.to.1.delete(&self.set.name.key(object)).await {
+                tracing::warn!("{object} of the damaged copy stays: {}", failure::in_a_line(&error));
+            }
+        }
     }
 
     /// A signature says that pgtend wrote the object: it must not be given to what anyone may have written.
@@ -165,6 +191,14 @@ impl Copy<'_> {
         let sealed = self.set.manifest.dump.encryption.as_ref()?;
         let there: Vec<String> = self.to.1.age_keys().recipients.iter().map(ToString::to_string).collect();
         let is_for = |recipient: &String| sealed.recipients.contains(recipient);
+        if there.is_empty() {
+            return Some(format!(
+                "the copy stays encrypted as it is in {}, to {}: {} itself encrypts nothing",
+                self.from.0,
+                sealed.recipients.iter().map(|text| in_short(text)).collect::<Vec<_>>().join(", "),
+                self.to.0
+            ));
+        }
         let others: Vec<String> = there.iter().filter(|recipient| !is_for(recipient)).map(|text| in_short(text)).collect();
         (!others.is_empty()).then(|| {
             format!(
@@ -308,7 +342,8 @@ impl Copy<'_> {
     /// Reads the copy back, unless that was done; and records what was proved of the same bytes where they come from.
     async fn prove(&self, mut copy: Set, mut copied: Copied, progress: &Progress, cancel: &CancellationToken) -> Result<Copied> {
         let (to_name, to) = self.to;
-        if copy.verification.verdict() != Bytes::Intact {
+        // Also what was there before: it may have changed since it was read.
+        if copied.was_there || copy.verification.verdict() != Bytes::Intact {
             let verifying = verify::by_checksum(to, &mut copy, progress);
             let verified = cancel.run_until_cancelled(verifying).await.unwrap_or_else(|| Err(cancelled()));
             verified.with_context(|| format!("the copy of {} in {to_name}", self.set.name))?;

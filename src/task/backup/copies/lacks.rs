@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::place::is_copy_of;
+
 use crate::task::backup::found::Found;
 use crate::task::backup::keep::{Candidate, Keep};
 use crate::task::backup::manifest::Filters;
@@ -43,7 +45,10 @@ pub fn decide(
     for other in others.iter().filter(|other| other.signs || !into.signs) {
         for set in &other.listing.sets {
             let is_good = set.verification.verdict() == Bytes::Intact && !set.is_from_the_future(all.now);
-            if is_good && other.series.unites(all.identity, set) && known.insert(&set.name) {
+            // Where two stores have different sets of one name, a person chooses.
+            let is_one_set =
+                others.iter().flat_map(|other| &other.listing.sets).all(|there| there.name != set.name || is_copy_of(there, set));
+            if is_good && is_one_set && other.series.unites(all.identity, set) && known.insert(&set.name) {
                 lacking.push((set, other.kept.store.as_str()));
             }
         }

@@ -5,6 +5,7 @@ use anyhow::Result;
 
 use crate::base::fault::{Fault, Kind};
 use crate::store::Store;
+use crate::task::backup::manifest::Globals;
 use crate::task::backup::markers::{self, RUN, RunMarker};
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::verdict::Bytes;
@@ -45,7 +46,7 @@ pub async fn look(store: &Store, store_name: &str, set: &Set, nonce: &str) -> Re
     let is_ours = marker.as_ref().is_some_and(|marker| marker.nonce == nonce);
     if let Some(there) = listing.sets.into_iter().next() {
         // Of other bytes, the marker alone would prove too little: both must have come of one dump.
-        let is_this = has_same_bytes(&there, set) || (is_ours && is_of_one_dump(&there, set));
+        let is_this = has_same_bytes(&there, set) || (is_ours && is_copy_of(&there, set));
         return match marker {
             _ if !is_this => Err(refuse("another set has that name there".to_owned())),
             Some(marker) if there.verification.verdict() == Bytes::Damaged && is_ours => Ok(Place::Begun(Box::new(marker))),
@@ -74,7 +75,11 @@ pub fn is_copy_of(a: &Set, b: &Set) -> bool {
 }
 
 fn has_same_bytes(a: &Set, b: &Set) -> bool {
-    a.manifest.dump.sha256 == b.manifest.dump.sha256
+    let of_globals = |set: &Set| match &set.manifest.globals {
+        Globals::Object { sha256, .. } => Some(sha256.clone()),
+        Globals::Absent { .. } => None,
+    };
+    a.manifest.dump.sha256 == b.manifest.dump.sha256 && of_globals(a) == of_globals(b)
 }
 
 /// Returns whether two sets came of one dump, encrypted for different recipients.

@@ -41,3 +41,19 @@ pub fn none_took_it(mut failures: Vec<anyhow::Error>) -> anyhow::Error {
         }
     }
 }
+
+/// Fails where two stores, each with its server and folder, are one place, or one lies within the other: a copy there is no second one, and each store
+/// would delete the other's sets.
+pub fn ensure_apart(stores: &[(&str, &(String, String))]) -> Result<()> {
+    for (number, (name, (server, folder))) in stores.iter().enumerate() {
+        for (other_name, (other_server, other)) in &stores[number + 1..] {
+            if server == other_server && (folder.starts_with(other.as_str()) || other.starts_with(folder.as_str())) {
+                let message = format!(
+                    "the stores `{name}` and `{other_name}` are one place, or one is within the other ({folder}, {other}): a second copy needs another one"
+                );
+                return Err(Fault::new(Kind::Configuration, message).into());
+            }
+        }
+    }
+    Ok(())
+}
