@@ -90,7 +90,7 @@ pub fn mark_of(run: &RunContext<'_>, keys: &Refresh, what: What, at: DateTime<Ut
         run: run.run_id,
         at,
         replaced_by: None,
-        keep_seconds: (what != What::Copy).then(|| keys.keep_old.0.as_secs()),
+        keep_seconds: (what != What::Copy).then_some(keys.keep_old.0.as_secs()),
         comment: None,
     }
 }
