@@ -142,6 +142,11 @@ impl RunContext<'_> {
     }
 }
 
+/// The name of the lock that a run of a job holds in the database that it works on.
+pub fn lock_name(database: &str, job: &str) -> String {
+    format!("pgtend job {database}/{job}")
+}
+
 /// The result of driving a task: the plan alone, or the report.
 pub enum Driven {
     Planned { text: String, json: serde_json::Value, refusal: Option<anyhow::Error> },

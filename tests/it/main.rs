@@ -118,10 +118,14 @@ mod partition_tenants;
 mod readiness;
 /// A staging database that is made anew from a backup.
 mod refresh;
+/// URLs that lead to another server than the one that was looked at.
+mod refresh_elsewhere;
 /// The same, stopped at each of its steps.
 mod refresh_kills;
 /// What it refuses, and what it leaves when it fails.
 mod refresh_refused;
+/// Who sees the copy, whose marks are believed, and what the swap carries.
+mod refresh_strangers;
 /// Indexes that are built anew because they are bloated or invalid.
 mod reindex;
 /// Jobs for systemd and Kubernetes.

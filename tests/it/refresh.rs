@@ -20,7 +20,7 @@ pub fn stage(source: &Server, target: &Server, keys: &str) -> Stage {
     stage_of(source.new_database(), source, target, keys)
 }
 
-fn stage_of(from: String, source: &Server, target: &Server, keys: &str) -> Stage {
+pub fn stage_of(from: String, source: &Server, target: &Server, keys: &str) -> Stage {
     let staging = target.empty_database();
     source.sql(
         &from,

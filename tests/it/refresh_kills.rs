@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use crate::refresh::{Stage, stage};
+use crate::refresh_strangers::is_waiting;
 use crate::support::eventually;
 use crate::support::postgres::Server;
 
@@ -107,16 +108,10 @@ fn a_run_that_is_stopped_in_the_users_sql_leaves_the_database_and_the_next_one_r
 fn a_run_that_is_stopped_while_it_waits_or_renames_leaves_the_database_and_the_next_one_repairs() {
     let server = server();
     for signal in [Signal::KILL, Signal::TERM] {
-        // It waits for a session; its copy has the owner of the target by then.
+        // It waits for a session.
         let stage_1 = stage(&server, &server, "terminate = true\nwait = \"60s\"");
-        let owner = format!("owner_{}", stage_1.staging);
-        server.sql("postgres", &format!("CREATE ROLE {owner}; ALTER DATABASE {} OWNER TO {owner}", stage_1.staging));
         let session = server.session(&stage_1.staging, "SELECT 1");
-        let waits = || {
-            stage_1.copies(&server).iter().any(|copy| {
-                server.sql("postgres", &format!("SELECT datdba::regrole FROM pg_database WHERE datname = '{copy}'")) == owner
-            })
-        };
+        let waits = || is_waiting(&server, &stage_1.staging);
         let session = std::cell::RefCell::new(Some(session));
         stopped(&server, &stage_1, signal, waits, || drop(session.take()));
 

@@ -15,7 +15,7 @@ use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
 use crate::ledger::{self, Ledger};
 use crate::pg;
-use crate::work::RunContext;
+use crate::work::{self, RunContext};
 
 /// A heartbeat that takes longer means that the connection is gone. This is shorter than the time after which the server gives up
 /// on us ([`pg::Settings::connect`]), so that a run stops before another can start.
@@ -54,7 +54,7 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
         let mut target = run.lasting_settings().connect().await.with_context(|| format!("database `{database}`"))?;
         // Beside the database, others are locked as well: by the names that they really have.
         let place = if run.job.renames_database { run.settings.database() } else { database };
-        take_one(&mut target, job, database, &format!("pgtend job {place}/{job}"), &identity).await?;
+        take_one(&mut target, job, database, &work::lock_name(place, job), &identity).await?;
         Ok(target)
     };
     let target = match in_target.await {

@@ -34,7 +34,7 @@ pub mod identity;
 mod in_run;
 pub mod keep;
 mod keys;
-mod lacks;
+pub mod lacks;
 pub mod latest;
 mod left_out;
 #[doc(hidden)]

@@ -35,33 +35,9 @@ pub async fn prepare_server(
     create_roles: bool,
     new_database: Option<&DatabaseFacts>,
 ) -> Result<Lacks> {
-    let source = choices.needed_of(&set.manifest.server);
-    check_tablespaces(connection, &source, choices).await?;
-    let mut roles = source.roles.clone();
-    let encoding = match new_database {
-        Some(like) => {
-            // A scratch database gets none of the properties.
-            if !choices.for_scratch {
-                roles.extend(like.roles());
-            }
-            like.encoding.clone()
-        }
-        None => sqlx::query_scalar("SELECT pg_catalog.getdatabaseencoding()::text").fetch_one(&mut *connection).await?,
-    };
-    let lacks = lacks::lacks(connection, &source, &roles, &encoding).await?;
-    anyhow::ensure!(
-        lacks.extensions.is_empty(),
-        Fault::new(
-            Kind::Configuration,
-            format!(
-                "the target lacks extensions that the dump needs: {}; install their packages on the target's host{}",
-                lacks.extensions.join(", "),
-                // Options of `backups restore`.
-                if choices.for_scratch { "" } else { ", or leave them out: --without EXTENSION NAME" }
-            )
-        )
-    );
+    let lacks = lacks_of(connection, set, choices, new_database).await?;
     if create_roles {
+        let encoding = encoding_of(connection, new_database).await?;
         for role in &lacks.roles {
             let named = lacks::name_for(connection, role, &encoding).await;
             pg::execute(connection, format!("CREATE ROLE {} NOLOGIN", identifier(&named)))
@@ -86,6 +62,45 @@ pub async fn prepare_server(
         );
     }
     Ok(lacks)
+}
+
+/// Refuses a target that lacks extensions or tablespaces, and returns the roles that it lacks.
+pub async fn lacks_of(
+    connection: &mut PgConnection,
+    set: &Set,
+    choices: &Choices,
+    new_database: Option<&DatabaseFacts>,
+) -> Result<Lacks> {
+    let source = choices.needed_of(&set.manifest.server);
+    check_tablespaces(connection, &source, choices).await?;
+    let mut roles = source.roles.clone();
+    // A scratch database gets none of the properties.
+    if let Some(like) = new_database.filter(|_| !choices.for_scratch) {
+        roles.extend(like.roles());
+    }
+    let encoding = encoding_of(connection, new_database).await?;
+    let lacks = lacks::lacks(connection, &source, &roles, &encoding).await?;
+    anyhow::ensure!(
+        lacks.extensions.is_empty(),
+        Fault::new(
+            Kind::Configuration,
+            format!(
+                "the target lacks extensions that the dump needs: {}; install their packages on the target's host{}",
+                lacks.extensions.join(", "),
+                // Options of `backups restore`.
+                if choices.for_scratch { "" } else { ", or leave them out: --without EXTENSION NAME" }
+            )
+        )
+    );
+    Ok(lacks)
+}
+
+/// The encoding of the database into which the set is restored.
+async fn encoding_of(connection: &mut PgConnection, new_database: Option<&DatabaseFacts>) -> Result<String> {
+    match new_database {
+        Some(like) => Ok(like.encoding.clone()),
+        None => Ok(sqlx::query_scalar("SELECT pg_catalog.getdatabaseencoding()::text").fetch_one(connection).await?),
+    }
 }
 
 /// The properties of the new database: those of the source, except for the choices.

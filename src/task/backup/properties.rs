@@ -36,6 +36,12 @@ pub async fn carry(connection: &mut PgConnection, name: &str, facts: &DatabaseFa
     failed
 }
 
+/// The same statements, each with its purpose, for a transaction of the caller's.
+pub async fn statements(connection: &mut PgConnection, name: &str, facts: &DatabaseFacts) -> Vec<(String, String)> {
+    let facts = in_words_of_session(connection, facts).await;
+    items(name, &facts).into_iter().map(|Item { what, sql }| (what, sql)).collect()
+}
+
 /// The same facts, with roles as this session must call them: the source may have another encoding.
 async fn in_words_of_session(connection: &mut PgConnection, facts: &DatabaseFacts) -> DatabaseFacts {
     let mut facts = facts.clone();

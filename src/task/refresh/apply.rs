@@ -10,7 +10,7 @@ use super::copy::{self, Fresh};
 use super::keys::Refresh;
 use super::plan::{ChosenSet, Plan, WorkOn};
 use super::swap::{Swap, Swapped};
-use super::{after, mark, sweep};
+use super::{after, beside, mark, state, sweep};
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished};
 use crate::pg::{self, failure};
@@ -31,7 +31,7 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
     let work = plan.work.take().context("the plan has no set")?;
     let started = Instant::now();
     let mut report = begun(run, &plan);
-    let mut server = run.or_cancelled(locked(run)).await?;
+    let mut server = run.or_cancelled(locked(run, work.target.oid)).await?;
     run.or_cancelled(sweep::sweep(&mut server, run, keys, &mut report)).await?;
     // While it lives, no prune deletes the set.
     let _reading = run.or_cancelled(keep_prunes_out(run, &work.set.name, &mut report)).await?;
@@ -57,7 +57,7 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
         };
     }
     let swapped = async {
-        server = still_there(server, run, &copy).await?;
+        server = still_there(server, run, &work, &copy).await?;
         Swap { run, keys, copy: &copy, target_oid: work.target.oid }.swap(&mut server).await
     };
     let swapped = swapped.await;
@@ -76,10 +76,11 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
     }
 }
 
-/// A session beside the target, with its lock: one refresh at a time works on it, whatever the job and the configuration.
-async fn locked(run: &RunContext<'_>) -> Result<PgConnection> {
-    let mut server = run.lasting_settings().connect().await?;
+/// A session beside the target that the plan saw, with its lock: one refresh at a time works on it, whatever the job and the configuration.
+async fn locked(run: &RunContext<'_>, target_oid: Option<i64>) -> Result<PgConnection> {
+    let mut server = beside::connect(run).await?;
     let target = run.settings.database();
+    beside::ensure_same(target, state::oid(&mut server, target).await?, target_oid)?;
     let started = Instant::now();
     loop {
         match scratch::lock(&mut server, &mark::prefix(target)).await {
@@ -93,11 +94,11 @@ async fn locked(run: &RunContext<'_>) -> Result<PgConnection> {
 }
 
 /// The session was idle for as long as the restore took, and a proxy may have closed it.
-async fn still_there(mut server: PgConnection, run: &RunContext<'_>, copy: &Fresh) -> Result<PgConnection> {
+async fn still_there(mut server: PgConnection, run: &RunContext<'_>, work: &WorkOn, copy: &Fresh) -> Result<PgConnection> {
     if server.ping().await.is_ok() {
         return Ok(server);
     }
-    let mut server = locked(run).await?;
+    let mut server = locked(run, work.target.oid).await?;
     scratch::lock(&mut server, &copy.name).await?;
     Ok(server)
 }
@@ -156,6 +157,7 @@ async fn fill(
 
     let search_path = keys.search_path(set);
     report.fact("after", after::run(&copy.settings, &search_path, statements, &run.progress).await?);
+    copy.take_back().await?;
     let (answers, unmet) = after::expectations(&copy.settings, &search_path, &keys.expect).await?;
     report.fact("expectations", answers);
     anyhow::ensure!(unmet.is_empty(), "these queries of `expect` are not true: {}", unmet.join("; "));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::keys::{Refresh, Sets};
 use super::mark::What;
 use super::state::{Candidate, Made, Place, Session, State};
 use crate::base::fault::{Fault, Kind};
-use crate::base::units;
+use crate::base::units::{self, Span};
 use crate::task::backup::verdict::Bytes;
 
 /// Databases by which everyone connects, or which new ones are copies of.
@@ -177,30 +178,33 @@ fn unfit(set: &Candidate, sets: Sets) -> Option<&'static str> {
     }
 }
 
-/// Decides about the databases of earlier runs. A copy without a run at work is a leftover: its lock was taken before. An old database goes when
-/// its time is over by the server's clock, and only while the present target came by a refresh: then what replaced it is there.
+/// Decides about the databases of earlier runs. A mark is believed by its database's owner: everyone may make a database of any name with any
+/// comment who may make one at all. A copy without a run at work is a leftover: its lock was taken before. An old database goes when
+/// its time is over by the server's clock, which is the time that the job said that kept it, and only while the present target came by a refresh: then what replaced it is there.
 pub fn drops(made: &[Made], target_oid: Option<i64>, keys: &Refresh, clock: DateTime<Utc>) -> Drops {
-    let keep = TimeDelta::from_std(keys.keep_old.0).unwrap_or(TimeDelta::MAX);
-    let was_refreshed =
-        made.iter().any(|made| made.mark.what == What::Old && target_oid.is_some() && made.mark.replaced_by == target_oid);
+    let was_refreshed = made.iter().any(|made| {
+        made.is_believed && made.mark.what == What::Old && target_oid.is_some() && made.mark.replaced_by == target_oid
+    });
     let mut decided = Drops::default();
-    for Made { name, oid, mark, is_ours, sessions, sessions_of_pgtend } in made {
-        let age = clock - mark.at;
-        let is_due = age >= keep;
+    for Made { name, oid, mark, is_ours, is_believed, sessions, sessions_of_pgtend } in made {
+        let keep = mark.keep_seconds.map_or(keys.keep_old, |seconds| Span(Duration::from_secs(seconds)));
+        let is_due = clock - mark.at >= TimeDelta::from_std(keep.0).unwrap_or(TimeDelta::MAX);
         let of_run = mark.run.map_or_else(|| "a run".to_owned(), |run| format!("run {run}"));
         let (why, in_the_way) = match mark.what {
             What::Copy => (format!("{of_run} was making it, and is gone"), *sessions_of_pgtend),
-            What::Failed if is_due => {
-                (format!("{of_run} kept it when it failed, longer ago than keep_old = {}", keys.keep_old), 0)
-            }
+            What::Failed if is_due => (format!("{of_run} kept it when it failed, longer ago than keep_old = {keep}"), 0),
             // A drill replaces nothing, and so knows no `keep_old` of the job that did.
-            What::Old if is_due && keys.swap => {
-                (format!("it was replaced longer ago than keep_old = {}", keys.keep_old), *sessions)
-            }
+            What::Old if is_due && keys.swap => (format!("it was replaced longer ago than keep_old = {keep}"), *sessions),
             What::Failed | What::Old => continue,
         };
         let stays = |because: &str| format!("{name} stays, although {why}: {because}");
-        if !is_ours {
+        if !is_believed {
+            let because = format!(
+                "its mark is not believed, as its owner is not this role, nor a superuser{}",
+                if mark.what == What::Old { ", nor the owner of the present one" } else { "" }
+            );
+            decided.notes.push(stays(&because));
+        } else if !is_ours {
             decided.notes.push(stays("it belongs to another role"));
         } else if in_the_way > 0 {
             decided.notes.push(stays("someone is connected to it"));

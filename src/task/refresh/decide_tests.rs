@@ -38,7 +38,7 @@ fn state() -> State {
 
 #[test]
 fn a_database_that_is_backed_up_is_never_the_target_however_it_is_named() {
-    let session = Session { pid: 7, role: "app".into(), application: "psql".into() };
+    let session = Session { pid: 7, role: "app".into(), application: "psql".into(), is_of_pgtend: false };
     let cases: [(&str, State, Option<Kind>, &str); 12] = [
         ("its own server", state(), None, ""),
         ("one cluster, two databases", State { target: place("1", "staging", 20), ..state() }, None, ""),
@@ -92,7 +92,7 @@ fn a_database_that_is_backed_up_is_never_the_target_however_it_is_named() {
 
 #[test]
 fn sessions_matter_only_to_a_swap_that_may_not_terminate_them() {
-    let session = Session { pid: 7, role: "app".into(), application: String::new() };
+    let session = Session { pid: 7, role: "app".into(), application: String::new(), is_of_pgtend: false };
     let state = State { sessions: vec![session], ..state() };
     for (swap, terminate, refused) in [(true, false, true), (true, true, false), (false, false, false)] {
         assert_eq!(refusal(&state, &Refresh { swap, terminate, ..keys() }).is_some(), refused, "{swap} {terminate}");
@@ -127,9 +127,17 @@ fn the_newest_set_that_may_be_restored_is_taken_unless_it_is_too_old() {
 }
 
 fn made(what: What, at_time: &str, oid: i64, replaced_by: Option<i64>) -> Made {
-    let mark =
-        Mark { what, target: "staging".into(), job: "refresh".into(), run: Some(4), at: at(at_time), replaced_by, comment: None };
-    Made { name: format!("d{oid}"), oid, mark, is_ours: true, sessions: 0, sessions_of_pgtend: 0 }
+    let mark = Mark {
+        what,
+        target: "staging".into(),
+        job: "refresh".into(),
+        run: Some(4),
+        at: at(at_time),
+        replaced_by,
+        keep_seconds: None,
+        comment: None,
+    };
+    Made { name: format!("d{oid}"), oid, mark, is_ours: true, is_believed: true, sessions: 0, sessions_of_pgtend: 0 }
 }
 
 #[test]
@@ -139,6 +147,11 @@ fn a_database_of_an_earlier_run_goes_only_on_a_positive_answer() {
     let before_that = made(What::Old, "2026-11-19T12:00:00Z", 2, Some(1));
     let clock = at("2026-11-29T12:00:00Z");
     let drill = Refresh { swap: false, ..keys() };
+    let kept_for = |seconds: u64, made: Made| {
+        let mark = Mark { keep_seconds: Some(seconds), ..made.mark.clone() };
+        Made { mark, ..made }
+    };
+    let forged = Made { is_believed: false, ..replaced.clone() };
     for (what, found, keys, dropped, said) in [
         ("a leftover", vec![made(What::Copy, recent, 1, None)], keys(), vec![1], ""),
         (
@@ -158,6 +171,23 @@ fn a_database_of_an_earlier_run_goes_only_on_a_positive_answer() {
         ("only an older one", vec![before_that], keys(), vec![], "did not come by a refresh"),
         ("in use", vec![Made { sessions: 1, ..replaced.clone() }], keys(), vec![], "connected"),
         ("of another role", vec![Made { is_ours: false, ..replaced.clone() }], keys(), vec![], "another role"),
+        ("kept for longer by its own job", vec![kept_for(365 * 86_400, replaced.clone())], keys(), vec![], ""),
+        ("kept for less by its own job", vec![kept_for(60, made(What::Old, recent, 1, Some(20)))], keys(), vec![1], ""),
+        (
+            "a failed one, kept for longer",
+            vec![kept_for(365 * 86_400, made(What::Failed, long_ago, 1, None))],
+            drill.clone(),
+            vec![],
+            "",
+        ),
+        ("a stranger's", vec![forged.clone()], keys(), vec![], "is not believed"),
+        (
+            "one that only a stranger's vouches for",
+            vec![Made { oid: 3, ..forged }, made(What::Old, long_ago, 1, Some(99))],
+            keys(),
+            vec![],
+            "did not come by a refresh",
+        ),
         ("a drill", vec![replaced.clone()], drill, vec![], ""),
         ("in the future", vec![made(What::Old, "2027-11-28T12:00:00Z", 1, Some(20))], keys(), vec![], ""),
     ] {

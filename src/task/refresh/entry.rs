@@ -3,12 +3,11 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::Refresh;
 use super::source::{source, store_of};
-use crate::base::fault::{Fault, Kind};
+use super::{Refresh, rights};
 use crate::base::units;
 use crate::config::Config;
-use crate::pg::{self, Server, identifier};
+use crate::pg;
 use crate::work::{Entry, Memberships, Other};
 
 impl Entry for Refresh {
@@ -32,32 +31,8 @@ impl Entry for Refresh {
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, _config: &Config) -> Result<String> {
         let statements = self.statements()?.len();
-        // Since 16, membership has a separate right to SET ROLE, which ALTER DATABASE … OWNER TO needs.
-        let membership = if Server::of(connection).await?.major() >= 16 { "SET" } else { "MEMBER" };
-        let (role, creates, owner, owns): (String, bool, String, bool) = sqlx::query_as(
-            "SELECT r.rolname::pg_catalog.text, r.rolsuper OR r.rolcreatedb, pg_catalog.pg_get_userbyid(d.datdba)::pg_catalog.text,
-                    pg_catalog.pg_has_role(d.datdba, 'USAGE') AND pg_catalog.pg_has_role(d.datdba, $1)
-             FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
-             WHERE r.rolname = current_user AND d.datname = pg_catalog.current_database()",
-        )
-        .bind(membership)
-        .fetch_one(connection)
-        .await?;
-        let mut lacks = Vec::new();
-        if !creates {
-            lacks.push(format!("it may not create databases: ALTER ROLE {} CREATEDB", identifier(&role)));
-        }
-        if self.swap && !owns {
-            lacks.push(format!(
-                "it may not act as the owner of {}: GRANT {} TO {}",
-                settings.database(),
-                identifier(&owner),
-                identifier(&role)
-            ));
-        }
-        if !lacks.is_empty() {
-            return Err(Fault::new(Kind::Permission, format!("{role} may not do that: {}", lacks.join("; "))).into());
-        }
+        rights::ensure(connection, settings.database(), self).await?;
+        let role: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(connection).await?;
         let what = if self.swap { format!("may replace {}", settings.database()) } else { "may restore beside it".to_owned() };
         Ok(format!("{what}; runs {} as {role}; what the set itself needs shows in a run", units::plural(statements, "statement")))
     }

@@ -27,6 +27,9 @@ pub struct Mark {
     /// Of an old one: the oid of the database that took its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<i64>,
+    /// Of one that is kept: for how long, in seconds, by the job that kept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_seconds: Option<u64>,
     /// Of an old one: the comment that it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
@@ -89,12 +92,26 @@ mod tests {
 
     fn mark(what: What) -> Mark {
         let at = "2026-11-29T02:15:00Z".parse().unwrap();
-        Mark { what, target: "staging".into(), job: "refresh".into(), run: Some(7), at, replaced_by: None, comment: None }
+        Mark {
+            what,
+            target: "staging".into(),
+            job: "refresh".into(),
+            run: Some(7),
+            at,
+            replaced_by: None,
+            keep_seconds: None,
+            comment: None,
+        }
     }
 
     #[test]
     fn a_mark_is_read_as_it_is_written_and_nothing_else_is_one() {
-        let old = Mark { replaced_by: Some(16_400), comment: Some("it's \\ \"mine\"".into()), ..mark(What::Old) };
+        let old = Mark {
+            replaced_by: Some(16_400),
+            keep_seconds: Some(3600),
+            comment: Some("it's \\ \"mine\"".into()),
+            ..mark(What::Old)
+        };
         for mark in [old, mark(What::Copy), mark(What::Failed)] {
             assert_eq!(Mark::of_comment(&mark.to_comment()), Some(mark));
         }

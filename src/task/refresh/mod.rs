@@ -1,18 +1,20 @@
 //! `[refresh]`: the newest proved set of a backup job is restored beside a database, changed by the user's SQL, checked, and takes its name; the
 //! replaced one is kept for a time. Without the swap it is a drill.
 //!
-//! A refresh never replaces a database that is backed up. Nobody but the role that restores, superusers, and the owner of the copy can connect to it
+//! A refresh never replaces a database that is backed up. Nobody but the role that restores (with its members) and superusers can connect to the copy
 //! before the swap, which is one transaction: a killed run leaves the old database or the new one under the name, and a copy with a mark, which the
 //! next run drops.
 
 mod after;
 mod apply;
+mod beside;
 mod copy;
 mod decide;
 mod entry;
 mod keys;
 mod mark;
 mod plan;
+mod rights;
 mod source;
 mod state;
 mod swap;
@@ -42,8 +44,8 @@ impl Work for Refresh {
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         let statements = self.statements()?;
         let source = source::source(self, run.others)?;
-        let (facts, own_pid) = state::target(run).await?;
         let mut server = run.lasting_settings().connect().await?;
+        let (facts, own_pid) = beside::target(run, &mut server).await?;
         let store = Store::named(run.config, &source.store).await?;
         let listed = state::list(&store, &source).await?;
         let state = state::read(run, &mut server, &facts, own_pid, &listed).await?;
@@ -60,6 +62,7 @@ impl Work for Refresh {
             keep_old: self.keep_old,
             terminate: self.terminate,
             wait: self.wait,
+            who_connects: state::who_connects(&mut server).await?,
             drops,
             stays: notes,
             notes: listed.notes.clone(),
@@ -137,7 +140,12 @@ impl Refresh {
         let roles: Vec<String> = set.manifest.server.roles.iter().chain([&set.manifest.server.database.owner]).cloned().collect();
         let trusts = run.job.limits.trust_owners;
         let warnings = foreign_code::check_restore_of_a_set(&run.lasting_settings(), &roles, trusts).await?;
-        if !self.create_roles {
+        rights::ensure(server, run.settings.database(), self).await?;
+        if self.create_roles {
+            let like = copy::like(self, set, &facts.database, facts.database.owner.clone());
+            let lacks = new_database::lacks_of(server, set, &choices, Some(&like)).await?;
+            rights::ensure_creates_roles(server, &lacks.roles).await?;
+        } else {
             self.prepare_server(server, set, &facts.database).await?;
         }
         Ok(warnings)

@@ -28,6 +28,8 @@ pub struct Plan {
     pub keep_old: Span,
     pub terminate: bool,
     pub wait: Span,
+    /// Who can connect to the copy, in words.
+    pub who_connects: String,
     /// The databases of earlier runs that are dropped first.
     pub drops: Vec<ToDrop>,
     /// Why others are not.
@@ -112,7 +114,7 @@ impl fmt::Display for Plan {
         for drop in &self.drops {
             writeln!(f, "  drops {drop}")?;
         }
-        writeln!(f, "  restores it into a new database on that server, to which nobody else can connect")?;
+        writeln!(f, "  restores it into a new database on that server, to which only {} can connect", self.who_connects)?;
         for (index, statement) in self.after.iter().enumerate() {
             writeln!(f, "  runs {} of {} in it: {statement}", index + 1, self.after.len())?;
         }

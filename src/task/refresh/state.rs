@@ -5,20 +5,17 @@ use std::fmt;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
-use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::mark::{self, Mark};
+use super::mark::{self, Mark, What};
 use super::source::{Source, store_of};
-use crate::base::fault::{Fault, Kind};
-use crate::pg::{self, identifier};
 use crate::store::{Store, key};
-use crate::task::backup::facts::{self, ServerFacts};
+use crate::task::backup::facts::ServerFacts;
 use crate::task::backup::identity::Identity;
 use crate::task::backup::series::Series;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::verdict::Bytes;
-use crate::work::RunContext;
+use crate::work::{self, RunContext};
 
 /// What decides about a refresh.
 #[derive(Clone, Debug)]
@@ -67,13 +64,9 @@ pub struct Session {
     pub pid: i32,
     pub role: String,
     pub application: String,
-}
-
-impl Session {
-    /// Returns whether it belongs to a run of another job.
-    pub fn is_of_pgtend(&self) -> bool {
-        self.application == "pgtend"
-    }
+    /// Whether it belongs to a run of another job, as far as that can be seen: by its name, which a URL may change, by the lock of a run, or by what
+    /// a session with such a lock says of itself.
+    pub is_of_pgtend: bool,
 }
 
 impl fmt::Display for Session {
@@ -91,6 +84,8 @@ pub struct Made {
     pub mark: Mark,
     /// Whether this role may act as its owner.
     pub is_ours: bool,
+    /// Whether its owner may say what it is: this role, a superuser, or for an old one the owner of the target, who had it.
+    pub is_believed: bool,
     pub sessions: i64,
     /// Those of pgtend and its client tools among them.
     pub sessions_of_pgtend: i64,
@@ -122,28 +117,7 @@ impl Candidate {
     }
 }
 
-/// Reads the target's facts, in a session that has ended when this returns: no database with a session is renamed. The number is that of the
-/// session's server process, which may live for some milliseconds more.
-pub async fn target(run: &RunContext<'_>) -> Result<(ServerFacts, i32)> {
-    let name = run.settings.database();
-    let mut connection = run.settings.connect().await.map_err(|error| match pg::sql_state(&error).as_deref() {
-        Some("3D000") => error.context(Fault::new(
-            Kind::Configuration,
-            format!(
-                "there is no database {name}: create it once (CREATE DATABASE {} OWNER …), with the owner, the grants and the settings that it \
-                 is to have. A refresh keeps these",
-                identifier(name)
-            ),
-        )),
-        _ => error,
-    })?;
-    let pid = pg::backend_pid(&mut connection).await?;
-    let facts = facts::server(&mut connection, &run.settings).await?;
-    connection.close().await.map_err(pg::in_its_own_words)?;
-    Ok((facts, pid))
-}
-
-/// Reads everything else. `server`: a session in another database of the target's server.
+/// Reads everything but the target itself. `server`: a session in another database of the target's server.
 pub async fn read(
     run: &RunContext<'_>,
     server: &mut PgConnection,
@@ -174,7 +148,7 @@ pub async fn read(
         clock,
         target: Place::of(facts),
         in_recovery: facts.in_recovery,
-        sessions: sessions(server, name, own_pid).await?,
+        sessions: sessions(server, run, own_pid).await?,
         sources,
         ledger,
         made: made(server, name).await?,
@@ -230,36 +204,65 @@ pub async fn clock(server: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar("SELECT pg_catalog.clock_timestamp()").fetch_one(server).await?)
 }
 
-/// The sessions in a database, other than `own_pid`. The server itself ends workers of autovacuum; a role that may not see what kind a session of others
+/// The sessions in the target, other than `own_pid`. The server itself ends workers of autovacuum; a role that may not see what kind a session of others
 /// is knows them by having no role.
-pub async fn sessions(server: &mut PgConnection, database: &str, own_pid: i32) -> Result<Vec<Session>> {
+pub async fn sessions(server: &mut PgConnection, run: &RunContext<'_>, own_pid: i32) -> Result<Vec<Session>> {
+    let locks: Vec<String> =
+        run.others.iter().flat_map(|job| job.databases.iter().map(|database| work::lock_name(database, &job.name))).collect();
     let found = sqlx::query_as(
-        "SELECT pid, coalesce(usename::pg_catalog.text, '') AS role, coalesce(application_name, '') AS application
-         FROM pg_catalog.pg_stat_activity
-         WHERE datname = $1 AND pid <> $2 AND usesysid IS NOT NULL
-           AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')
-         ORDER BY pid",
+        "SELECT a.pid, coalesce(a.usename::pg_catalog.text, '') AS role, coalesce(a.application_name, '') AS application,
+                coalesce(a.application_name = 'pgtend', false) OR coalesce(pg_catalog.strpos(a.query, '-- pgtend {') > 0, false)
+                OR EXISTS (SELECT FROM pg_catalog.pg_locks l
+                           WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                             AND ((l.classid::pg_catalog.int8 << 32) | l.objid::pg_catalog.int8)
+                                 IN (SELECT pg_catalog.hashtextextended(name, 0) FROM pg_catalog.unnest($3::pg_catalog.text[]) name)) AS is_of_pgtend
+         FROM pg_catalog.pg_stat_activity a
+         WHERE a.datname = $1 AND a.pid <> $2 AND a.usesysid IS NOT NULL
+           AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'walsender')
+         ORDER BY a.pid",
     );
-    Ok(found.bind(database).bind(own_pid).fetch_all(server).await?)
+    Ok(found.bind(run.settings.database()).bind(own_pid).bind(locks).fetch_all(server).await?)
 }
 
 /// The databases with a mark of this target.
 pub async fn made(server: &mut PgConnection, target: &str) -> Result<Vec<Made>> {
-    type Row = (String, i64, String, bool, i64, i64);
+    type Row = (String, i64, String, bool, bool, bool, i64, i64);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT d.datname::pg_catalog.text, d.oid::pg_catalog.int8, pg_catalog.shobj_description(d.oid, 'pg_database'),
-                pg_catalog.pg_has_role(d.datdba, 'USAGE'), pg_catalog.count(a.pid),
-                pg_catalog.count(a.pid) FILTER (WHERE a.application_name = 'pgtend')
+                pg_catalog.pg_has_role(d.datdba, 'USAGE'),
+                EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = d.datdba AND (r.rolsuper OR r.rolname = current_user)),
+                EXISTS (SELECT FROM pg_catalog.pg_database t WHERE t.datname = $2 AND t.datdba = d.datdba),
+                pg_catalog.count(a.pid),
+                pg_catalog.count(a.pid) FILTER (WHERE a.application_name IN ('pgtend', pg_catalog.current_setting('application_name')))
          FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_stat_activity a ON a.datid = d.oid
          WHERE pg_catalog.starts_with(pg_catalog.shobj_description(d.oid, 'pg_database'), $1)
          GROUP BY d.datname, d.oid, d.datdba ORDER BY 1",
     )
     .bind(mark::WORDS)
+    .bind(target)
     .fetch_all(server)
     .await?;
-    let made = rows.into_iter().filter_map(|(name, oid, comment, is_ours, sessions, sessions_of_pgtend)| {
+    let made = rows.into_iter().filter_map(|(name, oid, comment, is_ours, by_us, by_target, sessions, sessions_of_pgtend)| {
         let mark = Mark::of_comment(&comment)?;
-        Some(Made { name, oid, mark, is_ours, sessions, sessions_of_pgtend })
+        let is_believed = by_us || by_target && mark.what == What::Old;
+        Some(Made { name, oid, mark, is_ours, is_believed, sessions, sessions_of_pgtend })
     });
     Ok(made.filter(|made| made.mark.target == target && mark::fits(&made.name, &made.mark)).collect())
+}
+
+/// Who can connect to a copy, in words: it has no grant, and a superuser's accepts superusers alone. A member can let itself in.
+pub async fn who_connects(server: &mut PgConnection) -> Result<String> {
+    let (role, is_superuser, members): (String, bool, Option<String>) = sqlx::query_as(
+        "SELECT me.rolname::pg_catalog.text, me.rolsuper,
+                (SELECT pg_catalog.string_agg(m.rolname, ', ' ORDER BY m.rolname) FROM pg_catalog.pg_roles m
+                 WHERE NOT m.rolsuper AND m.oid <> me.oid AND pg_catalog.pg_has_role(m.oid, me.oid, 'MEMBER'))
+         FROM pg_catalog.pg_roles me WHERE me.rolname = current_user",
+    )
+    .fetch_one(server)
+    .await?;
+    Ok(match (is_superuser, members) {
+        (true, _) => "superusers".to_owned(),
+        (false, None) => format!("superusers and {role}"),
+        (false, Some(members)) => format!("superusers, {role} and its members ({members})"),
+    })
 }

@@ -1,4 +1,4 @@
-//! Gives the copy the target's properties and its name. Two renames are one transaction: at every moment one of the two databases has the name.
+//! Gives the copy the target's properties and its name. All of that and two renames are one transaction: at every moment one of the two databases has the name.
 //! While it runs, the server lets new sessions of both wait, and those of the target then find the new one.
 
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
 
+use super::beside;
 use super::copy::{self, Fresh};
 use super::decide;
 use super::keys::Refresh;
@@ -45,41 +46,19 @@ pub struct Swapped {
 impl Swap<'_, '_> {
     pub async fn swap(&self, server: &mut PgConnection) -> Result<Swapped> {
         let (run, name) = (self.run, self.run.settings.database());
-        let (facts, own_pid) = run.or_cancelled(state::target(run)).await?;
-        let facts = facts.database;
-        anyhow::ensure!(facts.oid == self.target_oid, "{name} is another database than when the run began: run it again");
-        run.or_cancelled(self.prepare(server, &facts)).await?;
+        let (facts, own_pid) = run.or_cancelled(beside::target(run, server)).await?;
+        beside::ensure_same(name, facts.database.oid, self.target_oid)?;
+        run.or_cancelled(new_database::close(server, &self.copy.name)).await?;
         let sessions = run.or_cancelled(self.wait(server, own_pid)).await?;
         if !sessions.is_empty() && !self.keys.terminate {
             return Err(decide::still_connected(name, &sessions).into());
         }
-        if let Some(session) = sessions.iter().find(|session| session.is_of_pgtend()) {
+        if let Some(session) = sessions.iter().find(|session| session.is_of_pgtend) {
             let message = format!("{name} is not replaced: pgtend itself is at work in it, in server process {session}");
             return Err(Fault::new(Kind::Busy, message).into());
         }
         // A signal does not interrupt it: it takes seconds, and is all or nothing.
-        self.exchange(server, &facts, sessions.len()).await
-    }
-
-    /// Closes the copy, and gives it the owner, the grants and the settings of the target. It keeps its mark until it has the name.
-    async fn prepare(&self, server: &mut PgConnection, facts: &DatabaseFacts) -> Result<()> {
-        let Self { copy, run, .. } = self;
-        new_database::close(server, &copy.name).await?;
-        let mark = copy::mark_of(run, What::Copy, state::clock(server).await?);
-        let carried = DatabaseFacts { comment: Some(mark.to_comment()), is_template: false, ..facts.clone() };
-        let failed = properties::carry(server, &copy.name, &carried).await;
-        anyhow::ensure!(
-            failed.is_empty(),
-            Fault::new(
-                Kind::Permission,
-                format!(
-                    "{} is not replaced, as the new database cannot be given all of its properties: {}",
-                    facts.name,
-                    failed.join("; ")
-                )
-            )
-        );
-        Ok(())
+        self.exchange(server, sessions.len()).await
     }
 
     /// Waits until nobody is in the target, and returns who still is.
@@ -87,7 +66,7 @@ impl Swap<'_, '_> {
         let started = Instant::now();
         let phase = self.run.progress.phase("swap", None);
         loop {
-            let sessions = state::sessions(server, self.run.settings.database(), own_pid).await?;
+            let sessions = state::sessions(server, self.run, own_pid).await?;
             if sessions.is_empty() || started.elapsed() >= self.keys.wait.0 {
                 return Ok(sessions);
             }
@@ -96,24 +75,22 @@ impl Swap<'_, '_> {
         }
     }
 
-    async fn exchange(&self, server: &mut PgConnection, facts: &DatabaseFacts, terminated: usize) -> Result<Swapped> {
-        let name = &facts.name;
+    async fn exchange(&self, server: &mut PgConnection, terminated: usize) -> Result<Swapped> {
+        let name = self.run.settings.database();
         let (at, old_name) = free_name(server, name).await?;
-        let old =
-            Mark { replaced_by: Some(self.copy.oid), comment: facts.comment.clone(), ..copy::mark_of(self.run, What::Old, at) };
         let mut other = match self.keys.terminate {
-            true => Some(self.run.lasting_settings().connect().await?),
+            true => Some(beside::another(self.run, server).await?),
             false => None,
         };
         pg::set(server, "lock_timeout", LOCK_TIMEOUT).await?;
         let mut tries = 0;
         let error = loop {
             tries += 1;
-            match self.exchange_once(server, other.as_mut(), facts, &old_name, &old).await {
+            match self.exchange_once(server, other.as_mut(), &old_name, at).await {
                 Ok(()) => return Ok(Swapped { old_name, terminated }),
                 // 55006: being accessed by other users; 55P03: the lock was not had in time.
-                Err(error) if tries < TRIES && is_in_use(&error) => {
-                    tracing::info!("{name} is in use: {}", failure::in_a_line(&error))
+                Err(error) if tries < TRIES && (is_in_use(&error) || error.is::<Changed>()) => {
+                    tracing::info!("{name} is not replaced yet: {}", failure::in_a_line(&error));
                 }
                 Err(error) => break error,
             }
@@ -122,7 +99,7 @@ impl Swap<'_, '_> {
         if self.has_the_name().await? {
             return Ok(Swapped { old_name, terminated });
         }
-        Err(match is_in_use(&error) {
+        Err(match is_in_use(&error) || error.is::<Changed>() {
             true => {
                 let message = format!("{name} is in use and is not replaced: {}", failure::in_a_line(&error));
                 Fault::new(Kind::Deferred, message).into()
@@ -131,18 +108,34 @@ impl Swap<'_, '_> {
         })
     }
 
+    /// Reads the target's properties, and makes the exchange with them, unless they were changed in between.
     async fn exchange_once(
         &self,
         server: &mut PgConnection,
         other: Option<&mut PgConnection>,
-        facts: &DatabaseFacts,
         old_name: &str,
-        old: &Mark,
+        at: DateTime<Utc>,
     ) -> Result<()> {
-        pg::execute(server, "BEGIN".to_owned()).await?;
+        let name = self.run.settings.database();
+        let seen = self.properties(server).await?;
+        let (facts, _) = beside::target(self.run, server).await?;
+        let facts = facts.database;
+        beside::ensure_same(name, facts.oid, self.target_oid)?;
+        let carried = properties::statements(server, &self.copy.name, &facts).await;
+        let me: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(&mut *server).await?;
+        let old = Mark {
+            replaced_by: Some(self.copy.oid),
+            comment: facts.comment.clone(),
+            ..copy::mark_of(self.run, self.keys, What::Old, at)
+        };
+        pg::execute(server, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
         let exchanged = async {
             self.rename_target(server, other, old_name).await?;
-            for sql in after_the_rename(&self.copy.name, facts, old_name, old) {
+            anyhow::ensure!(self.properties(server).await? == seen, Changed);
+            for (what, sql) in carried {
+                carry(server, &what, sql, &me).await.map_err(|error| not_carried(error, name, &what))?;
+            }
+            for sql in after_the_rename(&self.copy.name, name, &facts, old_name, &old) {
                 pg::execute(server, sql).await?;
             }
             self.are_those(server, old_name).await
@@ -158,6 +151,20 @@ impl Swap<'_, '_> {
         }
     }
 
+    /// All that the new database is to have of the target, whatever the target's name. Behind the rename nobody can change it: who tries waits.
+    async fn properties(&self, server: &mut PgConnection) -> Result<Option<String>> {
+        let properties = sqlx::query_scalar(
+            "SELECT pg_catalog.jsonb_build_array(
+                 pg_catalog.to_jsonb(d) - '{datname,datfrozenxid,datminmxid}'::pg_catalog.text[],
+                 (SELECT pg_catalog.jsonb_agg(pg_catalog.to_jsonb(s) ORDER BY s.setrole) FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid),
+                 pg_catalog.shobj_description(d.oid, 'pg_database'),
+                 (SELECT pg_catalog.jsonb_agg(pg_catalog.to_jsonb(l) ORDER BY l.provider) FROM pg_catalog.pg_shseclabel l
+                  WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.objoid = d.oid))::pg_catalog.text
+             FROM pg_catalog.pg_database d WHERE d.oid::pg_catalog.int8 = $1",
+        );
+        Ok(properties.bind(self.target_oid).fetch_optional(server).await?)
+    }
+
     /// Renames the target. From then on nobody can connect to it before the end of the transaction; those who are connected are terminated
     /// meanwhile, where that was asked for.
     async fn rename_target(&self, server: &mut PgConnection, other: Option<&mut PgConnection>, old_name: &str) -> Result<()> {
@@ -169,7 +176,7 @@ impl Swap<'_, '_> {
             tokio::select! {
                 // The server ends it after its lock_timeout, or five seconds later.
                 renamed = &mut renaming => return renamed,
-                () = tokio::time::sleep(LOOK) => terminate(other, name).await,
+                () = tokio::time::sleep(LOOK) => terminate(other, self.run).await,
             }
         }
     }
@@ -200,20 +207,43 @@ impl Swap<'_, '_> {
     }
 }
 
-/// The statements that follow the rename of the target, in the same transaction.
-fn after_the_rename(copy: &str, facts: &DatabaseFacts, old_name: &str, old: &Mark) -> Vec<String> {
-    let (name, old_name) = (identifier(&facts.name), identifier(old_name));
-    let comment = facts.comment.as_deref().map_or("NULL".to_owned(), literal);
+/// Somebody has changed the target's grants, settings, comment or owner while the swap began.
+#[derive(Debug, thiserror::Error)]
+#[error("its owner, grants, settings or comment are being changed")]
+struct Changed;
+
+/// Gives the new database one property, in the transaction. A grant by another role sets the role.
+async fn carry(server: &mut PgConnection, what: &str, sql: String, me: &str) -> Result<()> {
+    tracing::debug!("{what}: {sql}");
+    let sets_role = sql.starts_with("SET LOCAL ROLE ");
+    pg::execute(server, sql).await?;
+    if sets_role {
+        pg::execute(server, format!("SET LOCAL ROLE {}", identifier(me))).await?;
+    }
+    Ok(())
+}
+
+fn not_carried(error: anyhow::Error, target: &str, what: &str) -> anyhow::Error {
+    // Without a state, the connection is gone.
+    if pg::sql_state(&error).is_none() || is_in_use(&error) {
+        return error;
+    }
+    let why = failure::in_a_line(&error);
+    let message = format!("{target} is not replaced, as the new database cannot be given all of its properties: {what}: {why}");
+    Fault::new(Kind::Permission, message).into()
+}
+
+/// The statements that follow these, in the same transaction.
+fn after_the_rename(copy: &str, name: &str, facts: &DatabaseFacts, old_name: &str, old: &Mark) -> Vec<String> {
+    let (name, old_name) = (identifier(name), identifier(old_name));
     let mut statements = vec![
         format!("COMMENT ON DATABASE {old_name} IS {}", literal(&old.to_comment())),
         format!("ALTER DATABASE {} RENAME TO {name}", identifier(copy)),
-        format!("COMMENT ON DATABASE {name} IS {comment}"),
         format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"),
     ];
     if facts.is_template {
         // PostgreSQL drops no template.
         statements.push(format!("ALTER DATABASE {old_name} IS_TEMPLATE false"));
-        statements.push(format!("ALTER DATABASE {name} IS_TEMPLATE true"));
     }
     statements
 }
@@ -235,14 +265,17 @@ fn is_in_use(error: &anyhow::Error) -> bool {
     matches!(pg::sql_state(error).as_deref(), Some("55006" | "55P03"))
 }
 
-/// Terminates the sessions in a database, except for those of pgtend. One that this role may not terminate keeps the database from being renamed, and
+/// Terminates the sessions in the target, unless one is of pgtend: which others belong to the same run does not show. One that this role may not terminate keeps the database from being renamed, and
 /// the server then says so.
-async fn terminate(other: &mut PgConnection, database: &str) {
-    let mut sessions = match state::sessions(other, database, 0).await {
+async fn terminate(other: &mut PgConnection, run: &RunContext<'_>) {
+    let database = run.settings.database();
+    let sessions = match state::sessions(other, run, 0).await {
         Ok(sessions) => sessions,
         Err(error) => return tracing::debug!("sessions in {database}: {error:#}"),
     };
-    sessions.retain(|session| !session.is_of_pgtend());
+    if let Some(session) = sessions.iter().find(|session| session.is_of_pgtend) {
+        return tracing::info!("pgtend itself is at work in {database}, in server process {session}: no session is terminated");
+    }
     for session in sessions {
         let ended: Result<bool, _> =
             sqlx::query_scalar("SELECT pg_catalog.pg_terminate_backend($1)").bind(session.pid).fetch_one(&mut *other).await;

@@ -54,6 +54,15 @@ impl Pooler {
         pooler
     }
 
+    /// From now on it leads elsewhere: a line of its section of databases.
+    pub fn leads(&self, route: &str) {
+        let path = self._folder.path().join("ini");
+        let configuration = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{configuration}\n[databases]\n{route}\n")).unwrap();
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
