@@ -85,7 +85,16 @@ async fn make(
     let sha256 = read.sha256.clone();
     let manifest = manifest_of(into, object, started_at, (streamed, stored), read, phase);
     set::write_manifest(store, name, &manifest).await?;
-    Ok((Set { name: name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, sha256))
+    Ok((
+        Set {
+            name: name.clone(),
+            manifest,
+            verification: Verification::default(),
+            holds: Vec::new(),
+            listed: set::AsListed::default(),
+        },
+        sha256,
+    ))
 }
 
 async fn take_in(

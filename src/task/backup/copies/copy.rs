@@ -19,7 +19,7 @@ use crate::store::lease::{self, Lease, Taken};
 use crate::store::{Precondition, Store, Upload};
 use crate::task::backup::manifest::{self, Globals, Manifest};
 use crate::task::backup::markers::{self, HOLD, LOSS_HOLD, RUN, RunMarker};
-use crate::task::backup::set::{self, Set, globals_object};
+use crate::task::backup::set::{self, AsListed, Set, globals_object};
 use crate::task::backup::verdict::{Bytes, Verification};
 use crate::task::backup::{dump, guard, verify};
 
@@ -128,8 +128,13 @@ impl Copy<'_> {
             markers::write(to, &self.set.name, object, hold).await?;
         }
         set::write_manifest(to, &self.set.name, &manifest).await?;
-        let copy =
-            Set { name: self.set.name.clone(), manifest, verification: Verification::default(), holds: self.set.holds.clone() };
+        let copy = Set {
+            name: self.set.name.clone(),
+            manifest,
+            verification: Verification::default(),
+            holds: self.set.holds.clone(),
+            listed: AsListed::default(),
+        };
         Ok((copy, copied))
     }
 

@@ -42,7 +42,8 @@ pub fn decide(
     let mut known: BTreeSet<&SetName> = names(&into.listing).collect();
     for other in others.iter().filter(|other| other.signs || !into.signs) {
         for set in &other.listing.sets {
-            let is_good = set.verification.verdict() == Bytes::Intact && !set.is_from_the_future(all.now);
+            let is_whole = set.verification.verdict() == Bytes::Intact && set.listed.globals_problem.is_none();
+            let is_good = is_whole && !set.is_from_the_future(all.now);
             if is_good && other.series.unites(all.identity, set) && known.insert(&set.name) {
                 lacking.push((set, other.kept.store.as_str()));
             }
