@@ -366,3 +366,25 @@ fn a_damaged_adopted_set_does_not_keep_latest_from_a_good_backup() {
     scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]).succeeded();
     scenario.run(&["backups", "restore", "latest", "--into", "app", "--create", "--job", "adopted"]).exited(78);
 }
+
+#[test]
+fn a_set_whose_manifest_somebody_has_deleted_is_named_and_never_swept() {
+    let server = server(18);
+    let (database, _) = with_rows(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    put(&scenario, "found.sql", &pg_dump(server, &database, &[]));
+    let adopted = scenario.json(&adopt("found.sql", &[]))["set"].as_str().unwrap().to_owned();
+    for name in ["manifest.json", "verification.json"] {
+        std::fs::remove_file(scenario.path(&format!("store/{set}/{name}"))).unwrap();
+    }
+    std::fs::remove_file(scenario.path(&format!("store/{adopted}/manifest.json"))).unwrap();
+    let left = [format!("{set}/dump.sql.gz"), format!("{adopted}/dump.sql.gz")];
+    let says = "its run.json says that it was a complete set, and its manifest is gone";
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&set, says]);
+    scenario.run(&adopt("found.sql", &[])).succeeded().says(&[&adopted, says]);
+    for dump in left {
+        assert!(scenario.path(&format!("store/{dump}")).exists(), "{dump}");
+    }
+}

@@ -344,7 +344,9 @@ pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) 
         units::bytes(SMALL_OBJECT_BYTES),
         units::plural(manifest.table_count(), "table")
     );
-    store.put_locked(&key, json).await
+    store.put_locked(&key, json).await?;
+    markers::say_complete(store, name).await;
+    Ok(())
 }
 
 /// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker

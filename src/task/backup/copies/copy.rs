@@ -208,6 +208,7 @@ impl Copy<'_> {
             run,
             identity: self.set.identity(),
             started_at: Utc::now(),
+            completed_at: None,
         };
         let key = self.set.name.key(RUN);
         let gone = || Fault::new(Kind::Busy, format!("another process has just begun to write {} to {to_name}", self.set.name));
