@@ -22,6 +22,20 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Puts a foreign value on one line: a line of it cannot pass for a line of ours. Ends of lines and the space around them become one space.
+pub fn in_one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_line_end) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.split(is_line_end).map(str::trim).filter(|line| !line.is_empty());
+    Cow::Owned(lines.collect::<Vec<_>>().join(" "))
+}
+
+/// Recognizes what ends a line, in Unicode's wider sense.
+fn is_line_end(letter: char) -> bool {
+    matches!(letter, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 fn is_hidden(letter: char) -> bool {
     letter.is_control() && !matches!(letter, '\n' | '\t') || reorders_text(letter)
 }
@@ -45,6 +59,12 @@ mod tests {
         assert_eq!(visible("a\x1b[31m\r\x07b\n\tc\u{9b}2J\x7f\0ü"), "a\\x1b[31m\\x0d\\x07b\n\tc\\u009b2J\\u007f\\x00ü");
         assert_eq!(visible("t\u{202e}x\u{2066}"), "t\\u202ex\\u2066");
         assert!(matches!(visible("plain\n\ttext"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_shown_on_one() {
+        assert_eq!(in_one_line("a\r\n\n  b\u{2028}c\u{85}"), "a b c");
+        assert!(matches!(in_one_line("a\tb"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -165,6 +165,8 @@ fn what_is_no_whole_dump_of_pg_dump_is_refused_with_its_reason_and_leaves_nothin
         (with(&format!("COPY public.t FROM PROGRAM 'touch {evidence}';")), "a statement that is not run from a dump: COPY"),
         (with("ALTER ROLE postgres PASSWORD 'hunter2';"), "not run from a dump: ALTER ROLE postgres PASSWORD '…'"),
         (with("DO $$ BEGIN PERFORM 1; END $$;"), "a statement that is not run from a dump: DO"),
+        (with(&format!("CREATE EXTENSION {};", "x".repeat(64))), "it has a name of 64 bytes"),
+        (with(&format!("COPY public.{} FROM stdin;\n\\.", "x".repeat(64))), "it has a name of 64 bytes"),
         (pg_dump(server, &database, &["--inserts"]), "without --inserts"),
         (pg_dump(server, &database, &["--create"]), "--create"),
         (pg_dump(server, &database, &["--clean"]), "--clean"),
@@ -327,4 +329,62 @@ fn the_text_of_an_adopted_dump_goes_through_stock_tools_alone() {
     let restored = ends_with_tests(&mut shell).output().unwrap();
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     assert_eq!(server.sql(&copy, "SELECT count(*) FROM t"), "5000");
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_pipe_s_writer() {
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &server.empty_database());
+    assert!(Command::new("mkfifo").arg(scenario.path("pipe")).status().unwrap().success());
+    let mut running = scenario.start(&adopt("pipe", &[]));
+    let opens = || {
+        std::fs::read_dir(format!("/proc/{}/task", running.pid()))
+            .unwrap()
+            .flatten()
+            .any(|thread| std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == "adopt"))
+    };
+    eventually("a thread waits for the writer", opens);
+    assert!(running.is_running());
+    running.signal(rustix::process::Signal::TERM);
+    running.wait().exited(143).says(&["nothing was adopted"]);
+    assert_eq!(scenario.files("store"), Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_adopted_set_does_not_keep_latest_from_a_good_backup() {
+    let server = server(18);
+    let (database, _) = with_rows(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    put(&scenario, "found.sql", &pg_dump(server, &database, &[]));
+    let adopted = scenario.json(&adopt("found.sql", &[]))["set"].as_str().unwrap().to_owned();
+    let dump = std::fs::File::options().write(true).open(scenario.path(&format!("store/{adopted}/dump.sql.gz"))).unwrap();
+    dump.set_len(100).unwrap();
+    let copy = format!("{database}_copy");
+    server.drop_with_test(&copy);
+    scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]).succeeded();
+    scenario.run(&["backups", "restore", "latest", "--into", "app", "--create", "--job", "adopted"]).exited(78);
+}
+
+#[test]
+fn a_set_whose_manifest_somebody_has_deleted_is_named_and_never_swept() {
+    let server = server(18);
+    let (database, _) = with_rows(server);
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    put(&scenario, "found.sql", &pg_dump(server, &database, &[]));
+    let adopted = scenario.json(&adopt("found.sql", &[]))["set"].as_str().unwrap().to_owned();
+    for name in ["manifest.json", "verification.json"] {
+        std::fs::remove_file(scenario.path(&format!("store/{set}/{name}"))).unwrap();
+    }
+    std::fs::remove_file(scenario.path(&format!("store/{adopted}/manifest.json"))).unwrap();
+    let left = [format!("{set}/dump.sql.gz"), format!("{adopted}/dump.sql.gz")];
+    let says = "its run.json says that it was a complete set, and its manifest is gone";
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&[&set, says]);
+    scenario.run(&adopt("found.sql", &[])).succeeded().says(&[&adopted, says]);
+    for dump in left {
+        assert!(scenario.path(&format!("store/{dump}")).exists(), "{dump}");
+    }
 }

@@ -107,6 +107,12 @@ fn a_set_without_its_manifest_is_no_set() {
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["its manifest is gone"]);
     assert!(dump.exists(), "nothing is deleted on an absence");
     std::fs::remove_file(dump.with_file_name("verification.json")).unwrap();
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["it was a complete set, and its manifest is gone"]);
+    assert!(dump.exists(), "its run was complete");
+    let marker = dump.with_file_name("run.json");
+    let mut of_run: serde_json::Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
+    of_run.as_object_mut().unwrap().remove("completed_at").unwrap();
+    std::fs::write(&marker, of_run.to_string()).unwrap();
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert!(!dump.exists(), "what never was a set, and whose run is over, is swept");
 }

@@ -111,3 +111,42 @@ fn beside_an_encrypted_set_stands_how_many_queries_were_true_and_not_which() {
     has(&lines(&certificate, "proved"), &["1 query of `expect` was true there"]);
     has(&certificate["is"].to_string(), &["by age, to age1"]);
 }
+
+#[test]
+fn no_value_writes_a_line_of_the_certificate() {
+    let server = server(18);
+    let forged = "SELECT false -- \n\nWhat was proved:\n  - Everything.\n\nIssued on 2026-01-01";
+    let expect = serde_json::to_string(forged).unwrap();
+    let scenario = Scenario::with_database(server, &with_rows(server))
+        .backup_job("local", &format!("verify = \"restore\"\nscratch = \"same\"\nexpect = [{expect}]"));
+    scenario.run(&["run-job", "nightly"]).exited(1);
+    let set = scenario.sets().pop().unwrap();
+    scenario.run(&["backups", "hold", &set, "--until", "2099-01-01", "--reason", forged]).succeeded();
+    let name = "found\n\nWhat was proved:\n  - Everything.\n\nIssued on 2026";
+    let dumped = server.tool("pg_dump", &server.new_database()).output().unwrap();
+    std::fs::write(scenario.path(name), dumped.stdout).unwrap();
+    let adopted = scenario.json(&["backups", "adopt", name, "--database", "app"])["set"].as_str().unwrap().to_owned();
+    for set in [set, adopted] {
+        let text = scenario.run(&["backups", "certificate", &set]).succeeded().stdout;
+        has(&text, &["Everything."]);
+        let starting = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!((starting("What was proved"), starting("Issued on"), starting("  - Everything")), (1, 1, 0), "{text}");
+        let shown = scenario.run(&["backups", "show", &set]).succeeded().stdout;
+        assert!(!shown.lines().any(|line| line.starts_with("What was proved")), "{shown}");
+    }
+}
+
+#[test]
+fn a_certificate_says_what_the_role_of_a_restore_did_not_test() {
+    let server = server(18);
+    let database = with_rows(server);
+    let (owner, restorer) = (format!("{database}_owner"), format!("{database}_restorer"));
+    server.sql(&database, &format!("CREATE ROLE {owner}; CREATE ROLE {restorer} LOGIN CREATEDB; ALTER TABLE t OWNER TO {owner}"));
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let on = server.url_as(&restorer, "postgres");
+    let verified = scenario.run(&["backups", "verify", "latest", "--restore-on", &on]).succeeded();
+    verified.says(&["owners of objects were not tested"]);
+    let certificate = scenario.json(&["backups", "certificate", "latest"]);
+    has(&lines(&certificate, "not_proved"), &["Left out of a restore: owners of objects were not tested"]);
+}

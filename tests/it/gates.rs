@@ -62,7 +62,13 @@ fn a_set_that_is_unread_damaged_partial_or_of_another_server_is_no_backup_before
     let unread = scenario(here, "verify = \"none\"");
     unread.run(&["run-job", "nightly"]).succeeded();
     let set = unread.sets().pop().unwrap();
-    unread.run(&REQUIRE).exited(75).says(&["nobody has read it back", &format!("`pgtend backups verify {set}`")]);
+    let refused = unread.run(&REQUIRE).exited(75);
+    refused.says(&[
+        "nobody has read it back",
+        &format!("`pgtend backups verify {set}`"),
+        "Make one, have it read back, then ask again",
+        "`pgtend backups verify latest --database app --job nightly`",
+    ]);
     unread.run(&["backups", "verify", &set]).succeeded();
     unread.run(&REQUIRE).succeeded();
 
@@ -75,7 +81,8 @@ fn a_set_that_is_unread_damaged_partial_or_of_another_server_is_no_backup_before
 
     let partial = scenario(here, "schemas = [\"public\"]");
     partial.run(&["run-job", "nightly"]).succeeded();
-    partial.run(&REQUIRE).exited(75).says(&["it holds a part of the database"]);
+    let refused = partial.run(&REQUIRE).exited(75);
+    refused.says(&["it holds a part of the database", "No job here makes backups of all of it"]);
 
     // The configuration was copied for another server, which writes into the same store.
     let good = scenario(here, "");
@@ -169,4 +176,101 @@ fn a_job_that_restores_each_set_runs_again_where_the_last_was_not_restored() {
     scenario.run(&unless).succeeded().prints(&["succeeded in"]);
     scenario.run(&unless).succeeded().says(&["nothing to do"]);
     assert_eq!(scenario.sets().len(), 3);
+}
+
+/// Asks about another database's sets in the store of a scenario.
+fn asks(scenario: &Scenario, url: &str) -> Scenario {
+    let store = scenario.path("store").display().to_string();
+    let config = format!("[databases.app]\nurl = {}\n[stores.local]\npath = {}\n", quoted(url), quoted(&store));
+    Scenario::empty().config(&config)
+}
+
+#[test]
+fn a_set_counts_only_where_it_is_known_of_which_server_and_database_it_is() {
+    let server = server(18);
+    let (own, other) = (with_rows(server), with_rows(server));
+    let reader = format!("{own}_reader");
+    server.sql("postgres", &format!("CREATE ROLE {reader} LOGIN; GRANT pg_read_all_data TO {reader}"));
+    for database in [&own, &other] {
+        server.sql(database, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC");
+    }
+    let by_reader = |database: &str| server.url_as(&reader, database);
+    let unknown = "is not known, so it may be of another one";
+    let run = ["run-job", "nightly"];
+
+    // Neither name nor clock tells that it is of another database, as its manifest says.
+    for made_by in [by_reader(&other), server.url(&other)] {
+        let scenario = Scenario::with_url(server, &made_by).backup_job("local", "");
+        scenario.run(&run).succeeded();
+        for asked_by in [by_reader(&own), server.url(&own)] {
+            let asking = asks(&scenario, &asked_by);
+            asking.run(&REQUIRE).exited(75).says(&["it is of another "]);
+            asking.run(&require(&["--by-name"])).exited(75).says(&["it is of another "]);
+        }
+    }
+    for (made_by, asked_by) in
+        [(by_reader(&own), by_reader(&own)), (by_reader(&own), server.url(&own)), (server.url(&own), by_reader(&own))]
+    {
+        let scenario = Scenario::with_url(server, &made_by).backup_job("local", "");
+        scenario.run(&run).succeeded();
+        let asking = asks(&scenario, &asked_by);
+        asking.run(&REQUIRE).exited(75).says(&[unknown, "GRANT EXECUTE", "--by-name"]);
+        asking.run(&require(&["--by-name"])).succeeded();
+    }
+    let scenario = Scenario::with_url(server, &by_reader(&own)).backup_job("local", "");
+    for _ in 0..2 {
+        scenario.run(&["run-job", "nightly", "--unless-within", "1h"]).succeeded().prints(&["succeeded in"]);
+    }
+}
+
+#[test]
+fn a_set_that_a_server_has_refused_for_its_data_is_no_backup_until_one_restores_it() {
+    let server = server(18);
+    let scenario = scenario(server, "verify = \"restore\"\nexpect = [\"SELECT count(*) > 5000 FROM t\"]");
+    scenario.run(&["run-job", "nightly"]).exited(1).says(&["are not true there"]);
+    scenario.run(&REQUIRE).exited(75).says(&["refused it when it was last restored, on ", "are not true there"]);
+    let set = scenario.sets().pop().unwrap();
+    scenario.run(&["backups", "verify", &set, "--restore-on", "app"]).succeeded();
+    scenario.run(&REQUIRE).succeeded();
+    // Rights say nothing about the data.
+    let role = format!("{}_none", server.new_database());
+    server.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    let on = server.url_as(&role, "postgres");
+    scenario.run(&["backups", "verify", &set, "--restore-on", &on]).exited_with_one_of(&[1, 77]);
+    scenario.run(&REQUIRE).succeeded();
+}
+
+#[test]
+fn a_set_without_its_globals_is_no_backup_and_everybody_is_told() {
+    for cut in [false, true] {
+        let scenario = scenario(server(18), "");
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        let set = scenario.sets().pop().unwrap();
+        let globals = scenario.path(&format!("store/{set}/globals.sql.gz"));
+        match cut {
+            true => std::fs::write(&globals, b"").unwrap(),
+            false => std::fs::remove_file(&globals).unwrap(),
+        }
+        let says = if cut { "globals.sql.gz has 0 bytes and the manifest says " } else { "its globals.sql.gz is gone" };
+        scenario.run(&REQUIRE).exited(75).says(&[says]);
+        scenario.run(&["backups", "list"]).succeeded().prints(&["without its globals"]);
+        scenario.run(&["backups", "certificate", &set]).succeeded().prints(&[says]);
+        // Its dump is as good as before.
+        scenario.run(&["backups", "fetch", &set, "--table", "public.t"]).succeeded();
+    }
+}
+
+#[test]
+fn a_set_from_a_clock_ahead_of_its_store_s_is_dated_in_the_future() {
+    let scenario = scenario(server(18), "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let manifest = std::fs::File::options().write(true).open(scenario.path(&format!("store/{set}/manifest.json"))).unwrap();
+    let minutes_ago = |minutes: u64| std::time::SystemTime::now() - std::time::Duration::from_secs(60 * minutes);
+    manifest.set_modified(minutes_ago(4)).unwrap();
+    scenario.run(&REQUIRE).succeeded();
+    // The host and the database's server were 50 minutes ahead then; now their clocks are right.
+    manifest.set_modified(minutes_ago(50)).unwrap();
+    scenario.run(&REQUIRE).exited(75).says(&["it is dated in the future"]);
+    scenario.run(&["run-job", "nightly", "--unless-within", "1h"]).succeeded().prints(&["succeeded in"]);
 }

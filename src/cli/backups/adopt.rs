@@ -43,7 +43,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let store = Store::named(&config, &store_name).await?;
     let source = match key {
         true => Source::object(&store, dump).await?,
-        false => Source::file(Path::new(dump))?,
+        false => {
+            let opened = cancel.run_until_cancelled(Source::file(Path::new(dump))).await;
+            opened.ok_or_else(|| Fault::new(Kind::Cancelled, "cancelled: nothing was adopted"))??
+        }
     };
     let phase = global.progress().phase("adopt", None);
     let into = Destination { store: &store, database, bin_dir: config.tools.bin_dir.clone() };

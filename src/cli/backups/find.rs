@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use clap::Args;
 
 pub(super) use super::found::Found;
@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::pg;
 use crate::pg::failure;
 use crate::store::{Store, Unread, key};
+use crate::task::backup::adopted;
 use crate::task::backup::copies::place;
 use crate::task::backup::latest::{self, Choice};
 use crate::task::backup::series::Series;
@@ -56,8 +57,8 @@ impl Filter {
 #[derive(Default)]
 struct Candidates {
     sets: Vec<Found>,
-    /// The time of each set that cannot be restored, and why.
-    unreadable: Vec<(DateTime<Utc>, String)>,
+    /// Each set that cannot be restored, and why.
+    unreadable: Vec<(SetName, String)>,
     unread_stores: Vec<(String, anyhow::Error)>,
     /// Folders that could not be read, each with the name of its store.
     unseen: Vec<(String, Unread)>,
@@ -76,6 +77,9 @@ impl Candidates {
         let is_ours = |found: &Found| !found.set.is_adopted();
         if wanted == "latest" && filter.job.is_none() && all.sets.iter().any(is_ours) {
             all.sets.retain(is_ours);
+            // One that cannot be read hides no newer set either, unless a job has that name.
+            let folders: BTreeSet<String> = all.sets.iter().map(|found| found.set.name.job.clone()).collect();
+            all.unreadable.retain(|(name, _)| name.job != adopted::JOB || folders.contains(&name.job));
         }
         Ok(all)
     }
@@ -93,11 +97,14 @@ impl Candidates {
         }
         listing.with_adopted();
         let of_store = listing.unreadable.into_iter().filter(|(name, _)| is_meant(name));
-        self.unreadable.extend(of_store.map(|(name, reason)| (name.taken_at, format!("{name} cannot be restored: {reason}"))));
+        self.unreadable.extend(of_store.map(|(name, reason)| {
+            let said = format!("{name} cannot be restored: {reason}");
+            (name, said)
+        }));
         let not_ours = listing.not_ours.iter().filter(|(set, _)| is_meant(&set.name));
         self.unreadable.extend(not_ours.map(|(set, signature)| {
             let said = format!("{} is not accepted: {}; --unsigned-ok accepts it", set.name, signature.in_words());
-            (set.name.taken_at, said)
+            (set.name.clone(), said)
         }));
         self.unseen.extend(listing.unseen.into_iter().map(|unread| (store_name.to_owned(), unread)));
         for set in listing.sets.into_iter().filter(|set| is_meant(&set.name)) {
@@ -153,6 +160,7 @@ pub(super) async fn find_copies(
             let mut sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
             // Of each set, the copy that is first in use.
             sets.dedup_by(|a, b| a.name == b.name);
+            let unreadable: Vec<_> = unreadable.iter().map(|(name, said)| (name.taken_at, said.clone())).collect();
             let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(|reason| none(wanted, &reason))?;
             notes.iter().for_each(|note| tracing::warn!("{note}"));
             set.name.clone()
@@ -164,7 +172,7 @@ pub(super) async fn find_copies(
     };
     candidates.retain(|found| found.set.name == name);
     are_of_one_set(&candidates)?;
-    for (_, said) in unreadable.iter().filter(|(at, _)| *at == name.taken_at) {
+    for (_, said) in unreadable.iter().filter(|(of, _)| of.taken_at == name.taken_at) {
         tracing::warn!("another copy is passed over: {said}");
     }
     warn_of_damage(&candidates, &nearness);

@@ -211,6 +211,7 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
         "by_hand": set.manifest.by_hand,
         "adopted": manifest.adopted,
         "held": set.held(now).collect::<Vec<_>>(),
+        "globals_problem": set.listed.globals_problem,
         "from_the_future": set.is_from_the_future(now),
         "signature": signature.unwrap_or(if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked }),
         "warnings": manifest.warnings,
@@ -259,6 +260,7 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
         let counts = signature.is_none()
             && set.verification.verdict() == Bytes::Intact
             && set.manifest.filters.are_none()
+            && set.listed.globals_problem.is_none()
             && !set.is_from_the_future(now);
         *newest = (*newest).max(counts.then_some(set.name.taken_at));
     }
@@ -296,6 +298,9 @@ fn notes(set: &Set, copies: &[Row], signature: Option<Signature>, now: DateTime<
         notes.push("adopted".to_owned());
     } else if set.manifest.by_hand {
         notes.push("by hand".to_owned());
+    }
+    if set.listed.globals_problem.is_some() {
+        notes.push("without its globals".to_owned());
     }
     if let Some(until) = set.held(now).map(|hold| hold.until).max() {
         notes.push(format!("held until {}", until.format("%Y-%m-%d")));

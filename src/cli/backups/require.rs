@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::run::job;
 use crate::task::backup::gate::{self, Answer, Question, Whose};
 use crate::task::backup::manifest::Filters;
+use crate::task::backup::{Backup, Verify};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -35,6 +36,10 @@ pub struct Arguments {
     /// itself is asked which server it is
     #[arg(long, value_name = "IDENTITY")]
     from: Option<String>,
+    /// Where the database's role may not read its server's system identifier, or the backup's could not: count sets of a database of
+    /// the same name
+    #[arg(long, conflicts_with = "from")]
+    by_name: bool,
 }
 
 /// Parses a length of time as files have it.
@@ -44,14 +49,14 @@ pub fn span(text: &str) -> Result<Span, String> {
 
 /// Ends with 0 only where a store holds a set that counts; with 75 where it holds none; any other failure has its own code.
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let Arguments { database, within, restored, store, from } = arguments;
+    let Arguments { database, within, restored, store, from, by_name } = arguments;
     let config = global.load_config()?;
     refuse_unknown(&config, database)?;
     let stores = Filter { store: store.clone(), database: None, job: None }.stores(&config).await?;
     for (name, store) in stores.iter().filter(|(_, store)| !store.is_there()) {
         tracing::warn!("store `{name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
     }
-    let whose = from.clone().map_or(Whose::Own, Whose::Named);
+    let whose = from.clone().map_or(Whose::Own { by_name: *by_name }, Whose::Named);
     let question = Question { database, job: None, filters: Filters::default(), whose, within: *within, restored: *restored };
     let asked = gate::ask(&config, &stores, &question).await;
     let answer = asked.with_context(|| format!("cannot tell whether `{database}` has a backup within {within}"))?;
@@ -84,10 +89,25 @@ pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
 fn advice(global: &Global, config: &Config, database: &str) -> String {
     let jobs = job::load_dir(&global.jobs_dir(), config).map(|folder| folder.jobs).unwrap_or_default();
     let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.databases.iter().any(|name| name == database));
-    let commands: Vec<String> = makes_sets.map(|job| format!("`pgtend run-job {} --database {database}`", job.name)).collect();
-    match commands.is_empty() {
-        true => "No job here makes backups of it: write one with [backup], run it, and ask again".to_owned(),
-        false => format!("Make one, then ask again: {}", commands.join(" or ")),
+    let command = |job: &job::Job| format!("`pgtend run-job {} --database {database}`", job.name);
+    let (mut count, mut unread) = (Vec::new(), Vec::new());
+    for job in makes_sets {
+        match job.task.as_a::<Backup>() {
+            // Its sets hold a part, and never count.
+            Some(backup) if !backup.filters.are_none() => {}
+            Some(backup) if backup.verify == Verify::None => unread.push(job),
+            _ => count.push(command(job)),
+        }
+    }
+    match (&count[..], &unread[..]) {
+        ([], []) => "No job here makes backups of all of it: write one with [backup] and without filters, run it, and ask again"
+            .to_owned(),
+        ([], [job, ..]) => format!(
+            "Make one, have it read back, then ask again: {} and `pgtend backups verify latest --database {database} --job {}`",
+            command(job),
+            job.name
+        ),
+        (count, _) => format!("Make one, then ask again: {}", count.join(" or ")),
     }
 }
 

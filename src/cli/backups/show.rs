@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::find::{Filter, Found, Which, find_copies};
-use crate::base::units;
+use crate::base::{terminal, units};
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::members::decrypt::recipients_in_words;
@@ -120,7 +120,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         ),
         ("encryption", encryption_in_words(manifest)),
         ("bytes", format!("{}; {}", set.verification.verdict().name(), set.verification.in_words())),
-        ("globals", globals_in_words(&manifest.globals)),
+        ("globals", set.listed.globals_problem.clone().unwrap_or_else(|| globals_in_words(&manifest.globals))),
         ("large objects", units::count(manifest.large_objects)),
     ];
     if let Some(adopted) = &manifest.adopted {
@@ -146,7 +146,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
     lines
         .extend(filters.iter().filter(|(_, patterns)| !patterns.is_empty()).map(|(what, patterns)| (*what, patterns.join(", "))));
     lines.extend(manifest.warnings.iter().map(|warning| ("warning", warning.clone())));
-    let head: String = lines.iter().map(|(what, said)| format!("{what:<15} {said}\n")).collect();
+    let head: String = lines.iter().map(|(what, said)| format!("{what:<15} {}\n", terminal::in_one_line(said))).collect();
     if tables.is_empty() {
         return head + "\nno table data\n";
     }

@@ -163,7 +163,13 @@ async fn complete(
     }
     let of_store = if target.store.encrypts() { &without_words_of_servers(&manifest) } else { &manifest };
     run.or_cancelled(set::write_manifest(&target.store, &plan.name, of_store)).await?;
-    Ok(Set { name: plan.name.clone(), manifest, verification: Verification::default(), holds: Vec::new() })
+    Ok(Set {
+        name: plan.name.clone(),
+        manifest,
+        verification: Verification::default(),
+        holds: Vec::new(),
+        listed: set::AsListed::default(),
+    })
 }
 
 fn manifest_of(

@@ -8,15 +8,16 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::identity::Identity;
+use super::facts::ServerFacts;
 use super::keys::{Backup, Verify};
 use super::manifest::Filters;
 use super::newest;
 use super::often::Often;
-use super::series::Series;
+use super::series::{Belongs, Series};
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
+use crate::base::terminal;
 use crate::base::units::{self, Span};
 use crate::config::Config;
 use crate::store::{Store, key};
@@ -41,8 +42,8 @@ pub struct Question<'a> {
 
 /// The server whose sets count.
 pub enum Whose {
-    /// The database's own, which is asked who it is.
-    Own,
+    /// The database's own, which is asked who it is. `by_name`: where that or a set's server is unknown, the database's name is enough.
+    Own { by_name: bool },
     /// The one that a person names, as SYSTEM_IDENTIFIER/DATABASE or by the first part alone.
     Named(String),
 }
@@ -80,10 +81,10 @@ pub async fn ask(config: &Config, stores: &[(String, Store)], question: &Questio
     let mut now = host_clock;
     let theirs = match &question.whose {
         Whose::Named(identity) => Theirs::Named(identity),
-        Whose::Own => {
+        Whose::Own { by_name } => {
             let server = newest::server_of(config, question.database).await?;
             now = now.max(server.clock.unwrap_or(now));
-            Theirs::Own(Identity::of(&server))
+            Theirs::Own { server: Box::new(server), by_name: *by_name }
         }
     };
     let (mut seen, mut doubts) = (Vec::new(), Vec::new());
@@ -117,7 +118,7 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
     }
     let restored = backup.verify == Verify::Restore && backup.how_often.restore == Often::Always;
     let filters = backup.filters.clone();
-    let question = Question { database, job: Some(job), filters, whose: Whose::Own, within, restored };
+    let question = Question { database, job: Some(job), filters, whose: Whose::Own { by_name: false }, within, restored };
     let answer = ask(config, &stores, &question).await?;
     if !answer.is_met || stores.len() == 1 {
         return Ok(answer);
@@ -142,16 +143,27 @@ struct Found {
 }
 
 enum Theirs<'a> {
-    /// None where the server does not say who it is: then names alone count.
-    Own(Option<Identity>),
+    Own { server: Box<ServerFacts>, by_name: bool },
     Named(&'a str),
 }
 
 impl Theirs<'_> {
-    fn has(&self, series: &Series, set: &Set) -> bool {
-        match self {
-            Self::Own(own) => series.unites(own.as_ref(), set),
-            Self::Named(named) => series.identity_of(set).is_some_and(|identity| identity.is_meant_by(named)),
+    /// Says why a set is not theirs, or may not be.
+    fn why_not(&self, series: &Series, set: &Set) -> Option<String> {
+        let belongs = match self {
+            Self::Own { server, .. } => series.belongs(server, set),
+            Self::Named(named) if series.identity_of(set).is_some_and(|identity| identity.is_meant_by(named)) => Belongs::Surely,
+            Self::Named(_) => Belongs::Not,
+        };
+        match (belongs, self, set.identity()) {
+            (Belongs::Surely, ..) | (Belongs::ByName { .. }, Self::Own { by_name: true, .. }, _) => None,
+            (Belongs::ByName { unknown }, ..) => Some(format!(
+                "{unknown} is not known, so it may be of another one: GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the roles of both, or \
+                 trust the database's name: --by-name"
+            )),
+            (Belongs::Not, _, Some(identity)) => Some(format!("it is of another server or database, {identity}")),
+            (Belongs::Not, Self::Named(_), None) => Some("its manifest does not say of which server it is".to_owned()),
+            (Belongs::Not, _, None) => Some(format!("it is of another database, {}", set.manifest.server.database.name)),
         }
     }
 }
@@ -172,8 +184,9 @@ async fn look(store_name: &str, store: &Store, question: &Question<'_>, theirs: 
         }
     }
     let (doubt, newest_object_at) = (listing.doubt(), listing.newest_object_at);
-    let is_theirs = |set: &Set| all_series.get(&set.name.job).is_some_and(|series| theirs.has(series, set));
-    Ok(Found { seen: seen_in(&listing, store_name, question, &is_theirs, Utc::now()), doubt, newest_object_at })
+    let none = Series::default();
+    let why_not_theirs = |set: &Set| theirs.why_not(all_series.get(&set.name.job).unwrap_or(&none), set);
+    Ok(Found { seen: seen_in(&listing, store_name, question, &why_not_theirs, Utc::now()), doubt, newest_object_at })
 }
 
 /// All sets of the listing, those that cannot be read included. Pure.
@@ -181,7 +194,7 @@ fn seen_in(
     listing: &Listing,
     store: &str,
     question: &Question<'_>,
-    is_theirs: &dyn Fn(&Set) -> bool,
+    why_not_theirs: &dyn Fn(&Set) -> Option<String>,
     now: DateTime<Utc>,
 ) -> Vec<Seen> {
     let without_time = |name: &SetName, why_not: String| Seen {
@@ -200,34 +213,35 @@ fn seen_in(
         store: store.to_owned(),
         began_at: set.manifest.started_at,
         restored_at: set.verification.restored_at(),
-        why_not: why_not(set, question, is_theirs(set), now),
+        why_not: why_not_theirs(set).or_else(|| why_not(set, question, now)),
     });
     sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
 }
 
-/// Says why a set does not count; nothing of one that does. Pure.
-fn why_not(set: &Set, question: &Question<'_>, is_theirs: bool, now: DateTime<Utc>) -> Option<String> {
+/// Says why a set of the right server does not count; nothing of one that does. Pure.
+fn why_not(set: &Set, question: &Question<'_>, now: DateTime<Utc>) -> Option<String> {
     let name = &set.name;
     let (filters, verification) = (&set.manifest.filters, &set.verification);
-    let is_from_the_future = set.is_from_the_future(now) || set.manifest.started_at > now + set::CLOCKS_DIFFER;
-    Some(match () {
-        () if !is_theirs => match set.identity() {
-            Some(identity) => format!("it is of another server or database, {identity}"),
-            None => "its manifest does not say of which server it is".to_owned(),
-        },
-        () if is_from_the_future => "it is dated in the future: a clock was wrong when it was made, or is now".to_owned(),
-        () if *filters != question.filters && question.filters.are_none() => {
+    let refused = verification.refused_for_its_data().map(|check| {
+        let (server, at) = (&check.server, check.checked_at.format("%Y-%m-%d %H:%MZ"));
+        format!("{server} refused it when it was last restored, on {at}: {}", check.refusal.as_deref().unwrap_or_default())
+    });
+    let problem = refused.or_else(|| set.listed.globals_problem.clone());
+    Some(match problem {
+        _ if set.is_from_the_future(now) => "it is dated in the future: a clock was wrong when it was made, or is now".to_owned(),
+        _ if *filters != question.filters && question.filters.are_none() => {
             "it holds a part of the database: its job has filters".to_owned()
         }
-        () if *filters != question.filters => "it was made with other filters than its job has now".to_owned(),
-        () if verification.verdict() == Bytes::Damaged => "its bytes are damaged".to_owned(),
-        () if verification.verdict() == Bytes::Unknown => {
+        _ if *filters != question.filters => "it was made with other filters than its job has now".to_owned(),
+        _ if verification.verdict() == Bytes::Damaged => "its bytes are damaged".to_owned(),
+        _ if verification.verdict() == Bytes::Unknown => {
             format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
         }
-        () if question.restored && !verification.was_restored() => {
+        Some(problem) => problem,
+        None if question.restored && !verification.was_restored() => {
             format!("no server has restored it: `pgtend backups verify {name} --restore-on DATABASE`")
         }
-        () => return None,
+        None => return None,
     })
 }
 
@@ -261,7 +275,9 @@ impl Answer {
         };
         if !self.passed_over.is_empty() {
             let named = self.passed_over.iter().take(NAMED);
-            let named = named.map(|seen| format!("{} in {} ({})", seen.set, seen.store, seen.why_not.as_deref().unwrap_or("")));
+            let named = named.map(|seen| {
+                format!("{} in {} ({})", seen.set, seen.store, terminal::in_one_line(seen.why_not.as_deref().unwrap_or("")))
+            });
             let more = self.passed_over.len().saturating_sub(NAMED);
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             said += &format!("; these do not count: {}{more}", named.collect::<Vec<_>>().join("; "));
@@ -298,7 +314,7 @@ mod tests {
 
     fn question(restored: bool) -> Question<'static> {
         let filters = Filters::default();
-        Question { database: "app", job: None, filters, whose: Whose::Own, within: hour(), restored }
+        Question { database: "app", job: None, filters, whose: Whose::Own { by_name: false }, within: hour(), restored }
     }
 
     #[test]

@@ -200,7 +200,7 @@ proptest! {
             let _ = loss::lost(&manifest, &sound(), &BTreeSet::new());
             let _ = loss::lost(&sound(), &manifest, &BTreeSet::new());
             let name = "app/nightly/9999-12-31T23-59-59Z".parse().unwrap();
-            let set = Set { name, manifest: manifest.clone(), verification: Verification::default(), holds: vec![] };
+            let set = Set { name, manifest: manifest.clone(), verification: Verification::default(), holds: vec![], listed: Default::default() };
             let _ = (set.is_from_the_future(Utc::now()), set.identity());
             prop_assert!(DUMPS.contains(&manifest.dump.object.as_str()));
         }

@@ -35,6 +35,9 @@ pub struct RunMarker {
     /// The identity of the database that is dumped.
     pub identity: Option<Identity>,
     pub started_at: DateTime<Utc>,
+    /// When the set had its manifest: from then on only a deletion with its own marker ends it. None: it had none yet, or an earlier release made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<DateTime<Utc>>,
 }
 
 /// `deleting.json`: the decision that the set is deleted, and why.
@@ -110,8 +113,20 @@ pub async fn write<T: Serialize>(store: &Store, name: &SetName, object: &str, ma
     store.put_json(&name.key(object), marker).await
 }
 
+/// Says in `run.json` that the set is complete. Where that may not be overwritten, nothing says it, and the set is as good.
+pub async fn say_complete(store: &Store, name: &SetName) {
+    let saying = async {
+        let Some(marker) = read::<RunMarker>(store, name, RUN).await? else { return Ok(()) };
+        write(store, name, RUN, &RunMarker { completed_at: Some(Utc::now()), ..marker }).await
+    };
+    if let Err(error) = saying.await {
+        tracing::debug!("{error:#}");
+    }
+}
+
 impl Bounded for RunMarker {
     fn check(&self) -> Result<()> {
+        self.completed_at.iter().try_for_each(|at| bounds::time("completed_at", *at))?;
         bounds::time("started_at", self.started_at)
     }
 }

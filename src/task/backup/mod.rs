@@ -146,6 +146,7 @@ impl Work for Backup {
             run: run.run_id,
             identity: plan.identity.clone(),
             started_at: Utc::now(),
+            completed_at: None,
         };
         run.or_cancelled(target::claim(&mut targets, &mut plan, &marker)).await?;
         dump::write_set(&mut targets, &plan, self, run).await?;

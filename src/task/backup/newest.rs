@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::facts::ServerFacts;
 use super::identity::Identity;
-use super::series::Series;
+use super::series::{Belongs, Series};
 use super::verdict::Bytes;
 use super::{facts, set};
 use crate::config::Config;
@@ -53,16 +53,16 @@ impl Newest {
 /// database, and a set of another server under the same names does not count. A server that cannot be read is an error.
 pub async fn newest_verified(config: &Config, others: &[Other], database: &str) -> Result<Newest> {
     let mut newest = Newest::default();
-    let mut own: Option<Option<Identity>> = None;
+    let mut server: Option<ServerFacts> = None;
     for job in others.iter().filter(|job| job.runs_on(database)) {
         let Does::Backup { stores } = &job.does else { continue };
-        let own = match &own {
-            Some(own) => own,
-            None => own.insert(identity_of(config, database).await?),
+        let server = match &server {
+            Some(server) => server,
+            None => server.insert(server_of(config, database).await?),
         };
         let mut of_job = OfJob { job: job.name.clone(), stores: Vec::new() };
         for store in stores {
-            let found = newest_in(config, store, (database, &job.name), own.as_ref()).await;
+            let found = newest_in(config, store, (database, &job.name), server).await;
             of_job.stores.push((store.clone(), found));
         }
         newest.jobs.push(of_job);
@@ -74,7 +74,7 @@ async fn newest_in(
     config: &Config,
     store: &str,
     (database, job): (&str, &str),
-    own: Option<&Identity>,
+    server: &ServerFacts,
 ) -> Result<Option<DateTime<Utc>>> {
     let now = Utc::now();
     let store = Store::named(config, store).await?;
@@ -87,7 +87,8 @@ async fn newest_in(
         .sets
         .iter()
         .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
-        .filter(|set| !set.is_from_the_future(now) && series.unites(own, set));
+        .filter(|set| set.listed.globals_problem.is_none() && set.verification.refused_for_its_data().is_none())
+        .filter(|set| !set.is_from_the_future(now) && series.belongs(server, set) != Belongs::Not);
     Ok(verified.map(|set| set.name.taken_at).max())
 }
 

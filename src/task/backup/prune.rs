@@ -174,7 +174,7 @@ mod tests {
             pgtend_version: None,
         });
         let at = at + chrono::Duration::seconds(number as i64);
-        Set { name: SetName::new("app", "nightly", at), manifest, verification, holds: vec![] }
+        Set { name: SetName::new("app", "nightly", at), manifest, verification, holds: vec![], listed: Default::default() }
     }
 
     proptest! {

@@ -30,6 +30,11 @@ impl Refusal {
         }
     }
 
+    /// Returns whether a restore that had begun was refused for what the set holds, and not for rights, space or a connection.
+    pub fn is_of_the_data(&self) -> bool {
+        self.kind.is_none() && !self.is_of_the_environment()
+    }
+
     /// Returns what whoever may read a store that encrypts is told: nothing of what the server said but the SQLSTATE.
     pub fn without_rows(&self) -> String {
         let state = self.sql_state.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();

@@ -90,6 +90,19 @@ impl Series {
         }
     }
 
+    /// How sure it is that a set is of the server's database. Unlike [`Series::unites`], it takes nothing for granted.
+    pub fn belongs(&self, server: &ServerFacts, set: &Set) -> Belongs {
+        let theirs = self.identity_of(set);
+        let name = theirs.as_ref().map_or(&set.manifest.server.database.name, |theirs| &theirs.database);
+        match (Identity::of(server), &theirs) {
+            (Some(own), Some(theirs)) if own == *theirs => Belongs::Surely,
+            (Some(_), Some(_)) => Belongs::Not,
+            (None, _) if server.database.name == *name => Belongs::ByName { unknown: "this database's server" },
+            (Some(own), None) if own.database == *name => Belongs::ByName { unknown: "the set's server" },
+            _ => Belongs::Not,
+        }
+    }
+
     /// The set of this identity that is ahead of the server's current position: the server was set back in time, or there are two of
     /// them.
     pub fn ahead_of<'a>(&self, server: &ServerFacts, sets: impl Iterator<Item = &'a Set>) -> Option<&'a Set> {
@@ -105,6 +118,17 @@ impl Bounded for Series {
     fn check(&self) -> Result<()> {
         self.accepted.iter().try_for_each(|accepted| bounds::time("at", accepted.at))
     }
+}
+
+/// How sure it is that a set is of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belongs {
+    Surely,
+    /// The names of the databases are the same; which server one of the two is of is not known.
+    ByName {
+        unknown: &'static str,
+    },
+    Not,
 }
 
 /// A position in a server's write-ahead log.
@@ -145,7 +169,7 @@ mod tests {
         let mut manifest = crate::task::backup::manifest::tests::manifest();
         manifest.server.system_identifier = identifier.map(str::to_owned);
         let name = format!("app/nightly/{time}").parse().unwrap();
-        Set { name, manifest, verification: Default::default(), holds: vec![] }
+        Set { name, manifest, verification: Default::default(), holds: vec![], listed: Default::default() }
     }
 
     #[test]
@@ -165,6 +189,28 @@ mod tests {
         assert!(!series.unites(Some(&own), &later), "the old server goes on, and that one is its own");
         assert!(!series.unites(Some(&other), &ours), "the old one does not get the new one's");
         assert!(!series.unites(Some(&identity("9/app")), &theirs), "a third one gets nothing");
+    }
+
+    #[test]
+    fn where_a_server_is_unknown_a_set_belongs_by_its_database_s_name_at_most() {
+        let manifest = crate::task::backup::manifest::tests::manifest();
+        let time = "2026-01-01T02-00-00Z";
+        let server = |identifier: Option<&str>, database: &str| {
+            let mut server = manifest.server.clone();
+            server.system_identifier = identifier.map(str::to_owned);
+            database.clone_into(&mut server.database.name);
+            server
+        };
+        let name = manifest.server.database.name.as_str();
+        let belongs = |own: Option<&str>, of: &str, theirs: Option<&str>| {
+            Series::default().belongs(&server(own, of), &set_of(theirs, time))
+        };
+        assert_eq!(belongs(Some("7"), name, Some("7")), Belongs::Surely);
+        assert_eq!(belongs(Some("7"), name, Some("8")), Belongs::Not);
+        for (own, theirs) in [(None, None), (None, Some("7")), (Some("7"), None)] {
+            assert!(matches!(belongs(own, name, theirs), Belongs::ByName { .. }), "{own:?} {theirs:?}");
+            assert_eq!(belongs(own, "other", theirs), Belongs::Not, "{own:?} {theirs:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
 use super::identity::Identity;
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Globals, Manifest};
 use super::markers::{self, Hold};
 use super::verdict::Verification;
 use crate::base::units;
@@ -56,6 +56,16 @@ pub struct Set {
     pub verification: Verification,
     /// Holds by a person, and after a loss.
     pub holds: Vec<Hold>,
+    pub listed: AsListed,
+}
+
+/// What the listing of a set's folder says besides what is in its objects.
+#[derive(Clone, Debug, Default)]
+pub struct AsListed {
+    /// When the manifest was written, by the store's clock.
+    pub manifest_at: Option<DateTime<Utc>>,
+    /// Why the globals are not those of the manifest, though the dump is.
+    pub globals_problem: Option<String>,
 }
 
 impl Set {
@@ -64,11 +74,14 @@ impl Set {
         Identity::of(&self.manifest.server)
     }
 
-    /// Returns whether it is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and
-    /// time does not cure that.
+    /// Returns whether it is dated in the future: after now, or after the database server's clock when it was made, or after the time when its
+    /// manifest was written by the store's clock. A wrong clock named it, and time does not cure that.
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
-        let taken_at = self.name.taken_at;
-        taken_at > now + CLOCKS_DIFFER || self.manifest.server.clock.is_some_and(|clock| taken_at > clock + CLOCKS_DIFFER)
+        let (taken_at, started_at) = (self.name.taken_at, self.manifest.started_at);
+        let is_ahead = |at: DateTime<Utc>, clock: Option<DateTime<Utc>>| clock.is_some_and(|clock| at - clock > CLOCKS_DIFFER);
+        // Its dump may begin some time after the database's server was asked.
+        is_ahead(taken_at, self.manifest.server.clock)
+            || [Some(now), self.listed.manifest_at].into_iter().any(|clock| is_ahead(taken_at.max(started_at), clock))
     }
 
     /// Returns whether pgtend did not make its dump.
@@ -220,7 +233,8 @@ fn has(objects: &[Object], name: &SetName, object: &str) -> bool {
 
 async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memory: &Semaphore) -> Result<(Set, Signature)> {
     let key = name.key(MANIFEST);
-    let bytes = objects.iter().find(|object| object.key == key).map_or(0, |object| object.bytes);
+    let listed = objects.iter().find(|object| object.key == key);
+    let (bytes, manifest_at) = listed.map_or((0, None), |object| (object.bytes, object.modified_at));
     anyhow::ensure!(bytes <= SMALL_OBJECT_BYTES, "its {MANIFEST} has {}, more than pgtend ever writes", units::bytes(bytes));
     let mib = u32::try_from(bytes >> 20)?.saturating_add(1).min(READ_MIB as u32);
     let (manifest, signature) = {
@@ -246,7 +260,22 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memor
         dump.bytes,
         manifest.dump.bytes
     );
-    Ok((Set { name: name.clone(), manifest, verification, holds }, signature))
+    let listed = AsListed { manifest_at, globals_problem: globals_problem(name, objects, &manifest) };
+    Ok((Set { name: name.clone(), manifest, verification, holds, listed }, signature))
+}
+
+/// Compares the length of the globals. Without them the dump can be restored all the same, so the set stays readable.
+fn globals_problem(name: &SetName, objects: &[Object], manifest: &Manifest) -> Option<String> {
+    let Globals::Object { bytes, .. } = &manifest.globals else { return None };
+    let object = globals_object(manifest.dump.encryption.is_some());
+    let key = name.key(object);
+    match objects.iter().find(|object| object.key == key) {
+        None => Some(format!("its {object} is gone")),
+        Some(there) if there.bytes != *bytes => {
+            Some(format!("its {object} has {} bytes and the manifest says {bytes}", there.bytes))
+        }
+        Some(_) => None,
+    }
 }
 
 /// A manifest that differs from what was written is read once more: the error may be in transit.
@@ -303,9 +332,21 @@ pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
     holds
 }
 
+/// Fails where the manifest would be larger than one that is read: nobody could restore the set.
 pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) -> Result<()> {
     let key = name.key(MANIFEST);
-    store.put_locked(&key, manifest::to_signed_json(manifest, |open| store.sign(&key, open))?).await
+    let json = manifest::to_signed_json(manifest, |open| store.sign(&key, open))?;
+    anyhow::ensure!(
+        json.len() as u64 <= SMALL_OBJECT_BYTES,
+        "the {MANIFEST} of {name} would have {}, and none above {} is read: the database has {}, too many for one set. Make several sets, each of some \
+         schemas (`schemas`, `exclude_tables`)",
+        units::bytes(json.len() as u64),
+        units::bytes(SMALL_OBJECT_BYTES),
+        units::plural(manifest.table_count(), "table")
+    );
+    store.put_locked(&key, json).await?;
+    markers::say_complete(store, name).await;
+    Ok(())
 }
 
 /// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker

@@ -36,6 +36,12 @@ pub struct Leftover {
 }
 
 impl Leftover {
+    /// Returns whether it was a complete set, and its dump is still there although nothing says that pgtend deletes it.
+    fn has_lost_its_manifest(&self) -> bool {
+        let was_complete = self.run.as_ref().is_some_and(|run| run.completed_at.is_some());
+        was_complete && self.deleting.is_none() && DUMPS.iter().any(|dump| self.has(dump))
+    }
+
     fn has(&self, object: &str) -> bool {
         let key = self.name.key(object);
         self.objects.iter().any(|there| there.key == key)
@@ -141,6 +147,11 @@ pub fn decide(
             )),
             () if leftover.deleting.is_none() && leftover.has(VERIFICATION) => Some((
                 "it was a set, as it has a verification.json, but its manifest is gone; stock tools can still restore the dump",
+                true,
+            )),
+            () if leftover.has_lost_its_manifest() && leftover.is_no_set => Some((
+                "its run.json says that it was a complete set, and its manifest is gone: pgtend did not delete it, so somebody or another program did. \
+                 Stock tools can still restore the dump; delete the folder when you know what happened",
                 true,
             )),
             () if !leftover.is_no_set => Some(("it is a set, although a listing did not show all of it", false)),
@@ -252,6 +263,7 @@ mod tests {
                 run: None,
                 identity: Some(identity("7/app")),
                 started_at: at("2026-11-23T02:00:00").unwrap(),
+                completed_at: None,
             }),
             deleting: None,
             is_no_set: true,
@@ -262,6 +274,11 @@ mod tests {
 
     fn with_verification(mut leftover: Leftover) -> Leftover {
         leftover.objects.push(Object { key: leftover.name.key(VERIFICATION), bytes: 1, modified_at: at("2026-11-23T02:00:00") });
+        leftover
+    }
+
+    fn completed(mut leftover: Leftover) -> Leftover {
+        leftover.run.as_mut().unwrap().completed_at = at("2026-11-23T02:10:00");
         leftover
     }
 
@@ -276,11 +293,15 @@ mod tests {
         let name = leftover().name;
         assert_eq!(swept(dead.clone(), young), [name.key("dump.sql.gz"), name.key(RUN)], "the marker goes last");
         assert_eq!(swept(leftover(), old).len(), 2);
+        let mut rest = completed(dead.clone());
+        rest.objects.remove(0);
+        assert_eq!(swept(rest, old), [name.key(RUN)], "nothing is lost with it");
         for (kept, now, why) in [
             (leftover(), young, "it may still be written"),
             (leftover(), None, "its age is unknown"),
             (with_verification(dead.clone()), old, "it was a set"),
             (Leftover { run: None, ..dead.clone() }, old, "no marker"),
+            (completed(dead.clone()), old, "it was complete"),
             (Leftover { is_no_set: false, ..dead.clone() }, old, "the listing was short"),
             (
                 Leftover {

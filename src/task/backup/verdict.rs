@@ -74,6 +74,10 @@ pub struct RestoreCheck {
     pub checked_at: DateTime<Utc>,
     /// The reason why that server refused it; None when all of it was restored and counted.
     pub refusal: Option<String>,
+    /// True where it was refused for what the set holds: its rows or statements, a query of `expect`, a finding of amcheck. False for rights,
+    /// space and connections, and of earlier releases, which did not record it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused_for_its_data: bool,
     pub sql_state: Option<String>,
     pub elapsed_seconds: f64,
     /// The time that the restore itself and its counts took; None in sets of the first release, and where the restore was not completed.
@@ -120,6 +124,7 @@ impl From<Written> for Verification {
                     version: String::new(),
                     checked_at: check.checked_at,
                     refusal: (!is_well).then(|| check.problems.join("; ")),
+                    refused_for_its_data: false,
                     sql_state: None,
                     elapsed_seconds: check.elapsed_seconds,
                     restore_seconds: None,
@@ -153,6 +158,12 @@ impl Verification {
     /// The time when a server last restored all of it.
     pub fn restored_at(&self) -> Option<DateTime<Utc>> {
         self.restores.iter().filter(|restore| restore.refusal.is_none()).map(|restore| restore.checked_at).max()
+    }
+
+    /// The latest restore that says something about the data, where it was refused for them.
+    pub fn refused_for_its_data(&self) -> Option<&RestoreCheck> {
+        let about_data = self.restores.iter().filter(|check| check.refusal.is_none() || check.refused_for_its_data);
+        about_data.max_by_key(|check| check.checked_at).filter(|check| check.refused_for_its_data)
     }
 
     /// The time when its bytes were found damaged.
@@ -322,6 +333,7 @@ mod tests {
             version: "14.2".into(),
             checked_at: now,
             refusal: Some("syntax error".into()),
+            refused_for_its_data: true,
             sql_state: Some("42601".into()),
             elapsed_seconds: 2.0,
             restore_seconds: None,
@@ -372,6 +384,7 @@ mod tests {
             version: "16.14".into(),
             checked_at: Utc::now(),
             refusal: refusal.map(str::to_owned),
+            refused_for_its_data: false,
             sql_state: None,
             elapsed_seconds: 0.0,
             restore_seconds: None,
@@ -385,6 +398,37 @@ mod tests {
         verification.record_restore(check(Some("no CREATEDB")));
         assert!(verification.was_restored());
         assert_eq!(verification.restores.len(), 2);
+    }
+
+    #[test]
+    fn the_latest_restore_that_got_to_the_data_says_whether_they_are_refused() {
+        let check = |minute: u32, refused: Option<bool>| RestoreCheck {
+            server: format!("db{minute}:5432"),
+            version: "18.4".into(),
+            checked_at: format!("2026-11-23T02:{minute:02}:00Z").parse().unwrap(),
+            refusal: refused.map(|_| "refused".to_owned()),
+            refused_for_its_data: refused == Some(true),
+            sql_state: None,
+            elapsed_seconds: 0.0,
+            restore_seconds: None,
+            without_vector_indexes: false,
+            how: None,
+            copy_in: None,
+        };
+        let (good, by_data, by_rights) = (None, Some(true), Some(false));
+        for (restores, expected) in [
+            (vec![], false),
+            (vec![good], false),
+            (vec![by_rights], false),
+            (vec![by_data], true),
+            (vec![by_data, by_rights], true),
+            (vec![good, by_data], true),
+            (vec![by_data, good], false),
+        ] {
+            let mut verification = Verification::default();
+            (0..).zip(restores.clone()).for_each(|(minute, refused)| verification.record_restore(check(minute, refused)));
+            assert_eq!(verification.refused_for_its_data().is_some(), expected, "{restores:?}");
+        }
     }
 
     #[test]
@@ -430,6 +474,7 @@ mod tests {
             version: "18.4".into(),
             checked_at: "2026-11-23T02:00:00Z".parse().unwrap(),
             refusal: refusal.map(str::to_owned),
+            refused_for_its_data: false,
             sql_state: None,
             elapsed_seconds: 0.0,
             restore_seconds: None,

@@ -59,6 +59,9 @@ pub enum Where<'a> {
     OwnServer(&'a Host),
 }
 
+/// The most notes of a restore that stand beside a set.
+const NOT_TRIED_MOST: usize = 100;
+
 /// How a set is proved by a restore.
 pub struct Proof<'a> {
     pub place: &'a Where<'a>,
@@ -80,12 +83,16 @@ pub struct Verified {
     pub has_begun: bool,
     /// The reason why the server refused it, or the queries of `expect` that are not true in the copy.
     pub refusal: Option<Refusal>,
+    /// Whether that is for what the set holds, and not for rights, space or a connection.
+    pub is_data_refused: bool,
     /// Whether all of it was restored and counted, even if a query of `expect` is not true.
     pub is_restored: bool,
     /// The place in words, such as "a PostgreSQL 18.4 of its own".
     pub place: String,
     /// The parts of the dump that a restore in that place does not test.
     pub not_tried: Vec<String>,
+    /// What the restore has left out or not tested because of its role, as in the warnings.
+    pub left_out: Vec<String>,
     /// Whether the dump has vector indexes, and they were not built.
     pub without_vector_indexes: bool,
     /// The numbers of statements that a superuser ran in a server of its own, by what they are about.
@@ -147,6 +154,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         version: verified.version.clone(),
         checked_at: Utc::now(),
         refusal: verified.refusal.as_ref().map(|refusal| refusal_beside(store, set, refusal)),
+        refused_for_its_data: verified.is_data_refused,
         sql_state: verified.refusal.as_ref().and_then(|refusal| refusal.sql_state.clone()),
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
@@ -188,7 +196,7 @@ fn how_proved(verified: &Verified, set: &Set, proof: &Proof<'_>, is_encrypted: b
     let amcheck = verified.amcheck.as_ref();
     HowProved {
         amcheck: amcheck.map(|checked| Amchecked { tables: checked.tables as u64, indexes: checked.indexes as u64 }),
-        not_tried: verified.not_tried.clone(),
+        not_tried: verified.not_tried.iter().chain(&verified.left_out).take(NOT_TRIED_MOST).cloned().collect(),
         ..HowProved::of(counted, proof.expect, is_encrypted)
     }
 }
@@ -254,7 +262,7 @@ async fn in_scratch(
         verified.warnings.push(left);
     }
     match restored {
-        Ok(copy) => Ok(copy.seen(verified)),
+        Ok(copy) => Ok(copy.seen(set, verified)),
         Err(error) if !began && failure::kind_of(&error) != Some(Kind::Cancelled) => Ok(Tried::NotAll(refusal_of(&error))),
         Err(error) => Err(error),
     }
@@ -310,7 +318,7 @@ async fn in_own_server(
         return Ok(Tried::NotAll(refusal));
     }
     match restored.ok_or_else(cancelled)? {
-        Ok(copy) => Ok(copy.seen(verified)),
+        Ok(copy) => Ok(copy.seen(set, verified)),
         Err(error) if !verified.has_begun => Ok(Tried::NotAll(refusal_of(&error))),
         Err(error) => Err(error),
     }
@@ -326,7 +334,7 @@ struct RestoredCopy {
 }
 
 impl RestoredCopy {
-    fn seen(self, verified: &mut Verified) -> Tried {
+    fn seen(self, set: &Set, verified: &mut Verified) -> Tried {
         let Self { restored, seconds, amcheck, unmet } = self;
         verified.is_restored = restored.is_complete();
         verified.restore_seconds = verified.is_restored.then_some(seconds);
@@ -334,11 +342,17 @@ impl RestoredCopy {
             restored.notes.into_iter().partition(|note| note == vector_indexes::NOT_BUILT);
         verified.without_vector_indexes = !of_indexes.is_empty();
         verified.not_tried.extend(of_indexes);
+        verified.left_out.clone_from(&notes);
         verified.warnings.extend(notes);
         verified.sessions = restored.sessions;
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;
+        // An older server may not know what is in the dump.
+        let major: i32 = verified.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or_default();
+        let is_older = major < set.manifest.server.version_num / 10_000;
+        let is_of_the_data = !is_older && verified.refusal.as_ref().is_some_and(Refusal::is_of_the_data);
+        verified.is_data_refused = is_of_the_data || !unmet.is_empty();
         verified.by_superuser = restored.superuser.map(|superuser| superuser.done).unwrap_or_default();
         if !unmet.is_empty() {
             let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));

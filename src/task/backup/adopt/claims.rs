@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::units;
+use crate::store::SMALL_OBJECT_BYTES;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::facts::Extension;
 use crate::task::backup::named::role_names;
@@ -9,6 +11,12 @@ use crate::task::backup::tokens::Statement;
 
 /// A dump that names more of one kind was not made by pg_dump, or is of no server that could be restored.
 const NAMES_MOST: usize = 10_000;
+
+/// PostgreSQL's limit for a name (NAMEDATALEN - 1), in bytes.
+const NAME_BYTES_MOST: usize = 63;
+
+/// The least that a table takes in a manifest besides its names.
+const TABLE_BYTES_LEAST: u64 = 100;
 
 /// A version with all that packagers add to it.
 const VERSION_LETTERS_MOST: usize = 60;
@@ -23,6 +31,9 @@ pub struct Claims {
     pub roles: BTreeSet<String>,
     pub extensions: Vec<Extension>,
     pub tablespaces: BTreeSet<String>,
+    last_table: Option<(String, String)>,
+    /// The least that the tables so far take in a manifest.
+    tables_bytes: u64,
 }
 
 impl Claims {
@@ -41,13 +52,22 @@ impl Claims {
 
     /// Takes what a restore of the statement needs. An error where there is more than any dump has.
     pub fn of_statement(&mut self, statement: &Statement<'_>) -> Result<(), String> {
-        self.roles.extend(role_names(statement.text));
-        if statement.says(0, &["CREATE", "EXTENSION"]) {
-            self.extensions.extend(extension(statement));
+        let roles = role_names(statement.text);
+        roles.iter().try_for_each(|name| is_a_name(name))?;
+        self.roles.extend(roles);
+        if statement.says(0, &["CREATE", "EXTENSION"])
+            && let Some(extension) = extension(statement)
+        {
+            [Some(&extension.name), extension.schema.as_ref()].into_iter().flatten().try_for_each(|name| is_a_name(name))?;
+            self.extensions.push(extension);
         }
         if statement.says(0, &["SET"]) && statement.is_symbol(2, b'=') {
             match statement.name(1).as_deref() {
-                Some("default_tablespace") => self.tablespaces.extend(statement.name(3).filter(|name| !name.is_empty())),
+                Some("default_tablespace") => {
+                    let name = statement.name(3).filter(|name| !name.is_empty());
+                    name.iter().try_for_each(|name| is_a_name(name))?;
+                    self.tablespaces.extend(name);
+                }
                 Some("client_encoding") => {
                     let value = statement.tokens.get(3).map(|token| statement.raw(token).trim_matches('\'').to_owned());
                     self.client_encoding = value;
@@ -57,6 +77,26 @@ impl Claims {
         }
         let most = self.roles.len().max(self.extensions.len()).max(self.tablespaces.len());
         if most > NAMES_MOST { Err(format!("it names more than {NAMES_MOST} roles, extensions or tablespaces")) } else { Ok(()) }
+    }
+
+    /// Takes the table of a COPY. An error where there are more than a manifest could list.
+    pub fn of_copy(&mut self, statement: &Statement<'_>) -> Result<(), String> {
+        let Some((Some(schema), table, _)) = statement.qualified(1) else { return Ok(()) };
+        is_a_name(&schema)?;
+        is_a_name(&table)?;
+        let name = (schema, table);
+        if self.last_table.as_ref() == Some(&name) {
+            return Ok(());
+        }
+        self.tables_bytes += TABLE_BYTES_LEAST + (name.0.len() + name.1.len()) as u64;
+        self.last_table = Some(name);
+        if self.tables_bytes > SMALL_OBJECT_BYTES {
+            return Err(format!(
+                "it has more tables than a manifest of {} can list. Dump it in parts, by schemas",
+                units::bytes(SMALL_OBJECT_BYTES)
+            ));
+        }
+        Ok(())
     }
 
     /// In the form in which pg_dump itself says it.
@@ -76,6 +116,14 @@ impl Claims {
             [] => 0,
         }
     }
+}
+
+fn is_a_name(name: &str) -> Result<(), String> {
+    if name.len() <= NAME_BYTES_MOST {
+        return Ok(());
+    }
+    let start: String = name.chars().take(20).collect();
+    Err(format!("it has a name of {} bytes, {start}…, and PostgreSQL's have at most {NAME_BYTES_MOST}", name.len()))
 }
 
 fn extension(statement: &Statement<'_>) -> Option<Extension> {
@@ -99,6 +147,20 @@ mod tests {
             let claims = Claims { server_version: Some(version.to_owned()), ..Claims::default() };
             assert_eq!(claims.version_num(), number, "{version}");
         }
+    }
+
+    #[test]
+    fn more_tables_than_a_manifest_lists_are_refused_in_bounded_memory() {
+        let mut claims = Claims::default();
+        let name = "x".repeat(50);
+        let copy = |number: u32| format!("COPY public.{name}{number} (i) FROM stdin");
+        let refused =
+            (0..1_000_000).find_map(|number| claims.of_copy(&Statement::of(&copy(number))).err().map(|why| (number, why)));
+        let (number, why) = refused.unwrap();
+        assert!((300_000..450_000).contains(&number) && why.contains("more tables than a manifest"), "{number}: {why}");
+        let mut claims = Claims::default();
+        (0..1000).for_each(|_| claims.of_copy(&Statement::of(&copy(0))).unwrap());
+        assert!(claims.tables_bytes < 200, "blocks of one table");
     }
 
     #[test]

@@ -72,7 +72,10 @@ fn examine(step: Step, claims: &mut Claims) -> Result<(), String> {
         Step::Rows(_) | Step::RowsEnd => Ok(()),
         Step::Copy { text, .. } => {
             let text = own_bytes::text(text);
-            if pg_dumps::copies(&text) { Ok(()) } else { Err(refused(&text)) }
+            if !pg_dumps::copies(&text) {
+                return Err(refused(&text));
+            }
+            claims.of_copy(&Statement::of(&text))
         }
         Step::Statement { text, .. } => {
             let text = own_bytes::text(text);

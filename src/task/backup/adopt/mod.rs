@@ -52,6 +52,7 @@ pub async fn adopt(source: Source, into: &Destination<'_>, phase: &Phase, cancel
         run: None,
         identity: None,
         started_at,
+        completed_at: None,
     };
     let name = markers::claim(into.store, &SetName::new(into.database, JOB, started_at), &marker).await?;
     let made = make(source, into, &name, started_at, phase, cancel).await;
@@ -85,7 +86,16 @@ async fn make(
     let sha256 = read.sha256.clone();
     let manifest = manifest_of(into, object, started_at, (streamed, stored), read, phase);
     set::write_manifest(store, name, &manifest).await?;
-    Ok((Set { name: name.clone(), manifest, verification: Verification::default(), holds: Vec::new() }, sha256))
+    Ok((
+        Set {
+            name: name.clone(),
+            manifest,
+            verification: Verification::default(),
+            holds: Vec::new(),
+            listed: set::AsListed::default(),
+        },
+        sha256,
+    ))
 }
 
 async fn take_in(
@@ -192,6 +202,10 @@ async fn remove_leftovers(into: &Destination<'_>) {
         let listing = set::list(into.store, &folder).await?;
         if listing.incomplete.is_empty() {
             return anyhow::Ok(());
+        }
+        let (leftovers, uploads) = sweep::read(into.store, &folder, &listing).await?;
+        for left in sweep::decide(leftovers, uploads, None, listing.newest_object_at).left.iter().filter(|left| left.for_ever) {
+            tracing::warn!("{} is left as it is: {}", left.name, left.reason);
         }
         match guard::ask(into.store, into.database, JOB, false, None).await {
             Asked::Refused(why) => anyhow::bail!(why),

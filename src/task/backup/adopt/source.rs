@@ -58,9 +58,10 @@ pub struct ReadAll {
 }
 
 impl Source {
-    /// A file of this host.
-    pub fn file(path: &Path) -> Result<Self> {
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    /// A file of this host. A pipe is open when somebody writes into it, which may take for ever: another thread waits for that.
+    pub async fn file(path: &Path) -> Result<Self> {
+        let to_open = path.to_owned();
+        let opened = on_a_thread(move || File::open(to_open).and_then(|file| Ok((file.metadata()?, file)))).await?;
         let (metadata, file) =
             opened.with_context(|| Fault::new(Kind::Configuration, format!("cannot read {}", path.display())))?;
         let is_folder = || {

@@ -60,6 +60,7 @@ pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
         }
     }
     said.extend(not_tried.iter().map(|what| format!("Left out of a restore: {what}.")));
+    said.extend(set.listed.globals_problem.iter().map(|why| format!("That roles and tablespaces can be had from it: {why}.")));
     said.push(match &manifest.globals {
         Globals::Object { .. } => {
             "That roles and tablespaces of the server (the globals) can be restored: pgtend never runs them.".to_owned()
@@ -162,7 +163,13 @@ mod tests {
     use crate::task::backup::verdict::Verification;
 
     fn set(verification: Verification) -> Set {
-        Set { name: "app/nightly/2026-11-23T02-00-00Z".parse().unwrap(), manifest: manifest(), verification, holds: vec![] }
+        Set {
+            name: "app/nightly/2026-11-23T02-00-00Z".parse().unwrap(),
+            manifest: manifest(),
+            verification,
+            holds: vec![],
+            listed: Default::default(),
+        }
     }
 
     fn restored(how: Option<HowProved>) -> RestoreCheck {
@@ -171,6 +178,7 @@ mod tests {
             version: "18.4".to_owned(),
             checked_at: "2026-11-23T03:00:00Z".parse().unwrap(),
             refusal: None,
+            refused_for_its_data: false,
             sql_state: None,
             elapsed_seconds: 9.0,
             restore_seconds: Some(4.0),

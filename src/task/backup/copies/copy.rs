@@ -20,7 +20,7 @@ use crate::store::lease::{self, Lease, Taken};
 use crate::store::{Precondition, Store, Upload};
 use crate::task::backup::manifest::{self, Globals, Manifest};
 use crate::task::backup::markers::{self, HOLD, Hold, LOSS_HOLD, RUN, RunMarker};
-use crate::task::backup::set::{self, Set, globals_object};
+use crate::task::backup::set::{self, AsListed, Set, globals_object};
 use crate::task::backup::verdict::{Bytes, Verification};
 use crate::task::backup::{dump, guard, verify};
 
@@ -142,8 +142,13 @@ impl Copy<'_> {
         to.delete(&self.set.name.key(set::VERIFICATION)).await?;
         set::write_manifest(to, &self.set.name, &manifest).await?;
         self.remove_objects_before(&manifest).await;
-        let copy =
-            Set { name: self.set.name.clone(), manifest, verification: Verification::default(), holds: self.set.holds.clone() };
+        let copy = Set {
+            name: self.set.name.clone(),
+            manifest,
+            verification: Verification::default(),
+            holds: self.set.holds.clone(),
+            listed: AsListed::default(),
+        };
         Ok((copy, copied))
     }
 
@@ -237,6 +242,7 @@ impl Copy<'_> {
             run,
             identity: self.set.identity(),
             started_at: Utc::now(),
+            completed_at: None,
         };
         let key = self.set.name.key(RUN);
         let gone = || Fault::new(Kind::Busy, format!("another process has just begun to write {} to {to_name}", self.set.name));

@@ -44,11 +44,12 @@ pub fn decide(
     let mut known: BTreeSet<&SetName> = names(&into.listing).collect();
     for other in others.iter().filter(|other| other.signs || !into.signs) {
         for set in &other.listing.sets {
-            let is_good = set.verification.verdict() == Bytes::Intact && !set.is_from_the_future(all.now);
+            let is_whole = set.verification.verdict() == Bytes::Intact && set.listed.globals_problem.is_none();
             // Where two stores have different sets of one name, a person chooses.
             let is_one_set =
                 others.iter().flat_map(|other| &other.listing.sets).all(|there| there.name != set.name || is_copy_of(there, set));
-            if is_good && is_one_set && other.series.unites(all.identity, set) && known.insert(&set.name) {
+            let is_good = is_whole && is_one_set && !set.is_from_the_future(all.now);
+            if is_good && other.series.unites(all.identity, set) && known.insert(&set.name) {
                 lacking.push((set, other.kept.store.as_str()));
             }
         }
