@@ -99,7 +99,8 @@ fn a_job_keeps_the_name_of_its_tables_schema_while_a_transaction_changes_rows() 
         "CREATE FUNCTION hr.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM hr.waits(1); RETURN OLD; END';
          CREATE TRIGGER slow BEFORE DELETE ON hr.logs FOR EACH ROW EXECUTE FUNCTION hr.slow()",
     );
-    let job = format!("database = 'app'\n{}", RETENTION.replace("public.logs", "hr.logs"));
+    // A batch that gives up its wait lets the schema go until it tries again.
+    let job = format!("database = 'app'\n{}\n[limits]\nlock_timeout = '10m'\n", RETENTION.replace("public.logs", "hr.logs"));
     let scenario = Scenario::with_database(server, &database).job("old", &job);
     let holder = server.session(&database, HOLDS);
     let run = scenario.start(&["run-job", "old", "--yes"]);

@@ -111,7 +111,8 @@ fn a_statement_that_outlives_its_killed_scheduler_keeps_the_next_run_out() {
         "{}",
         history(server, &database)
     );
-    let first = asked(server, &database, "SELECT outcome FROM pgtend.runs ORDER BY id LIMIT 1");
+    // Of two ticks that come at once on a busy machine, one finds the other at work.
+    let first = asked(server, &database, "SELECT outcome FROM pgtend.runs WHERE outcome <> 'skipped' ORDER BY id LIMIT 1");
     assert_eq!(first, "crashed", "{}", history(server, &database));
 }
 
