@@ -132,12 +132,12 @@ impl Work<'_> {
 
     async fn delete_all(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Batch> {
         let (table, condition, gate) = (&self.part.name, &self.part.conditions.expired, &self.plan.gate);
-        let column = self.column();
+        let order = self.order();
         let which = match place {
             Place::Blocks(..) => bound_blocks(),
             _ => format!(
                 "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(
-                    SELECT ctid FROM ONLY {table} WHERE {} AND {condition} ORDER BY {column} LIMIT $2::pg_catalog.text::bigint))",
+                    SELECT ctid FROM ONLY {table} WHERE {} AND {condition} ORDER BY {order} LIMIT $2::pg_catalog.text::bigint))",
                 self.from(place)
             ),
         };

@@ -92,11 +92,11 @@ impl Work<'_> {
 
     /// Returns the last value of every `step` of the `size` rows from `place` on, each value once.
     async fn keys_after(&self, connection: &mut PgConnection, place: &Place, size: u64, step: u64) -> Result<Vec<String>> {
-        let column = self.column();
+        let (column, order) = (self.column(), self.order());
         let sql = format!(
-            "SELECT {} FROM (SELECT {column} AS key, (pg_catalog.row_number() OVER (ORDER BY {column}) OPERATOR(pg_catalog.-) 1)
+            "SELECT {} FROM (SELECT {column} AS key, (pg_catalog.row_number() OVER (ORDER BY {order}) OPERATOR(pg_catalog.-) 1)
                 OPERATOR(pg_catalog./) {step} AS step FROM ONLY {} WHERE {column} {} {} AND {}
-             ORDER BY {column} LIMIT $2::pg_catalog.text::bigint) k GROUP BY step ORDER BY step",
+             ORDER BY {order} LIMIT $2::pg_catalog.text::bigint) k GROUP BY step ORDER BY step",
             self.plan.key.greatest("key"),
             self.part.name,
             self.beyond(place),
@@ -113,10 +113,10 @@ impl Work<'_> {
 
     /// Returns the value of the column that ends a batch of about `size` rows from `place` on.
     async fn key_after(&self, connection: &mut PgConnection, place: &Place, size: u64) -> Result<Option<String>> {
-        let column = self.column();
+        let (column, order) = (self.column(), self.order());
         let sql = format!(
             "SELECT {} FROM (SELECT {column} AS key FROM ONLY {} WHERE {column} {} {} AND {}
-             ORDER BY {column} LIMIT $2::pg_catalog.text::bigint) k",
+             ORDER BY {order} LIMIT $2::pg_catalog.text::bigint) k",
             self.plan.key.greatest("key"),
             self.part.name,
             self.beyond(place),
@@ -136,9 +136,8 @@ impl Work<'_> {
                 around_references,
             ),
             Place::Key(_) | Place::Past(_) => {
-                // A bare name after ORDER BY is first looked up among the columns that the query returns: a column named `at` would be the row's place.
-                let column = self.plan.key.column_of(&self.part.name, &self.retention.column);
-                self.pick(&self.from(place), &format!("ORDER BY {column} LIMIT $2::pg_catalog.text::bigint"), around_references)
+                let order = self.order();
+                self.pick(&self.from(place), &format!("ORDER BY {order} LIMIT $2::pg_catalog.text::bigint"), around_references)
             }
         }
     }
@@ -181,6 +180,12 @@ impl Work<'_> {
 
     pub(super) fn column(&self) -> String {
         self.plan.key.column(&self.retention.column)
+    }
+
+    /// The column for ORDER BY, with its table: a bare name there is first looked up among the columns that a query returns, and a column named `at`
+    /// would be the row's place.
+    pub(super) fn order(&self) -> String {
+        self.plan.key.column_of(&self.part.name, &self.retention.column)
     }
 
     fn key_value(&self, key: &str) -> String {
