@@ -61,9 +61,21 @@ class Bench(Beside):
         measured["restore"] = self.measure([restore], None, None)
         self.sql("postgres", "DROP DATABASE copy", "CHECKPOINT")
         self.clear()  # the folder's set goes before the bucket's comes
+        measured["pg_restore"] = self.pg_restore(name, sessions)
         measured["upload"] = self.measure([self.pgtend_command("run-job", f"{name}_s3")], None, None)
         fetch = self.pgtend_command("backups", "fetch", "latest", "--job", f"{name}_s3", "--table", "public.fifty")
         measured["fetch"] = self.measure([fetch], None, None)
+        return measured
+
+
+    def pg_restore(self, name, sessions):
+        """The same restore by PostgreSQL's own means, of an archive that was made just before."""
+        archive = self.folder / "beside.dump"
+        self.call(self.bin / "pg_dump", "-Fc", "-Z1", "-f", archive, "-d", self.url(name))
+        self.sql("postgres", "CREATE DATABASE copy TEMPLATE template0", "CHECKPOINT")
+        measured = self.measure([[self.bin / "pg_restore", f"-j{sessions}", "-d", self.url("copy"), archive]], None, None)
+        self.sql("postgres", "DROP DATABASE copy", "CHECKPOINT")
+        archive.unlink()
         return measured
 
 
@@ -88,13 +100,13 @@ def run(bench):
 
 def table(results, sessions):
     lines = [
-        "| GB | sessions | dump s | MB/s | × 1st | RSS MiB | restore s | MB/s | × 1st | RSS MiB | to S3 s | RSS MiB | 50 MB from S3, s |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| GB | sessions | dump s | MB/s | × 1st | RSS MiB | restore s | MB/s | × 1st | RSS MiB | pg_restore s | to S3 s | RSS MiB | 50 MB from S3, s |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for (size, count), (walls, memory) in results.items():
         first, _ = results[size, sessions[0]]
         of = lambda what: f"{walls[what]:.1f} | {size * 1000 / walls[what]:.0f} | {first[what] / walls[what]:.2f} | {memory[what] / MIB:.0f}"
-        lines.append(f"| {size:g} | {count} | {of('dump')} | {of('restore')} | {walls['upload']:.1f} | {memory['upload'] / MIB:.0f} | {walls['fetch']:.1f} |")
+        lines.append(f"| {size:g} | {count} | {of('dump')} | {of('restore')} | {walls['pg_restore']:.1f} | {walls['upload']:.1f} | {memory['upload'] / MIB:.0f} | {walls['fetch']:.1f} |")
     return "\n".join(lines)
 
 
@@ -112,6 +124,9 @@ def targets(results, sessions):
             # An upload has larger parts for a larger database.
             if what != "upload" and len(sizes) > 1:
                 yield f"{count} sessions, {what}: memory at {sizes[-1]:g} GB against {sizes[0]:g} GB", *at_most(of[sizes[-1]][1][what] / of[sizes[0]][1][what], FLAT)
+        for size in sizes:
+            beside = of[size][0]["restore"] / of[size][0]["pg_restore"]
+            yield f"{count} sessions, {size:g} GB: restore against `pg_restore -j{count}`", *at_most(beside, 1)
         yield f"{count} sessions: a table of 50 MB out of {sizes[-1]:g} GB from S3", *at_most(of[sizes[-1]][0]["fetch"], 3, " s", 1)
 
 
