@@ -164,6 +164,8 @@ mod retention_ways;
 mod retries;
 /// Whole databases, byte for byte.
 mod round_trip;
+/// Restored rows, compared by their values.
+mod rows_hashed;
 /// Rows that one wrong number, key or setting must not cost, nor one object of a partition keep.
 mod rows_kept;
 /// Several runners, their locks and limits, and a ledger that takes no rows.

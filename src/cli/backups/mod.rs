@@ -30,6 +30,7 @@ pub use require::span;
 
 use super::global::Global;
 use super::signals::{cancelled_by_signals, or_cancelled};
+use crate::task::backup::choices::RowCheck;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -52,6 +53,9 @@ pub enum Command {
         /// Restore it into a scratch database on this server: a configured database, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
+        /// With --restore-on: count the rows of the copy, without hashing them
+        #[arg(long, requires = "restore_on")]
+        count_rows: bool,
         /// Of an adopted set: let a role with rights over others restore it, although its code then runs with them
         #[arg(long, requires = "restore_on")]
         trust_owners: bool,
@@ -139,8 +143,10 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
-        Command::Verify { set, filter, which, restore_on, trust_owners } => {
-            verify::run(global, set, filter, which, restore_on.as_deref(), *trust_owners, &cancel).await
+        Command::Verify { set, filter, which, restore_on, count_rows, trust_owners } => {
+            let rows = if *count_rows { RowCheck::Count } else { RowCheck::Hash };
+            let on = restore_on.as_deref().map(|target| verify::On { target, trust_owners: *trust_owners, rows });
+            verify::run(global, set, filter, which, on, &cancel).await
         }
         Command::Adopt(arguments) => adopt::run(global, arguments, &cancel).await,
         Command::Diff { before, after, filter, which } => {

@@ -11,10 +11,12 @@ use crate::base::{terminal, units};
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::members::decrypt::recipients_in_words;
+use crate::task::backup::how_proved::HowProved;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::manifest::{Globals, Manifest};
 use crate::task::backup::part;
 use crate::task::backup::scan::TableData;
+use crate::task::backup::verdict::Verification;
 
 pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
     let config = global.load_config()?;
@@ -120,6 +122,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         ),
         ("encryption", encryption_in_words(manifest)),
         ("bytes", format!("{}; {}", set.verification.verdict().name(), set.verification.in_words())),
+        ("rows of copies", rows_in_words(&set.verification)),
         ("globals", set.listed.globals_problem.clone().unwrap_or_else(|| globals_in_words(&manifest.globals))),
         ("large objects", units::count(manifest.large_objects)),
     ];
@@ -160,6 +163,16 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         ]
     };
     head + "\n" + &output::table(&["TABLE", "ROWS", "UNCOMPRESSED", "MEMBERS", "IN THE OBJECT"], tables.iter().map(row))
+}
+
+/// Says how the rows of the last restored copy were compared with the set.
+fn rows_in_words(verification: &Verification) -> String {
+    let restored = verification.restores.iter().rev().find(|check| check.refusal.is_none());
+    match restored.map(|check| check.how.as_ref()) {
+        None => "no server has restored it".to_owned(),
+        Some(Some(HowProved { tables, hashed: Some(hashed), .. })) => hashed.in_words(*tables),
+        Some(_) => "counted".to_owned(),
+    }
 }
 
 fn encryption_in_words(manifest: &Manifest) -> String {

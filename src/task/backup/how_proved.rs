@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::compare_rows::Hashed;
 use crate::base::bounds::{self, Bounded};
 
 /// More queries than anyone writes; each is recorded up to this many letters.
@@ -17,6 +18,9 @@ pub struct HowProved {
     /// The tables that were counted in the copy, and their rows.
     pub tables: u64,
     pub rows: u64,
+    /// What of them was hashed, too, and is as in the dump; None: nothing was, as by earlier releases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hashed: Option<Hashed>,
     /// How many queries of `expect` were true there.
     pub expect_count: u64,
     /// Their texts; beside an encrypted set none, as they may name values.
@@ -54,9 +58,12 @@ impl HowProved {
 impl Bounded for HowProved {
     fn check(&self) -> Result<()> {
         let amcheck = self.amcheck.unwrap_or_default();
+        let (hashed_tables, hashed_rows) = self.hashed.as_ref().map_or((0, 0), |hashed| (hashed.tables, hashed.rows));
         for (what, count) in [
             ("how.tables", self.tables),
             ("how.rows", self.rows),
+            ("how.hashed.tables", hashed_tables),
+            ("how.hashed.rows", hashed_rows),
             ("how.expect_count", self.expect_count),
             ("how.amcheck.tables", amcheck.tables),
             ("how.amcheck.indexes", amcheck.indexes),

@@ -56,9 +56,21 @@ pub struct Manifest {
     /// Where an adopted dump comes from; None: a run of pgtend made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,
+    /// The settings under which the server wrote rows as text: [`ROW_TEXT`]. None: they are not known, as in sets of earlier releases and in adopted ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_text: Option<u32>,
 }
 
+/// The settings under which rows are written as text since this number: those that every session of ours has (pg/contract.rs), pg_dump's as well. A row that is
+/// read back under the same settings is the same line. Another number when one of them changes.
+pub const ROW_TEXT: u32 = 1;
+
 impl Manifest {
+    /// Returns whether the rows of a restored copy can be read back as the same text.
+    pub fn has_our_row_text(&self) -> bool {
+        self.row_text == Some(ROW_TEXT)
+    }
+
     pub fn rows(&self) -> u64 {
         self.tables.iter().map(|table| table.rows).sum()
     }
@@ -288,7 +300,7 @@ pub mod tests {
 
     pub fn manifest() -> Manifest {
         let table =
-            |name: &str, rows| TableData { schema: "public".into(), name: name.into(), rows, offset: 0, bytes: 10, copies: 1 };
+            |name: &str, rows| TableData { schema: "public".into(), name: name.into(), rows, offset: 0, bytes: 10, copies: 1, rows_hash: None };
         let now = "2026-11-23T02:00:00Z".parse().unwrap();
         Manifest {
             format: FORMAT,
@@ -317,6 +329,7 @@ pub mod tests {
             filters: Filters::default(),
             warnings: vec![],
             adopted: None,
+            row_text: None,
         }
     }
 

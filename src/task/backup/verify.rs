@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::choices::Choices;
+use super::choices::{Choices, RowCheck};
+use super::compare_rows::Hashed;
 use super::facts::DatabaseFacts;
 use super::how_proved::{Amchecked, HowProved};
 use super::keys::Check;
@@ -71,6 +72,7 @@ pub struct Proof<'a> {
     pub checks: &'a [Check],
     /// False: vector indexes are not built.
     pub vector_indexes: bool,
+    pub rows: RowCheck,
     /// How many sessions restore; None: as many as `restore_sessions` says.
     pub sessions: Option<usize>,
     pub cancel: &'a CancellationToken,
@@ -99,7 +101,9 @@ pub struct Verified {
     pub by_superuser: BTreeMap<&'static str, usize>,
     /// The result of amcheck, where it was asked for.
     pub amcheck: Option<amcheck::Checked>,
-    /// The time that the restore itself and its counts took.
+    /// What of the copy was compared by its values; None: its rows were only counted.
+    pub hashed: Option<Hashed>,
+    /// The time that the restore itself and the comparison of its rows took.
     pub restore_seconds: Option<f64>,
     /// How many sessions restored.
     pub sessions: Option<usize>,
@@ -196,6 +200,8 @@ fn how_proved(verified: &Verified, set: &Set, proof: &Proof<'_>, is_encrypted: b
     let amcheck = verified.amcheck.as_ref();
     HowProved {
         amcheck: amcheck.map(|checked| Amchecked { tables: checked.tables as u64, indexes: checked.indexes as u64 }),
+        // Columns are in the dump alone.
+        hashed: verified.hashed.clone().map(|hashed| if is_encrypted { hashed.without_columns() } else { hashed }),
         not_tried: verified.not_tried.iter().chain(&verified.left_out).take(NOT_TRIED_MOST).cloned().collect(),
         ..HowProved::of(counted, proof.expect, is_encrypted)
     }
@@ -221,7 +227,7 @@ async fn in_scratch(
     phase: &Phase,
     verified: &mut Verified,
 ) -> Result<Tried> {
-    let choices = Choices { no_vector_indexes: !proof.vector_indexes, ..Choices::for_scratch() };
+    let choices = Choices { no_vector_indexes: !proof.vector_indexes, rows: proof.rows, ..Choices::for_scratch() };
     if !proof.checks.is_empty() {
         let note = "checks = [\"amcheck\"] was not done: pgtend creates that extension only in a server of its own";
         verified.warnings.push(note.to_owned());
@@ -291,6 +297,7 @@ async fn in_own_server(
         let own_server::Prepared { settings, superuser, mut choices, version } =
             own_server::prepare(&server, set, proof.checks).await?;
         choices.no_vector_indexes = !proof.vector_indexes;
+        choices.rows = proof.rows;
         verified.version = version;
         verified.has_begun = true;
         // A limit holds for each process of the server: each session would have as much again.
@@ -345,6 +352,7 @@ impl RestoredCopy {
         verified.left_out.clone_from(&notes);
         verified.warnings.extend(notes);
         verified.sessions = restored.sessions;
+        verified.hashed = restored.hashed;
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;

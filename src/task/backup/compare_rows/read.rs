@@ -1,0 +1,156 @@
+//! Reads the rows of a copy back as text, by as many sessions as restored it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use tokio::task::JoinSet;
+
+use super::readable::ToRead;
+use crate::pg;
+use crate::task::backup::row_sum::RowSum;
+
+/// The sessions that restored have just ended: a server counts them out within this time.
+const COUNTED_OUT: Duration = Duration::from_secs(10);
+
+/// Who reads.
+#[derive(Clone, Copy)]
+pub enum Readers<'a> {
+    /// The main session: the rows are in its transaction, and nobody else sees them.
+    Main,
+    /// So many sessions of their own.
+    Sessions(&'a pg::Settings, usize),
+}
+
+/// A COPY that waits for a session.
+struct Waiting {
+    /// Of the tables that are read together.
+    number: usize,
+    name: String,
+    query: String,
+    bytes: u64,
+}
+
+/// The sums of what is read, in its order. The dump's rows are text in `encoding`.
+pub async fn read(
+    main: &mut PgConnection,
+    encoding: &str,
+    readers: Readers<'_>,
+    to_read: &[ToRead<'_>],
+) -> Result<Vec<RowSum>> {
+    let of = |(number, reading): (usize, &ToRead<'_>)| {
+        let name = reading.group.name.clone();
+        let waiting = reading.parts.iter().map(move |part| Waiting {
+            number,
+            name: name.clone(),
+            query: part.query.clone(),
+            bytes: part.bytes,
+        });
+        waiting.collect::<Vec<_>>()
+    };
+    let mut waiting: Vec<Waiting> = to_read.iter().enumerate().flat_map(of).collect();
+    // The largest first: at the end no session has to wait for one that has a large one.
+    waiting.sort_by_key(|waiting| std::cmp::Reverse(waiting.bytes));
+    let read = match readers {
+        Readers::Main => by_main(main, encoding, &waiting).await?,
+        Readers::Sessions(settings, count) => by_sessions(settings, count, encoding, waiting).await?,
+    };
+    let mut sums = vec![RowSum::default(); to_read.len()];
+    for (number, sum) in read {
+        sums[number].add(sum);
+    }
+    Ok(sums)
+}
+
+/// The settings of the transaction are afterwards what they were.
+async fn by_main(main: &mut PgConnection, encoding: &str, waiting: &[Waiting]) -> Result<Vec<(usize, RowSum)>> {
+    pg::execute(main, format!("SAVEPOINT pgtend_rows; {}", as_text(encoding))).await?;
+    let mut sums = Vec::new();
+    for part in waiting {
+        sums.push((part.number, part.read(main).await?));
+    }
+    pg::execute(main, "ROLLBACK TO SAVEPOINT pgtend_rows; RELEASE SAVEPOINT pgtend_rows".to_owned()).await?;
+    Ok(sums)
+}
+
+async fn by_sessions(
+    settings: &pg::Settings,
+    count: usize,
+    encoding: &str,
+    waiting: Vec<Waiting>,
+) -> Result<Vec<(usize, RowSum)>> {
+    let count = count.min(waiting.len());
+    let queue = Arc::new(Mutex::new(VecDeque::from(waiting)));
+    // The first that fails ends the others: a JoinSet that is dropped ends its tasks.
+    let mut working = JoinSet::new();
+    for number in 0..count {
+        match open(settings, encoding, number == 0).await {
+            Ok(session) => drop(working.spawn(read_parts(session, Arc::clone(&queue)))),
+            // Those that are there read all.
+            Err(error) if number > 0 && is_full(&error) => break,
+            Err(error) => return Err(error.context("for a session that reads the restored rows back")),
+        }
+    }
+    let mut sums = Vec::new();
+    while let Some(done) = working.join_next().await {
+        sums.extend(done.context("a session's task ended unexpectedly")??);
+    }
+    Ok(sums)
+}
+
+async fn read_parts(mut session: PgConnection, queue: Arc<Mutex<VecDeque<Waiting>>>) -> Result<Vec<(usize, RowSum)>> {
+    let mut sums = Vec::new();
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(part) = next else { break };
+        sums.push((part.number, part.read(&mut session).await?));
+    }
+    // All is read: how the session ends does not matter.
+    let _ = session.close().await;
+    Ok(sums)
+}
+
+impl Waiting {
+    async fn read(&self, session: &mut PgConnection) -> Result<RowSum> {
+        let reading = async {
+            let mut rows = pg::copy_out(session, &self.query).await?;
+            let mut sum = RowSum::default();
+            // The server sends each row as one message.
+            while let Some(row) = rows.try_next().await.map_err(pg::in_its_own_words)? {
+                sum.add_row(row.strip_suffix(b"\n").unwrap_or(&row));
+            }
+            anyhow::Ok(sum)
+        };
+        reading.await.with_context(|| format!("cannot read the restored rows of {} back", self.name))
+    }
+}
+
+/// Opens a session that has the settings under which a dump is written. The first one waits until the server has room for it.
+async fn open(settings: &pg::Settings, encoding: &str, waits: bool) -> Result<PgConnection> {
+    let started = Instant::now();
+    loop {
+        match settings.connect().await {
+            Err(error) if waits && is_full(&error) && started.elapsed() < COUNTED_OUT => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            opened => {
+                let mut session = opened?;
+                pg::execute(&mut session, as_text(encoding)).await?;
+                return Ok(session);
+            }
+        }
+    }
+}
+
+fn as_text(encoding: &str) -> String {
+    format!("{}; SET search_path = ''; SET client_encoding = {}", pg::text_settings(), pg::literal(encoding))
+}
+
+/// Returns whether no more sessions are allowed: to the server, to the database, or for the role.
+fn is_full(error: &anyhow::Error) -> bool {
+    pg::sql_state(error).as_deref() == Some("53300")
+}
