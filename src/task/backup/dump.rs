@@ -215,7 +215,7 @@ fn manifest_of(
         filters: backup.filters.clone(),
         warnings: warnings.clone(),
         adopted: None,
-        row_text: Some(manifest::ROW_TEXT),
+        row_text: run.settings.tools_keep_contract().then_some(manifest::ROW_TEXT),
     };
     if let Some(previous) = &plan.previous {
         manifest.warnings.extend(change::shrunk(&previous.manifest, &manifest));

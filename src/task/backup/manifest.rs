@@ -299,8 +299,15 @@ pub mod tests {
     }
 
     pub fn manifest() -> Manifest {
-        let table =
-            |name: &str, rows| TableData { schema: "public".into(), name: name.into(), rows, offset: 0, bytes: 10, copies: 1, rows_hash: None };
+        let table = |name: &str, rows| TableData {
+            schema: "public".into(),
+            name: name.into(),
+            rows,
+            offset: 0,
+            bytes: 10,
+            copies: 1,
+            rows_hash: None,
+        };
         let now = "2026-11-23T02:00:00Z".parse().unwrap();
         Manifest {
             format: FORMAT,

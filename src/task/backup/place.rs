@@ -53,11 +53,9 @@ impl Place {
         let rows = if rows == RowCheck::Hash { "every table counted and its rows hashed" } else { "every table counted" };
         match self {
             Self::NotAsked => "not restored".to_owned(),
-            Self::OwnServer(host) => format!(
-                "restored in a PostgreSQL {} of its own ({}), {rows}",
-                host.programs.version,
-                host.parent.display()
-            ),
+            Self::OwnServer(host) => {
+                format!("restored in a PostgreSQL {} of its own ({}), {rows}", host.programs.version, host.parent.display())
+            }
             Self::Source { why: None } | Self::Elsewhere(_) => {
                 format!("restored into scratch database {scratch}, {rows}")
             }

@@ -131,7 +131,9 @@ fn restored_in_words(check: &RestoreCheck) -> String {
             said += &format!("; each table was counted there and has the rows of the manifest ({tables}, {rows})");
             if let Some(hashed) = how.hashed.as_ref().filter(|hashed| hashed.tables > 0) {
                 let (tables, rows) = (units::plural(hashed.tables, "table"), units::plural(hashed.rows, "row"));
-                said += &format!("; the values of {tables} ({rows}) were read back there, and by their hash they are those of the dump");
+                said += &format!(
+                    "; the values of {tables} ({rows}) were read back there, and by their hash they are those of the dump"
+                );
             }
             said += &queries(how);
             if let Some(checked) = how.amcheck {
@@ -219,7 +221,11 @@ mod tests {
             pgtend_version: "0.9.0".to_owned(),
             tables: 2,
             rows: 3,
-            hashed: Some(Hashed { tables: 1, rows: 2, only_counted: vec!["public.b: column p has values of type money".to_owned()] }),
+            hashed: Some(Hashed {
+                tables: 1,
+                rows: 2,
+                only_counted: vec!["public.b: column p has values of type money".to_owned()],
+            }),
             expect_count: 1,
             expect: vec!["SELECT true".to_owned()],
             amcheck: Some(Amchecked { tables: 2, indexes: 1 }),

@@ -46,18 +46,15 @@ pub struct Hashed {
 pub fn why_not(manifest: &Manifest) -> Option<&'static str> {
     match (&manifest.adopted, manifest.has_our_row_text()) {
         (Some(_), _) => Some("the dump was adopted, and it is not known under which settings its rows were written"),
-        (None, false) => Some("the set was made by another release, which wrote rows under settings that are not known"),
+        (None, false) => Some(
+            "it is not known under which settings its rows were written: another release made the set, or pg_dump ran through a pooler that drops settings",
+        ),
         (None, true) => None,
     }
 }
 
 /// Compares all tables. `sums` are those of the dump as it went in; `main` is the session that restored it.
-pub async fn compare(
-    main: &mut PgConnection,
-    manifest: &Manifest,
-    sums: &RowSums,
-    readers: Readers<'_>,
-) -> Result<Compared> {
+pub async fn compare(main: &mut PgConnection, manifest: &Manifest, sums: &RowSums, readers: Readers<'_>) -> Result<Compared> {
     let (groups, counts) = counts::groups(main, &manifest.tables).await?;
     let mut compared = Compared { counts, ..Compared::default() };
     let target = readable::target(main, &groups, manifest).await?;
@@ -131,7 +128,8 @@ fn hashes(manifest: &Manifest) -> HashMap<(&str, &str), Option<RowsHash>> {
 fn difference(reading: &ToRead<'_>, found: RowSum, of_manifest: &HashMap<(&str, &str), Option<RowsHash>>) -> Option<String> {
     let ToRead { group, expected, .. } = reading;
     let rows = units::plural(found.rows, "row");
-    let of_tables = group.tables.iter().map(|(schema, name)| of_manifest.get(&(schema.as_str(), name.as_str())).copied().flatten());
+    let of_tables =
+        group.tables.iter().map(|(schema, name)| of_manifest.get(&(schema.as_str(), name.as_str())).copied().flatten());
     let written = of_tables.reduce(|one, other| Some(one?.plus(other?))).flatten();
     if let Some(written) = written.filter(|written| *written != expected.hash) {
         return Some(format!(
@@ -162,7 +160,8 @@ mod tests {
 
     #[test]
     fn rows_are_compared_with_the_dump_and_the_dump_with_its_manifest() {
-        let group = Group { name: "public.a".into(), expected: 1, tables: vec![("public".into(), "a".into())], ..Group::default() };
+        let group =
+            Group { name: "public.a".into(), expected: 1, tables: vec![("public".into(), "a".into())], ..Group::default() };
         let expected = sum(&["1"]);
         let reading = ToRead { group: &group, expected, parts: Vec::new() };
         for (of_manifest, found, says) in [
@@ -209,7 +208,7 @@ mod tests {
     #[test]
     fn rows_are_compared_only_where_it_is_known_how_they_were_written() {
         let mut manifest = manifest();
-        assert!(why_not(&manifest).is_some_and(|why| why.contains("another release")));
+        assert!(why_not(&manifest).is_some_and(|why| why.contains("another release made the set")));
         manifest.row_text = Some(ROW_TEXT);
         assert_eq!(why_not(&manifest), None);
         manifest.row_text = Some(ROW_TEXT + 1);

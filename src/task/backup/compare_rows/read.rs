@@ -36,12 +36,7 @@ struct Waiting {
 }
 
 /// The sums of what is read, in its order. The dump's rows are text in `encoding`.
-pub async fn read(
-    main: &mut PgConnection,
-    encoding: &str,
-    readers: Readers<'_>,
-    to_read: &[ToRead<'_>],
-) -> Result<Vec<RowSum>> {
+pub async fn read(main: &mut PgConnection, encoding: &str, readers: Readers<'_>, to_read: &[ToRead<'_>]) -> Result<Vec<RowSum>> {
     let of = |(number, reading): (usize, &ToRead<'_>)| {
         let name = reading.group.name.clone();
         let waiting = reading.parts.iter().map(move |part| Waiting {
