@@ -150,7 +150,7 @@ fn what_may_rightly_read_otherwise_is_only_counted_and_named_with_the_reason() {
         );
         let certificate = scenario.run(&["backups", "certificate", "latest"]).succeeded();
         certificate.prints(&[
-            "by their hash they are those of the dump",
+            "were hashed there, and are those of the dump",
             "not compared by its values: public.prices: column price has values of type money",
         ]);
         scenario.run(&["backups", "show", "latest"]).succeeded().prints(&[&format!("and those of {} hashed", hashed["tables"])]);

@@ -17,7 +17,7 @@ use crate::cli::trusts::Trusts;
 use crate::config::Config;
 use crate::pg::failure;
 use crate::task::backup::choices::RowCheck;
-use crate::task::backup::compare_rows::Hashed;
+use crate::task::backup::how_proved::Hashed;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
 use crate::task::backup::{gains, scratch, verify};

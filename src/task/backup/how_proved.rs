@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::compare_rows::Hashed;
 use crate::base::bounds::{self, Bounded};
+use crate::base::units;
 
 /// More queries than anyone writes; each is recorded up to this many letters.
 const QUERIES_MOST: usize = 100;
@@ -32,6 +32,34 @@ pub struct HowProved {
     /// The parts of the dump that a restore in that place does not test.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_tried: Vec<String>,
+}
+
+/// What of a copy was compared by its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hashed {
+    /// Tables whose rows were hashed in the copy, and are those of the dump.
+    pub tables: u64,
+    pub rows: u64,
+    /// The other tables, each with the reason why its rows were only counted; the first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_counted: Vec<String>,
+}
+
+impl Hashed {
+    /// Says how the rows of a copy of so many tables were compared.
+    pub fn in_words(&self, tables: u64) -> String {
+        let all = units::plural(tables, "table");
+        match self.tables {
+            0 if tables > 0 => format!("rows of {all} counted, and not hashed"),
+            hashed if hashed >= tables => format!("rows of {all} counted and hashed"),
+            hashed => format!("rows of {all} counted, and those of {} hashed", units::count(hashed)),
+        }
+    }
+
+    /// The same without what it says of single tables.
+    pub fn without_columns(self) -> Self {
+        Self { only_counted: Vec::new(), ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,5 +99,21 @@ impl Bounded for HowProved {
             bounds::count(what, count)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_of_how_many_tables_rows_were_hashed() {
+        for (tables, expected) in [
+            (0, "rows of 2 tables counted, and not hashed"),
+            (1, "rows of 2 tables counted, and those of 1 hashed"),
+            (2, "rows of 2 tables counted and hashed"),
+        ] {
+            assert_eq!(Hashed { tables, ..Hashed::default() }.in_words(2), expected);
+        }
     }
 }

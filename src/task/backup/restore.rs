@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::{Choices, RowCheck};
-use super::compare_rows::{self, Hashed};
+use super::compare_rows;
 use super::facts::ServerFacts;
+use super::how_proved::Hashed;
 use super::load::Loader;
 use super::read_back;
 pub use super::refusal::Refusal;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::own_bytes;
 use super::row_sum::{RowLines, RowSum};
-use super::rows_out::columns_of;
+use super::tokens::columns_of;
 
 /// The memory limit for names of tables and columns. Tables above it are only counted: 100,000 of ten columns are some 20 MiB.
 const NAMES_BYTES_MOST: usize = 64 << 20;

@@ -9,9 +9,8 @@ use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::{Choices, RowCheck};
-use super::compare_rows::Hashed;
 use super::facts::DatabaseFacts;
-use super::how_proved::{Amchecked, HowProved};
+use super::how_proved::{Amchecked, Hashed, HowProved};
 use super::keys::Check;
 use super::load::Target;
 use super::read_back::Differs;

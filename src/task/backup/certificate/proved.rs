@@ -131,9 +131,7 @@ fn restored_in_words(check: &RestoreCheck) -> String {
             said += &format!("; each table was counted there and has the rows of the manifest ({tables}, {rows})");
             if let Some(hashed) = how.hashed.as_ref().filter(|hashed| hashed.tables > 0) {
                 let (tables, rows) = (units::plural(hashed.tables, "table"), units::plural(hashed.rows, "row"));
-                said += &format!(
-                    "; the values of {tables} ({rows}) were read back there, and by their hash they are those of the dump"
-                );
+                said += &format!("; the values of {tables} ({rows}) were hashed there, and are those of the dump");
             }
             said += &queries(how);
             if let Some(checked) = how.amcheck {
@@ -174,8 +172,8 @@ fn by(version: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::backup::compare_rows::Hashed;
-    use crate::task::backup::how_proved::Amchecked;
+
+    use crate::task::backup::how_proved::{Amchecked, Hashed};
     use crate::task::backup::manifest::tests::manifest;
     use crate::task::backup::verdict::Verification;
 
@@ -237,7 +235,7 @@ mod tests {
             proved(&set),
             [
                 "It was restored on 2026-11-23 03:00:00 UTC in a PostgreSQL 18.4 of its own; each table was counted there and has the rows of the \
-              manifest (2 tables, 3 rows); the values of 1 table (2 rows) were read back there, and by their hash they are those of the dump; 1 query of `expect` was true there: SELECT true; amcheck read 2 tables and 1 index there and found \
+              manifest (2 tables, 3 rows); the values of 1 table (2 rows) were hashed there, and are those of the dump; 1 query of `expect` was true there: SELECT true; amcheck read 2 tables and 1 index there and found \
               nothing; it took 4.0 s (pgtend 0.9.0)."
             ]
         );

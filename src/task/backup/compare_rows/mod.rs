@@ -8,12 +8,12 @@ mod readable;
 use std::collections::HashMap;
 
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnection;
 
 pub use self::read::Readers;
 use self::readable::ToRead;
 use super::counts::{self, Counts, Group};
+use super::how_proved::Hashed;
 use super::manifest::Manifest;
 use super::row_sum::{RowSum, RowsHash};
 use super::row_sums::RowSums;
@@ -29,17 +29,6 @@ pub struct Compared {
     /// Tables with as many rows as in the manifest that are not the rows of the dump, in words.
     pub differ: Vec<String>,
     pub hashed: Hashed,
-}
-
-/// How much was compared by its values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hashed {
-    /// Tables whose rows were hashed in the copy, and are those of the dump.
-    pub tables: u64,
-    pub rows: u64,
-    /// The other tables, each with the reason why its rows were only counted; the first 100.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub only_counted: Vec<String>,
 }
 
 /// Returns why no table of the set can be compared by its values; None: some can.
@@ -72,8 +61,8 @@ pub async fn compare(main: &mut PgConnection, manifest: &Manifest, sums: &RowSum
     for ((group, why), rows) in to_count.into_iter().zip(rows) {
         compared.counts.judge(group, rows);
         match why {
-            Some(why) => compared.hashed.leave_out(group, &why),
-            None => compared.hashed.add(group),
+            Some(why) => leave_out(&mut compared.hashed, group, &why),
+            None => add(&mut compared.hashed, group),
         }
     }
     let found = read::read(main, manifest.text_encoding(), readers, &to_read).await?;
@@ -81,36 +70,20 @@ pub async fn compare(main: &mut PgConnection, manifest: &Manifest, sums: &RowSum
     for (reading, found) in to_read.iter().zip(found) {
         compared.counts.judge(reading.group, found.rows);
         compared.differ.extend(difference(reading, found, &of_manifest));
-        compared.hashed.add(reading.group);
+        add(&mut compared.hashed, reading.group);
     }
     Ok(compared)
 }
 
-impl Hashed {
-    /// Says how the rows of a copy of so many tables were compared.
-    pub fn in_words(&self, tables: u64) -> String {
-        let all = units::plural(tables, "table");
-        match self.tables {
-            0 if tables > 0 => format!("rows of {all} counted, and not hashed"),
-            hashed if hashed >= tables => format!("rows of {all} counted and hashed"),
-            hashed => format!("rows of {all} counted, and those of {} hashed", units::count(hashed)),
-        }
-    }
+/// Notes that a group was compared by its values.
+fn add(hashed: &mut Hashed, group: &Group) {
+    hashed.tables += group.tables.len() as u64;
+    hashed.rows += group.expected;
+}
 
-    /// The same without what it says of single tables.
-    pub fn without_columns(self) -> Self {
-        Self { only_counted: Vec::new(), ..self }
-    }
-
-    fn add(&mut self, group: &Group) {
-        self.tables += group.tables.len() as u64;
-        self.rows += group.expected;
-    }
-
-    fn leave_out(&mut self, group: &Group, why: &str) {
-        if self.only_counted.len() < NAMED_MOST {
-            self.only_counted.push(format!("{}: {why}", group.name));
-        }
+fn leave_out(hashed: &mut Hashed, group: &Group, why: &str) {
+    if hashed.only_counted.len() < NAMED_MOST {
+        hashed.only_counted.push(format!("{}: {why}", group.name));
     }
 }
 
@@ -192,17 +165,6 @@ mod tests {
         assert_eq!(hashes(&manifest)[&("public", "a")], None, "of one entry it is not known");
         manifest.tables[2].rows_hash = Some(hash);
         assert_eq!(hashes(&manifest)[&("public", "a")], Some(hash.plus(hash)));
-    }
-
-    #[test]
-    fn a_report_says_of_how_many_tables_rows_were_hashed() {
-        for (tables, expected) in [
-            (0, "rows of 2 tables counted, and not hashed"),
-            (1, "rows of 2 tables counted, and those of 1 hashed"),
-            (2, "rows of 2 tables counted and hashed"),
-        ] {
-            assert_eq!(Hashed { tables, ..Hashed::default() }.in_words(2), expected);
-        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use self::beside::{Beside, Times};
 pub use self::said::of_ours;
 use self::said::{at_the_end, foreign};
 use super::choices::{Choices, OnError};
-use super::compare_rows::Hashed;
+use super::how_proved::Hashed;
 use super::left_out::Made;
 use super::manifest::Manifest;
 use super::own_bytes;
