@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
@@ -14,15 +13,13 @@ use super::readable::ToRead;
 use crate::pg;
 use crate::task::backup::row_sum::RowSum;
 
-/// The sessions that restored have just ended: a server counts them out within this time.
-const COUNTED_OUT: Duration = Duration::from_secs(10);
-
 /// Who reads.
 #[derive(Clone, Copy)]
 pub enum Readers<'a> {
     /// The main session: the rows are in its transaction, and nobody else sees them.
-    Main,
-    /// So many sessions of their own.
+    InTransaction,
+    /// So many sessions of their own; the main one where none can be opened: the server may have no room, and code of the dump may have changed the
+    /// password of the role.
     Sessions(&'a pg::Settings, usize),
 }
 
@@ -50,9 +47,13 @@ pub async fn read(main: &mut PgConnection, encoding: &str, readers: Readers<'_>,
     let mut waiting: Vec<Waiting> = to_read.iter().enumerate().flat_map(of).collect();
     // The largest first: at the end no session has to wait for one that has a large one.
     waiting.sort_by_key(|waiting| std::cmp::Reverse(waiting.bytes));
-    let read = match readers {
-        Readers::Main => by_main(main, encoding, &waiting).await?,
-        Readers::Sessions(settings, count) => by_sessions(settings, count, encoding, waiting).await?,
+    let sessions = match readers {
+        Readers::InTransaction => Vec::new(),
+        Readers::Sessions(settings, count) => open(settings, encoding, count.min(waiting.len())).await,
+    };
+    let read = match sessions.is_empty() {
+        true => by_main(main, encoding, matches!(readers, Readers::InTransaction), &waiting).await?,
+        false => by_sessions(sessions, waiting).await?,
     };
     let mut sums = vec![RowSum::default(); to_read.len()];
     for (number, sum) in read {
@@ -61,34 +62,33 @@ pub async fn read(main: &mut PgConnection, encoding: &str, readers: Readers<'_>,
     Ok(sums)
 }
 
-/// The settings of the transaction are afterwards what they were.
-async fn by_main(main: &mut PgConnection, encoding: &str, waiting: &[Waiting]) -> Result<Vec<(usize, RowSum)>> {
-    pg::execute(main, format!("SAVEPOINT pgtend_rows; {}", as_text(encoding))).await?;
+/// The settings of the session are afterwards what they were.
+async fn by_main(
+    main: &mut PgConnection,
+    encoding: &str,
+    is_in_transaction: bool,
+    waiting: &[Waiting],
+) -> Result<Vec<(usize, RowSum)>> {
+    let (begin, end) = match is_in_transaction {
+        true => ("SAVEPOINT pgtend_rows", "ROLLBACK TO SAVEPOINT pgtend_rows; RELEASE SAVEPOINT pgtend_rows"),
+        false => ("BEGIN READ ONLY", "ROLLBACK"),
+    };
+    pg::execute(main, begin.to_owned()).await?;
+    pg::execute(main, as_text(encoding)).await?;
     let mut sums = Vec::new();
     for part in waiting {
         sums.push((part.number, part.read(main).await?));
     }
-    pg::execute(main, "ROLLBACK TO SAVEPOINT pgtend_rows; RELEASE SAVEPOINT pgtend_rows".to_owned()).await?;
+    pg::execute(main, end.to_owned()).await?;
     Ok(sums)
 }
 
-async fn by_sessions(
-    settings: &pg::Settings,
-    count: usize,
-    encoding: &str,
-    waiting: Vec<Waiting>,
-) -> Result<Vec<(usize, RowSum)>> {
-    let count = count.min(waiting.len());
+async fn by_sessions(sessions: Vec<PgConnection>, waiting: Vec<Waiting>) -> Result<Vec<(usize, RowSum)>> {
     let queue = Arc::new(Mutex::new(VecDeque::from(waiting)));
     // The first that fails ends the others: a JoinSet that is dropped ends its tasks.
     let mut working = JoinSet::new();
-    for number in 0..count {
-        match open(settings, encoding, number == 0).await {
-            Ok(session) => drop(working.spawn(read_parts(session, Arc::clone(&queue)))),
-            // Those that are there read all.
-            Err(error) if number > 0 && is_full(&error) => break,
-            Err(error) => return Err(error.context("for a session that reads the restored rows back")),
-        }
+    for session in sessions {
+        working.spawn(read_parts(session, Arc::clone(&queue)));
     }
     let mut sums = Vec::new();
     while let Some(done) = working.join_next().await {
@@ -124,28 +124,26 @@ impl Waiting {
     }
 }
 
-/// Opens a session that has the settings under which a dump is written. The first one waits until the server has room for it.
-async fn open(settings: &pg::Settings, encoding: &str, waits: bool) -> Result<PgConnection> {
-    let started = Instant::now();
-    loop {
-        match settings.connect().await {
-            Err(error) if waits && is_full(&error) && started.elapsed() < COUNTED_OUT => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            opened => {
-                let mut session = opened?;
-                pg::execute(&mut session, as_text(encoding)).await?;
-                return Ok(session);
+/// Opens sessions that have the settings under which a dump is written, at most `count`: as many as there is room for.
+async fn open(settings: &pg::Settings, encoding: &str, count: usize) -> Vec<PgConnection> {
+    let mut sessions = Vec::new();
+    while sessions.len() < count {
+        let opening = async {
+            let mut session = settings.connect().await?;
+            pg::execute(&mut session, as_text(encoding)).await?;
+            anyhow::Ok(session)
+        };
+        match opening.await {
+            Ok(session) => sessions.push(session),
+            Err(error) => {
+                tracing::debug!("{} read the restored rows back, and not {count}: {error:#}", sessions.len());
+                break;
             }
         }
     }
+    sessions
 }
 
 fn as_text(encoding: &str) -> String {
     format!("{}; SET search_path = ''; SET client_encoding = {}", pg::text_settings(), pg::literal(encoding))
-}
-
-/// Returns whether no more sessions are allowed: to the server, to the database, or for the role.
-fn is_full(error: &anyhow::Error) -> bool {
-    pg::sql_state(error).as_deref() == Some("53300")
 }

@@ -48,7 +48,7 @@ impl Loader {
         self.prove_names().await?;
         let was_counted = std::mem::replace(&mut self.is_counted, true);
         let readers = match self.session.is_in_transaction() {
-            true => Readers::Main,
+            true => Readers::InTransaction,
             false => Readers::Sessions(&self.settings, self.sessions),
         };
         let compared = compare_rows::compare(&mut self.session.connection, &self.manifest, sums, readers).await;
