@@ -7,6 +7,7 @@ mod conditional;
 pub mod dir;
 pub mod key;
 pub mod lease;
+mod locks;
 mod object;
 mod probe;
 pub mod s3;

@@ -2,10 +2,10 @@
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 
 use super::S3;
-use super::request::status;
+use super::request::{date, status};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network;
 
@@ -142,8 +142,7 @@ fn clock(answer: &Answer<'_>, at: &str, said: &str) -> Option<String> {
 }
 
 fn clock_is_ahead<E>(error: &SdkError<E, HttpResponse>) -> Option<TimeDelta> {
-    let date = error.raw_response()?.headers().get("date")?;
-    Some(Utc::now() - DateTime::parse_from_rfc2822(date).ok()?.with_timezone(&Utc))
+    Some(Utc::now() - date(error)?)
 }
 
 #[cfg(test)]

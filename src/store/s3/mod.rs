@@ -171,12 +171,12 @@ impl S3 {
     }
 
     pub fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, None))
+        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, false))
     }
 
     /// The same for an object that is locked where the store has `lock`.
     pub fn upload_locked(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, self.retention()))
+        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, true))
     }
 
     /// Returns a complete object; `None` when there is none.

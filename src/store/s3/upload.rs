@@ -30,7 +30,8 @@ pub struct Upload {
     total_bytes: u64,
     /// The checksums announced at the start of the upload: the same for all parts.
     checksums: Checksums,
-    retention: Option<Retention>,
+    /// It is locked where the store has `lock`.
+    is_locked: bool,
 }
 
 /// The bytes of a part. Their memory goes back to the kernel at once when the part is sent; glibc would keep it in its heaps, and from then on all
@@ -62,7 +63,7 @@ impl AsRef<[u8]> for Part {
 }
 
 impl Upload {
-    pub fn new(s3: &S3, key: &str, part_bytes: u64, retention: Option<Retention>) -> Self {
+    pub fn new(s3: &S3, key: &str, part_bytes: u64, is_locked: bool) -> Self {
         Self {
             s3: s3.clone(),
             key: key.to_owned(),
@@ -74,7 +75,7 @@ impl Upload {
             started_parts: 0,
             total_bytes: 0,
             checksums: s3.checksums(),
-            retention,
+            is_locked,
         }
     }
 
@@ -118,7 +119,8 @@ impl Upload {
     async fn put_whole(&mut self) -> Result<()> {
         let body = Bytes::from_owner(std::mem::take(&mut self.filling));
         let timeout = self.part_timeout(body.len());
-        let put = self.s3.put_object(&self.key, body, (None, self.retention.as_ref()), timeout).await;
+        let retention = self.retention().await?;
+        let put = self.s3.put_object(&self.key, body, (None, retention.as_ref()), timeout).await;
         put.map_err(|error| self.s3.explain(error)).with_context(|| format!("cannot upload {}", self.s3.location(&self.key)))?;
         Ok(())
     }
@@ -154,7 +156,13 @@ impl Upload {
         Ok(())
     }
 
+    /// Until when the object is locked that is made now.
+    async fn retention(&self) -> Result<Option<Retention>> {
+        if self.is_locked { self.s3.retention().await } else { Ok(None) }
+    }
+
     async fn start(&mut self) -> Result<String> {
+        let retention = self.retention().await?;
         let request =
             self.s3.client.create_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
         let started = request
@@ -162,8 +170,8 @@ impl Upload {
             .set_server_side_encryption(self.s3.encryption())
             .set_ssekms_key_id(self.s3.configured.kms_key_id.clone())
             .set_storage_class(self.s3.storage_class())
-            .set_object_lock_mode(self.retention.as_ref().map(|retention| retention.mode.clone()))
-            .set_object_lock_retain_until_date(self.retention.as_ref().map(|retention| retention.until))
+            .set_object_lock_mode(retention.as_ref().map(|retention| retention.mode.clone()))
+            .set_object_lock_retain_until_date(retention.as_ref().map(|retention| retention.until))
             .send()
             .await
             .map_err(|error| self.s3.explain(error))

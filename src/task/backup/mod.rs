@@ -69,11 +69,13 @@ mod psql_reads;
 pub mod read_back;
 pub mod readiness;
 mod refusal;
+mod relock;
 pub mod restore;
 #[doc(hidden)]
 pub mod rewrite;
 mod rows_end;
 pub mod rows_out;
+mod rule_places;
 pub mod rules;
 mod said;
 #[doc(hidden)]
