@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, find_copies};
-use super::nearness::{on_the_first_good, that_open};
+use super::nearness::{judge, on_the_first_good, that_open};
 use super::rows_file::RowsFile;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
@@ -77,7 +77,8 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         })?;
         Ok((found.set.name.to_string(), found.store_name.clone(), found.set.manifest.dump.bytes, rows, name, read_bytes))
     });
-    let (set, store, dump_bytes, rows, name, read_bytes) = fetched.await?;
+    let fetched = fetched.await?;
+    let (set, store, dump_bytes, rows, name, read_bytes) = fetched.done;
     let read = format!("{} read of {}", units::bytes(read_bytes), units::bytes(dump_bytes));
     let said = format!("{} of {name} from {set} ({read})", units::plural(rows, "row"));
     phase.done(&said);
@@ -93,6 +94,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         ),
         false => format!("{}: {said}\n", path.display()),
     })?;
+    judge(&fetched.passed_over, &progress, cancel).await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,6 +16,7 @@ use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::config::Config;
+use crate::pg::failure;
 use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
@@ -44,7 +45,8 @@ struct Listed {
     /// The folders that could not be read, and why.
     unseen: Vec<(String, String)>,
     broken: Vec<(String, SetName, String)>,
-    failed: Vec<anyhow::Error>,
+    /// The stores that could not be read.
+    failed: Vec<(String, anyhow::Error)>,
     /// The databases and jobs of all sets, whatever the filter.
     databases: BTreeSet<String>,
     jobs: BTreeSet<String>,
@@ -58,7 +60,10 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, &listed)?;
     }
-    let failed = std::mem::take(&mut listed.failed).into_iter().next();
+    let unread: Vec<_> =
+        listed.failed.iter().map(|(store, error)| json!({ "store": store, "reason": failure::in_a_line(error) })).collect();
+    let mut failed = std::mem::take(&mut listed.failed).into_iter().map(|(_, error)| error);
+    let (failed, others) = (failed.next(), failed);
     if global.json {
         let broken: Vec<_> = listed
             .broken
@@ -75,7 +80,7 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
         let sets: Vec<_> = listed.sets.into_iter().map(json_of).collect();
         print(&format!(
             "{:#}\n",
-            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen })
+            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen, "unread_stores": unread })
         ))?;
         return failed.map_or(Ok(ExitCode::SUCCESS), Err);
     }
@@ -100,23 +105,26 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     for (store, name, reason) in listed.broken {
         say(&format!("pgtend: not listed: {name} in {store} cannot be restored: {reason}"));
     }
+    // The end of the command names the first.
+    others.for_each(|error| say(&format!("pgtend: {}", failure::in_a_line(&error))));
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
     let mut listed = Listed::default();
-    for (store_name, store) in filter.stores(config).await? {
-        if !store.is_there() {
-            tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
-        }
-        let mut listing = match set::list(&store, "").await {
-            Ok(listing) => listing,
+    for (store_name, read) in filter.read_stores(config, async |store| set::list(store, "").await).await? {
+        let (store, mut listing) = match read {
+            Ok(read) => read,
             // The sets of other stores are shown anyway.
             Err(error) => {
-                listed.failed.push(error.context(format!("store `{store_name}` cannot be read")));
+                let error = error.context(format!("store `{store_name}` cannot be read"));
+                listed.failed.push((store_name, error));
                 continue;
             }
         };
+        if !store.is_there() {
+            tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
+        }
         for name in listing.names() {
             listed.databases.insert(name.database.clone());
             listed.jobs.insert(name.job.clone());

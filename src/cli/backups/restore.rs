@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, find_copies, settings_of};
-use super::nearness::{on_the_first_good, that_open};
+use super::nearness::{judge, on_the_first_good, that_open};
 use super::restore_part;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
@@ -150,7 +150,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         let showing = on_the_first_good(&copies, async |found| {
             restore_part::restore(global, &arguments.part, &target, found, &progress, cancel).await
         });
-        return showing.await.map(|()| ExitCode::SUCCESS);
+        return showing.await.map(|_| ExitCode::SUCCESS);
     }
     // The store may be all that is left: neither a ledger that is away nor one that cannot be read about is a reason not to restore.
     let ledger = Ledger::new(&config).unwrap_or_else(|error| {
@@ -166,12 +166,14 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     });
     let result = restoring.await;
     let report = Report { summary: format!("{name} into {}", settings.display()), ..Report::default() };
-    let incomplete = result.as_ref().ok().filter(|failures| **failures > 0).map(|failures| {
-        anyhow::anyhow!("{name} is restored into {}, except for {}", settings.display(), units::plural(*failures, "statement"))
+    let incomplete = result.as_ref().ok().filter(|used| used.done > 0).map(|used| {
+        anyhow::anyhow!("{name} is restored into {}, except for {}", settings.display(), units::plural(used.done, "statement"))
     });
     let error = result.as_ref().err().or(incomplete.as_ref());
     reading.end(error.map_or(Ok(&report), Err)).await;
-    result.map(|failures| if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let used = result?;
+    judge(&used.passed_over, &progress, cancel).await;
+    Ok(if used.done > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Returns how many statements failed: with `--on-error continue` the others are restored.

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
+use crate::task::backup::verdict::Bytes;
 use crate::task::backup::{gains, scratch, verify};
 use crate::task::foreign_code;
 
@@ -36,6 +37,8 @@ pub async fn run(
     let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &choice)).await?;
     let mut failed: Vec<(String, anyhow::Error)> = Vec::new();
     let count = copies.len();
+    let is_damaged = |found: &&Found| found.set.verification.verdict() == Bytes::Damaged;
+    let known: Vec<String> = copies.iter().filter(is_damaged).map(|found| found.store_name.clone()).collect();
     for (number, mut found) in copies.into_iter().enumerate() {
         let verified = match restore_on {
             None => {
@@ -53,7 +56,8 @@ pub async fn run(
             verified => {
                 let verified = verified?;
                 print_verified(global, &found, count > 1, &verified)?;
-                return ended(&found, verified, failed);
+                let known = known.iter().find(|store| **store != found.store_name);
+                return ended(&found, verified, failed.into_iter().next().or_else(|| Some(found_before(known?, &found))));
             }
         }
     }
@@ -68,8 +72,14 @@ enum Verified {
     Restored(Option<Refusal>),
 }
 
-/// The end of a verification: an error also where the first copies were not good, and where the keys of this host open nothing.
-fn ended(found: &Found, verified: Verified, failed: Vec<(String, anyhow::Error)>) -> Result<ExitCode> {
+/// The error of a copy that was found damaged by an earlier command, and not read by this one.
+fn found_before(store: &str, found: &Found) -> (String, anyhow::Error) {
+    let read = format!("pgtend backups verify {} --store {}", shell::word(&found.set.name.to_string()), shell::word(store));
+    (store.to_owned(), anyhow::anyhow!("it was found damaged before, and was not read now; this reads it: {read}"))
+}
+
+/// The end of a verification: an error also where another copy is not good, and where the keys of this host open nothing.
+fn ended(found: &Found, verified: Verified, not_good: Option<(String, anyhow::Error)>) -> Result<ExitCode> {
     let set = &found.set;
     match verified {
         Verified::Restored(Some(refusal)) => {
@@ -82,7 +92,7 @@ fn ended(found: &Found, verified: Verified, failed: Vec<(String, anyhow::Error)>
         }
         Verified::Read { .. } | Verified::Restored(None) => {}
     }
-    let Some((store, error)) = failed.into_iter().next() else { return Ok(ExitCode::SUCCESS) };
+    let Some((store, error)) = not_good else { return Ok(ExitCode::SUCCESS) };
     Err(error.context(format!(
         "the copy of {} in {} is good, and that in {store} is not; mend it: pgtend backups copy {} --from {} --to {}",
         set.name,
