@@ -199,6 +199,10 @@ pub struct WrittenStore {
     /// A file with such public keys, one on each line; relative to the configuration file.
     #[schemars(with = "Option<PathBuf>")]
     pub encrypt_to_file: Option<Spanned<PathBuf>>,
+    /// Also encrypts, in manifests, the names of tables, roles and the like, the numbers of rows and the warnings; default false. Without a secret key,
+    /// `backups list` then shows sizes and times alone.
+    #[schemars(with = "Option<bool>")]
+    pub seal_manifest: Option<Spanned<bool>>,
     /// The file with the secret keys that open it, of `age-keygen` or OpenSSH, without a passphrase; relative to the configuration file. A host that
     /// only writes needs none.
     #[schemars(with = "Option<PathBuf>")]

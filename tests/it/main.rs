@@ -170,6 +170,8 @@ mod round_trip;
 mod rows_kept;
 /// Several runners, their locks and limits, and a ledger that takes no rows.
 mod runners;
+/// Manifests whose names only a key opens.
+mod sealed;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.

@@ -57,9 +57,9 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     }
     let config = global.load_config()?;
     let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &which.choice())).await?;
+    let mut copies = or_cancelled(cancel, that_open(copies)).await?;
     let Some(first) = copies.first() else { anyhow::bail!("there is no copy") };
     blocks_of(&first.set.manifest, table)?;
-    let mut copies = or_cancelled(cancel, that_open(copies)).await?;
     if file.shows_rows_as_they_come() {
         // What was shown of one copy cannot be taken back.
         copies.truncate(1);

@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::copies::place;
+use crate::task::backup::manifest::Manifest;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
@@ -208,8 +209,9 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
         "uncompressed_bytes": manifest.dump.uncompressed_bytes,
         "sha256": manifest.dump.sha256,
         "encrypted": set.is_encrypted(),
-        "tables": manifest.table_count(),
-        "rows": manifest.rows(),
+        "sealed": manifest.names_are_sealed(),
+        "tables": (!manifest.names_are_sealed()).then(|| manifest.table_count()),
+        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
         "server_version": manifest.server.version,
         "verification": set.verification,
         "bytes": set.verification.verdict(),
@@ -242,8 +244,8 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
             stores.join(", "),
             if set.is_adopted() { UNKNOWN.to_owned() } else { units::age(set.name.taken_at, now) },
             units::bytes(manifest.dump.bytes),
-            units::count(manifest.table_count() as u64),
-            units::count(manifest.rows()),
+            unless_sealed(manifest, units::count(manifest.table_count() as u64)),
+            unless_sealed(manifest, units::count(manifest.rows())),
             set.verification.verdict().name().to_owned(),
             set.verification.restored_in_words(),
         ];
@@ -257,6 +259,10 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
         }
         false => output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "BYTES", "RESTORED", ""], rows),
     }
+}
+
+fn unless_sealed(manifest: &Manifest, number: String) -> String {
+    if manifest.names_are_sealed() { "sealed".to_owned() } else { number }
 }
 
 /// Returns the age of the newest intact set of each series: a series does not make up for another.

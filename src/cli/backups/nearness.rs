@@ -64,7 +64,11 @@ impl Nearness {
 pub(super) async fn that_open(copies: Vec<Found>) -> Result<Vec<Found>> {
     let (mut open, mut refused) = (Vec::new(), Vec::new());
     for found in copies {
-        match locked::ensure_opens(&found.store, &found.set).await {
+        let opens = match found.set.manifest.names_are_sealed() {
+            true => Err(locked::refusal(&found.store, &found.set, "its manifest is sealed")),
+            false => locked::ensure_opens(&found.store, &found.set).await,
+        };
+        match opens {
             Ok(()) => open.push(found),
             Err(error) => refused.push((found, error)),
         }

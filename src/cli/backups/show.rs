@@ -91,8 +91,9 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Val
         "uncompressed_bytes": manifest.dump.uncompressed_bytes,
         "members": manifest.dump.members.count,
         "encryption": manifest.dump.encryption,
-        "rows": manifest.rows(),
-        "tables": tables,
+        "sealed": manifest.names_are_sealed(),
+        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
+        "tables": (!manifest.names_are_sealed()).then_some(tables),
         "large_objects": manifest.large_objects,
         "extensions": manifest.server.extensions,
         "globals": manifest.globals,
@@ -147,6 +148,9 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         .extend(filters.iter().filter(|(_, patterns)| !patterns.is_empty()).map(|(what, patterns)| (*what, patterns.join(", "))));
     lines.extend(manifest.warnings.iter().map(|warning| ("warning", warning.clone())));
     let head: String = lines.iter().map(|(what, said)| format!("{what:<15} {}\n", terminal::in_one_line(said))).collect();
+    if manifest.names_are_sealed() {
+        return head + "\nits tables are sealed: a host with an `identity_file` for one of its recipients shows them\n";
+    }
     if tables.is_empty() {
         return head + "\nno table data\n";
     }

@@ -214,6 +214,8 @@ fn manifest_of(
         filters: backup.filters.clone(),
         warnings: warnings.clone(),
         adopted: None,
+        sealed: None,
+        is_opened: false,
     };
     if let Some(previous) = &plan.previous {
         manifest.warnings.extend(change::shrunk(&previous.manifest, &manifest));

@@ -83,6 +83,7 @@ pub mod scan;
 pub mod scratch;
 #[doc(hidden)]
 pub mod script;
+mod sealed;
 mod search_path;
 pub mod series;
 mod server_context;

@@ -15,6 +15,7 @@ use super::keys::Check;
 use super::load::Target;
 use super::read_back::Differs;
 use super::restore::{self, Refusal, Restored};
+use super::sealed;
 use super::sessions::restore_sessions;
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
@@ -159,7 +160,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
         without_vector_indexes: verified.without_vector_indexes,
-        how: verified.refusal.is_none().then(|| how_proved(&verified, set, proof, is_encrypted(store, set))),
+        how: verified.refusal.is_none().then(|| how_proved(&verified, store, set, proof)),
         copy_in: None,
     };
     let sets_since_restore = set.verification.sets_since_restore;
@@ -183,7 +184,11 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
 
 /// The refusal as it stands beside the set. Beside an encrypted one, nobody reads rows that the server has shown.
 fn refusal_beside(store: &Store, set: &Set, refusal: &Refusal) -> String {
-    if is_encrypted(store, set) { refusal.without_rows() } else { refusal.message.clone() }
+    match (sealed::hides_names(store, &set.manifest), is_encrypted(store, set)) {
+        (true, _) => "its server's words are sealed; who ran the restore has seen them".to_owned(),
+        (false, true) => refusal.without_rows(),
+        (false, false) => refusal.message.clone(),
+    }
 }
 
 /// Returns whether nobody who reads the store shall read rows.
@@ -191,13 +196,14 @@ fn is_encrypted(store: &Store, set: &Set) -> bool {
     store.encrypts() || set.is_encrypted()
 }
 
-fn how_proved(verified: &Verified, set: &Set, proof: &Proof<'_>, is_encrypted: bool) -> HowProved {
+fn how_proved(verified: &Verified, store: &Store, set: &Set, proof: &Proof<'_>) -> HowProved {
+    let left_out = verified.left_out.iter().filter(|_| !sealed::hides_names(store, &set.manifest));
     let counted = (set.manifest.table_count() as u64, set.manifest.rows());
     let amcheck = verified.amcheck.as_ref();
     HowProved {
         amcheck: amcheck.map(|checked| Amchecked { tables: checked.tables as u64, indexes: checked.indexes as u64 }),
-        not_tried: verified.not_tried.iter().chain(&verified.left_out).take(NOT_TRIED_MOST).cloned().collect(),
-        ..HowProved::of(counted, proof.expect, is_encrypted)
+        not_tried: verified.not_tried.iter().chain(left_out).take(NOT_TRIED_MOST).cloned().collect(),
+        ..HowProved::of(counted, proof.expect, is_encrypted(store, set))
     }
 }
 

@@ -144,7 +144,7 @@ fn manifest_of(
         adopted.name
     );
     Manifest {
-        format: manifest::FORMAT,
+        format: manifest::ADOPTED_FORMAT,
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
         job: JOB.to_owned(),
         database: into.database.to_owned(),
@@ -170,6 +170,8 @@ fn manifest_of(
         filters: Filters::default(),
         warnings: vec![warning],
         adopted: Some(adopted),
+        sealed: None,
+        is_opened: false,
     }
 }
 

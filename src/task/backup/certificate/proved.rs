@@ -101,9 +101,8 @@ fn read_back(set: &Set, check: &BytesCheck) -> String {
     let what = match &check.not_decoded {
         Some(_) => "their length and their SHA-256 match the manifest".to_owned(),
         None => format!(
-            "decoded and counted; length, SHA-256, every compressed member, pg_dump's last line and the rows of each table match the manifest ({}, {})",
-            units::plural(manifest.table_count(), "table"),
-            units::plural(manifest.rows(), "row")
+            "decoded and counted; length, SHA-256, every compressed member, pg_dump's last line and the rows of each table match the manifest ({})",
+            manifest.holds_in_words()
         ),
     };
     format!("All stored bytes were read back on {at}, {what}{}.", by(check.pgtend_version.as_deref()))
