@@ -185,7 +185,8 @@ async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_sev
         ensure_answers(&store).await?;
     }
     let mut probed = store.probe().await?;
-    probed.warnings.extend(lifetimes::unfit(name, configured, probed.expiry.as_ref(), jobs));
+    let archiving = if let Store::S3(s3) = &store { s3.archiving().await } else { None };
+    probed.warnings.extend(lifetimes::unfit(name, configured, (probed.expiry.as_ref(), archiving.as_ref()), jobs));
     let did = if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
     Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
 }

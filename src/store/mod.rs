@@ -2,6 +2,7 @@
 //!
 //! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over both kinds.
 
+pub mod archived;
 mod change;
 mod conditional;
 pub mod dir;

@@ -206,6 +206,8 @@ mod strangers;
 mod support_works;
 /// Texts that servers and catalogs hold: in SQL that people run, and on their terminals.
 mod texts;
+/// Sets in storage classes that need a thaw.
+mod thaw;
 /// Proofs by a restore in a PostgreSQL server of their own.
 mod throwaway;
 /// What hostile dumps and other users of the host cannot do by such a proof.

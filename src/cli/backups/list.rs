@@ -18,6 +18,7 @@ use crate::cli::output::{self, print};
 use crate::config::Config;
 use crate::pg::failure;
 use crate::store::Store;
+use crate::store::archived::Archived;
 use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::copies::place;
@@ -34,6 +35,8 @@ struct Row {
     set: Set,
     /// The fault of its signature, when it is listed anyway.
     signature: Option<Signature>,
+    /// The storage class of its dump, where that must be thawed before it can be read.
+    archived: Option<String>,
     json: serde_json::Value,
 }
 
@@ -113,9 +116,18 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
 
 async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
     let mut listed = Listed::default();
-    for (store_name, read) in filter.read_stores(config, async |store| set::list(store, "").await).await? {
-        let (store, mut listing) = match read {
-            Ok(read) => read,
+    let list = async |store: &Store| {
+        let listing = set::list(store, "").await?;
+        // Only a note says it.
+        let archived = store.archived("").await.unwrap_or_else(|error| {
+            tracing::debug!("{}", failure::in_a_line(&error));
+            Vec::new()
+        });
+        Ok((listing, archived))
+    };
+    for (store_name, read) in filter.read_stores(config, list).await? {
+        let (store, mut listing, archived) = match read {
+            Ok((store, (listing, archived))) => (store, listing, archived),
             // The sets of other stores are shown anyway.
             Err(error) => {
                 let error = error.context(format!("store `{store_name}` cannot be read"));
@@ -141,8 +153,11 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         listed.unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
         for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
             let signature = unsigned.iter().find(|(of, _)| *of == set.name).map(|(_, signature)| *signature);
-            let json = as_json(&set, &store_name, &store, signature, now);
-            listed.sets.push(Row { store: store_name.clone(), copies: Vec::new(), set, signature, json });
+            let mut json = as_json(&set, &store_name, &store, signature, now);
+            let dump = set.name.key(&set.manifest.dump.object);
+            let archived = archived.iter().find(|archived| archived.key == dump).map(Archived::in_words);
+            json["archived"] = archived.clone().into();
+            listed.sets.push(Row { store: store_name.clone(), copies: Vec::new(), set, signature, archived, json });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
         listed.broken.extend(broken.map(|(name, reason)| (store_name.clone(), name, reason)));
@@ -173,8 +188,19 @@ fn json_of(mut row: Row) -> serde_json::Value {
 
 /// What differs from copy to copy.
 fn copy_of(set: &serde_json::Value) -> serde_json::Value {
-    let keys =
-        ["store", "location", "dump_bytes", "sha256", "encrypted", "verification", "bytes", "restored", "held", "signature"];
+    let keys = [
+        "store",
+        "location",
+        "dump_bytes",
+        "sha256",
+        "encrypted",
+        "verification",
+        "bytes",
+        "restored",
+        "held",
+        "signature",
+        "archived",
+    ];
     keys.iter().map(|key| ((*key).to_owned(), set[*key].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
@@ -236,7 +262,8 @@ fn identity(set: &Set) -> String {
 fn table(sets: &[Row], now: DateTime<Utc>) -> String {
     let identities: BTreeSet<String> = sets.iter().map(|row| identity(&row.set)).collect();
     let with_identity = identities.len() > 1;
-    let rows = sets.iter().map(|Row { store, copies, set, signature, .. }| {
+    let rows = sets.iter().map(|listed| {
+        let Row { store, copies, set, .. } = listed;
         let manifest = &set.manifest;
         let stores: Vec<&str> = [store].into_iter().chain(copies.iter().map(|copy| &copy.store)).map(String::as_str).collect();
         let mut row = vec![
@@ -250,7 +277,7 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
             set.verification.restored_in_words(),
         ];
         row.extend(with_identity.then(|| identity(set)));
-        row.push(notes(set, copies, *signature, now));
+        row.push(notes(listed, now));
         row
     });
     match with_identity {
@@ -295,10 +322,13 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
 }
 
 /// Returns a set's notes for the last column.
-fn notes(set: &Set, copies: &[Row], signature: Option<Signature>, now: DateTime<Utc>) -> String {
+fn notes(row: &Row, now: DateTime<Utc>) -> String {
+    let Row { set, copies, signature, archived, .. } = row;
     let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
     let others = copies.iter().filter(|copy| copy.set.verification.verdict() != set.verification.verdict());
     notes.extend(others.map(|copy| format!("{} in {}", copy.set.verification.verdict().name(), copy.store)));
+    notes.extend(archived.clone());
+    notes.extend(copies.iter().filter_map(|copy| Some(format!("{} in {}", copy.archived.as_ref()?, copy.store))));
     if set.is_encrypted() {
         notes.push("encrypted".to_owned());
     }

@@ -18,6 +18,7 @@ mod restore;
 mod restore_part;
 mod rows_file;
 mod show;
+mod thaw;
 mod verify;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 pub use find::{Filter, Which};
 pub use require::span;
+use thaw::Thawing;
 
 use super::global::Global;
 use super::signals::{cancelled_by_signals, or_cancelled};
@@ -55,6 +57,8 @@ pub enum Command {
         /// Of an adopted set: let a role with rights over others restore it, although its code then runs with them
         #[arg(long, requires = "restore_on")]
         trust_owners: bool,
+        #[command(flatten)]
+        thawing: Thawing,
     },
     /// Take in a dump that pgtend did not make, as a set that is listed, verified and restored; unproved until somebody proves it
     Adopt(adopt::Arguments),
@@ -139,8 +143,8 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
-        Command::Verify { set, filter, which, restore_on, trust_owners } => {
-            verify::run(global, set, filter, which, restore_on.as_deref(), *trust_owners, &cancel).await
+        Command::Verify { set, filter, which, restore_on, trust_owners, thawing } => {
+            verify::run(global, set, filter, which, (restore_on.as_deref(), *trust_owners), thawing, &cancel).await
         }
         Command::Adopt(arguments) => adopt::run(global, arguments, &cancel).await,
         Command::Diff { before, after, filter, which } => {

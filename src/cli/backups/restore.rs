@@ -9,9 +9,10 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find_copies, settings_of};
+use super::find::{Filter, Found, Which, settings_of};
 use super::nearness::{judge, on_the_first_good, that_open};
 use super::restore_part;
+use super::thaw::{Thawing, find_readable};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;
@@ -89,6 +90,8 @@ pub struct Arguments {
     #[arg(long)]
     trust_owners: bool,
     #[command(flatten)]
+    thawing: Thawing,
+    #[command(flatten)]
     part: restore_part::Part,
 }
 
@@ -134,7 +137,12 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         );
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &which.choice())).await?;
+    // A dry run starts nothing.
+    let none = Thawing::default();
+    let thawing = if arguments.part.dry_run { &none } else { &arguments.thawing };
+    let choice = which.choice();
+    let finding = find_readable(global, &config, wanted, filter, (&choice, thawing));
+    let copies = or_cancelled(cancel, finding).await?;
     let copies = or_cancelled(cancel, that_open(copies)).await?;
     let Some(name) = copies.first().map(|found| found.set.name.clone()) else { anyhow::bail!("there is no copy") };
     let progress = global.progress();

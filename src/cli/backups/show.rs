@@ -11,6 +11,7 @@ use crate::base::{terminal, units};
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::members::decrypt::recipients_in_words;
+use crate::store::archived::Archived;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::manifest::{Globals, Manifest};
 use crate::task::backup::part;
@@ -22,7 +23,15 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) 
     let copies = find_copies(global, &config, wanted, filter, &Choice { older_ok: true, ..which.choice() }).await?;
     let Some(found) = copies.first() else { anyhow::bail!("there is no copy") };
     let tables = tables(&found.set.manifest);
-    print(&if global.json { format!("{:#}\n", as_json(found, &copies, &tables)) } else { in_words(found, &copies, &tables) })?;
+    let mut archived = Vec::new();
+    for copy in &copies {
+        archived.extend(archived_in(copy).await?.map(|said| (copy.store_name.clone(), said)));
+    }
+    print(&if global.json {
+        format!("{:#}\n", as_json(found, &copies, &tables, &archived))
+    } else {
+        in_words(found, &copies, &tables, &archived)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,7 +68,15 @@ fn tables(manifest: &Manifest) -> Vec<Table> {
     blocks.into_iter().map(of).collect()
 }
 
-fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Value {
+/// In which storage class the dump is that must be thawed before it can be read, and how far that is; nothing of others.
+async fn archived_in(copy: &Found) -> Result<Option<String>> {
+    let name = &copy.set.name;
+    let dump = name.key(&copy.set.manifest.dump.object);
+    let archived = copy.store.archived_exactly(&name.key("")).await?;
+    Ok(archived.iter().find(|archived| archived.key == dump).map(Archived::in_words))
+}
+
+fn as_json(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)]) -> serde_json::Value {
     let manifest = &found.set.manifest;
     let tables: Vec<_> = tables
         .iter()
@@ -72,7 +89,8 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Val
         .iter()
         .map(|copy| {
             let location = copy.store.location(&copy.set.name.key(&copy.set.manifest.dump.object));
-            json!({ "store": copy.store_name, "location": location, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
+            let archived = archived.iter().find(|(store, _)| *store == copy.store_name).map(|(_, said)| said);
+            json!({ "store": copy.store_name, "location": location, "archived": archived, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
         })
         .collect();
     json!({
@@ -105,7 +123,7 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Val
     })
 }
 
-fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
+fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)]) -> String {
     let (set, manifest) = (&found.set, &found.set.manifest);
     let mut lines = vec![
         ("set", format!("{} in {}", set.name, found.store_name)),
@@ -133,6 +151,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         let verification = &copy.set.verification;
         ("copy", format!("in {}: {}; {}", copy.store_name, verification.verdict().name(), verification.in_words()))
     }));
+    lines.extend(archived.iter().map(|(store, said)| ("storage class", format!("in {store}: {said}"))));
     let extensions: Vec<String> =
         manifest.server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
     if !extensions.is_empty() {

@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find_copies, settings_of};
+use super::find::{Filter, Found, Which, settings_of};
 use super::nearness::is_of_the_copy;
+use super::thaw::{Thawing, find_readable};
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::cli::global::Global;
@@ -27,14 +28,14 @@ pub async fn run(
     wanted: &str,
     filter: &Filter,
     which: &Which,
-    restore_on: Option<&str>,
-    trust_owners: bool,
+    (restore_on, trust_owners): (Option<&str>, bool),
+    thawing: &Thawing,
     cancel: &CancellationToken,
 ) -> Result<ExitCode> {
     let config = global.load_config()?;
     // Sets that a restore would skip are those worth verifying.
     let choice = Choice { older_ok: true, to_verify: true, ..which.choice() };
-    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &choice)).await?;
+    let copies = or_cancelled(cancel, find_readable(global, &config, wanted, filter, (&choice, thawing))).await?;
     let mut failed: Vec<(String, anyhow::Error)> = Vec::new();
     let count = copies.len();
     let is_damaged = |found: &&Found| found.set.verification.verdict() == Bytes::Damaged;

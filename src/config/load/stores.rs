@@ -15,6 +15,9 @@ use crate::config::{Encryption, Lock, S3, Store};
 /// S3 counts in days, and refuses what is longer.
 const LOCKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(86_400)..=Duration::from_secs(36_500 * 86_400);
 
+/// Storage classes whose objects are not read at once.
+const NEED_A_THAW: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
+
 /// This is the length of an HMAC-SHA256 hash (RFC 2104, 3): a shorter key is weaker than the hash.
 const SIGN_KEY_BYTES: usize = 32;
 
@@ -127,6 +130,13 @@ impl Loader<'_> {
                 format!("`upload_memory` of {}", memory.get_ref()),
                 "S3's smallest part is 5 MiB, and pgtend needs two: use 10MiB or more",
             );
+        }
+        if let Some(class) = written.storage_class.as_deref().filter(|class| NEED_A_THAW.contains(class)) {
+            let message = format!(
+                "store `{name}`: objects of storage class {class} are read only after a thaw of hours, and a run reads back what it writes"
+            );
+            let hint = "use GLACIER_IR, or let a lifecycle rule move older sets there".to_owned();
+            self.problems.push(self.source.problem(None, message, Some(hint)));
         }
         let lock = self.lock(&written);
         let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));

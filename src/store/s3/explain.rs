@@ -80,6 +80,13 @@ fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
                 format!("bucket `{bucket}` cannot be reached at {at} ({said}): set its store's `region`, or `endpoint`");
             (Kind::Configuration, message)
         }
+        (_, "InvalidObjectState") => {
+            let message = format!(
+                "it is in a storage class whose objects must be thawed before they can be read ({said}): `restore`, `fetch` and `verify` of \
+                 `pgtend backups` start that with --thaw"
+            );
+            (Kind::Deferred, message)
+        }
         (401 | 403, _)
         | (
             _,
@@ -166,6 +173,7 @@ mod tests {
             (403, "AccessDenied", "no", minutes(2), Kind::Permission, "HTTP 403 AccessDenied: no"),
             (403, "SignatureDoesNotMatch", "", None, Kind::Permission, "check the key and its secret"),
             (403, "", "", None, Kind::Permission, "refuses the credentials (HTTP 403)"),
+            (403, "InvalidObjectState", "not valid", None, Kind::Deferred, "start that with --thaw"),
             (400, "ExpiredToken", "expired", None, Kind::Permission, "new session token"),
             (404, "NoSuchBucket", "", None, Kind::Configuration, "no bucket `b` at https://s3"),
             (301, "PermanentRedirect", "", None, Kind::Configuration, "`region`"),
@@ -179,7 +187,8 @@ mod tests {
             let answer = Answer { status, code, message, clock_is_ahead };
             let (found, said) = meaning(&answer, "b", "https://s3");
             assert_eq!(found, kind, "{said}");
-            assert!(said.contains(words) && said.contains("https://s3"), "{said}");
+            let names_the_server = said.contains("https://s3") || code == "InvalidObjectState";
+            assert!(said.contains(words) && names_the_server, "{said}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! An S3 bucket as a store.
 
+mod archived;
 mod checksums;
 mod client;
 mod conditional;
@@ -19,7 +20,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, StorageClass};
 use request::{status, time};
 
-pub use self::lock::Expiry;
+pub use self::lock::{Archiving, Expiry};
 pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::object::{Object, Unfinished};
