@@ -21,6 +21,7 @@ mod show;
 mod thaw;
 mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -85,12 +86,16 @@ pub enum Command {
     /// Print what was proved of a set, when, how and by which release, and what was not; from what is recorded, for auditors
     Certificate {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
-        set: String,
+        #[arg(required_unless_present = "check")]
+        set: Option<String>,
         #[command(flatten)]
         filter: Filter,
         /// The output format
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         format: certificate::Format,
+        /// Instead, say whether this certificate is as it was written: whether a store's key has signed it
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "format"])]
+        check: Option<PathBuf>,
     },
     /// Write the rows of one table of a set as SQL or CSV; only the parts of the dump that hold them are read, and they are proved
     Fetch(fetch::Arguments),
@@ -151,7 +156,11 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }
         Command::Show { set, filter, which } => or_cancelled(&cancel, show::run(global, set, filter, which)).await,
-        Command::Certificate { set, filter, format } => {
+        Command::Certificate { check: Some(file), filter, .. } => {
+            or_cancelled(&cancel, certificate::check(global, file, filter)).await
+        }
+        Command::Certificate { set, filter, format, check: None } => {
+            let set = set.as_deref().unwrap_or("latest");
             or_cancelled(&cancel, certificate::run(global, set, filter, *format)).await
         }
         Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,

@@ -86,7 +86,7 @@ pub(super) async fn that_open(copies: Vec<Found>) -> Result<Vec<Found>> {
 /// What was done with the first copy that could be used.
 pub(super) struct Used<'f, T> {
     pub(super) done: T,
-    /// The nearer ones, which could not be used.
+    /// The nearer ones that could not be used, and may be damaged.
     pub(super) passed_over: Vec<&'f Found>,
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn on_the_first_good<'f, T>(
                     next.store_name,
                     failure::in_a_line(&error)
                 );
-                passed_over.push(found);
+                passed_over.extend(may_be_damaged(found, &error).await.then_some(found));
             }
             ended => return Ok(Used { done: ended?, passed_over }),
         }
@@ -148,6 +148,12 @@ pub(super) async fn is_of_the_copy(found: &Found, error: &anyhow::Error) -> bool
     let dump = &found.set.manifest.dump;
     error.chain().any(|cause| cause.is::<Differs>())
         || !matches!(found.store.stat(&found.set.name.key(&dump.object)).await, Ok(Some(there)) if there.bytes == dump.bytes)
+}
+
+/// Returns whether it was the bytes of the copy that failed, and not a store that does not answer.
+async fn may_be_damaged(found: &Found, error: &anyhow::Error) -> bool {
+    let key = found.set.name.key(&found.set.manifest.dump.object);
+    error.chain().any(|cause| cause.is::<Differs>()) || found.store.stat(&key).await.is_ok()
 }
 
 /// Sorts copies by use.

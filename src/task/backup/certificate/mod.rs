@@ -3,6 +3,7 @@
 
 pub mod html;
 mod proved;
+pub mod signed;
 pub mod text;
 
 use chrono::{DateTime, Utc};
