@@ -9,7 +9,7 @@ use crate::task::backup::Backup;
 pub fn unfit(store: &str, configured: &config::Store, expiry: Option<&Expiry>, jobs: &[Job]) -> Vec<String> {
     let lock_days = match configured {
         config::Store::S3(s3) => s3.lock.map(|lock| u32::try_from(lock.span.0.as_secs() / 86_400).unwrap_or(u32::MAX)),
-        config::Store::Dir { .. } => None,
+        config::Store::Dir { .. } | config::Store::Cloud(_) => None,
     };
     let mut unfit = Vec::new();
     for job in jobs {

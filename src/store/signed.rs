@@ -14,6 +14,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.sign_key.as_ref(),
             Self::S3(s3) => s3.sign_key.as_ref(),
+            Self::Cloud(cloud) => cloud.sign_key.as_ref(),
         }
     }
 

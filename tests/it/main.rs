@@ -177,8 +177,10 @@ mod sql;
 /// What a run of them says was kept, and whether it is done twice.
 mod sql_kept;
 mod sql_prepared;
-/// One contract for both kinds of store.
+/// One contract for all kinds of store.
 mod store;
+/// Azure Blob Storage and Google Cloud Storage.
+mod store_clouds;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.
 mod store_dir;
 /// Archived rows and dumps that a stranger put in the place of ours.

@@ -6,7 +6,6 @@ mod conditional;
 mod explain;
 mod lock;
 mod locked;
-mod parts;
 mod reader;
 mod request;
 mod upload;
@@ -23,6 +22,8 @@ pub use self::lock::Expiry;
 pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::object::{Object, Unfinished};
+use super::pace::Pace;
+use super::parts::{self, Limits};
 use super::sign::SignKey;
 use crate::base::age_keys::AgeKeys;
 use crate::config::{self, Encryption};
@@ -37,6 +38,7 @@ pub struct S3 {
     /// The server's name for messages: its endpoint, or AWS's for the region.
     at: String,
     pub(super) sign_key: Option<SignKey>,
+    pub(super) pace: Option<Arc<Pace>>,
 }
 
 impl S3 {
@@ -49,7 +51,9 @@ impl S3 {
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
-        Ok(Self { client, configured: Box::new(configured.clone()), at, sign_key })
+        let mut s3 = Self { client, configured: Box::new(configured.clone()), at, sign_key, pace: None };
+        s3.pace = Pace::of(&s3.identity(), configured.max_upload);
+        Ok(s3)
     }
 
     pub fn age_keys(&self) -> &Arc<AgeKeys> {
@@ -171,12 +175,19 @@ impl S3 {
     }
 
     pub fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, None))
+        Ok(Upload::new(self, key, self.part_bytes(expected_bytes)?, None))
     }
 
     /// The same for an object that is locked where the store has `lock`.
     pub fn upload_locked(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, self.retention()))
+        Ok(Upload::new(self, key, self.part_bytes(expected_bytes)?, self.retention()))
+    }
+
+    /// S3's limits: Amazon S3 User Guide, "Multipart upload limits".
+    fn part_bytes(&self, expected_bytes: u64) -> Result<u64> {
+        let config::S3 { max_parts, parts_in_flight, upload_memory_bytes, .. } = *self.configured;
+        let limits = Limits { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts, parts_in_flight, upload_memory_bytes };
+        parts::part_bytes(expected_bytes, &limits)
     }
 
     /// Returns a complete object; `None` when there is none.
