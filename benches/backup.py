@@ -27,6 +27,7 @@ ONE, MANY = "pgtend, one table", "pgtend, eight tables"
 PSQL, PG_RESTORE, RESTORE = "createdb; gunzip \\| psql", "createdb; pg_restore -j2", "pgtend restore"
 NO_PROOF, NO_PROOF_SERIAL = "pgtend, without a proof (fsync on)", "pgtend, without a proof, one session (fsync on)"
 PROOF, SCRATCH = "pgtend, with a proof in a server of its own (fsync on)", "pgtend, with a proof in a scratch database (fsync on)"
+COUNTED = "pgtend, with a proof in a server of its own that only counts rows (fsync on)"
 SCRATCH_SERIAL = "pgtend, in a scratch database, one session (fsync on)"
 ENCRYPTED = "pgtend, encrypted"
 JOBS_RUNS = 20
@@ -65,6 +66,7 @@ class Bench(Beside):
         self.job("bucket", "bench", none + gzip, store="bucket")
         self.job("checksum", "bench", 'verify = "checksum"\n' + gzip)
         self.job("proof", "bench", 'verify = "restore"\nscratch = "throwaway"\n' + gzip)
+        self.job("counted", "bench", 'verify = { restore = "always", rows = "count" }\nscratch = "throwaway"\n' + gzip)
         self.job("scratch", "bench", 'verify = "restore"\nscratch = "same"\n' + gzip)
         # As the first release did it.
         serial = "sessions = 1\n"
@@ -142,6 +144,7 @@ class Bench(Beside):
         return {
             NO_PROOF: lambda: self.run_job("directory"),
             PROOF: lambda: self.run_job("proof"),
+            COUNTED: lambda: self.run_job("counted"),
             SCRATCH: lambda: self.run_job("scratch"),
             NO_PROOF_SERIAL: lambda: self.run_job("serial"),
             SCRATCH_SERIAL: lambda: self.run_job("serial_scratch"),
@@ -230,6 +233,7 @@ def targets(results, once):
         proof = lambda proved, title: results[proved]["wall"] - results[title]["wall"]
         first = proof(PROOF, NO_PROOF) / proof(SCRATCH_SERIAL, NO_PROOF_SERIAL)
         yield "proof in a server of its own against one in a scratch database by one session", first, 0.7, "×"
+        yield "a proof that hashes rows against one that counts them", proof(PROOF, NO_PROOF) / proof(COUNTED, NO_PROOF), 1.25, "×"
         yield "dump and proof together against `pg_dump | gzip -6`", wall(PROOF, BASE), 0.75, "×"
         yield "WAL of the source during dump and proof", once["wal"], 0, " bytes"
     yield "a table of 50 MB from S3, its rows", once["fetch"], 3, " s"

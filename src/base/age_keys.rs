@@ -24,6 +24,8 @@ pub struct AgeKeys {
     pub recipients: Vec<Recipient>,
     /// None where no identity file is configured.
     pub identities: Option<Identities>,
+    /// Names in manifests are encrypted, too.
+    pub seals_manifests: bool,
 }
 
 impl AgeKeys {
@@ -270,8 +272,9 @@ mod tests {
         let (own, other) = (x25519::Identity::generate(), x25519::Identity::generate());
         let recipients = |of: &x25519::Identity| vec![Recipient::parse(&of.to_public().to_string()).unwrap()];
         let identities = || Some(Identities::parse("key".into(), own.to_string().expose_secret()).unwrap());
-        assert_eq!(AgeKeys { recipients: recipients(&own), identities: identities() }.cannot_open_own(), None);
-        let keys = AgeKeys { recipients: recipients(&other), identities: identities() };
+        let keys = |of| AgeKeys { recipients: recipients(of), identities: identities(), seals_manifests: false };
+        assert_eq!(keys(&own).cannot_open_own(), None);
+        let keys = keys(&other);
         assert!(keys.cannot_open_own().unwrap().contains("no key of key belongs"));
         let debug = format!("{keys:?}");
         assert!(!debug.contains("SECRET") && debug.contains(&own.to_public().to_string()), "{debug}");

@@ -6,6 +6,7 @@ pub mod ca_file;
 pub mod child;
 pub mod descriptors;
 pub mod fault;
+pub mod html_page;
 pub mod network;
 pub mod process_identity;
 pub mod progress;

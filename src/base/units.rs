@@ -76,6 +76,36 @@ impl fmt::Display for Size {
     }
 }
 
+/// Bytes per second as written in a file: `50MB/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Rate(pub u64);
+
+impl TryFrom<String> for Rate {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let size = text.strip_suffix("/s").and_then(|size| Size::try_from(size.trim_end().to_owned()).ok());
+        match size {
+            Some(Size(bytes @ 1..)) => Ok(Self(bytes)),
+            _ => Err(format!("`{text}` is not a rate; write it like \"50MB/s\" or \"800KiB/s\"")),
+        }
+    }
+}
+
+impl From<Rate> for String {
+    fn from(rate: Rate) -> String {
+        rate.to_string()
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&format!("{}/s", bytes(self.0)))
+    }
+}
+
 /// Writes `134.2 MB`: decimal units, as disks and object stores are sold and billed.
 pub fn bytes(count: u64) -> String {
     bytesize::ByteSize::b(count).display().si().to_string()
@@ -184,6 +214,17 @@ mod tests {
         assert_eq!(size("10KB"), Ok(10_000));
         assert_eq!(size("8MiB"), Ok(8 << 20));
         assert!(size("big").is_err());
+    }
+
+    #[test]
+    fn a_rate_has_its_second() {
+        let rate = |text: &str| Rate::try_from(text.to_owned()).map(|rate| rate.0);
+        assert_eq!(rate("50MB/s"), Ok(50_000_000));
+        assert_eq!(rate("1 MiB/s"), Ok(1 << 20));
+        for wrong in ["50MB", "50Mbit/s", "0MB/s", "/s", "fast"] {
+            assert!(rate(wrong).unwrap_err().contains("50MB/s"), "{wrong}");
+        }
+        assert_eq!(Rate(50_000_000).to_string(), "50.0 MB/s");
     }
 
     #[test]

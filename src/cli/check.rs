@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 
@@ -16,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
+use crate::task::backup::copies::several::ensure_answers;
 use crate::work::Other;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
@@ -107,8 +109,9 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     if let Some(result) = try_ledger(config).await.transpose() {
         tried.push(Attempt { what: "ledger".to_owned(), result });
     }
-    for (name, store) in &config.stores {
-        tried.push(Attempt { what: format!("store {name}"), result: try_store(name, store, jobs).await });
+    let trying = config.stores.iter().map(|(name, store)| try_store(name, store, jobs, config.stores.len() > 1));
+    for ((name, store), result) in config.stores.iter().zip(join_all(trying).await) {
+        tried.push(Attempt { what: format!("store {name}"), result });
         tried.extend(
             encryption::in_words(store).map(|said| Attempt { what: format!("store {name}: encryption"), result: Ok(said) }),
         );
@@ -176,10 +179,14 @@ async fn try_ledger(config: &Config) -> Result<Option<String>> {
     Ok(Some(format!("{}: schema `pgtend` is in place", ledger.display())))
 }
 
-async fn try_store(name: &str, configured: &config::Store, jobs: &[Job]) -> Result<String> {
+async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_several: bool) -> Result<String> {
     let store = Store::open(configured).await?;
+    if are_several {
+        ensure_answers(&store).await?;
+    }
     let mut probed = store.probe().await?;
-    probed.warnings.extend(lifetimes::unfit(name, configured, probed.expiry.as_ref(), jobs));
+    let archiving = if let Store::S3(s3) = &store { s3.archiving().await } else { None };
+    probed.warnings.extend(lifetimes::unfit(name, configured, (probed.expiry.as_ref(), archiving.as_ref()), jobs));
     let did = if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
     Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
 }

@@ -28,9 +28,12 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         ));
     }
     for (name, store) in &config.stores {
-        let Store::S3(s3) = store else { continue };
         let variable = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let endpoint = s3.endpoint.clone().or_else(|| ENDPOINTS_OF_STORES.iter().find_map(variable));
+        let endpoint = match store {
+            Store::Dir { .. } => None,
+            Store::S3(s3) => s3.endpoint.clone().or_else(|| ENDPOINTS_OF_STORES.iter().find_map(variable)),
+            Store::Cloud(cloud) => cloud.endpoint.clone(),
+        };
         if let Some(host) = endpoint.as_deref().and_then(plain_http_to) {
             warnings
                 .push(format!("store `{name}`: its endpoint is http:// to {host}: backups travel in the clear. Use https://"));

@@ -39,6 +39,12 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         if let (false, Some(_), Some(why)) = (keys.recipients.is_empty(), &keys.identities, keys.cannot_open_own()) {
             warnings.push(format!("store `{name}`: this host has a secret key, and cannot open what it writes: {why}"));
         }
+        if keys.seals_manifests && keys.cannot_open_own().is_some() {
+            warnings.push(format!(
+                "store `{name}` seals manifests, and this host has no key for them: a run does not notice that a dump lacks tables which the one before it \
+                 had, but only that it is half as long"
+            ));
+        }
         if let [only] = &keys.recipients[..] {
             warnings.push(format!(
                 "store `{name}` encrypts to one key alone, {}: whoever loses that loses every backup. Add the public key of a second one, which lies \

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::global::Global;
@@ -15,6 +15,7 @@ use crate::base::units;
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
 use crate::pg::failure;
+use crate::task::refresh::document;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -33,12 +34,21 @@ pub struct Arguments {
     limit: u16,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Html,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show one run: its report, its error, and the output of its tools
     Show {
         /// The run's number, as `pgtend runs` lists it
         id: i64,
+        /// The output format; `html` for a run of [refresh]: a drill, for auditors
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: Format,
     },
 }
 
@@ -57,7 +67,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     match &arguments.command {
-        Some(Command::Show { id }) => show(global, &ledger, *id).await,
+        Some(Command::Show { id, format }) => show(global, &ledger, *id, *format).await,
         None => list(global, &ledger, arguments).await,
     }
 }
@@ -95,8 +105,13 @@ async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(global: &Global, ledger: &Ledger, id: i64) -> Result<ExitCode> {
+async fn show(global: &Global, ledger: &Ledger, id: i64, format: Format) -> Result<ExitCode> {
     let row = ledger.run(id).await?.with_context(|| format!("the ledger ({}) has no run {id}", ledger.display()))?;
+    if format == Format::Html {
+        let message = || format!("run {id} is of [{}]; runs of [refresh] alone have an HTML document", row.task);
+        print(&document::render(&row).ok_or_else(|| Fault::new(Kind::Configuration, message()))?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if global.json {
         print(&format!("{:#}\n", json!({ "run": row })))?;
         return Ok(ExitCode::SUCCESS);

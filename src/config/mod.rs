@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenStore, WrittenVerify};
 
 use crate::base::age_keys::AgeKeys;
-use crate::base::units::Span;
+use crate::base::units::{Rate, Span};
 use crate::pg;
 
 /// The resolved configuration.
@@ -123,8 +123,11 @@ pub enum Store {
         sign_key: Option<SecretString>,
         /// What rows are encrypted to, and what opens them.
         age: Arc<AgeKeys>,
+        /// The most bytes that are written to it in a second.
+        max_upload: Option<Rate>,
     },
     S3(Box<S3>),
+    Cloud(Box<Cloud>),
 }
 
 /// An S3 bucket; credentials come by the AWS default chain.
@@ -144,6 +147,7 @@ pub struct S3 {
     pub parts_in_flight: usize,
     pub upload_memory_bytes: u64,
     pub part_timeout: Option<Span>,
+    pub max_upload: Option<Rate>,
     /// The Object Lock of what stays as it is.
     pub lock: Option<Lock>,
     /// `None` means always on AWS, and elsewhere only when the server requires one.
@@ -156,11 +160,39 @@ pub struct S3 {
     pub age: Arc<AgeKeys>,
 }
 
+/// A container of Azure Blob Storage or a bucket of Google Cloud Storage.
+#[derive(Clone, Debug)]
+pub struct Cloud {
+    pub provider: Provider,
+    /// As for S3.
+    pub prefix: String,
+    pub endpoint: Option<String>,
+    /// `None` means those of the environment, or of the machine.
+    pub credentials: Option<SecretString>,
+    /// The access tier of Azure, or the storage class of Google.
+    pub storage_class: Option<String>,
+    pub parts_in_flight: usize,
+    pub upload_memory_bytes: u64,
+    pub part_timeout: Option<Span>,
+    pub max_upload: Option<Rate>,
+    pub ca_file: Option<PathBuf>,
+    pub sign_key: Option<SecretString>,
+    pub age: Arc<AgeKeys>,
+}
+
+/// Whose cloud it is, and where in it the objects are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Provider {
+    Azure { account: String, container: String },
+    Google { bucket: String },
+}
+
 impl Store {
     pub fn age_keys(&self) -> &AgeKeys {
         match self {
             Self::Dir { age, .. } => age,
             Self::S3(s3) => &s3.age,
+            Self::Cloud(cloud) => &cloud.age,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Checksums, Encryption, LockMode, Metrics, Tools};
-use crate::base::units::{Size, Span};
+use crate::base::units::{Rate, Size, Span};
 
 /// config.toml as written.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -139,7 +139,7 @@ pub struct WrittenDatabase {
     pub group: Option<Spanned<String>>,
 }
 
-/// A directory (`path`), or an S3 bucket (`bucket` and the keys after it).
+/// A directory (`path`), an S3 bucket (`bucket`), a container of Azure Blob Storage (`container`), or a bucket of Google Cloud Storage (`gcs_bucket`).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenStore {
@@ -148,10 +148,26 @@ pub struct WrittenStore {
     pub path: Option<Spanned<PathBuf>>,
     #[schemars(with = "Option<String>")]
     pub bucket: Option<Spanned<String>>,
+    /// A container of Azure Blob Storage, in the storage account `account`.
+    #[schemars(with = "Option<String>")]
+    pub container: Option<Spanned<String>>,
+    /// The storage account of an Azure container.
+    #[schemars(with = "Option<String>")]
+    pub account: Option<Spanned<String>>,
+    /// A bucket of Google Cloud Storage.
+    #[schemars(with = "Option<String>")]
+    pub gcs_bucket: Option<Spanned<String>>,
+    /// The environment variable that holds the credentials of an Azure container (the account's key, or a SAS token) or of a Google bucket (the JSON
+    /// of a service account's key); without it and `credentials_file`, those of the environment or of the machine.
+    #[schemars(with = "Option<String>")]
+    pub credentials_env: Option<Spanned<String>>,
+    /// The file that holds them; relative to the configuration file.
+    #[schemars(with = "Option<PathBuf>")]
+    pub credentials_file: Option<Spanned<PathBuf>>,
     /// A prefix for every object key.
     pub prefix: Option<String>,
     pub region: Option<String>,
-    /// URL of an S3-compatible server; without it, AWS.
+    /// URL of a server: an S3-compatible one, Azure in another cloud, an emulator; without it, that of AWS, Azure or Google.
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<Spanned<String>>,
     /// true uses `endpoint/bucket/key` instead of `bucket.endpoint/key`; default true with an endpoint, else false.
@@ -160,7 +176,8 @@ pub struct WrittenStore {
     /// The key for SSE-KMS; the bucket's default key when left out.
     #[schemars(with = "Option<String>")]
     pub kms_key_id: Option<Spanned<String>>,
-    /// The storage class: `STANDARD_IA`, `GLACIER_IR`, …; the bucket's default when left out.
+    /// The storage class: `STANDARD_IA`, `GLACIER_IR`, … of S3, the access tier of Azure (`Cool`), the storage class of Google (`NEARLINE`); the default of
+    /// bucket or account when left out.
     pub storage_class: Option<String>,
     /// The most parts in one upload: 10,000 (AWS, most others) or 1,000 (Scaleway).
     #[schemars(with = "Option<u32>")]
@@ -179,6 +196,8 @@ pub struct WrittenStore {
     pub upload_memory: Option<Spanned<Size>>,
     /// The longest time for one part; default 60 s plus 1 s for each 256 KiB.
     pub part_timeout: Option<Span>,
+    /// The most bytes that are written to it in a second, by all uploads of this process together: "50MB/s". No limit by default.
+    pub max_upload: Option<Rate>,
     /// Checksums for writes: "when_required" by the server (the default with an endpoint), "always" (the default without; CRC32),
     /// or "md5" (Content-MD5).
     pub checksums: Option<Checksums>,
@@ -199,6 +218,10 @@ pub struct WrittenStore {
     /// A file with such public keys, one on each line; relative to the configuration file.
     #[schemars(with = "Option<PathBuf>")]
     pub encrypt_to_file: Option<Spanned<PathBuf>>,
+    /// Also encrypts, in manifests, the names of tables, roles and the like, the numbers of rows and the warnings; default false. Without a secret key,
+    /// `backups list` then shows sizes and times alone.
+    #[schemars(with = "Option<bool>")]
+    pub seal_manifest: Option<Spanned<bool>>,
     /// The file with the secret keys that open it, of `age-keygen` or OpenSSH, without a passphrase; relative to the configuration file. A host that
     /// only writes needs none.
     #[schemars(with = "Option<PathBuf>")]

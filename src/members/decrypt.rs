@@ -66,6 +66,14 @@ impl Coding {
     }
 }
 
+/// Opens a small object that is in memory.
+pub fn open_whole(stored: Vec<u8>, encryption: &Encryption, keys: &Arc<AgeKeys>) -> Result<Vec<u8>, DecodeError> {
+    let opened = Coding::new(Compression::Gzip, Some(encryption), keys).open(io::Cursor::new(stored))?;
+    let mut contents = Vec::new();
+    opened.take(encryption.contents_bytes).read_to_end(&mut contents).map_err(DecodeError::Source)?;
+    Ok(contents)
+}
+
 impl Opening {
     fn open(self, mut source: impl BufRead + 'static) -> Result<Box<dyn BufRead>, DecodeError> {
         let Self { encryption, keys, part } = self;
@@ -209,7 +217,7 @@ mod tests {
 
     fn keys(identity: &Identity) -> Arc<AgeKeys> {
         let identities = Identities::parse("key".into(), identity.to_string().expose_secret()).unwrap();
-        Arc::new(AgeKeys { recipients: Vec::new(), identities: Some(identities) })
+        Arc::new(AgeKeys { identities: Some(identities), ..AgeKeys::default() })
     }
 
     fn encrypted(contents: &[u8], identity: &Identity) -> (Vec<u8>, Encryption) {

@@ -247,5 +247,14 @@ fn set(name: &str, value: &str) -> String {
     format!("SET {name} = {value}")
 }
 
+/// The settings by which the server writes a value as text. A dump's rows are written under them, and a restored copy's rows are read back under them.
+const AS_TEXT: [&str; 5] = ["DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output"];
+
+/// Returns the statements that set what decides about the text of values, for a session that has other values meanwhile.
+pub fn text_settings() -> String {
+    let sets = PINNED.iter().filter(|(name, ..)| AS_TEXT.contains(name)).map(|(name, value, ..)| set(name, value));
+    sets.collect::<Vec<_>>().join("; ")
+}
+
 /// Restores [`SEARCH_PATH`] after another owner's code has run in the session.
 pub const SET_SEARCH_PATH: &str = "SET search_path = pg_catalog, pg_temp";

@@ -191,6 +191,11 @@ pub fn tables_alone(connection: &PgConnection) -> Option<String> {
     contract::tables_alone(connection.server_version_num().unwrap_or_default())
 }
 
+/// Returns the statements that set what decides about the text of values, as every session of ours has it at its start.
+pub fn text_settings() -> String {
+    contract::text_settings()
+}
+
 /// Reads the end of a [`copy_out`] that the server refused at its start. sqlx 0.9 leaves its ReadyForQuery unread (`pg_begin_copy_out`), and each
 /// later statement would get the answer to the one before it.
 pub async fn keep_step(connection: &mut PgConnection) {

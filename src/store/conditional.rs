@@ -43,6 +43,7 @@ impl Store {
     pub(super) async fn try_put_if(&self, key: &str, content: Vec<u8>, precondition: Precondition<'_>) -> Result<Conditional> {
         match (self, precondition) {
             (Self::S3(s3), precondition) => s3.put_if(key, content, precondition).await,
+            (Self::Cloud(cloud), precondition) => cloud.put_if(key, content, precondition).await,
             (Self::Dir(dir), Precondition::Absent) => dir.put_if(key, content, None).await,
             (Self::Dir(dir), Precondition::Unchanged(version)) => dir.put_if(key, content, Some(version.clone())).await,
         }
@@ -54,6 +55,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.delete_if(key, expected).await,
             Self::S3(s3) => s3.delete_if(key, expected).await,
+            Self::Cloud(cloud) => cloud.delete_if(key, expected).await,
         }
         .with_context(|| format!("cannot delete {}", self.location(key)))
     }

@@ -1,13 +1,18 @@
-//! Stores for objects: a directory or an S3 bucket. An object exists completely or not at all.
+//! Stores for objects: a directory, an S3 bucket, a container of Azure or a bucket of Google. An object exists completely or not at all.
 //!
-//! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over both kinds.
+//! Keys are relative, `/`-separated and made by pgtend. One contract test suite (tests/it/store.rs) runs over all kinds.
 
+pub mod archived;
 mod change;
+mod cloud;
 mod conditional;
 pub mod dir;
 pub mod key;
 pub mod lease;
+mod locks;
 mod object;
+mod pace;
+mod parts;
 mod probe;
 pub mod s3;
 pub mod sign;
@@ -33,6 +38,7 @@ const PROBE_FOLDER: &str = ".pgtend-probe/";
 pub enum Store {
     Dir(dir::Dir),
     S3(s3::S3),
+    Cloud(cloud::Cloud),
 }
 
 impl Store {
@@ -45,10 +51,12 @@ impl Store {
     /// Reads credentials and region; does not contact the server yet.
     pub async fn open(configured: &config::Store) -> Result<Self> {
         Ok(match configured {
-            config::Store::Dir { path, sign_key, age } => {
-                Self::Dir(dir::Dir::new(path).signed(sign_key.clone().map(sign::SignKey::new)).with_age(Arc::clone(age)))
+            config::Store::Dir { path, sign_key, age, max_upload } => {
+                let dir = dir::Dir::new(path).signed(sign_key.clone().map(sign::SignKey::new)).with_age(Arc::clone(age));
+                Self::Dir(dir.paced(*max_upload))
             }
             config::Store::S3(s3) => Self::S3(s3::S3::open(s3).await?),
+            config::Store::Cloud(cloud) => Self::Cloud(cloud::Cloud::open(cloud)?),
         })
     }
 
@@ -58,6 +66,7 @@ impl Store {
         match self {
             Self::Dir(dir) => &dir.age,
             Self::S3(s3) => s3.age_keys(),
+            Self::Cloud(cloud) => cloud.age_keys(),
         }
     }
 
@@ -66,11 +75,12 @@ impl Store {
         !self.age_keys().recipients.is_empty()
     }
 
-    /// Returns `s3://bucket/prefix/key` or the file's path, for people and for stock tools.
+    /// Returns `s3://bucket/prefix/key`, `gs://bucket/prefix/key`, the URL of an Azure blob or the file's path, for people and for stock tools.
     pub fn location(&self, key: &str) -> String {
         match self {
             Self::Dir(dir) => dir.path_of(key).display().to_string(),
             Self::S3(s3) => s3.location(key),
+            Self::Cloud(cloud) => cloud.location(key),
         }
     }
 
@@ -80,6 +90,7 @@ impl Store {
         let (server, folder) = match self {
             Self::Dir(_) => (String::new(), std::fs::canonicalize(&location).map_or(location, |path| path.display().to_string())),
             Self::S3(s3) => (s3.server().to_owned(), location),
+            Self::Cloud(cloud) => (cloud.server().to_owned(), location),
         };
         (server, format!("{}/", folder.trim_end_matches('/')))
     }
@@ -99,6 +110,7 @@ impl Store {
         let mut listed = match self {
             Self::Dir(dir) => dir.list(folder).await,
             Self::S3(s3) => s3.list(folder).await.map(|objects| Listed { objects, unread: Vec::new() }),
+            Self::Cloud(cloud) => cloud.list(folder).await.map(|objects| Listed { objects, unread: Vec::new() }),
         }
         .with_context(|| format!("cannot list {}", self.location(folder)))?;
         listed.objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -130,6 +142,7 @@ impl Store {
         let reader = match self {
             Self::Dir(dir) => dir.read(key, range).await.map(|reader| reader.map(Reader::Dir)),
             Self::S3(s3) => s3.read(key, range).await.map(|reader| reader.map(|reader| Reader::S3(Box::new(reader)))),
+            Self::Cloud(cloud) => cloud.read(key, range).await.map(|reader| reader.map(|reader| Reader::Cloud(Box::new(reader)))),
         };
         reader.with_context(|| format!("cannot read {}", self.location(key)))
     }
@@ -167,6 +180,7 @@ impl Store {
             Reader::S3(reader) => {
                 Version(reader.etag().with_context(|| format!("the server gave {} no ETag", self.location(key)))?.to_owned())
             }
+            Reader::Cloud(reader) => reader.version()?,
         };
         Ok(Some((content, version)))
     }
@@ -191,6 +205,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.stat(key).await,
             Self::S3(s3) => s3.stat(key).await,
+            Self::Cloud(cloud) => cloud.stat(key).await,
         }
         .with_context(|| format!("cannot look at {}", self.location(key)))
     }
@@ -200,23 +215,33 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.path_of("").display().to_string(),
             Self::S3(s3) => s3.identity(),
+            Self::Cloud(cloud) => cloud.identity(),
         }
     }
 
     /// Starts an object of about `expected_bytes`. It exists only after [`Upload::finish`].
     pub async fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        let upload = match self {
-            Self::Dir(dir) => dir.upload(key).await.map(|upload| Upload::Dir(Box::new(upload))),
-            Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload))),
+        let to = match self {
+            Self::Dir(dir) => dir.upload(key).await.map(|upload| To::Dir(Box::new(upload))),
+            Self::S3(s3) => s3.upload(key, expected_bytes).map(|upload| To::S3(Box::new(upload))),
+            Self::Cloud(cloud) => cloud.upload(key, expected_bytes).map(|upload| To::Cloud(Box::new(upload))),
         };
-        upload.with_context(|| format!("cannot write {}", self.location(key)))
+        Ok(Upload { to: to.with_context(|| format!("cannot write {}", self.location(key)))?, pace: self.pace() })
     }
 
     /// The same for an object that stays as it is: locked where the store has `lock`.
     pub async fn upload_locked(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
         let Self::S3(s3) = self else { return self.upload(key, expected_bytes).await };
-        let upload = s3.upload_locked(key, expected_bytes).map(|upload| Upload::S3(Box::new(upload)));
-        upload.with_context(|| format!("cannot write {}", self.location(key)))
+        let to = s3.upload_locked(key, expected_bytes).map(|upload| To::S3(Box::new(upload)));
+        Ok(Upload { to: to.with_context(|| format!("cannot write {}", self.location(key)))?, pace: self.pace() })
+    }
+
+    fn pace(&self) -> Option<Arc<pace::Pace>> {
+        match self {
+            Self::Dir(dir) => dir.pace.clone(),
+            Self::S3(s3) => s3.pace.clone(),
+            Self::Cloud(cloud) => cloud.pace.clone(),
+        }
     }
 
     /// Removes an object; a missing one is not an error. A locked one is an error with a [`Locked`] in it; one that the
@@ -225,6 +250,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.delete(key).await,
             Self::S3(s3) => s3.delete(key).await,
+            Self::Cloud(cloud) => cloud.delete(key).await,
         }
         .with_context(|| format!("cannot delete {}", self.location(key)))
     }
@@ -234,6 +260,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.unfinished(folder).await,
             Self::S3(s3) => s3.unfinished(folder).await,
+            Self::Cloud(cloud) => cloud.unfinished(folder).await,
         }
         .with_context(|| format!("cannot list unfinished uploads in {}", self.location(folder)))
     }
@@ -243,6 +270,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.delete(&unfinished.id).await,
             Self::S3(s3) => s3.abort(&unfinished.key, &unfinished.id).await,
+            Self::Cloud(cloud) => cloud.abort(&unfinished.key, &unfinished.id).await,
         }
         .with_context(|| format!("cannot remove the unfinished upload of {}", self.location(&unfinished.key)))
     }
@@ -253,6 +281,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.exists_for_certain(key).await,
             Self::S3(s3) => s3.exists_for_certain(key).await,
+            Self::Cloud(cloud) => cloud.exists_for_certain(key).await,
         }
         .with_context(|| format!("cannot tell whether {} exists", self.location(key)))
     }
@@ -261,7 +290,7 @@ impl Store {
     pub fn is_there(&self) -> bool {
         match self {
             Self::Dir(dir) => dir.path_of("").is_dir(),
-            Self::S3(_) => true,
+            Self::S3(_) | Self::Cloud(_) => true,
         }
     }
 
@@ -269,7 +298,7 @@ impl Store {
     pub fn free_bytes(&self) -> Option<u64> {
         match self {
             Self::Dir(dir) => dir.free_bytes(),
-            Self::S3(_) => None,
+            Self::S3(_) | Self::Cloud(_) => None,
         }
     }
 }
@@ -277,6 +306,7 @@ impl Store {
 pub enum Reader {
     Dir(dir::Reader),
     S3(Box<s3::Reader>),
+    Cloud(Box<cloud::Reader>),
 }
 
 impl Reader {
@@ -285,38 +315,52 @@ impl Reader {
         match self {
             Self::Dir(reader) => reader.chunk().await,
             Self::S3(reader) => reader.chunk().await,
+            Self::Cloud(reader) => reader.chunk().await,
         }
     }
 }
 
 /// An object being written. Its creator must finish or abort it.
-pub enum Upload {
+pub struct Upload {
+    to: To,
+    pace: Option<Arc<pace::Pace>>,
+}
+
+enum To {
     Dir(Box<dir::Upload>),
     S3(Box<s3::Upload>),
+    Cloud(Box<cloud::Upload>),
 }
 
 impl Upload {
+    /// Writes the next bytes, no faster than the store's `max_upload`.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        match self {
-            Self::Dir(upload) => upload.write(&bytes).await,
-            Self::S3(upload) => upload.write(&bytes).await,
+        if let Some(pace) = &self.pace {
+            pace.wait(bytes.len()).await;
+        }
+        match &mut self.to {
+            To::Dir(upload) => upload.write(&bytes).await,
+            To::S3(upload) => upload.write(&bytes).await,
+            To::Cloud(upload) => upload.write(&bytes).await,
         }
     }
 
     /// Makes the object visible, durable and complete.
     pub async fn finish(&mut self) -> Result<()> {
-        match self {
-            Self::Dir(upload) => upload.finish().await,
-            Self::S3(upload) => upload.finish().await,
+        match &mut self.to {
+            To::Dir(upload) => upload.finish().await,
+            To::S3(upload) => upload.finish().await,
+            To::Cloud(upload) => upload.finish().await,
         }
     }
 
     /// Leaves nothing behind, as far as the store is reachable; the next run's sweep does the rest. It does nothing after a
     /// finish.
     pub async fn abort(&mut self) {
-        let aborted = match self {
-            Self::Dir(upload) => upload.abort().await,
-            Self::S3(upload) => upload.abort().await,
+        let aborted = match &mut self.to {
+            To::Dir(upload) => upload.abort().await,
+            To::S3(upload) => upload.abort().await,
+            To::Cloud(upload) => upload.abort().await,
         };
         if let Err(error) = aborted {
             tracing::warn!("could not abort an upload, which stays until the next run: {error:#}");

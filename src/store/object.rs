@@ -33,7 +33,7 @@ pub struct Unread {
     pub hides_folder: bool,
 }
 
-/// Identifies the content of an object: S3's ETag, or a hash of a file's content. It is for comparison only.
+/// Identifies the content of an object: its ETag, Google's generation, or a hash of a file's content. It is for comparison only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(pub String);
 

@@ -14,6 +14,7 @@ impl Store {
         match self {
             Self::Dir(dir) => dir.sign_key.as_ref(),
             Self::S3(s3) => s3.sign_key.as_ref(),
+            Self::Cloud(cloud) => cloud.sign_key.as_ref(),
         }
     }
 
@@ -35,6 +36,18 @@ impl Store {
         // The comparison takes constant time.
         let is_right = sign_key.mac(key, content)?.verify_slice(&signature).is_ok();
         Ok(if is_right { Signature::Valid } else { Signature::Wrong })
+    }
+
+    /// Returns the signature of a text that is called `key`; None where the store has no key.
+    pub fn signature_of(&self, key: &str, text: &[u8]) -> Result<Option<String>> {
+        let Some(sign_key) = self.sign_key() else { return Ok(None) };
+        Ok(Some(hex::encode(sign_key.mac(key, text)?.finalize().into_bytes())))
+    }
+
+    /// Returns whether that is the signature by the store's key; false where it has none.
+    pub fn has_signed(&self, key: &str, text: &[u8], signature: &str) -> Result<bool> {
+        let (Some(sign_key), Ok(signature)) = (self.sign_key(), hex::decode(signature)) else { return Ok(false) };
+        Ok(sign_key.mac(key, text)?.verify_slice(&signature).is_ok())
     }
 
     /// Returns a JSON object as bytes, signed if the store has a key.

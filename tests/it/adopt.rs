@@ -388,3 +388,20 @@ fn a_set_whose_manifest_somebody_has_deleted_is_named_and_never_swept() {
         assert!(scenario.path(&format!("store/{dump}")).exists(), "{dump}");
     }
 }
+
+#[test]
+fn a_file_whose_name_is_not_utf_8_is_adopted() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let server = server(18);
+    let (database, _) = with_rows(server);
+    let scenario = Scenario::with_database(server, &database);
+    let name = std::ffi::OsStr::from_bytes(b"d\xfcmp.sql");
+    std::fs::write(scenario.path("").join(name), pg_dump(server, &database, &[])).unwrap();
+    let mut command = scenario.command(&["backups", "adopt", "--database", "app"]);
+    let adopted = command.arg(name).output().unwrap();
+    assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
+    assert_eq!(scenario.sets().len(), 1);
+    let mut command = scenario.command(&["backups", "adopt", "--key", "--database", "app"]);
+    let refused = command.arg(name).output().unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
+}

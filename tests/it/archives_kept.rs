@@ -29,7 +29,13 @@ fn ending(scenario: &Scenario, end: &str) -> Vec<String> {
 /// The store of a scenario, as the program opens it.
 async fn store_of(scenario: &Scenario) -> Result<store::Store> {
     set_own_environment(&[("XDG_STATE_HOME", "/dev/null/state")]);
-    store::Store::open(&config::Store::Dir { path: scenario.path("store"), sign_key: None, age: Arc::default() }).await
+    store::Store::open(&config::Store::Dir {
+        path: scenario.path("store"),
+        sign_key: None,
+        age: Arc::default(),
+        max_upload: None,
+    })
+    .await
 }
 
 /// Deletes and archives 100 rows, while another session holds the advisory lock 7 not before that is free. `completes`: whether it lives on after its

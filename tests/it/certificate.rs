@@ -150,3 +150,44 @@ fn a_certificate_says_what_the_role_of_a_restore_did_not_test() {
     let certificate = scenario.json(&["backups", "certificate", "latest"]);
     has(&lines(&certificate, "not_proved"), &["Left out of a restore: owners of objects were not tested"]);
 }
+
+#[test]
+fn a_certificate_of_a_store_with_a_key_is_signed_and_any_change_of_it_is_seen() {
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &with_rows(server));
+    std::fs::write(scenario.path("sign"), "0123456789abcdef0123456789abcdef").unwrap();
+    let scenario = scenario
+        .config("[stores.signed]\npath = \"signed\"\nsign_key_file = \"sign\"\n")
+        .job("nightly", "database = \"app\"\n[backup]\nstore = [\"signed\", \"local\"]\n");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let check = ["backups", "certificate", "--check", "certificate"];
+    for format in ["text", "html", "json"] {
+        let of = |store: &str| {
+            scenario.run(&["backups", "certificate", &set, "--format", format, "--store", store]).succeeded().stdout
+        };
+        let issued = of("signed");
+        std::fs::write(scenario.path("certificate"), &issued).unwrap();
+        scenario.run(&check).succeeded().prints(&["signed with the key of store signed"]);
+        scenario
+            .run(&["backups", "certificate", "--check", "certificate", "--store", "local"])
+            .exited(78)
+            .says(&["no store here has a key"]);
+        std::fs::write(scenario.path("certificate"), issued.replacen("1,000 rows", "9,000 rows", 1)).unwrap();
+        scenario.run(&check).exited(1).says(&["it was changed, or another key signed it"]);
+        std::fs::write(scenario.path("certificate"), of("local")).unwrap();
+        scenario.run(&check).exited(1).says(&["it carries no signature"]);
+    }
+    let json: Value =
+        serde_json::from_str(&scenario.run(&["backups", "certificate", &set, "--json"]).succeeded().stdout).unwrap();
+    assert_eq!(json["signature"].as_str().unwrap().len(), 64);
+
+    // Stock tools prove it, too.
+    let text = scenario.run(&["backups", "certificate", &set, "--store", "signed"]).succeeded().stdout;
+    std::fs::write(scenario.path("certificate"), &text).unwrap();
+    let script = "{ printf 'certificate\\n'; head -n -1 certificate; } | openssl dgst -sha256 -hmac \"$(cat sign)\"";
+    let mut openssl = std::process::Command::new("bash");
+    let said = openssl.args(["-c", script]).current_dir(scenario.path("")).output().unwrap();
+    let signature = text.lines().last().unwrap().strip_prefix("Signature: ").unwrap();
+    has(&String::from_utf8_lossy(&said.stdout), &[signature]);
+}

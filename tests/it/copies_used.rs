@@ -13,7 +13,7 @@ use crate::support::s3::{Fault, S3Server};
 use crate::support::{Scenario, quoted};
 
 /// Flips a bit in the middle of a file.
-fn damage(file: &Path) {
+pub fn damage(file: &Path) {
     let at = std::fs::metadata(file).unwrap().len() / 2;
     let file = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
@@ -349,7 +349,7 @@ fn a_copy_keeps_the_longer_of_two_holds_and_no_copy_is_left_out_of_one_in_silenc
     std::fs::rename(scenario.path("offsite"), scenario.path("away")).unwrap();
     scenario
         .run(&["backups", "hold", &set, "--until", "2999-06-01"])
-        .exited(1)
+        .exited(69)
         .prints(&["in local is held"])
         .says(&["store `offsite` could not be read", "--store offsite"]);
 }

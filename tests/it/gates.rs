@@ -274,3 +274,29 @@ fn a_set_from_a_clock_ahead_of_its_store_s_is_dated_in_the_future() {
     scenario.run(&REQUIRE).exited(75).says(&["it is dated in the future"]);
     scenario.run(&["run-job", "nightly", "--unless-within", "1h"]).succeeded().prints(&["succeeded in"]);
 }
+
+#[test]
+fn a_restore_without_the_vector_indexes_that_its_job_wants_is_not_one_of_all_of_it() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE EXTENSION vector; CREATE TABLE v AS SELECT i, ARRAY[i, 1, 2]::vector(3) AS e FROM generate_series(1, 100) i;
+         CREATE INDEX ON v USING hnsw (e vector_l2_ops)",
+    );
+    let without = "verify = { restore = \"always\", vector_indexes = false }\nscratch = \"same\"";
+    let scenario = Scenario::with_database(server, &database).backup_job("local", without);
+    scenario.run(&["run-job", "nightly"]).succeeded().prints(&["without vector indexes"]);
+    scenario.run(&require(&["--restored"])).succeeded();
+    let unless = ["run-job", "nightly", "--unless-within", "1h"];
+    scenario.run(&unless).succeeded().says(&["nothing to do"]);
+
+    let scenario = scenario.backup_job("local", "verify = \"restore\"");
+    scenario
+        .run(&require(&["--restored"]))
+        .exited(75)
+        .says(&["it was restored without its vector indexes, and its job wants them"]);
+    scenario.run(&REQUIRE).succeeded();
+    scenario.run(&unless).succeeded().prints(&["succeeded in"]);
+    scenario.run(&require(&["--restored"])).succeeded();
+}

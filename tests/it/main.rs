@@ -65,6 +65,8 @@ mod connections;
 mod contract;
 /// Sets in several stores: what a store that fails, is slow, full or forged leaves of the others; copies by hand and by the next run.
 mod copies;
+/// Copies that cannot be used: of a store that does not answer, of a deletion that was interrupted, with bytes that rotted unseen.
+mod copies_missed;
 /// Copies that are restored, fetched, listed and pruned.
 mod copies_used;
 /// Sets and archives that are encrypted with age.
@@ -164,10 +166,14 @@ mod retention_ways;
 mod retries;
 /// Whole databases, byte for byte.
 mod round_trip;
+/// Restored rows, compared by their values.
+mod rows_hashed;
 /// Rows that one wrong number, key or setting must not cost, nor one object of a partition keep.
 mod rows_kept;
 /// Several runners, their locks and limits, and a ledger that takes no rows.
 mod runners;
+/// Manifests whose names only a key opens.
+mod sealed;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
@@ -177,8 +183,10 @@ mod sql;
 /// What a run of them says was kept, and whether it is done twice.
 mod sql_kept;
 mod sql_prepared;
-/// One contract for both kinds of store.
+/// One contract for all kinds of store.
 mod store;
+/// Azure Blob Storage and Google Cloud Storage.
+mod store_clouds;
 /// A directory as a store: disks that are not mounted, file systems without fsync of folders.
 mod store_dir;
 /// Archived rows and dumps that a stranger put in the place of ours.
@@ -202,6 +210,8 @@ mod strangers;
 mod support_works;
 /// Texts that servers and catalogs hold: in SQL that people run, and on their terminals.
 mod texts;
+/// Sets in storage classes that need a thaw.
+mod thaw;
 /// Proofs by a restore in a PostgreSQL server of their own.
 mod throwaway;
 /// What hostile dumps and other users of the host cannot do by such a proof.

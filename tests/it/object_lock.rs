@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::support::Scenario;
 use crate::support::moto::Moto;
 use crate::support::postgres::{Server, server};
+use crate::support::{Scenario, faketime};
 
 fn with_rows(server: &Server) -> String {
     let database = server.new_database();
@@ -28,50 +28,147 @@ fn versions(moto: &Moto, bucket: &str) -> Vec<(String, String)> {
     each.map(|entry| (between(entry, "<Key>", "<").to_owned(), between(entry, "<VersionId>", "<").to_owned())).collect()
 }
 
-#[test]
-fn a_set_outlives_a_day_of_an_attacker_with_the_credentials_of_the_backup_host() {
-    let (server, moto) = (server(18), Moto::start());
-    moto.create_lockable_bucket("locked");
-    let scenario = Scenario::with_database(server, &with_rows(server))
-        .moto(&moto, "locked")
-        .config("lock = \"30d\"\n")
-        .backup_job("bucket", "keep = { last = 1 }");
-    scenario.run(&["run-job", "nightly"]).succeeded();
-    let set = scenario.sets().pop().unwrap();
-    for object in ["dump.sql.gz", "globals.sql.gz", "manifest.json"] {
-        let headers = moto.headers_of(&format!("locked/test/{set}/{object}"), SIGNED).to_ascii_lowercase();
-        let until = between(&headers, "x-amz-object-lock-retain-until-date: ", "\r\n").to_ascii_uppercase();
-        let until: DateTime<Utc> = until.parse().unwrap();
-        let days = (until - Utc::now()).num_hours() as f64 / 24.0;
-        assert!(headers.contains("lock-mode: governance") && (29.9..=30.0).contains(&days), "{object}: {headers}");
-    }
-    let kept = versions(&moto, "locked");
+/// When the lock of an object ends, and its headers.
+fn locked_until(moto: &Moto, object: &str) -> (DateTime<Utc>, String) {
+    let headers = moto.headers_of(&format!("locked/test/{object}"), SIGNED).to_ascii_lowercase();
+    let until = between(&headers, "x-amz-object-lock-retain-until-date: ", "\r\n").to_ascii_uppercase();
+    (until.parse().unwrap(), headers)
+}
 
-    // He deletes all objects, then all versions, and writes over them.
+fn days_from_now(at: DateTime<Utc>) -> f64 {
+    (at - Utc::now()).num_minutes() as f64 / 1440.0
+}
+
+const LOCKED: [&str; 3] = ["dump.sql.gz", "globals.sql.gz", "manifest.json"];
+
+/// All that the credentials of the backup host allow for a day: to hide, delete and overwrite objects and versions, to change the bucket, and to use pgtend itself.
+fn attack(moto: &Moto, scenario: &Scenario, sets: &[String]) {
+    scenario.run(&["backups", "prune"]);
+    let bypass = format!("{SIGNED}x-amz-bypass-governance-retention: true\r\n");
     for object in moto.objects("locked") {
         moto.try_ask("DELETE", &format!("locked/{object}"), SIGNED, "");
     }
-    assert_eq!(scenario.sets(), Vec::<String>::new());
-    for (key, id) in &kept {
-        moto.try_ask("DELETE", &format!("locked/{key}?versionId={id}"), SIGNED, "");
+    assert_eq!(scenario.sets(), Vec::<String>::new(), "nothing is to be seen of them");
+    for (key, id) in versions(moto, "locked") {
+        for headers in [SIGNED, &bypass] {
+            moto.try_ask("DELETE", &format!("locked/{key}?versionId={id}"), headers, "");
+        }
+        let all = format!("<Delete><Object><Key>{key}</Key><VersionId>{id}</VersionId></Object></Delete>");
+        moto.try_ask("POST", "locked?delete", &bypass, &all);
     }
+    for set in sets {
+        // What says that it may be deleted, that it is damaged, or that it is another one.
+        for object in LOCKED.into_iter().chain(["verification.json", "run.json", "deleting.json", "hold.json", "dump.sql.gz.age"])
+        {
+            moto.try_ask("PUT", &format!("locked/test/{set}/{object}"), SIGNED, "nothing");
+        }
+    }
+    moto.try_ask("PUT", "locked/test/app/nightly/series.json", SIGNED, "{}");
+    moto.expire("locked", 1);
+    // AWS refuses to suspend versions of a bucket with Object Lock, or to switch that off; moto would do it.
+    moto.try_ask("DELETE", "locked", SIGNED, "");
+}
+
+#[test]
+fn the_newest_proved_set_outlives_a_day_of_an_attacker_with_the_credentials_of_the_backup_host() {
+    let (server, moto) = (server(18), Moto::start());
+    moto.create_lockable_bucket("locked");
+    let job = |keep: u32| {
+        format!(
+            "database = \"app\"\n[backup]\nstore = \"bucket\"\nverify = \"restore\"\nscratch = \"same\"\nkeep = {{ last = {keep}, daily = {keep} }}\n"
+        )
+    };
+    let scenario = Scenario::with_database(server, &with_rows(server))
+        .moto(&moto, "locked")
+        .config("lock = \"30d\"\nlock_mode = \"compliance\"\n")
+        .job("nightly", &job(3));
+    for _ in 0..2 {
+        scenario.run(&["run-job", "nightly"]).succeeded();
+    }
+    let sets = scenario.sets();
+    for (set, object) in sets.iter().flat_map(|set| LOCKED.map(|object| (set, object))) {
+        let (until, headers) = locked_until(&moto, &format!("{set}/{object}"));
+        assert!(
+            headers.contains("lock-mode: compliance") && (29.9..=30.0).contains(&days_from_now(until)),
+            "{object}: {headers}"
+        );
+    }
+    let kept = versions(&moto, "locked");
+
+    let scenario = scenario.job("nightly", &job(1));
+    attack(&moto, &scenario, &sets);
     let there = versions(&moto, "locked");
     let left: BTreeSet<&str> = kept.iter().filter(|version| there.contains(version)).map(|(key, _)| key.as_str()).collect();
-    let left: Vec<&str> = left.into_iter().map(|key| key.rsplit('/').next().unwrap()).collect();
-    assert_eq!(left, ["dump.sql.gz", "globals.sql.gz", "manifest.json"], "what is not locked is gone");
-    for object in ["dump.sql.gz", "manifest.json"] {
-        moto.ask("PUT", &format!("locked/test/{set}/{object}"), SIGNED, "nothing");
-    }
+    let expected: Vec<String> = sets.iter().flat_map(|set| LOCKED.map(|object| format!("test/{set}/{object}"))).collect();
+    assert_eq!(left.into_iter().collect::<Vec<_>>(), expected, "what is not locked is gone");
+    let after = scenario.run(&["backups", "restore", "latest", "--into", &server.url(&server.empty_database())]);
+    assert_ne!(after.code, Some(0), "nothing that he wrote is restored: {}", after.stdout);
+
     // With other credentials, what he added goes: delete markers, and newer versions.
     for (key, id) in versions(&moto, "locked").iter().filter(|version| !kept.contains(version)) {
         moto.try_ask("DELETE", &format!("locked/{key}?versionId={id}"), SIGNED, "");
     }
-    assert_eq!(scenario.sets(), std::slice::from_ref(&set));
-    scenario.run(&["backups", "verify", &set]).succeeded();
+    assert_eq!(scenario.sets(), sets);
+    let newest = sets.last().unwrap();
+    scenario.run(&["backups", "verify", newest]).succeeded();
     let copy = format!("locked_{}", server.empty_database());
     server.drop_with_test(&copy);
-    scenario.run(&["backups", "restore", &set, "--into", &server.url(&copy), "--create"]).succeeded();
+    let restored = scenario.run(&["backups", "restore", "latest", "--into", &server.url(&copy), "--create"]).succeeded();
+    assert!(restored.stdout.contains(newest.as_str()), "{}", restored.stdout);
     assert_eq!(server.sql(&copy, "SELECT count(*) FROM t"), "1000");
+    // The rule that he left is found.
+    let said = scenario.job("nightly", &job(3)).run(&["check", "--connect"]).stdout;
+    assert!(
+        said.split_whitespace().collect::<Vec<_>>().join(" ").contains("rule `tidy` deletes objects here after 1 days"),
+        "{said}"
+    );
+}
+
+/// Ends the locks of a set in an hour, as if its time were almost over.
+fn almost_end_its_locks(moto: &Moto, set: &str) {
+    let until = (Utc::now() + chrono::TimeDelta::hours(1)).format("%Y-%m-%dT%H:%M:%SZ");
+    let retention = format!(
+        "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>GOVERNANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+    );
+    for object in LOCKED {
+        moto.ask("PUT", &format!("locked/test/{set}/{object}?retention"), SIGNED, &retention);
+    }
+}
+
+fn on_another_day(scenario: &Scenario, off: &str) {
+    let mut command = scenario.command(&["run-job", "nightly"]);
+    let run =
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", off).env("FAKETIME_DONT_FAKE_MONOTONIC", "1").output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[test]
+fn prune_extends_the_lock_of_a_set_that_a_longer_rule_keeps_and_shortens_none() {
+    let (server, moto) = (server(18), Moto::start());
+    moto.create_lockable_bucket("locked");
+    let scenario = Scenario::with_database(server, &with_rows(server))
+        .moto(&moto, "locked")
+        .config("lock = \"7d\"\n")
+        .backup_job("bucket", "keep = { last = 1, monthly = 3 }");
+    // The locks of a host whose clock is behind count from the store's.
+    on_another_day(&scenario, "-40d");
+    let old = scenario.sets().pop().unwrap();
+    let until = |set: &str| LOCKED.map(|object| days_from_now(locked_until(&moto, &format!("{set}/{object}")).0));
+    assert!(until(&old).iter().all(|days| (6.9..=7.0).contains(days)), "{:?}", until(&old));
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert!(until(&old).iter().all(|days| (6.9..=7.0).contains(days)), "there is time: {:?}", until(&old));
+
+    almost_end_its_locks(&moto, &old);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    // Three months of 31 days after it was made: the newest of its month, for which there will be no other.
+    assert!(until(&old).iter().all(|days| (52.8..=53.0).contains(days)), "{:?}", until(&old));
+    let newest = scenario.sets().pop().unwrap();
+    assert!(until(&newest).iter().all(|days| (6.9..=7.0).contains(days)), "a newer one may replace it: {:?}", until(&newest));
+    almost_end_its_locks(&moto, &newest);
+    let scenario = scenario.backup_job("bucket", "keep = { last = 5 }");
+    scenario.run(&["backups", "prune"]).succeeded();
+    assert!(until(&newest).iter().all(|days| (6.9..=7.0).contains(days)), "as long as it stays: {:?}", until(&newest));
+    assert!(until(&old).iter().all(|days| (52.8..=53.0).contains(days)), "none is shortened: {:?}", until(&old));
 }
 
 #[test]

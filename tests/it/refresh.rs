@@ -342,6 +342,20 @@ fn the_ledger_has_the_document_of_a_drill_and_marks_have_its_number() {
         "{shown:#}"
     );
 
+    let html = scenario.run(&["runs", "show", "1", "--format", "html"]).succeeded().stdout;
+    for expected in [
+        "<!DOCTYPE html>",
+        "Drill of a restore",
+        "app/nightly/",
+        "SELECT count(*) = 3 FROM users",
+        "NOT TRUE",
+        "Restored in",
+        "failed",
+    ] {
+        assert!(html.contains(expected), "{expected}: {html}");
+    }
+    assert!(!html.contains("<script"));
+
     let running = scenario.start(&["run-job", "refresh"]);
     let prefix = format!("pgtend_refresh_{}_", digest(&staging));
     eventually("it is in the user's SQL", || databases(server, &prefix).iter().any(|copy| server.sleeps(copy)));

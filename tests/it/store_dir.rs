@@ -7,7 +7,7 @@ use pgtend::store::Store;
 use pgtend::store::dir::Dir;
 use tempfile::TempDir;
 
-use crate::store::{content, on_both};
+use crate::store::{content, on_all};
 use crate::support::Scenario;
 
 /// fsync of a folder answers what FSYNC_OF_FOLDERS says, as on a network share.
@@ -88,7 +88,7 @@ fn a_host_that_cannot_remember_stores_has_them_all_the_same() {
 
 #[test]
 fn two_that_write_one_object_at_a_time_each_write_a_whole_one() {
-    on_both(async |store| {
+    on_all(async |store| {
         let (one, two) = (content(9 << 20), vec![7; 9 << 20]);
         let mut first = store.upload("a/object", 0).await?;
         first.write(one[..5 << 20].to_vec().into()).await?;
@@ -97,8 +97,16 @@ fn two_that_write_one_object_at_a_time_each_write_a_whole_one() {
         first.write(one[5 << 20..].to_vec().into()).await?;
         first.finish().await?;
         assert!(store.get("a/object").await? == Some(one.clone()));
-        second.finish().await?;
-        assert!(store.get("a/object").await? == Some(two.clone()));
+        // Azure keeps one upload of a blob at a time: the later one is told so, and the object stays whole.
+        match second.finish().await {
+            Ok(()) => assert!(store.get("a/object").await? == Some(two.clone())),
+            Err(error) => {
+                assert!(format!("{error:#}").contains("another upload of the same blob was completed"), "{error:#}");
+                assert!(store.location("").starts_with("http"), "only Azure: {error:#}");
+                assert!(store.get("a/object").await? == Some(one.clone()));
+                second.abort().await;
+            }
+        }
         Ok(())
     });
 }
@@ -171,7 +179,7 @@ fn a_pipe_in_the_place_of_an_object_stops_nobody() {
 
 #[test]
 fn an_object_that_is_larger_than_it_may_be_is_not_read_to_its_end() {
-    on_both(async |store| {
+    on_all(async |store| {
         store.put("a/marker.json", vec![b' '; 5 << 20]).await?;
         let said = format!("{:#}", store.get_at_most("a/marker.json", 4 << 20).await.unwrap_err());
         assert!(said.contains("a/marker.json is larger than 4"), "{said}");

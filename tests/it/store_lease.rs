@@ -13,13 +13,13 @@ use pgtend::store::{Precondition, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::store::{keys, on_both, on_both_but_moto, on_s3};
+use crate::store::{keys, on_all, on_all_but_moto, on_s3, on_servers};
 
 const KEY: &str = "app/nightly/prune.lease";
 
 #[test]
 fn of_many_that_write_what_must_be_absent_one_succeeds_and_its_content_stays() {
-    on_both_but_moto(&async |store: &Store| {
+    on_all_but_moto(&async |store: &Store| {
         let writers = (0..8).map(|writer| {
             let store = store.clone();
             async move { store.put_if("a/lock", format!("writer {writer}").into_bytes(), Precondition::Absent).await }
@@ -38,7 +38,7 @@ fn of_many_that_write_what_must_be_absent_one_succeeds_and_its_content_stays() {
 
 #[test]
 fn a_write_over_what_was_read_happens_only_while_it_is_still_that() {
-    on_both(async |store| {
+    on_all(async |store| {
         assert_eq!(store.get_versioned("a/lock").await?, None);
         let first = store.put_if("a/lock", b"1".to_vec(), Precondition::Absent).await?.context("absent")?;
         let second = store.put_if("a/lock", b"2".to_vec(), Precondition::Unchanged(&first)).await?.context("unchanged")?;
@@ -54,7 +54,7 @@ fn a_write_over_what_was_read_happens_only_while_it_is_still_that() {
 
 #[test]
 fn a_store_that_can_write_under_a_condition_is_found_out_and_nothing_is_left() {
-    on_both(async |store| {
+    on_all(async |store| {
         assert!(store.can_put_if().await?);
         assert_eq!(keys(store, "").await?, Vec::<String>::new());
         Ok(())
@@ -83,7 +83,7 @@ fn a_server_that_ignores_or_refuses_conditions_is_found_out_and_holds_no_lease()
 #[test]
 fn an_answer_that_is_lost_after_the_write_is_not_taken_for_a_refusal() {
     use crate::support::s3::{Fault, Rule};
-    on_s3(async |store, server| {
+    on_servers(async |store, server| {
         let lost = Rule { method: hyper::Method::PUT, contains: "lock", skip: 0, times: 1, fault: Fault::LostAnswer };
         server.break_with(lost.clone());
         let first = store.put_if("a/lock", b"1".to_vec(), Precondition::Absent).await?.context("we wrote it")?;
@@ -111,7 +111,7 @@ async fn other(store: &Store, seen: Option<&lease::Seen>) -> Result<String> {
 
 #[test]
 fn of_two_that_ask_for_a_lease_one_has_it_until_it_lets_go() {
-    on_both(async |store| {
+    on_all(async |store| {
         let ours = held(store).await?;
         ours.check()?;
         let who = other(store, None).await?;
@@ -142,7 +142,7 @@ fn elsewhere() -> ProcessIdentity {
 
 #[test]
 fn the_lease_of_a_process_that_was_killed_here_is_taken_over_at_once() {
-    on_both(async |store| {
+    on_all(async |store| {
         let mut child = std::process::Command::new("sleep").arg("60").spawn()?;
         let ticks = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
         let ticks = ticks.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().to_owned();
@@ -157,7 +157,7 @@ fn the_lease_of_a_process_that_was_killed_here_is_taken_over_at_once() {
 
 #[test]
 fn a_lease_that_did_not_change_for_15_minutes_is_taken_over() {
-    on_both(async |store| {
+    on_all(async |store| {
         write_lease(store, &elsewhere(), json!({})).await?;
         let who = other(store, None).await?;
         assert!(who.contains("process 7 on elsewhere") && who.contains("2026-11-28 01:00"), "{who}");
@@ -202,7 +202,7 @@ fn a_lease_that_did_not_change_for_a_day_by_the_stores_clock_is_taken_over() {
 
 #[test]
 fn who_lost_a_lease_is_told_so_and_does_not_take_it_from_its_new_holder() {
-    on_both(async |store| {
+    on_all(async |store| {
         let ours = held(store).await?;
         ours.renew().await;
         ours.check()?;
@@ -220,7 +220,7 @@ fn who_lost_a_lease_is_told_so_and_does_not_take_it_from_its_new_holder() {
 
 #[test]
 fn a_lease_that_may_not_be_deleted_is_free_all_the_same_once_it_was_let_go() {
-    on_s3(async |store, server| {
+    on_servers(async |store, server| {
         server.quirks().refuses_deletes.store(true, Relaxed);
         held(store).await?.release().await?;
         assert!(lease::look(store, KEY).await?.is_none(), "nobody holds it");

@@ -19,7 +19,8 @@ fn with_store(scenario: &Scenario, has_key: bool, work: impl AsyncFn(&Store) -> 
     // What a host remembers of its stores is not to be that of this one.
     set_own_environment(&[("XDG_STATE_HOME", "/dev/null/state")]);
     let sign_key = has_key.then(|| KEY.trim().to_owned().into());
-    let configured = config::Store::Dir { path: scenario.path("store"), sign_key, age: std::sync::Arc::default() };
+    let configured =
+        config::Store::Dir { path: scenario.path("store"), sign_key, age: std::sync::Arc::default(), max_upload: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async { work(&Store::open(&configured).await?).await }).unwrap_or_else(|error| panic!("{error:#}"));
 }

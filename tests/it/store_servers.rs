@@ -10,7 +10,7 @@ use pgtend::config::{self, Checksums};
 use pgtend::pg::failure;
 use pgtend::store::{Locked, Precondition, Store};
 
-use crate::store::{content, keys, on_both, on_s3, rule, s3_config, s3_config_at, upload};
+use crate::store::{content, keys, on_all, on_s3, on_servers, rule, s3_config, s3_config_at, upload};
 use crate::support::moto::Moto;
 use crate::support::postgres::server;
 use crate::support::s3::{Fault, S3Server};
@@ -79,7 +79,7 @@ fn all_pages_of_a_list_are_read_and_one_that_loses_its_way_is_an_error() {
 
 #[test]
 fn only_an_answer_that_the_object_is_not_there_says_so() {
-    on_both(async |store| {
+    on_all(async |store| {
         store.put("a/there", b"x".to_vec()).await?;
         assert!(store.exists_for_certain("a/there").await?);
         assert!(!store.exists_for_certain("a/missing").await?);
@@ -87,7 +87,7 @@ fn only_an_answer_that_the_object_is_not_there_says_so() {
         assert!(store.exists_for_certain("a/empty").await?);
         Ok(())
     });
-    on_s3(async |store, server| {
+    on_servers(async |store, server| {
         for status in [403, 404, 500] {
             server.quirks().get_answers.store(status, Relaxed);
             let error = store.exists_for_certain("a/missing").await.unwrap_err();

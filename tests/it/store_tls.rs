@@ -35,6 +35,10 @@ impl Certificates {
     fn server(&self, name: &str) -> S3Server {
         S3Server::start_with_tls(self.path(&format!("{name}.pem")).as_ref(), self.path(&format!("{name}.key")).as_ref())
     }
+
+    fn google(&self, name: &str) -> S3Server {
+        S3Server::start_google_with_tls(self.path(&format!("{name}.pem")).as_ref(), self.path(&format!("{name}.key")).as_ref())
+    }
 }
 
 /// What a table cell holds is wrapped.
@@ -56,6 +60,18 @@ fn a_private_ca_is_trusted_once_the_store_or_the_environment_names_it() {
     for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
         Scenario::empty().s3(&server).env(variable, &ca).run(&["check", "--connect"]).succeeded();
     }
+}
+
+#[test]
+fn a_private_ca_of_a_cloud_is_trusted_once_its_store_or_the_environment_names_it() {
+    let certificates = Certificates::make();
+    let server = certificates.google("localhost");
+    let unknown = Scenario::empty().google(&server).run(&["check", "--connect"]).exited(69);
+    let said = one_line(&unknown.stdout);
+    assert!(said.contains("signed by a CA that this host does not know") && said.contains("`ca_file` of its store"), "{said}");
+    let ca = certificates.path("ca.pem");
+    Scenario::empty().google(&server).config(&format!("ca_file = {}\n", quoted(&ca))).run(&["check", "--connect"]).succeeded();
+    Scenario::empty().google(&server).env("SSL_CERT_FILE", &ca).run(&["check", "--connect"]).succeeded();
 }
 
 #[test]

@@ -104,11 +104,12 @@ impl Batches {
 /// Finds the batches that the filter lets pass.
 pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<Batches> {
     let mut all = Batches::default();
-    for (store_name, store) in filter.stores(config).await? {
-        if !store.is_there() {
-            continue;
-        }
-        let listing = archive::list(&store, "").await.with_context(|| format!("store `{store_name}`"))?;
+    let list = async |store: &Store| match store.is_there() {
+        true => archive::list(store, "").await.map(Some),
+        false => Ok(None),
+    };
+    for (store_name, read) in filter.read_stores(config, list).await? {
+        let (store, Some(listing)) = read.with_context(|| format!("store `{store_name}`"))? else { continue };
         let ours = listing.batches.into_iter().map(|batch| (batch, None));
         let not_ours = listing.not_ours.into_iter().map(|(name, manifest, signature)| ((name, manifest), Some(signature)));
         for (batch, signature) in ours.chain(not_ours) {

@@ -51,8 +51,9 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
     };
     let text = name.to_string();
     let mut said = String::new();
-    for (_, store) in filter.stores(&config).await? {
-        let listing = set::list(&store, &key::folder(&name.database, &name.job)).await?;
+    let folder = key::folder(&name.database, &name.job);
+    for (store_name, read) in filter.read_stores(&config, async |store| set::list(store, &folder).await).await? {
+        let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
         for set in listing.sets {
             let after_it = set.holds.iter().any(|hold| hold.because_of.as_deref() == Some(&text));
             let is_it = set.name == name && set.holds.iter().any(|hold| hold.because_of.is_some());
@@ -74,8 +75,8 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
 async fn accept_identity(global: &Global, text: &str, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
     let mut said = String::new();
-    for (store_name, store) in filter.stores(&config).await? {
-        let listing = set::list(&store, "").await?;
+    for (store_name, read) in filter.read_stores(&config, async |store| set::list(store, "").await).await? {
+        let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
         for unread in &listing.unseen {
             tracing::warn!("could not read the folder {}: {}", store.location(&unread.key), unread.reason);
         }

@@ -1,5 +1,6 @@
 //! `pgtend backups adopt`.
 
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ pub struct Arguments {
     /// The dump of one database by pg_dump: SQL, also in gzip or zstd, or the custom format (-Fc); told by its content, not by its
     /// name. A file of this host, or with --key an object of the store
     #[arg(value_name = "FILE|KEY")]
-    dump: String,
+    dump: OsString,
     /// It is the key of an object in the store
     #[arg(long)]
     key: bool,
@@ -42,7 +43,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let store_name = store_of(&config, store.as_deref())?;
     let store = Store::named(&config, &store_name).await?;
     let source = match key {
-        true => Source::object(&store, dump).await?,
+        true => Source::object(&store, key_of(dump)?).await?,
         false => {
             let opened = cancel.run_until_cancelled(Source::file(Path::new(dump))).await;
             opened.ok_or_else(|| Fault::new(Kind::Cancelled, "cancelled: nothing was adopted"))??
@@ -51,13 +52,19 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let phase = global.progress().phase("adopt", None);
     let into = Destination { store: &store, database, bin_dir: config.tools.bin_dir.clone() };
     let (set, sha256) = adopt::adopt(source, &into, &phase, cancel).await?;
-    phase.done(&format!("{} from {dump}", set.name));
+    phase.done(&format!("{} from {}", set.name, dump.display()));
     print(&if global.json {
         format!("{:#}\n", as_json(&set, &store_name, &sha256))
     } else {
         in_words(&set, &store_name, &sha256)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keys are text. A file may have any name.
+fn key_of(dump: &OsStr) -> Result<&str> {
+    let message = || format!("{} is no key: keys are UTF-8", dump.display());
+    Ok(dump.to_str().ok_or_else(|| Fault::new(Kind::Configuration, message()))?)
 }
 
 fn store_of(config: &Config, wanted: Option<&str>) -> Result<String> {

@@ -1,22 +1,27 @@
 //! `pgtend backups certificate`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::Utc;
 use clap::ValueEnum;
 
 use super::find::{Filter, Found, find};
+use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::pg::failure;
 use crate::run::job::{self, Job};
 use crate::store::key;
-use crate::task::backup::certificate::{Certificate, Stay, html, text};
+use crate::task::backup::certificate::{Certificate, Stay, html, signed, text};
 use crate::task::backup::latest::Choice;
 use crate::task::backup::series::Series;
 use crate::task::backup::{Backup, Keep, set};
+
+/// More than any certificate has.
+const CERTIFICATE_BYTES: u64 = 16 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -33,11 +38,38 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, format: Format)
     let stay = stay(global, &config, &found).await;
     let certificate = Certificate::of(&found.set, &found.store_name, &found.store, &stay, Utc::now());
     print(&match (format, global.json) {
-        (Format::Json, _) | (Format::Text, true) => format!("{:#}\n", serde_json::to_value(&certificate)?),
-        (Format::Text, false) => text::render(&certificate),
-        (Format::Html, _) => html::render(&certificate),
+        (Format::Json, _) | (Format::Text, true) => signed::as_json(&certificate, &found.store)?,
+        (Format::Text, false) => signed::as_text(text::render(&certificate), &found.store)?,
+        (Format::Html, _) => signed::as_html(html::render(&certificate), &found.store)?,
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says whether a certificate is as pgtend has written it: whether the key of a store has signed it.
+pub async fn check(global: &Global, file: &Path, filter: &Filter) -> Result<ExitCode> {
+    let config = global.load_config()?;
+    let refused = |message: String| anyhow::Error::from(Fault::new(Kind::Configuration, message));
+    let length = std::fs::metadata(file).with_context(|| refused(format!("cannot read {}", file.display())))?.len();
+    anyhow::ensure!(length <= CERTIFICATE_BYTES, refused(format!("{} is no certificate: it is larger than any", file.display())));
+    let document = std::fs::read(file).with_context(|| refused(format!("cannot read {}", file.display())))?;
+    let (mut has_key, mut has_signature) = (false, false);
+    for (name, store) in filter.stores(&config).await? {
+        has_key |= store.has_sign_key();
+        match signed::check(&document, &store)? {
+            Some(true) => {
+                print(&format!("{}: signed with the key of store {name}, and not changed since\n", file.display()))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(false) => has_signature = true,
+            None => {}
+        }
+    }
+    let why = match (has_key, has_signature) {
+        (false, _) => return Err(refused("no store here has a key (sign_key_file) that could have signed it".to_owned())),
+        (true, false) => "it carries no signature: it was issued for a store without a key, or its last line was removed",
+        (true, true) => "its signature is of none of the keys of the stores here: it was changed, or another key signed it",
+    };
+    anyhow::bail!("{}: {why}", file.display())
 }
 
 /// How long the set stays, by the job that made it, if that is in the configuration.

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, find_copies};
-use super::nearness::on_the_first_good;
+use super::nearness::{judge, on_the_first_good};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::store::Store;
 use crate::task::backup::copies::copy::{Copied, Copy};
-use crate::task::backup::copies::several::ensure_apart;
+use crate::task::backup::copies::several::{ensure_answers, ensure_apart};
 use crate::task::backup::latest::Choice;
 
 #[derive(Debug, Args)]
@@ -58,7 +59,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
             cancel,
             on_the_first_good(&sources, async |found| copy_of(found).as_copy(found, arguments).plan().await),
         );
-        let plan = plan.await?;
+        let plan = plan.await?.done;
         print(&if global.json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -68,8 +69,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         let copied = copy_of(found).as_copy(found, arguments).apply(&progress, cancel).await?;
         Ok((found.store_name.clone(), found.set.name.to_string(), copied))
     });
-    let (from, set, copied) = copied.await?;
-    print_copied(global, (&set, &from, &arguments.to), &copied)?;
+    let used = copied.await?;
+    let (from, set, copied) = &used.done;
+    print_copied(global, (set, from, &arguments.to), copied)?;
+    judge(&used.passed_over, &progress, cancel).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,12 +114,19 @@ async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Res
     let mut found = Vec::new();
     let elsewhere = from.iter().chain(config.stores.keys().filter(|name| from.is_none() && *name != to));
     let mut errors = Vec::new();
-    for store in elsewhere {
+    let looking = elsewhere.map(|store| async move {
         let filter = Filter { store: Some(store.clone()), database: database.clone(), job: job.clone() };
         let choice = Choice { unsigned_ok: *unsigned_ok, older_ok: set != "latest", ..Choice::default() };
-        match find_copies(global, config, set, &filter, &choice).await {
+        let of_store = async {
+            ensure_answers(&Store::named(config, store).await?).await?;
+            find_copies(global, config, set, &filter, &choice).await
+        };
+        of_store.await.with_context(|| format!("store `{store}`"))
+    });
+    for copies in join_all(looking).await {
+        match copies {
             Ok(copies) => found.extend(copies),
-            Err(error) => errors.push(error.context(format!("store `{store}`"))),
+            Err(error) => errors.push(error),
         }
     }
     // The newest may be where nothing could be read.

@@ -6,16 +6,20 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::find::{Filter, Which, find};
+use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::task::backup::change::{self, Change};
+use crate::task::backup::set::Set;
 
 /// Compares the rows of the tables in two sets, by what their manifests say: no dump is read.
 pub async fn run(global: &Global, before: &str, after: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
     let config = global.load_config()?;
     let before = find(global, &config, before, filter, &which.choice()).await?.set;
     let after = find(global, &config, after, filter, &which.choice()).await?.set;
+    ensure_open(&before)?;
+    ensure_open(&after)?;
     let changes = change::changes(&before.manifest, &after.manifest);
     if before.manifest.filters != after.manifest.filters {
         tracing::warn!("the two sets were made with different filters (schemas, exclude_tables, exclude_table_data)");
@@ -35,6 +39,14 @@ pub async fn run(global: &Global, before: &str, after: &str, filter: &Filter, wh
         false => print(&output::table(&["TABLE", "BEFORE", "AFTER", "CHANGE"], changes.iter().map(row)))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn ensure_open(set: &Set) -> Result<()> {
+    let message = || {
+        format!("the tables of {} are sealed: compare them on a host with an `identity_file` for one of its recipients", set.name)
+    };
+    anyhow::ensure!(!set.manifest.names_are_sealed(), Fault::new(Kind::Configuration, message()));
+    Ok(())
 }
 
 fn row(change: &Change) -> Vec<String> {

@@ -9,9 +9,10 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find_copies};
-use super::nearness::{on_the_first_good, that_open};
+use super::find::{Filter, Found, Which};
+use super::nearness::{judge, on_the_first_good, that_open};
 use super::rows_file::RowsFile;
+use super::thaw::{Thawing, find_readable};
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
@@ -46,20 +47,24 @@ pub struct Arguments {
     /// Write to this file, which appears, or is replaced, only when all rows are proved; a device or pipe gets them as they come; default: stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    thawing: Thawing,
 }
 
 pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
-    let Arguments { set: wanted, filter, which, table, format, copied_as, output } = arguments;
+    let Arguments { set: wanted, filter, which, table, format, copied_as, output, thawing } = arguments;
     let copied_as = copied_as.as_deref().map(|name| in_sql(name, *format)).transpose()?;
     let file = RowsFile::of(output.as_deref())?;
     if global.json && matches!(file, RowsFile::Stdout) {
         return Err(refused("--json prints a summary on stdout: write the rows to a file with --output FILE"));
     }
     let config = global.load_config()?;
-    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &which.choice())).await?;
+    let choice = which.choice();
+    let finding = find_readable(global, &config, wanted, filter, (&choice, thawing));
+    let copies = or_cancelled(cancel, finding).await?;
+    let mut copies = or_cancelled(cancel, that_open(copies)).await?;
     let Some(first) = copies.first() else { anyhow::bail!("there is no copy") };
     blocks_of(&first.set.manifest, table)?;
-    let mut copies = or_cancelled(cancel, that_open(copies)).await?;
     if file.shows_rows_as_they_come() {
         // What was shown of one copy cannot be taken back.
         copies.truncate(1);
@@ -77,7 +82,8 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         })?;
         Ok((found.set.name.to_string(), found.store_name.clone(), found.set.manifest.dump.bytes, rows, name, read_bytes))
     });
-    let (set, store, dump_bytes, rows, name, read_bytes) = fetched.await?;
+    let fetched = fetched.await?;
+    let (set, store, dump_bytes, rows, name, read_bytes) = fetched.done;
     let read = format!("{} read of {}", units::bytes(read_bytes), units::bytes(dump_bytes));
     let said = format!("{} of {name} from {set} ({read})", units::plural(rows, "row"));
     phase.done(&said);
@@ -93,6 +99,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         ),
         false => format!("{}: {said}\n", path.display()),
     })?;
+    judge(&fetched.passed_over, &progress, cancel).await;
     Ok(ExitCode::SUCCESS)
 }
 

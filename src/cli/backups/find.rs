@@ -67,9 +67,9 @@ struct Candidates {
 impl Candidates {
     async fn read(config: &Config, wanted: &str, filter: &Filter, choice: &Choice) -> Result<Self> {
         let mut all = Self::default();
-        for (store_name, store) in filter.stores(config).await? {
-            match set::list(&store, "").await {
-                Ok(listing) => all.add(&store_name, &store, listing, |name| is_meant(name, wanted, filter), choice),
+        for (store_name, read) in filter.read_stores(config, async |store| set::list(store, "").await).await? {
+            match read {
+                Ok((store, listing)) => all.add(&store_name, &store, listing, |name| is_meant(name, wanted, filter), choice),
                 Err(error) => all.unread_stores.push((store_name, error)),
             }
         }
@@ -138,7 +138,7 @@ pub(super) async fn find_copies(
     let nearness = Nearness::of(global);
     let Candidates { sets: mut candidates, unreadable, unread_stores, unseen } =
         Candidates::read(config, wanted, filter, choice).await?;
-    all_stores_are_read(&candidates, unread_stores, wanted, &nearness)?;
+    needed_stores_are_read(&candidates, unread_stores, (wanted, filter.job.as_deref()), &nearness)?;
     one_series(&candidates, wanted)?;
     let Some(first) = candidates.first() else {
         let of_folders = unseen.iter().map(|(store, unread)| format!("{} in {store}: {}", unread.key, unread.reason));
@@ -183,12 +183,12 @@ fn none(wanted: &str, reason: &str) -> Fault {
     Fault::new(Kind::Configuration, format!("no set `{wanted}`: {reason}"))
 }
 
-/// A named set that was found is the right one, wherever else it may be; `latest` is only known once every store was read, or another with copies of its
-/// sets.
-fn all_stores_are_read(
+/// A named set that was found is the right one, wherever else it may be. `latest` is only known once every store was read that it may be in: the stores of
+/// the job that was named, or all of them; or another store with copies of its sets.
+fn needed_stores_are_read(
     candidates: &[Found],
     unread_stores: Vec<(String, anyhow::Error)>,
-    wanted: &str,
+    (wanted, named_job): (&str, Option<&str>),
     nearness: &Nearness,
 ) -> Result<()> {
     let names: Vec<String> = unread_stores.iter().map(|(name, _)| name.clone()).collect();
@@ -196,11 +196,16 @@ fn all_stores_are_read(
     for (store, error) in unread_stores {
         let job = candidates.first().map(|found| found.set.name.job.as_str());
         let has_copies = job.is_some_and(|job| nearness.has_copies(job, &store, &names));
-        if has_copies {
+        let is_of_others = job.is_some() && named_job.is_some_and(|job| nearness.is_of_others(job, &store));
+        if is_of_others {
+            tracing::warn!("store `{store}` cannot be read, and is none of the job's: {}", failure::in_a_line(&error));
+        } else if has_copies {
             let newer = if wanted == "latest" { ", so a newer set may be there" } else { "" };
             tracing::warn!("store `{store}` cannot be read{newer}; another copy is taken: {}", failure::in_a_line(&error));
         } else if wanted == "latest" || candidates.is_empty() {
-            return Err(error.context(format!("store `{store}` cannot be read; --store NAME searches another one alone")));
+            let message =
+                "cannot be read; --job NAME asks only for those of a job's stores, --store NAME searches another one alone";
+            return Err(error.context(format!("store `{store}` {message}")));
         }
     }
     Ok(())

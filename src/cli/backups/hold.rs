@@ -11,6 +11,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::store::Store;
+use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};
 use crate::task::backup::set;
@@ -35,7 +36,11 @@ pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTim
     // A copy that is not held could be deleted by its store's `keep`.
     let nearness = Nearness::of(global);
     for store in nearness.stores(&name.job).iter().filter(|store| !held.contains(store)) {
-        let looking = async { Store::named(&config, store).await?.exists_for_certain(&name.key(set::MANIFEST)).await };
+        let looking = async {
+            let store = Store::named(&config, store).await?;
+            ensure_answers(&store).await?;
+            store.exists_for_certain(&name.key(set::MANIFEST)).await
+        };
         if let Err(error) = looking.await {
             let message = format!(
                 "{name} is held in {}, and store `{store}` could not be read: hold it there when it is back, with --store {store}",

@@ -16,10 +16,13 @@ use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::config::Config;
+use crate::pg::failure;
 use crate::store::Store;
+use crate::store::archived::Archived;
 use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::copies::place;
+use crate::task::backup::manifest::Manifest;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
@@ -32,6 +35,8 @@ struct Row {
     set: Set,
     /// The fault of its signature, when it is listed anyway.
     signature: Option<Signature>,
+    /// The storage class of its dump, where that must be thawed before it can be read.
+    archived: Option<String>,
     json: serde_json::Value,
 }
 
@@ -44,7 +49,8 @@ struct Listed {
     /// The folders that could not be read, and why.
     unseen: Vec<(String, String)>,
     broken: Vec<(String, SetName, String)>,
-    failed: Vec<anyhow::Error>,
+    /// The stores that could not be read.
+    failed: Vec<(String, anyhow::Error)>,
     /// The databases and jobs of all sets, whatever the filter.
     databases: BTreeSet<String>,
     jobs: BTreeSet<String>,
@@ -58,7 +64,10 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, &listed)?;
     }
-    let failed = std::mem::take(&mut listed.failed).into_iter().next();
+    let unread: Vec<_> =
+        listed.failed.iter().map(|(store, error)| json!({ "store": store, "reason": failure::in_a_line(error) })).collect();
+    let mut failed = std::mem::take(&mut listed.failed).into_iter().map(|(_, error)| error);
+    let (failed, others) = (failed.next(), failed);
     if global.json {
         let broken: Vec<_> = listed
             .broken
@@ -75,7 +84,7 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
         let sets: Vec<_> = listed.sets.into_iter().map(json_of).collect();
         print(&format!(
             "{:#}\n",
-            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen })
+            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen, "unread_stores": unread })
         ))?;
         return failed.map_or(Ok(ExitCode::SUCCESS), Err);
     }
@@ -100,23 +109,35 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     for (store, name, reason) in listed.broken {
         say(&format!("pgtend: not listed: {name} in {store} cannot be restored: {reason}"));
     }
+    // The end of the command names the first.
+    others.for_each(|error| say(&format!("pgtend: {}", failure::in_a_line(&error))));
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
     let mut listed = Listed::default();
-    for (store_name, store) in filter.stores(config).await? {
-        if !store.is_there() {
-            tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
-        }
-        let mut listing = match set::list(&store, "").await {
-            Ok(listing) => listing,
+    let list = async |store: &Store| {
+        let listing = set::list(store, "").await?;
+        // Only a note says it.
+        let archived = store.archived("").await.unwrap_or_else(|error| {
+            tracing::debug!("{}", failure::in_a_line(&error));
+            Vec::new()
+        });
+        Ok((listing, archived))
+    };
+    for (store_name, read) in filter.read_stores(config, list).await? {
+        let (store, mut listing, archived) = match read {
+            Ok((store, (listing, archived))) => (store, listing, archived),
             // The sets of other stores are shown anyway.
             Err(error) => {
-                listed.failed.push(error.context(format!("store `{store_name}` cannot be read")));
+                let error = error.context(format!("store `{store_name}` cannot be read"));
+                listed.failed.push((store_name, error));
                 continue;
             }
         };
+        if !store.is_there() {
+            tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
+        }
         for name in listing.names() {
             listed.databases.insert(name.database.clone());
             listed.jobs.insert(name.job.clone());
@@ -132,8 +153,11 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         listed.unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
         for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
             let signature = unsigned.iter().find(|(of, _)| *of == set.name).map(|(_, signature)| *signature);
-            let json = as_json(&set, &store_name, &store, signature, now);
-            listed.sets.push(Row { store: store_name.clone(), copies: Vec::new(), set, signature, json });
+            let mut json = as_json(&set, &store_name, &store, signature, now);
+            let dump = set.name.key(&set.manifest.dump.object);
+            let archived = archived.iter().find(|archived| archived.key == dump).map(Archived::in_words);
+            json["archived"] = archived.clone().into();
+            listed.sets.push(Row { store: store_name.clone(), copies: Vec::new(), set, signature, archived, json });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
         listed.broken.extend(broken.map(|(name, reason)| (store_name.clone(), name, reason)));
@@ -164,8 +188,19 @@ fn json_of(mut row: Row) -> serde_json::Value {
 
 /// What differs from copy to copy.
 fn copy_of(set: &serde_json::Value) -> serde_json::Value {
-    let keys =
-        ["store", "location", "dump_bytes", "sha256", "encrypted", "verification", "bytes", "restored", "held", "signature"];
+    let keys = [
+        "store",
+        "location",
+        "dump_bytes",
+        "sha256",
+        "encrypted",
+        "verification",
+        "bytes",
+        "restored",
+        "held",
+        "signature",
+        "archived",
+    ];
     keys.iter().map(|key| ((*key).to_owned(), set[*key].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
@@ -200,8 +235,9 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
         "uncompressed_bytes": manifest.dump.uncompressed_bytes,
         "sha256": manifest.dump.sha256,
         "encrypted": set.is_encrypted(),
-        "tables": manifest.table_count(),
-        "rows": manifest.rows(),
+        "sealed": manifest.names_are_sealed(),
+        "tables": (!manifest.names_are_sealed()).then(|| manifest.table_count()),
+        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
         "server_version": manifest.server.version,
         "verification": set.verification,
         "bytes": set.verification.verdict(),
@@ -226,7 +262,8 @@ fn identity(set: &Set) -> String {
 fn table(sets: &[Row], now: DateTime<Utc>) -> String {
     let identities: BTreeSet<String> = sets.iter().map(|row| identity(&row.set)).collect();
     let with_identity = identities.len() > 1;
-    let rows = sets.iter().map(|Row { store, copies, set, signature, .. }| {
+    let rows = sets.iter().map(|listed| {
+        let Row { store, copies, set, .. } = listed;
         let manifest = &set.manifest;
         let stores: Vec<&str> = [store].into_iter().chain(copies.iter().map(|copy| &copy.store)).map(String::as_str).collect();
         let mut row = vec![
@@ -234,13 +271,13 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
             stores.join(", "),
             if set.is_adopted() { UNKNOWN.to_owned() } else { units::age(set.name.taken_at, now) },
             units::bytes(manifest.dump.bytes),
-            units::count(manifest.table_count() as u64),
-            units::count(manifest.rows()),
+            unless_sealed(manifest, units::count(manifest.table_count() as u64)),
+            unless_sealed(manifest, units::count(manifest.rows())),
             set.verification.verdict().name().to_owned(),
             set.verification.restored_in_words(),
         ];
         row.extend(with_identity.then(|| identity(set)));
-        row.push(notes(set, copies, *signature, now));
+        row.push(notes(listed, now));
         row
     });
     match with_identity {
@@ -249,6 +286,10 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
         }
         false => output::table(&["SET", "STORE", "AGE", "SIZE", "TABLES", "ROWS", "BYTES", "RESTORED", ""], rows),
     }
+}
+
+fn unless_sealed(manifest: &Manifest, number: String) -> String {
+    if manifest.names_are_sealed() { "sealed".to_owned() } else { number }
 }
 
 /// Returns the age of the newest intact set of each series: a series does not make up for another.
@@ -281,10 +322,13 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
 }
 
 /// Returns a set's notes for the last column.
-fn notes(set: &Set, copies: &[Row], signature: Option<Signature>, now: DateTime<Utc>) -> String {
+fn notes(row: &Row, now: DateTime<Utc>) -> String {
+    let Row { set, copies, signature, archived, .. } = row;
     let mut notes: Vec<String> = signature.map(|signature| signature.in_short().to_owned()).into_iter().collect();
     let others = copies.iter().filter(|copy| copy.set.verification.verdict() != set.verification.verdict());
     notes.extend(others.map(|copy| format!("{} in {}", copy.set.verification.verdict().name(), copy.store)));
+    notes.extend(archived.clone());
+    notes.extend(copies.iter().filter_map(|copy| Some(format!("{} in {}", copy.archived.as_ref()?, copy.store))));
     if set.is_encrypted() {
         notes.push("encrypted".to_owned());
     }

@@ -18,8 +18,10 @@ mod restore;
 mod restore_part;
 mod rows_file;
 mod show;
+mod thaw;
 mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -27,9 +29,11 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 pub use find::{Filter, Which};
 pub use require::span;
+use thaw::Thawing;
 
 use super::global::Global;
 use super::signals::{cancelled_by_signals, or_cancelled};
+use crate::task::backup::choices::RowCheck;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -52,9 +56,14 @@ pub enum Command {
         /// Restore it into a scratch database on this server: a configured database, or a URL
         #[arg(long, value_name = "DATABASE")]
         restore_on: Option<String>,
+        /// With --restore-on: count the rows of the copy, without hashing them
+        #[arg(long, requires = "restore_on")]
+        count_rows: bool,
         /// Of an adopted set: let a role with rights over others restore it, although its code then runs with them
         #[arg(long, requires = "restore_on")]
         trust_owners: bool,
+        #[command(flatten)]
+        thawing: Thawing,
     },
     /// Take in a dump that pgtend did not make, as a set that is listed, verified and restored; unproved until somebody proves it
     Adopt(adopt::Arguments),
@@ -81,12 +90,16 @@ pub enum Command {
     /// Print what was proved of a set, when, how and by which release, and what was not; from what is recorded, for auditors
     Certificate {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
-        set: String,
+        #[arg(required_unless_present = "check")]
+        set: Option<String>,
         #[command(flatten)]
         filter: Filter,
         /// The output format
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         format: certificate::Format,
+        /// Instead, say whether this certificate is as it was written: whether a store's key has signed it
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "format"])]
+        check: Option<PathBuf>,
     },
     /// Write the rows of one table of a set as SQL or CSV; only the parts of the dump that hold them are read, and they are proved
     Fetch(fetch::Arguments),
@@ -139,15 +152,21 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let cancel = cancelled_by_signals()?;
     match command {
         Command::List { filter, unsigned_ok } => or_cancelled(&cancel, list::run(global, filter, *unsigned_ok)).await,
-        Command::Verify { set, filter, which, restore_on, trust_owners } => {
-            verify::run(global, set, filter, which, restore_on.as_deref(), *trust_owners, &cancel).await
+        Command::Verify { set, filter, which, restore_on, count_rows, trust_owners, thawing } => {
+            let rows = if *count_rows { RowCheck::Count } else { RowCheck::Hash };
+            let on = restore_on.as_deref().map(|target| verify::On { target, trust_owners: *trust_owners, rows });
+            verify::run(global, set, filter, which, on, thawing, &cancel).await
         }
         Command::Adopt(arguments) => adopt::run(global, arguments, &cancel).await,
         Command::Diff { before, after, filter, which } => {
             or_cancelled(&cancel, diff::run(global, before, after, filter, which)).await
         }
         Command::Show { set, filter, which } => or_cancelled(&cancel, show::run(global, set, filter, which)).await,
-        Command::Certificate { set, filter, format } => {
+        Command::Certificate { check: Some(file), filter, .. } => {
+            or_cancelled(&cancel, certificate::check(global, file, filter)).await
+        }
+        Command::Certificate { set, filter, format, check: None } => {
+            let set = set.as_deref().unwrap_or("latest");
             or_cancelled(&cancel, certificate::run(global, set, filter, *format)).await
         }
         Command::Fetch(arguments) => fetch::run(global, arguments, &cancel).await,

@@ -57,12 +57,22 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         tracing::warn!("store `{name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
     }
     let whose = from.clone().map_or(Whose::Own { by_name: *by_name }, Whose::Named);
-    let question = Question { database, job: None, filters: Filters::default(), whose, within: *within, restored: *restored };
+    let jobs = job::load_dir(&global.jobs_dir(), &config).map(|folder| folder.jobs).unwrap_or_default();
+    let builds_none = |job: &&job::Job| job.task.as_a::<Backup>().is_some_and(|backup| !backup.vector_indexes);
+    let question = Question {
+        database,
+        job: None,
+        filters: Filters::default(),
+        whose,
+        within: *within,
+        restored: *restored,
+        without_vector_indexes: jobs.iter().filter(builds_none).map(|job| job.name.clone()).collect(),
+    };
     let asked = gate::ask(&config, &stores, &question).await;
     let answer = asked.with_context(|| format!("cannot tell whether `{database}` has a backup within {within}"))?;
     let mut said = answer.in_words(&question);
     if !answer.is_met {
-        said += &format!(". {}", advice(global, &config, database));
+        said += &format!(". {}", advice(&jobs, database));
     }
     if global.json {
         print(&format!("{:#}\n", as_json(&question, &answer, &said)))?;
@@ -86,8 +96,7 @@ pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
 }
 
 /// Says what makes a set. Jobs are not needed for the answer, so one that cannot be read is no reason for another exit code.
-fn advice(global: &Global, config: &Config, database: &str) -> String {
-    let jobs = job::load_dir(&global.jobs_dir(), config).map(|folder| folder.jobs).unwrap_or_default();
+fn advice(jobs: &[job::Job], database: &str) -> String {
     let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.databases.iter().any(|name| name == database));
     let command = |job: &job::Job| format!("`pgtend run-job {} --database {database}`", job.name);
     let (mut count, mut unread) = (Vec::new(), Vec::new());

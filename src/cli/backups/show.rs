@@ -11,10 +11,13 @@ use crate::base::{terminal, units};
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::members::decrypt::recipients_in_words;
+use crate::store::archived::Archived;
+use crate::task::backup::how_proved::HowProved;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::manifest::{Globals, Manifest};
 use crate::task::backup::part;
 use crate::task::backup::scan::TableData;
+use crate::task::backup::verdict::Verification;
 
 pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
     let config = global.load_config()?;
@@ -22,7 +25,15 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) 
     let copies = find_copies(global, &config, wanted, filter, &Choice { older_ok: true, ..which.choice() }).await?;
     let Some(found) = copies.first() else { anyhow::bail!("there is no copy") };
     let tables = tables(&found.set.manifest);
-    print(&if global.json { format!("{:#}\n", as_json(found, &copies, &tables)) } else { in_words(found, &copies, &tables) })?;
+    let mut archived = Vec::new();
+    for copy in &copies {
+        archived.extend(archived_in(copy).await?.map(|said| (copy.store_name.clone(), said)));
+    }
+    print(&if global.json {
+        format!("{:#}\n", as_json(found, &copies, &tables, &archived))
+    } else {
+        in_words(found, &copies, &tables, &archived)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,7 +70,15 @@ fn tables(manifest: &Manifest) -> Vec<Table> {
     blocks.into_iter().map(of).collect()
 }
 
-fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Value {
+/// In which storage class the dump is that must be thawed before it can be read, and how far that is; nothing of others.
+async fn archived_in(copy: &Found) -> Result<Option<String>> {
+    let name = &copy.set.name;
+    let dump = name.key(&copy.set.manifest.dump.object);
+    let archived = copy.store.archived_exactly(&name.key("")).await?;
+    Ok(archived.iter().find(|archived| archived.key == dump).map(Archived::in_words))
+}
+
+fn as_json(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)]) -> serde_json::Value {
     let manifest = &found.set.manifest;
     let tables: Vec<_> = tables
         .iter()
@@ -72,7 +91,8 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Val
         .iter()
         .map(|copy| {
             let location = copy.store.location(&copy.set.name.key(&copy.set.manifest.dump.object));
-            json!({ "store": copy.store_name, "location": location, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
+            let archived = archived.iter().find(|(store, _)| *store == copy.store_name).map(|(_, said)| said);
+            json!({ "store": copy.store_name, "location": location, "archived": archived, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
         })
         .collect();
     json!({
@@ -91,8 +111,9 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Val
         "uncompressed_bytes": manifest.dump.uncompressed_bytes,
         "members": manifest.dump.members.count,
         "encryption": manifest.dump.encryption,
-        "rows": manifest.rows(),
-        "tables": tables,
+        "sealed": manifest.names_are_sealed(),
+        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
+        "tables": (!manifest.names_are_sealed()).then_some(tables),
         "large_objects": manifest.large_objects,
         "extensions": manifest.server.extensions,
         "globals": manifest.globals,
@@ -104,7 +125,7 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table]) -> serde_json::Val
     })
 }
 
-fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
+fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)]) -> String {
     let (set, manifest) = (&found.set, &found.set.manifest);
     let mut lines = vec![
         ("set", format!("{} in {}", set.name, found.store_name)),
@@ -120,6 +141,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         ),
         ("encryption", encryption_in_words(manifest)),
         ("bytes", format!("{}; {}", set.verification.verdict().name(), set.verification.in_words())),
+        ("rows of copies", rows_in_words(&set.verification)),
         ("globals", set.listed.globals_problem.clone().unwrap_or_else(|| globals_in_words(&manifest.globals))),
         ("large objects", units::count(manifest.large_objects)),
     ];
@@ -132,6 +154,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         let verification = &copy.set.verification;
         ("copy", format!("in {}: {}; {}", copy.store_name, verification.verdict().name(), verification.in_words()))
     }));
+    lines.extend(archived.iter().map(|(store, said)| ("storage class", format!("in {store}: {said}"))));
     let extensions: Vec<String> =
         manifest.server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
     if !extensions.is_empty() {
@@ -147,6 +170,9 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         .extend(filters.iter().filter(|(_, patterns)| !patterns.is_empty()).map(|(what, patterns)| (*what, patterns.join(", "))));
     lines.extend(manifest.warnings.iter().map(|warning| ("warning", warning.clone())));
     let head: String = lines.iter().map(|(what, said)| format!("{what:<15} {}\n", terminal::in_one_line(said))).collect();
+    if manifest.names_are_sealed() {
+        return head + "\nits tables are sealed: a host with an `identity_file` for one of its recipients shows them\n";
+    }
     if tables.is_empty() {
         return head + "\nno table data\n";
     }
@@ -160,6 +186,16 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table]) -> String {
         ]
     };
     head + "\n" + &output::table(&["TABLE", "ROWS", "UNCOMPRESSED", "MEMBERS", "IN THE OBJECT"], tables.iter().map(row))
+}
+
+/// Says how the rows of the last restored copy were compared with the set.
+fn rows_in_words(verification: &Verification) -> String {
+    let restored = verification.restores.iter().rev().find(|check| check.refusal.is_none());
+    match restored.map(|check| check.how.as_ref()) {
+        None => "no server has restored it".to_owned(),
+        Some(Some(HowProved { tables, hashed: Some(hashed), .. })) => hashed.in_words(*tables),
+        Some(_) => "counted".to_owned(),
+    }
 }
 
 fn encryption_in_words(manifest: &Manifest) -> String {

@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, Which, find_copies, settings_of};
+use super::find::{Filter, Found, Which, settings_of};
 use super::nearness::is_of_the_copy;
+use super::thaw::{Thawing, find_readable};
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::cli::global::Global;
@@ -16,26 +17,40 @@ use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::Config;
 use crate::pg::failure;
+use crate::task::backup::choices::RowCheck;
+use crate::task::backup::how_proved::Hashed;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
+use crate::task::backup::verdict::Bytes;
 use crate::task::backup::{gains, scratch, verify};
 use crate::task::foreign_code;
+
+/// A restore for a proof.
+#[derive(Clone, Copy)]
+pub struct On<'a> {
+    /// A database of the configuration, or a URL.
+    pub target: &'a str,
+    pub trust_owners: bool,
+    pub rows: RowCheck,
+}
 
 pub async fn run(
     global: &Global,
     wanted: &str,
     filter: &Filter,
     which: &Which,
-    restore_on: Option<&str>,
-    trust_owners: bool,
+    restore_on: Option<On<'_>>,
+    thawing: &Thawing,
     cancel: &CancellationToken,
 ) -> Result<ExitCode> {
     let config = global.load_config()?;
     // Sets that a restore would skip are those worth verifying.
     let choice = Choice { older_ok: true, to_verify: true, ..which.choice() };
-    let copies = or_cancelled(cancel, find_copies(global, &config, wanted, filter, &choice)).await?;
+    let copies = or_cancelled(cancel, find_readable(global, &config, wanted, filter, (&choice, thawing))).await?;
     let mut failed: Vec<(String, anyhow::Error)> = Vec::new();
     let count = copies.len();
+    let is_damaged = |found: &&Found| found.set.verification.verdict() == Bytes::Damaged;
+    let known: Vec<String> = copies.iter().filter(is_damaged).map(|found| found.store_name.clone()).collect();
     for (number, mut found) in copies.into_iter().enumerate() {
         let verified = match restore_on {
             None => {
@@ -43,7 +58,7 @@ pub async fn run(
                 let reading = verify::by_checksum(&found.store, &mut found.set, &progress);
                 or_cancelled(cancel, reading).await.map(|not_decoded| Verified::Read { not_decoded })
             }
-            Some(target) => by_restore(global, &config, &mut found, (target, trust_owners), cancel).await.map(Verified::Restored),
+            Some(on) => by_restore(global, &config, &mut found, on, cancel).await,
         };
         match verified {
             Err(error) if number + 1 < count && is_of_the_copy(&found, &error).await => {
@@ -53,7 +68,8 @@ pub async fn run(
             verified => {
                 let verified = verified?;
                 print_verified(global, &found, count > 1, &verified)?;
-                return ended(&found, verified, failed);
+                let known = known.iter().find(|store| **store != found.store_name);
+                return ended(&found, verified, failed.into_iter().next().or_else(|| Some(found_before(known?, &found))));
             }
         }
     }
@@ -64,15 +80,21 @@ pub async fn run(
 enum Verified {
     /// With the reason why the contents were not decoded here.
     Read { not_decoded: Option<String> },
-    /// With the refusal of the server.
-    Restored(Option<Refusal>),
+    /// With the refusal of the server, and how the rows of the copy were compared.
+    Restored(Option<Refusal>, Option<Hashed>),
 }
 
-/// The end of a verification: an error also where the first copies were not good, and where the keys of this host open nothing.
-fn ended(found: &Found, verified: Verified, failed: Vec<(String, anyhow::Error)>) -> Result<ExitCode> {
+/// The error of a copy that was found damaged by an earlier command, and not read by this one.
+fn found_before(store: &str, found: &Found) -> (String, anyhow::Error) {
+    let read = format!("pgtend backups verify {} --store {}", shell::word(&found.set.name.to_string()), shell::word(store));
+    (store.to_owned(), anyhow::anyhow!("it was found damaged before, and was not read now; this reads it: {read}"))
+}
+
+/// The end of a verification: an error also where another copy is not good, and where the keys of this host open nothing.
+fn ended(found: &Found, verified: Verified, not_good: Option<(String, anyhow::Error)>) -> Result<ExitCode> {
     let set = &found.set;
     match verified {
-        Verified::Restored(Some(refusal)) => {
+        Verified::Restored(Some(refusal), _) => {
             let message = format!("the bytes of {} are intact, but this server did not accept them", set.name);
             return Err(anyhow::Error::from(refusal).context(message));
         }
@@ -80,9 +102,9 @@ fn ended(found: &Found, verified: Verified, failed: Vec<(String, anyhow::Error)>
             let message = format!("the bytes of {} match, and the keys of this host do not open it: {why}", set.name);
             return Err(Fault::new(Kind::Configuration, message).into());
         }
-        Verified::Read { .. } | Verified::Restored(None) => {}
+        Verified::Read { .. } | Verified::Restored(None, _) => {}
     }
-    let Some((store, error)) = failed.into_iter().next() else { return Ok(ExitCode::SUCCESS) };
+    let Some((store, error)) = not_good else { return Ok(ExitCode::SUCCESS) };
     Err(error.context(format!(
         "the copy of {} in {} is good, and that in {store} is not; mend it: pgtend backups copy {} --from {} --to {}",
         set.name,
@@ -116,9 +138,10 @@ fn print_verified(global: &Global, found: &Found, has_copies: bool, verified: &V
                 "{name}: read back; its length and its SHA-256 match the manifest; not decoded here: {why}\n"
             ));
         }
-        Verified::Restored(Some(_)) => return Ok(()),
-        Verified::Read { not_decoded: None } => "read back",
-        Verified::Restored(None) => "restored",
+        Verified::Restored(Some(_), _) => return Ok(()),
+        Verified::Read { not_decoded: None } => "read back".to_owned(),
+        Verified::Restored(None, None) => "restored".to_owned(),
+        Verified::Restored(None, Some(hashed)) => format!("restored, {}", hashed.in_words(set.manifest.table_count() as u64)),
     };
     print(&format!(
         "{name}: {how}; {} and {} match the manifest\n",
@@ -127,14 +150,14 @@ fn print_verified(global: &Global, found: &Found, has_copies: bool, verified: &V
     ))
 }
 
-/// Returns why that server did not accept the set.
+/// Returns why that server did not accept the set, or how the rows of its copy were compared.
 async fn by_restore(
     global: &Global,
     config: &Config,
     found: &mut Found,
-    (target, trust_owners): (&str, bool),
+    On { target, trust_owners, rows }: On<'_>,
     cancel: &CancellationToken,
-) -> Result<Option<Refusal>> {
+) -> Result<Verified> {
     let settings = settings_of(config, target)?;
     let manifest = &found.set.manifest;
     if found.set.is_adopted() {
@@ -164,8 +187,11 @@ async fn by_restore(
     or_cancelled(cancel, prepared).await?;
     let name = format!("{prefix}{}", std::process::id());
     let place = verify::Where::Scratch { settings: &settings, name };
-    let proof = verify::Proof { place: &place, expect: &[], checks: &[], vector_indexes: true, sessions: None, cancel };
+    let proof = verify::Proof { place: &place, expect: &[], checks: &[], vector_indexes: true, rows, sessions: None, cancel };
     let verified = verify::by_restore(&found.store, &mut found.set, &proof, &global.progress()).await?;
     verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(verified.refusal)
+    if let Some(hashed) = &verified.hashed {
+        hashed.only_counted.iter().for_each(|table| tracing::info!("only counted: {table}"));
+    }
+    Ok(Verified::Restored(verified.refusal, verified.hashed))
 }

@@ -26,7 +26,17 @@ impl Loader<'_> {
             let hint = format!("at most {MAX_RECIPIENTS}: each is in the head of every object");
             self.problems.push(self.source.problem(None, message, Some(hint)));
         }
-        AgeKeys { recipients, identities: identity_file.and_then(|file| self.identities(store, &file)) }
+        let identities = identity_file.and_then(|file| self.identities(store, &file));
+        AgeKeys { seals_manifests: self.seals(store, written, &recipients), recipients, identities }
+    }
+
+    fn seals(&mut self, store: &str, written: &WrittenStore, recipients: &[Recipient]) -> bool {
+        let Some(seal) = written.seal_manifest.as_ref().filter(|seal| *seal.get_ref()) else { return false };
+        if recipients.is_empty() {
+            let message = format!("`seal_manifest` of store `{store}`, which encrypts nothing");
+            self.problem(seal, message, "name who may open it: encrypt_to = [\"age1…\"]");
+        }
+        true
     }
 
     fn listed(&mut self, store: &str, listed: Spanned<Vec<Spanned<String>>>) -> Vec<Recipient> {

@@ -1,4 +1,4 @@
-//! `[stores.NAME]`: a directory or an S3 bucket.
+//! `[stores.NAME]`: a directory, an S3 bucket, a container of Azure or a bucket of Google.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,50 +10,126 @@ use toml::Spanned;
 use super::{Loader, absolute};
 use crate::config::secret::Secret;
 use crate::config::written::WrittenStore;
-use crate::config::{Encryption, Lock, S3, Store};
+use crate::config::{Cloud, Encryption, Lock, Provider, S3, Store};
 
 /// S3 counts in days, and refuses what is longer.
 const LOCKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(86_400)..=Duration::from_secs(36_500 * 86_400);
 
+/// Storage classes whose objects are not read at once.
+const NEED_A_THAW: [&str; 3] = ["GLACIER", "DEEP_ARCHIVE", "Archive"];
+
+const PARTS_IN_FLIGHT: usize = 3;
+const UPLOAD_MEMORY_BYTES: u64 = 512 << 20;
+
 /// This is the length of an HMAC-SHA256 hash (RFC 2104, 3): a shorter key is weaker than the hash.
 const SIGN_KEY_BYTES: usize = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Dir,
+    S3,
+    Azure,
+    Google,
+}
+
+impl Kind {
+    fn article_and_name(self) -> &'static str {
+        match self {
+            Self::Dir => "a folder",
+            Self::S3 => "an S3 bucket",
+            Self::Azure => "an Azure container",
+            Self::Google => "a Google bucket",
+        }
+    }
+}
 
 impl Loader<'_> {
     pub(super) fn store(&mut self, name: &str, mut written: WrittenStore) -> Option<Store> {
         let (env, file) = (written.sign_key_env.take(), written.sign_key_file.take());
         let sign_key = self.sign_key(&format!("store `{name}`"), env, file);
         let age = Arc::new(self.age_keys(name, &mut written));
-        match (&written.path, &written.bucket) {
-            (Some(_), None) if written.lock.is_some() => {
-                if let Some(lock) = &written.lock {
-                    self.problem(
-                        lock,
-                        format!("store `{name}` is a folder, which has no `lock`"),
-                        "only an S3 bucket with Object Lock has one",
-                    );
-                }
-                None
+        let kind = self.kind(name, &written)?;
+        self.keys_of_other_kinds(name, kind, &written);
+        Some(match kind {
+            Kind::Dir => {
+                let path = absolute(&self.folder.join(written.path?.get_ref()));
+                Store::Dir { path, sign_key, age, max_upload: written.max_upload }
             }
-            (Some(path), None) => Some(Store::Dir { path: absolute(&self.folder.join(path.get_ref())), sign_key, age }),
-            (None, Some(bucket)) => {
-                let bucket = bucket.get_ref().clone();
-                Some(Store::S3(Box::new(S3 { sign_key, age, ..self.s3(name, bucket, written) })))
+            Kind::S3 => {
+                let bucket = written.bucket.take()?.into_inner();
+                Store::S3(Box::new(S3 { sign_key, age, ..self.s3(name, bucket, written) }))
             }
-            (Some(path), Some(_)) => {
-                self.problem(
-                    path,
-                    format!("store `{name}` has a `path` and a `bucket`"),
-                    "a store has one of them: define two stores",
-                );
-                None
+            Kind::Azure | Kind::Google => {
+                let provider = self.provider(name, &mut written)?;
+                Store::Cloud(Box::new(Cloud { sign_key, age, ..self.cloud(name, provider, written) }))
             }
-            (None, None) => {
-                let message = format!("store `{name}` has neither a `path` nor a `bucket`");
-                let hint = "path = \"/var/lib/pgtend/store\" or bucket = \"name\"".to_owned();
-                self.problems.push(self.source.problem(None, message, Some(hint)));
-                None
+        })
+    }
+
+    /// Tells the kind of a store by the one key that says where its objects are.
+    fn kind(&mut self, name: &str, written: &WrittenStore) -> Option<Kind> {
+        let places = [
+            (Kind::Dir, "path", written.path.as_ref().map(Spanned::span)),
+            (Kind::S3, "bucket", written.bucket.as_ref().map(Spanned::span)),
+            (Kind::Azure, "container", written.container.as_ref().map(Spanned::span)),
+            (Kind::Google, "gcs_bucket", written.gcs_bucket.as_ref().map(Spanned::span)),
+        ];
+        let mut named = places.into_iter().filter_map(|(kind, key, span)| Some((kind, key, span?)));
+        let (message, hint, span) = match (named.next(), named.next()) {
+            (Some((kind, ..)), None) => return Some(kind),
+            (Some((_, key, span)), Some((_, other, _))) => (
+                format!("store `{name}` has a `{key}` and a `{other}`"),
+                "a store has one of them: define two stores",
+                Some(span),
+            ),
+            (None, _) => {
+                let message = format!("store `{name}` has neither `path` nor `bucket` nor `container` nor `gcs_bucket`");
+                (message, "path = \"/var/lib/pgtend/store\" or bucket = \"name\"", None)
             }
+        };
+        self.problems.push(self.source.problem(span, message, Some(hint.to_owned())));
+        None
+    }
+
+    /// A key that this kind of store does not have would be ignored.
+    fn keys_of_other_kinds(&mut self, name: &str, kind: Kind, written: &WrittenStore) {
+        if let (true, Some(lock)) = (kind != Kind::S3, &written.lock) {
+            let message = format!("store `{name}` is {}, which has no `lock`", kind.article_and_name());
+            self.problem(lock, message, "only an S3 bucket with Object Lock has one");
         }
+        let is_cloud = matches!(kind, Kind::Azure | Kind::Google);
+        let of_s3 = [
+            ("region", written.region.is_some()),
+            ("path_style", written.path_style.is_some()),
+            ("server_side_encryption", written.server_side_encryption.is_some()),
+            ("kms_key_id", written.kms_key_id.is_some()),
+            ("max_parts", written.max_parts.is_some()),
+            ("checksums", written.checksums.is_some()),
+        ];
+        let of_clouds = [
+            ("account", written.account.is_some() && kind != Kind::Azure),
+            ("credentials_env", written.credentials_env.is_some() && !is_cloud),
+            ("credentials_file", written.credentials_file.is_some() && !is_cloud),
+        ];
+        let of_s3 = of_s3.into_iter().map(|(key, is_set)| (key, is_set && is_cloud));
+        for (key, _) in of_s3.chain(of_clouds).filter(|(_, is_wrong)| *is_wrong) {
+            let message = format!("store `{name}` is {}, which has no `{key}`", kind.article_and_name());
+            let hint = "remove the key; which kind has which is in docs/reference/configuration.md".to_owned();
+            self.problems.push(self.source.problem(None, message, Some(hint)));
+        }
+    }
+
+    fn provider(&mut self, name: &str, written: &mut WrittenStore) -> Option<Provider> {
+        if let Some(bucket) = written.gcs_bucket.take() {
+            return Some(Provider::Google { bucket: bucket.into_inner() });
+        }
+        let container = written.container.take()?;
+        let Some(account) = written.account.take() else {
+            let hint = "account = \"NAME\": the storage account, as in https://NAME.blob.core.windows.net";
+            self.problem(&container, format!("store `{name}` has a `container` and no `account`"), hint);
+            return None;
+        };
+        Some(Provider::Azure { account: account.into_inner(), container: container.into_inner() })
     }
 
     fn sign_key(&mut self, of: &str, env: Option<Spanned<String>>, file: Option<Spanned<PathBuf>>) -> Option<SecretString> {
@@ -93,6 +169,69 @@ impl Loader<'_> {
     }
 
     fn s3(&mut self, name: &str, bucket: String, mut written: WrittenStore) -> S3 {
+        let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role instead";
+        self.endpoint(name, &written, hint);
+        self.upload(&written);
+        self.storage_class(name, &written, "use GLACIER_IR, or let a lifecycle rule move older sets there");
+        if let Some(key) = &written.kms_key_id
+            && written.server_side_encryption != Some(Encryption::Kms)
+        {
+            self.problem(key, "`kms_key_id` without SSE-KMS".to_owned(), "add server_side_encryption = \"aws:kms\"");
+        }
+        if let Some(parts) = written.max_parts.as_ref().filter(|parts| !(1..=10_000).contains(parts.get_ref())) {
+            self.problem(parts, format!("`max_parts = {}`", parts.get_ref()), "S3 allows 1 to 10,000");
+        }
+        let lock = self.lock(&written);
+        let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));
+        S3 {
+            bucket,
+            prefix: written.prefix.unwrap_or_default().trim_matches('/').to_owned(),
+            region: written.region,
+            path_style: written.path_style.unwrap_or(written.endpoint.is_some()),
+            endpoint: written.endpoint.map(Spanned::into_inner),
+            server_side_encryption: written.server_side_encryption,
+            kms_key_id: written.kms_key_id.map(Spanned::into_inner),
+            storage_class: written.storage_class,
+            max_parts: written.max_parts.map_or(10_000, Spanned::into_inner),
+            parts_in_flight: written.parts_in_flight.map_or(PARTS_IN_FLIGHT, Spanned::into_inner),
+            upload_memory_bytes: written.upload_memory.map_or(UPLOAD_MEMORY_BYTES, |size| size.into_inner().0),
+            part_timeout: written.part_timeout,
+            max_upload: written.max_upload,
+            lock,
+            checksums: written.checksums,
+            ca_file,
+            sign_key: None,
+            age: Arc::default(),
+        }
+    }
+
+    fn cloud(&mut self, name: &str, provider: Provider, mut written: WrittenStore) -> Cloud {
+        self.endpoint(name, &written, "use `credentials_file`, or what the environment or the machine provides");
+        self.upload(&written);
+        self.storage_class(name, &written, "use Cold, or let a lifecycle rule move older sets there");
+        let of = format!("store `{name}`");
+        let (env, file) = (written.credentials_env.take(), written.credentials_file.take());
+        let secret = Secret { key: "credentials", of: &of, literal: None, env, file };
+        let credentials = secret.read(self.source, self.folder, self.problems).map(|(text, _)| SecretString::from(text));
+        let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &of));
+        Cloud {
+            provider,
+            prefix: written.prefix.unwrap_or_default().trim_matches('/').to_owned(),
+            endpoint: written.endpoint.map(|endpoint| endpoint.into_inner().trim_end_matches('/').to_owned()),
+            credentials,
+            storage_class: written.storage_class,
+            parts_in_flight: written.parts_in_flight.map_or(PARTS_IN_FLIGHT, Spanned::into_inner),
+            upload_memory_bytes: written.upload_memory.map_or(UPLOAD_MEMORY_BYTES, |size| size.into_inner().0),
+            part_timeout: written.part_timeout,
+            max_upload: written.max_upload,
+            ca_file,
+            sign_key: None,
+            age: Arc::default(),
+        }
+    }
+
+    /// Reports an endpoint that is none, or that holds credentials; `hint` says where those belong.
+    fn endpoint(&mut self, name: &str, written: &WrittenStore, hint: &str) {
         if let Some(endpoint) = &written.endpoint
             && !url::Url::parse(endpoint.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
         {
@@ -107,17 +246,21 @@ impl Loader<'_> {
         {
             // The problem does not point at the endpoint, whose line would be shown.
             let message = format!("store `{name}`: its endpoint holds credentials, which would reach logs");
-            let hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role instead".to_owned();
-            self.problems.push(self.source.problem(None, message, Some(hint)));
+            self.problems.push(self.source.problem(None, message, Some(hint.to_owned())));
         }
-        if let Some(key) = &written.kms_key_id
-            && written.server_side_encryption != Some(Encryption::Kms)
-        {
-            self.problem(key, "`kms_key_id` without SSE-KMS".to_owned(), "add server_side_encryption = \"aws:kms\"");
+    }
+
+    /// Reports a class whose objects cannot be read at once; `hint` says what to use.
+    fn storage_class(&mut self, name: &str, written: &WrittenStore, hint: &str) {
+        if let Some(class) = written.storage_class.as_deref().filter(|class| NEED_A_THAW.contains(class)) {
+            let message = format!(
+                "store `{name}`: objects of storage class {class} are read only after a thaw of hours, and a run reads back what it writes"
+            );
+            self.problems.push(self.source.problem(None, message, Some(hint.to_owned())));
         }
-        if let Some(parts) = written.max_parts.as_ref().filter(|parts| !(1..=10_000).contains(parts.get_ref())) {
-            self.problem(parts, format!("`max_parts = {}`", parts.get_ref()), "S3 allows 1 to 10,000");
-        }
+    }
+
+    fn upload(&mut self, written: &WrittenStore) {
         if let Some(parts) = written.parts_in_flight.as_ref().filter(|parts| !(1..=64).contains(parts.get_ref())) {
             self.problem(parts, format!("`parts_in_flight = {}`", parts.get_ref()), "1 to 64");
         }
@@ -125,29 +268,8 @@ impl Loader<'_> {
             self.problem(
                 memory,
                 format!("`upload_memory` of {}", memory.get_ref()),
-                "S3's smallest part is 5 MiB, and pgtend needs two: use 10MiB or more",
+                "the smallest part is 5 MiB, and pgtend needs two: use 10MiB or more",
             );
-        }
-        let lock = self.lock(&written);
-        let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));
-        S3 {
-            bucket,
-            prefix: written.prefix.unwrap_or_default().trim_matches('/').to_owned(),
-            region: written.region,
-            path_style: written.path_style.unwrap_or(written.endpoint.is_some()),
-            endpoint: written.endpoint.map(Spanned::into_inner),
-            server_side_encryption: written.server_side_encryption,
-            kms_key_id: written.kms_key_id.map(Spanned::into_inner),
-            storage_class: written.storage_class,
-            max_parts: written.max_parts.map_or(10_000, Spanned::into_inner),
-            parts_in_flight: written.parts_in_flight.map_or(3, Spanned::into_inner),
-            upload_memory_bytes: written.upload_memory.map_or(512 << 20, |size| size.into_inner().0),
-            part_timeout: written.part_timeout,
-            lock,
-            checksums: written.checksums,
-            ca_file,
-            sign_key: None,
-            age: Arc::default(),
         }
     }
 }

@@ -80,14 +80,20 @@ impl Settings {
         }
     }
 
+    /// Returns whether sessions of client tools have the settings of the contract: a pooler in between may refuse or drop them.
+    pub fn tools_keep_contract(&self) -> bool {
+        let seen = self.seen();
+        !(seen.refuses_options || seen.pooled.contains(&self.database))
+    }
+
     /// Returns the session's contract after the user's own options. If a pooler in between refuses options, only the user's own
     /// stay.
     fn tool_options(&self, purpose: Purpose, more: &[(&str, &str)]) -> Option<String> {
-        let seen = self.seen();
         let own = self.access.options.clone();
-        if seen.refuses_options || seen.pooled.contains(&self.database) {
+        if !self.tools_keep_contract() {
             return own;
         }
+        let seen = self.seen();
         let role = seen.stored_role.as_deref().unwrap_or(self.role());
         let mut settings: Vec<(&str, &str)> = contract::startup(purpose, self.asks_whether_to_write()).collect();
         settings.extend(seen.may_set_messages.then_some(("lc_messages", "C")));

@@ -20,8 +20,10 @@ use self::beneath::Place;
 pub use self::conditional::version;
 use self::walk::Walked;
 use super::object::{Listed, Object, Unfinished};
+use super::pace::Pace;
 use super::sign::SignKey;
 use crate::base::age_keys::AgeKeys;
+use crate::base::units::Rate;
 
 /// The suffix of a file that is being written; such a file is not an object.
 const TEMPORARY: &str = ".partial";
@@ -34,11 +36,13 @@ pub struct Dir {
     remembered: Option<mounted::Remembered>,
     pub(super) sign_key: Option<SignKey>,
     pub(super) age: Arc<AgeKeys>,
+    pub(super) pace: Option<Arc<Pace>>,
 }
 
 impl Dir {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), remembered: mounted::remembered(root), sign_key: None, age: Arc::default() }
+        let remembered = mounted::remembered(root);
+        Self { root: root.to_owned(), remembered, sign_key: None, age: Arc::default(), pace: None }
     }
 
     /// Adds a key for signed objects.
@@ -49,6 +53,12 @@ impl Dir {
     /// Adds the keys of encrypted objects.
     pub fn with_age(self, age: Arc<AgeKeys>) -> Self {
         Self { age, ..self }
+    }
+
+    /// Limits the bytes that are written to it in a second.
+    pub fn paced(self, max_upload: Option<Rate>) -> Self {
+        let pace = Pace::of(&self.root.display().to_string(), max_upload);
+        Self { pace, ..self }
     }
 
     /// Returns an error when the store is not the one that it was: its disk is not mounted.

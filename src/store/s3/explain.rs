@@ -2,10 +2,10 @@
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 
 use super::S3;
-use super::request::status;
+use super::request::{date, status};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network;
 
@@ -80,6 +80,13 @@ fn meaning(answer: &Answer<'_>, bucket: &str, at: &str) -> (Kind, String) {
                 format!("bucket `{bucket}` cannot be reached at {at} ({said}): set its store's `region`, or `endpoint`");
             (Kind::Configuration, message)
         }
+        (_, "InvalidObjectState") => {
+            let message = format!(
+                "it is in a storage class whose objects must be thawed before they can be read ({said}): `restore`, `fetch` and `verify` of \
+                 `pgtend backups` start that with --thaw"
+            );
+            (Kind::Deferred, message)
+        }
         (401 | 403, _)
         | (
             _,
@@ -142,8 +149,7 @@ fn clock(answer: &Answer<'_>, at: &str, said: &str) -> Option<String> {
 }
 
 fn clock_is_ahead<E>(error: &SdkError<E, HttpResponse>) -> Option<TimeDelta> {
-    let date = error.raw_response()?.headers().get("date")?;
-    Some(Utc::now() - DateTime::parse_from_rfc2822(date).ok()?.with_timezone(&Utc))
+    Some(Utc::now() - date(error)?)
 }
 
 #[cfg(test)]
@@ -167,6 +173,7 @@ mod tests {
             (403, "AccessDenied", "no", minutes(2), Kind::Permission, "HTTP 403 AccessDenied: no"),
             (403, "SignatureDoesNotMatch", "", None, Kind::Permission, "check the key and its secret"),
             (403, "", "", None, Kind::Permission, "refuses the credentials (HTTP 403)"),
+            (403, "InvalidObjectState", "not valid", None, Kind::Deferred, "start that with --thaw"),
             (400, "ExpiredToken", "expired", None, Kind::Permission, "new session token"),
             (404, "NoSuchBucket", "", None, Kind::Configuration, "no bucket `b` at https://s3"),
             (301, "PermanentRedirect", "", None, Kind::Configuration, "`region`"),
@@ -180,7 +187,8 @@ mod tests {
             let answer = Answer { status, code, message, clock_is_ahead };
             let (found, said) = meaning(&answer, "b", "https://s3");
             assert_eq!(found, kind, "{said}");
-            assert!(said.contains(words) && said.contains("https://s3"), "{said}");
+            let names_the_server = said.contains("https://s3") || code == "InvalidObjectState";
+            assert!(said.contains(words) && names_the_server, "{said}");
         }
     }
 }

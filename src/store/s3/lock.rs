@@ -1,13 +1,20 @@
 //! Object Lock: what nobody deletes before a date, and what of the bucket does not fit that.
 
+use anyhow::Result;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockMode};
+use aws_sdk_s3::types::{
+    ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode,
+};
 use chrono::{TimeDelta, Utc};
 
 use super::S3;
-use super::request::has_no_such_operation;
+use super::request::{date, has_no_such_operation, time};
 use crate::config::LockMode;
+use crate::store::archived::Class;
+
+/// No store has it: the answer that it is not there says what time it is.
+const ABSENT: &str = ".pgtend-clock";
 
 /// Until when an object stays that is written now.
 #[derive(Clone, Debug)]
@@ -23,16 +30,72 @@ pub struct Expiry {
     pub days: u32,
 }
 
+/// A rule of the bucket that moves objects of the store to where they must be thawed before they can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archiving {
+    pub rule: String,
+    pub days: u32,
+    pub class: Class,
+}
+
 impl S3 {
-    /// None where the store has no `lock`.
-    pub(super) fn retention(&self) -> Option<Retention> {
-        let lock = self.configured.lock?;
-        let until = Utc::now() + TimeDelta::from_std(lock.span.0).unwrap_or_default();
+    /// None where the store has no `lock`. The time is the server's: it ends the lock by its own clock.
+    pub(super) async fn retention(&self) -> Result<Option<Retention>> {
+        let (Some(lock), Some(span)) = (self.configured.lock, self.lock_span()) else { return Ok(None) };
+        let until = self.now().await? + span;
         let mode = match lock.mode {
             LockMode::Governance => ObjectLockMode::Governance,
             LockMode::Compliance => ObjectLockMode::Compliance,
         };
-        Some(Retention { mode, until: DateTime::from_secs(until.timestamp()) })
+        Ok(Some(Retention { mode, until: DateTime::from_secs(until.timestamp()) }))
+    }
+
+    /// For how long it locks what is written to it; None: it locks nothing.
+    pub fn lock_span(&self) -> Option<TimeDelta> {
+        self.configured.lock.map(|lock| TimeDelta::from_std(lock.span.0).unwrap_or_default())
+    }
+
+    /// The time by the server's clock, or by this host's where its answers have no Date.
+    pub async fn now(&self) -> Result<chrono::DateTime<Utc>> {
+        let request = self.client.head_object().bucket(&self.configured.bucket).key(self.full_key(ABSENT));
+        match request.send().await {
+            Ok(_) => Ok(Utc::now()),
+            Err(error) if error.raw_response().is_some() => Ok(date(&error).unwrap_or_else(Utc::now)),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Locks an object until that time, unless it is locked for as long. Returns whether its lock was changed.
+    pub async fn lock_until(&self, key: &str, until: chrono::DateTime<Utc>) -> Result<bool> {
+        let (mode, locked_until) = self.lock_of(key).await?;
+        if locked_until.is_some_and(|locked_until| locked_until >= until) {
+            return Ok(false);
+        }
+        // What nobody may shorten stays so.
+        let mode = match (mode, self.configured.lock.map(|lock| lock.mode)) {
+            (Some(ObjectLockMode::Compliance), _) | (_, Some(LockMode::Compliance)) => ObjectLockRetentionMode::Compliance,
+            _ => ObjectLockRetentionMode::Governance,
+        };
+        let retention =
+            ObjectLockRetention::builder().mode(mode).retain_until_date(DateTime::from_secs(until.timestamp())).build();
+        let request = self.client.put_object_retention().bucket(&self.configured.bucket).key(self.full_key(key));
+        match request.retention(retention).send().await {
+            Ok(_) => Ok(true),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// The time until which an object is locked; None where it is not.
+    pub async fn locked_until(&self, key: &str) -> Result<Option<chrono::DateTime<Utc>>> {
+        Ok(self.lock_of(key).await?.1)
+    }
+
+    async fn lock_of(&self, key: &str) -> Result<(Option<ObjectLockMode>, Option<chrono::DateTime<Utc>>)> {
+        let request = self.client.head_object().bucket(&self.configured.bucket).key(self.full_key(key));
+        match request.send().await {
+            Ok(head) => Ok((head.object_lock_mode, head.object_lock_retain_until_date.as_ref().and_then(time))),
+            Err(error) => Err(self.explain(error)),
+        }
     }
 
     /// Says why a store with `lock` cannot have locked objects, if so.
@@ -65,30 +128,56 @@ impl S3 {
 
     /// The lifecycle rule by which objects of this store go first; None where there is none, or where that may not be asked.
     pub async fn expiry(&self) -> Option<Expiry> {
+        let own = self.full_key("");
+        self.rules().await.iter().filter_map(|rule| expiry_of(rule, &own)).min_by_key(|expiry| expiry.days)
+    }
+
+    /// The lifecycle rule that moves objects of this store first to where they must be thawed before they can be read.
+    pub async fn archiving(&self) -> Option<Archiving> {
+        let own = self.full_key("");
+        self.rules().await.iter().filter_map(|rule| archiving_of(rule, &own)).min_by_key(|archiving| archiving.days)
+    }
+
+    /// The bucket's lifecycle rules; none where they may not be read.
+    async fn rules(&self) -> Vec<LifecycleRule> {
         let request = self.client.get_bucket_lifecycle_configuration().bucket(&self.configured.bucket);
-        let rules = match request.send().await {
+        match request.send().await {
             Ok(answer) => answer.rules.unwrap_or_default(),
             Err(error) => {
                 tracing::debug!("cannot ask which lifecycle rules the bucket has: {:#}", self.explain(error));
-                return None;
+                Vec::new()
             }
-        };
-        let own = self.full_key("");
-        rules.iter().filter_map(|rule| expiry_of(rule, &own)).min_by_key(|expiry| expiry.days)
+        }
     }
 }
 
 /// The expiry by a rule that takes all objects below a prefix which `own` is in, or which is in it. Rules for tags are not for objects of pgtend.
 fn expiry_of(rule: &LifecycleRule, own: &str) -> Option<Expiry> {
     let days = u32::try_from(rule.expiration()?.days()?).ok()?;
+    is_meant(rule, own).then(|| Expiry { rule: name_of(rule), days })
+}
+
+fn archiving_of(rule: &LifecycleRule, own: &str) -> Option<Archiving> {
+    let moves = rule.transitions().iter().filter_map(|to| {
+        let class = Class::of(to.storage_class()?.as_str())?;
+        Some(Archiving { rule: name_of(rule), days: u32::try_from(to.days().unwrap_or_default()).ok()?, class })
+    });
+    moves.min_by_key(|archiving| archiving.days).filter(|_| is_meant(rule, own))
+}
+
+fn name_of(rule: &LifecycleRule) -> String {
+    rule.id().unwrap_or("without a name").to_owned()
+}
+
+/// Returns whether a rule is for all objects below a prefix which `own` is in, or which is in it.
+fn is_meant(rule: &LifecycleRule, own: &str) -> bool {
     let filter = rule.filter();
     let has_tags = filter.is_some_and(|filter| filter.tag().is_some() || filter.and().is_some_and(|and| !and.tags().is_empty()));
     let of_filter = filter.and_then(|filter| filter.prefix().or_else(|| filter.and()?.prefix()));
     #[expect(deprecated, reason = "rules that were made long ago have it")]
     let prefix = of_filter.or(rule.prefix()).unwrap_or_default();
     let is_ours = own.starts_with(prefix) || prefix.starts_with(own);
-    let is_meant = *rule.status() == ExpirationStatus::Enabled && is_ours && !has_tags;
-    is_meant.then(|| Expiry { rule: rule.id().unwrap_or("without a name").to_owned(), days })
+    *rule.status() == ExpirationStatus::Enabled && is_ours && !has_tags
 }
 
 #[cfg(test)]

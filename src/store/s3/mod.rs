@@ -1,12 +1,12 @@
 //! An S3 bucket as a store.
 
+mod archived;
 mod checksums;
 mod client;
 mod conditional;
 mod explain;
 mod lock;
 mod locked;
-mod parts;
 mod reader;
 mod request;
 mod upload;
@@ -19,10 +19,12 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, StorageClass};
 use request::{status, time};
 
-pub use self::lock::Expiry;
+pub use self::lock::{Archiving, Expiry};
 pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::object::{Object, Unfinished};
+use super::pace::Pace;
+use super::parts::{self, Limits};
 use super::sign::SignKey;
 use crate::base::age_keys::AgeKeys;
 use crate::config::{self, Encryption};
@@ -37,6 +39,7 @@ pub struct S3 {
     /// The server's name for messages: its endpoint, or AWS's for the region.
     at: String,
     pub(super) sign_key: Option<SignKey>,
+    pub(super) pace: Option<Arc<Pace>>,
 }
 
 impl S3 {
@@ -49,7 +52,9 @@ impl S3 {
     pub async fn open(configured: &config::S3) -> Result<Self> {
         let (client, at) = client::make(configured).await?;
         let sign_key = configured.sign_key.clone().map(SignKey::new);
-        Ok(Self { client, configured: Box::new(configured.clone()), at, sign_key })
+        let mut s3 = Self { client, configured: Box::new(configured.clone()), at, sign_key, pace: None };
+        s3.pace = Pace::of(&s3.identity(), configured.max_upload);
+        Ok(s3)
     }
 
     pub fn age_keys(&self) -> &Arc<AgeKeys> {
@@ -171,12 +176,19 @@ impl S3 {
     }
 
     pub fn upload(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, None))
+        Ok(Upload::new(self, key, self.part_bytes(expected_bytes)?, false))
     }
 
     /// The same for an object that is locked where the store has `lock`.
     pub fn upload_locked(&self, key: &str, expected_bytes: u64) -> Result<Upload> {
-        Ok(Upload::new(self, key, parts::part_bytes(expected_bytes, &self.configured)?, self.retention()))
+        Ok(Upload::new(self, key, self.part_bytes(expected_bytes)?, true))
+    }
+
+    /// S3's limits: Amazon S3 User Guide, "Multipart upload limits".
+    fn part_bytes(&self, expected_bytes: u64) -> Result<u64> {
+        let config::S3 { max_parts, parts_in_flight, upload_memory_bytes, .. } = *self.configured;
+        let limits = Limits { min_part_bytes: 5 << 20, max_part_bytes: 5 << 30, max_parts, parts_in_flight, upload_memory_bytes };
+        parts::part_bytes(expected_bytes, &limits)
     }
 
     /// Returns a complete object; `None` when there is none.

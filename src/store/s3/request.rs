@@ -16,6 +16,12 @@ pub(super) fn time(time: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<U
     DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
+/// When the server answered, by its clock.
+pub(super) fn date<E>(error: &SdkError<E, HttpResponse>) -> Option<DateTime<Utc>> {
+    let date = error.raw_response()?.headers().get("date")?;
+    Some(DateTime::parse_from_rfc2822(date).ok()?.with_timezone(&Utc))
+}
+
 pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }

@@ -7,7 +7,6 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
-use memmap2::MmapMut;
 use tokio::task::JoinSet;
 
 use super::S3;
@@ -15,6 +14,7 @@ use super::checksums::{algorithm, content_md5};
 use super::lock::Retention;
 use super::request::REQUEST_TIMEOUT;
 use crate::config::Checksums;
+use crate::store::parts::Part;
 
 /// The upload of one object: a single PutObject when it fits into one part, else a multipart upload.
 pub struct Upload {
@@ -30,39 +30,12 @@ pub struct Upload {
     total_bytes: u64,
     /// The checksums announced at the start of the upload: the same for all parts.
     checksums: Checksums,
-    retention: Option<Retention>,
-}
-
-/// The bytes of a part. Their memory goes back to the kernel at once when the part is sent; glibc would keep it in its heaps, and from then on all
-/// smaller buffers, too (mallopt(3), M_MMAP_THRESHOLD): the peak RSS of a backup to S3 was 21 MiB higher.
-#[derive(Default)]
-struct Part {
-    memory: Option<MmapMut>,
-    bytes: usize,
-}
-
-impl Part {
-    /// Adds as many of the bytes as a part of this size has room for, and returns their number.
-    fn add(&mut self, bytes: &[u8], part_bytes: usize) -> Result<usize> {
-        let memory = match &mut self.memory {
-            Some(memory) => memory,
-            none => none.insert(MmapMut::map_anon(part_bytes).context("no memory for a part of an upload")?),
-        };
-        let count = bytes.len().min(part_bytes - self.bytes);
-        memory[self.bytes..self.bytes + count].copy_from_slice(&bytes[..count]);
-        self.bytes += count;
-        Ok(count)
-    }
-}
-
-impl AsRef<[u8]> for Part {
-    fn as_ref(&self) -> &[u8] {
-        self.memory.as_ref().map_or(&[], |memory| &memory[..self.bytes])
-    }
+    /// It is locked where the store has `lock`.
+    is_locked: bool,
 }
 
 impl Upload {
-    pub fn new(s3: &S3, key: &str, part_bytes: u64, retention: Option<Retention>) -> Self {
+    pub fn new(s3: &S3, key: &str, part_bytes: u64, is_locked: bool) -> Self {
         Self {
             s3: s3.clone(),
             key: key.to_owned(),
@@ -74,14 +47,14 @@ impl Upload {
             started_parts: 0,
             total_bytes: 0,
             checksums: s3.checksums(),
-            retention,
+            is_locked,
         }
     }
 
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         self.total_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.filling.bytes == self.part_bytes {
+            if self.filling.filled() == self.part_bytes {
                 self.send_part().await?;
             }
             let added = self.filling.add(bytes, self.part_bytes)?;
@@ -94,7 +67,7 @@ impl Upload {
         let Some(upload_id) = self.upload_id.clone() else {
             return self.put_whole().await;
         };
-        if self.filling.bytes > 0 {
+        if self.filling.filled() > 0 {
             self.send_part().await?;
         }
         while !self.in_flight.is_empty() {
@@ -118,7 +91,8 @@ impl Upload {
     async fn put_whole(&mut self) -> Result<()> {
         let body = Bytes::from_owner(std::mem::take(&mut self.filling));
         let timeout = self.part_timeout(body.len());
-        let put = self.s3.put_object(&self.key, body, (None, self.retention.as_ref()), timeout).await;
+        let retention = self.retention().await?;
+        let put = self.s3.put_object(&self.key, body, (None, retention.as_ref()), timeout).await;
         put.map_err(|error| self.s3.explain(error)).with_context(|| format!("cannot upload {}", self.s3.location(&self.key)))?;
         Ok(())
     }
@@ -154,7 +128,13 @@ impl Upload {
         Ok(())
     }
 
+    /// Until when the object is locked that is made now.
+    async fn retention(&self) -> Result<Option<Retention>> {
+        if self.is_locked { self.s3.retention().await } else { Ok(None) }
+    }
+
     async fn start(&mut self) -> Result<String> {
+        let retention = self.retention().await?;
         let request =
             self.s3.client.create_multipart_upload().bucket(&self.s3.configured.bucket).key(self.s3.full_key(&self.key));
         let started = request
@@ -162,8 +142,8 @@ impl Upload {
             .set_server_side_encryption(self.s3.encryption())
             .set_ssekms_key_id(self.s3.configured.kms_key_id.clone())
             .set_storage_class(self.s3.storage_class())
-            .set_object_lock_mode(self.retention.as_ref().map(|retention| retention.mode.clone()))
-            .set_object_lock_retain_until_date(self.retention.as_ref().map(|retention| retention.until))
+            .set_object_lock_mode(retention.as_ref().map(|retention| retention.mode.clone()))
+            .set_object_lock_retain_until_date(retention.as_ref().map(|retention| retention.until))
             .send()
             .await
             .map_err(|error| self.s3.explain(error))

@@ -1,64 +1,52 @@
 //! The report as one HTML document that needs no script and no other file.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::document::{Change, Document, Finding, Level, State};
 use super::markdown::{capitalized, evidence, fixes};
-use crate::base::terminal;
+use crate::base::html_page;
 use crate::base::units::{count, duration, plural};
 
 pub fn render(document: &Document) -> String {
     let counts = document.counts();
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Audit of " (document.database) ", " (document.started_at.format("%-d %b %Y")) }
-                style { (PreEscaped(include_str!("report.css"))) }
-            }
-            body {
-                header {
-                    h1 { "Audit of " (document.database) }
-                    p {
-                        (document.server) ", PostgreSQL " (document.server_version)
-                        @if document.in_recovery { " (a replica)" }
-                        ", " (document.started_at.format("%-d %b %Y, %H:%M UTC"))
-                    }
-                }
-                main {
-                    section {
-                        h2 { "Summary" }
-                        p { (capitalized(&document.in_short())) "." }
-                        table.summary {
-                            thead { tr { th scope="col" { "Priority" } th scope="col" { "Findings" } } }
-                            tbody { @for level in Level::ALL {
-                                tr { th scope="row" { (badge(level)) } td.num { (counts.of_level(level)) } }
-                            } }
-                        }
-                        @for note in &document.notes { p.note { (note) } }
-                        @if document.open().next().is_some() { (overview(document)) }
-                    }
-                    @if document.open().next().is_some() {
-                        section {
-                            h2 { "Findings" }
-                            @for (index, finding) in document.open().enumerate() { (one(index + 1, finding)) }
-                        }
-                    }
-                    (waived(document))
-                    (list("Resolved since the last audit", &document.resolved))
-                    (list("Found last time, not checked this time", &document.not_seen))
-                    (top_queries(document))
-                    (checks(document))
-                }
-                footer { "pgtend " (document.pgtend_version) ", job " (document.job) }
+    let body = html! {
+        header {
+            h1 { "Audit of " (document.database) }
+            p {
+                (document.server) ", PostgreSQL " (document.server_version)
+                @if document.in_recovery { " (a replica)" }
+                ", " (document.started_at.format("%-d %b %Y, %H:%M UTC"))
             }
         }
+        main {
+            section {
+                h2 { "Summary" }
+                p { (capitalized(&document.in_short())) "." }
+                table.summary {
+                    thead { tr { th scope="col" { "Priority" } th scope="col" { "Findings" } } }
+                    tbody { @for level in Level::ALL {
+                        tr { th scope="row" { (badge(level)) } td.num { (counts.of_level(level)) } }
+                    } }
+                }
+                @for note in &document.notes { p.note { (note) } }
+                @if document.open().next().is_some() { (overview(document)) }
+            }
+            @if document.open().next().is_some() {
+                section {
+                    h2 { "Findings" }
+                    @for (index, finding) in document.open().enumerate() { (one(index + 1, finding)) }
+                }
+            }
+            (waived(document))
+            (list("Resolved since the last audit", &document.resolved))
+            (list("Found last time, not checked this time", &document.not_seen))
+            (top_queries(document))
+            (checks(document))
+        }
+        footer { "pgtend " (document.pgtend_version) ", job " (document.job) }
     };
-    // maud escapes what HTML interprets; this also removes what a terminal interprets.
-    terminal::visible(&page.into_string()).into_owned()
+    let title = format!("Audit of {}, {}", document.database, document.started_at.format("%-d %b %Y"));
+    html_page::render(&title, include_str!("report.css"), &html_page::nothing(), &body)
 }
 
 fn badge(level: Level) -> Markup {

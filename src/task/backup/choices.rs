@@ -2,6 +2,9 @@
 
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::facts::{Extension, ServerFacts};
 use crate::pg::schemas::Schema;
 
@@ -9,6 +12,8 @@ use crate::pg::schemas::Schema;
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
     pub on_error: OnError,
+    /// What of each table's rows is compared with the set when they are in.
+    pub rows: RowCheck,
     pub without: Vec<Without>,
     /// The search_path to use instead of pg_dump's empty one.
     pub search_path: Option<String>,
@@ -39,6 +44,17 @@ pub enum OnError {
     Stop,
     /// Each statement is independent; those that failed are listed.
     Continue,
+}
+
+/// How the rows of a restored table are compared with the set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RowCheck {
+    /// They are counted.
+    #[default]
+    Count,
+    /// They are read back, counted and hashed: their values are compared as well.
+    Hash,
 }
 
 /// An object of the dump that is left out.

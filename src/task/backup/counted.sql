@@ -1,5 +1,5 @@
 -- The tables that hold the rows of each of these tables ($1): itself, or its leaves. Foreign partitions have none in a dump.
-SELECT w.root, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+SELECT w.root, c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
 FROM pg_catalog.unnest($1::pg_catalog.int8[]) AS w(root)
 CROSS JOIN LATERAL (
     SELECT t.relid::pg_catalog.oid AS oid FROM pg_catalog.pg_partition_tree(w.root::pg_catalog.oid::pg_catalog.regclass) t WHERE t.isleaf

@@ -1,4 +1,4 @@
-//! Compares the rows of a restored database with the manifest, table by table.
+//! Compares the numbers of rows of a restored database with the manifest, table by table.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -45,20 +45,39 @@ struct Found {
     ancestors: Vec<i64>,
 }
 
-/// Relations that are counted together: a table, or a partitioned table with all its leaves.
-#[derive(Debug)]
-struct Group {
-    name: String,
-    expected: u64,
-    of_extension: bool,
-    /// The relations to count, as SQL names.
-    relations: Vec<String>,
+/// Relations that are compared together: a table, or a partitioned table with all its leaves.
+#[derive(Debug, Default)]
+pub struct Group {
+    pub name: String,
+    /// Rows by the manifest.
+    pub expected: u64,
+    pub of_extension: bool,
+    /// The tables of the manifest, by schema and name.
+    pub tables: Vec<(String, String)>,
+    /// The relations that hold their rows.
+    pub relations: Vec<Relation>,
 }
 
-/// Counts the tables of the manifest. Blocks of one name are one table; where a block names the root of a partitioned table ("load via
-/// partition root": partitions by the hash of an enum), its rows may be in any leaf, so the whole tree is compared with all its blocks. The
-/// search_path and other settings of the session do not matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    pub oid: i64,
+    /// Its name in SQL.
+    pub sql: String,
+}
+
+/// Counts the tables of the manifest, and compares. The search_path and other settings of the session do not matter.
 pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Result<Counts> {
+    let (groups, mut counts) = groups(connection, tables).await?;
+    let rows = count(connection, &groups.iter().collect::<Vec<_>>()).await?;
+    for (group, rows) in groups.iter().zip(rows) {
+        counts.judge(group, rows);
+    }
+    Ok(counts)
+}
+
+/// Finds the tables of the manifest. Blocks of one name are one table; where a block names the root of a partitioned table ("load via
+/// partition root": partitions by the hash of an enum), its rows may be in any leaf, so the whole tree is compared with all its blocks.
+pub async fn groups(connection: &mut PgConnection, tables: &[TableData]) -> Result<(Vec<Group>, Counts)> {
     let mut blocks: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for table in tables {
         *blocks.entry((&table.schema, &table.name)).or_default() += table.rows;
@@ -83,36 +102,32 @@ pub async fn compare(connection: &mut PgConnection, tables: &[TableData]) -> Res
             continue;
         }
         let root = found.ancestors.iter().find(|ancestor| with_blocks.contains(ancestor)).copied().unwrap_or(oid);
-        let group = groups.entry(root).or_insert_with(|| Group {
-            name: String::new(),
-            expected: 0,
-            of_extension: false,
-            relations: Vec::new(),
-        });
+        let group = groups.entry(root).or_default();
         group.expected += rows;
+        group.tables.push(((*schema).to_owned(), (*name).to_owned()));
         if root == oid {
             group.name = called;
             group.of_extension = found.of_extension;
         }
     }
     let roots: Vec<i64> = groups.keys().copied().collect();
-    let relations: Vec<(i64, String, String)> =
+    let relations: Vec<(i64, i64, String, String)> =
         sqlx::query_as(include_str!("counted.sql")).bind(&roots).fetch_all(&mut *connection).await?;
-    for (root, schema, name) in relations {
+    for (root, oid, schema, name) in relations {
         if let Some(group) = groups.get_mut(&root) {
-            group.relations.push(pg::qualified(&schema, &name));
+            group.relations.push(Relation { oid, sql: pg::qualified(&schema, &name) });
         }
     }
-    count(connection, groups.into_values().collect(), &mut counts).await?;
-    Ok(counts)
+    Ok((groups.into_values().collect(), counts))
 }
 
-async fn count(connection: &mut PgConnection, groups: Vec<Group>, counts: &mut Counts) -> Result<()> {
+/// The numbers of rows of these groups, in their order.
+pub async fn count(connection: &mut PgConnection, groups: &[&Group]) -> Result<Vec<u64>> {
     let mut rows = vec![0_u64; groups.len()];
     let counted: Vec<(usize, &str)> = groups
         .iter()
         .enumerate()
-        .flat_map(|(number, group)| group.relations.iter().map(move |relation| (number, relation.as_str())))
+        .flat_map(|(number, group)| group.relations.iter().map(move |relation| (number, relation.sql.as_str())))
         .collect();
     for chunk in counted.chunks(TABLES_PER_QUERY) {
         let queries: Vec<String> = chunk
@@ -124,18 +139,22 @@ async fn count(connection: &mut PgConnection, groups: Vec<Group>, counts: &mut C
             rows[number as usize] += count as u64;
         }
     }
-    for (group, rows) in groups.iter().zip(rows) {
+    Ok(rows)
+}
+
+impl Counts {
+    /// Compares the rows that a group has with those that it should have.
+    pub fn judge(&mut self, group: &Group, rows: u64) {
+        if rows > group.expected && group.of_extension {
+            return;
+        }
         let said =
             format!("{} has {} and the manifest says {}", group.name, units::plural(rows, "row"), units::count(group.expected));
-        if rows > group.expected && group.of_extension {
-            continue;
-        }
         if rows > group.expected {
-            counts.more.push(said.clone());
+            self.more.push(said.clone());
         }
         if rows != group.expected {
-            counts.differ.push(said);
+            self.differ.push(said);
         }
     }
-    Ok(())
 }

@@ -182,10 +182,11 @@ fn manifest_of(
     run: &RunContext<'_>,
 ) -> Manifest {
     let Made { started_at, streamed, warnings, .. } = made;
-    let mut members = streamed.members.clone();
+    let (mut members, mut tables) = (streamed.members.clone(), streamed.contents.tables.clone());
     if stored.encryption.is_some() {
         // They are of the contents, about which the manifest shall tell no more than how long they are.
         members.crc32.clear();
+        tables.iter_mut().for_each(|table| table.rows_hash = None);
     }
     let mut manifest = Manifest {
         format: manifest::format_of(&streamed.contents.tables, stored.encryption.is_some()),
@@ -209,11 +210,14 @@ fn manifest_of(
             elapsed_seconds,
         },
         globals,
-        tables: streamed.contents.tables.clone(),
+        tables,
         large_objects: streamed.contents.large_objects,
         filters: backup.filters.clone(),
         warnings: warnings.clone(),
         adopted: None,
+        row_text: run.settings.tools_keep_contract().then_some(manifest::ROW_TEXT),
+        sealed: None,
+        is_opened: false,
     };
     if let Some(previous) = &plan.previous {
         manifest.warnings.extend(change::shrunk(&previous.manifest, &manifest));
@@ -269,7 +273,7 @@ async fn dump_into(
     settings: &pg::Settings,
     phase: &Phase,
 ) -> Result<(Streamed, String)> {
-    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads };
+    let shape = Shape { compression: backup.compression, level: backup.level, threads: backup.threads, hashes_rows: true };
     let mut ended = None;
     let streamed = match Wide::start(settings, plan, backup).await? {
         Some(wide) => {
@@ -343,7 +347,8 @@ async fn globals_into(outlets: &mut FanOut, plan: &Plan, run: &RunContext<'_>, r
         command.arg(format!("--database={database}"));
     }
     let mut pg_dumpall = Child::spawn(command)?;
-    let shape = Shape { compression: Compression::Gzip, level: Compression::Gzip.default_level(), threads: 1 };
+    let compression = Compression::Gzip;
+    let shape = Shape { compression, level: compression.default_level(), threads: 1, hashes_rows: false };
     let phase = run.progress.phase("globals", None);
     let output = pg_dumpall.take_stdout()?;
     stream::compress_into(outlets, shape, &phase, async |pieces: Pieces| pieces.read(output, None).await).await?;

@@ -19,8 +19,10 @@ impl Entry for Backup {
         let place = choose::place(self, config, &source, connection).await?;
         let found = readiness::look(connection, self, settings, &source, &place).await?;
         readiness::refuse(&found.lacks)?;
-        let encrypts =
-            self.stores().filter_map(|kept| config.stores.get(&kept.store)).any(|store| !store.age_keys().recipients.is_empty());
+        let encrypts = self.stores().filter_map(|kept| config.stores.get(&kept.store)).any(|store| {
+            let keys = store.age_keys();
+            !keys.recipients.is_empty() && !keys.seals_manifests
+        });
         let readable = source.database.readable_values().filter(|_| encrypts);
         let notes: String =
             found.notes.iter().chain(&place.note()).chain(&readable).map(|note| format!("; NOTE: {note}")).collect();

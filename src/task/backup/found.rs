@@ -22,6 +22,8 @@ pub struct Found {
     pub location: String,
     /// To whom a set is encrypted there, in words.
     pub encrypted_to: Option<String>,
+    /// Names in its manifests are encrypted, too.
+    pub seals: bool,
     /// It has a key, by which it signs.
     pub signs: bool,
     pub listing: Listing,
@@ -46,6 +48,7 @@ impl Found {
                 place: store.place(),
                 location: store.location(&folder),
                 encrypted_to: encrypted_to(&store),
+                seals: store.age_keys().seals_manifests,
                 signs: store.has_sign_key(),
                 listing,
                 series,

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
 use serde::Serialize;
 
+use super::copies::several::ensure_answers;
 use super::facts::ServerFacts;
 use super::keys::{Backup, Verify};
 use super::manifest::Filters;
@@ -38,6 +40,8 @@ pub struct Question<'a> {
     pub within: Span,
     /// Whether a server must have restored it.
     pub restored: bool,
+    /// The jobs whose proofs build no vector indexes (`vector_indexes = false`): of their sets, a restore without them is enough.
+    pub without_vector_indexes: Vec<String>,
 }
 
 /// The server whose sets count.
@@ -88,8 +92,18 @@ pub async fn ask(config: &Config, stores: &[(String, Store)], question: &Questio
         }
     };
     let (mut seen, mut doubts) = (Vec::new(), Vec::new());
+    let (are_several, theirs) = (stores.len() > 1, &theirs);
+    let mut looking = Vec::new();
     for (name, store) in stores {
-        match look(name, store, question, &theirs).await {
+        looking.push(async move {
+            if are_several {
+                ensure_answers(store).await?;
+            }
+            look(name, store, question, theirs).await
+        });
+    }
+    for ((name, _), looked) in stores.iter().zip(join_all(looking).await) {
+        match looked {
             Ok(found) => {
                 seen.extend(found.seen);
                 doubts.extend(found.doubt.map(|doubt| anyhow::anyhow!("store `{name}`: {doubt}")));
@@ -118,7 +132,9 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
     }
     let restored = backup.verify == Verify::Restore && backup.how_often.restore == Often::Always;
     let filters = backup.filters.clone();
-    let question = Question { database, job: Some(job), filters, whose: Whose::Own { by_name: false }, within, restored };
+    let whose = Whose::Own { by_name: false };
+    let without_vector_indexes = if backup.vector_indexes { Vec::new() } else { vec![job.to_owned()] };
+    let question = Question { database, job: Some(job), filters, whose, within, restored, without_vector_indexes };
     let answer = ask(config, &stores, &question).await?;
     if !answer.is_met || stores.len() == 1 {
         return Ok(answer);
@@ -238,11 +254,21 @@ fn why_not(set: &Set, question: &Question<'_>, now: DateTime<Utc>) -> Option<Str
             format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
         }
         Some(problem) => problem,
+        None if question.restored && is_without_indexes(set, question) => format!(
+            "it was restored without its vector indexes, and its job wants them: `pgtend backups verify {name} --restore-on DATABASE`"
+        ),
         None if question.restored && !verification.was_restored() => {
             format!("no server has restored it: `pgtend backups verify {name} --restore-on DATABASE`")
         }
         None => return None,
     })
+}
+
+/// Returns whether it was restored, and only without vector indexes that its job wants.
+fn is_without_indexes(set: &Set, question: &Question<'_>) -> bool {
+    let verification = &set.verification;
+    let are_wanted = !question.without_vector_indexes.contains(&set.name.job);
+    are_wanted && verification.was_restored() && !verification.was_restored_with_indexes()
 }
 
 /// Pure.
@@ -314,7 +340,8 @@ mod tests {
 
     fn question(restored: bool) -> Question<'static> {
         let filters = Filters::default();
-        Question { database: "app", job: None, filters, whose: Whose::Own { by_name: false }, within: hour(), restored }
+        let whose = Whose::Own { by_name: false };
+        Question { database: "app", job: None, filters, whose, within: hour(), restored, without_vector_indexes: Vec::new() }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::base::bounds::{self, Bounded};
+use crate::base::units;
 
 /// More queries than anyone writes; each is recorded up to this many letters.
 const QUERIES_MOST: usize = 100;
@@ -17,6 +18,9 @@ pub struct HowProved {
     /// The tables that were counted in the copy, and their rows.
     pub tables: u64,
     pub rows: u64,
+    /// What of them was hashed, too, and is as in the dump; None: nothing was, as by earlier releases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hashed: Option<Hashed>,
     /// How many queries of `expect` were true there.
     pub expect_count: u64,
     /// Their texts; beside an encrypted set none, as they may name values.
@@ -28,6 +32,34 @@ pub struct HowProved {
     /// The parts of the dump that a restore in that place does not test.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_tried: Vec<String>,
+}
+
+/// What of a copy was compared by its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hashed {
+    /// Tables whose rows were hashed in the copy, and are those of the dump.
+    pub tables: u64,
+    pub rows: u64,
+    /// The other tables, each with the reason why its rows were only counted; the first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only_counted: Vec<String>,
+}
+
+impl Hashed {
+    /// Says how the rows of a copy of so many tables were compared.
+    pub fn in_words(&self, tables: u64) -> String {
+        let all = units::plural(tables, "table");
+        match self.tables {
+            0 if tables > 0 => format!("rows of {all} counted, and not hashed"),
+            hashed if hashed >= tables => format!("rows of {all} counted and hashed"),
+            hashed => format!("rows of {all} counted, and those of {} hashed", units::count(hashed)),
+        }
+    }
+
+    /// The same without what it says of single tables.
+    pub fn without_columns(self) -> Self {
+        Self { only_counted: Vec::new(), ..self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +86,12 @@ impl HowProved {
 impl Bounded for HowProved {
     fn check(&self) -> Result<()> {
         let amcheck = self.amcheck.unwrap_or_default();
+        let (hashed_tables, hashed_rows) = self.hashed.as_ref().map_or((0, 0), |hashed| (hashed.tables, hashed.rows));
         for (what, count) in [
             ("how.tables", self.tables),
             ("how.rows", self.rows),
+            ("how.hashed.tables", hashed_tables),
+            ("how.hashed.rows", hashed_rows),
             ("how.expect_count", self.expect_count),
             ("how.amcheck.tables", amcheck.tables),
             ("how.amcheck.indexes", amcheck.indexes),
@@ -64,5 +99,21 @@ impl Bounded for HowProved {
             bounds::count(what, count)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_of_how_many_tables_rows_were_hashed() {
+        for (tables, expected) in [
+            (0, "rows of 2 tables counted, and not hashed"),
+            (1, "rows of 2 tables counted, and those of 1 hashed"),
+            (2, "rows of 2 tables counted and hashed"),
+        ] {
+            assert_eq!(Hashed { tables, ..Hashed::default() }.in_words(2), expected);
+        }
     }
 }

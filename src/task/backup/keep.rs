@@ -3,43 +3,18 @@
 //! Only **intact** sets fill places: their bytes were read back. An unread set fills no place, and is not deleted before it has been read;
 //! otherwise retention empties a store while backups fail (pgbackweb#121) and failed runs count as kept (Portabase#332).
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::rule_places::Keep;
+use super::rule_places::Rules;
 use super::verdict::Bytes;
 
 /// A damaged set may still hold data that is needed, and there must be time to find out why it is damaged.
 const DAMAGED_KEPT: TimeDelta = TimeDelta::days(30);
-
-/// How many sets to keep: the newest `last`, and the newest of each of the given number of days, ISO weeks, months and years that have one.
-/// Days without a set do not use up places.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Keep {
-    pub last: u32,
-    pub daily: u32,
-    pub weekly: u32,
-    pub monthly: u32,
-    pub yearly: u32,
-}
-
-impl Keep {
-    /// The days for which a set may stay by the rules that count in time; 0 where none does.
-    pub fn longest_days(&self) -> u32 {
-        let [weeks, months, years] =
-            [(self.weekly, 7), (self.monthly, 31), (self.yearly, 366)].map(|(count, days)| u32::saturating_mul(count, days));
-        self.daily.max(weeks).max(months).max(years)
-    }
-
-    pub fn keeps_nothing(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// A set as this decision sees it.
 #[derive(Clone, Debug)]
@@ -65,6 +40,9 @@ pub struct Decision {
     pub check_first: bool,
     /// "last 1 of 3", "daily 2026-11-23", …
     pub reasons: Vec<String>,
+    /// How long the rules keep it by the calendar, where that is certain: the periods that it stands for are over, and no newer set takes its places.
+    #[serde(skip)]
+    pub kept_until: Option<DateTime<Utc>>,
 }
 
 /// "keep     app/nightly/… (last 1 of 3)".
@@ -97,13 +75,16 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
         .map(|candidate| {
             let at = candidate.taken_at.with_timezone(&zone);
             let mut reasons = Vec::new();
-            let mut check_first = false;
+            let (mut check_first, mut kept_until) = (false, None);
             match candidate.bytes {
                 Bytes::Intact => {
                     if candidate.fills {
-                        reasons.extend(rules.fill(at));
+                        let places = rules.fill(at);
+                        kept_until = places.iter().filter_map(|place| place.kept_until(at, now)).max();
+                        reasons.extend(places.into_iter().map(|place| place.reason));
                     } else if !rules.would_fill(at).is_empty() {
-                        reasons.extend(beside.fill(at).into_iter().map(|reason| format!("fills no place: {reason} of its kind")));
+                        let reasons_of_its_kind = beside.fill(at).into_iter().map(|place| place.reason);
+                        reasons.extend(reasons_of_its_kind.map(|reason| format!("fills no place: {reason} of its kind")));
                     }
                     if newest_restored == Some(candidate.name.as_str()) && reasons.is_empty() {
                         reasons.push("the newest set that was restored".to_owned());
@@ -139,75 +120,16 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                     .to_owned(),
                 );
             }
-            Decision { name: candidate.name.clone(), keep, check_first, reasons }
+            Decision { name: candidate.name.clone(), keep, check_first, reasons, kept_until }
         })
         .collect()
-}
-
-struct Rules<'a> {
-    keep: &'a Keep,
-    filled_last: u32,
-    days: BTreeSet<String>,
-    weeks: BTreeSet<String>,
-    months: BTreeSet<String>,
-    years: BTreeSet<String>,
-}
-
-impl<'a> Rules<'a> {
-    fn new(keep: &'a Keep) -> Self {
-        Self {
-            keep,
-            filled_last: 0,
-            days: BTreeSet::new(),
-            weeks: BTreeSet::new(),
-            months: BTreeSet::new(),
-            years: BTreeSet::new(),
-        }
-    }
-
-    /// The reasons why the next set, going back in time, is kept, if it takes free places.
-    fn fill(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
-        let mut reasons = Vec::new();
-        self.filled_last += 1;
-        if self.filled_last <= self.keep.last {
-            reasons.push(format!("last {} of {}", self.filled_last, self.keep.last));
-        }
-        for (rule, count, period, periods) in self.periods(taken_at) {
-            if periods.len() < count as usize && periods.insert(period.clone()) {
-                reasons.push(format!("{rule} {period}"));
-            }
-        }
-        reasons
-    }
-
-    /// The same for a set that does not take places from others.
-    fn would_fill(&mut self, taken_at: DateTime<Tz>) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.filled_last < self.keep.last {
-            reasons.push(format!("last {} of {}", self.filled_last + 1, self.keep.last));
-        }
-        for (rule, count, period, periods) in self.periods(taken_at) {
-            if periods.len() < count as usize && !periods.contains(&period) {
-                reasons.push(format!("{rule} {period}"));
-            }
-        }
-        reasons
-    }
-
-    fn periods(&mut self, taken_at: DateTime<Tz>) -> [(&'static str, u32, String, &mut BTreeSet<String>); 4] {
-        let week = taken_at.iso_week();
-        [
-            ("daily", self.keep.daily, taken_at.format("%Y-%m-%d").to_string(), &mut self.days),
-            ("weekly", self.keep.weekly, format!("{}-W{:02}", week.year(), week.week()), &mut self.weeks),
-            ("monthly", self.keep.monthly, taken_at.format("%Y-%m").to_string(), &mut self.months),
-            ("yearly", self.keep.yearly, taken_at.format("%Y").to_string(), &mut self.years),
-        ]
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use std::collections::BTreeSet;
 
     use super::*;
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::choices::RowCheck;
 use super::keep::Keep;
 use super::manifest;
 use super::often::{HowOften, Often};
@@ -15,6 +16,9 @@ use crate::base::toml_file::did_you_mean;
 use crate::base::units::Span;
 use crate::config::checker::Checker;
 use crate::members::compress::Compression;
+
+/// How a proof by restore compares rows, if nothing else is said.
+pub const OF_A_PROOF: RowCheck = RowCheck::Hash;
 
 /// `[backup]`, resolved.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub struct Backup {
     pub how_often: HowOften,
     /// False: a proof by restore does not build them.
     pub vector_indexes: bool,
+    /// How a proof by restore compares the rows of the copy with the set.
+    pub rows: RowCheck,
     pub scratch: Scratch,
     /// The queries that must be true in a restored copy.
     pub expect: Vec<String>,
@@ -77,7 +83,7 @@ pub struct Written {
     #[serde(default)]
     pub keep_in: BTreeMap<String, Spanned<Keep>>,
     /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }; there,
-    /// vector_indexes = false restores without building them.
+    /// vector_indexes = false restores without building them, and rows = "count" counts the rows of the copy without hashing them.
     #[schemars(with = "Option<WrittenVerify>")]
     pub verify: Option<Spanned<WrittenVerify>>,
     /// With verify = "restore": where a set is restored. "throwaway" is a PostgreSQL server of its own on this host; "same" is a scratch
@@ -130,6 +136,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     }
     let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
     let vector_indexes = vector_indexes_of(written.verify.as_ref(), verify, checker);
+    let rows = rows_of(written.verify.as_ref(), verify, checker);
     let scratch = scratch_of(written.scratch.as_ref(), checker);
     if let Some(scratch) = written.scratch.as_ref().filter(|_| verify != Verify::Restore) {
         checker.problem(scratch, "`scratch` without verify = \"restore\"", "only a restore needs a scratch database".to_owned());
@@ -181,6 +188,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         verify,
         how_often,
         vector_indexes,
+        rows,
         scratch,
         checks: written.checks.into_iter().map(Spanned::into_inner).collect(),
         expect: written.expect.into_iter().map(Spanned::into_inner).collect(),
@@ -237,7 +245,7 @@ fn verify_of(written: Option<&Spanned<WrittenVerify>>, checker: &mut Checker<'_>
         WrittenVerify::All(verify @ Verify::Restore) => (*verify, HowOften { checksum: Often::Always, restore: Often::Always }),
         WrittenVerify::All(verify @ Verify::Checksum) => (*verify, HowOften::default()),
         WrittenVerify::All(verify @ Verify::None) => (*verify, HowOften { checksum: Often::Never, restore: Often::Never }),
-        WrittenVerify::Each(WrittenHowOften { checksum, restore, vector_indexes: _ }) => {
+        WrittenVerify::Each(WrittenHowOften { checksum, restore, vector_indexes: _, rows: _ }) => {
             if !matches!(checksum, None | Some(Often::Always | Often::Never)) {
                 checker.problem(
                     place,
@@ -264,6 +272,16 @@ fn vector_indexes_of(written: Option<&Spanned<WrittenVerify>>, verify: Verify, c
         checker.problem(place, "`vector_indexes` of `verify` without `restore`", "only a restore builds indexes".to_owned());
     }
     *are_built
+}
+
+/// Returns how a proof by restore compares rows.
+fn rows_of(written: Option<&Spanned<WrittenVerify>>, verify: Verify, checker: &mut Checker<'_>) -> RowCheck {
+    let Some(place) = written else { return OF_A_PROOF };
+    let WrittenVerify::Each(WrittenHowOften { rows: Some(rows), .. }) = place.get_ref() else { return OF_A_PROOF };
+    if verify != Verify::Restore {
+        checker.problem(place, "`rows` of `verify` without `restore`", "only a restored copy has rows to compare".to_owned());
+    }
+    *rows
 }
 
 /// Resolves `scratch`. A database of the configuration may be called "throwaway" or "same": then the text means that database, as in the
@@ -330,6 +348,8 @@ pub struct WrittenHowOften {
     restore: Option<Often>,
     /// false: a restore makes indexes by hnsw and ivfflat over no row, as they may take hours; default true.
     vector_indexes: Option<bool>,
+    /// How the rows of a restored copy are compared with the set: "hash" (the default: counted and hashed, so that values are compared) or "count".
+    rows: Option<RowCheck>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::manifest::Manifest;
 use super::markers::{self, Hold, LOSS_HOLD};
+use super::sealed;
 use super::set::Set;
 use crate::base::units;
 use crate::store::Store;
@@ -62,7 +63,11 @@ pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>)
 
 /// Holds the set before the loss, in addition to a person's hold. A hold that lasts longer stays.
 pub async fn hold(store: &Store, before: &Set, lost_in: &str, reason: &str, now: DateTime<Utc>) -> Result<()> {
-    let hold = Hold { until: now + HELD_FOR, reason: format!("after it, {reason}"), because_of: Some(lost_in.to_owned()) };
+    let reason = match sealed::hides_names(store, &before.manifest) {
+        true => "the dump after it lacks something; the report of that run says what",
+        false => &format!("after it, {reason}"),
+    };
+    let hold = Hold { until: now + HELD_FOR, reason: reason.to_owned(), because_of: Some(lost_in.to_owned()) };
     if before.holds.iter().any(|earlier| earlier.because_of.is_some() && earlier.until >= hold.until) {
         return Ok(());
     }

@@ -12,14 +12,18 @@ use super::adopted::Adopted;
 use super::facts::ServerFacts;
 use super::scan::TableData;
 use crate::base::bounds::{self, Bounded};
+use crate::base::units;
 use crate::members::blocks::Blocks;
 use crate::members::compress::Compression;
 use crate::members::encryption::Encryption;
 use crate::members::index::MemberIndex;
 
 /// The newest format. A program that meets a newer one refuses it rather than guess. Format 1 had no checksum; in format 2 each entry of
-/// `tables` is one COPY block; format 4 is of encrypted sets, and 5 of adopted ones.
-pub const FORMAT: u32 = 5;
+/// `tables` is one COPY block; format 4 is of encrypted sets, 5 of adopted ones, and 6 of sealed manifests.
+pub const FORMAT: u32 = SEALED_FORMAT;
+
+pub const ADOPTED_FORMAT: u32 = 5;
+pub const SEALED_FORMAT: u32 = 6;
 
 /// The format of a set of ours with these tables: the oldest that says all of it, so that earlier releases read it, too.
 pub fn format_of(tables: &[TableData], is_encrypted: bool) -> u32 {
@@ -56,11 +60,50 @@ pub struct Manifest {
     /// Where an adopted dump comes from; None: a run of pgtend made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,
+    /// The settings under which the server wrote rows as text: [`ROW_TEXT`]. None: they are not known, as in sets of earlier releases and in adopted ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_text: Option<u32>,
+    /// Names and numbers of rows that only a key opens; None: they stand in the open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// A key of this host has opened what is sealed: it stands in the other fields.
+    #[serde(skip)]
+    pub is_opened: bool,
 }
 
+/// What is sealed, in a manifest that anyone may read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    pub encryption: Encryption,
+    /// A file of age in base64, which holds the manifest without its checksum.
+    pub contents: String,
+}
+
+/// The settings under which rows are written as text since this number: those that every session of ours has (pg/contract.rs), pg_dump's as well. A row that is
+/// read back under the same settings is the same line. Another number when one of them changes.
+pub const ROW_TEXT: u32 = 1;
+
 impl Manifest {
+    /// Returns whether the rows of a restored copy can be read back as the same text.
+    pub fn has_our_row_text(&self) -> bool {
+        self.row_text == Some(ROW_TEXT)
+    }
+
     pub fn rows(&self) -> u64 {
         self.tables.iter().map(|table| table.rows).sum()
+    }
+
+    /// Returns whether it is sealed, and no key of this host has opened it: `tables` and the like are empty, whatever the set holds.
+    pub fn names_are_sealed(&self) -> bool {
+        self.sealed.is_some() && !self.is_opened
+    }
+
+    /// "5 tables, 1,000 rows"
+    pub fn holds_in_words(&self) -> String {
+        match self.names_are_sealed() {
+            false => format!("{}, {}", units::plural(self.table_count(), "table"), units::plural(self.rows(), "row")),
+            true => "tables whose names and rows are sealed".to_owned(),
+        }
     }
 
     /// The encoding in which the dump's rows and statements are written.
@@ -167,6 +210,11 @@ pub fn from_json(bytes: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// The bounds of what a manifest says.
+pub fn check(manifest: &Manifest) -> Result<()> {
+    manifest.check()
+}
+
 /// The bytes before the checksum, where a signature ends. Manifests of the first release have neither.
 pub fn without_checksum(bytes: &[u8]) -> &[u8] {
     check_seal(bytes).ok().flatten().unwrap_or(bytes)
@@ -191,10 +239,20 @@ const POINTS_MOST: usize = 16_384;
 
 impl Bounded for Manifest {
     fn check(&self) -> Result<()> {
-        let Self { server, dump, globals, tables, adopted, .. } = self;
+        let Self { server, dump, globals, tables, adopted, sealed, .. } = self;
+        // An earlier release would take it for a set without tables.
+        anyhow::ensure!(
+            sealed.is_none() || self.format >= SEALED_FORMAT,
+            "it has format {}, which knows no sealed part",
+            self.format
+        );
         adopted.iter().try_for_each(Bounded::check)?;
         // An earlier release would take it for a backup of its own.
-        anyhow::ensure!(adopted.is_none() || self.format >= 5, "it has format {}, which knows no adopted sets", self.format);
+        anyhow::ensure!(
+            adopted.is_none() || self.format >= ADOPTED_FORMAT,
+            "it has format {}, which knows no adopted sets",
+            self.format
+        );
         bounds::time("started_at", self.started_at)?;
         bounds::time("finished_at", self.finished_at)?;
         server.clock.map_or(Ok(()), |clock| bounds::time("server.clock", clock))?;
@@ -287,8 +345,15 @@ pub mod tests {
     }
 
     pub fn manifest() -> Manifest {
-        let table =
-            |name: &str, rows| TableData { schema: "public".into(), name: name.into(), rows, offset: 0, bytes: 10, copies: 1 };
+        let table = |name: &str, rows| TableData {
+            schema: "public".into(),
+            name: name.into(),
+            rows,
+            offset: 0,
+            bytes: 10,
+            copies: 1,
+            rows_hash: None,
+        };
         let now = "2026-11-23T02:00:00Z".parse().unwrap();
         Manifest {
             format: FORMAT,
@@ -317,6 +382,9 @@ pub mod tests {
             filters: Filters::default(),
             warnings: vec![],
             adopted: None,
+            row_text: None,
+            sealed: None,
+            is_opened: false,
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::tests::sound;
 use super::*;
 use crate::members::encryption::Format;
+use crate::task::backup::row_sum::RowsHash;
 use crate::task::backup::set::{DUMPS, Set};
 use crate::task::backup::verdict::Verification;
 use crate::task::backup::{loss, part};
@@ -130,7 +131,15 @@ fn a_manifest_of_a_hundred_thousand_tables_fits_into_what_is_read() {
         manifest.dump.uncompressed_bytes = 100_000_000;
         let offsets = 99_000_000..99_000_000 + count;
         manifest.tables = offsets
-            .map(|offset| TableData { schema: name.clone(), name: name.clone(), rows: 3, offset, bytes: 100, copies: 1 })
+            .map(|offset| TableData {
+                schema: name.clone(),
+                name: name.clone(),
+                rows: 3,
+                offset,
+                bytes: 100,
+                copies: 1,
+                rows_hash: Some(RowsHash::default()),
+            })
             .collect();
         to_json(&manifest).unwrap()
     };

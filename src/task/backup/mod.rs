@@ -14,6 +14,7 @@ pub mod certificate;
 pub mod change;
 pub mod choices;
 pub mod choose;
+pub mod compare_rows;
 mod context;
 pub mod copies;
 mod copy_names;
@@ -69,11 +70,15 @@ mod psql_reads;
 pub mod read_back;
 pub mod readiness;
 mod refusal;
+mod relock;
 pub mod restore;
 #[doc(hidden)]
 pub mod rewrite;
+pub mod row_sum;
+mod row_sums;
 mod rows_end;
 pub mod rows_out;
+mod rule_places;
 pub mod rules;
 mod said;
 #[doc(hidden)]
@@ -81,6 +86,7 @@ pub mod scan;
 pub mod scratch;
 #[doc(hidden)]
 pub mod script;
+mod sealed;
 mod search_path;
 pub mod series;
 mod server_context;
@@ -170,7 +176,8 @@ impl Work for Backup {
         let mut report = report_on(main, &plan);
         let mut is_refused = false;
         if let Some(verified) = verified {
-            report_proof(&mut report, &verified);
+            let tables = main.set.as_ref().map_or(0, |set| set.manifest.table_count() as u64);
+            report_proof(&mut report, &verified, tables);
             warnings.extend(verified.warnings);
             let what = match verified.is_restored {
                 true => "the check of the restored copy failed",
@@ -216,13 +223,16 @@ async fn sweep_host(plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
     warnings
 }
 
-/// Adds what a proof by restore has found.
-fn report_proof(report: &mut Report, verified: &verify::Verified) {
+/// Adds what a proof by restore of so many tables has found.
+fn report_proof(report: &mut Report, verified: &verify::Verified, tables: u64) {
     if verified.is_restored {
         report.fact("restored_in", verified.place.clone());
     }
     if verified.is_restored && !verified.by_superuser.is_empty() {
         report.fact("by_superuser", serde_json::json!(verified.by_superuser));
+    }
+    if let Some(hashed) = verified.hashed.as_ref().filter(|_| verified.is_restored) {
+        report.fact("rows_hashed", serde_json::json!(hashed));
     }
     if let Some(checked) = &verified.amcheck {
         report.fact("amcheck", serde_json::json!({ "tables": checked.tables, "indexes": checked.indexes }));
@@ -235,8 +245,9 @@ fn report_proof(report: &mut Report, verified: &verify::Verified) {
         let took = units::duration(Duration::from_secs_f64(seconds));
         let by = verified.sessions.filter(|sessions| *sessions > 1);
         let without = if verified.without_vector_indexes { ", without vector indexes" } else { "" };
+        let rows = verified.hashed.as_ref().map(|hashed| format!(", {}", hashed.in_words(tables))).unwrap_or_default();
         let by_sessions = by.map(|sessions| format!(" by {sessions} sessions")).unwrap_or_default();
-        report.summary += &format!("; restored in {} in {took}{by_sessions}{without}", verified.place);
+        report.summary += &format!("; restored in {} in {took}{by_sessions}{rows}{without}", verified.place);
         if let Some(sessions) = by {
             report.fact("restore_sessions", sessions);
         }

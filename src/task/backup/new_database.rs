@@ -8,7 +8,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::choices::{Choices, Object};
+use super::choices::{Choices, Object, RowCheck};
 use super::copy_names::{Names, WHOLE_COMMENT};
 use super::facts::DatabaseFacts;
 use super::lacks::{self, Lacks};
@@ -168,7 +168,11 @@ pub async fn into_new_database(
         if !found.has_failures {
             count_again(&mut connection, set, &settings.with_database(&found.name), choices).await?;
         }
-        return take_up(&mut connection, settings, &names, &found, like).await;
+        let mut restored = take_up(&mut connection, settings, &names, &found, like).await?;
+        if choices.rows == RowCheck::Hash {
+            restored.notes.push("the rows of that copy were counted again, and not hashed by this call".to_owned());
+        }
+        return Ok(restored);
     }
     let notes = others_notes(&mut connection, &names).await?;
     for leftover in scratch_leftovers(&mut connection, &names.filling_prefix).await? {
@@ -209,8 +213,8 @@ pub async fn into_new_database(
         }
     })?;
     restored.notes.splice(0..0, filled.notes.into_iter().chain(notes));
-    let Restored { failed, failed_count, sessions, seconds, .. } = filled;
-    Ok(Restored { failed, failed_count, sessions, seconds, ..restored })
+    let Restored { failed, failed_count, sessions, seconds, hashed, .. } = filled;
+    Ok(Restored { failed, failed_count, sessions, seconds, hashed, ..restored })
 }
 
 /// Renames the copy of an earlier call.

@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 
+use super::copies::several::ensure_answers;
 use super::facts::ServerFacts;
 use super::identity::Identity;
 use super::series::{Belongs, Series};
@@ -60,12 +62,15 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
             Some(server) => server,
             None => server.insert(server_of(config, database).await?),
         };
-        let mut of_job = OfJob { job: job.name.clone(), stores: Vec::new() };
+        let are_several = stores.len() > 1;
+        let mut looking = Vec::new();
         for store in stores {
-            let found = newest_in(config, store, (database, &job.name), server).await;
-            of_job.stores.push((store.clone(), found));
+            looking.push(async move {
+                let found = newest_in(config, store, are_several, (database, &job.name), server).await;
+                (store.clone(), found)
+            });
         }
-        newest.jobs.push(of_job);
+        newest.jobs.push(OfJob { job: job.name.clone(), stores: join_all(looking).await });
     }
     Ok(newest)
 }
@@ -73,11 +78,15 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
 async fn newest_in(
     config: &Config,
     store: &str,
+    are_several: bool,
     (database, job): (&str, &str),
     server: &ServerFacts,
 ) -> Result<Option<DateTime<Utc>>> {
     let now = Utc::now();
     let store = Store::named(config, store).await?;
+    if are_several {
+        ensure_answers(&store).await?;
+    }
     let listing = set::list(&store, &key::folder(database, job)).await?;
     if let Some(doubt) = listing.doubt() {
         anyhow::bail!(doubt);

@@ -3,6 +3,7 @@
 use crate::base::fault::Kind;
 use crate::pg;
 use crate::pg::throwaway::Host;
+use crate::task::backup::choices::RowCheck;
 use crate::work::RestoresOn;
 
 #[derive(Clone, Debug)]
@@ -48,19 +49,18 @@ impl Place {
     }
 
     /// Says in a plan what the run would do. `scratch` is the name of its scratch database.
-    pub fn in_words(&self, scratch: &str) -> String {
+    pub fn in_words(&self, scratch: &str, rows: RowCheck) -> String {
+        let rows = if rows == RowCheck::Hash { "every table counted and its rows hashed" } else { "every table counted" };
         match self {
             Self::NotAsked => "not restored".to_owned(),
-            Self::OwnServer(host) => format!(
-                "restored in a PostgreSQL {} of its own ({}), every table counted",
-                host.programs.version,
-                host.parent.display()
-            ),
+            Self::OwnServer(host) => {
+                format!("restored in a PostgreSQL {} of its own ({}), {rows}", host.programs.version, host.parent.display())
+            }
             Self::Source { why: None } | Self::Elsewhere(_) => {
-                format!("restored into scratch database {scratch}, every table counted")
+                format!("restored into scratch database {scratch}, {rows}")
             }
             Self::Source { why: Some(why) } => format!(
-                "restored into scratch database {scratch}, every table counted (on the source's server, since a server of its own cannot be created here: {why})"
+                "restored into scratch database {scratch}, {rows} (on the source's server, since a server of its own cannot be created here: {why})"
             ),
             Self::Nowhere { message, .. } => message.clone(),
         }

@@ -142,7 +142,8 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         verify,
         restores: (backup.verify == Verify::Restore && backup.how_often.restore != Often::Always)
             .then(|| since.in_words(backup.how_often.restore)),
-        proof: state.place.in_words(&scratch_name) + if backup.vector_indexes { "" } else { ", vector indexes not built" },
+        proof: state.place.in_words(&scratch_name, backup.rows)
+            + if backup.vector_indexes { "" } else { ", vector indexes not built" },
         sets_since_restore: since.sets,
         place: state.place.clone(),
         warnings: warnings(&state, &store, identity.as_ref(), previous, backup, run),

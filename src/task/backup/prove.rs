@@ -83,9 +83,9 @@ impl Proving<'_, '_> {
     }
 
     async fn restore(&self, place: &Where<'_>, set: &mut Set) -> Result<Verified> {
-        let Backup { expect, checks, vector_indexes, restore_sessions, .. } = self.backup;
-        let (vector_indexes, sessions) = (*vector_indexes, *restore_sessions);
-        let proof = Proof { place, expect, checks, vector_indexes, sessions, cancel: &self.run.cancel };
+        let Backup { expect, checks, vector_indexes, rows, restore_sessions, .. } = self.backup;
+        let (vector_indexes, rows, sessions) = (*vector_indexes, *rows, *restore_sessions);
+        let proof = Proof { place, expect, checks, vector_indexes, rows, sessions, cancel: &self.run.cancel };
         verify::by_restore(self.store, set, &proof, &self.run.progress).await
     }
 

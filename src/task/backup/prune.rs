@@ -5,8 +5,8 @@ use chrono::Utc;
 
 use super::guard::{Guard, Readers};
 use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
-use super::proof;
 use super::set::{self, Listing, MANIFEST, Set, VERIFICATION};
+use super::{proof, relock};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
 use crate::store::Store;
@@ -50,6 +50,7 @@ pub async fn apply(
             }
         }
     }
+    pruned.warnings.extend(relock::extend(store, &listing, &pruned.decisions).await);
     Ok(pruned)
 }
 

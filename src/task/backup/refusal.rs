@@ -56,13 +56,25 @@ impl From<Refusal> for anyhow::Error {
 pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     match Said::of(error) {
         Some(said) => of_said(&said, doing),
-        None => Refusal {
-            in_store: None,
-            kind: failure::kind_of_sqlx(error),
-            sql_state: None,
-            message: format!("the connection to the target failed at {}: {error}", doing.entry),
-        },
+        None => {
+            Refusal { in_store: None, kind: failure::kind_of_sqlx(error), sql_state: None, message: of_connection(error, doing) }
+        }
     }
+}
+
+/// Of a session that ended without a word of the server, sqlx says how many bytes it expected.
+fn of_connection(error: &sqlx::Error, doing: Doing<'_>) -> String {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ends = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    let why = match error {
+        sqlx::Error::Io(error) if ends.contains(&error.kind()) => {
+            "the server ended the session without a word: somebody has terminated it (pg_terminate_backend), the server was stopped or has crashed, or a \
+             proxy or the network has closed the connection. The server's log says which; when the cause is gone, restore again"
+                .to_owned()
+        }
+        error => error.to_string(),
+    };
+    format!("the connection to the target failed at {}: {why}", doing.entry)
 }
 
 /// Builds a refusal from the server's words. Pure.
@@ -122,6 +134,33 @@ mod tests {
             &said,
             Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public", rows_before: 0 },
         )
+    }
+
+    #[test]
+    fn a_session_that_ended_without_a_word_is_told_in_words_of_ours() {
+        let entry = Entry { kind: "TABLE DATA".to_owned(), name: "t".to_owned(), schema: Some("s".to_owned()), is_ours: false };
+        let choices = Choices::default();
+        let doing = Doing {
+            entry: &entry,
+            statement: "",
+            in_transaction: false,
+            choices: &choices,
+            search_path: "public",
+            rows_before: 0,
+        };
+        let ended = sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "expected to read 5 bytes, got 0 bytes at EOF",
+        ));
+        let refusal = of(&ended, doing);
+        assert!(refusal.is_of_the_environment() && !refusal.message.contains("5 bytes"), "{}", refusal.message);
+        assert!(
+            refusal.message.contains(
+                "failed at TABLE DATA t in schema s: the server ended the session without a word: somebody has terminated it"
+            ),
+            "{}",
+            refusal.message
+        );
     }
 
     #[test]

@@ -9,11 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::choices::Choices;
+use super::choices::{Choices, RowCheck};
+use super::compare_rows;
 use super::facts::ServerFacts;
+use super::how_proved::Hashed;
 use super::load::Loader;
 use super::read_back;
 pub use super::refusal::Refusal;
+use super::row_sums::RowSums;
 use super::script::{Script, Steps};
 use super::set::Set;
 use super::superuser::Superuser;
@@ -48,6 +51,8 @@ pub struct Restored {
     pub sessions: Option<usize>,
     /// The seconds in which rows came, and those of what came after them: indexes, constraints, views.
     pub seconds: Option<(f64, f64)>,
+    /// What was compared by its values, where that was asked for.
+    pub hashed: Option<Hashed>,
     /// In a server of its own: what its superuser has run, and what waits for [`Superuser::finish`].
     pub superuser: Option<Superuser>,
 }
@@ -82,7 +87,7 @@ pub async fn stream_into(
         loader.notes.extend(not_tried.drain(..).map(|what| format!("not tested: {what}")));
     }
     let seconds = loader.seconds();
-    let Loader { notes, failed, failed_count, superuser, sessions, .. } = *loader;
+    let Loader { notes, failed, failed_count, superuser, sessions, hashed, .. } = *loader;
     Ok(Restored {
         refusal,
         notes,
@@ -92,6 +97,7 @@ pub async fn stream_into(
         superuser,
         sessions: Some(sessions),
         seconds,
+        hashed,
         ..Restored::default()
     })
 }
@@ -112,9 +118,11 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
             return Ok(Loaded::Damaged { problems: read.problems });
         }
     }
-    let loader = Loader::open(target, &set.manifest).await?;
+    let mut loader = Loader::open(target, &set.manifest).await?;
+    let is_hashed = target.choices.rows == RowCheck::Hash && compare_rows::why_not(&set.manifest).is_none();
+    loader.sums = is_hashed.then(RowSums::default);
     let (sender, steps) = mpsc::channel(QUEUED_BATCHES);
-    let mut script = Script::default();
+    let mut script = Script::with_sums(loader.sums.clone());
     let sink = move |bytes: &[u8]| {
         let mut batch = Vec::new();
         script.feed(bytes, |step| batch.push(step))?;

@@ -7,7 +7,7 @@ use super::csv::{self, CsvRows};
 use super::pg_dumps;
 use super::script::{Script, Step};
 use super::set::Set;
-use super::tokens::{Statement, copied_table};
+use super::tokens::{Statement, columns_of, copied_table};
 use crate::base::units;
 use crate::pg;
 use crate::pg::copy_text::Written;
@@ -137,35 +137,9 @@ fn with_table(copy: &str, table: &str) -> String {
     format!("COPY {table} {}", &copy[rest..])
 }
 
-/// `a` and `b c` of `COPY s.t (a, "b c") FROM stdin`.
-pub fn columns_of(copy: &str) -> Vec<String> {
-    let statement = Statement::of(copy);
-    let Some((_, _, list)) = statement.qualified(1).filter(|(_, _, list)| statement.is_symbol(*list, b'(')) else {
-        return Vec::new();
-    };
-    let mut columns = Vec::new();
-    let mut at = list + 1;
-    while let Some(name) = statement.name(at) {
-        columns.push(name);
-        if !statement.is_symbol(at + 1, b',') {
-            break;
-        }
-        at += 2;
-    }
-    columns
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_read_from_a_copy() {
-        assert_eq!(columns_of("COPY public.t (a, \"b \"\" c\", \"D\") FROM stdin"), ["a", "b \" c", "D"]);
-        assert_eq!(columns_of("COPY public.t  FROM stdin"), [""; 0]);
-        assert_eq!(columns_of("COPY public.t () FROM stdin"), [""; 0]);
-        assert_eq!(columns_of("COPY public.\"t(\" (x) FROM stdin"), ["x"]);
-    }
 
     #[test]
     fn a_copy_names_another_table() {

@@ -8,6 +8,7 @@ use memchr::{memchr, memchr_iter};
 use serde::{Deserialize, Serialize};
 
 use super::lex::{Event, Lexer};
+use super::row_sum::{RowLines, RowsHash};
 
 /// The COPY blocks of a table that follow one another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct TableData {
     /// The number of blocks: several in a dump by several sessions, and of a table that pg_dump loads by the root of its partitions.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub copies: u64,
+    /// The sum of the rows' hashes; None where it may not be told, as of an encrypted dump, and in sets of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_hash: Option<RowsHash>,
 }
 
 fn one() -> u64 {
@@ -34,6 +38,13 @@ fn is_one(copies: &u64) -> bool {
 }
 
 impl TableData {
+    /// Returns whether both say the same, but for the hash of the rows, which not every scanner makes.
+    pub fn has_the_rows_of(&self, other: &Self) -> bool {
+        let Self { schema, name, rows, offset, bytes, copies, rows_hash: _ } = self;
+        (schema, name, rows, offset, bytes, copies)
+            == (&other.schema, &other.name, &other.rows, &other.offset, &other.bytes, &other.copies)
+    }
+
     fn is_of(&self, other: &Self) -> bool {
         (&self.schema, &self.name) == (&other.schema, &other.name)
     }
@@ -48,6 +59,7 @@ pub fn joined(tables: &[TableData]) -> Vec<TableData> {
                 last.rows = last.rows.saturating_add(table.rows);
                 last.bytes = (table.offset + table.bytes).saturating_sub(last.offset);
                 last.copies = last.copies.saturating_add(table.copies);
+                last.rows_hash = last.rows_hash.zip(table.rows_hash).map(|(one, other)| one.plus(other));
             }
             None => joined.push(table.clone()),
         }
@@ -86,6 +98,8 @@ pub struct Scanner {
     tables_bytes: usize,
     /// At most this many tables are kept.
     tables_most: usize,
+    /// The rows of the block so far; None where rows are counted only.
+    lines: Option<RowLines>,
 }
 
 impl Default for Scanner {
@@ -97,7 +111,13 @@ impl Default for Scanner {
 impl Scanner {
     /// A scanner for a dump that should hold fewer tables: it keeps no more than these.
     pub fn of_at_most(tables_most: usize) -> Self {
-        Self { lexer: Lexer::keeping_starts(), contents: Contents::default(), statement_offset: 0, tables_bytes: 0, tables_most }
+        let (lexer, contents) = (Lexer::keeping_starts(), Contents::default());
+        Self { lexer, contents, statement_offset: 0, tables_bytes: 0, tables_most, lines: None }
+    }
+
+    /// A scanner that hashes rows, too.
+    pub fn that_hashes() -> Self {
+        Self { lines: Some(RowLines::default()), ..Self::default() }
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
@@ -108,6 +128,9 @@ impl Scanner {
             let (used, event) = self.lexer.step(rest);
             if in_rows && let Some(table) = self.contents.tables.last_mut() {
                 table.rows += memchr_iter(b'\n', &rest[..used]).count() as u64;
+                if let Some(lines) = &mut self.lines {
+                    lines.feed(&rest[..used]);
+                }
             }
             // Within a statement bytes are taken one by one.
             if self.lexer.statement().len() == 1 && !in_rows {
@@ -138,7 +161,9 @@ impl Scanner {
 
     fn end_copy(&mut self) {
         let end = self.contents.bytes;
+        let of_block = self.lines.as_mut().map(|lines| std::mem::take(lines).end().hash);
         if let Some(table) = self.contents.tables.last_mut() {
+            table.rows_hash = of_block.map(|hash| table.rows_hash.unwrap_or_default().plus(hash));
             // The newline after `\.` ends no row.
             table.rows = table.rows.saturating_sub(1);
             table.bytes = end.saturating_sub(table.offset);
@@ -156,7 +181,7 @@ impl Scanner {
             self.tables_bytes += size_of::<TableData>() + schema.len() + name.len();
             if self.tables_bytes <= TABLES_BYTES_MOST && self.contents.tables.len() < self.tables_most {
                 let (schema, name, offset) = (schema.clone(), name.clone(), self.statement_offset);
-                self.contents.tables.push(TableData { schema, name, rows: 0, offset, bytes: 0, copies: 1 });
+                self.contents.tables.push(TableData { schema, name, rows: 0, offset, bytes: 0, copies: 1, rows_hash: None });
             }
         } else if statement.starts_with(b"SELECT pg_catalog.lo_open(") {
             self.contents.large_objects += 1;
@@ -315,6 +340,25 @@ mod tests {
         single.insert(0, TableData { rows: 1, bytes: 35, copies: 1, ..tables[0].clone() });
         single[1] = TableData { rows: 2, offset: 40, bytes: tables[0].bytes - 40, copies: 1, ..tables[0].clone() };
         assert_eq!(joined(&single), tables);
+    }
+
+    #[test]
+    fn the_rows_of_a_table_are_hashed_wherever_they_are_cut_and_in_whatever_order_they_come() {
+        let hashes = |dump: &str, size: usize| {
+            let mut scanner = Scanner::that_hashes();
+            dump.as_bytes().chunks(size).for_each(|piece| scanner.feed(piece));
+            let contents = scanner.finish();
+            contents.tables.into_iter().map(|table| table.rows_hash.unwrap()).collect::<Vec<_>>()
+        };
+        let dump = "COPY public.a (x) FROM stdin;\n1\nlong row\n\\.\nCOPY public.b (x) FROM stdin;\n\\.\n";
+        let of_one_block = hashes(dump, dump.len());
+        assert_eq!(of_one_block[1], RowsHash::default(), "it has no rows");
+        for size in [1, 2, 3, 7, 30] {
+            assert_eq!(hashes(dump, size), of_one_block, "pieces of {size}");
+        }
+        let others = "COPY public.a (x) FROM stdin;\nlong row\n\\.\n\n--\nCOPY public.a (x) FROM stdin;\n1\n\\.\n";
+        assert_eq!(hashes(others, 5)[0], of_one_block[0]);
+        assert_ne!(hashes(&others.replace("\n1\n", "\n2\n"), 5)[0], of_one_block[0]);
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub async fn drop_or_warn(settings: &pg::Settings, name: &str, made: Option<i64>
         Err(_) => format!("for {} s: {last}", DROP_TIMEOUT.as_secs()),
     };
     Some(format!(
-        "the scratch database {name} on {} stays: {why}; the next run tries again; to drop it manually: DROP DATABASE {} WITH (FORCE)",
+        "the scratch database {name} on {} stays: {why}; the next run, or the same command again, drops it; to drop it now: DROP DATABASE {} WITH (FORCE)",
         settings.server(),
         identifier(name)
     ))

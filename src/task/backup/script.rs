@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::lex::{Event, Lexer, STATEMENT_LONGEST_BYTES};
+use super::row_sums::RowSums;
 
 /// pg_dump's own tokens have 63 letters; `--restrict-key` accepts more.
 const TOKEN_LONGEST_BYTES: usize = 1 << 10;
@@ -94,15 +95,22 @@ impl fmt::Display for Entry {
 pub struct Script {
     lexer: Lexer,
     entry: Arc<Entry>,
+    /// Where the rows are summed up; None: nowhere.
+    sums: Option<RowSums>,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { lexer: Lexer::keeping_statements(), entry: Arc::default() }
+        Self { lexer: Lexer::keeping_statements(), entry: Arc::default(), sums: None }
     }
 }
 
 impl Script {
+    /// One that sums up rows there. The sum of a block is there before its end is passed on.
+    pub fn with_sums(sums: Option<RowSums>) -> Self {
+        Self { sums, ..Self::default() }
+    }
+
     /// Returns whether no statement and no rows are open.
     pub fn is_at_an_end(&self) -> bool {
         self.lexer.is_between_statements()
@@ -125,6 +133,7 @@ impl Script {
             let (used, event) = self.lexer.step(rest);
             if in_rows {
                 emit(Step::Rows(Bytes::copy_from_slice(&rest[..used])));
+                self.sums.iter().for_each(|sums| sums.feed(&rest[..used]));
             }
             rest = &rest[used..];
             match event {
@@ -134,10 +143,17 @@ impl Script {
                         return Err(io::Error::other("a statement of the dump is longer than 1 GiB"));
                     }
                     let entry = Arc::clone(&self.entry);
-                    let copies = self.lexer.copied().is_some();
+                    let copied = self.lexer.copied();
+                    if let (Some(sums), Some(table)) = (&self.sums, copied) {
+                        sums.begin(table, &text);
+                    }
+                    let copies = copied.is_some();
                     emit(if copies { Step::Copy { text, entry } } else { Step::Statement { text, entry } });
                 }
-                Event::CopyEnds => emit(Step::RowsEnd),
+                Event::CopyEnds => {
+                    self.sums.iter().for_each(RowSums::end);
+                    emit(Step::RowsEnd);
+                }
                 Event::Comment if self.lexer.statement().is_empty() => {
                     if let Some(entry) = Entry::of_comment(&String::from_utf8_lossy(self.lexer.comment())) {
                         self.entry = Arc::new(entry);

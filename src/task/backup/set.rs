@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::identity::Identity;
 use super::manifest::{self, Globals, Manifest};
 use super::markers::{self, Hold};
+use super::sealed;
 use super::verdict::Verification;
 use crate::base::units;
 use crate::members::compress::Compression;
@@ -285,7 +286,10 @@ async fn read_manifest(store: &Store, name: &SetName) -> Result<(Manifest, Signa
     for _ in 0..2 {
         let bytes = store.get(&key).await?.with_context(|| format!("there is no {}", store.location(&key)))?;
         match manifest::from_json(&bytes) {
-            Ok(manifest) => return Ok((manifest, store.signature(&key, manifest::without_checksum(&bytes))?)),
+            Ok(manifest) => {
+                let signature = store.signature(&key, manifest::without_checksum(&bytes))?;
+                return Ok((sealed::opened(manifest, store.age_keys())?, signature));
+            }
             Err(error) => last = Some(error),
         }
     }
@@ -335,7 +339,8 @@ pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
 /// Fails where the manifest would be larger than one that is read: nobody could restore the set.
 pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) -> Result<()> {
     let key = name.key(MANIFEST);
-    let json = manifest::to_signed_json(manifest, |open| store.sign(&key, open))?;
+    let written = sealed::as_written(manifest, store.age_keys())?;
+    let json = manifest::to_signed_json(&written, |open| store.sign(&key, open))?;
     anyhow::ensure!(
         json.len() as u64 <= SMALL_OBJECT_BYTES,
         "the {MANIFEST} of {name} would have {}, and none above {} is read: the database has {}, too many for one set. Make several sets, each of some \

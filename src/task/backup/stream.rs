@@ -28,6 +28,8 @@ pub struct Shape {
     pub compression: Compression,
     pub level: i32,
     pub threads: usize,
+    /// True: the rows of each table are hashed.
+    pub hashes_rows: bool,
 }
 
 /// The contents of the object, in whatever store and however it is encrypted there.
@@ -49,7 +51,8 @@ pub async fn compress_into<F: Future<Output = Result<()>>>(
     spawn_compressors(shape, work_receiver, &buffers)?;
     // One member waiting for each thread: enough to keep all of them busy while an upload makes the task wait.
     let (order, order_receiver) = mpsc::channel(shape.threads + 1);
-    let scanner = Arc::new(Mutex::new(Scanner::default()));
+    let scanner = if shape.hashes_rows { Scanner::that_hashes() } else { Scanner::default() };
+    let scanner = Arc::new(Mutex::new(scanner));
     let pieces = Pieces { scanner: Arc::clone(&scanner), order, work, buffers, phase: phase.clone() };
     let writing = outlets.pass(|lanes| write(lanes, order_receiver));
     let ((), members) = tokio::try_join!(produce(pieces), writing)?;

@@ -239,6 +239,24 @@ pub fn copied_table(statement: &[u8]) -> Option<(String, String)> {
     (rest.starts_with(' ') || rest.is_empty()).then_some((schema, name))
 }
 
+/// `a` and `b c` of `COPY s.t (a, "b c") FROM stdin`.
+pub fn columns_of(copy: &str) -> Vec<String> {
+    let statement = Statement::of(copy);
+    let Some((_, _, list)) = statement.qualified(1).filter(|(_, _, list)| statement.is_symbol(*list, b'(')) else {
+        return Vec::new();
+    };
+    let mut columns = Vec::new();
+    let mut at = list + 1;
+    while let Some(name) = statement.name(at) {
+        columns.push(name);
+        if !statement.is_symbol(at + 1, b',') {
+            break;
+        }
+        at += 2;
+    }
+    columns
+}
+
 /// One identifier at the start of `text`, without its quotes, and what follows it.
 fn unquote(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('"') else {
@@ -274,6 +292,14 @@ mod tests {
         assert_eq!(statement.qualified(3), Some((Some("S.x".into()), "we\"ird TO".into(), 6)));
         assert_eq!(statement.find(&["TO"]), None);
         assert!(statement.says(0, &["COMMENT", "ON"]));
+    }
+
+    #[test]
+    fn columns_are_read_from_a_copy() {
+        assert_eq!(columns_of("COPY public.t (a, \"b \"\" c\", \"D\") FROM stdin"), ["a", "b \" c", "D"]);
+        assert_eq!(columns_of("COPY public.t  FROM stdin"), [""; 0]);
+        assert_eq!(columns_of("COPY public.t () FROM stdin"), [""; 0]);
+        assert_eq!(columns_of("COPY public.\"t(\" (x) FROM stdin"), ["x"]);
     }
 
     #[test]

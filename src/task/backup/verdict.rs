@@ -155,6 +155,11 @@ impl Verification {
         self.restores.iter().any(|restore| restore.refusal.is_none())
     }
 
+    /// Returns whether some server has restored all of it and built its vector indexes, if it has some.
+    pub fn was_restored_with_indexes(&self) -> bool {
+        self.restores.iter().any(|restore| restore.refusal.is_none() && !restore.without_vector_indexes)
+    }
+
     /// The time when a server last restored all of it.
     pub fn restored_at(&self) -> Option<DateTime<Utc>> {
         self.restores.iter().filter(|restore| restore.refusal.is_none()).map(|restore| restore.checked_at).max()

@@ -8,13 +8,14 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::choices::Choices;
+use super::choices::{Choices, RowCheck};
 use super::facts::DatabaseFacts;
-use super::how_proved::{Amchecked, HowProved};
+use super::how_proved::{Amchecked, Hashed, HowProved};
 use super::keys::Check;
 use super::load::Target;
 use super::read_back::Differs;
 use super::restore::{self, Refusal, Restored};
+use super::sealed;
 use super::sessions::restore_sessions;
 use super::set::{self, Set};
 use super::verdict::{Bytes, BytesCheck, RestoreCheck};
@@ -71,6 +72,7 @@ pub struct Proof<'a> {
     pub checks: &'a [Check],
     /// False: vector indexes are not built.
     pub vector_indexes: bool,
+    pub rows: RowCheck,
     /// How many sessions restore; None: as many as `restore_sessions` says.
     pub sessions: Option<usize>,
     pub cancel: &'a CancellationToken,
@@ -99,7 +101,9 @@ pub struct Verified {
     pub by_superuser: BTreeMap<&'static str, usize>,
     /// The result of amcheck, where it was asked for.
     pub amcheck: Option<amcheck::Checked>,
-    /// The time that the restore itself and its counts took.
+    /// What of the copy was compared by its values; None: its rows were only counted.
+    pub hashed: Option<Hashed>,
+    /// The time that the restore itself and the comparison of its rows took.
     pub restore_seconds: Option<f64>,
     /// How many sessions restored.
     pub sessions: Option<usize>,
@@ -159,7 +163,7 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
         elapsed_seconds: started.elapsed().as_secs_f64(),
         restore_seconds: verified.restore_seconds,
         without_vector_indexes: verified.without_vector_indexes,
-        how: verified.refusal.is_none().then(|| how_proved(&verified, set, proof, is_encrypted(store, set))),
+        how: verified.refusal.is_none().then(|| how_proved(&verified, store, set, proof)),
         copy_in: None,
     };
     let sets_since_restore = set.verification.sets_since_restore;
@@ -183,7 +187,11 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
 
 /// The refusal as it stands beside the set. Beside an encrypted one, nobody reads rows that the server has shown.
 fn refusal_beside(store: &Store, set: &Set, refusal: &Refusal) -> String {
-    if is_encrypted(store, set) { refusal.without_rows() } else { refusal.message.clone() }
+    match (sealed::hides_names(store, &set.manifest), is_encrypted(store, set)) {
+        (true, _) => "its server's words are sealed; who ran the restore has seen them".to_owned(),
+        (false, true) => refusal.without_rows(),
+        (false, false) => refusal.message.clone(),
+    }
 }
 
 /// Returns whether nobody who reads the store shall read rows.
@@ -191,12 +199,16 @@ fn is_encrypted(store: &Store, set: &Set) -> bool {
     store.encrypts() || set.is_encrypted()
 }
 
-fn how_proved(verified: &Verified, set: &Set, proof: &Proof<'_>, is_encrypted: bool) -> HowProved {
+fn how_proved(verified: &Verified, store: &Store, set: &Set, proof: &Proof<'_>) -> HowProved {
+    let left_out = verified.left_out.iter().filter(|_| !sealed::hides_names(store, &set.manifest));
+    let is_encrypted = is_encrypted(store, set);
     let counted = (set.manifest.table_count() as u64, set.manifest.rows());
     let amcheck = verified.amcheck.as_ref();
     HowProved {
         amcheck: amcheck.map(|checked| Amchecked { tables: checked.tables as u64, indexes: checked.indexes as u64 }),
-        not_tried: verified.not_tried.iter().chain(&verified.left_out).take(NOT_TRIED_MOST).cloned().collect(),
+        // Columns are in the dump alone.
+        hashed: verified.hashed.clone().map(|hashed| if is_encrypted { hashed.without_columns() } else { hashed }),
+        not_tried: verified.not_tried.iter().chain(left_out).take(NOT_TRIED_MOST).cloned().collect(),
         ..HowProved::of(counted, proof.expect, is_encrypted)
     }
 }
@@ -221,7 +233,7 @@ async fn in_scratch(
     phase: &Phase,
     verified: &mut Verified,
 ) -> Result<Tried> {
-    let choices = Choices { no_vector_indexes: !proof.vector_indexes, ..Choices::for_scratch() };
+    let choices = Choices { no_vector_indexes: !proof.vector_indexes, rows: proof.rows, ..Choices::for_scratch() };
     if !proof.checks.is_empty() {
         let note = "checks = [\"amcheck\"] was not done: pgtend creates that extension only in a server of its own";
         verified.warnings.push(note.to_owned());
@@ -291,6 +303,7 @@ async fn in_own_server(
         let own_server::Prepared { settings, superuser, mut choices, version } =
             own_server::prepare(&server, set, proof.checks).await?;
         choices.no_vector_indexes = !proof.vector_indexes;
+        choices.rows = proof.rows;
         verified.version = version;
         verified.has_begun = true;
         // A limit holds for each process of the server: each session would have as much again.
@@ -345,6 +358,7 @@ impl RestoredCopy {
         verified.left_out.clone_from(&notes);
         verified.warnings.extend(notes);
         verified.sessions = restored.sessions;
+        verified.hashed = restored.hashed;
         verified.not_tried.extend(restored.not_tried);
         verified.refusal = restored.refusal.or_else(|| amcheck.as_ref().and_then(amcheck::Checked::refusal));
         verified.amcheck = amcheck;

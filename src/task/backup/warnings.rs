@@ -142,7 +142,7 @@ fn of_the_server(state: &State, backup: &Backup) -> Vec<String> {
         [&state.main]
             .into_iter()
             .chain(&state.others)
-            .find_map(|found| found.encrypted_to.as_ref())
+            .find_map(|found| found.encrypted_to.as_ref().filter(|_| !found.seals))
             .and_then(|_| server.database.readable_values()),
     );
     warnings.extend(state.readiness.notes.iter().cloned());

@@ -249,6 +249,7 @@ mod tests {
             give_way: false,
             sessions: 1,
             vector_indexes: true,
+            rows: crate::task::backup::choices::RowCheck::Hash,
             restore_sessions: None,
         }
     }

@@ -10,6 +10,7 @@ mod apply;
 mod beside;
 mod copy;
 mod decide;
+pub mod document;
 mod entry;
 mod keys;
 mod mark;

@@ -11,10 +11,10 @@ mod words;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use self::words::{ago, exact, moment, outcome_link, outcome_word, place, seconds, shortened, tone};
-use crate::base::terminal;
+use crate::base::html_page;
 use crate::base::units::{age, bytes, count, duration, plural};
 use crate::web::status::{JobStatus, RunStatus, Status};
 
@@ -25,40 +25,30 @@ pub fn render(status: &Status) -> String {
     let running: Vec<&RunStatus> = status.jobs.iter().filter_map(|job| job.running.as_ref()).collect();
     // A refresh closes what a reader unfolded, so it is frequent only while there is progress to see.
     let refresh_seconds = if running.is_empty() { 60 } else { 15 };
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta http-equiv="refresh" content=(refresh_seconds);
-                title { (verdict.headline) " – pgtend on " (status.host) }
-                link rel="icon" href=(drawing::favicon(verdict.mood));
-                style { (PreEscaped(include_str!("page.css"))) }
-            }
-            body {
-                header.top {
-                    p.brand { "pgtend" span { "on " (status.host) } }
-                    p { (moment(status.now, &status.now.format("%-d %b %Y, %H:%M UTC").to_string())) }
-                }
-                main {
-                    (headline(status, &verdict))
-                    (banners(status))
-                    @if !running.is_empty() { (running_section(&running, status.now)) }
-                    @if status.jobs.is_empty() { (no_jobs()) } @else { (jobs::section(status)) }
-                    @if !status.failures.is_empty() { (failures_section(status)) }
-                    (audits::section(status))
-                }
-                footer {
-                    p { "pgtend " (status.version) ", up for " (age(status.started_at, status.now)) }
-                    p { "This page reloads every " (refresh_seconds) " seconds." }
-                }
-            }
+    let head = html! {
+        meta http-equiv="refresh" content=(refresh_seconds);
+        link rel="icon" href=(drawing::favicon(verdict.mood));
+    };
+    let body = html! {
+        header.top {
+            p.brand { "pgtend" span { "on " (status.host) } }
+            p { (moment(status.now, &status.now.format("%-d %b %Y, %H:%M UTC").to_string())) }
+        }
+        main {
+            (headline(status, &verdict))
+            (banners(status))
+            @if !running.is_empty() { (running_section(&running, status.now)) }
+            @if status.jobs.is_empty() { (no_jobs()) } @else { (jobs::section(status)) }
+            @if !status.failures.is_empty() { (failures_section(status)) }
+            (audits::section(status))
+        }
+        footer {
+            p { "pgtend " (status.version) ", up for " (age(status.started_at, status.now)) }
+            p { "This page reloads every " (refresh_seconds) " seconds." }
         }
     };
-    // maud escapes what HTML reads; control characters are made visible for readers with curl.
-    terminal::visible(&page.into_string()).into_owned()
+    let title = format!("{} – pgtend on {}", verdict.headline, status.host);
+    html_page::render(&title, include_str!("page.css"), &head, &body)
 }
 
 struct Verdict<'a> {

@@ -64,6 +64,15 @@ fn killed_at_random_moments_nothing_is_left_or_lost_in_a_bucket() {
 }
 
 #[test]
+fn killed_at_random_moments_nothing_is_left_or_lost_in_a_bucket_of_google() {
+    let (server, google) = (Server::start(15), S3Server::start_google());
+    let database = database(&server);
+    let scenario = Scenario::with_database(&server, &database).google_as("bucket", &google);
+    let scenario = scenario.config("parts_in_flight = 1\nupload_memory = \"10MiB\"\n");
+    Campaign::new(server, database, scenario.ledger(), Some(google), false).goes_on();
+}
+
+#[test]
 fn killed_at_random_moments_nothing_is_left_or_lost_in_two_stores() {
     let (server, s3) = (Server::start(17), S3Server::start());
     let database = database(&server);

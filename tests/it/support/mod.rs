@@ -1,5 +1,7 @@
 //! What tests are made of. A [`Scenario`] is a folder with a configuration, jobs and a store, and runs the binary in it.
 
+pub mod azurite;
+pub mod google;
 pub mod http;
 pub mod moto;
 pub mod owners;
@@ -96,6 +98,30 @@ impl Scenario {
         ))
         .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
         .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)
+    }
+
+    /// Adds `[stores.azure]`, a container of Azurite, with credentials in the environment.
+    pub fn azure(self, server: &azurite::Azurite, container: &str) -> Self {
+        self.config(&format!(
+            "[stores.azure]\ncontainer = \"{container}\"\naccount = \"{}\"\nprefix = \"test\"\nendpoint = {}\n",
+            azurite::ACCOUNT,
+            quoted(&server.endpoint())
+        ))
+        .env("AZURE_STORAGE_ACCOUNT_KEY", azurite::KEY)
+    }
+
+    /// Adds `[stores.google]`, the bucket of a server with Google's API, with credentials in a file.
+    pub fn google(self, server: &S3Server) -> Self {
+        self.google_as("google", server)
+    }
+
+    /// The same under another name.
+    pub fn google_as(self, name: &str, server: &S3Server) -> Self {
+        std::fs::write(self.path("google.json"), google::service_account()).unwrap();
+        self.config(&format!(
+            "[stores.{name}]\ngcs_bucket = \"backups\"\nprefix = \"test\"\nendpoint = {}\ncredentials_file = \"google.json\"\n",
+            quoted(&server.endpoint())
+        ))
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {

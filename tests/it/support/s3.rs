@@ -23,6 +23,8 @@ use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
+use super::google::Google;
+
 pub const ACCESS_KEY: &str = "test-access-key";
 pub const SECRET_KEY: &str = "test-secret-key";
 
@@ -69,6 +71,8 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     uploads: Arc<Mutex<Vec<MultipartUpload>>>,
     quirks: Arc<Quirks>,
+    /// It speaks Google's API.
+    google: Option<Google>,
     at_once: AtomicU32,
     most_at_once: AtomicU32,
 }
@@ -144,31 +148,47 @@ impl Quirks {
 impl S3Server {
     /// With one bucket, `backups`.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, None)
+    }
+
+    /// The same for Google's API.
+    pub fn start_google() -> Self {
+        Self::start_with(None, Some(Google::default()))
     }
 
     /// Over TLS, with this certificate and its key as PEM files.
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        Self::start_with(Some(Self::acceptor(certificate, key)), None)
+    }
+
+    pub fn start_google_with_tls(certificate: &Path, key: &Path) -> Self {
+        Self::start_with(Some(Self::acceptor(certificate, key)), Some(Google::default()))
+    }
+
+    fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
         let certificates = CertificateDer::pem_file_iter(certificate).unwrap().collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_file(key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(certificates, key).unwrap();
-        Self::start_with(Some(TlsAcceptor::from(Arc::new(config))))
+        TlsAcceptor::from(Arc::new(config))
     }
 
-    fn start_with(tls: Option<TlsAcceptor>) -> Self {
+    fn start_with(tls: Option<TlsAcceptor>, google: Option<Google>) -> Self {
         let has_tls = tls.is_some();
         let root = TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("backups")).unwrap();
-        let shared = Arc::new(Shared::default());
+        let is_google = google.is_some();
+        let shared = Arc::new(Shared { google, ..Default::default() });
         let mut builder = S3ServiceBuilder::new(Listed {
             files: FileSystem::new(root.path()).unwrap(),
             uploads: Arc::clone(&shared.uploads),
             quirks: Arc::clone(&shared.quirks),
             writing: tokio::sync::Mutex::new(()),
         });
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        if !is_google {
+            builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        }
         let service = builder.build();
 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -269,7 +289,10 @@ async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incomi
         Some(Fault::LostAnswer | Fault::CutBody(_) | Fault::FlippedBit(_)) | None => {}
     }
     let request = request.map(s3s::Body::from);
-    let response = service.call(request).await.map_err(std::io::Error::other)?;
+    let response = match &shared.google {
+        None => service.call(request).await.map_err(std::io::Error::other)?,
+        Some(google) => google.call(&service, request).await?,
+    };
     match fault {
         Some(Fault::LostAnswer) => Err(std::io::Error::other("the answer is lost")),
         Some(Fault::CutBody(bytes)) => Ok(cut(response, bytes).await),

@@ -107,7 +107,8 @@ async fn take_in(
     let origin = source.name().to_owned();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     let compression = Compression::Gzip;
-    let shape = Shape { compression, level: compression.default_level(), threads };
+    // It is not known how the values in it were written.
+    let shape = Shape { compression, level: compression.default_level(), threads, hashes_rows: false };
     let mut read = None;
     let streamed = stream::compress_into(upload, shape, phase, async |pieces: Pieces| {
         read = Some(source.read_into(pieces, into.bin_dir.as_deref()).await?);
@@ -144,7 +145,7 @@ fn manifest_of(
         adopted.name
     );
     Manifest {
-        format: manifest::FORMAT,
+        format: manifest::ADOPTED_FORMAT,
         pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
         job: JOB.to_owned(),
         database: into.database.to_owned(),
@@ -170,6 +171,9 @@ fn manifest_of(
         filters: Filters::default(),
         warnings: vec![warning],
         adopted: Some(adopted),
+        row_text: None,
+        sealed: None,
+        is_opened: false,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod html;
 mod proved;
+pub mod signed;
 pub mod text;
 
 use chrono::{DateTime, Utc};
@@ -111,7 +112,7 @@ fn what_it_is(set: &Set, store_name: &str, location: &str, signature: Signature)
             ("Made by", format!("pgtend {}, {}", manifest.pgtend_version, manifest.pg_dump_version)),
         ]),
     }
-    let held = format!("{}, {}", units::plural(manifest.table_count(), "table"), units::plural(manifest.rows(), "row"));
+    let held = manifest.holds_in_words();
     lines.extend([
         ("Holds", if set.is_adopted() { held } else { format!("{held}, {}", whole_or_part(&manifest.filters)) }),
         ("Dump", format!("{} ({} uncompressed)", units::bytes(dump.bytes), units::bytes(dump.uncompressed_bytes))),
@@ -165,8 +166,9 @@ fn facts(set: &Set, store_name: &str, location: &str, signature: Signature, now:
         "made_by_pgtend": manifest.pgtend_version,
         "began_at": manifest.started_at,
         "finished_at": manifest.finished_at,
-        "tables": manifest.table_count(),
-        "rows": manifest.rows(),
+        "sealed": manifest.names_are_sealed(),
+        "tables": (!manifest.names_are_sealed()).then(|| manifest.table_count()),
+        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
         "large_objects": manifest.large_objects,
         "filters": manifest.filters,
         "dump_bytes": manifest.dump.bytes,

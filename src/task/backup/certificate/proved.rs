@@ -50,6 +50,9 @@ pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
     if !asked(&|how| how.amcheck.is_some()) {
         said.push("That heaps and indexes of the copy are sound: amcheck has not read them.".to_owned());
     }
+    if !done.is_empty() && !asked(&|how| how.hashed.as_ref().is_some_and(|hashed| hashed.tables > 0)) {
+        said.push("That the values in a restored copy are those of the set: its rows were counted, and not hashed.".to_owned());
+    }
     if !done.is_empty() && done.iter().all(|check| check.without_vector_indexes) {
         said.push("That its vector indexes can be built: the restores left them out.".to_owned());
     }
@@ -59,6 +62,13 @@ pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
             not_tried.push(what);
         }
     }
+    let mut only_counted: Vec<&String> = Vec::new();
+    for table in done.iter().filter_map(|check| check.how.as_ref()?.hashed.as_ref()).flat_map(|hashed| &hashed.only_counted) {
+        if !only_counted.contains(&table) {
+            only_counted.push(table);
+        }
+    }
+    said.extend(only_counted.iter().map(|table| format!("Counted in a restored copy, and not compared by its values: {table}.")));
     said.extend(not_tried.iter().map(|what| format!("Left out of a restore: {what}.")));
     said.extend(set.listed.globals_problem.iter().map(|why| format!("That roles and tablespaces can be had from it: {why}.")));
     said.push(match &manifest.globals {
@@ -101,9 +111,8 @@ fn read_back(set: &Set, check: &BytesCheck) -> String {
     let what = match &check.not_decoded {
         Some(_) => "their length and their SHA-256 match the manifest".to_owned(),
         None => format!(
-            "decoded and counted; length, SHA-256, every compressed member, pg_dump's last line and the rows of each table match the manifest ({}, {})",
-            units::plural(manifest.table_count(), "table"),
-            units::plural(manifest.rows(), "row")
+            "decoded and counted; length, SHA-256, every compressed member, pg_dump's last line and the rows of each table match the manifest ({})",
+            manifest.holds_in_words()
         ),
     };
     format!("All stored bytes were read back on {at}, {what}{}.", by(check.pgtend_version.as_deref()))
@@ -119,6 +128,10 @@ fn restored_in_words(check: &RestoreCheck) -> String {
         Some(how) => {
             let (tables, rows) = (units::plural(how.tables, "table"), units::plural(how.rows, "row"));
             said += &format!("; each table was counted there and has the rows of the manifest ({tables}, {rows})");
+            if let Some(hashed) = how.hashed.as_ref().filter(|hashed| hashed.tables > 0) {
+                let (tables, rows) = (units::plural(hashed.tables, "table"), units::plural(hashed.rows, "row"));
+                said += &format!("; the values of {tables} ({rows}) were hashed there, and are those of the dump");
+            }
             said += &queries(how);
             if let Some(checked) = how.amcheck {
                 let (tables, indexes) = (units::plural(checked.tables, "table"), units::plural(checked.indexes, "index"));
@@ -158,7 +171,8 @@ fn by(version: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::backup::how_proved::Amchecked;
+
+    use crate::task::backup::how_proved::{Amchecked, Hashed};
     use crate::task::backup::manifest::tests::manifest;
     use crate::task::backup::verdict::Verification;
 
@@ -204,6 +218,11 @@ mod tests {
             pgtend_version: "0.9.0".to_owned(),
             tables: 2,
             rows: 3,
+            hashed: Some(Hashed {
+                tables: 1,
+                rows: 2,
+                only_counted: vec!["public.b: column p has values of type money".to_owned()],
+            }),
             expect_count: 1,
             expect: vec!["SELECT true".to_owned()],
             amcheck: Some(Amchecked { tables: 2, indexes: 1 }),
@@ -215,13 +234,14 @@ mod tests {
             proved(&set),
             [
                 "It was restored on 2026-11-23 03:00:00 UTC in a PostgreSQL 18.4 of its own; each table was counted there and has the rows of the \
-              manifest (2 tables, 3 rows); 1 query of `expect` was true there: SELECT true; amcheck read 2 tables and 1 index there and found \
+              manifest (2 tables, 3 rows); the values of 1 table (2 rows) were hashed there, and are those of the dump; 1 query of `expect` was true there: SELECT true; amcheck read 2 tables and 1 index there and found \
               nothing; it took 4.0 s (pgtend 0.9.0)."
             ]
         );
         let said = not_proved(&set, Signature::Valid).join("\n");
         assert!(said.contains("Left out of a restore: subscriptions."), "{said}");
-        for unexpected in ["no server", "`expect`", "amcheck", "no key"] {
+        assert!(said.contains("not compared by its values: public.b: column p has values of type money."), "{said}");
+        for unexpected in ["no server", "not hashed", "`expect`", "amcheck", "no key"] {
             assert!(!said.contains(unexpected), "{unexpected}: {said}");
         }
     }
@@ -231,5 +251,8 @@ mod tests {
         let verification = Verification { restores: vec![restored(None)], ..Verification::default() };
         let said = proved(&set(verification)).join("\n");
         assert!(said.contains("was not recorded then") && !said.contains("rows of the manifest"), "{said}");
+        let set = set(Verification { restores: vec![restored(Some(HowProved::default()))], ..Verification::default() });
+        let said = not_proved(&set, Signature::Valid).join("\n");
+        assert!(said.contains("its rows were counted, and not hashed"), "{said}");
     }
 }

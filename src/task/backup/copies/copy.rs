@@ -263,7 +263,12 @@ impl Copy<'_> {
                     );
                     return Err(Fault::new(Kind::Deferred, message).into());
                 }
-                to.put_json(&key, &marker).await
+                let deletion = place::interrupted_deletion(to, to_name, self.set, self.runs_are_over).await?;
+                to.put_json(&key, &marker).await?;
+                match deletion {
+                    Some(interrupted) => interrupted.finish(to).await,
+                    None => Ok(()),
+                }
             }
         }
     }

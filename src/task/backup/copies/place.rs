@@ -6,8 +6,9 @@ use anyhow::Result;
 use crate::base::fault::{Fault, Kind};
 use crate::store::Store;
 use crate::task::backup::manifest::Globals;
-use crate::task::backup::markers::{self, RUN, RunMarker};
-use crate::task::backup::set::{self, Set};
+use crate::task::backup::markers::{self, DELETING, DeletingMarker, RUN, RunMarker};
+use crate::task::backup::set::{self, DUMPS, MANIFEST, Set, VERIFICATION};
+use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
 pub enum Place {
@@ -69,6 +70,47 @@ pub async fn look(store: &Store, store_name: &str, set: &Set, nonce: &str) -> Re
     }
 }
 
+/// A deletion of the set that was interrupted where a copy of it is to be made.
+pub struct InterruptedDeletion {
+    name: SetName,
+    /// It had not begun with the dump, which goes first: a set is there still.
+    has_dump: bool,
+}
+
+/// Looks for one. An error if its process may still be deleting; `are_over`: no run is active that could.
+pub async fn interrupted_deletion(
+    store: &Store,
+    store_name: &str,
+    set: &Set,
+    are_over: bool,
+) -> Result<Option<InterruptedDeletion>> {
+    let Some(deleting) = markers::read::<DeletingMarker>(store, &set.name, DELETING).await? else { return Ok(None) };
+    if !are_over && !deleting.process.is_known_dead() {
+        let message = format!(
+            "{} may be being deleted from {store_name} by {}: copy it when that has ended, on the same host, or let the next run do it",
+            set.name, deleting.process
+        );
+        return Err(Fault::new(Kind::Deferred, message).into());
+    }
+    let mut has_dump = false;
+    for dump in DUMPS {
+        has_dump |= store.stat(&set.name.key(dump)).await?.is_some();
+    }
+    Ok(Some(InterruptedDeletion { name: set.name.clone(), has_dump }))
+}
+
+impl InterruptedDeletion {
+    /// Ends it before anything is written: a sweep would take what stands beside `deleting.json` for the rest of the deletion, and delete the copy. Without
+    /// its dump the set is lost there, and its manifest goes first.
+    pub async fn finish(self, store: &Store) -> Result<()> {
+        let rest: &[&str] = if self.has_dump { &[] } else { &[MANIFEST, VERIFICATION] };
+        for object in rest.iter().chain([&DELETING]) {
+            store.delete(&self.name.key(object)).await?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns whether two sets of one name are copies of each other.
 pub fn is_copy_of(a: &Set, b: &Set) -> bool {
     has_same_bytes(a, b) || ((a.is_encrypted() || b.is_encrypted()) && is_of_one_dump(a, b))
@@ -87,5 +129,5 @@ fn is_of_one_dump(a: &Set, b: &Set) -> bool {
     let (a, b) = (&a.manifest, &b.manifest);
     (a.started_at, a.dump.uncompressed_bytes, a.dump.members.count)
         == (b.started_at, b.dump.uncompressed_bytes, b.dump.members.count)
-        && a.tables == b.tables
+        && (a.names_are_sealed() || b.names_are_sealed() || a.tables == b.tables)
 }

@@ -8,9 +8,24 @@ use tokio::time::timeout;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::failure;
+use crate::store::Store;
 
 /// A store that does not answer in this time is left out: its requests are tried again and again before they fail.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+
+/// Where several are read, a store whose first answer takes longer is passed over. Its listing may take longer than this.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// No store has it: to ask whether it is there is the cheapest question.
+const ABSENT: &str = ".pgtend-answers";
+
+/// Fails if the store does not answer at all; a refusal is an answer.
+pub async fn ensure_answers(store: &Store) -> Result<()> {
+    match within_time(FIRST_ANSWER_WITHIN, store.stat(ABSENT)).await {
+        Err(error) if failure::kind_of(&error) == Some(Kind::Unreachable) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
 
 /// Waits for a store; where there are others, not for ever.
 pub async fn within<T>(are_several: bool, work: impl Future<Output = Result<T>>) -> Result<T> {

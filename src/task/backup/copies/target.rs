@@ -130,11 +130,14 @@ pub fn failures(targets: &[Target], plan: &Plan) -> Vec<Failure> {
         [] => format!("no store has a good copy of set {}", plan.name),
         _ => format!("set {} is in {}", plan.name, good.join(" and ")),
     };
-    let mend = |store: &str| match good[..] {
-        [] => String::new(),
-        _ => {
-            let command = format!("pgtend backups copy {} --to {}", shell::word(&plan.set), shell::word(store));
-            format!(". The next run copies it there, or do it now: {command}")
+    let mend = |store: &str, has_one: bool| {
+        let command = format!("pgtend backups copy {} --to {}", shell::word(&plan.set), shell::word(store));
+        match (&good[..], has_one) {
+            ([], _) => String::new(),
+            (_, false) => format!(". The next run copies it there, or do it now: {command}"),
+            (_, true) => format!(
+                ". No run replaces a copy that is there. This reads it again, and makes it anew if it is damaged: {command}"
+            ),
         }
     };
     let failed = targets.iter().filter_map(|target| {
@@ -143,13 +146,14 @@ pub fn failures(targets: &[Target], plan: &Plan) -> Vec<Failure> {
             None => format!("{has}, and not in {name}"),
             Some(_) => format!("{has}, and the copy in {name} is not good"),
         };
-        Some((failure::kind_of(error), format!("{lacks}: {}{}", failure::in_a_line(error), mend(name))))
+        let how = mend(name, target.set.is_some());
+        Some((failure::kind_of(error), format!("{lacks}: {}{how}", failure::in_a_line(error))))
     });
     let away = plan.stores.iter().filter_map(|of_store| {
         let (name, why) = (&of_store.store, of_store.away.as_ref()?);
         Some((
             Some(Kind::Unreachable),
-            format!("{has}, and not in {name}, which could not be read before the dump: {why}{}", mend(name)),
+            format!("{has}, and not in {name}, which could not be read before the dump: {why}{}", mend(name, false)),
         ))
     });
     failed.chain(away).collect()

@@ -23,11 +23,13 @@ use self::beside::{Beside, Times};
 pub use self::said::of_ours;
 use self::said::{at_the_end, foreign};
 use super::choices::{Choices, OnError};
+use super::how_proved::Hashed;
 use super::left_out::Made;
 use super::manifest::Manifest;
 use super::own_bytes;
 use super::refusal::Refusal;
 use super::rewrite::{self, Fate};
+use super::row_sums::RowSums;
 use super::script::{Entry, Step, Steps};
 use super::session::{Session, Silence};
 use super::superuser::Superuser;
@@ -35,6 +37,7 @@ use crate::base::units;
 use crate::pg;
 
 pub struct Loader {
+    settings: pg::Settings,
     session: Session,
     choices: Choices,
     manifest: Manifest,
@@ -56,6 +59,10 @@ pub struct Loader {
     mappings_left_out: usize,
     /// How many sessions have run it.
     pub sessions: usize,
+    /// The sums of the dump's rows, filled by whoever reads it; None where rows are only counted.
+    pub sums: Option<RowSums>,
+    /// What was compared by its values, where that was asked for.
+    pub hashed: Option<Hashed>,
     /// The others, where several do.
     beside: Option<Beside>,
     times: Times,
@@ -74,6 +81,7 @@ impl Loader {
             false => None,
         };
         Ok(Self {
+            settings: target.settings.clone(),
             superuser,
             session,
             sessions: beside.as_ref().map_or(1, |beside| beside.crew.sessions()),
@@ -90,6 +98,8 @@ impl Loader {
             failed: Vec::new(),
             failed_count: 0,
             mappings_left_out: 0,
+            sums: None,
+            hashed: None,
         })
     }
 
@@ -126,7 +136,7 @@ impl Loader {
         self.session.prove_names().await.map_err(|error| of_ours(&error))
     }
 
-    /// Called after the last byte is proved: counts the rows, if that was not yet done, and runs the final steps.
+    /// Called after the last byte is proved: compares the rows, and runs the final steps.
     pub async fn prove(&mut self) -> Result<(), Refusal> {
         let at_the_end = at_the_end();
         if self.session.is_in_transaction() {
@@ -134,7 +144,7 @@ impl Loader {
             let set = pg::execute(&mut self.session.connection, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await;
             set.map_err(|error| self.refusal_of(&error, &at_the_end))?;
         }
-        self.count(&at_the_end).await?;
+        self.compare(&at_the_end).await?;
         if self.has_event_triggers && self.session.silence == Silence::No {
             let counts = self.counts(&at_the_end).await?;
             let written = counts.more.into_iter().map(|table| {

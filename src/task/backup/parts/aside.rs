@@ -13,11 +13,11 @@ use crate::base::progress::Phase;
 use crate::pg::{self, failure, identifier};
 use crate::store::Store;
 use crate::task::backup::restore::QUEUED_BATCHES;
-use crate::task::backup::rows_out::columns_of;
 use crate::task::backup::scan::TableData;
 use crate::task::backup::script::{Step, Steps};
 use crate::task::backup::set::Set;
 use crate::task::backup::tokens::Statement;
+use crate::task::backup::tokens::columns_of;
 use crate::task::backup::{own_bytes, part};
 
 /// Loads all rows aside. Returns how many bytes of the object were read, and the columns that the rows have.

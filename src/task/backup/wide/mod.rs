@@ -5,7 +5,7 @@
 mod keeper;
 mod proof;
 mod rows;
-mod tables;
+pub mod tables;
 pub mod whole;
 
 use std::io::{Cursor, Read};

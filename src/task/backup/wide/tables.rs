@@ -77,17 +77,8 @@ impl Table {
         if self.whole.is_some() {
             return vec![Part::Whole];
         }
-        let slices = slices(self.pages.max(0) as u64, self.bytes.max(0) as u64);
-        slices.into_iter().map(|(from, to)| Part::Slice(self.query(from, to))).collect()
-    }
-
-    fn query(&self, from: u64, to: Option<u64>) -> String {
-        let to = to.map(|to| format!(" AND ctid OPERATOR(pg_catalog.<) '({to},0)'::pg_catalog.tid")).unwrap_or_default();
-        format!(
-            "SELECT {} FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid{to}",
-            self.column_list(),
-            self.sql()
-        )
+        let queries = in_slices(&self.sql(), &self.column_list(), self.pages.max(0) as u64, self.bytes.max(0) as u64);
+        queries.into_iter().map(Part::Slice).collect()
     }
 
     /// What stands before rows in the dump, as pg_dump writes it.
@@ -105,6 +96,15 @@ impl Table {
     pub fn column_list(&self) -> String {
         self.columns.iter().map(|column| identifier(column)).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Queries of ranges of pages that together read each row of a table once. Names are as in SQL; `bytes`: of heap and TOAST.
+pub fn in_slices(table: &str, columns: &str, pages: u64, bytes: u64) -> Vec<String> {
+    let query = |(from, to): (u64, Option<u64>)| {
+        let to = to.map(|to| format!(" AND ctid OPERATOR(pg_catalog.<) '({to},0)'::pg_catalog.tid")).unwrap_or_default();
+        format!("SELECT {columns} FROM ONLY {table} WHERE ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid{to}")
+    };
+    slices(pages, bytes).into_iter().map(query).collect()
 }
 
 /// Ranges of pages of about as many bytes, TOAST included; the last has no end, as the table may have grown.
