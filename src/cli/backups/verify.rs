@@ -139,13 +139,17 @@ fn print_verified(global: &Global, found: &Found, has_copies: bool, verified: &V
             ));
         }
         Verified::Restored(Some(_), _) => return Ok(()),
-        Verified::Read { not_decoded: None } => "read back".to_owned(),
-        Verified::Restored(None, None) => "restored".to_owned(),
-        Verified::Restored(None, Some(hashed)) => format!("restored, {}", hashed.in_words(set.manifest.table_count() as u64)),
+        Verified::Read { not_decoded: None } => "read back",
+        Verified::Restored(None, _) => "restored",
+    };
+    let tables = set.manifest.table_count() as u64;
+    let hashed = match verified {
+        Verified::Restored(None, Some(hashed)) => format!("; {}", hashed.in_words(tables)),
+        _ => String::new(),
     };
     print(&format!(
-        "{name}: {how}; {} and {} match the manifest\n",
-        units::plural(set.manifest.table_count(), "table"),
+        "{name}: {how}; {} and {} match the manifest{hashed}\n",
+        units::plural(tables, "table"),
         units::plural(set.manifest.rows(), "row")
     ))
 }
