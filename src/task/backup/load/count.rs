@@ -121,5 +121,8 @@ fn of_other_values(tables: &[String]) -> Refusal {
          which rows, restore the set with pgtend backups restore, and compare the table with what pgtend backups fetch --table writes",
         tables.join("; ")
     );
-    Refusal { in_store: Some(message.clone()), kind: None, sql_state: None, message }
+    // Beside an encrypted set stands neither a table's name nor a hash of its rows.
+    let in_store =
+        "the restored rows are not those of the set; which tables they are of is in the report of the host that tried it";
+    Refusal { in_store: Some(in_store.to_owned()), kind: None, sql_state: None, message }
 }
