@@ -10,13 +10,15 @@ use sqlx::PgConnection;
 use super::candidates::Spec;
 use super::current::{EXACT_SHARE, measure_current};
 use super::decide::{self, Action, Current, Decision, Index, Request};
+use super::filtered::{self, Verdict};
 use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
 use super::measure::Sample;
 use super::memory::{self, Memory};
 use super::search;
+use super::setting::Others;
 use super::state::{self, Found, LeftoverKind, Table};
-use super::{read, setting};
+use super::{read, setting, statements};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::live::indexes;
@@ -42,6 +44,14 @@ pub struct Part {
     pub sample: Sample,
     /// The scan that applications' searches use today.
     pub planners_choice: Option<String>,
+    /// The index that needs the highest value of the shared setting.
+    pub others: Others,
+    /// Searches with the job's filters, with the present index.
+    pub filtered: Vec<Verdict>,
+    /// True since pgvector 0.8.
+    pub has_iterative_scan: bool,
+    /// What applications' statements show.
+    pub warnings: Vec<String>,
 }
 
 pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
@@ -77,17 +87,21 @@ pub async fn part(
         Some(method) => setting::current(connection, method, role, extension).await?,
         None => setting,
     };
-    let others_setting = match &job.apply_setting {
-        Some(place) => {
-            setting::may_set(connection, place).await?;
-            setting::of_others(connection, table.method, [table.index.as_ref().map(|index| index.oid), None]).await?
+    let this = [table.index.as_ref().map(|index| index.oid), None];
+    let (mut others, mut others_of_present) = (Others::default(), Others::default());
+    if let Some(place) = &job.apply_setting {
+        setting::may_set(connection, place).await?;
+        others = setting::of_others(connection, table.method, this).await?;
+        if let Some(method) = present {
+            others_of_present = setting::of_others(connection, method, this).await?;
         }
-        None => 0,
-    };
+    }
+    refuse_too_little_memory(job, run, &table)?;
     let phase = run.progress.phase("measure", None);
     phase.say(&format!("{} by searches of the present index", table.sql()));
-    let (current, sample) =
-        measure_current(connection, job, &table, present_setting).await.with_context(|| format!("measuring {}", table.sql()))?;
+    let (current, sample) = measure_current(connection, job, run, &table, present_setting)
+        .await
+        .with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
     let planners_choice = match sample.vector() {
         Some(vector) => {
@@ -96,15 +110,18 @@ pub async fn part(
         }
         None => None,
     };
-    let request = Request {
+    let mut request = Request {
         method: table.method,
+        is_given: job.lists.is_some() || job.m.is_some() || job.ef_construction.is_some(),
+        min_setting: table.method.min_setting(job.recall.k),
         lists: job.lists,
         m: job.m,
         ef_construction: job.ef_construction,
         target: job.recall.target,
         exact_below: job.exact_below,
         sets_the_setting: job.apply_setting.is_some(),
-        others_setting,
+        others_setting: others.setting,
+        others_of_present: others_of_present.setting,
         measure_ms: job.recall.time.0.as_secs_f64() * 1000.0 * EXACT_SHARE,
     };
     let decision = decide::decide(&request, &current);
@@ -116,13 +133,60 @@ pub async fn part(
         );
         return Err(state::refused(message));
     }
+    let mut setting = setting;
+    if let (Some(method), Action::Nothing | Action::Set { .. }) = (present, &decision.action)
+        && table.index.as_ref().is_some_and(|index| index.is_valid)
+    {
+        // It stays, and the rest is about it.
+        request = Request { method, others_setting: request.others_of_present, ..request };
+        (setting, others) = (present_setting, others_of_present);
+    }
     let spec = match &decision.action {
         Action::Build { spec } => Some(*spec),
+        Action::Tune if table.method == Method::Hnsw => Some(decide::hnsw(job.m, job.ef_construction)),
         Action::Tune => Some(Spec::Ivfflat { lists: decide::lists_by_rule(table.vectors()) }),
         _ => None,
     };
     let memory = spec.map(|spec| memory::check(&table, spec, &job.memory(), &run.settings));
-    Ok(Part { table, request, setting, current, decision, memory, sample, planners_choice })
+    let has_iterative_scan = state::has_iterative_scan(connection).await?;
+    let mut filtered = Vec::new();
+    if let Some(index) = current.index.as_ref().filter(|index| index.is_valid && sample.is_asked)
+        && let Some(method) = index.method
+    {
+        let phase = run.progress.phase("measure", None);
+        phase.say("searches with filters");
+        let at = (method, present_setting);
+        filtered = filtered::measure(connection, job, &table.searched, &sample, at, has_iterative_scan).await?;
+        phase.done(&units::plural(filtered.len(), "filter"));
+    }
+    let warnings = statements::warnings(connection, job, &table).await?;
+    Ok(Part {
+        table,
+        request,
+        setting,
+        others,
+        current,
+        decision,
+        memory,
+        sample,
+        planners_choice,
+        filtered,
+        has_iterative_scan,
+        warnings,
+    })
+}
+
+/// Refuses a build of the job's own number of lists that would fail, before anything is measured for it.
+fn refuse_too_little_memory(job: &VectorIndex, run: &RunContext<'_>, table: &Table) -> Result<()> {
+    let Some(lists) = job.lists.filter(|_| table.vectors() >= job.exact_below as f64) else { return Ok(()) };
+    let is_there = table.index.as_ref().is_some_and(|index| {
+        index.is_valid && index.method == Method::Ivfflat.name() && index.option("lists").unwrap_or(100) == lists
+    });
+    let memory = memory::check(table, Spec::Ivfflat { lists }, &job.memory(), &run.settings);
+    match memory.refusal {
+        Some(refusal) if !is_there => Err(state::refused(refusal)),
+        _ => Ok(()),
+    }
 }
 
 impl VectorIndex {
@@ -198,6 +262,7 @@ impl Part {
                 table.competing_indexes.join(", ")
             ));
         }
+        lines.extend(table.others.iter().map(|(name, on)| format!("index {name}, which is {on}, is left alone")));
         for leftover in &table.leftovers {
             let what = match leftover.what {
                 LeftoverKind::Broken => "left by an interrupted build: dropped first",
@@ -206,6 +271,10 @@ impl Part {
             };
             lines.push(format!("index {} ({}) is {what}", leftover.name, units::bytes(leftover.bytes.max(0) as u64)));
         }
+        if self.sample.is_asked {
+            lines.push(self.sample.source.in_words());
+        }
+        lines.extend(self.warnings.iter().map(|warning| format!("WARNING: {warning}")));
         lines.push(format!("-> {}", self.in_words()));
         lines.extend(self.decision.reasons.iter().map(|reason| format!("   because {reason}")));
         if let Some(memory) = &self.memory {
@@ -218,8 +287,9 @@ impl Part {
             ));
             lines.extend(memory.notes.iter().chain(&memory.refusal).map(|note| format!("   {note}")));
         }
-        if table.by_halfvec {
-            lines.push(format!("   the index is on halfvec: the application has to use ORDER BY {}", table.order_by()));
+        if table.is_cast {
+            let value = if table.by_halfvec { "halfvec" } else { "a cast of the column" };
+            lines.push(format!("   the index is on {value}: the application has to use ORDER BY {}", table.order_by()));
         }
         lines
     }
@@ -273,11 +343,18 @@ impl Part {
         lines.push(format!("  an exact search takes {:.1} ms", self.current.exact_ms));
         if self.request.others_setting > 0 {
             lines.push(format!(
-                "  other indexes of the database need {} = {}: it will not be set lower",
+                "  other indexes of the database need {} = {}: it will not be set lower ({})",
                 self.request.method.setting(),
-                self.request.others_setting
+                self.request.others_setting,
+                self.others.whose
             ));
         }
+        lines.extend(
+            self.filtered
+                .iter()
+                .flat_map(|verdict| verdict.lines(current.method.unwrap_or(self.request.method)))
+                .map(|line| format!("  {line}")),
+        );
         lines
     }
 
@@ -293,6 +370,7 @@ impl Part {
             Action::Set { setting } => {
                 format!("advise {} = {setting} (apply_setting would set it)", self.request.method.setting())
             }
+            Action::Tune if self.table.method == Method::Hnsw => format!("try graphs on a copy, then build {name}{beside}"),
             Action::Tune => {
                 let hnsw = if self.table.operator_class_of_hnsw.is_some() { " and hnsw" } else { "" };
                 format!("try numbers of lists{hnsw} on a copy, then build {name}{beside}")
@@ -322,6 +400,9 @@ impl Part {
             "decision": self.decision,
             "memory": self.memory,
             "sample": self.sample.tids,
+            "queries": self.sample.source,
+            "filters": self.filtered,
+            "warnings": self.warnings,
         })
     }
 }
