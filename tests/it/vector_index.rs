@@ -9,7 +9,7 @@ use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
 
 /// Debian's 15 has no pgvector.
-const WITH_PGVECTOR: [u32; 2] = [16, 18];
+pub const WITH_PGVECTOR: [u32; 2] = [16, 18];
 
 /// `items` with vectors of the server's own making, in clusters.
 pub fn items(server: &Server, rows: u32, dimensions: u32, index: &str) -> String {
@@ -211,7 +211,7 @@ fn every_type_and_metric_is_measured_built_and_used() {
         ("sparsevec", "l1", "hnsw", "<+>"),
     ] {
         let name = format!("{column}_{metric}_{method}");
-        let more = "recall = { queries = 40 }\napply_setting = 'database'";
+        let more = "recall = { queries = 100 }\napply_setting = 'database'";
         let lists = if method == "ivfflat" { "lists = 10" } else { "" };
         let scenario = Scenario::with_database(server, &database).job(
             "tend",
@@ -238,7 +238,7 @@ fn more_than_2000_dimensions_are_indexed_as_halfvec_and_the_plan_says_how_to_ask
     let scenario = scenario(
         server,
         &database,
-        "lists = 3\nexact_below = 100\nmaintenance_work_mem = '256MiB'\nrecall = { queries = 20 }\napply_setting = 'database'",
+        "lists = 3\nexact_below = 100\nmaintenance_work_mem = '256MiB'\nrecall = { queries = 100 }\napply_setting = 'database'",
     );
     let asks = r#"ORDER BY ("embedding"::halfvec(2100)) <=> $1::halfvec(2100)"#;
     scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&[asks]);
@@ -334,7 +334,7 @@ fn of_a_partitioned_table_each_partition_is_tended() {
              INSERT INTO items SELECT i, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 8 + i * 0))::vector FROM generate_series(1, 5999) i; ANALYZE",
         );
         let job = |lists: u32| {
-            scenario(server, &database, &format!("lists = {lists}\nrecall = {{ queries = 30 }}\napply_setting = 'database'"))
+            scenario(server, &database, &format!("lists = {lists}\nrecall = {{ queries = 100 }}\napply_setting = 'database'"))
         };
         job(6).run(&["run-job", "tend"]).succeeded();
         assert_eq!(
@@ -383,7 +383,7 @@ fn searches_and_inserts_go_on_throughout_without_an_error() {
         })
         .collect();
     for more in ["method = 'hnsw'", "lists = 60", "lists = 15", "method = 'ivfflat'\nlists = 'auto'\nbudget = { time = '2s' }"] {
-        let json = scenario(server, &database, &format!("{more}\nrecall = {{ queries = 40 }}\napply_setting = 'database'"))
+        let json = scenario(server, &database, &format!("{more}\nrecall = {{ queries = 100 }}\napply_setting = 'database'"))
             .run(&["run-job", "tend", "--json"])
             .succeeded();
         assert!(json.stdout.contains("\"after\""), "{}", json.stdout);

@@ -22,7 +22,7 @@ fn items(server: &Server, rows: u32) -> String {
 }
 
 const OLD: &str = "items_idx|ivfflat|lists=30|t";
-const QUICK: &str = "recall = { queries = 20 }\napply_setting = 'database'";
+const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
 
 /// The name beside `items_idx`.
 fn beside(server: &Server, which: &str) -> String {
@@ -304,7 +304,7 @@ fn an_owner_who_is_no_superuser_changes_the_method_and_the_graph() {
         ("lists = 10", "ivfflat|lists=10"),
     ] {
         let text = format!(
-            "database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\n{more}\nrecall = {{ queries = 20 }}\napply_setting = 'role:{role}'\n"
+            "database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\n{more}\nrecall = {{ queries = 100 }}\napply_setting = 'role:{role}'\n"
         );
         let job = Scenario::with_url(server, &server.url_as(&role, &database)).job("tend", &text);
         job.run(&["run-job", "tend"]).succeeded();
@@ -341,7 +341,7 @@ fn what_a_killed_run_of_no_superuser_had_built_is_proved_on_a_copy_and_swapped_i
     );
     let next = Scenario::with_url(server, &server.url_as(&role, &database)).job(
         "tend",
-        &format!("database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\nlists = 20\nrecall = {{ queries = 50 }}\napply_setting = 'role:{role}'\n"),
+        &format!("database = 'app'\n[vector_index]\ntable = 'items'\ncolumn = 'embedding'\nlists = 20\nrecall = {{ queries = 100 }}\napply_setting = 'role:{role}'\n"),
     );
     let told = told(&next);
     assert!(told["swapped"] == true && told["after"]["recall"].as_f64().unwrap() >= 0.95, "{told:#}");

@@ -135,7 +135,7 @@ fn hnsw_is_never_set_so_low_that_a_search_gets_fewer_rows_than_it_asks_for() {
     let database = items(server, 3000, 16, "");
     let ef_search = || server.sql(&database, "SELECT '[1]'::vector \\g /dev/null\nSHOW hnsw.ef_search").parse::<u32>().unwrap();
     let job = |k: u32| {
-        let recall = format!("recall = {{ k = {k}, target = 0.5, queries = 50 }}");
+        let recall = format!("recall = {{ k = {k}, target = 0.5, queries = 100 }}");
         scenario(server, &database, &format!("method = 'hnsw'\n{recall}\napply_setting = 'database'"))
     };
     // Less would reach such a target; but other searches may ask for more than ten.

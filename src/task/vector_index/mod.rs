@@ -27,6 +27,7 @@ mod queries;
 mod read;
 mod search;
 mod setting;
+mod shown;
 mod state;
 mod statements;
 mod tune;

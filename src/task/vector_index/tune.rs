@@ -11,7 +11,6 @@ use sqlx::PgConnection;
 use super::budget::{Budget, MIN_SEARCH_TIME};
 use super::candidates::{Candidate, Spec, Tuning, best_graph};
 use super::decide::{graphs, lists_by_rule};
-use super::found::Found;
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample, SearchTarget};

@@ -13,7 +13,7 @@ use crate::support::{Scenario, eventually, times};
 use crate::vector_index::{IVFFLAT, indexes, items, scenario, usable, used};
 
 const RUN: [&str; 2] = ["run-job", "tend"];
-const QUICK: &str = "recall = { queries = 20 }\napply_setting = 'database'";
+const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
 // No two alike: hnsw does not find its way through thousands of the same vector.
 const SEARCH: &str = "INSERT INTO items (embedding) SELECT array_agg((x + random() - 0.5)::real)::vector FROM unnest((SELECT embedding FROM items WHERE id = 1 + :client_id)::real[]) x;
     SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> (SELECT embedding FROM items WHERE id = 7) LIMIT 10) f;\n";

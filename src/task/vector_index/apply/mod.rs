@@ -8,8 +8,10 @@ mod swap;
 use anyhow::Result;
 use serde_json::json;
 
+use super::built::Declined;
 use super::candidates::{Spec, Tuning};
 use super::decide::{self, Action, Decision};
+use super::filtered::Verdict;
 use super::found::Found;
 use super::keys::VectorIndex;
 use super::kind::Method;
