@@ -242,12 +242,13 @@ fn more_than_2000_dimensions_are_indexed_as_halfvec_and_the_plan_says_how_to_ask
     );
     let asks = r#"ORDER BY ("embedding"::halfvec(2100)) <=> $1::halfvec(2100)"#;
     scenario.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&[asks]);
+    // Values of this size are out of line: the planner reads the few pages of so small a table, and no index is kept beside it.
     let told = told(&scenario);
-    assert_eq!(told["swapped"], true, "{told:#}");
-    // Of so few, the planner would rather read all.
-    let plan = server.sql(&database, "SET enable_seqscan = off; EXPLAIN SELECT id FROM items ORDER BY (embedding::halfvec(2100)) <=> (SELECT embedding::halfvec(2100) FROM items LIMIT 1) LIMIT 5");
-    assert!(plan.contains("items_embedding_idx"), "{plan}");
-    // It is found again.
+    assert!(told["swapped"] == false && told["summary"].to_string().contains("reads the whole table"), "{told:#}");
+    server.sql(
+        &database,
+        "CREATE INDEX items_embedding_idx ON items USING ivfflat ((embedding::halfvec(2100)) halfvec_cosine_ops) WITH (lists = 3)",
+    );
     assert_eq!(planned(&scenario)["index"], "items_embedding_idx");
 }
 
@@ -331,30 +332,34 @@ fn of_a_partitioned_table_each_partition_is_tended() {
             &database,
             "CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
              CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (3000); CREATE TABLE items_2 PARTITION OF items FOR VALUES FROM (3000) TO (6000);
-             INSERT INTO items SELECT i, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 8 + i * 0))::vector FROM generate_series(1, 5999) i; ANALYZE",
+             INSERT INTO items SELECT i, ARRAY(SELECT (sin(1 + d * (1 + i % 37)) + (random() - 0.5) * 0.2)::real FROM generate_series(1, 8) d)::vector FROM generate_series(1, 5999) i; ANALYZE",
         );
         let job = |lists: u32| {
             scenario(server, &database, &format!("lists = {lists}\nrecall = {{ queries = 100 }}\napply_setting = 'database'"))
         };
-        job(6).run(&["run-job", "tend"]).succeeded();
+        job(30).run(&["run-job", "tend"]).succeeded();
         assert_eq!(
             indexes(server, &database),
-            "items_1_embedding_idx|ivfflat|lists=6|t\nitems_2_embedding_idx|ivfflat|lists=6|t"
+            "items_1_embedding_idx|ivfflat|lists=30|t\nitems_2_embedding_idx|ivfflat|lists=30|t"
         );
         // Those of one index of the partitioned table are rebuilt in place: nothing else can take their place.
         server.sql(
             &database,
-            "CREATE INDEX whole ON ONLY items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 6);
+            "CREATE INDEX whole ON ONLY items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30);
             ALTER INDEX whole ATTACH PARTITION items_1_embedding_idx; ALTER INDEX whole ATTACH PARTITION items_2_embedding_idx",
         );
-        let json = job(9).json(&["run-job", "tend"]);
+        let json = job(40).json(&["run-job", "tend"]);
         let tables = json["runs"][0]["report"]["facts"]["tables"].as_array().unwrap().clone();
         assert_eq!(tables.len(), 2, "{json:#}");
         assert!(tables.iter().all(|table| table["after"]["recall"].as_f64().unwrap() >= 0.95), "{json:#}");
         let attached = server.sql(&database, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'whole'::regclass");
         assert_eq!(attached, "2");
-        assert!(indexes(server, &database).contains("items_2_embedding_idx|ivfflat|lists=9|t"), "{}", indexes(server, &database));
-        let again = job(9).json(&["run-job", "tend"]);
+        assert!(
+            indexes(server, &database).contains("items_2_embedding_idx|ivfflat|lists=40|t"),
+            "{}",
+            indexes(server, &database)
+        );
+        let again = job(40).json(&["run-job", "tend"]);
         assert!(again.to_string().contains("\"do\":\"nothing\""), "{again:#}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::interval::{self, Interval};
+use super::interval::Interval;
 
 /// The result of searches at one setting.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,9 +26,9 @@ impl Found {
         Self { setting, recall, margin, lower, queries, cost: None }
     }
 
-    /// Returns whether the target is met: by the lower end of the interval; where so few queries cannot show it, if all neighbours were found.
+    /// Returns whether the target is met: by the lower end of the interval; with too few queries to show it, if all neighbours were found.
     pub fn reaches(&self, target: f64) -> bool {
-        self.lower + 1e-4 >= target.min(interval::most(self.queries))
+        self.lower + 1e-4 >= target || self.recall >= 1.0
     }
 }
 

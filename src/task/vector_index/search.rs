@@ -150,10 +150,12 @@ impl Searcher<'_> {
         let least = self.method.min_setting(self.k).min(max_setting);
         let (mut too_low, mut setting) = (least - 1, start.clamp(least, max_setting));
         let mut enough: Option<Found> = None;
+        // A few queries may be more hopeful than all of them: from then on all are asked.
+        let mut asks_all = false;
         // First it doubles the setting, then it bisects: at most 2 log2(32768) steps, and some more for a setting that was enough for a few
         // queries only.
         for _ in 0..60 {
-            let found = self.recall_until(setting, Some(target)).await?;
+            let found = self.recall_until(setting, Some(target).filter(|_| !asks_all)).await?;
             if found.reaches(target) {
                 enough = Some(found);
             } else if setting == max_setting {
@@ -177,8 +179,8 @@ impl Searcher<'_> {
                     if found.setting == max_setting {
                         return Ok((false, found));
                     }
-                    (enough, too_low) = (None, found.setting);
-                    found.setting + 1
+                    (enough, too_low, asks_all) = (None, found.setting, true);
+                    (found.setting * 2).min(max_setting)
                 }
             };
         }

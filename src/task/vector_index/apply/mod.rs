@@ -4,6 +4,7 @@
 mod build;
 mod filters;
 mod swap;
+mod wait;
 
 use anyhow::Result;
 use serde_json::json;
@@ -62,11 +63,12 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
                 Some((failure::kind_of(&error), failure::in_a_line(&error)))
             }
         };
+        let sample = &worker.part.sample;
+        let measured = sample.is_asked.then(|| format!("; {}", sample.source.in_words())).unwrap_or_default();
         if let Some((kind, message)) = failure {
-            failures.push((kind, format!("{name}: {message}")));
+            failures.push((kind, format!("{name}: {message}{measured}")));
         } else {
-            let measured = worker.part.sample.is_asked.then(|| format!("; {}", worker.part.sample.source.in_words()));
-            summaries.push(format!("{name}: {}{}", worker.report_values.summary, measured.unwrap_or_default()));
+            summaries.push(format!("{name}: {}{measured}", worker.report_values.summary));
         }
         report.warnings.append(&mut worker.part.warnings);
         report.warnings.append(&mut worker.report_values.warnings);

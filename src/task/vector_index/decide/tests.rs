@@ -288,12 +288,12 @@ fn nothing_that_is_slower_and_finds_less_is_swapped_in() {
     assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.957, 1.56), Ok(()));
     assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.5), Ok(()));
     // Of the same method, without parameters of the job, it has to be better in one of the two.
-    assert!(verdict(&request(), &with(Method::Ivfflat, 0.5, 0.957), 0.957, 0.8).unwrap_err().is_worse);
+    assert!(verdict(&request(), &with(Method::Ivfflat, 0.5, 0.957), 0.957, 1.0).unwrap_err().is_worse);
     let given = Request { is_given: true, lists: Some(10), ..request() };
     assert_eq!(verdict(&given, &with(Method::Ivfflat, 0.5, 0.957), 0.957, 0.8), Ok(()));
     assert_eq!(verdict(&request(), &with(Method::Ivfflat, 0.5, 0.957), 0.99, 0.8), Ok(()));
     // No index is a candidate, too: 25 ms exactly.
-    assert!(verdict(&request(), &current(None), 0.99, 22.0).unwrap_err().reason.contains("without an index 25.00 ms"));
+    assert!(verdict(&request(), &current(None), 0.99, 30.0).unwrap_err().reason.contains("without an index 25.00 ms"));
     assert_eq!(verdict(&request(), &current(None), 0.99, 20.0), Ok(()));
     // The planner would not use it.
     let mut ignored = found(8, 0.99, 1.0);
