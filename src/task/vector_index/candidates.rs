@@ -94,13 +94,15 @@ impl Tuning {
     }
 }
 
-/// Returns the best of graphs, those that are built most quickly first: a denser one, whose build and inserts take longer, has to save enough.
+/// Returns the best of graphs, those that are built most quickly first: a denser one, whose build and inserts take longer, has to save enough, in time
+/// and in pages, which no busy machine changes.
 pub fn best_graph(graphs: &[Candidate]) -> Option<&Candidate> {
+    let pages = |graph: &Candidate| graph.found.cost.map_or(f64::MAX, |cost| cost.pages);
     let mut best: Option<&Candidate> = None;
     for graph in graphs {
         let is_better = match (best.map(|best| (best, best.ms())), graph.ms()) {
             (None, _) => true,
-            (Some((_, Some(of_best))), Some(ms)) => ms < of_best * WORTH_IT,
+            (Some((best, Some(of_best))), Some(ms)) => ms < of_best * WORTH_IT && pages(graph) < pages(best) * WORTH_IT,
             (Some((_, Some(_))), None) => false,
             (Some((_, None)), Some(_)) => true,
             (Some((best, None)), None) => graph.found.recall > best.found.recall,

@@ -31,7 +31,7 @@ fn stopped_at_random_moments_the_applications_index_is_there_and_the_next_run_is
         let database = items(server, 3000, 16, IVFFLAT);
         let kinds = [
             ("lists = 12", "ivfflat|lists=12"),
-            ("method = 'hnsw'", "hnsw|m=16 ef_construction=64"),
+            ("ef_construction = 64", "hnsw|m=16 ef_construction=64"),
             ("lists = 40", "ivfflat|lists=40"),
         ];
         let jobs = kinds.map(|(more, _)| scenario(server, &database, &format!("{more}\n{QUICK}")));
