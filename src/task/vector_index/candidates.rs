@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::WORTH_IT;
-use super::found::Found;
+use super::found::{Found, WORTH_IT};
 use crate::base::units;
 use crate::task::vector_index::kind::Method;
 

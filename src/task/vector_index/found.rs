@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use super::interval::Interval;
 
+/// Another number of lists must reduce the time to this share to be worth a build.
+pub const WORTH_IT: f64 = 0.85;
+
 /// The result of searches at one setting.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Found {

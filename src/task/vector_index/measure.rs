@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::kind::ValueType;
-use super::queries::Source;
+use super::source::Source;
 use crate::pg;
 
 /// Queries in one statement: its parameters stay below some megabytes.

@@ -28,6 +28,7 @@ mod read;
 mod search;
 mod setting;
 mod shown;
+mod source;
 mod state;
 mod statements;
 mod tune;

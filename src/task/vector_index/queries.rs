@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -13,6 +12,7 @@ use super::disturb;
 use super::keys::{Queries, VectorIndex};
 use super::kind::{Metric, ValueType};
 use super::measure::{self, Sample, SearchTarget};
+use super::source::Source;
 use super::state::refused;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
@@ -24,41 +24,6 @@ const TRIED: usize = 20;
 const STEPS: usize = 3;
 /// The user's own statement may take this long.
 const TIME_FOR_SQL: Duration = Duration::from_secs(30);
-
-/// What the queries of a sample are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "are")]
-pub enum Source {
-    /// Rows as they are.
-    #[default]
-    Rows,
-    /// Rows that are moved away. The distances are those to the k-th neighbour, of rows and of queries, where they were measured.
-    Disturbed {
-        strength: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        distances: Option<(f64, f64)>,
-    },
-    /// Questions of the application.
-    Log { from: String },
-}
-
-impl Source {
-    pub fn in_words(&self) -> String {
-        match self {
-            Self::Log { from } => format!("measured with questions of {from}"),
-            Self::Rows => "measured with rows of the table as queries; questions from outside find less".to_owned(),
-            Self::Disturbed { distances: None, .. } => {
-                "measured with rows of the table as queries; questions from outside find less, also than these, which were moved away \
-                 from their places ([vector_index.queries] names the application's questions)"
-                    .to_owned()
-            }
-            Self::Disturbed { distances: Some((near, far)), .. } => format!(
-                "measured with rows of the table as queries; questions from outside find less, also than these, which were moved until \
-                 their neighbours were {far:.3} away instead of {near:.3} ([vector_index.queries] names the application's questions)"
-            ),
-        }
-    }
-}
 
 /// Returns queries whose true neighbours are known, as many as there is `time` for. `searched`: the table, or a copy, which has no columns for filters;
 /// `rows`: its number of vectors.
