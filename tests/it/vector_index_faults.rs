@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually};
-use crate::vector_index::{indexes, scenario, told};
+use crate::vector_index::{indexes, prefers_indexes, scenario, told};
 
 /// Enough for a build that takes a second or two.
 fn items(server: &Server, rows: u32) -> String {
@@ -292,6 +292,7 @@ fn settings_of_the_database_neither_end_a_build_nor_hide_an_index() {
 fn an_owner_who_is_no_superuser_changes_the_method_and_the_graph() {
     let server = server(18);
     let database = items(server, 3000);
+    prefers_indexes(server, &database);
     let role = format!("owner_{database}");
     server.sql(
         &database,

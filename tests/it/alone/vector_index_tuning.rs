@@ -67,7 +67,7 @@ fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_0
     let vectors = Vectors::new(100_000, 128, 300);
     let database = built_on_an_empty_table(server, &vectors);
     let asked = questions(server, &database, 1000);
-    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 100 }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
+    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 100, time = '10min' }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
     let scenario = scenario(server, &database, &format!("{more}{asked}"));
     let plan = planned(&scenario);
     assert_eq!((plan["lists_in_fact"].as_u64(), plan["now"]["setting"].as_u64()), (Some(100), Some(10)), "{plan:#}");
@@ -90,7 +90,7 @@ fn recall_is_what_a_brute_force_outside_says_for_20_000_by_1536() {
     let vectors = Vectors::new(20_000, 1536, 100);
     let database = built_on_an_empty_table(server, &vectors);
     let asked = questions(server, &database, 500);
-    let scenario = scenario(server, &database, &format!("recall = {{ queries = 100 }}\nprobes = 5{asked}"));
+    let scenario = scenario(server, &database, &format!("recall = {{ queries = 100, time = '10min' }}\nprobes = 5{asked}"));
     let plan = planned(&scenario);
     is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, 5));
     let least = &plan["least"]["found"];
