@@ -26,10 +26,9 @@ fn iterative_scan(server: &Server, database: &str) -> String {
 fn filtered_truth(server: &Server, database: &str, settings: &str) -> (f64, f64) {
     let each = "items q, LATERAL (SELECT f.id FROM items f WHERE f.tenant_id = q.tenant_id ORDER BY f.embedding <=> q.embedding LIMIT 10) f WHERE q.id % 100 = 7";
     // The values are constants in a statement of an application: each is a statement of its own.
-    let by_index = format!(
+    let by_index =
         "CREATE TEMP TABLE t (id int, item int); DO $$ DECLARE q record; BEGIN FOR q IN SELECT * FROM items WHERE id % 100 = 7 LOOP
-           EXECUTE format('INSERT INTO t SELECT %s, id FROM items WHERE tenant_id = %s ORDER BY embedding <=> %L LIMIT 10', q.id, q.tenant_id, q.embedding); END LOOP; END $$"
-    );
+           EXECUTE format('INSERT INTO t SELECT %s, id FROM items WHERE tenant_id = %s ORDER BY embedding <=> %L LIMIT 10', q.id, q.tenant_id, q.embedding); END LOOP; END $$";
     let said = server.sql(
         database,
         &format!(

@@ -183,6 +183,9 @@ impl Sample {
     }
 }
 
+/// A row: its identity, its version, its vector, and the values of other columns.
+type Drawn = (Option<String>, Option<String>, String, Vec<Option<String>>);
+
 /// Picks up to `count` rows with vectors, the same ones as long as the table does not change. `columns`: expressions whose values are kept, too.
 pub async fn sample(
     connection: &mut PgConnection,
@@ -199,7 +202,7 @@ pub async fn sample(
     let by = sampled_by(rows);
     for share in [share, 100.0] {
         let more: String = columns.iter().map(|column| format!(", ({column})::text")).collect();
-        let found: Vec<(Option<String>, Option<String>, String, Vec<Option<String>>)> = {
+        let found: Vec<Drawn> = {
             let sql = format!(
                 "WITH s AS MATERIALIZED (SELECT t.ctid AS at FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (7) WHERE {conditions}
                    ORDER BY hashtext(t.ctid::text) LIMIT {count})

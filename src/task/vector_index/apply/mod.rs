@@ -64,7 +64,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             }
         };
         let sample = &worker.part.sample;
-        let measured = sample.is_asked.then(|| format!("; {}", sample.source.in_words())).unwrap_or_default();
+        let measured = if sample.is_asked { format!("; {}", sample.source.in_words()) } else { String::new() };
         if let Some((kind, message)) = failure {
             failures.push((kind, format!("{name}: {message}{measured}")));
         } else {
