@@ -129,6 +129,10 @@ fn with_statements(server: &Server, database: &str) {
     std::fs::write(folder.join("pg_stat_statements.control"), "default_version = '1.0'\n").unwrap();
     let script = "CREATE TABLE seen (dbid oid, query text, calls bigint); CREATE VIEW pg_stat_statements AS SELECT * FROM seen;";
     std::fs::write(folder.join("pg_stat_statements--1.0.sql"), script).unwrap();
+    // The server's own user removes them.
+    for folder in [server.path("statements"), folder] {
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
     let path = server.path("statements").display().to_string();
     server.sql(database, &format!("SET extension_control_path = '{path}:$system'; CREATE EXTENSION pg_stat_statements"));
 }
