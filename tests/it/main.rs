@@ -226,10 +226,18 @@ mod vector_index;
 mod vector_index_beside;
 /// Vector index builds that are stopped in each phase, and what is left afterwards.
 mod vector_index_faults;
+/// Searches with a filter: what they find, and what applications' statements show.
+mod vector_index_filters;
 /// Vector indexes that are not the plain case: of a part of the rows, on an expression, altered, found out on a sample.
 mod vector_index_kinds;
+/// Indexes on expressions, beside which none is built; memory and prepared transactions.
+mod vector_index_others;
+/// Whose recall it is: that of the application's questions.
+mod vector_index_queries;
 /// What applications search with: where it is set, for whom, and when not.
 mod vector_index_settings;
+/// What is there stays where it is better, or where no index is needed.
+mod vector_index_stays;
 /// Dumps by several sessions.
 mod wide;
 /// What owners of tables and schemas put in the way of such dumps.

@@ -42,16 +42,16 @@ fn a_setting_is_no_lower_than_another_index_needs() {
 fn of_partitions_the_one_that_needs_most_decides() {
     let server = server(16);
     let database = server.new_database();
-    // Of the first, every list has to be read; of the second, one.
+    // Of the first, several lists have to be read; of the second, one.
     server.sql(
         &database,
         "CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
          CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (3000); CREATE TABLE items_2 PARTITION OF items FOR VALUES FROM (3000) TO (6000);
          SELECT setseed(0.5);
-         INSERT INTO items SELECT i, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 8 + i * 0))::vector FROM generate_series(1, 2999) i;
-         INSERT INTO items SELECT i, ARRAY(SELECT (sin(d * (1 + i % 5)) + random() * 0.01)::real FROM generate_series(1, 8) d)::vector FROM generate_series(3000, 5999) i; ANALYZE",
+         INSERT INTO items SELECT i, ARRAY(SELECT (sin(1 + d * (1 + i % 37)) + random() - 0.5)::real FROM generate_series(1, 8) d)::vector FROM generate_series(1, 2999) i;
+         INSERT INTO items SELECT i, ARRAY(SELECT (sin(d * (1 + i % 20)) + random() * 0.01)::real FROM generate_series(1, 8) d)::vector FROM generate_series(3000, 5999) i; ANALYZE",
     );
-    let job = scenario(server, &database, &format!("lists = 5\n{QUICK}"));
+    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
     for run in ["first", "second"] {
         let json = job.json(&["run-job", "tend"]);
         let tables = &json["runs"][0]["report"]["facts"]["tables"];
@@ -135,7 +135,7 @@ fn hnsw_is_never_set_so_low_that_a_search_gets_fewer_rows_than_it_asks_for() {
     let database = items(server, 3000, 16, "");
     let ef_search = || server.sql(&database, "SELECT '[1]'::vector \\g /dev/null\nSHOW hnsw.ef_search").parse::<u32>().unwrap();
     let job = |k: u32| {
-        let recall = format!("recall = {{ k = {k}, target = 0.5, queries = 50 }}");
+        let recall = format!("recall = {{ k = {k}, target = 0.5, queries = 100 }}");
         scenario(server, &database, &format!("method = 'hnsw'\n{recall}\napply_setting = 'database'"))
     };
     // Less would reach such a target; but other searches may ask for more than ten.

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::candidates::Spec;
+
 /// The record that pgtend keeps in the index's comment, below any text that was there before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Built {
@@ -18,6 +20,16 @@ pub struct Built {
     /// The parameters that an hnsw index was built with: ALTER INDEX changes only the catalog's numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
+    /// A build that was slower and found less, and was dropped again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declined: Option<Declined>,
+}
+
+/// A build that is not repeated before the table has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Declined {
+    pub spec: Spec,
+    pub rows: u64,
 }
 
 /// Parameters of hnsw.
@@ -49,8 +61,16 @@ mod tests {
     #[test]
     fn another_comment_stays_above_ours() {
         let graph = Some(Graph { m: 16, ef_construction: 64 });
-        let built =
-            Built { built_at: None, measured_at: DateTime::UNIX_EPOCH, rows: 5, setting: 3, recall: 0.96, tuned: true, graph };
+        let built = Built {
+            built_at: None,
+            measured_at: DateTime::UNIX_EPOCH,
+            rows: 5,
+            setting: 3,
+            recall: 0.96,
+            tuned: true,
+            graph,
+            declined: None,
+        };
         let comment = built.beside(Some("for the search\npage"));
         assert!(comment.starts_with("for the search\npage\npgtend: {"), "{comment}");
         assert_eq!(Built::read(&comment), Some(built.clone()));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::search::Found;
+use super::found::{Found, WORTH_IT};
 use crate::base::units;
 use crate::task::vector_index::kind::Method;
 
@@ -19,6 +19,9 @@ pub struct Candidate {
     /// Measured at the setting that applications use today.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_todays_setting: Option<Found>,
+    /// ivfflat: at the lowest setting that finds as much as hnsw does at its lowest one, which is above the target; false: none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_recall_of_hnsw: Option<(bool, Found)>,
 }
 
 impl Candidate {
@@ -38,7 +41,10 @@ impl Candidate {
 pub struct Tuning {
     /// The candidates of ivfflat.
     pub candidates: Vec<Candidate>,
-    /// The candidate of hnsw, where the methods were compared.
+    /// The candidates of hnsw.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub graphs: Vec<Candidate>,
+    /// The best of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hnsw: Option<Candidate>,
     /// The reason why there is none.
@@ -87,8 +93,28 @@ impl Tuning {
     }
 }
 
+/// Returns the best of graphs, those that are built most quickly first: a denser one, whose build and inserts take longer, has to save enough, in time
+/// and in pages, which no busy machine changes.
+pub fn best_graph(graphs: &[Candidate]) -> Option<&Candidate> {
+    let pages = |graph: &Candidate| graph.found.cost.map_or(f64::MAX, |cost| cost.pages);
+    let mut best: Option<&Candidate> = None;
+    for graph in graphs {
+        let is_better = match (best.map(|best| (best, best.ms())), graph.ms()) {
+            (None, _) => true,
+            (Some((best, Some(of_best))), Some(ms)) => ms < of_best * WORTH_IT && pages(graph) < pages(best) * WORTH_IT,
+            (Some((_, Some(_))), None) => false,
+            (Some((_, None)), Some(_)) => true,
+            (Some((best, None)), None) => graph.found.recall > best.found.recall,
+        };
+        if is_better {
+            best = Some(graph);
+        }
+    }
+    best
+}
+
 /// The parameters of a build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", tag = "method")]
 pub enum Spec {
     Ivfflat { lists: u32 },

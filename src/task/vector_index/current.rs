@@ -9,8 +9,10 @@ use super::decide::{Current, Index};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample};
+use super::queries;
 use super::search::{Searcher, Stopped};
 use super::state::{Found, Table};
+use crate::work::RunContext;
 
 /// The share of a measurement's time for exact searches.
 pub const EXACT_SHARE: f64 = 2.0 / 3.0;
@@ -19,6 +21,7 @@ pub const EXACT_SHARE: f64 = 2.0 / 3.0;
 pub async fn measure_current(
     connection: &mut PgConnection,
     job: &VectorIndex,
+    run: &RunContext<'_>,
     table: &Table,
     setting: u32,
 ) -> Result<(Current, Sample)> {
@@ -28,8 +31,9 @@ pub async fn measure_current(
     let mut sample = Sample::default();
     if current.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
         // This only determines how long an exact search takes.
-        sample = measure::sample(connection, &table.searched, 5, table.vectors()).await?;
+        sample = measure::sample(connection, &table.searched, &[], 5, table.vectors()).await?;
         measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0).await?;
+        measure::time_exact(connection, &table.searched, &mut sample, job.recall.k).await?;
         current.exact_ms = sample.exact_ms;
     }
     let Some(index) = &table.index else { return Ok((current, sample)) };
@@ -48,16 +52,15 @@ pub async fn measure_current(
         skew: None,
         now: None,
         least: None,
+        declined: built.as_ref().and_then(|built| built.declined).map(|declined| (declined.spec, declined.rows as f64)),
         unmeasured: None,
         is_behind_a_new_one: false,
     };
     if index.is_valid && current.vectors >= 1.0 {
-        sample = measure::sample(connection, &table.searched, job.recall.queries, table.vectors()).await?;
-        let drawn = sample.tids.len();
-        measure::find_truth(connection, &table.searched, &mut sample, job.recall.k, job.recall.time.0.mul_f64(EXACT_SHARE))
-            .await?;
+        let time = job.recall.time.0.mul_f64(EXACT_SHARE);
+        sample = queries::asked(connection, job, run, &table.searched, table.vectors(), time).await?;
         current.exact_ms = sample.exact_ms;
-        if sample.len() < measure::MIN_QUERIES.min(drawn) || drawn == 0 {
+        if !sample.is_enough() {
             measured.unmeasured =
                 Some(format!("only {} exact searches finished in {}: raise `time` of `recall`", sample.len(), job.recall.time));
         } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {

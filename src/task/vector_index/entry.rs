@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::keys::{ApplySetting, VectorIndex};
+use super::keys::{ApplySetting, Queries, VectorIndex};
 use crate::config::Config;
 use crate::pg::{self, Server, comment, identifier};
 use crate::work::{Entry, Memberships, Touched, membership};
@@ -30,7 +30,11 @@ impl Entry for VectorIndex {
 
     /// The index build runs as the owner; the searches that measure the index do not.
     fn touched(&self) -> Vec<Touched<'_>> {
-        vec![Touched { extension: Some("vector"), ..Touched::new(&self.table, 0, &[], false) }]
+        let mut tables = vec![Touched { extension: Some("vector"), ..Touched::new(&self.table, 0, &[], false) }];
+        if let Some(Queries::Table { table, .. }) = &self.queries {
+            tables.push(Touched::new(table, 0, &[], false));
+        }
+        tables
     }
 }
 

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::filter::Filters;
 use super::kind::{Method, Metric};
 use super::measure;
 use crate::base::units::{Size, Span};
@@ -42,6 +43,9 @@ pub struct VectorIndex {
     pub m: Option<u32>,
     pub ef_construction: Option<u32>,
     pub recall: Recall,
+    /// Where the application's questions are; None: rows of the table are the queries.
+    pub queries: Option<Queries>,
+    pub filters: Filters,
     /// The setting that applications use themselves.
     pub setting: Option<u32>,
     pub budget: Budget,
@@ -57,6 +61,13 @@ pub struct Recall {
     pub k: u32,
     pub queries: u32,
     pub time: Span,
+}
+
+/// Where the application's questions are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Queries {
+    Table { table: String, column: String, newest_by: Option<String> },
+    Sql(String),
 }
 
 #[derive(Clone, Debug)]
@@ -100,6 +111,13 @@ pub struct Written {
     pub ef_construction: Option<Spanned<u32>>,
     #[schemars(with = "Option<WrittenRecall>")]
     pub recall: Option<Spanned<WrittenRecall>>,
+    /// The application's own questions: recall is measured with them. Default: rows of the table, moved away from their places.
+    #[schemars(with = "Option<WrittenQueries>")]
+    pub queries: Option<Spanned<WrittenQueries>>,
+    /// A condition of the application's searches, as in `WHERE`, or several: `tenant_id = $1`. `$1` is the value of that column in a row or
+    /// a question.
+    #[schemars(with = "Option<OneOrSeveral>")]
+    pub filter: Option<Spanned<OneOrSeveral>>,
     /// The value of ivfflat.probes that the application sets itself; default: the setting of the database or role.
     #[schemars(with = "Option<u32>")]
     pub probes: Option<Spanned<u32>>,
@@ -132,6 +150,27 @@ pub struct WrittenRecall {
     pub queries: Option<u32>,
     /// The longest time for one measurement; default 2 min.
     pub time: Option<Span>,
+}
+
+/// Where the application's questions are: a table, or a statement.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenQueries {
+    /// A table in which the application keeps questions: `search_log`.
+    pub table: Option<String>,
+    /// Its column with the vectors; default: the name of the indexed column.
+    pub column: Option<String>,
+    /// A column of its: the newest questions by it are taken; default: some of all.
+    pub newest_by: Option<String>,
+    /// A SELECT that returns vectors, and the columns of filters by name. It runs in a transaction that is read only.
+    pub sql: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`filter` is a condition, or a list of conditions")]
+pub enum OneOrSeveral {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// Limits for the search for lists.
@@ -171,9 +210,13 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<VectorInde
     check_numbers(&written, checker);
     check_method(&written, checker);
     let method = written.method.as_ref().map(|method| *method.get_ref());
+    let queries = written.queries.as_ref().and_then(|queries| resolve_queries(queries, &written.column, checker));
+    let filters = written.filter.as_ref().map(|filter| resolve_filters(filter, checker)).unwrap_or_default();
     Some(VectorIndex {
         method: resolve_method(&written),
         recall: resolve_recall(written.recall.as_ref(), checker),
+        queries,
+        filters,
         apply_setting: written.apply_setting.and_then(|place| resolve_apply_setting(&place, checker)),
         table: written.table,
         column: written.column,
@@ -301,6 +344,34 @@ fn resolve_recall(written: Option<&Spanned<WrittenRecall>>, checker: &mut Checke
         }
     }
     recall
+}
+
+fn resolve_queries(written: &Spanned<WrittenQueries>, column: &str, checker: &mut Checker<'_>) -> Option<Queries> {
+    match written.get_ref().clone() {
+        WrittenQueries { table: Some(table), column: own, newest_by, sql: None } => {
+            Some(Queries::Table { table, column: own.unwrap_or_else(|| column.to_owned()), newest_by })
+        }
+        WrittenQueries { table: None, column: None, newest_by: None, sql: Some(sql) } => Some(Queries::Sql(sql)),
+        _ => {
+            let hint = "table = \"search_log\", with `column` and `newest_by`; or sql = \"SELECT …\" alone".to_owned();
+            checker.problem(written, "[vector_index.queries] has neither a `table` nor only `sql`", hint);
+            None
+        }
+    }
+}
+
+fn resolve_filters(written: &Spanned<OneOrSeveral>, checker: &mut Checker<'_>) -> Filters {
+    let texts = match written.get_ref().clone() {
+        OneOrSeveral::One(text) => vec![text],
+        OneOrSeveral::Several(texts) => texts,
+    };
+    match Filters::parse(&texts) {
+        Ok(filters) => filters,
+        Err(why) => {
+            checker.problem(written, why, "a condition as in WHERE: \"tenant_id = $1\"".to_owned());
+            Filters::default()
+        }
+    }
 }
 
 fn resolve_apply_setting(place: &Spanned<String>, checker: &mut Checker<'_>) -> Option<ApplySetting> {

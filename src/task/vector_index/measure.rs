@@ -1,14 +1,17 @@
-//! The queries of a measurement: vectors of the table itself, their true neighbours, and how a search's answer compares with them.
+//! The queries of a measurement, their true neighbours, and how a search's answer compares with them.
 //!
-//! To be fair, the row that a query was taken from is left out on both sides (with it, 0.213 was measured for a recall of 0.124); so are
+//! To be fair, the row that a query was made from is left out on both sides (with it, 0.213 was measured for a recall of 0.124); so are
 //! NULLs and, for cosine, zero vectors. A neighbour counts by its distance, not by its row, so that duplicates do not lower the recall.
 //! EXPLAIN proves that the index answered: a sequential scan would score 1.0.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
+use super::kind::ValueType;
+use super::source::Source;
 use crate::pg;
 
 /// Queries in one statement: its parameters stay below some megabytes.
@@ -17,6 +20,12 @@ pub const AT_ONCE: usize = 50;
 pub const MIN_QUERIES: usize = 20;
 /// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, run only where they are cheap.
 pub const ENOUGH: usize = 200;
+/// The time for exact searches beyond `ENOUGH`: a thousand on a table of some thousand rows, and no more where each takes longer.
+const TIME_FOR_MORE_TRUTH: Duration = Duration::from_secs(4);
+/// Exact searches whose time is measured, in rounds, and the time for that.
+const TIMED_EXACTLY: usize = 10;
+const ROUNDS: u32 = 3;
+const TIME_TO_TIME: Duration = Duration::from_millis(500);
 /// The relative tolerance of a distance: sums in single precision may differ in their last digits.
 const SAME: f64 = 1e-6;
 
@@ -29,6 +38,7 @@ pub struct SearchTarget {
     pub column: String,
     /// The row's identity: `ctid`, or the column of a copy that holds the original one.
     pub tid: &'static str,
+    pub value: ValueType,
     /// The column's type: `"public".vector(1536)`.
     pub column_type: String,
     /// The indexed expression: the column, or `column::halfvec(3000)`. `t.` stands before the column.
@@ -64,11 +74,11 @@ impl SearchTarget {
         conditions.join(" AND ")
     }
 
-    /// Returns the query, as an application writes it.
+    /// Returns the query, as an application writes it, for each of some vectors with the rows that they were made from, or NULL.
     pub fn statement(&self, k: u32, exactly: bool) -> String {
         let found = if exactly {
             format!(
-                "SELECT t.{tid} AS tid, t.{column} AS c FROM {relation} t WHERE {rows} AND t.{tid} <> q.tid ORDER BY t.{column} {operator} q.v LIMIT {k}",
+                "SELECT t.{tid} AS tid, t.{column} AS c FROM {relation} t WHERE {rows} AND (q.tid IS NULL OR t.{tid} <> q.tid) ORDER BY t.{column} {operator} q.v LIMIT {k}",
                 tid = self.tid,
                 column = self.column,
                 relation = self.relation,
@@ -90,9 +100,39 @@ impl SearchTarget {
         };
         format!(
             "WITH q AS MATERIALIZED (SELECT n, v::{column_type} AS v, tid::tid AS tid FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(v, tid, n))
-             SELECT ARRAY(SELECT CASE WHEN f.tid <> q.tid THEN (f.c {operator} q.v)::float8 END FROM ({found}) f) FROM q ORDER BY n",
+             SELECT ARRAY(SELECT CASE WHEN q.tid IS NULL OR f.tid <> q.tid THEN (f.c {operator} q.v)::float8 END FROM ({found}) f) FROM q ORDER BY n",
             column_type = self.column_type,
             operator = self.operator,
+        )
+    }
+}
+
+impl SearchTarget {
+    /// Returns one search with a condition, as an application writes it: the distances that it finds, NULL for the row that the query was made
+    /// from. All but `condition` is quoted.
+    pub fn filtered_statement(&self, vector: &str, own: Option<&str>, condition: &str, k: u32, exactly: bool) -> String {
+        let Self { tid, column, relation, key, operator, key_cast, column_type, .. } = self;
+        let predicate = match exactly {
+            true => self.rows_that_count(),
+            false => self.predicate.as_ref().map_or_else(|| "true".to_owned(), |predicate| format!("({predicate})")),
+        };
+        // An application does not leave its own row out: a row more is asked for.
+        let (without_own, limit) = match own {
+            Some(own) if exactly => (format!(" AND t.{tid} <> {own}::tid"), k),
+            Some(_) => (String::new(), k + 1),
+            None => (String::new(), k),
+        };
+        let distance = format!("(t.{column} {operator} {vector}::{column_type})::float8");
+        let distance = match own {
+            Some(own) if !exactly => format!("CASE WHEN t.{tid} <> {own}::tid THEN {distance} END"),
+            _ => distance,
+        };
+        let order = match exactly {
+            true => format!("t.{column} {operator} {vector}::{column_type}"),
+            false => format!("{key} {operator} {vector}::{column_type}{key_cast}"),
+        };
+        format!(
+            "SELECT {distance} FROM {relation} t WHERE {predicate} AND ({condition}){without_own} ORDER BY {order} LIMIT {limit}"
         )
     }
 }
@@ -100,13 +140,22 @@ impl SearchTarget {
 /// Query vectors with their true neighbours.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    pub tids: Vec<String>,
+    /// What the queries are: every report says it.
+    pub source: Source,
+    /// The row that a query was made from; None for a question from outside.
+    pub tids: Vec<Option<String>>,
     /// The version of the row that was sampled.
-    xmins: Vec<String>,
+    pub xmins: Vec<Option<String>>,
     pub vectors: Vec<String>,
+    /// Values of the columns that the job's filters compare, as text.
+    pub values: Vec<Vec<Option<String>>>,
     /// Distances of the k nearest neighbours.
     pub truth: Vec<Vec<f64>>,
     pub exact_ms: f64,
+    /// False: they only show how long an exact search takes.
+    pub is_asked: bool,
+    /// The number of queries, those without a known answer among them.
+    pub drawn: usize,
 }
 
 impl Sample {
@@ -118,10 +167,33 @@ impl Sample {
     pub fn len(&self) -> usize {
         self.truth.len()
     }
+
+    /// Returns whether enough answers are known to measure a recall.
+    pub fn is_enough(&self) -> bool {
+        self.drawn > 0 && self.len() >= MIN_QUERIES.min(self.drawn)
+    }
+
+    /// Forgets the queries beyond the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.vectors.truncate(count);
+        self.tids.truncate(count);
+        self.xmins.truncate(count);
+        self.values.truncate(count);
+        self.truth.truncate(count);
+    }
 }
 
-/// Picks up to `count` vectors for queries, the same ones as long as the table does not change.
-pub async fn sample(connection: &mut PgConnection, searched: &SearchTarget, count: u32, rows: f64) -> Result<Sample> {
+/// A row: its identity, its version, its vector, and the values of other columns.
+type Drawn = (Option<String>, Option<String>, String, Vec<Option<String>>);
+
+/// Picks up to `count` rows with vectors, the same ones as long as the table does not change. `columns`: expressions whose values are kept, too.
+pub async fn sample(
+    connection: &mut PgConnection,
+    searched: &SearchTarget,
+    columns: &[String],
+    count: u32,
+    rows: f64,
+) -> Result<Sample> {
     let mut conditions = searched.rows_that_count();
     if let Some(is_nonzero) = searched.is_nonzero("t") {
         conditions += &format!(" AND {is_nonzero}");
@@ -129,25 +201,31 @@ pub async fn sample(connection: &mut PgConnection, searched: &SearchTarget, coun
     let share = (f64::from(count) * 150.0 / rows.max(1.0)).clamp(0.000_1, 100.0);
     let by = sampled_by(rows);
     for share in [share, 100.0] {
-        let found: Vec<(String, String, String)> = {
+        let more: String = columns.iter().map(|column| format!(", ({column})::text")).collect();
+        let found: Vec<Drawn> = {
             let sql = format!(
                 "WITH s AS MATERIALIZED (SELECT t.ctid AS at FROM {relation} t TABLESAMPLE {by} ({share}) REPEATABLE (7) WHERE {conditions}
                    ORDER BY hashtext(t.ctid::text) LIMIT {count})
-                 SELECT t.{tid}::text, t.xmin::text, t.{column}::text FROM s JOIN {relation} t ON t.ctid = s.at ORDER BY hashtext(s.at::text)",
+                 SELECT t.{tid}::text, t.xmin::text, t.{column}::text{more} FROM s JOIN {relation} t ON t.ctid = s.at ORDER BY hashtext(s.at::text)",
                 tid = searched.tid,
                 relation = searched.relation,
                 column = searched.column,
             );
             pg::execute(connection, searched.proof.clone()).await?;
             let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect::<Result<_, sqlx::Error>>()?
+            let values =
+                |row: &PgRow| (0..columns.len()).map(|column| row.try_get(3 + column)).collect::<Result<_, sqlx::Error>>();
+            rows.iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, values(row)?)))
+                .collect::<Result<_, sqlx::Error>>()?
         };
         if found.len() >= count as usize || share >= 100.0 {
             let mut sample = Sample::default();
-            for (tid, xmin, vector) in found {
+            for (tid, xmin, vector, values) in found {
                 sample.tids.push(tid);
                 sample.xmins.push(xmin);
                 sample.vectors.push(vector);
+                sample.values.push(values);
             }
             return Ok(sample);
         }
@@ -161,7 +239,7 @@ pub fn sampled_by(rows: f64) -> &'static str {
 }
 
 /// Finds the true neighbours of as many queries as there is time for, by reading every row. Those beyond the first `ENOUGH` get a third of
-/// the time.
+/// the time, and some seconds at most.
 pub async fn find_truth(
     connection: &mut PgConnection,
     searched: &SearchTarget,
@@ -172,9 +250,10 @@ pub async fn find_truth(
     for (name, value) in [("enable_indexscan", "off"), ("enable_indexonlyscan", "off"), ("enable_seqscan", "on")] {
         pg::set(connection, name, value).await?;
     }
+    sample.drawn = sample.vectors.len();
     let statement = searched.statement(k, true);
     let started = Instant::now();
-    let deadline = |known: usize| started + if known < ENOUGH { time } else { time / 3 };
+    let deadline = |known: usize| started + if known < ENOUGH { time } else { (time / 3).min(TIME_FOR_MORE_TRUTH) };
     // It begins with small steps: an exact search of a large table may take a minute.
     let mut at_once = 1;
     while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline(sample.truth.len()) {
@@ -192,11 +271,39 @@ pub async fn find_truth(
         at_once = ((1.0 / each.as_secs_f64().max(0.001)) as usize).clamp(1, AT_ONCE);
     }
     sample.exact_ms = started.elapsed().as_secs_f64() * 1000.0 / sample.truth.len().max(1) as f64;
-    sample.vectors.truncate(sample.truth.len());
-    sample.tids.truncate(sample.truth.len());
-    sample.xmins.truncate(sample.truth.len());
+    sample.truncate(sample.truth.len());
     for name in ["enable_indexscan", "enable_indexonlyscan", "statement_timeout"] {
         pg::set(connection, name, if name == "statement_timeout" { "0" } else { "on" }).await?;
+    }
+    Ok(())
+}
+
+/// Measures the time of an exact search as that of a search with an index is measured: the best of some rounds, in the server.
+pub async fn time_exact(connection: &mut PgConnection, searched: &SearchTarget, sample: &mut Sample, k: u32) -> Result<()> {
+    let count = sample.len().min(TIMED_EXACTLY);
+    if count == 0 || sample.exact_ms * count as f64 > TIME_TO_TIME.as_millis() as f64 {
+        // It takes so long that what else the statements did does not matter.
+        return Ok(());
+    }
+    for name in ["enable_indexscan", "enable_indexonlyscan"] {
+        pg::set(connection, name, "off").await?;
+    }
+    let sql = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {}", searched.statement(k, true));
+    let started = Instant::now();
+    for round in 0..ROUNDS {
+        if round > 0 && started.elapsed() > TIME_TO_TIME {
+            break;
+        }
+        pg::execute(connection, searched.proof.clone()).await?;
+        let row =
+            pg::query(sql.clone()).bind(&sample.vectors[..count]).bind(&sample.tids[..count]).fetch_one(&mut *connection).await;
+        let plan: serde_json::Value = row.map_err(pg::in_its_own_words)?.try_get(0)?;
+        if let Some(ms) = plan[0]["Execution Time"].as_f64() {
+            sample.exact_ms = sample.exact_ms.min(ms / count as f64);
+        }
+    }
+    for name in ["enable_indexscan", "enable_indexonlyscan"] {
+        pg::set(connection, name, "on").await?;
     }
     Ok(())
 }
@@ -234,7 +341,7 @@ pub async fn are_there(
         return Ok(vec![true; range.len()]);
     }
     let sql = format!(
-        "SELECT coalesce((SELECT s.xmin::text = q.xmin FROM {relation} s WHERE s.ctid = q.tid::tid), false)
+        "SELECT q.tid IS NULL OR coalesce((SELECT s.xmin::text = q.xmin FROM {relation} s WHERE s.ctid = q.tid::tid), false)
          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY q(tid, xmin, n) ORDER BY n",
         relation = searched.relation,
     );
@@ -254,19 +361,6 @@ pub fn recall_of(found: &[Option<f64>], truth: &[f64], k: usize, unit: f64) -> f
     let farthest = farthest + SAME * farthest.abs().max(unit);
     let hits = found.iter().flatten().take(k).filter(|distance| **distance <= farthest).count();
     hits.min(counted) as f64 / counted as f64
-}
-
-/// Returns the mean, and half of its 95 % interval. Pure.
-pub fn mean_and_margin(values: &[f64]) -> (f64, f64) {
-    if values.is_empty() {
-        return (0.0, 1.0);
-    }
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
-    // Equal values do not mean certainty: the rule of three allows for a query that fails altogether.
-    let margin = if variance == 0.0 { 3.0 / count } else { 1.96 * (variance / count).sqrt() };
-    (mean, margin.min(1.0))
 }
 
 #[cfg(test)]
@@ -291,15 +385,5 @@ mod tests {
         assert_eq!(recall_of(&[Some(6e-8), Some(1.8e-7)], &[0.0, 6e-8], 2, 1.0), 1.0);
         // Inner products are negative.
         assert_eq!(recall_of(&[Some(-5.0), Some(-1.0)], &[-5.0, -3.0], 2, 0.0), 0.5);
-    }
-
-    #[test]
-    fn the_interval_narrows_with_more_queries_and_is_never_nothing() {
-        let (mean, few) = mean_and_margin(&[1.0, 0.8, 0.9, 0.7]);
-        assert!((mean - 0.85).abs() < 1e-9);
-        let many: Vec<f64> = [1.0, 0.8, 0.9, 0.7].repeat(25);
-        assert!(mean_and_margin(&many).1 < few / 4.0);
-        assert_eq!(mean_and_margin(&[1.0; 100]), (1.0, 0.03));
-        assert_eq!(mean_and_margin(&[]), (0.0, 1.0));
     }
 }

@@ -94,6 +94,11 @@ fn judge(memory: &mut Memory, spec: Spec) {
     }
 }
 
+/// Returns whether a build failed because /dev/shm is full: the server names the segment, in whatever language its messages are.
+pub fn is_short_of_shared_memory(error: &anyhow::Error) -> bool {
+    pg::sql_state(error).as_deref() == Some("53100") && format!("{error:#}").contains("/PostgreSQL.")
+}
+
 /// Returns free memory of the server's machine, if it is this one.
 pub fn free(settings: &pg::Settings) -> Option<u64> {
     settings.is_on_a_socket().then(free_memory).flatten()

@@ -7,23 +7,37 @@ mod keys;
 pub mod kind;
 
 mod apply;
+mod budget;
 mod built;
 mod candidates;
 mod current;
 mod decide;
+mod disturb;
 mod entry;
+mod filter;
+mod filtered;
+mod found;
+mod indexed_by;
+mod interval;
 mod measure;
 mod memory;
 mod plan;
 mod proposals;
+mod queries;
 mod read;
 mod search;
 mod setting;
+mod shown;
+mod source;
 mod state;
+mod statements;
 mod tune;
 
 use anyhow::Result;
-pub use keys::{Auto, Budget, Lists, Recall, VectorIndex, Written, WrittenBudget, WrittenMethod, WrittenRecall, resolve};
+pub use keys::{
+    Auto, Budget, Lists, OneOrSeveral, Queries, Recall, VectorIndex, Written, WrittenBudget, WrittenMethod, WrittenQueries,
+    WrittenRecall, resolve,
+};
 pub use plan::Plan;
 use sqlx::PgConnection;
 
@@ -59,6 +73,7 @@ impl VectorIndex {
             setting::may_set(connection, place).await?;
         }
         self.check_tables(connection, &extension).await?;
+        queries::may_read(connection, self).await?;
         Ok(format!("owns {} and may build indexes on it", self.table))
     }
 

@@ -53,7 +53,7 @@ pub fn expected_build(tuning: &Tuning, lists: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::super::candidates::Spec;
-    use super::super::search::{Cost, Found};
+    use super::super::found::{Cost, Found};
     use super::*;
 
     /// As measured on 100,000 × 128: a valley at 316.
@@ -62,10 +62,17 @@ mod tests {
         let mut next = Some(start);
         for _ in 0..40 {
             let Some(lists) = next else { break };
-            let cost = Cost { ms: ms(f64::from(lists)), pages: 1.0, is_planners_choice: true };
-            let found = Found { setting: 1, recall: 0.95, margin: 0.01, queries: 100, cost: Some(cost) };
+            let cost = Cost { ms: ms(f64::from(lists)), pages: 1.0, is_planners_choice: true, is_read_whole: false };
+            let found = Found { setting: 1, recall: 0.95, margin: 0.01, lower: 0.95, queries: 100, cost: Some(cost) };
             let spec = Spec::Ivfflat { lists };
-            tuning.candidates.push(Candidate { spec, build_seconds: 1.0, reached: true, found, at_todays_setting: None });
+            tuning.candidates.push(Candidate {
+                spec,
+                build_seconds: 1.0,
+                reached: true,
+                found,
+                at_todays_setting: None,
+                at_recall_of_hnsw: None,
+            });
             next = next_candidates(&tuning, max_lists).into_iter().find(|lists| *lists <= affordable);
         }
         assert!(next.is_none(), "no end: {:?}", tuning.candidates);
@@ -79,9 +86,16 @@ mod tests {
     #[test]
     fn a_number_of_lists_that_was_lucky_once_does_not_win() {
         let built = |lists: u32, setting: u32, ms: f64| {
-            let cost = Cost { ms, pages: ms * 1000.0, is_planners_choice: true };
-            let found = Found { setting, recall: 0.96, margin: 0.01, queries: 1000, cost: Some(cost) };
-            Candidate { spec: Spec::Ivfflat { lists }, build_seconds: 1.0, reached: true, found, at_todays_setting: None }
+            let cost = Cost { ms, pages: ms * 1000.0, is_planners_choice: true, is_read_whole: false };
+            let found = Found { setting, recall: 0.96, margin: 0.01, lower: 0.95, queries: 1000, cost: Some(cost) };
+            Candidate {
+                spec: Spec::Ivfflat { lists },
+                build_seconds: 1.0,
+                reached: true,
+                found,
+                at_todays_setting: None,
+                at_recall_of_hnsw: None,
+            }
         };
         // As seen on 20,000 × 1536.
         let candidates = [(100, 3, 0.6), (316, 7, 0.65), (32, 1, 0.71), (178, 4, 0.62), (57, 1, 0.5)];

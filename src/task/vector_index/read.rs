@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
+use super::indexed_by::{IndexedBy, others, refuse_beside_others};
 use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
 use super::measure::{self, SearchTarget};
@@ -49,13 +50,15 @@ pub async fn catalog(
     let (value, dimensions) = type_of_column(&facts, job, extension)?;
     refuse_hidden_rows(&facts)?;
     let found: Vec<Found> = sqlx::query_as(include_str!("indexes.sql")).bind(oid).fetch_all(&mut *connection).await?;
-    let halfvec = half_precision(connection, job, extension, dimensions).await?;
-    let on = IndexedBy::choose(&facts, &found, job.metric, (value, dimensions), halfvec);
+    let on = IndexedBy::choose(&facts, &found, job, extension, (value, dimensions), is_partition)?;
+    let dimensions = on.dimensions;
     refuse_too_many_dimensions(&facts, job, on.value, dimensions)?;
     let like: Vec<&Found> = found.iter().filter(|index| on.is_of(index)).collect();
     let default_name = names::default_name(&facts.name, &job.column);
     let candidates = without_leftovers(&like, &found, &facts, job, &default_name);
     let index = choose_index(&candidates, &facts, job, is_partition)?;
+    let others = others(connection, &facts, &found, &on.column).await?;
+    refuse_beside_others(&facts, job, index.is_some(), &others)?;
     let method = choose_method(job, index.as_ref(), on.value);
     let operator_class = on
         .value
@@ -67,12 +70,14 @@ pub async fn catalog(
         (None, Some(name)) if !is_partition => name.clone(),
         _ => default_name,
     };
-    let searched = searched(&facts, job, extension, (value, dimensions), on.is_halfvec, index.as_ref());
+    let searched = searched(&facts, job, extension, (value, dimensions), on.cast, index.as_ref());
     let mut table = Table {
         facts,
         value,
         dimensions,
-        by_halfvec: on.is_halfvec,
+        by_halfvec: on.cast == Some(ValueType::Halfvec),
+        is_cast: on.cast.is_some(),
+        others,
         operator_class,
         method,
         metric: job.metric,
@@ -94,8 +99,8 @@ pub async fn catalog(
     Ok(table)
 }
 
-/// Returns the type of the column's values and their number of dimensions. Refuses a column that pgvector cannot index.
-fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(ValueType, u32)> {
+/// Returns the type of the column's values and their number of dimensions, if it has one. Refuses a column that pgvector cannot index.
+fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(ValueType, Option<u32>)> {
     let table = qualified(&facts.schema, &facts.name);
     let column = identifier(&job.column);
     let type_name = facts.type_name.as_deref().ok_or_else(|| refused(format!("{table} has no column {column}")))?;
@@ -106,13 +111,7 @@ fn type_of_column(facts: &Facts, job: &VectorIndex, extension: &str) -> Result<(
     let value = value.ok_or_else(|| {
         refused(format!("{table}.{column} is of type {type_name}: vector, halfvec, bit or sparsevec is needed"))
     })?;
-    let dimensions = facts.dimensions.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
-    let dimensions = dimensions.ok_or_else(|| {
-        refused(format!(
-            "{table}.{column} is {type_name} without a number of dimensions and cannot be indexed: ALTER TABLE {table} ALTER {column} TYPE {type_name}(N)",
-        ))
-    })?;
-    Ok((value, dimensions))
+    Ok((value, facts.dimensions.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)))
 }
 
 /// Refuses operators that pgvector does not have for these types: an older version lacks some, and then whoever may create one in its schema could put
@@ -158,48 +157,6 @@ fn refuse_hidden_rows(facts: &Facts) -> Result<()> {
         qualified(&facts.schema, &facts.name)
     );
     Err(Fault::new(Kind::Permission, message).into())
-}
-
-/// Returns the expression of an index in half precision, as the server writes it.
-async fn half_precision(connection: &mut PgConnection, job: &VectorIndex, extension: &str, dimensions: u32) -> Result<String> {
-    let expression = sqlx::query_scalar("SELECT format('(%I)::%I.halfvec(%s)', $1::text, $2::text, $3::int8)")
-        .bind(&job.column)
-        .bind(extension)
-        .bind(i64::from(dimensions))
-        .fetch_one(connection)
-        .await?;
-    Ok(expression)
-}
-
-/// The key by which an index can answer the job's searches: the column itself, or the column in half precision.
-struct IndexedBy {
-    is_halfvec: bool,
-    /// The type of the values in the index.
-    value: ValueType,
-    metric: Metric,
-    attnum: i16,
-    /// The expression in half precision.
-    halfvec: String,
-}
-
-impl IndexedBy {
-    /// Chooses half precision where the vector exceeds the limit for an index, or where the existing index has it.
-    fn choose(facts: &Facts, found: &[Found], metric: Metric, (value, dimensions): (ValueType, u32), halfvec: String) -> Self {
-        let attnum = facts.attnum.unwrap_or_default();
-        let as_it_is = Self { is_halfvec: false, value, metric, attnum, halfvec: halfvec.clone() };
-        let in_half = Self { is_halfvec: true, value: ValueType::Halfvec, metric, attnum, halfvec };
-        let is_halfvec = value == ValueType::Vector
-            && (dimensions > ValueType::Vector.max_dimensions()
-                || found.iter().any(|index| in_half.is_of(index)) && !found.iter().any(|index| as_it_is.is_of(index)));
-        if is_halfvec { in_half } else { as_it_is }
-    }
-
-    /// Returns whether the index has this key and an operator class for the metric.
-    fn is_of(&self, index: &Found) -> bool {
-        let has_key = if self.is_halfvec { index.is_on_expression(&self.halfvec) } else { index.is_on_column(self.attnum) };
-        let class = Method::of(&index.method).and_then(|method| self.value.operator_class(method, self.metric));
-        has_key && class.as_ref() == Some(&index.operator_class)
-    }
 }
 
 fn refuse_too_many_dimensions(facts: &Facts, job: &VectorIndex, in_index: ValueType, dimensions: u32) -> Result<()> {
@@ -278,7 +235,7 @@ fn searched(
     job: &VectorIndex,
     extension: &str,
     (value, dimensions): (ValueType, u32),
-    by_halfvec: bool,
+    cast: Option<ValueType>,
     index: Option<&Found>,
 ) -> SearchTarget {
     let schema = identifier(extension);
@@ -287,13 +244,16 @@ fn searched(
         _ => format!("{schema}.{}({dimensions})", value.name()),
     };
     let column = identifier(&job.column);
-    let key = if by_halfvec { format!("(t.{column}::{})", typed(ValueType::Halfvec)) } else { format!("t.{column}") };
+    let key = cast.map_or_else(|| format!("t.{column}"), |cast| format!("(t.{column}::{})", typed(cast)));
+    // A query vector has the column's type with the index's dimensions already.
+    let key_cast = cast.filter(|cast| *cast != value).map_or_else(String::new, |cast| format!("::{}", typed(cast)));
     SearchTarget {
         relation: qualified(&facts.schema, &facts.name),
         tid: "ctid",
+        value,
         column_type: typed(value),
         key,
-        key_cast: if by_halfvec { format!("::{}", typed(ValueType::Halfvec)) } else { String::new() },
+        key_cast,
         operator: format!("OPERATOR({schema}.{})", job.metric.operator()),
         inner_product: (job.metric == Metric::Cosine).then(|| format!("OPERATOR({schema}.<#>)")),
         predicate: index.and_then(|index| index.predicate.clone()),

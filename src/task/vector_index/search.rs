@@ -4,17 +4,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::found::{Cost, Found};
+use super::interval::Interval;
 use super::kind::Method;
 use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample, SearchTarget};
 use crate::pg::{self, literal};
 
-/// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 2 ms, as good indexes have them, complete all
+/// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 1 ms, as good indexes have them, complete all
 /// thousand.
-const TIME_FOR_MORE: Duration = Duration::from_secs(2);
+const TIME_FOR_MORE: Duration = Duration::from_secs(1);
 /// The number of rounds of a hundred searches for measuring time.
 const TURNS: u32 = 5;
 const MAX_TURNS: u32 = 25;
@@ -22,29 +23,6 @@ const TIME_FOR_MORE_TURNS: Duration = Duration::from_millis(500);
 /// A recall this many margins away from the target is clearly below or above it: two margins are four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
 const FEWEST: usize = 50;
-
-/// The result of searches at one setting.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Found {
-    /// probes or ef_search.
-    pub setting: u32,
-    pub recall: f64,
-    /// Half of the 95 % interval.
-    pub margin: f64,
-    pub queries: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Cost>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Cost {
-    /// Milliseconds per query, in the server.
-    pub ms: f64,
-    /// Pages per query, from memory or disk.
-    pub pages: f64,
-    /// True if the planner chose the index by itself.
-    pub is_planners_choice: bool,
-}
 
 /// Searches with an index at a setting.
 pub struct Searcher<'a> {
@@ -114,9 +92,7 @@ impl Searcher<'_> {
         if recalls.len() < MIN_QUERIES.min(self.sample.len()) {
             return Err(Stopped::Moved.into());
         }
-        let (recall, margin) = measure::mean_and_margin(&recalls);
-        let [recall, margin] = [recall, margin].map(|share| (share * 10_000.0).round() / 10_000.0);
-        Ok(Found { setting, recall, margin, queries: recalls.len(), cost: None })
+        Ok(Found::of(setting, &Interval::of(&recalls), recalls.len()))
     }
 
     /// Returns time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
@@ -141,8 +117,9 @@ impl Searcher<'_> {
         let plan = self.explain("", 1).await?;
         // Restores the settings of the measurement.
         self.prepare(setting, false).await?;
-        let is_planners_choice = scan_of(&plan["Plan"]).is_none_or(|scan| scan == self.index);
-        Ok(Cost { ms, pages, is_planners_choice })
+        let scan = scan_of(&plan["Plan"]);
+        let is_read_whole = scan.as_deref().is_some_and(|scan| scan.contains("Seq Scan"));
+        Ok(Cost { ms, pages, is_planners_choice: scan.is_none_or(|scan| scan == self.index), is_read_whole })
     }
 
     /// Returns the number of pages that each of some searches reads.
@@ -173,11 +150,13 @@ impl Searcher<'_> {
         let least = self.method.min_setting(self.k).min(max_setting);
         let (mut too_low, mut setting) = (least - 1, start.clamp(least, max_setting));
         let mut enough: Option<Found> = None;
+        // A few queries may be more hopeful than all of them: from then on all are asked.
+        let mut asks_all = false;
         // First it doubles the setting, then it bisects: at most 2 log2(32768) steps, and some more for a setting that was enough for a few
         // queries only.
         for _ in 0..60 {
-            let found = self.recall_until(setting, Some(target)).await?;
-            if found.recall >= target {
+            let found = self.recall_until(setting, Some(target).filter(|_| !asks_all)).await?;
+            if found.reaches(target) {
                 enough = Some(found);
             } else if setting == max_setting {
                 return Ok((false, found));
@@ -193,15 +172,15 @@ impl Searcher<'_> {
                     if found.queries < ENOUGH.min(self.sample.len()) {
                         found = self.recall(found.setting).await?;
                     }
-                    if found.recall >= target {
+                    if found.reaches(target) {
                         found.cost = Some(self.cost(found.setting).await?);
                         return Ok((true, found));
                     }
                     if found.setting == max_setting {
                         return Ok((false, found));
                     }
-                    (enough, too_low) = (None, found.setting);
-                    found.setting + 1
+                    (enough, too_low, asks_all) = (None, found.setting, true);
+                    (found.setting * 2).min(max_setting)
                 }
             };
         }
@@ -316,8 +295,8 @@ impl Searcher<'_> {
 /// Returns whether more searches would add nothing, or take too long. Pure.
 fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
     let is_clear = || {
-        let (mean, margin) = measure::mean_and_margin(recalls);
-        target.is_some_and(|target| (mean - target).abs() > BEYOND_DOUBT * margin)
+        let interval = Interval::of(recalls);
+        target.is_some_and(|target| (interval.mean - target).abs() > BEYOND_DOUBT * interval.margin())
     };
     recalls.len() >= ENOUGH && elapsed > TIME_FOR_MORE || recalls.len() >= FEWEST && is_clear()
 }
@@ -344,7 +323,7 @@ fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
 }
 
 /// Returns the scan that reads the table: an index's name, or the kind of another scan.
-fn scan_of(plan: &Value) -> Option<String> {
+pub fn scan_of(plan: &Value) -> Option<String> {
     let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
     Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
 }
@@ -397,8 +376,8 @@ mod tests {
         assert!(!is_enough(&recalls(0.948, 900), Some(0.95), quick));
         assert!(is_enough(&recalls(0.948, 200), Some(0.95), slow));
         assert!(!is_enough(&recalls(0.948, 150), Some(0.95), slow));
-        // All found: more than a hundred are needed to be sure of 0.95.
-        assert!(!is_enough(&[1.0; 100], Some(0.95), quick));
+        // All found: more than fifty are needed to be sure of 0.95.
+        assert!(!is_enough(&[1.0; 60], Some(0.95), quick));
         assert!(is_enough(&[1.0; 150], Some(0.95), quick));
         // A search at a given setting has no target.
         assert!(!is_enough(&recalls(0.5, 500), None, quick));

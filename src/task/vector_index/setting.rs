@@ -13,6 +13,12 @@ use crate::pg::{self, identifier};
 /// Returns the value that applications search with, unless they set another themselves.
 pub async fn current(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
     load(connection, extension).await?;
+    let found = of_applications(connection, method.setting(), role).await?;
+    Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
+}
+
+/// Returns the value of a setting of pgvector that applications have, unless they set another themselves; None: the version has none.
+pub async fn of_applications(connection: &mut PgConnection, name: &str, role: Option<&str>) -> Result<Option<String>> {
     let found: Option<String> = sqlx::query_scalar(
         "SELECT coalesce(
             (SELECT split_part(one, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) one
@@ -21,26 +27,38 @@ pub async fn current(connection: &mut PgConnection, method: Method, role: Option
              ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1),
             (SELECT CASE WHEN source = 'configuration file' THEN reset_val ELSE boot_val END FROM pg_settings WHERE name = $1))",
     )
-    .bind(method.setting())
+    .bind(name)
     .bind(role)
     .fetch_one(connection)
     .await?;
-    Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
+    Ok(found)
+}
+
+/// What another index needs of a setting that all indexes share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Others {
+    /// 0: no other index needs any.
+    pub setting: u32,
+    /// The index and its table.
+    pub whose: String,
 }
 
 /// Returns the highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
-pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Option<i64>; 2]) -> Result<u32> {
-    let comments: Vec<String> = sqlx::query_scalar(
-        "SELECT obj_description(x.oid, 'pg_class') FROM pg_class x JOIN pg_am am ON am.oid = x.relam
-         WHERE am.amname = $1 AND x.relkind = 'i' AND x.oid::bigint <> ALL (array_remove($2::bigint[], NULL)) AND obj_description(x.oid, 'pg_class') IS NOT NULL",
+pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Option<i64>; 2]) -> Result<Others> {
+    let comments: Vec<(String, String)> = sqlx::query_as(
+        "SELECT obj_description(x.oid, 'pg_class'), format('%s of %s', x.oid::regclass, i.indrelid::regclass)
+         FROM pg_class x JOIN pg_am am ON am.oid = x.relam JOIN pg_index i ON i.indexrelid = x.oid
+         WHERE am.amname = $1 AND x.relkind = 'i' AND x.oid::bigint <> ALL (array_remove($2::bigint[], NULL)) AND obj_description(x.oid, 'pg_class') IS NOT NULL
+         ORDER BY x.oid",
     )
     .bind(method.name())
     .bind(but.to_vec())
     .fetch_all(connection)
     .await?;
-    let settings = comments.iter().filter_map(|comment| Built::read(comment)).map(|built| built.setting);
+    let needs =
+        comments.into_iter().filter_map(|(comment, whose)| Some(Others { setting: Built::read(&comment)?.setting, whose }));
     // Any role may write a comment.
-    Ok(settings.filter(|setting| *setting <= method.max_setting()).max().unwrap_or(0))
+    Ok(needs.filter(|others| others.setting <= method.max_setting()).max_by_key(|others| others.setting).unwrap_or_default())
 }
 
 /// Checks before hours of building whether the role may set the value for applications, with the conditions of PostgreSQL's

@@ -44,7 +44,7 @@ pub struct Found {
     pub method: String,
     pub operator_class: String,
     attribute: i32,
-    expression: Option<String>,
+    pub expression: Option<String>,
     pub predicate: Option<String>,
     pub is_valid: bool,
     pub options: Vec<String>,
@@ -71,13 +71,6 @@ impl Found {
     pub fn is_on_column(&self, attnum: i16) -> bool {
         i32::from(attnum) == self.attribute && self.expression.is_none()
     }
-
-    /// Returns whether this expression is indexed.
-    pub fn is_on_expression(&self, expression: &str) -> bool {
-        // pg_get_expr omits the parentheses around a plain column.
-        let plain = |text: &str| text.replace(['(', ')', ' ', '"'], "");
-        self.expression.as_deref().is_some_and(|own| plain(own) == plain(expression))
-    }
 }
 
 /// A table with its vectors: the whole one, or one partition.
@@ -88,6 +81,10 @@ pub struct Table {
     pub dimensions: u32,
     /// True if the column exceeds pgvector's limit for a vector, so that the index is on `column::halfvec(n)`.
     pub by_halfvec: bool,
+    /// True if the index is on a cast of the column.
+    pub is_cast: bool,
+    /// Other indexes of the column, which are left alone, with what they are on.
+    pub others: Vec<(String, String)>,
     pub operator_class: String,
     pub method: Method,
     pub metric: Metric,
@@ -176,8 +173,9 @@ impl Table {
     /// Returns the ORDER BY expression, as an application writes it.
     pub fn order_by(&self) -> String {
         let column = &self.searched.column;
-        if self.by_halfvec {
-            format!("({column}::halfvec({0})) {1} $1::halfvec({0})", self.dimensions, self.metric.operator())
+        if self.is_cast {
+            let value = if self.by_halfvec { ValueType::Halfvec } else { self.value };
+            format!("({column}::{0}({1})) {2} $1::{0}({1})", value.name(), self.dimensions, self.metric.operator())
         } else {
             format!("{column} {} $1", self.metric.operator())
         }
@@ -186,6 +184,12 @@ impl Table {
 
 pub fn refused(message: String) -> anyhow::Error {
     Fault::new(Kind::Configuration, message).into()
+}
+
+/// Returns whether this pgvector goes on searching until a filter leaves enough rows: since 0.8.
+pub async fn has_iterative_scan(connection: &mut PgConnection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'hnsw.iterative_scan')";
+    Ok(sqlx::query_scalar(sql).fetch_one(connection).await?)
 }
 
 /// Returns the schema of pgvector.

@@ -1,5 +1,5 @@
-//! Finds the number of lists by building candidates on a copy and searching them: on clustered data, neither a rule for lists nor one for
-//! probes is near the best (docs/benchmarks.md).
+//! Finds the number of lists, and how dense a graph has to be, by building candidates on a copy and searching them: on clustered data, neither
+//! a rule for lists nor one for probes is near the best (docs/benchmarks.md).
 //!
 //! The copy is a temporary table, so that no application's plan sees a candidate, and nothing is left when the connection ends.
 
@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::candidates::{Candidate, Spec, Tuning};
-use super::decide::{hnsw, lists_by_rule};
+use super::budget::{Budget, MIN_SEARCH_TIME};
+use super::candidates::{Candidate, Spec, Tuning, best_graph};
+use super::decide::{graphs, lists_by_rule};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample, SearchTarget};
 use super::proposals::{expected_build, next_candidates};
-use super::search::{Found, Searcher, Stopped};
+use super::search::{Searcher, Stopped};
 use super::state::Table;
-use super::{memory, setting};
+use super::{memory, queries, setting};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::live::governor::{Go, Governor};
@@ -24,9 +25,11 @@ use crate::live::indexes::connect;
 use crate::pg::{self, qualified};
 use crate::work::RunContext;
 
-/// The time in builds of the index where the job sets none, but no less than the next constant.
-const BUILDS: u32 = 3;
-const MIN_SEARCH_TIME: Duration = Duration::from_secs(60);
+/// The time for graphs in builds of the first one.
+const GRAPHS: u32 = 5;
+/// The queries of the first look at a candidate, and how many times as slow as the best one it must not be.
+const FEW: usize = 100;
+const HOPELESS: f64 = 1.6;
 const COPY: &str = "pg_temp.pgtend_copy";
 
 pub struct Tuner<'a> {
@@ -64,14 +67,14 @@ impl Tuner<'_> {
         let (searched, share, rows) = self.copy(connection, given).await?;
         budget.copy = budget.started.elapsed();
         budget.share = share;
-        let sample = if share >= 1.0 && self.sample.len() >= measure::ENOUGH.min(self.job.recall.queries as usize) {
-            self.sample.clone()
-        } else {
-            let time = given.unwrap_or(MIN_SEARCH_TIME) / 3;
-            let mut sample = measure::sample(connection, &searched, self.job.recall.queries, rows as f64).await?;
-            measure::find_truth(connection, &searched, &mut sample, self.job.recall.k, time).await?;
-            sample
-        };
+        let sample =
+            if share >= 1.0 && self.sample.is_asked && self.sample.len() >= measure::ENOUGH.min(self.job.recall.queries as usize)
+            {
+                self.sample.clone()
+            } else {
+                let time = given.unwrap_or(MIN_SEARCH_TIME) / 3;
+                queries::asked(connection, self.job, self.run, &searched, rows as f64, time).await?
+            };
         let mut tuning = Tuning { copied_rows: rows, share, ..Tuning::default() };
         if sample.len() < measure::MIN_QUERIES && (sample.len() as u64) < rows {
             tuning.ended = "exact searches take too long for the given time".to_owned();
@@ -79,19 +82,28 @@ impl Tuner<'_> {
         }
         budget.searches = sample.len() as u64;
         let mut ground = TuningCopy { connection, searched, sample, rows, budget, pid, governor };
-        self.try_lists(&mut ground, &mut tuning, &phase).await?;
-        if self.is_compared() {
-            self.try_hnsw(&mut ground, &mut tuning, &phase).await?;
+        if self.only.is_none() && self.class_of_hnsw().is_some() {
+            self.try_graphs(&mut ground, &mut tuning, &phase).await?;
         }
-        tuning.budget_seconds = ground.budget.time().as_secs_f64();
+        if self.only.is_some() || self.table.method == Method::Ivfflat {
+            self.try_lists(&mut ground, &mut tuning, &phase).await?;
+        }
+        tuning.budget_seconds = ground.budget.total().as_secs_f64();
         tuning.seconds = ground.budget.started.elapsed().as_secs_f64();
         tuning.searches = ground.budget.searches;
-        phase.done(&units::plural(tuning.candidates.len() + usize::from(tuning.hnsw.is_some()), "candidate"));
+        phase.done(&units::plural(tuning.candidates.len() + tuning.graphs.len(), "candidate"));
         Ok(tuning)
     }
 
     fn is_compared(&self) -> bool {
         self.only.is_none() && self.table.operator_class_of_hnsw.is_some()
+    }
+
+    fn class_of_hnsw(&self) -> Option<&str> {
+        match self.table.method {
+            Method::Hnsw => Some(&self.table.operator_class),
+            Method::Ivfflat => self.table.operator_class_of_hnsw.as_deref(),
+        }
     }
 
     async fn try_lists(&self, ground: &mut TuningCopy<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
@@ -102,7 +114,8 @@ impl Tuner<'_> {
         while let Some(lists) = next.take() {
             let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
             phase.say(&format!("candidate: {spec}"));
-            match self.one_of_several(ground, spec, &self.table.operator_class, self.setting).await? {
+            let known = Known { best_ms: tuning.best().and_then(Candidate::ms), recall_of_hnsw: surplus(tuning, self.job) };
+            match self.one_of_several(ground, spec, &self.table.operator_class, (self.setting, known)).await? {
                 Attempt::Measured(candidate) => tuning.candidates.push(candidate),
                 Attempt::Stopped(stopped) => {
                     tuning.ended = stopped.to_string();
@@ -128,22 +141,37 @@ impl Tuner<'_> {
         Ok(())
     }
 
-    /// Tries the other method once: its builds vary little, and take long.
-    async fn try_hnsw(&self, ground: &mut TuningCopy<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
-        let Some(class) = &self.table.operator_class_of_hnsw else { return Ok(()) };
-        let spec = hnsw(self.job.m, self.job.ef_construction);
-        let memory = memory::check(self.table, spec, &self.job.memory(), &self.run.settings);
-        if let Some(refusal) = memory.refusal {
-            tuning.hnsw_ended = Some(refusal);
-            return Ok(());
-        }
-        phase.say(&format!("candidate: {spec}"));
-        ground.budget.is_for_both = true;
+    /// Tries graphs, those that are built most quickly first, while there is time for the next.
+    async fn try_graphs(&self, ground: &mut TuningCopy<'_>, tuning: &mut Tuning, phase: &Phase) -> Result<()> {
+        let Some(class) = self.class_of_hnsw() else { return Ok(()) };
         let setting = setting::current(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
-        match self.one_of_several(ground, spec, class, setting).await? {
-            Attempt::Measured(candidate) => tuning.hnsw = Some(candidate),
-            Attempt::Stopped(stopped) => tuning.hnsw_ended = Some(stopped.to_string()),
+        let began = Instant::now();
+        for spec in graphs(self.job.m, self.job.ef_construction) {
+            let memory = memory::check(self.table, spec, &self.job.memory(), &self.run.settings);
+            if let Some(refusal) = memory.refusal {
+                tuning.hnsw_ended = Some(refusal);
+                break;
+            }
+            if let Some(first) = tuning.graphs.first().map(|first| Duration::from_secs_f64(first.build_seconds))
+                && began.elapsed() + first * 2 > (first * GRAPHS).max(MIN_SEARCH_TIME / 2)
+            {
+                break;
+            }
+            phase.say(&format!("candidate: {spec}"));
+            let known = Known { best_ms: best_graph(&tuning.graphs).and_then(Candidate::ms), recall_of_hnsw: None };
+            match self.one_of_several(ground, spec, class, (setting, known)).await? {
+                Attempt::Measured(candidate) => tuning.graphs.push(candidate),
+                Attempt::Stopped(stopped) => {
+                    tuning.hnsw_ended = Some(stopped.to_string());
+                    break;
+                }
+            }
         }
+        tuning.hnsw = best_graph(&tuning.graphs).cloned();
+        if tuning.hnsw.is_some() {
+            tuning.hnsw_ended = None;
+        }
+        ground.budget.graphs = began.elapsed();
         Ok(())
     }
 
@@ -221,7 +249,7 @@ impl Tuner<'_> {
         ground: &mut TuningCopy<'_>,
         spec: Spec,
         operator_class: &str,
-        setting: u32,
+        at: (u32, Known),
     ) -> Result<Attempt> {
         let began = Instant::now();
         if let Go::Stop(reason) = ground.governor.go().await? {
@@ -231,7 +259,7 @@ impl Tuner<'_> {
             tokio::time::sleep(ground.governor.rest_between(last)).await;
         }
         ground.budget.rested += began.elapsed();
-        let candidate = self.candidate(ground, spec, operator_class, setting);
+        let candidate = self.candidate(ground, spec, operator_class, at);
         let began = Instant::now();
         let candidate = candidate.await;
         ground.budget.last_candidate = Some(began.elapsed());
@@ -239,7 +267,13 @@ impl Tuner<'_> {
     }
 
     /// Builds a candidate on the copy and searches it. `setting`: the value that applications use.
-    async fn candidate(&self, ground: &mut TuningCopy<'_>, spec: Spec, operator_class: &str, setting: u32) -> Result<Attempt> {
+    async fn candidate(
+        &self,
+        ground: &mut TuningCopy<'_>,
+        spec: Spec,
+        operator_class: &str,
+        (setting, known): (u32, Known),
+    ) -> Result<Attempt> {
         // Drops the previous candidate, whatever its result.
         pg::set(ground.connection, "statement_timeout", "0").await?;
         pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
@@ -260,11 +294,15 @@ impl Tuner<'_> {
             return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
         }
         let build_seconds = started.elapsed().as_secs_f64();
-        ground.budget.first_build.get_or_insert(started.elapsed());
+        if spec.method() == self.table.method {
+            ground.budget.first_build.get_or_insert(started.elapsed());
+        }
+        let mut few = ground.sample.clone();
+        few.truncate(FEW);
         let mut searcher = Searcher {
             connection: &mut *ground.connection,
             searched: &ground.searched,
-            sample: &ground.sample,
+            sample: &few,
             k: self.job.recall.k,
             method: spec.method(),
             hidden: None,
@@ -274,27 +312,68 @@ impl Tuner<'_> {
             searches: ground.budget.searches,
             max_searches: ground.budget.max_searches,
         };
-        let measured = self.measure(&mut searcher, spec, setting).await;
+        let measured = self.race(&mut searcher, &ground.sample, spec, setting, known).await;
         ground.budget.searches = searcher.searches;
-        let (reached, found, at_todays_setting) = match measured {
+        let mut candidate = match measured {
             Ok(measured) => measured,
             Err(error) => return error.downcast::<Stopped>().map(Attempt::Stopped),
         };
+        candidate.build_seconds = build_seconds;
+        let (found, setting) = (&candidate.found, spec.method().setting());
         let cost = found.cost.map_or(f64::NAN, |cost| cost.ms);
-        tracing::info!("{spec}: recall {:.3} at {} = {}, {cost:.2} ms", found.recall, spec.method().setting(), found.setting);
-        Ok(Attempt::Measured(Candidate { spec, build_seconds, reached, found, at_todays_setting }))
+        tracing::info!("{spec}: recall {:.3} at {setting} = {}, {cost:.2} ms", found.recall, found.setting);
+        Ok(Attempt::Measured(candidate))
     }
 
-    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<(bool, Found, Option<Found>)> {
+    /// Measures a candidate with a few queries first: one that is far slower than the best so far is not worth more.
+    async fn race<'s>(
+        &self,
+        searcher: &mut Searcher<'s>,
+        all: &'s Sample,
+        spec: Spec,
+        setting: u32,
+        known: Known,
+    ) -> Result<Candidate> {
+        if let Some(best_ms) = known.best_ms {
+            let candidate = self.measure(searcher, spec, setting).await?;
+            if candidate.ms().is_none_or(|ms| ms > best_ms * HOPELESS) && all.len() > FEW {
+                return Ok(candidate);
+            }
+        }
+        searcher.sample = all;
+        let mut candidate = self.measure(searcher, spec, setting).await?;
+        if let Some(recall) = known.recall_of_hnsw.filter(|_| candidate.reached) {
+            candidate.at_recall_of_hnsw = Some(searcher.least(recall, candidate.found.setting, spec.max_setting()).await?);
+        }
+        Ok(candidate)
+    }
+
+    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<Candidate> {
         let start = match spec {
             Spec::Ivfflat { lists } => f64::from(lists).sqrt() as u32 / 4,
             Spec::Hnsw { .. } => setting,
         };
         let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.max_setting()).await?;
         let todays = setting.min(spec.max_setting());
-        let at_todays = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
-        Ok((reached, found, at_todays))
+        let at_todays_setting = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
+        Ok(Candidate { spec, build_seconds: 0.0, reached, found, at_todays_setting, at_recall_of_hnsw: None })
     }
+}
+
+/// What was measured before a candidate.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Milliseconds of the best so far.
+    best_ms: Option<f64>,
+    /// The recall of hnsw at its lowest setting, where that is above the target.
+    recall_of_hnsw: Option<f64>,
+}
+
+/// Returns what hnsw finds at its lowest setting, if that is more than the target: lists are compared with it at that recall.
+fn surplus(tuning: &Tuning, job: &VectorIndex) -> Option<f64> {
+    let hnsw = tuning.hnsw.as_ref().filter(|hnsw| hnsw.reached)?;
+    let is_lowest = hnsw.found.setting <= Method::Hnsw.min_setting(job.recall.k);
+    (is_lowest && hnsw.found.lower > job.recall.target).then_some(hnsw.found.lower)
 }
 
 /// The end of an attempt to build a candidate and search it.
@@ -315,56 +394,4 @@ struct TuningCopy<'a> {
     /// The backend of the connection.
     pid: i32,
     governor: &'a mut Governor,
-}
-
-struct Budget {
-    started: Instant,
-    given: Option<Duration>,
-    /// True if both methods share the time: half of it is for lists and half for hnsw; without a given time, each has as much.
-    is_compared: bool,
-    /// True if the second half has begun.
-    is_for_both: bool,
-    copy: Duration,
-    share: f64,
-    /// The duration of the first build on the copy.
-    first_build: Option<Duration>,
-    searches: u64,
-    max_searches: u64,
-    /// Time spent resting for other sessions, between candidates.
-    rested: Duration,
-    /// The duration of the last candidate.
-    last_candidate: Option<Duration>,
-}
-
-impl Budget {
-    fn new(given: Option<Duration>, max_searches: u64, is_compared: bool) -> Self {
-        Self {
-            started: Instant::now(),
-            given,
-            is_compared,
-            is_for_both: false,
-            copy: Duration::ZERO,
-            share: 1.0,
-            first_build: None,
-            searches: 0,
-            max_searches,
-            rested: Duration::ZERO,
-            last_candidate: None,
-        }
-    }
-
-    /// Returns the time that the job sets, or else the time of a few builds of the index: they read the whole table, as the copy did. It is unknown
-    /// until the first build is done.
-    fn time(&self) -> Duration {
-        let given = self.given.map(|time| if self.is_compared { time / 2 } else { time });
-        let for_lists = given.unwrap_or_else(|| match self.first_build {
-            Some(build) => (build.div_f64(self.share.max(1e-6)).max(self.copy) * BUILDS).max(MIN_SEARCH_TIME),
-            None => Duration::from_secs(24 * 3600),
-        });
-        if self.is_for_both { for_lists * 2 } else { for_lists }
-    }
-
-    fn deadline(&self) -> Instant {
-        self.started + self.time() + self.rested
-    }
 }

@@ -7,16 +7,19 @@ use crate::support::postgres::{Server, server};
 use crate::support::vectors::Vectors;
 use crate::vector_index::{IVFFLAT, indexes, items, planned, scenario, told, used};
 
+/// The questions of the job: every so many rows, which find themselves, too.
+fn questions(server: &Server, database: &str, every: u32) -> String {
+    server.sql(database, &format!("CREATE TABLE asked AS SELECT id, embedding FROM items WHERE id % {every} = 0"));
+    "\n[vector_index.queries]\ntable = 'asked'".to_owned()
+}
+
 /// Recall of searches with the index, as the test computes it: in its own memory, over vectors of its own making.
-fn brute_force(server: &Server, database: &str, vectors: &Vectors, plan: &Value, probes: u64) -> f64 {
-    let tids: Vec<&str> = plan["sample"].as_array().unwrap().iter().map(|tid| tid.as_str().unwrap()).collect();
-    let list = tids.iter().map(|tid| format!("'{tid}'")).collect::<Vec<_>>().join(",");
+fn brute_force(server: &Server, database: &str, vectors: &Vectors, probes: u64) -> f64 {
     let found = server.sql(
         database,
         &format!(
             "SET ivfflat.probes = {probes}; SET enable_seqscan = off;
-             SELECT q.id, (SELECT string_agg(f.id::text, ',') FROM (SELECT id FROM items ORDER BY embedding <=> q.embedding LIMIT 11) f)
-             FROM items q WHERE ctid = ANY (ARRAY[{list}]::tid[])"
+             SELECT q.id, (SELECT string_agg(f.id::text, ',') FROM (SELECT id FROM items ORDER BY embedding <=> q.embedding LIMIT 10) f) FROM asked q"
         ),
     );
     let found: Vec<(usize, Vec<usize>)> = found
@@ -26,12 +29,13 @@ fn brute_force(server: &Server, database: &str, vectors: &Vectors, plan: &Value,
             (id.parse::<usize>().unwrap() - 1, near.split(',').map(|id| id.parse::<usize>().unwrap() - 1).collect())
         })
         .collect();
-    assert_eq!(found.len(), tids.len());
+    assert!(found.len() >= 30, "{}", found.len());
     let queries: Vec<usize> = found.iter().map(|(query, _)| *query).collect();
-    let truth = vectors.nearest(&queries, 10);
+    // The row itself is the first of the ten.
+    let truth = vectors.nearest(&queries, 9);
     let recalls = found.iter().zip(&truth).map(|((query, near), truth)| {
-        let near = near.iter().filter(|row| *row != query).take(10);
-        near.filter(|row| vectors.cosine_distance(*query, **row) <= truth[9] + 1e-6).count() as f64 / 10.0
+        let is_near = |row: &usize| row == query || vectors.cosine_distance(*query, *row) <= truth[8] + 1e-6;
+        near.iter().filter(|row| is_near(row)).count() as f64 / 10.0
     });
     recalls.sum::<f64>() / found.len() as f64
 }
@@ -62,17 +66,17 @@ fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_0
     let server = server(18);
     let vectors = Vectors::new(100_000, 128, 300);
     let database = built_on_an_empty_table(server, &vectors);
-    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 60 }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
-    let scenario = scenario(server, &database, more);
+    let asked = questions(server, &database, 1000);
+    let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 100, time = '10min' }\nbudget = { time = '15s' }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
+    let scenario = scenario(server, &database, &format!("{more}{asked}"));
     let plan = planned(&scenario);
     assert_eq!((plan["lists_in_fact"].as_u64(), plan["now"]["setting"].as_u64()), (Some(100), Some(10)), "{plan:#}");
-    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, &plan, 10));
+    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, 10));
 
     let told = told(&scenario);
     let (setting, recall) = (told["after"]["setting"].as_u64().unwrap(), &told["after"]["recall"]);
     assert!(recall.as_f64().unwrap() >= 0.95 && told["swapped"] == true, "{told:#}");
-    // The table has not changed, nor has the sample.
-    is_near(recall, brute_force(server, &database, &vectors, &plan, setting));
+    is_near(recall, brute_force(server, &database, &vectors, setting));
     let tuning = &told["tuning"];
     // A look at the clock comes between candidates: what was begun in time may end a moment late.
     assert!(tuning["seconds"].as_f64().unwrap() <= 17.0 && tuning["budget_seconds"] == 15.0, "{tuning:#}");
@@ -85,11 +89,12 @@ fn recall_is_what_a_brute_force_outside_says_for_20_000_by_1536() {
     let server = server(16);
     let vectors = Vectors::new(20_000, 1536, 100);
     let database = built_on_an_empty_table(server, &vectors);
-    let scenario = scenario(server, &database, "recall = { queries = 30 }\nprobes = 5");
+    let asked = questions(server, &database, 500);
+    let scenario = scenario(server, &database, &format!("recall = {{ queries = 100, time = '10min' }}\nprobes = 5{asked}"));
     let plan = planned(&scenario);
-    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, &plan, 5));
+    is_near(&plan["now"]["recall"], brute_force(server, &database, &vectors, 5));
     let least = &plan["least"]["found"];
-    is_near(&least["recall"], brute_force(server, &database, &vectors, &plan, least["setting"].as_u64().unwrap()));
+    is_near(&least["recall"], brute_force(server, &database, &vectors, least["setting"].as_u64().unwrap()));
 }
 
 #[test]
@@ -113,8 +118,9 @@ fn with_auto_hnsw_is_compared_and_what_was_measured_decides() {
         assert!(reasons.contains("hnsw takes"), "{told:#}");
         let method = if reasons.contains("a change has to save 15 %") { "ivfflat" } else { "hnsw" };
         if told["built"].is_null() {
-            // The present one is as good.
-            assert!(method == "ivfflat" && !index.is_empty() && reasons.contains("within 15 % of it"), "{told:#}");
+            // The present one is as good, or no index is.
+            let is_kept = reasons.contains("within 15 % of it") && !index.is_empty();
+            assert!(is_kept || reasons.contains("not built: "), "{told:#}");
             continue;
         }
         assert_eq!((&told["built"]["method"], &told["swapped"]), (&method.into(), &true.into()), "{told:#}");

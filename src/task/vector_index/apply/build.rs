@@ -7,18 +7,22 @@ use sqlx::PgConnection;
 
 use super::Worker;
 use crate::base::fault::Kind;
+use crate::base::progress::Phase;
 use crate::ledger::report::Failure;
 use crate::live::concurrently::{self, Ended};
 use crate::live::indexes::{self, names};
 use crate::live::session::{Attempt, Session};
 use crate::pg::{self, failure, identifier, literal, qualified};
+use crate::task::vector_index::built::Declined;
 use crate::task::vector_index::candidates::Spec;
-use crate::task::vector_index::decide::{self, recall_in_words};
+use crate::task::vector_index::decide::{self, Refusal, recall_in_words};
+use crate::task::vector_index::found::Found;
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::measure::{self, Sample};
-use crate::task::vector_index::search::{Found, Searcher, Stopped};
+use crate::task::vector_index::measure::Sample;
+use crate::task::vector_index::memory::Memory;
+use crate::task::vector_index::search::{Searcher, Stopped};
 use crate::task::vector_index::tune::Tuner;
-use crate::task::vector_index::{memory, state};
+use crate::task::vector_index::{memory, queries, state};
 
 /// The measurement of a new index.
 pub(super) struct Measured {
@@ -61,7 +65,7 @@ impl Worker<'_> {
             Err(error) => return Err(error),
         };
         let verdict = match measured {
-            Measurement::Impossible(reason) => Err(reason),
+            Measurement::Impossible(reason) => Err(Refusal { reason, is_worse: false }),
             Measurement::Done(Measured { reached, found, at_todays_setting }) => {
                 let verdict = decide::accept(&self.part.request, &self.part.current, reached, &found, &at_todays_setting);
                 self.report_values.after = Some(found.clone());
@@ -75,26 +79,60 @@ impl Worker<'_> {
                 self.comment(&index.schema, &index.name, index.comment.as_deref(), &found, true).await?;
                 self.finish(found).await
             }
-            (Err(reason), None) => {
-                let new = self.part.table.new_name();
-                let schema = self.part.table.facts.schema.clone();
-                let left = self.drop_index(&schema, &new).await?;
-                let left = left.map(|who| format!("; it could not be dropped ({who}), the next run will")).unwrap_or_default();
-                let serves = if self.part.table.index.is_some() { ", and the old index stays in use" } else { "" };
-                Ok(Some((None, format!("the new index was built and dropped again{serves}: {reason}{left}"))))
-            }
-            (Err(reason), Some(_)) => {
+            (Err(refusal), None) => self.decline(refusal).await,
+            (Err(Refusal { reason, .. }), Some(_)) => {
                 Ok(Some((None, format!("rebuilt in place, because it is the index of a partition: {reason}"))))
             }
         }
     }
 
+    /// Drops the new index. Where what is there is better, nothing is wrong: the index's comment keeps it in mind, so that the next run does not
+    /// build it again.
+    async fn decline(&mut self, Refusal { reason, is_worse }: Refusal) -> Result<Option<Failure>> {
+        let new = self.part.table.new_name();
+        let schema = self.part.table.facts.schema.clone();
+        let spec = self.report_values.built.or(self.found);
+        let left = self.drop_index(&schema, &new).await?;
+        let left = left.map(|who| format!("; it could not be dropped ({who}), the next run will")).unwrap_or_default();
+        let index = self.part.table.index.clone().filter(|index| index.is_valid);
+        let serves = if index.is_some() { ", and the old index stays in use" } else { "" };
+        let message = format!("the new index was built and dropped again{serves}: {reason}{left}");
+        if !is_worse {
+            return Ok(Some((None, message)));
+        }
+        self.report_values.warnings.push(message.clone());
+        let least = self.part.current.index.as_ref().and_then(|index| index.least.clone());
+        let (Some(index), Some((true, least)), Some(spec)) = (index, least, spec) else {
+            self.report_values.summary = message;
+            return Ok(None);
+        };
+        self.report_values.declined = Some(Declined { spec, rows: self.part.table.vectors() as u64 });
+        self.comment(&index.schema, &index.name, index.comment.as_deref(), &least, false).await?;
+        self.keep_present().await?;
+        let Some(current) = &self.part.current.index else { return Ok(None) };
+        let mut decision = decide::by_setting(&self.part.request, current, &least);
+        decision.reasons.insert(0, message);
+        let reasons = decision.reasons.join("; ");
+        let sets = matches!(decision.action, decide::Action::Set { .. });
+        self.report_values.decision = Some(decision);
+        if sets {
+            return self.set(&reasons).await;
+        }
+        (self.report_values.after, self.report_values.after_at_todays_setting) = (Some(least), None);
+        self.report_values.summary = format!("nothing changed: {reasons}");
+        Ok(None)
+    }
+
     /// Makes the index beside the old one, or rebuilds `in_place`.
     async fn make(&mut self, spec: Spec, in_place: Option<&state::Found>) -> Result<Step<()>> {
-        let memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
+        let mut memory = memory::check(&self.part.table, spec, &self.job.memory(), &self.run.settings);
         self.report_values.warnings.extend(memory.notes.iter().filter(|note| !note.contains("unknown")).cloned());
         if let Some(refusal) = memory.refusal {
             return Ok(Step::Failed((Some(Kind::Configuration), refusal)));
+        }
+        if let Some(who) = self.wait_for_prepared().await? {
+            let message = format!("nothing was built, because the build would wait for {who}");
+            return Ok(Step::Failed((Some(Kind::Deferred), message)));
         }
         let statement = match in_place {
             Some(index) => match self.alter_in_place(index, spec).await? {
@@ -105,18 +143,21 @@ impl Worker<'_> {
         };
         let expected_bytes = self.part.table.index_bytes();
         let phase = self.run.progress.phase("build", Some(expected_bytes));
-        let settings = vec![
-            ("maintenance_work_mem", format!("{}kB", memory.maintenance_work_mem_bytes / 1024)),
-            ("max_parallel_maintenance_workers", memory.parallel_workers.to_string()),
-        ];
-        let is_ours = self.remains();
-        let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &is_ours };
         // The build itself runs as the table's owner, but the index that it makes is searched as the login.
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         pg::execute(&mut connection, state::proof(self.extension)).await?;
         drop(connection);
-        let work = concurrently::Work { statement, settings, phase: &phase, expected_bytes, leaves };
-        let ended = concurrently::run(self.run, self.limits, work).await;
+        let mut ended = self.run_build(&statement, &memory, &phase, expected_bytes).await;
+        if memory.parallel_workers > 0 && ended.as_ref().is_err_and(memory::is_short_of_shared_memory) {
+            // As in a container, whose /dev/shm has 64 MiB unless it is told otherwise.
+            self.clean_up().await;
+            memory.parallel_workers = 0;
+            self.report_values.warnings.push(
+                "the server's /dev/shm has no room for a parallel build (maintenance_work_mem is allocated there at once): the index was built by one process"
+                    .to_owned(),
+            );
+            ended = self.run_build(&statement, &memory, &phase, expected_bytes).await;
+        }
         match ended {
             Ok(Ended::Done) => phase.done(&spec.to_string()),
             Ok(Ended::Blocked(who)) => {
@@ -133,6 +174,17 @@ impl Worker<'_> {
         }
         self.report_values.built = Some(spec);
         Ok(Step::Done(()))
+    }
+
+    async fn run_build(&self, statement: &str, memory: &Memory, phase: &Phase, expected_bytes: u64) -> Result<Ended> {
+        let settings = vec![
+            ("maintenance_work_mem", format!("{}kB", memory.maintenance_work_mem_bytes / 1024)),
+            ("max_parallel_maintenance_workers", memory.parallel_workers.to_string()),
+        ];
+        let is_ours = self.remains();
+        let leaves = concurrently::InvalidIndexes { table: self.part.table.facts.oid, is_ours: &is_ours };
+        let work = concurrently::Work { statement: statement.to_owned(), settings, phase, expected_bytes, leaves };
+        concurrently::run(self.run, self.limits, work).await
     }
 
     fn create(&self, spec: Spec) -> String {
@@ -217,11 +269,16 @@ impl Worker<'_> {
         .fetch_optional(&mut connection)
         .await?;
         self.is_by_pgvector(&mut connection).await?;
-        let mut sample = measure::sample(&mut connection, &table.searched, self.job.recall.queries, table.vectors()).await?;
-        let drawn = sample.tids.len();
         let time = self.job.recall.time.0;
-        measure::find_truth(&mut connection, &table.searched, &mut sample, self.job.recall.k, time * 2 / 3).await?;
-        if drawn == 0 || sample.len() < measure::MIN_QUERIES.min(drawn) {
+        let sample = queries::asked(&mut connection, self.job, self.run, &table.searched, table.vectors(), time * 2 / 3).await?;
+        if sample.exact_ms > 0.0 {
+            // On a busy machine both take longer, and both are compared.
+            self.part.current.exact_ms = sample.exact_ms;
+        }
+        // Without an index nothing was asked before.
+        self.part.sample.source = sample.source.clone();
+        self.part.sample.is_asked = true;
+        if !sample.is_enough() {
             return Ok(Measurement::Impossible(format!(
                 "it cannot be measured: only {} exact searches finished in {}",
                 sample.len(),

@@ -2,17 +2,21 @@
 //! dropped.
 
 mod build;
+mod filters;
 mod swap;
+mod wait;
 
 use anyhow::Result;
 use serde_json::json;
 
+use super::built::Declined;
 use super::candidates::{Spec, Tuning};
 use super::decide::{self, Action, Decision};
+use super::filtered::Verdict;
+use super::found::Found;
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::plan::{self, Part, Plan};
-use super::search::Found;
 use super::setting;
 use super::state::LeftoverKind;
 use super::tune::Tuner;
@@ -50,7 +54,7 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             new: None,
             report_values: ReportValues::default(),
         };
-        let failure = match worker.work().await {
+        let failure = match worker.work_with_filters().await {
             Ok(failure) => failure,
             Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
             // An error here does not affect the other partitions, and the report keeps what was done.
@@ -59,11 +63,14 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
                 Some((failure::kind_of(&error), failure::in_a_line(&error)))
             }
         };
+        let sample = &worker.part.sample;
+        let measured = if sample.is_asked { format!("; {}", sample.source.in_words()) } else { String::new() };
         if let Some((kind, message)) = failure {
-            failures.push((kind, format!("{name}: {message}")));
+            failures.push((kind, format!("{name}: {message}{measured}")));
         } else {
-            summaries.push(format!("{name}: {}", worker.report_values.summary));
+            summaries.push(format!("{name}: {}{measured}", worker.report_values.summary));
         }
+        report.warnings.append(&mut worker.part.warnings);
         report.warnings.append(&mut worker.report_values.warnings);
         tables.push(worker.json());
     }
@@ -96,6 +103,8 @@ struct ReportValues {
     tuning: Option<Tuning>,
     decision: Option<Decision>,
     built: Option<Spec>,
+    /// A build that was no better than what is there.
+    declined: Option<Declined>,
     dropped: Vec<String>,
     swapped: bool,
     is_proved_on_a_copy: bool,
@@ -103,6 +112,8 @@ struct ReportValues {
     after_at_todays_setting: Option<Found>,
     setting_applied: Option<String>,
     planners_choice: Option<String>,
+    filtered: Vec<Verdict>,
+    way_applied: Option<String>,
 }
 
 /// The leftovers of an interrupted run, once they were cleared.
@@ -154,6 +165,9 @@ impl Worker<'_> {
             self.report_values.tuning = Some(tuning);
             if let Action::Build { spec: Spec::Hnsw { .. } } = decision.action {
                 self.change_to_hnsw().await?;
+            }
+            if !matches!(decision.action, Action::Build { .. }) {
+                self.keep_present().await?;
             }
         }
         self.report_values.decision = Some(decision.clone());
@@ -228,8 +242,21 @@ impl Worker<'_> {
         let this = self.part.table.index.as_ref().map(|index| index.oid);
         if self.job.apply_setting.is_some() {
             let others = setting::of_others(&mut connection, Method::Hnsw, [this, None]);
-            self.part.request.others_setting = self.run.or_cancelled(others).await?;
+            let others = self.run.or_cancelled(others).await?;
+            self.part.request.others_setting = others.setting;
+            self.part.others = others;
         }
+        Ok(())
+    }
+
+    /// Keeps the present index, whose method may be another one than the job asks for: the rest of the run is about it.
+    async fn keep_present(&mut self) -> Result<()> {
+        let Some(index) = self.part.current.index.as_ref().filter(|index| index.is_valid) else { return Ok(()) };
+        let Some(method) = index.method.filter(|method| *method != self.part.request.method) else { return Ok(()) };
+        self.part.request = decide::of_present(&self.part.request, index);
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
+        let current = setting::current(&mut connection, method, self.job.role(), self.extension);
+        self.part.setting = self.run.or_cancelled(current).await?;
         Ok(())
     }
 
@@ -301,6 +328,10 @@ impl Worker<'_> {
             "recommended": report_values.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
             "setting_applied": report_values.setting_applied,
             "planners_choice": report_values.planners_choice,
+            "declined": report_values.declined,
+            "queries": self.part.sample.source,
+            "filters": report_values.filtered,
+            "iterative_scan_applied": report_values.way_applied,
             "summary": report_values.summary,
         })
     }

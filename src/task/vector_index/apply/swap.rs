@@ -14,9 +14,10 @@ use crate::pg::{self, identifier, literal, qualified};
 use crate::task::vector_index::built::{Built, Graph};
 use crate::task::vector_index::candidates::Spec;
 use crate::task::vector_index::decide::recall_in_words;
+use crate::task::vector_index::found::Found;
 use crate::task::vector_index::keys::ApplySetting;
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::search::{self, Found, Stopped};
+use crate::task::vector_index::search::{self, Stopped};
 use crate::task::vector_index::{measure, setting, state};
 
 impl Worker<'_> {
@@ -116,7 +117,7 @@ impl Worker<'_> {
         let is_set = self.report_values.setting_applied.is_some();
         let setting = if is_set { found.setting.max(self.part.request.others_setting) } else { self.part.setting };
         let table = &self.part.table;
-        let sample = measure::sample(&mut connection, &table.searched, 1, table.vectors()).await?;
+        let sample = measure::sample(&mut connection, &table.searched, &[], 1, table.vectors()).await?;
         setting::current(&mut connection, method, None, self.extension).await?;
         pg::set(&mut connection, method.setting(), &setting.to_string()).await?;
         if let Some(vector) = sample.vector() {
@@ -147,7 +148,7 @@ impl Worker<'_> {
             return Ok(None);
         }
         let advice = format!("{name} = {} is enough for {target}", found.setting);
-        let at_todays = self.report_values.after_at_todays_setting.as_ref().filter(|at_todays| at_todays.recall < target);
+        let at_todays = self.report_values.after_at_todays_setting.as_ref().filter(|at_todays| !at_todays.reaches(target));
         let Some(at_todays) = at_todays else {
             self.report_values.warnings.push(format!("{advice}, and applications search with {}", self.part.setting));
             return Ok(None);
@@ -188,14 +189,19 @@ impl Worker<'_> {
         let statement = async {
             setting::load(connection, self.extension).await?;
             let others = setting::of_others(connection, method, [self.new, self.old_oid()]).await?;
-            let database = identifier(self.run.settings.database());
-            let whose = match place {
-                ApplySetting::Database => format!("DATABASE {database}"),
-                ApplySetting::Role(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
-            };
-            Ok(Some(format!("ALTER {whose} SET {} = {}", method.setting(), setting.max(others))))
+            let whose = self.whose(place);
+            Ok(Some(format!("ALTER {whose} SET {} = {}", method.setting(), setting.max(others.setting))))
         };
         self.run.or_cancelled(statement).await
+    }
+
+    /// Returns for whom settings are, as ALTER has it.
+    pub(super) fn whose(&self, place: &ApplySetting) -> String {
+        let database = identifier(self.run.settings.database());
+        match place {
+            ApplySetting::Database => format!("DATABASE {database}"),
+            ApplySetting::Role(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
+        }
     }
 
     fn old_oid(&self) -> Option<i64> {
@@ -211,7 +217,7 @@ impl Worker<'_> {
         Built {
             built_at: if now { Some(self.run.now) } else { before.as_ref().and_then(|before| before.built_at) },
             measured_at: self.run.now,
-            rows: match before.filter(|_| !now) {
+            rows: match before.clone().filter(|_| !now) {
                 Some(before) => before.rows,
                 None => self.part.table.vectors() as u64,
             },
@@ -225,6 +231,7 @@ impl Worker<'_> {
                 }
                 _ => None,
             },
+            declined: self.report_values.declined.or(before.filter(|_| !now).and_then(|before| before.declined)),
         }
     }
 
@@ -260,7 +267,7 @@ impl Worker<'_> {
     }
 }
 
-fn applied(sql: String) -> String {
+pub(super) fn applied(sql: String) -> String {
     format!("{sql}; connected sessions keep their value")
 }
 

@@ -1,6 +1,8 @@
 //! Decides from the candidates whether a build is worth it.
 
-use super::{Action, Current, Decision, GROWN, Index, Request, WORTH_IT, accept, by_setting, recall_in_words};
+use super::{
+    Action, Current, Decision, GROWN, Index, Refusal, Request, WORTH_IT, accept, by_setting, of_present, recall_in_words,
+};
 use crate::base::units;
 use crate::task::vector_index::candidates::{Candidate, Spec, Tuning};
 use crate::task::vector_index::kind::Method;
@@ -9,6 +11,9 @@ use crate::task::vector_index::kind::Method;
 pub fn after_tuning(request: &Request, current: &Current, why: Decision, tuning: &Tuning) -> Decision {
     let mut reasons = why.reasons;
     reasons.extend(tuning.hnsw_ended.as_ref().map(|why| format!("hnsw was not compared: {why}")));
+    if request.method == Method::Hnsw {
+        return after_graphs(request, current, reasons, tuning);
+    }
     if let Some(hnsw) = &tuning.hnsw
         && let Some(action) = change_to_hnsw(request, current, hnsw, tuning, &mut reasons)
     {
@@ -21,11 +26,9 @@ pub fn after_tuning(request: &Request, current: &Current, why: Decision, tuning:
     let lists = tuning.scaled(best.lists());
     reasons.push(best_in_words(best, lists, tuning));
     let build = Action::Build { spec: Spec::Ivfflat { lists } };
-    if let Some(at_todays) = &best.at_todays_setting
-        && let Err(reason) = accept(request, current, true, &best.found, at_todays)
-    {
-        reasons.push(format!("not built: {reason}"));
-        return Decision { action: Action::GiveUp, reasons };
+    let at_todays = best.at_todays_setting.as_ref().unwrap_or(&best.found);
+    if let Err(refusal) = accept(request, &as_on_the_copy(current, tuning), true, &best.found, at_todays) {
+        return not_built(request, current, refusal, reasons);
     }
     let Some(index) = current.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
         return Decision { action: build, reasons };
@@ -43,6 +46,72 @@ pub fn after_tuning(request: &Request, current: &Current, why: Decision, tuning:
     Decision { action: build, reasons }
 }
 
+/// Decides from the graphs that were tried where the job asks for hnsw.
+fn after_graphs(request: &Request, current: &Current, mut reasons: Vec<String>, tuning: &Tuning) -> Decision {
+    let present = current.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Hnsw));
+    let Some(best) = &tuning.hnsw else {
+        // As without a search: it is measured when it is built.
+        let action = if present.is_some() { Action::GiveUp } else { Action::Build { spec: super::hnsw(None, None) } };
+        return Decision { action, reasons };
+    };
+    let found = recall_in_words(&best.found);
+    let cost = best.ms().map_or(String::new(), |ms| format!(" in {ms:.2} ms"));
+    reasons.push(format!(
+        "of {}, {} is best: {found} at ef_search = {}{cost}",
+        units::plural(tuning.graphs.len(), "graph"),
+        best.spec,
+        best.found.setting
+    ));
+    if !best.reached {
+        reasons.push(format!(
+            "none reached {}; an exact search takes {:.1} ms and finds every neighbour",
+            request.target, current.exact_ms
+        ));
+        return Decision { action: Action::GiveUp, reasons };
+    }
+    let at_todays = best.at_todays_setting.as_ref().unwrap_or(&best.found);
+    if let Err(refusal) = accept(request, &as_on_the_copy(current, tuning), true, &best.found, at_todays) {
+        return not_built(request, current, refusal, reasons);
+    }
+    // Pages can be compared between the copy and the table.
+    if let Some((index, (true, least))) = present.and_then(|index| Some((index, index.least.as_ref()?)))
+        && let (Some(now), Some(then)) = (least.cost, best.found.cost)
+        && then.pages > now.pages * WORTH_IT
+    {
+        reasons.push("the present index is within 15 % of it: a build would gain too little".to_owned());
+        let mut decision = by_setting(request, index, least);
+        reasons.append(&mut decision.reasons);
+        return Decision { action: decision.action, reasons };
+    }
+    Decision { action: Action::Build { spec: best.spec }, reasons }
+}
+
+/// What a build on a copy can be compared with: times of the table are those of a copy of all of it, and of a part of it they are not.
+fn as_on_the_copy(current: &Current, tuning: &Tuning) -> Current {
+    let mut current = current.clone();
+    if tuning.share < 1.0 {
+        current.exact_ms = 0.0;
+    }
+    current
+}
+
+/// Nothing is built: what is there is better and stays, or applications would lose by it.
+fn not_built(request: &Request, current: &Current, refusal: Refusal, mut reasons: Vec<String>) -> Decision {
+    let Refusal { reason, is_worse } = refusal;
+    reasons.push(format!("not built: {reason}"));
+    let index = current.index.as_ref().filter(|index| index.is_valid);
+    let action = match (is_worse, index, index.and_then(|index| index.least.as_ref())) {
+        (true, Some(index), Some((true, least))) => {
+            let mut decision = by_setting(&of_present(request, index), index, least);
+            reasons.append(&mut decision.reasons);
+            decision.action
+        }
+        (true, None, _) => Action::Nothing,
+        _ => Action::GiveUp,
+    };
+    Decision { action, reasons }
+}
+
 /// Returns the build of hnsw if it is faster and would be accepted, and adds the reasons for or against it.
 fn change_to_hnsw(
     request: &Request,
@@ -57,13 +126,10 @@ fn change_to_hnsw(
         return None;
     }
     let as_hnsw = Request { method: Method::Hnsw, ..request.clone() };
-    let accepted = match &hnsw.at_todays_setting {
-        Some(at_todays) => accept(&as_hnsw, current, true, &hnsw.found, at_todays),
-        None => Ok(()),
-    };
-    match accepted {
+    let at_todays = hnsw.at_todays_setting.as_ref().unwrap_or(&hnsw.found);
+    match accept(&as_hnsw, &as_on_the_copy(current, tuning), true, &hnsw.found, at_todays) {
         Ok(()) => Some(Action::Build { spec: hnsw.spec }),
-        Err(reason) => {
+        Err(Refusal { reason, .. }) => {
             reasons.push(format!("hnsw is not built: {reason}"));
             None
         }
@@ -78,12 +144,19 @@ fn against_hnsw(hnsw: &Candidate, tuning: &Tuning) -> (bool, String) {
         return (false, format!("hnsw has a recall of {:.3} at ef_search = {}, its highest", found.recall, found.setting));
     };
     let measured = format!("hnsw takes {ms:.2} ms at ef_search = {}, {}", found.setting, recall_in_words(found));
-    match tuning.best().and_then(|best| Some((best.ms()?, best.lists()))) {
-        None => (true, format!("{measured}, and no number of lists reached the target")),
-        Some((of_lists, lists)) if ms < of_lists * WORTH_IT => (true, format!("{measured}; {lists} lists take {of_lists:.2} ms")),
-        Some((of_lists, lists)) => {
-            (false, format!("{measured}; {lists} lists take {of_lists:.2} ms, and a change has to save 15 %"))
-        }
+    let Some(best) = tuning.best() else { return (true, format!("{measured}, and no number of lists reached the target")) };
+    let lists = best.lists();
+    // hnsw cannot find less and be faster: lists are asked for as much as it finds.
+    let (at, of_lists) = match &best.at_recall_of_hnsw {
+        Some((false, _)) => return (true, format!("{measured}; {lists} lists do not find as much at any ivfflat.probes")),
+        Some((true, as_much)) => (format!(" at as much recall (probes = {})", as_much.setting), as_much.cost),
+        None => (String::new(), best.found.cost),
+    };
+    let Some(of_lists) = of_lists.map(|cost| cost.ms) else { return (true, measured) };
+    let compared = format!("{measured}; {lists} lists take {of_lists:.2} ms{at}");
+    match ms < of_lists * WORTH_IT {
+        true => (true, compared),
+        false => (false, format!("{compared}, and a change has to save 15 %")),
     }
 }
 

@@ -1,0 +1,172 @@
+//! What an index is on: the column itself, or a cast of it. Every other index of the column is left alone, by its name, and nothing is built beside it.
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::keys::VectorIndex;
+use super::kind::{Method, Metric, ValueType};
+use super::state::{Facts, Found, refused};
+use crate::pg::{identifier, qualified};
+
+/// The key by which an index can answer the job's searches: the column itself, or the column in half precision, or with a number of dimensions.
+pub struct IndexedBy {
+    /// The column is cast to this type.
+    pub cast: Option<ValueType>,
+    /// The type of the values in the index.
+    pub value: ValueType,
+    pub dimensions: u32,
+    pub column: Column,
+    metric: Metric,
+}
+
+/// The column as an index may have it.
+pub struct Column {
+    attnum: i16,
+    /// `embedding::public.` without quotes and parentheses: casts of it begin so.
+    cast: String,
+}
+
+impl Column {
+    /// Returns what the index is on, if that is the column or a cast of it with dimensions.
+    fn key_of(&self, index: &Found) -> Option<Option<(ValueType, u32)>> {
+        if index.is_on_column(self.attnum) {
+            return Some(None);
+        }
+        let expression = plain(index.expression.as_deref()?);
+        let name = expression.strip_prefix(&self.cast)?;
+        let digits = name.find(|letter: char| letter.is_ascii_digit())?;
+        let value = ValueType::of(&name[..digits])?;
+        Some(Some((value, name[digits..].parse().ok()?)))
+    }
+}
+
+/// Without quotes, parentheses and spaces: pg_get_expr omits those around a plain column.
+fn plain(text: &str) -> String {
+    text.replace(['(', ')', ' ', '"'], "")
+}
+
+impl IndexedBy {
+    /// Chooses the key of the index that the job names. Otherwise half precision where the vector exceeds the limit for an index, or where the
+    /// existing index has it; and the only cast of a column without a number of dimensions.
+    pub fn choose(
+        facts: &Facts,
+        found: &[Found],
+        job: &VectorIndex,
+        extension: &str,
+        (value, dimensions): (ValueType, Option<u32>),
+        is_partition: bool,
+    ) -> Result<Self> {
+        let attnum = facts.attnum.unwrap_or_default();
+        let column = || Column { attnum, cast: plain(&format!("{}::{extension}.", job.column)) };
+        let by = |cast: Option<ValueType>, dimensions: u32| Self {
+            cast,
+            value: cast.unwrap_or(value),
+            dimensions,
+            column: column(),
+            metric: job.metric,
+        };
+        let named = found.iter().find(|index| !is_partition && Some(&index.name) == job.index.as_ref());
+        let key = named.and_then(|index| Some((index, column().key_of(index)??)));
+        if let Some((index, (cast, dimensions))) = key
+            && by(Some(cast), dimensions).is_of(index)
+        {
+            return Ok(by(Some(cast), dimensions));
+        }
+        let Some(dimensions) = dimensions else { return Self::only_cast(facts, found, job, value, by) };
+        let (as_it_is, in_half) = (by(None, dimensions), by(Some(ValueType::Halfvec), dimensions));
+        let is_halfvec = value == ValueType::Vector
+            && (dimensions > ValueType::Vector.max_dimensions()
+                || found.iter().any(|index| in_half.is_of(index)) && !found.iter().any(|index| as_it_is.is_of(index)));
+        Ok(if is_halfvec { in_half } else { as_it_is })
+    }
+
+    /// A column without a number of dimensions may hold vectors of several models: each index is on a cast of those of one.
+    fn only_cast(
+        facts: &Facts,
+        found: &[Found],
+        job: &VectorIndex,
+        value: ValueType,
+        by: impl Fn(Option<ValueType>, u32) -> Self,
+    ) -> Result<Self> {
+        let (table, column) = (qualified(&facts.schema, &facts.name), identifier(&job.column));
+        let without = format!("{table}.{column} is {} without a number of dimensions", value.name());
+        let casts: Vec<(&str, Self)> = found
+            .iter()
+            .filter_map(|index| {
+                let (cast, dimensions) = by(None, 0).column.key_of(index)??;
+                let key = by(Some(cast), dimensions);
+                key.is_of(index).then_some((index.name.as_str(), key))
+            })
+            .collect();
+        let names: Vec<&str> = casts.iter().map(|(name, _)| *name).collect();
+        let names = names.join(", ");
+        match casts.len() {
+            1 => Ok(casts.into_iter().map(|(_, key)| key).next().unwrap_or_else(|| by(None, 0))),
+            0 => Err(refused(format!(
+                "{without} and cannot be indexed: ALTER TABLE {table} ALTER {column} TYPE {}(N)",
+                value.name()
+            ))),
+            _ => Err(refused(format!(
+                "{without}, and has several indexes on casts of it: {names}; choose one with `index = \"NAME\"`"
+            ))),
+        }
+    }
+
+    /// Returns whether the index has this key and an operator class for the metric.
+    pub fn is_of(&self, index: &Found) -> bool {
+        let has_key = match (self.column.key_of(index), self.cast) {
+            (Some(None), None) => true,
+            (Some(Some((value, dimensions))), Some(cast)) => value == cast && dimensions == self.dimensions,
+            _ => false,
+        };
+        let class = Method::of(&index.method).and_then(|method| self.value.operator_class(method, self.metric));
+        has_key && class.as_ref() == Some(&index.operator_class)
+    }
+}
+
+/// Returns the other indexes that depend on the column and that pgtend does not tend: on binary_quantize(…), on subvector(…), of other extensions. Each
+/// with what it is on.
+pub async fn others(
+    connection: &mut PgConnection,
+    facts: &Facts,
+    found: &[Found],
+    column: &Column,
+) -> Result<Vec<(String, String)>> {
+    let all: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT x.oid::bigint, x.relname::text, format('%s (%s)', am.amname, pg_get_indexdef(x.oid, 1, false))
+         FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am am ON am.oid = x.relam
+         WHERE i.indrelid = $1::bigint::oid AND am.amname NOT IN ('btree', 'hash', 'gist', 'spgist', 'gin', 'brin')
+           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = x.oid AND d.refclassid = 'pg_class'::regclass
+                       AND d.refobjid = i.indrelid AND d.refobjsubid = $2) ORDER BY 2",
+    )
+    .bind(facts.oid)
+    .bind(i32::from(column_number(facts)))
+    .fetch_all(connection)
+    .await?;
+    let is_known = |oid: i64| found.iter().any(|index| index.oid == oid && column.key_of(index).is_some());
+    Ok(all.into_iter().filter(|(oid, ..)| !is_known(*oid)).map(|(_, name, on)| (name, on)).collect())
+}
+
+fn column_number(facts: &Facts) -> i16 {
+    facts.attnum.unwrap_or_default()
+}
+
+/// Refuses to build a second index beside one whose searches pgtend cannot make: they may be reranked, or of a part of each vector.
+pub fn refuse_beside_others(facts: &Facts, job: &VectorIndex, has_index: bool, others: &[(String, String)]) -> Result<()> {
+    let is_named = |name: &str| job.index.as_deref() == Some(name);
+    let [(name, on), ..] = others else { return Ok(()) };
+    let table = qualified(&facts.schema, &facts.name);
+    if let Some((name, on)) = others.iter().find(|(name, _)| is_named(name)) {
+        return Err(refused(format!(
+            "{name} of {table} is {on}: its searches are reranked or of a part of each vector, and pgtend can neither measure nor tend it; REINDEX INDEX CONCURRENTLY rebuilds it"
+        )));
+    }
+    if has_index || job.index.is_some() {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "{table} has no index on {} itself, but {name}, which is {on} and answers searches of its own kind: none is built beside it; \
+         if another one is wanted, give it a name with `index = \"NAME\"`",
+        identifier(&job.column)
+    )))
+}

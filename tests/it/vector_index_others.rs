@@ -1,0 +1,145 @@
+//! Indexes on expressions and of a part of the rows: those that are understood are tended, and beside the others none is built.
+
+use crate::support::Scenario;
+use crate::support::postgres::server;
+use crate::vector_index::{WITH_PGVECTOR, indexes, items, planned, scenario, told};
+
+#[test]
+fn a_column_of_several_models_is_tended_by_its_casts() {
+    for major in WITH_PGVECTOR {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE EXTENSION vector; CREATE TABLE items (id int, model_id int, embedding vector); SELECT setseed(0.5);
+             INSERT INTO items SELECT i, 1 + i % 2, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, CASE i % 2 WHEN 0 THEN 8 ELSE 12 END))::vector FROM generate_series(1, 6000) i;
+             CREATE INDEX ix1 ON items USING hnsw ((embedding::vector(8)) vector_cosine_ops) WHERE model_id = 1;
+             CREATE INDEX ix2 ON items USING ivfflat ((embedding::halfvec(12)) halfvec_cosine_ops) WITH (lists = 10) WHERE model_id = 2; VACUUM ANALYZE items",
+        );
+        let job = |index: &str, more: &str| {
+            scenario(server, &database, &format!("{index}\nexact_below = 100\napply_setting = 'database'\n{more}"))
+        };
+        job("", "").run(&["run-job", "tend"]).exited(78).says(&["several indexes on casts of it: ix1, ix2", "index = \"NAME\""]);
+        let plan = planned(&job("index = 'ix1'", ""));
+        assert_eq!((&plan["dimensions"], &plan["rows"]), (&8.into(), &3000.0.into()), "{plan:#}");
+        assert!(plan["now"]["recall"].as_f64().unwrap() > 0.9, "{plan:#}");
+        job("index = 'ix1'", "")
+            .run(&["run-job", "tend", "--dry-run"])
+            .succeeded()
+            .prints(&["ORDER BY (\"embedding\"::vector(8)) <=> $1::vector(8)"]);
+        let tended = told(&job("index = 'ix1'", "m = 24"));
+        assert_eq!(tended["swapped"], true, "{tended:#}");
+        let tended = told(&job("index = 'ix2'", "lists = 20"));
+        assert_eq!(tended["swapped"], true, "{tended:#}");
+        let definitions = server.sql(
+            &database,
+            "SELECT string_agg(pg_get_indexdef(indexrelid), E'\\n' ORDER BY 1) FROM pg_index WHERE indrelid = 'items'::regclass",
+        );
+        for part in [
+            "ix1 ON public.items USING hnsw (((embedding)::vector(8)) vector_cosine_ops) WITH (m='24'",
+            "WHERE (model_id = 1)",
+            "ix2 ON public.items USING ivfflat (((embedding)::halfvec(12)) halfvec_cosine_ops) WITH (lists='20') WHERE (model_id = 2)",
+        ] {
+            assert!(definitions.contains(part), "{part}: {definitions}");
+        }
+    }
+}
+
+#[test]
+fn beside_an_index_that_is_not_understood_none_is_built() {
+    let server = server(18);
+    for (on, class) in [
+        ("(binary_quantize(embedding)::bit(64))", "bit_hamming_ops"),
+        ("(subvector(embedding, 1, 16)::vector(16))", "vector_cosine_ops"),
+    ] {
+        let database = items(server, 3000, 64, &format!("CREATE INDEX quantized ON items USING hnsw ({on} {class})"));
+        let there = indexes(server, &database);
+        let job = scenario(server, &database, "apply_setting = 'database'");
+        for command in [&["run-job", "tend", "--dry-run"][..], &["run-job", "tend"]] {
+            job.run(command).exited(78).says(&["has no index on \"embedding\" itself, but quantized", "none is built beside it"]);
+        }
+        job.run(&["check", "--connect"]).exited(78).prints(&["quantized"]);
+        scenario(server, &database, "index = 'quantized'")
+            .run(&["run-job", "tend"])
+            .exited(78)
+            .says(&["can neither measure nor tend it"]);
+        assert_eq!(indexes(server, &database), there);
+        // Whoever wants another one says its name; and then the first one is left alone.
+        let named = scenario(server, &database, "index = 'whole'\nlists = 20\napply_setting = 'database'");
+        assert_eq!(told(&named)["swapped"], true);
+        named.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["index quantized, which is hnsw (", "is left alone"]);
+        assert_eq!(indexes(server, &database), format!("{there}\nwhole|ivfflat|lists=20|t"));
+    }
+}
+
+#[test]
+fn a_setting_that_others_need_is_told_with_whose_it_is() {
+    let server = server(18);
+    let database =
+        items(server, 3000, 16, "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)");
+    server.sql(
+        &database,
+        "CREATE TABLE others AS TABLE items; CREATE INDEX others_idx ON others USING ivfflat (embedding vector_cosine_ops) WITH (lists = 40);
+         COMMENT ON INDEX others_idx IS 'pgtend: {\"measured_at\":\"2026-11-01T00:00:00Z\",\"rows\":3000,\"setting\":29,\"recall\":0.96,\"tuned\":true}'",
+    );
+    let job = scenario(server, &database, "lists = 30\napply_setting = 'database'");
+    job.run(&["run-job", "tend", "--dry-run"])
+        .succeeded()
+        .prints(&["ivfflat.probes = 29", "(public.others_idx of public.others)"]);
+}
+
+#[test]
+fn too_little_memory_is_told_before_anything_is_measured() {
+    let server = server(18);
+    let database = items(
+        server,
+        20_000,
+        32,
+        "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)",
+    );
+    let job = scenario(server, &database, "lists = 1000\nmaintenance_work_mem = '8MiB'").ledger();
+    job.run(&["run-job", "tend"]).exited(78).says(&["maintenance_work_mem is 8.4 MB", "in the job"]);
+    let progress = server.sql(&database, "SELECT coalesce(progress::text, '') FROM pgtend.runs ORDER BY id DESC LIMIT 1");
+    assert!(!progress.contains("measure"), "{progress}");
+}
+
+#[test]
+fn a_full_shared_memory_makes_a_serial_build_and_no_failure() {
+    let port = crate::support::serve::free_port();
+    let settings = vec!["listen_addresses=127.0.0.1".to_owned()];
+    let different = crate::support::postgres::Different { settings, port: Some(port), ..Default::default() };
+    let server = crate::support::postgres::Server::start_different(18, different);
+    let database = items(&server, 20_000, 16, "ALTER TABLE items SET (parallel_workers = 2)");
+    // More than /dev/shm has, whatever that is; over TCP pgtend cannot look.
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{database}");
+    let job = Scenario::with_url(&server, &url).job(
+        "tend",
+        "database = 'app'\n[vector_index]\ntable = 'public.items'\ncolumn = 'embedding'\nmethod = 'hnsw'\nm = 8\nrecall = { queries = 100 }\nmaintenance_work_mem = '1TiB'\nparallel_workers = 2\napply_setting = 'database'\n",
+    );
+    let json = job.json(&["run-job", "tend"]);
+    let report = &json["runs"][0]["report"];
+    assert_eq!(report["facts"]["tables"][0]["swapped"], true, "{report:#}");
+    assert!(report["warnings"].to_string().contains("built by one process"), "{report:#}");
+    assert_eq!(indexes(&server, &database), "items_embedding_idx|hnsw|m=8 ef_construction=64|t");
+}
+
+#[test]
+fn a_prepared_transaction_is_named_and_waited_for_no_longer_than_max_wait() {
+    let server = crate::support::postgres::Server::start_with(18, &["max_prepared_transactions=5"]);
+    let database =
+        items(&server, 3000, 16, "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)");
+    for (begun, is_locked) in [
+        ("INSERT INTO items (embedding) SELECT embedding FROM items LIMIT 1", false),
+        ("LOCK TABLE items IN ACCESS EXCLUSIVE MODE", true),
+    ] {
+        server.sql(&database, &format!("BEGIN; {begun}; PREPARE TRANSACTION 'xa1'"));
+        let job = scenario(
+            &server,
+            &database,
+            "lists = 20\napply_setting = 'database'\n[limits]\nlock_timeout = '300ms'\nmax_wait = '2s'",
+        );
+        job.run(&["run-job", "tend"]).exited(75).says(&["prepared transaction 'xa1'"]);
+        assert_eq!(indexes(&server, &database), "items_idx|ivfflat|lists=30|t", "{is_locked}");
+        server.sql(&database, "ROLLBACK PREPARED 'xa1'");
+    }
+}
