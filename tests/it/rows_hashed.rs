@@ -332,3 +332,29 @@ fn rows_that_were_dumped_through_a_pooler_that_drops_settings_are_only_counted()
         assert!(hashed["only_counted"][0].as_str().unwrap().contains("pg_dump ran through a pooler"), "{ignored}: {hashed}");
     }
 }
+
+#[test]
+fn values_whose_quotes_another_locale_may_put_elsewhere_are_only_counted() {
+    let server = server(18);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE TABLE plain AS SELECT 1 AS i; CREATE TYPE pair AS (a text, b int); CREATE TABLE pairs (v pair); INSERT INTO pairs VALUES (('a', 1))",
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    for locale in ["C", "POSIX"] {
+        let into = format!("{database}_{}", locale.to_lowercase());
+        server.drop_with_test(&into);
+        let ctype = server.sql(&database, "SELECT datctype FROM pg_database WHERE datname = current_database()");
+        let expected = if ctype == locale { 2 } else { 1 };
+        let url = server.url(&into);
+        let restored =
+            scenario.json(&["backups", "restore", "latest", "--create", "--into", &url, "--check-rows", "--locale", locale]);
+        assert_eq!(restored["rows_hashed"]["tables"], expected, "{locale}: {restored:#}");
+        if expected == 1 {
+            let said = restored["rows_hashed"]["only_counted"][0].as_str().unwrap();
+            assert!(said.starts_with("public.pairs: column v has values of type public.pair"), "{said}");
+        }
+    }
+}

@@ -99,6 +99,16 @@ fn with_a_key_a_sealed_set_is_as_good_as_any_and_age_opens_it_alone() {
     scenario.run(&["backups", "fetch", &set, "--table", &table, "--output", "rows"]).succeeded();
     let into = format!("{database}_restored");
     server.drop_with_test(&into);
+    // Not the numbers of rows and tables either, of what was restored.
+    let verification = std::fs::read_to_string(scenario.path(&format!("sealed/{set}/verification.json"))).unwrap();
+    let how = serde_json::from_str::<Value>(&verification).unwrap()["restores"][0]["how"].clone();
+    assert_eq!(
+        (&how["is_sealed"], &how["rows"], &how["tables"], &how["hashed"]["rows"]),
+        (&true.into(), &0.into(), &0.into(), &0.into())
+    );
+    let certificate = scenario.run(&["backups", "certificate", &set]).succeeded();
+    let certificate = certificate.prints(&["has the rows of the manifest; values were hashed there, and are those of the dump"]);
+    assert!(!certificate.stdout.contains("0 tables"), "{}", certificate.stdout);
     scenario.run(&["backups", "restore", &set, "--create", "--into", &server.url(&into)]).succeeded();
     assert_eq!(server.sql(&into, &format!("SELECT count(*) FROM {table}")), "2000");
 

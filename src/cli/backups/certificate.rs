@@ -66,7 +66,9 @@ pub async fn check(global: &Global, file: &Path, filter: &Filter) -> Result<Exit
     }
     let why = match (has_key, has_signature) {
         (false, _) => return Err(refused("no store here has a key (sign_key_file) that could have signed it".to_owned())),
-        (true, false) => "it carries no signature: it was issued for a store without a key, or its last line was removed",
+        (true, false) => {
+            "it carries no signature where one should stand: it was issued for a store without a key, its last line was removed, or a program wrote it anew in another form"
+        }
         (true, true) => "its signature is of none of the keys of the stores here: it was changed, or another key signed it",
     };
     anyhow::bail!("{}: {why}", file.display())

@@ -193,7 +193,8 @@ fn rows_in_words(verification: &Verification) -> String {
     let restored = verification.restores.iter().rev().find(|check| check.refusal.is_none());
     match restored.map(|check| check.how.as_ref()) {
         None => "no server has restored it".to_owned(),
-        Some(Some(HowProved { tables, hashed: Some(hashed), .. })) => hashed.in_words(*tables),
+        Some(Some(how)) if how.is_sealed && how.has_hashed() => "counted, and hashed (of how many tables is sealed)".to_owned(),
+        Some(Some(HowProved { tables, hashed: Some(hashed), is_sealed: false, .. })) => hashed.in_words(*tables),
         Some(_) => "counted".to_owned(),
     }
 }

@@ -15,6 +15,9 @@ const QUERY_LETTERS_MOST: usize = 1000;
 #[serde(default)]
 pub struct HowProved {
     pub pgtend_version: String,
+    /// Beside a set whose manifest is sealed, numbers of tables, rows and indexes are not told: they are 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_sealed: bool,
     /// The tables that were counted in the copy, and their rows.
     pub tables: u64,
     pub rows: u64,
@@ -69,6 +72,24 @@ pub struct Amchecked {
 }
 
 impl HowProved {
+    /// The same without what it tells of the database: beside a sealed set anyone may read it.
+    pub fn sealed(self) -> Self {
+        Self {
+            is_sealed: true,
+            tables: 0,
+            rows: 0,
+            hashed: self.hashed.filter(|hashed| hashed.tables > 0).map(|_| Hashed::default()),
+            amcheck: self.amcheck.map(|_| Amchecked::default()),
+            expect: Vec::new(),
+            ..self
+        }
+    }
+
+    /// Returns whether the values of rows were compared, and not only their number.
+    pub fn has_hashed(&self) -> bool {
+        self.hashed.as_ref().is_some_and(|hashed| self.is_sealed || hashed.tables > 0)
+    }
+
     /// Of a restore without a refusal, which has counted these tables and rows, and in whose copy all of `expect` is true.
     pub fn of((tables, rows): (u64, u64), expect: &[String], is_encrypted: bool) -> Self {
         let texts = expect.iter().take(QUERIES_MOST).filter(|_| !is_encrypted);

@@ -200,17 +200,19 @@ fn is_encrypted(store: &Store, set: &Set) -> bool {
 }
 
 fn how_proved(verified: &Verified, store: &Store, set: &Set, proof: &Proof<'_>) -> HowProved {
-    let left_out = verified.left_out.iter().filter(|_| !sealed::hides_names(store, &set.manifest));
+    let is_sealed = sealed::hides_names(store, &set.manifest);
+    let left_out = verified.left_out.iter().filter(|_| !is_sealed);
     let is_encrypted = is_encrypted(store, set);
     let counted = (set.manifest.table_count() as u64, set.manifest.rows());
     let amcheck = verified.amcheck.as_ref();
-    HowProved {
+    let how = HowProved {
         amcheck: amcheck.map(|checked| Amchecked { tables: checked.tables as u64, indexes: checked.indexes as u64 }),
         // Columns are in the dump alone.
         hashed: verified.hashed.clone().map(|hashed| if is_encrypted { hashed.without_columns() } else { hashed }),
         not_tried: verified.not_tried.iter().chain(left_out).take(NOT_TRIED_MOST).cloned().collect(),
         ..HowProved::of(counted, proof.expect, is_encrypted)
-    }
+    };
+    if is_sealed { how.sealed() } else { how }
 }
 
 enum Tried {

@@ -50,7 +50,7 @@ pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
     if !asked(&|how| how.amcheck.is_some()) {
         said.push("That heaps and indexes of the copy are sound: amcheck has not read them.".to_owned());
     }
-    if !done.is_empty() && !asked(&|how| how.hashed.as_ref().is_some_and(|hashed| hashed.tables > 0)) {
+    if !done.is_empty() && !asked(&HowProved::has_hashed) {
         said.push("That the values in a restored copy are those of the set: its rows were counted, and not hashed.".to_owned());
     }
     if !done.is_empty() && done.iter().all(|check| check.without_vector_indexes) {
@@ -125,25 +125,37 @@ fn restored_in_words(check: &RestoreCheck) -> String {
     };
     let mut said = format!("{what} was restored on {} in {}", moment(check.checked_at), on(check));
     match &check.how {
-        Some(how) => {
-            let (tables, rows) = (units::plural(how.tables, "table"), units::plural(how.rows, "row"));
-            said += &format!("; each table was counted there and has the rows of the manifest ({tables}, {rows})");
-            if let Some(hashed) = how.hashed.as_ref().filter(|hashed| hashed.tables > 0) {
-                let (tables, rows) = (units::plural(hashed.tables, "table"), units::plural(hashed.rows, "row"));
-                said += &format!("; the values of {tables} ({rows}) were hashed there, and are those of the dump");
-            }
-            said += &queries(how);
-            if let Some(checked) = how.amcheck {
-                let (tables, indexes) = (units::plural(checked.tables, "table"), units::plural(checked.indexes, "index"));
-                said += &format!("; amcheck read {tables} and {indexes} there and found nothing");
-            }
-        }
+        Some(how) => said += &asked_in_words(how),
         None => said += "; each table was counted there. What else that copy was asked was not recorded then",
     }
     if let Some(seconds) = check.restore_seconds {
         said += &format!("; it took {}", units::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()));
     }
     said + &by(check.how.as_ref().map(|how| how.pgtend_version.as_str())) + "."
+}
+
+fn asked_in_words(how: &HowProved) -> String {
+    let (tables, rows) = (units::plural(how.tables, "table"), units::plural(how.rows, "row"));
+    let numbers = if how.is_sealed { String::new() } else { format!(" ({tables}, {rows})") };
+    let mut said = format!("; each table was counted there and has the rows of the manifest{numbers}");
+    match how.hashed.as_ref().filter(|_| how.has_hashed()) {
+        Some(_) if how.is_sealed => said += "; values were hashed there, and are those of the dump: of how many tables is sealed",
+        Some(hashed) => {
+            let (tables, rows) = (units::plural(hashed.tables, "table"), units::plural(hashed.rows, "row"));
+            said += &format!("; the values of {tables} ({rows}) were hashed there, and are those of the dump");
+        }
+        None => {}
+    }
+    said += &queries(how);
+    match how.amcheck {
+        Some(_) if how.is_sealed => said += "; amcheck read tables and indexes there and found nothing",
+        Some(checked) => {
+            let (tables, indexes) = (units::plural(checked.tables, "table"), units::plural(checked.indexes, "index"));
+            said += &format!("; amcheck read {tables} and {indexes} there and found nothing");
+        }
+        None => {}
+    }
+    said
 }
 
 fn queries(how: &HowProved) -> String {
@@ -215,6 +227,7 @@ mod tests {
     #[test]
     fn a_restore_is_certified_with_what_its_copy_was_asked() {
         let how = HowProved {
+            is_sealed: false,
             pgtend_version: "0.9.0".to_owned(),
             tables: 2,
             rows: 3,

@@ -54,9 +54,14 @@ pub async fn target(connection: &mut PgConnection, groups: &[Group], manifest: &
     let oids: Vec<i64> = groups.iter().flat_map(|group| &group.relations).map(|relation| relation.oid).collect();
     let source_major = manifest.server.version_num as u32 / 10_000;
     let is_another_major = pg::Server::of(connection).await?.major() != source_major;
+    let ctype: String =
+        sqlx::query_scalar("SELECT datctype::pg_catalog.text FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()")
+            .fetch_one(&mut *connection)
+            .await?;
     let facts: Vec<Facts> = sqlx::query_as(include_str!("readable.sql"))
         .bind(&oids)
         .bind(is_another_major)
+        .bind(ctype != manifest.server.database.ctype)
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;

@@ -1,5 +1,5 @@
 -- Of each of these relations ($1): how large it is, and the first column whose text may be another one for the same value; NULL: there is none. $2: true if this
--- server is of another major version than the one that wrote the dump.
+-- server is of another major version than the one that wrote the dump. $3: true if this database has another lc_ctype than that of the dump.
 WITH RECURSIVE used (relation, number, type) AS (
     -- A dump has no generated columns.
     SELECT a.attrelid, a.attnum, a.atttypid
@@ -25,7 +25,9 @@ WITH RECURSIVE used (relation, number, type) AS (
     JOIN pg_catalog.pg_type t ON t.oid = u.type
     JOIN pg_catalog.pg_attribute a ON a.attrelid = u.relation AND a.attnum = u.number
     WHERE NOT (
-        t.typtype IN ('c', 'd', 'e', 'm', 'r')
+        t.typtype IN ('d', 'e')
+        -- The C library's isspace() decides which of their parts stand in quotes (record_out, range_out), so another locale may write them in another way.
+        OR t.typtype IN ('c', 'm', 'r') AND NOT $3
         OR t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::pg_catalog.regproc
         OR t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.oid < 16384 AND t.typname IN (
             'bit', 'bool', 'box', 'bpchar', 'bytea', 'cid', 'cidr', 'circle', 'date', 'float4', 'float8', 'inet', 'int2', 'int4', 'int8', 'interval',
