@@ -200,8 +200,7 @@ impl Verification {
         }
         if let Some(refusal) = proved.refused_for_its_data(now) {
             let is_after = |own: &RestoreCheck| own.checked_at > refusal.checked_at;
-            let is_known =
-                self.restores.iter().any(|own| own.has_the_place_of(refusal) && !(own.checked_at < refusal.checked_at));
+            let is_known = self.restores.iter().any(|own| own.has_the_place_of(refusal) && own.checked_at >= refusal.checked_at);
             if !is_known && !self.restores.iter().any(|own| own.is_proof(now) && is_after(own)) {
                 self.put(of_copy(refusal), false);
             }
