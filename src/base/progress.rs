@@ -213,12 +213,10 @@ pub struct LogWriter {
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) if !self.has_colours => {
-                BARS.suspend(|| std::io::stderr().write_all(terminal::visible(text).as_bytes())).map(|()| bytes.len())
-            }
-            _ => BARS.suspend(|| std::io::stderr().write(bytes)),
-        }
+        let Ok(text) = std::str::from_utf8(bytes) else { return BARS.suspend(|| std::io::stderr().write(bytes)) };
+        let text = terminal::as_one_entry(text);
+        let shown = if self.has_colours { text } else { terminal::visible(&text).into_owned().into() };
+        BARS.suspend(|| std::io::stderr().write_all(shown.as_bytes())).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

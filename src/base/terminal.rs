@@ -31,6 +31,15 @@ pub fn in_one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.collect::<Vec<_>>().join(" "))
 }
 
+/// Sets the second and later lines of an entry of the log off from the first: a foreign value in it cannot pass for an entry of its own.
+pub fn as_one_entry(text: &str) -> Cow<'_, str> {
+    let (text, end) = text.strip_suffix('\n').map_or((text, ""), |text| (text, "\n"));
+    if !text.contains('\n') && end.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace('\n', "\n    ") + end)
+}
+
 /// Recognizes what ends a line, in Unicode's wider sense.
 fn is_line_end(letter: char) -> bool {
     matches!(letter, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
@@ -65,6 +74,13 @@ mod tests {
     fn a_value_of_several_lines_is_shown_on_one() {
         assert_eq!(in_one_line("a\r\n\n  b\u{2028}c\u{85}"), "a b c");
         assert!(matches!(in_one_line("a\tb"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn the_lines_of_an_entry_are_set_off_from_the_next_entry() {
+        assert_eq!(as_one_entry("one\n"), "one\n");
+        assert_eq!(as_one_entry("WARN owner \"x\nWARN all is well\"\n"), "WARN owner \"x\n    WARN all is well\"\n");
+        assert_eq!(as_one_entry("one\ntwo"), "one\n    two");
     }
 
     #[test]

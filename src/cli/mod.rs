@@ -37,7 +37,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::base::progress::{LogWriter, Progress};
 use crate::base::telemetry::{self, Telemetry};
-use crate::base::terminal::say;
+use crate::base::terminal::{self, say};
 use crate::base::toml_file::Problems;
 use crate::base::units::Span;
 use crate::base::{descriptors, tool_output};
@@ -195,7 +195,7 @@ fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
         eprint!("{}", problems.render(output::colour()));
         say(&problems.to_string());
     } else {
-        say(&format!("pgtend: {}", failure::in_a_line(error)));
+        say(&format!("pgtend: {}", terminal::as_one_entry(&failure::in_a_line(error))));
     }
     failure::exit_code(error)
 }

@@ -405,3 +405,49 @@ fn a_file_whose_name_is_not_utf_8_is_adopted() {
     let refused = command.arg(name).output().unwrap();
     assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
 }
+
+#[test]
+fn a_dump_in_another_encoding_than_utf_8_is_adopted_with_its_longest_names() {
+    let server = server(18);
+    let database = server.new_database();
+    // 30 letters: 60 bytes here, 30 in the dump.
+    let name = "\u{fc}".repeat(30);
+    server.sql(&database, &format!("CREATE TABLE \"{name}\" (i int); INSERT INTO \"{name}\" VALUES (1)"));
+    let scenario = Scenario::with_database(server, &database);
+    for format in ["--format=plain", "--format=custom"] {
+        put(&scenario, "latin1", &pg_dump(server, &database, &["--encoding=LATIN1", format]));
+        scenario.run(&adopt("latin1", &[])).succeeded().prints(&["1 table, 1 row"]);
+    }
+}
+
+#[test]
+fn a_file_s_name_and_an_owner_s_name_with_line_ends_write_no_lines_of_their_own() {
+    let server = server(18);
+    let (database, owner) = with_rows(server);
+    let scenario = Scenario::with_database(server, &database);
+    let forged = "WARN all rows were proved";
+    let dump = String::from_utf8(pg_dump(server, &database, &[])).unwrap();
+    let dump = dump.replace(&format!("OWNER TO {owner}"), &format!("OWNER TO \"own\n{forged}\n\""));
+    let file = format!("x.sql\n{forged}\n");
+    put(&scenario, &file, dump.as_bytes());
+    let ends = |said: &str| assert!(!said.lines().any(|line| line.starts_with(forged)), "{said}");
+    let adopted = scenario.run(&adopt(&file, &[])).succeeded();
+    ends(&adopted.stdout);
+    ends(&adopted.stderr);
+    let set = scenario.json(&["backups", "list"])["sets"][0]["set"].as_str().unwrap().to_owned();
+    let on = server.url_as(&restorer(server, &database), "postgres");
+    let verified = scenario.run(&["backups", "verify", &set, "--restore-on", &on]);
+    assert!(verified.stderr.contains(forged), "{}", verified.stderr);
+    ends(&verified.stderr);
+
+    let scenario = scenario.backup_job("local", "keep = { last = 9 }");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let reason = format!("x)\n{forged}");
+    scenario.run(&["backups", "hold", "latest", "--until", "2099-01-01", "--reason", &reason]).succeeded();
+    for command in
+        [&["backups", "prune", "--dry-run"][..], &["run-job", "nightly", "--dry-run"], &["backups", "release", "latest"]]
+    {
+        let said = scenario.run(command).succeeded().prints(&[forged]);
+        ends(&said.stdout);
+    }
+}

@@ -598,3 +598,64 @@ fn mistakes_about_keys_are_named_and_show_no_secret_key() {
     std::fs::write(scenario.path("config.toml"), keys).unwrap();
     scenario.run(&["check"]).succeeded().prints(&["encrypts to one key alone", &public]);
 }
+
+#[test]
+fn a_drill_with_a_wrong_key_fails_also_where_a_plain_copy_is_nearer_or_the_latest_set_is_plain() {
+    let server = server(18);
+    let database = rows(server);
+    let scenario = Scenario::with_database(server, &database);
+    let (safe, _) = (age_key(&scenario, "safe"), age_key(&scenario, "wrong"));
+    let config = std::fs::read_to_string(scenario.path("config.toml")).unwrap();
+    let offsite = |keys: &str| {
+        std::fs::write(scenario.path("config.toml"), format!("{config}[stores.offsite]\npath = \"offsite\"\n{keys}\n")).unwrap();
+    };
+    let job = |stores: &str| format!("database = \"app\"\n[backup]\nstore = {stores}\n");
+    std::fs::write(scenario.path("jobs/nightly.toml"), job("[\"local\", \"offsite\"]")).unwrap();
+    let (to, verify) = (format!("encrypt_to = [{safe:?}]\n"), ["backups", "verify", "latest"]);
+    offsite(&to);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    scenario.run(&verify).succeeded();
+
+    // The plain copy is the nearer one, and is read.
+    offsite(&format!("{to}identity_file = \"wrong\""));
+    scenario.run(&verify).exited(78).says(&["cannot be opened here", "in local was verified, and not that in offsite"]);
+    offsite(&format!("{to}identity_file = \"safe\""));
+    scenario.run(&verify).succeeded();
+
+    // A host without `encrypt_to` has made the latest set.
+    std::fs::write(scenario.path("jobs/nightly.toml"), job("\"offsite\"")).unwrap();
+    offsite("");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    offsite(&format!("{to}identity_file = \"wrong\""));
+    scenario.run(&verify).exited(78).says(&["is not encrypted, although the store has `encrypt_to`, so no key was tried"]);
+    let listed = scenario.json(&["backups", "list", "--store", "offsite"]);
+    let plain = listed["sets"].as_array().unwrap().iter().find(|set| set["encrypted"] == false).unwrap()["set"].as_str().unwrap();
+    scenario.run(&["backups", "verify", plain]).succeeded().says(&["so no key was tried"]);
+}
+
+#[test]
+fn a_list_of_keys_that_others_could_replace_is_refused_where_root_runs() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scenario = Scenario::empty();
+    let public = age_key(&scenario, "key");
+    std::fs::create_dir(scenario.path("keys")).unwrap();
+    std::fs::write(scenario.path("keys/list"), &public).unwrap();
+    let mode = |path: &str, mode| std::fs::set_permissions(scenario.path(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode("keys/list", 0o644);
+    let config = "[stores.local]\npath = \"store\"\nencrypt_to_file = \"keys/list\"\n";
+    std::fs::write(scenario.path("config.toml"), config).unwrap();
+    for (folder, is_refused) in [(0o755, false), (0o777, true), (0o775, true), (0o1777, false)] {
+        mode("keys", folder);
+        match is_refused {
+            true => drop(
+                scenario.run(&["check"]).exited(78).says(&["may write to its folder", "give the file and its folder to root"]),
+            ),
+            false => drop(scenario.run(&["check"]).succeeded()),
+        }
+    }
+    mode("keys", 0o755);
+    std::os::unix::fs::chown(scenario.path("keys/list"), Some(65534), None).unwrap();
+    scenario.run(&["check"]).exited(78).says(&["its owner, the user with the ID 65534, may write"]);
+}

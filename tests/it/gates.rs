@@ -5,30 +5,30 @@ use std::process::Output as Ended;
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, faketime, quoted};
 
-fn with_rows(server: &Server) -> String {
+pub fn with_rows(server: &Server) -> String {
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i");
     database
 }
 
-fn scenario(server: &Server, more: &str) -> Scenario {
+pub fn scenario(server: &Server, more: &str) -> Scenario {
     Scenario::with_database(server, &with_rows(server)).backup_job("local", more)
 }
 
-const REQUIRE: [&str; 6] = ["backups", "require", "--database", "app", "--within", "1h"];
+pub const REQUIRE: [&str; 6] = ["backups", "require", "--database", "app", "--within", "1h"];
 
-fn require<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub fn require<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&REQUIRE[..], more].concat()
 }
 
 /// Runs a command on a host whose clock is off by this.
-fn by_clock(scenario: &Scenario, off: &str, arguments: &[&str]) -> Ended {
+pub fn by_clock(scenario: &Scenario, off: &str, arguments: &[&str]) -> Ended {
     let mut command = scenario.command(arguments);
     command.env("LD_PRELOAD", faketime()).env("FAKETIME", off).env("FAKETIME_DONT_FAKE_MONOTONIC", "1").output().unwrap()
 }
 
 #[track_caller]
-fn ended(ended: &Ended, code: i32, says: &str) {
+pub fn ended(ended: &Ended, code: i32, says: &str) {
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.code() == Some(code) && stderr.contains(says), "{:?}, not `{says}`: {stderr}", ended.status);
 }

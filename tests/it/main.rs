@@ -78,6 +78,8 @@ mod examples;
 mod fetch;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.
 mod gates;
+/// What makes a gate doubt: refusals, clocks, names, lost sets.
+mod gates_doubted;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// A bad file among the jobs: the others go on.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::require::refuse_unknown;
 use crate::base::fault::{Fault, Kind};
-use crate::base::units;
+use crate::base::{terminal, units};
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::config::Config;
@@ -52,7 +52,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let phase = global.progress().phase("adopt", None);
     let into = Destination { store: &store, database, bin_dir: config.tools.bin_dir.clone() };
     let (set, sha256) = adopt::adopt(source, &into, &phase, cancel).await?;
-    phase.done(&format!("{} from {}", set.name, dump.display()));
+    phase.done(&format!("{} from {}", set.name, terminal::in_one_line(&dump.to_string_lossy())));
     print(&if global.json {
         format!("{:#}\n", as_json(&set, &store_name, &sha256))
     } else {
@@ -94,8 +94,10 @@ fn as_json(set: &Set, store: &str, sha256: &str) -> serde_json::Value {
 
 fn in_words(set: &Set, store: &str, sha256: &str) -> String {
     let manifest = &set.manifest;
-    let origin =
-        manifest.adopted.as_ref().map(|adopted| format!("{} ({}, SHA-256 {sha256})", adopted.name, adopted.form.in_words()));
+    let origin = manifest
+        .adopted
+        .as_ref()
+        .map(|adopted| format!("{} ({}, SHA-256 {sha256})", terminal::in_one_line(&adopted.name), adopted.form.in_words()));
     format!(
         "{} in {store}: adopted from {}: {}, {}. Nobody has proved it: `pgtend backups verify {}`, and with --restore-on DATABASE\n",
         set.name,

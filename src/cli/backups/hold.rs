@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::find::{Filter, find_copies};
 use super::nearness::Nearness;
 use crate::base::fault::{Fault, Kind};
+use crate::base::terminal;
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::store::Store;
@@ -62,7 +63,7 @@ pub async fn release(global: &Global, wanted: &str, filter: &Filter) -> Result<E
             found.store.delete(&found.set.name.key(object)).await?;
         }
         let in_store = if are_several { format!(" in {}", found.store_name) } else { String::new() };
-        let reasons: Vec<&str> = found.set.holds.iter().map(|hold| hold.reason.as_str()).collect();
+        let reasons: Vec<_> = found.set.holds.iter().map(|hold| terminal::in_one_line(&hold.reason)).collect();
         print(&match reasons.is_empty() {
             false => format!("{}{in_store} is no longer held ({})\n", found.set.name, reasons.join("; ")),
             true => format!("{}{in_store} was not held\n", found.set.name),

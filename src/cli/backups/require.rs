@@ -14,8 +14,9 @@ use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::run::job;
-use crate::task::backup::gate::{self, Answer, Question, Whose};
+use crate::task::backup::gate::{self, Answer, Question};
 use crate::task::backup::manifest::Filters;
+use crate::task::backup::whose::Whose;
 use crate::task::backup::{Backup, Verify};
 
 #[derive(Debug, Args)]
@@ -32,8 +33,8 @@ pub struct Arguments {
     /// Only sets in this store
     #[arg(long, value_name = "NAME")]
     store: Option<String>,
-    /// Only sets of this server, as `list --json` names it: SYSTEM_IDENTIFIER/DATABASE, or the first part alone. Without it, the database
-    /// itself is asked which server it is
+    /// Only sets of this server, as `list --json` names it: SYSTEM_IDENTIFIER/DATABASE, or the first part alone, for the database that its
+    /// `url` names. Without it, the database itself is asked which server it is
     #[arg(long, value_name = "IDENTITY")]
     from: Option<String>,
     /// Where the database's role may not read its server's system identifier, or the backup's could not: count sets of a database of

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ use crate::task::backup::how_proved::Hashed;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::restore::Refusal;
 use crate::task::backup::verdict::Bytes;
-use crate::task::backup::{gains, scratch, verify};
+use crate::task::backup::{gains, locked, scratch, verify};
 use crate::task::foreign_code;
 
 /// A restore for a proof.
@@ -51,6 +51,8 @@ pub async fn run(
     let count = copies.len();
     let is_damaged = |found: &&Found| found.set.verification.verdict() == Bytes::Damaged;
     let known: Vec<String> = copies.iter().filter(is_damaged).map(|found| found.store_name.clone()).collect();
+    let has_key = |found: &&Found| found.set.is_encrypted() && found.store.age_keys().identities.is_some();
+    let encrypted: Vec<Found> = copies.iter().filter(has_key).cloned().collect();
     for (number, mut found) in copies.into_iter().enumerate() {
         let verified = match restore_on {
             None => {
@@ -68,6 +70,8 @@ pub async fn run(
             verified => {
                 let verified = verified?;
                 print_verified(global, &found, count > 1, &verified)?;
+                refuse_plain(&found, wanted)?;
+                or_cancelled(cancel, open_the_others(&found, &encrypted)).await?;
                 let known = known.iter().find(|store| **store != found.store_name);
                 return ended(&found, verified, failed.into_iter().next().or_else(|| Some(found_before(known?, &found))));
             }
@@ -82,6 +86,35 @@ enum Verified {
     Read { not_decoded: Option<String> },
     /// With the refusal of the server, and how the rows of the copy were compared.
     Restored(Option<Refusal>, Option<Hashed>),
+}
+
+/// Warns about a plain set in a store that encrypts. Where this host has keys for that store, `latest` is a test of them, and none was tried.
+fn refuse_plain(Found { store_name, store, set }: &Found, wanted: &str) -> Result<()> {
+    if !store.encrypts() || set.is_encrypted() {
+        return Ok(());
+    }
+    let said = format!(
+        "{} in {store_name} is not encrypted, although the store has `encrypt_to`, so no key was tried: it was made before that, or by a host or by somebody \
+         without it",
+        set.name
+    );
+    if wanted != "latest" || store.age_keys().identities.is_none() {
+        tracing::warn!("{said}");
+        return Ok(());
+    }
+    let message = format!("{said}. To try the keys of this host, verify an encrypted set by its name (`pgtend backups list`)");
+    Err(Fault::new(Kind::Configuration, message).into())
+}
+
+/// Fails where the keys of this host do not open an encrypted copy that was not read: it takes only the head of that one.
+async fn open_the_others(read: &Found, encrypted: &[Found]) -> Result<()> {
+    for other in encrypted.iter().filter(|other| other.store_name != read.store_name) {
+        let opened = locked::ensure_opens(&other.store, &other.set).await;
+        opened.with_context(|| {
+            format!("the copy of {} in {} was verified, and not that in {}", read.set.name, read.store_name, other.store_name)
+        })?;
+    }
+    Ok(())
 }
 
 /// The error of a copy that was found damaged by an earlier command, and not read by this one.

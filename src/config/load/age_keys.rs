@@ -1,8 +1,8 @@
 //! `encrypt_to`, `encrypt_to_file` and `identity_file` of a store.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
@@ -113,6 +113,17 @@ impl Loader<'_> {
             }
         };
         let mode = metadata.permissions().mode();
+        if key == "encrypt_to_file"
+            && rustix::process::geteuid().is_root()
+            && let Some(who) = who_may_replace(&path, metadata.uid())
+        {
+            let message = format!(
+                "{}: {who} may write `{shown}` or replace it, and whose key they add there could open all that is written",
+                of()
+            );
+            self.problem(file, message, "root runs this: give the file and its folder to root, and run chmod go-w on both");
+            return None;
+        }
         if key == "encrypt_to_file" && mode & 0o022 != 0 {
             let message =
                 format!("{}: others may write `{shown}`, and whose key they add there could open all that is written", of());
@@ -130,6 +141,25 @@ impl Loader<'_> {
             return None;
         }
         Some((shown, text))
+    }
+}
+
+/// Returns who but root may put another file in its place: its owner, or whoever may write to its folder.
+fn who_may_replace(path: &Path, owner: u32) -> Option<String> {
+    const STICKY: u32 = 0o1000;
+    if owner != 0 {
+        return Some(format!("its owner, the user with the ID {owner},"));
+    }
+    // Links are followed: what counts is where the file is.
+    let folder = path.canonicalize().ok()?.parent()?.to_owned();
+    let found = folder.metadata().ok()?;
+    let mode = found.permissions().mode();
+    match found.uid() {
+        0 if mode & 0o022 != 0 && mode & STICKY == 0 => {
+            Some(format!("others, who may write to its folder {},", folder.display()))
+        }
+        0 => None,
+        owner => Some(format!("the user with the ID {owner}, who owns its folder {},", folder.display())),
     }
 }
 

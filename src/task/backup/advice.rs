@@ -103,6 +103,12 @@ fn names_a_role(statement: &str) -> bool {
 }
 
 fn about_privilege(statement: &str, choices: &Choices) -> String {
+    if choices.by_superuser {
+        return "No right of the restoring role is missing, as it was done by a superuser: code of the dump, such as a function of an index, of a CHECK or of a \
+                materialized view, runs as the owner of its table, who has that right in the source and gets it later in the dump, or never. Fix it in the \
+                source, so that the function needs no right that the dump grants after it; stock tools cannot restore it either."
+            .to_owned();
+    }
     if choices.for_scratch {
         return format!(
             "The restoring role may not do that: `pgtend check --connect` names the missing privileges, and `pgtend grants` prints the SQL for them. {SCRATCH_WAYS}"

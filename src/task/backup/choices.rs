@@ -33,6 +33,8 @@ pub struct Choices {
     pub in_own_server: bool,
     /// Vector indexes (hnsw, ivfflat) are made over no row.
     pub no_vector_indexes: bool,
+    /// The restoring role is a superuser, as its session has found.
+    pub by_superuser: bool,
     /// The extensions that a superuser has already created there, with their schemas.
     pub made_before: Vec<Extension>,
 }

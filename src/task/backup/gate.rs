@@ -4,21 +4,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::copies::several::ensure_answers;
-use super::facts::ServerFacts;
+use super::copies::together::Together;
 use super::keys::{Backup, Verify};
 use super::manifest::Filters;
-use super::newest;
 use super::often::Often;
-use super::series::{Belongs, Series};
+use super::restore_check::{CLOCKS_DIFFER, RestoreCheck, last_failed};
+use super::series::Series;
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
+use super::whose::{Theirs, Whose};
 use crate::base::terminal;
 use crate::base::units::{self, Span};
 use crate::config::Config;
@@ -44,14 +45,6 @@ pub struct Question<'a> {
     pub without_vector_indexes: Vec<String>,
 }
 
-/// The server whose sets count.
-pub enum Whose {
-    /// The database's own, which is asked who it is. `by_name`: where that or a set's server is unknown, the database's name is enough.
-    Own { by_name: bool },
-    /// The one that a person names, as SYSTEM_IDENTIFIER/DATABASE or by the first part alone.
-    Named(String),
-}
-
 /// A set, and whether it counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Seen {
@@ -64,6 +57,12 @@ pub struct Seen {
     /// The reason why it does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
+    /// The last restore of it, where that failed for something else than its data.
+    #[serde(skip)]
+    pub failed: Option<String>,
+    /// It was a set, and cannot be read: nobody knows what it was worth.
+    #[serde(skip)]
+    pub is_unreadable: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,46 +80,7 @@ pub struct Answer {
 
 /// Looks into the stores. One set that counts is an answer, whatever cannot be read besides; without one, what cannot be read is an error.
 pub async fn ask(config: &Config, stores: &[(String, Store)], question: &Question<'_>) -> Result<Answer> {
-    let host_clock = Utc::now();
-    let mut now = host_clock;
-    let theirs = match &question.whose {
-        Whose::Named(identity) => Theirs::Named(identity),
-        Whose::Own { by_name } => {
-            let server = newest::server_of(config, question.database).await?;
-            now = now.max(server.clock.unwrap_or(now));
-            Theirs::Own { server: Box::new(server), by_name: *by_name }
-        }
-    };
-    let (mut seen, mut doubts) = (Vec::new(), Vec::new());
-    let (are_several, theirs) = (stores.len() > 1, &theirs);
-    let mut looking = Vec::new();
-    for (name, store) in stores {
-        looking.push(async move {
-            if are_several {
-                ensure_answers(store).await?;
-            }
-            look(name, store, question, theirs).await
-        });
-    }
-    for ((name, _), looked) in stores.iter().zip(join_all(looking).await) {
-        match looked {
-            Ok(found) => {
-                seen.extend(found.seen);
-                doubts.extend(found.doubt.map(|doubt| anyhow::anyhow!("store `{name}`: {doubt}")));
-                now = now.max(found.newest_object_at.unwrap_or(now));
-            }
-            Err(error) => doubts.push(error.context(format!("store `{name}` cannot be read"))),
-        }
-    }
-    let mut answer = decide(seen, question.within, now);
-    let ahead = Some(now - host_clock).filter(|ahead| *ahead > set::CLOCKS_DIFFER);
-    answer.ahead = ahead.map(|ahead| Span(Duration::from_secs(ahead.num_seconds().unsigned_abs())));
-    if !answer.is_met
-        && let Some(doubt) = doubts.into_iter().next()
-    {
-        return Err(doubt);
-    }
-    Ok(answer)
+    Looked::at(config, stores, question).await?.answer(question, None)
 }
 
 /// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another. Of several
@@ -135,14 +95,15 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
     let whose = Whose::Own { by_name: false };
     let without_vector_indexes = if backup.vector_indexes { Vec::new() } else { vec![job.to_owned()] };
     let question = Question { database, job: Some(job), filters, whose, within, restored, without_vector_indexes };
-    let answer = ask(config, &stores, &question).await?;
+    let mut looked = Looked::at(config, &stores, &question).await?;
+    let answer = looked.answer(&question, None)?;
     if !answer.is_met || stores.len() == 1 {
         return Ok(answer);
     }
     // One of them was restored; a copy that is encrypted for others need not have been.
     let question = Question { restored: false, ..question };
-    for store in &stores {
-        let of_store = ask(config, std::slice::from_ref(store), &question).await?;
+    for (store, _) in &stores {
+        let of_store = looked.answer(&question, Some(store))?;
         if !of_store.is_met {
             return Ok(of_store);
         }
@@ -150,41 +111,83 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
     Ok(answer)
 }
 
-/// What a store holds.
-struct Found {
-    seen: Vec<Seen>,
-    /// The reason why there may be more.
-    doubt: Option<String>,
-    newest_object_at: Option<DateTime<Utc>>,
+/// What the stores hold, and what time it is.
+struct Looked<'a> {
+    host_clock: DateTime<Utc>,
+    /// The latest of the clocks that were asked.
+    now: DateTime<Utc>,
+    theirs: Theirs,
+    stores: Vec<(&'a str, Result<InStore>)>,
 }
 
-enum Theirs<'a> {
-    Own { server: Box<ServerFacts>, by_name: bool },
-    Named(&'a str),
+struct InStore {
+    listing: Listing,
+    /// By job.
+    series: BTreeMap<String, Series>,
 }
 
-impl Theirs<'_> {
-    /// Says why a set is not theirs, or may not be.
-    fn why_not(&self, series: &Series, set: &Set) -> Option<String> {
-        let belongs = match self {
-            Self::Own { server, .. } => series.belongs(server, set),
-            Self::Named(named) if series.identity_of(set).is_some_and(|identity| identity.is_meant_by(named)) => Belongs::Surely,
-            Self::Named(_) => Belongs::Not,
-        };
-        match (belongs, self, set.identity()) {
-            (Belongs::Surely, ..) | (Belongs::ByName { .. }, Self::Own { by_name: true, .. }, _) => None,
-            (Belongs::ByName { unknown }, ..) => Some(format!(
-                "{unknown} is not known, so it may be of another one: GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the roles of both, or \
-                 trust the database's name: --by-name"
-            )),
-            (Belongs::Not, _, Some(identity)) => Some(format!("it is of another server or database, {identity}")),
-            (Belongs::Not, Self::Named(_), None) => Some("its manifest does not say of which server it is".to_owned()),
-            (Belongs::Not, _, None) => Some(format!("it is of another database, {}", set.manifest.server.database.name)),
+impl<'a> Looked<'a> {
+    async fn at(config: &Config, stores: &'a [(String, Store)], question: &Question<'_>) -> Result<Self> {
+        let host_clock = Utc::now();
+        let theirs = Theirs::of(config, question.database, &question.whose).await?;
+        let (are_several, mut looking) = (stores.len() > 1, Vec::new());
+        for (name, store) in stores {
+            let look = async move {
+                if are_several {
+                    ensure_answers(store).await?;
+                }
+                look(store, question).await
+            };
+            looking.push(async move { look.await.with_context(|| format!("store `{name}` cannot be read")) });
         }
+        let names = stores.iter().map(|(name, _)| name.as_str());
+        let stores: Vec<_> = names.zip(join_all(looking).await).collect();
+        let of_server = match &theirs {
+            Theirs::Own { server, .. } => server.clock,
+            Theirs::Named { .. } => None,
+        };
+        let of_stores = stores.iter().filter_map(|(_, found)| found.as_ref().ok()?.listing.newest_object_at);
+        let now = of_stores.chain(of_server).fold(host_clock, DateTime::max);
+        Ok(Self { host_clock, now, theirs, stores })
+    }
+
+    /// Answers by the sets in one store, or in any. What other stores say of copies of a set holds for it, too.
+    fn answer(&mut self, question: &Question<'_>, only: Option<&str>) -> Result<Answer> {
+        let is_asked = |name: &str| only.is_none_or(|only| only == name);
+        let mut seen = Vec::new();
+        {
+            let found = || self.stores.iter().filter_map(|(name, found)| Some((*name, found.as_ref().ok()?)));
+            let together = Together::of(found().map(|(_, found)| &found.listing));
+            let none = Series::default();
+            for (name, InStore { listing, series }) in found().filter(|(name, _)| is_asked(name)) {
+                let why_not = |set: &Set| {
+                    let series = series.get(&set.name.job).unwrap_or(&none);
+                    self.theirs.why_not(series, set).or_else(|| why_not(set, question, &together, self.host_clock))
+                };
+                seen.extend(seen_in(listing, name, &why_not, self.host_clock));
+            }
+        }
+        let mut answer = decide(seen, question.within, self.now);
+        let ahead = Some(self.now - self.host_clock).filter(|ahead| *ahead > CLOCKS_DIFFER);
+        answer.ahead = ahead.map(|ahead| Span(Duration::from_secs(ahead.num_seconds().unsigned_abs())));
+        if !answer.is_met
+            && let Some(doubt) = self.stores.iter_mut().filter(|(name, _)| is_asked(name)).find_map(doubt)
+        {
+            return Err(doubt);
+        }
+        Ok(answer)
     }
 }
 
-async fn look(store_name: &str, store: &Store, question: &Question<'_>, theirs: &Theirs<'_>) -> Result<Found> {
+/// The reason why a store may hold more than was seen.
+fn doubt((name, found): &mut (&str, Result<InStore>)) -> Option<anyhow::Error> {
+    match found {
+        Ok(found) => Some(anyhow::anyhow!("store `{name}`: {}", found.listing.doubt()?)),
+        Err(error) => Some(std::mem::replace(error, anyhow::anyhow!("store `{name}` cannot be read"))),
+    }
+}
+
+async fn look(store: &Store, question: &Question<'_>) -> Result<InStore> {
     let folder = match question.job {
         Some(job) => key::folder(question.database, job),
         None => format!("{}/", key::encode(question.database)),
@@ -199,28 +202,24 @@ async fn look(store_name: &str, store: &Store, question: &Question<'_>, theirs: 
             all_series.insert(job.clone(), series);
         }
     }
-    let (doubt, newest_object_at) = (listing.doubt(), listing.newest_object_at);
-    let none = Series::default();
-    let why_not_theirs = |set: &Set| theirs.why_not(all_series.get(&set.name.job).unwrap_or(&none), set);
-    Ok(Found { seen: seen_in(&listing, store_name, question, &why_not_theirs, Utc::now()), doubt, newest_object_at })
+    Ok(InStore { listing, series: all_series })
 }
 
 /// All sets of the listing, those that cannot be read included. Pure.
-fn seen_in(
-    listing: &Listing,
-    store: &str,
-    question: &Question<'_>,
-    why_not_theirs: &dyn Fn(&Set) -> Option<String>,
-    now: DateTime<Utc>,
-) -> Vec<Seen> {
+fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<String>, now: DateTime<Utc>) -> Vec<Seen> {
     let without_time = |name: &SetName, why_not: String| Seen {
         set: name.to_string(),
         store: store.to_owned(),
         began_at: name.taken_at,
         restored_at: None,
         why_not: Some(why_not),
+        failed: None,
+        is_unreadable: false,
     };
-    let unreadable = listing.unreadable.iter().map(|(name, why)| without_time(name, format!("it cannot be read: {why}")));
+    let unreadable = listing
+        .unreadable
+        .iter()
+        .map(|(name, why)| Seen { is_unreadable: true, ..without_time(name, format!("it cannot be read: {why}")) });
     let adopted =
         listing.adopted.iter().map(|set| without_time(&set.name, "it was adopted: nobody knows when it was dumped".to_owned()));
     let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
@@ -228,23 +227,38 @@ fn seen_in(
         set: set.name.to_string(),
         store: store.to_owned(),
         began_at: set.manifest.started_at,
-        restored_at: set.verification.restored_at(),
-        why_not: why_not_theirs(set).or_else(|| why_not(set, question, now)),
+        restored_at: set.verification.without_dated_ahead(now).restored_at(),
+        why_not: why_not(set),
+        failed: last_failed(&set.verification.restores).map(failed_in_words),
+        is_unreadable: false,
     });
     sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
 }
 
+fn failed_in_words(check: &RestoreCheck) -> String {
+    let at = check.checked_at.format("%Y-%m-%d %H:%MZ");
+    let why = check.refusal.as_deref().and_then(|refusal| refusal.lines().next()).unwrap_or_default();
+    format!("; the last restore of it failed, by {} on {at}: {why}", check.server)
+}
+
 /// Says why a set of the right server does not count; nothing of one that does. Pure.
-fn why_not(set: &Set, question: &Question<'_>, now: DateTime<Utc>) -> Option<String> {
+fn why_not(set: &Set, question: &Question<'_>, together: &Together<'_>, now: DateTime<Utc>) -> Option<String> {
     let name = &set.name;
-    let (filters, verification) = (&set.manifest.filters, &set.verification);
-    let refused = verification.refused_for_its_data().map(|check| {
+    if set.is_from_the_future(now) {
+        return Some("it is dated in the future: a clock was wrong when it was made, or is now".to_owned());
+    }
+    if let Some(written_at) = together.written_before_it_began(set) {
+        return Some(written_too_early(set, written_at));
+    }
+    let (filters, verification) = (&set.manifest.filters, set.verification.without_dated_ahead(now));
+    let refused = together.refused_for_its_data(set, now).map(|check| {
         let (server, at) = (&check.server, check.checked_at.format("%Y-%m-%d %H:%MZ"));
-        format!("{server} refused it when it was last restored, on {at}: {}", check.refusal.as_deref().unwrap_or_default())
+        let copy = check.copy_in.as_ref().map(|store| format!(" as the copy in {store}")).unwrap_or_default();
+        format!("{server} refused it{copy} when it was last restored, on {at}: {}", check.refusal.as_deref().unwrap_or_default())
     });
     let problem = refused.or_else(|| set.listed.globals_problem.clone());
+    let restore = |why: &str| format!("{why}: `pgtend backups verify {name} --restore-on DATABASE`");
     Some(match problem {
-        _ if set.is_from_the_future(now) => "it is dated in the future: a clock was wrong when it was made, or is now".to_owned(),
         _ if *filters != question.filters && question.filters.are_none() => {
             "it holds a part of the database: its job has filters".to_owned()
         }
@@ -254,21 +268,30 @@ fn why_not(set: &Set, question: &Question<'_>, now: DateTime<Utc>) -> Option<Str
             format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
         }
         Some(problem) => problem,
-        None if question.restored && is_without_indexes(set, question) => format!(
-            "it was restored without its vector indexes, and its job wants them: `pgtend backups verify {name} --restore-on DATABASE`"
-        ),
-        None if question.restored && !verification.was_restored() => {
-            format!("no server has restored it: `pgtend backups verify {name} --restore-on DATABASE`")
+        None if question.restored && !verification.was_restored() && set.verification.was_restored() => {
+            restore("its restore is dated in the future: a clock was wrong when it was restored, or is now")
+        }
+        None if question.restored && !verification.was_restored() => restore("no server has restored it"),
+        None if question.restored
+            && !verification.was_restored_with_indexes()
+            && !question.without_vector_indexes.contains(&name.job) =>
+        {
+            restore("it was restored without its vector indexes, and its job wants them")
         }
         None => return None,
     })
 }
 
-/// Returns whether it was restored, and only without vector indexes that its job wants.
-fn is_without_indexes(set: &Set, question: &Question<'_>) -> bool {
-    let verification = &set.verification;
-    let are_wanted = !question.without_vector_indexes.contains(&set.name.job);
-    are_wanted && verification.was_restored() && !verification.was_restored_with_indexes()
+/// Of a set that began after its manifest was written.
+fn written_too_early(set: &Set, written_at: DateTime<Utc>) -> String {
+    let began_at = set.name.taken_at.max(set.manifest.started_at);
+    let second = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%SZ");
+    format!(
+        "it is dated in the future by its store's clock: it began on {}, and its manifest was written on {}, {} before. Either the clock of the host          that made it was ahead then, or the store's is behind: correct it, and make another set",
+        second(began_at),
+        second(written_at),
+        units::age(written_at, began_at)
+    )
 }
 
 /// Pure.
@@ -289,24 +312,24 @@ impl Answer {
         let newest = self.newest.as_ref().map(|newest| {
             let ago = units::age(newest.began_at, self.now);
             let restored = newest.restored_at.map(|at| format!(", restored on {}", at.format("%Y-%m-%d %H:%MZ")));
-            format!("{} in {}, which began {ago} ago (intact{})", newest.set, newest.store, restored.unwrap_or_default())
+            let failed = newest.failed.as_deref().map(terminal::in_one_line).unwrap_or_default();
+            format!("{} in {}, which began {ago} ago (intact{}{failed})", newest.set, newest.store, restored.unwrap_or_default())
         });
         let that_counts = if *restored { "that counts and was restored" } else { "that counts" };
         let mut said = match (self.is_met, newest) {
-            (true, Some(newest)) => return format!("{newest}, is a backup of `{database}` {that_counts}, within {within}"),
+            (true, Some(newest)) => {
+                return format!(
+                    "{newest}, is a backup of `{database}` {that_counts}, within {within}{}",
+                    self.unreadable_in_words()
+                );
+            }
             (_, Some(newest)) => {
                 format!("no backup of `{database}` {that_counts} began within {within}; the newest is {newest}")
             }
             (_, None) => format!("there is no backup of `{database}` {that_counts}"),
         };
         if !self.passed_over.is_empty() {
-            let named = self.passed_over.iter().take(NAMED);
-            let named = named.map(|seen| {
-                format!("{} in {} ({})", seen.set, seen.store, terminal::in_one_line(seen.why_not.as_deref().unwrap_or("")))
-            });
-            let more = self.passed_over.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-            said += &format!("; these do not count: {}{more}", named.collect::<Vec<_>>().join("; "));
+            said += &format!("; these do not count: {}", named(self.passed_over.iter()));
         }
         if let Some(ahead) = self.ahead {
             said +=
@@ -314,6 +337,23 @@ impl Answer {
         }
         said
     }
+
+    /// Newer sets that were lost: a person should know, also where an older one is new enough.
+    fn unreadable_in_words(&self) -> String {
+        let mut unreadable = self.passed_over.iter().filter(|seen| seen.is_unreadable).peekable();
+        if unreadable.peek().is_none() { String::new() } else { format!("; newer ones are lost: {}", named(unreadable)) }
+    }
+}
+
+/// The first of them, each with the reason.
+fn named<'a>(sets: impl Iterator<Item = &'a Seen>) -> String {
+    let mut named: Vec<String> = sets
+        .map(|seen| format!("{} in {} ({})", seen.set, seen.store, terminal::in_one_line(seen.why_not.as_deref().unwrap_or(""))))
+        .collect();
+    let more = named.len().saturating_sub(NAMED);
+    named.truncate(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    named.join("; ") + &more
 }
 
 #[cfg(test)]
@@ -327,6 +367,8 @@ mod tests {
             began_at: now() - TimeDelta::minutes(minutes_ago),
             restored_at: None,
             why_not: why_not.map(str::to_owned),
+            failed: None,
+            is_unreadable: false,
         }
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use super::rule_places::Keep;
 use super::rule_places::Rules;
 use super::verdict::Bytes;
+use crate::base::terminal;
 
 /// A damaged set may still hold data that is needed, and there must be time to find out why it is damaged.
 const DAMAGED_KEPT: TimeDelta = TimeDelta::days(30);
@@ -53,7 +54,7 @@ impl fmt::Display for Decision {
             (true, false) => "keep",
             (false, false) => "delete",
         };
-        write!(f, "{verb:<8} {}  ({})", self.name, self.reasons.join(", "))
+        write!(f, "{verb:<8} {}  ({})", self.name, terminal::in_one_line(&self.reasons.join(", ")))
     }
 }
 

@@ -72,6 +72,7 @@ pub mod readiness;
 mod refusal;
 mod relock;
 pub mod restore;
+mod restore_check;
 #[doc(hidden)]
 pub mod rewrite;
 pub mod row_sum;
@@ -108,6 +109,7 @@ pub mod verdict;
 pub mod verify;
 mod waiters;
 pub mod warnings;
+pub mod whose;
 mod why;
 mod wide;
 

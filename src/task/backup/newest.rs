@@ -5,9 +5,11 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use super::copies::several::ensure_answers;
+use super::copies::together::Together;
 use super::facts::ServerFacts;
 use super::identity::Identity;
 use super::series::{Belongs, Series};
+use super::set::{Listing, Set};
 use super::verdict::Bytes;
 use super::{facts, set};
 use crate::config::Config;
@@ -63,26 +65,21 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
             None => server.insert(server_of(config, database).await?),
         };
         let are_several = stores.len() > 1;
-        let mut looking = Vec::new();
+        let mut reading = Vec::new();
         for store in stores {
-            looking.push(async move {
-                let found = newest_in(config, store, are_several, (database, &job.name), server).await;
-                (store.clone(), found)
-            });
+            reading.push(async move { (store.clone(), read(config, store, are_several, (database, &job.name)).await) });
         }
-        newest.jobs.push(OfJob { job: job.name.clone(), stores: join_all(looking).await });
+        let read = join_all(reading).await;
+        let together = Together::of(read.iter().filter_map(|(_, read)| Some(&read.as_ref().ok()?.0)));
+        let now = Utc::now();
+        let counts: Vec<_> = read.iter().map(|(_, read)| newest_in(read.as_ref().ok()?, &together, server, now)).collect();
+        let stores = read.into_iter().zip(counts).map(|((store, read), newest)| (store, read.map(|_| newest))).collect();
+        newest.jobs.push(OfJob { job: job.name.clone(), stores });
     }
     Ok(newest)
 }
 
-async fn newest_in(
-    config: &Config,
-    store: &str,
-    are_several: bool,
-    (database, job): (&str, &str),
-    server: &ServerFacts,
-) -> Result<Option<DateTime<Utc>>> {
-    let now = Utc::now();
+async fn read(config: &Config, store: &str, are_several: bool, (database, job): (&str, &str)) -> Result<(Listing, Series)> {
     let store = Store::named(config, store).await?;
     if are_several {
         ensure_answers(&store).await?;
@@ -92,13 +89,24 @@ async fn newest_in(
         anyhow::bail!(doubt);
     }
     let (series, _) = Series::read(&store, database, job).await?;
+    Ok((listing, series))
+}
+
+/// The time of the newest set that counts. Pure.
+fn newest_in(
+    (listing, series): &(Listing, Series),
+    together: &Together<'_>,
+    server: &ServerFacts,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let is_theirs = |set: &Set| matches!(series.belongs(server, set), Belongs::Surely | Belongs::ByName { .. });
     let verified = listing
         .sets
         .iter()
         .filter(|set| set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none())
-        .filter(|set| set.listed.globals_problem.is_none() && set.verification.refused_for_its_data().is_none())
-        .filter(|set| !set.is_from_the_future(now) && series.belongs(server, set) != Belongs::Not);
-    Ok(verified.map(|set| set.name.taken_at).max())
+        .filter(|set| set.listed.globals_problem.is_none() && together.refused_for_its_data(set, now).is_none())
+        .filter(|set| !set.is_from_the_future(now) && together.written_before_it_began(set).is_none() && is_theirs(set));
+    verified.map(|set| set.name.taken_at).max()
 }
 
 /// The identity of a configured database; None where its role may not read the system identifier.

@@ -22,7 +22,7 @@ use super::since::Since;
 use super::state::State;
 use super::sweep;
 use super::warnings::warnings;
-use crate::base::units;
+use crate::base::{terminal, units};
 use crate::pg::client_tools::Tools;
 use crate::work::RunContext;
 
@@ -237,18 +237,19 @@ impl fmt::Display for Plan {
                     Decision { keep: true, .. } => "keep",
                     Decision { keep: false, .. } => "delete",
                 };
-                writeln!(f, "  {verb:<8} {}{which} ({})", decision.name, decision.reasons.join(", "))?;
+                let reasons = decision.reasons.join(", ");
+                writeln!(f, "  {verb:<8} {}{which} ({})", decision.name, terminal::in_one_line(&reasons))?;
             }
             for doubt in &of_store.deletes_nothing {
                 let store = if which.is_empty() { " in the store" } else { which.as_str() };
-                writeln!(f, "  deletes  nothing{store}, because {doubt}")?;
+                writeln!(f, "  deletes  nothing{store}, because {}", terminal::in_one_line(doubt))?;
             }
         }
         for lack in &self.lacks {
             writeln!(f, "  lacks    {lack}")?;
         }
         for warning in &self.warnings {
-            writeln!(f, "  warning  {warning}")?;
+            writeln!(f, "  warning  {}", terminal::in_one_line(warning))?;
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use crate::pg::failure;
 
 pub use super::said::Doing;
 
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// The reason why a server refused a dump. It is about this server, now; never about the set.
 #[derive(Clone, Debug)]
 pub struct Refusal {
@@ -92,7 +94,7 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let place = format!("at {}{statement}", doing.entry);
     Refusal {
         in_store: Some(of_code(said, doing)),
-        kind: kind(&said.code),
+        kind: kind(&said.code, doing.choices.by_superuser),
         sql_state: Some(said.code.clone()),
         message: format!("{message} (SQLSTATE {}), {place}\n{advice}", said.code).trim_end().to_owned(),
     }
@@ -106,9 +108,11 @@ fn of_code(said: &Said, doing: Doing<'_>) -> String {
     format!("SQLSTATE {code}, at {}{constraint}\n{}", doing.entry, advice(&said, doing)).trim_end().to_owned()
 }
 
-fn kind(code: &str) -> Option<Kind> {
+/// A superuser lacks no right: what is refused to one for rights is refused to code of the dump, which runs as the owner of a table.
+fn kind(code: &str, by_superuser: bool) -> Option<Kind> {
     match code {
-        "42501" => Some(Kind::Permission),
+        INSUFFICIENT_PRIVILEGE if by_superuser => None,
+        INSUFFICIENT_PRIVILEGE => Some(Kind::Permission),
         "53300" => Some(Kind::Unreachable),
         code if code.starts_with("28") => Some(Kind::Permission),
         code if code.starts_with("57P") => Some(Kind::Unreachable),
@@ -259,6 +263,31 @@ mod tests {
         let of_others = Refusal { in_store: None, kind: None, sql_state: Some("XX000".into()), message: "SECRET".into() };
         let told = of_others.without_rows();
         assert!(told.contains("(SQLSTATE XX000)") && !told.contains("SECRET"), "{told}");
+    }
+
+    #[test]
+    fn what_a_superuser_may_not_is_of_the_data_and_no_right_that_anyone_could_give() {
+        let entry = Entry { kind: "INDEX".to_owned(), name: "i".to_owned(), schema: None, is_ours: false };
+        let of = |code: &str, choices: &Choices| {
+            let said = Said { code: code.to_owned(), message: "x".to_owned(), ..Said::default() };
+            let statement = "CREATE INDEX i";
+            of_said(
+                &said,
+                Doing { entry: &entry, statement, in_transaction: false, choices, search_path: "public", rows_before: 0 },
+            )
+        };
+        for choices in [Choices::for_scratch(), Choices::default()] {
+            assert!(!of("42501", &choices).is_of_the_data(), "another role might");
+            let choices = Choices { by_superuser: true, ..choices };
+            let refused = of("42501", &choices);
+            assert!(refused.is_of_the_data() && refused.kind.is_none());
+            let told = refused.message;
+            assert!(told.contains("No right of the restoring role is missing"), "{told}");
+            assert!(!told.contains("pgtend grants") && !told.contains("needs a superuser"), "{told}");
+            for code in ["28P01", "53300", "54000"] {
+                assert!(!of(code, &choices).is_of_the_data(), "{code}");
+            }
+        }
     }
 
     #[test]

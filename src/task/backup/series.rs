@@ -95,6 +95,7 @@ impl Series {
         let theirs = self.identity_of(set);
         let name = theirs.as_ref().map_or(&set.manifest.server.database.name, |theirs| &theirs.database);
         match (Identity::of(server), &theirs) {
+            (Some(own), Some(theirs)) if own == *theirs && is_of_an_earlier_one(server, &own, set) => Belongs::OfAnEarlierOne,
             (Some(own), Some(theirs)) if own == *theirs => Belongs::Surely,
             (Some(_), Some(_)) => Belongs::Not,
             (None, _) if server.database.name == *name => Belongs::ByName { unknown: "this database's server" },
@@ -114,6 +115,13 @@ impl Series {
     }
 }
 
+/// Returns whether the set is of a database that had this name on this server, and that the present one is not: each has an OID of its own. Between servers,
+/// they say nothing.
+fn is_of_an_earlier_one(server: &ServerFacts, own: &Identity, set: &Set) -> bool {
+    let oids = server.database.oid.zip(set.manifest.server.database.oid);
+    set.identity().as_ref() == Some(own) && oids.is_some_and(|(own, theirs)| own != theirs)
+}
+
 impl Bounded for Series {
     fn check(&self) -> Result<()> {
         self.accepted.iter().try_for_each(|accepted| bounds::time("at", accepted.at))
@@ -128,6 +136,8 @@ pub enum Belongs {
     ByName {
         unknown: &'static str,
     },
+    /// Of a database that had the same name on the same server, and was dropped or renamed since.
+    OfAnEarlierOne,
     Not,
 }
 
@@ -211,6 +221,26 @@ mod tests {
             assert!(matches!(belongs(own, name, theirs), Belongs::ByName { .. }), "{own:?} {theirs:?}");
             assert_eq!(belongs(own, "other", theirs), Belongs::Not, "{own:?} {theirs:?}");
         }
+    }
+
+    #[test]
+    fn a_set_of_a_database_that_was_dropped_or_renamed_is_not_of_the_one_that_has_its_name_now() {
+        let mut set = set_of(Some("7"), "2026-01-01T02-00-00Z");
+        let mut server = set.manifest.server.clone();
+        for (theirs, own, expected) in [
+            (None, Some(5), Belongs::Surely),
+            (Some(5), None, Belongs::Surely),
+            (Some(5), Some(5), Belongs::Surely),
+            (Some(5), Some(6), Belongs::OfAnEarlierOne),
+        ] {
+            (set.manifest.server.database.oid, server.database.oid) = (theirs, own);
+            assert_eq!(Series::default().belongs(&server, &set), expected, "{theirs:?} {own:?}");
+        }
+        // A person has accepted the sets of another server, where OIDs are others.
+        set.manifest.server.system_identifier = Some("8".to_owned());
+        let (identity, into) = (identity("8/app"), identity("7/app"));
+        let accepted = Accepted { identity, into, at: Utc::now(), sets: vec![set.name.to_string()] };
+        assert_eq!(Series { accepted: vec![accepted] }.belongs(&server, &set), Belongs::Surely);
     }
 
     #[test]

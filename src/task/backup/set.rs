@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
 use super::identity::Identity;
 use super::manifest::{self, Globals, Manifest};
-use super::markers::{self, Hold};
+use super::markers::{self, Hold, RunMarker};
+use super::restore_check::CLOCKS_DIFFER;
 use super::sealed;
 use super::verdict::Verification;
 use crate::base::units;
@@ -32,9 +33,6 @@ const READ_AT_ONCE: usize = 32;
 
 /// The MiB of manifests that are read concurrently: the largest possible ones are read one after the other.
 const READ_MIB: usize = 64;
-
-/// Clocks of hosts that synchronize their time differ by less.
-pub(super) const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
 /// The possible names of a set's dump.
 pub const DUMPS: [&str; 4] = [
@@ -75,14 +73,21 @@ impl Set {
         Identity::of(&self.manifest.server)
     }
 
-    /// Returns whether it is dated in the future: after now, or after the database server's clock when it was made, or after the time when its
-    /// manifest was written by the store's clock. A wrong clock named it, and time does not cure that.
+    /// Returns whether it is dated in the future: after now, or after the database server's clock when it was made. A wrong clock named it, and
+    /// time does not cure that.
     pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
         let (taken_at, started_at) = (self.name.taken_at, self.manifest.started_at);
-        let is_ahead = |at: DateTime<Utc>, clock: Option<DateTime<Utc>>| clock.is_some_and(|clock| at - clock > CLOCKS_DIFFER);
         // Its dump may begin some time after the database's server was asked.
-        is_ahead(taken_at, self.manifest.server.clock)
-            || [Some(now), self.listed.manifest_at].into_iter().any(|clock| is_ahead(taken_at.max(started_at), clock))
+        self.manifest.server.clock.is_some_and(|clock| taken_at - clock > CLOCKS_DIFFER)
+            || taken_at.max(started_at) - now > CLOCKS_DIFFER
+    }
+
+    /// The time of its manifest by the clock of its store, or of the one that it was copied from, where the set began after that. One of the two clocks is
+    /// wrong, and nobody knows which: it opens no gate, and stays and is restored like any other.
+    pub fn written_before_it_began(&self) -> Option<DateTime<Utc>> {
+        let began_at = self.name.taken_at.max(self.manifest.started_at);
+        let written_at = [self.listed.manifest_at, self.verification.written_at].into_iter().flatten().min()?;
+        (began_at - written_at > CLOCKS_DIFFER).then_some(written_at)
     }
 
     /// Returns whether pgtend did not make its dump.
@@ -114,7 +119,7 @@ pub struct Listing {
     pub adopted: Vec<Set>,
     /// Folders without a set: of an active run, of a killed one, or of an interrupted deletion.
     pub incomplete: Vec<(SetName, Vec<Object>)>,
-    /// Manifests that cannot be read, with the reason. These are left alone.
+    /// Manifests that cannot be read, or are gone, with the reason. These are left alone.
     pub unreadable: Vec<(SetName, String)>,
     /// Sets whose manifest lacks a valid signature although the store has a key: they are not counted, restored or deleted.
     pub not_ours: Vec<(Set, Signature)>,
@@ -196,10 +201,8 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
     let (with_manifest, without): (Vec<_>, Vec<_>) =
         folders.into_iter().partition(|(name, objects)| has(objects, name, MANIFEST) && !is_going(name, objects));
     // It was a set once, so the listing must show that a newer one existed.
-    for (name, objects) in without.iter().filter(|(name, objects)| has(objects, name, VERIFICATION)) {
-        if !has(objects, name, markers::DELETING) {
-            listing.unreadable.push((name.clone(), format!("its {MANIFEST} is gone")));
-        }
+    for (name, objects) in &without {
+        listing.unreadable.extend(why_lost(store, name, objects).await.map(|why| (name.clone(), why)));
     }
     listing.incomplete = without;
     let in_memory = Semaphore::new(READ_MIB);
@@ -230,6 +233,29 @@ fn name_of(path: &str) -> Option<SetName> {
 fn has(objects: &[Object], name: &SetName, object: &str) -> bool {
     let key = name.key(object);
     objects.iter().any(|object| object.key == key)
+}
+
+/// Says that a folder without a manifest was a set, where what pgtend wrote beside it says so and no deletion of its own began.
+async fn why_lost(store: &Store, name: &SetName, objects: &[Object]) -> Option<String> {
+    if has(objects, name, markers::DELETING) {
+        return None;
+    }
+    if has(objects, name, VERIFICATION) {
+        return Some(format!("its {MANIFEST} is gone"));
+    }
+    if !has(objects, name, markers::RUN) || !DUMPS.iter().any(|dump| has(objects, name, dump)) {
+        return None;
+    }
+    // One that cannot be read says nothing; a sweep leaves its folder alone and names it.
+    let run = markers::read::<RunMarker>(store, name, markers::RUN).await.ok().flatten()?;
+    let completed_at = run.completed_at?.format("%Y-%m-%d %H:%MZ");
+    // A listing may be older than the manifest of a run that has just ended.
+    match store.exists_for_certain(&name.key(MANIFEST)).await {
+        Ok(true) => None,
+        Ok(false) | Err(_) => {
+            Some(format!("its {MANIFEST} is gone, and it was complete on {completed_at}, as its {} says", markers::RUN))
+        }
+    }
 }
 
 async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memory: &Semaphore) -> Result<(Set, Signature)> {

@@ -8,10 +8,11 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::how_proved::HowProved;
+pub use super::restore_check::RestoreCheck;
+use super::restore_check::{forget_oldest, refusal_for_the_data, without};
 use crate::base::bounds::{self, Bounded};
 
-/// This many servers are remembered; the one tried longest ago is dropped first.
+/// This many tries are remembered; the one longest ago is dropped first.
 const RESTORES_KEPT: usize = 20;
 
 /// The verdict on a set's bytes.
@@ -49,6 +50,9 @@ pub struct Verification {
     /// unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sets_since_restore: Option<u32>,
+    /// When the manifest was written in the store that this copy comes from, by that store's clock; recorded where the set began after that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,34 +70,6 @@ pub struct BytesCheck {
     pub pgtend_version: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RestoreCheck {
-    /// `host:port`, for people.
-    pub server: String,
-    pub version: String,
-    pub checked_at: DateTime<Utc>,
-    /// The reason why that server refused it; None when all of it was restored and counted.
-    pub refusal: Option<String>,
-    /// True where it was refused for what the set holds: its rows or statements, a query of `expect`, a finding of amcheck. False for rights,
-    /// space and connections, and of earlier releases, which did not record it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub refused_for_its_data: bool,
-    pub sql_state: Option<String>,
-    pub elapsed_seconds: f64,
-    /// The time that the restore itself and its counts took; None in sets of the first release, and where the restore was not completed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restore_seconds: Option<f64>,
-    /// True where the set has vector indexes and they were not built.
-    #[serde(default)]
-    pub without_vector_indexes: bool,
-    /// What the copy was asked; None where it was refused, and of earlier releases.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub how: Option<HowProved>,
-    /// The store whose copy was restored, where that was not this one: this one has the same bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub copy_in: Option<String>,
-}
-
 /// The file as stored: by this release, or by the first, whose `checks` did not separate bytes from servers.
 #[derive(Deserialize)]
 struct Written {
@@ -104,6 +80,8 @@ struct Written {
     checks: BTreeMap<String, FirstCheck>,
     #[serde(default)]
     sets_since_restore: Option<u32>,
+    #[serde(default)]
+    written_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +93,7 @@ struct FirstCheck {
 
 impl From<Written> for Verification {
     fn from(written: Written) -> Self {
-        let Written { mut bytes, mut restores, checks, sets_since_restore } = written;
+        let Written { mut bytes, mut restores, checks, sets_since_restore, written_at } = written;
         for (kind, check) in checks {
             let is_well = check.problems.is_empty();
             if kind == "restore" {
@@ -141,7 +119,7 @@ impl From<Written> for Verification {
                     Some(BytesCheck { verdict, checked_at, problems, elapsed_seconds, not_decoded: None, pgtend_version: None });
             }
         }
-        Self { bytes, restores, sets_since_restore }
+        Self { bytes, restores, sets_since_restore, written_at }
     }
 }
 
@@ -165,10 +143,17 @@ impl Verification {
         self.restores.iter().filter(|restore| restore.refusal.is_none()).map(|restore| restore.checked_at).max()
     }
 
-    /// The latest restore that says something about the data, where it was refused for them.
-    pub fn refused_for_its_data(&self) -> Option<&RestoreCheck> {
-        let about_data = self.restores.iter().filter(|check| check.refusal.is_none() || check.refused_for_its_data);
-        about_data.max_by_key(|check| check.checked_at).filter(|check| check.refused_for_its_data)
+    /// The last recorded restore that says something about the data, where it was refused for them.
+    pub fn refused_for_its_data(&self, now: DateTime<Utc>) -> Option<&RestoreCheck> {
+        refusal_for_the_data(&self.restores, now)
+    }
+
+    /// The same without good restores that are dated ahead: a wrong clock made them.
+    #[must_use]
+    pub fn without_dated_ahead(&self, now: DateTime<Utc>) -> Self {
+        let mut verification = self.clone();
+        verification.restores.retain(|check| check.refusal.is_some() || check.is_proof(now));
+        verification
     }
 
     /// The time when its bytes were found damaged.
@@ -198,29 +183,41 @@ impl Verification {
         }
     }
 
-    /// Records what was proved of the copy in the store `of`, which has the same bytes.
-    pub fn record_proof_of_copy(&mut self, proved: &Self, of: &str) {
-        for check in proved.restores.iter().filter(|check| check.refusal.is_none()) {
-            let has_its_own = |own: &&RestoreCheck| {
-                (&own.server, &own.version, own.refusal.is_none()) == (&check.server, &check.version, true)
-                    && own.copy_in.is_none()
-            };
-            if !self.restores.iter().any(|own| has_its_own(&own)) {
-                let copy_in = Some(check.copy_in.clone().unwrap_or_else(|| of.to_owned()));
-                self.record_restore(RestoreCheck { copy_in, ..check.clone() });
+    /// Records what was proved of the copy in the store `of`, which has the same data, and that they were refused there. What this copy was refused for
+    /// later stays the last word, and what it has refuted since is not recorded.
+    pub fn record_proof_of_copy(&mut self, proved: &Self, of: &str, now: DateTime<Utc>) {
+        self.written_at = self.written_at.or(proved.written_at);
+        let of_copy = |check: &RestoreCheck| {
+            let copy_in = Some(check.copy_in.clone().unwrap_or_else(|| of.to_owned()));
+            RestoreCheck { copy_in, ..check.clone() }
+        };
+        for check in proved.restores.iter().filter(|check| check.is_proof(now)) {
+            let has_its_own = self.restores.iter().any(|own| own.has_the_place_of(check) && own.copy_in.is_none());
+            if !has_its_own {
+                let is_outdated = self.refused_for_its_data(now).is_some_and(|refusal| refusal.checked_at >= check.checked_at);
+                self.put(of_copy(check), is_outdated);
+            }
+        }
+        if let Some(refusal) = proved.refused_for_its_data(now) {
+            let is_after = |own: &RestoreCheck| own.checked_at > refusal.checked_at;
+            let is_known = self.restores.iter().any(|own| own.has_the_place_of(refusal) && own.checked_at >= refusal.checked_at);
+            if !is_known && !self.restores.iter().any(|own| own.is_proof(now) && is_after(own)) {
+                self.put(of_copy(refusal), false);
             }
         }
     }
 
+    /// The last try of each kind is kept: a refusal today does not undo that the server restored the set once.
     pub fn record_restore(&mut self, check: RestoreCheck) {
-        // The last success and the last refusal of each are kept: a refusal today does not undo that the server restored the set once.
-        let of = |check: &RestoreCheck| {
-            (check.server.clone(), check.version.clone(), check.refusal.is_some(), check.without_vector_indexes)
-        };
-        self.restores.retain(|earlier| of(earlier) != of(&check));
-        self.restores.push(check);
-        let excess = self.restores.len().saturating_sub(RESTORES_KEPT);
-        self.restores.drain(..excess);
+        self.put(check, false);
+    }
+
+    /// Adds it as the last one, or before the last refusal for the data.
+    fn put(&mut self, check: RestoreCheck, before_the_refusal: bool) {
+        self.restores.retain(|earlier| !earlier.has_the_place_of(&check));
+        let refusal = self.restores.iter().rposition(|check| check.refused_for_its_data).filter(|_| before_the_refusal);
+        self.restores.insert(refusal.unwrap_or(self.restores.len()), check);
+        forget_oldest(&mut self.restores, RESTORES_KEPT);
     }
 
     /// "intact, restored on db2:5432 (16.14)", for reports and listings.
@@ -255,16 +252,12 @@ impl Verification {
 impl Bounded for Verification {
     fn check(&self) -> Result<()> {
         let of_bytes = self.bytes.iter().map(|check| (check.checked_at, check.elapsed_seconds));
-        let of_restores = self.restores.iter().map(|check| (check.checked_at, check.elapsed_seconds));
-        for (checked_at, elapsed_seconds) in of_bytes.chain(of_restores) {
+        for (checked_at, elapsed_seconds) in of_bytes {
             bounds::time("checked_at", checked_at)?;
             bounds::seconds("elapsed_seconds", elapsed_seconds)?;
         }
-        self.restores.iter().filter_map(|check| check.how.as_ref()).try_for_each(Bounded::check)?;
-        for seconds in self.restores.iter().filter_map(|check| check.restore_seconds) {
-            bounds::seconds("restore_seconds", seconds)?;
-        }
-        Ok(())
+        self.written_at.map_or(Ok(()), |at| bounds::time("written_at", at))?;
+        self.restores.iter().try_for_each(Bounded::check)
     }
 }
 
@@ -275,27 +268,10 @@ impl BytesCheck {
     }
 }
 
-impl RestoreCheck {
-    fn in_words(&self) -> String {
-        let server = if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
-        match &self.refusal {
-            None => {
-                let copy = self.copy_in.as_ref().map(|store| format!(", as the copy in {store}")).unwrap_or_default();
-                format!("restored on {server}{}{copy}", without(self.without_vector_indexes))
-            }
-            Some(refusal) => format!("not restored on {server}: {refusal}"),
-        }
-    }
-}
-
-/// What follows in words where vector indexes were not built.
-fn without(vector_indexes: bool) -> &'static str {
-    if vector_indexes { ", without vector indexes" } else { "" }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::backup::restore_check::tests::{check, now};
 
     fn read(text: &str) -> Verification {
         serde_json::from_str(text).unwrap()
@@ -333,19 +309,8 @@ mod tests {
             not_decoded: None,
             pgtend_version: None,
         });
-        verification.record_restore(RestoreCheck {
-            server: "db:5432".into(),
-            version: "14.2".into(),
-            checked_at: now,
-            refusal: Some("syntax error".into()),
-            refused_for_its_data: true,
-            sql_state: Some("42601".into()),
-            elapsed_seconds: 2.0,
-            restore_seconds: None,
-            without_vector_indexes: false,
-            how: None,
-            copy_in: None,
-        });
+        let refused = RestoreCheck { version: "14.2".into(), sql_state: Some("42601".into()), ..check("db:5432", 0, Some(true)) };
+        verification.record_restore(refused);
         let again = read(&serde_json::to_string(&verification).unwrap());
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
         assert!(!again.was_restored());
@@ -384,56 +349,53 @@ mod tests {
 
     #[test]
     fn a_refusal_does_not_take_a_good_restore_back() {
-        let check = |refusal: Option<&str>| RestoreCheck {
-            server: "db:5432".into(),
-            version: "16.14".into(),
-            checked_at: Utc::now(),
-            refusal: refusal.map(str::to_owned),
-            refused_for_its_data: false,
-            sql_state: None,
-            elapsed_seconds: 0.0,
-            restore_seconds: None,
-            without_vector_indexes: false,
-            how: None,
-            copy_in: None,
-        };
         let mut verification = Verification::default();
-        verification.record_restore(check(None));
-        verification.record_restore(check(Some("no CREATEDB")));
-        verification.record_restore(check(Some("no CREATEDB")));
+        verification.record_restore(check("db:5432", 0, None));
+        verification.record_restore(check("db:5432", 1, Some(false)));
+        verification.record_restore(check("db:5432", 2, Some(false)));
         assert!(verification.was_restored());
         assert_eq!(verification.restores.len(), 2);
     }
 
     #[test]
-    fn the_latest_restore_that_got_to_the_data_says_whether_they_are_refused() {
-        let check = |minute: u32, refused: Option<bool>| RestoreCheck {
-            server: format!("db{minute}:5432"),
-            version: "18.4".into(),
-            checked_at: format!("2026-11-23T02:{minute:02}:00Z").parse().unwrap(),
-            refusal: refused.map(|_| "refused".to_owned()),
-            refused_for_its_data: refused == Some(true),
-            sql_state: None,
-            elapsed_seconds: 0.0,
-            restore_seconds: None,
-            without_vector_indexes: false,
-            how: None,
-            copy_in: None,
-        };
-        let (good, by_data, by_rights) = (None, Some(true), Some(false));
-        for (restores, expected) in [
-            (vec![], false),
-            (vec![good], false),
-            (vec![by_rights], false),
-            (vec![by_data], true),
-            (vec![by_data, by_rights], true),
-            (vec![good, by_data], true),
-            (vec![by_data, good], false),
-        ] {
+    fn a_refusal_for_the_data_stays_when_the_same_server_refuses_for_rights() {
+        let mut verification = Verification::default();
+        verification.record_restore(check("db", 0, Some(true)));
+        verification.record_restore(check("db", 1, Some(false)));
+        assert_eq!(verification.restores.len(), 2);
+        assert!(verification.refused_for_its_data(now()).is_some());
+        verification.record_restore(check("db", 2, None));
+        assert!(verification.refused_for_its_data(now()).is_none());
+    }
+
+    #[test]
+    fn a_refusal_for_the_data_goes_along_with_a_copy_unless_the_copy_was_restored_since() {
+        let of = |checks: &[RestoreCheck]| {
             let mut verification = Verification::default();
-            (0..).zip(restores.clone()).for_each(|(minute, refused)| verification.record_restore(check(minute, refused)));
-            assert_eq!(verification.refused_for_its_data().is_some(), expected, "{restores:?}");
+            checks.iter().for_each(|check| verification.record_restore(check.clone()));
+            verification
+        };
+        let (good, refused) = (|minute| check("db", minute, None), |minute| check("db", minute, Some(true)));
+        for (there, here, expected) in [
+            (of(&[refused(1)]), of(&[]), true),
+            (of(&[good(0), refused(1)]), of(&[]), true),
+            (of(&[refused(1), good(2)]), of(&[]), false),
+            (of(&[refused(1)]), of(&[good(2)]), false),
+            (of(&[refused(3)]), of(&[refused(1), good(2)]), true),
+            // What was proved there before is not the last word here.
+            (of(&[good(1)]), of(&[refused(2)]), true),
+            (of(&[good(3)]), of(&[refused(2)]), false),
+        ] {
+            let mut copy = here.clone();
+            for _ in 0..2 {
+                copy.record_proof_of_copy(&there, "local", now());
+                let found = copy.refused_for_its_data(now());
+                assert_eq!(found.is_some(), expected, "{:?} and {:?}", there.restores, here.restores);
+            }
         }
+        let mut copy = Verification::default();
+        copy.record_proof_of_copy(&of(&[refused(1)]), "local", now());
+        assert_eq!(copy.in_words(), "unknown, not restored on db (18.4), as the copy in local: refused");
     }
 
     #[test]
@@ -474,32 +436,19 @@ mod tests {
 
     #[test]
     fn a_proof_of_the_same_bytes_elsewhere_is_named_as_one_and_hides_none_of_its_own() {
-        let check = |server: &str, refusal: Option<&str>| RestoreCheck {
-            server: server.into(),
-            version: "18.4".into(),
-            checked_at: "2026-11-23T02:00:00Z".parse().unwrap(),
-            refusal: refusal.map(str::to_owned),
-            refused_for_its_data: false,
-            sql_state: None,
-            elapsed_seconds: 0.0,
-            restore_seconds: None,
-            without_vector_indexes: false,
-            how: None,
-            copy_in: None,
-        };
         let mut there = Verification::default();
-        there.record_restore(check("db:5432", None));
-        there.record_restore(check("other:5432", Some("no CREATEDB")));
+        there.record_restore(check("db:5432", 0, None));
+        there.record_restore(check("other:5432", 1, Some(false)));
         let mut here = Verification::default();
-        here.record_proof_of_copy(&there, "local");
-        assert_eq!(here.restores.len(), 1, "a refusal there says nothing here");
+        here.record_proof_of_copy(&there, "local", now());
+        assert_eq!(here.restores.len(), 1, "a refusal for rights there says nothing here");
         assert!(here.was_restored());
         assert_eq!(here.restored_in_words(), "on 18.4, 2026-11-23, as the copy in local");
         let mut third = Verification::default();
-        third.record_proof_of_copy(&here, "offsite");
+        third.record_proof_of_copy(&here, "offsite", now());
         assert_eq!(third.restores[0].copy_in.as_deref(), Some("local"), "the copy that was restored");
-        here.record_restore(check("db:5432", None));
-        here.record_proof_of_copy(&there, "local");
+        here.record_restore(check("db:5432", 2, None));
+        here.record_proof_of_copy(&there, "local", now());
         assert_eq!(here.restored_in_words(), "on 18.4, 2026-11-23");
     }
 }

@@ -88,7 +88,22 @@ fn of_sets(listing: &Listing, now: DateTime<Utc>) -> Vec<String> {
             set.name
         ));
     }
+    warnings.extend(written_too_early(listing));
     warnings
+}
+
+/// A warning about sets that open no gate, as their store's clock does not agree with those that made them.
+fn written_too_early(listing: &Listing) -> Option<String> {
+    let mut early = listing.sets.iter().rev().filter_map(|set| Some((set, set.written_before_it_began()?)));
+    let (newest, written_at) = early.next()?;
+    let began_at = newest.name.taken_at.max(newest.manifest.started_at);
+    Some(format!(
+        "{} began after the time of the manifest by the store's clock, the newest of them {} {} after it: the store's clock is behind, or that of the host \
+         which made it was ahead. It counts for no `backups require`, no `--unless-within` and no `require_backup_within`: correct the clock",
+        units::plural(early.count() + 1, "set"),
+        newest.name,
+        units::age(written_at, began_at)
+    ))
 }
 
 /// Warnings about sets of other databases or servers among those of this one, or that nothing tells them apart.

@@ -7,6 +7,7 @@ use crate::store::SMALL_OBJECT_BYTES;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::facts::Extension;
 use crate::task::backup::named::role_names;
+use crate::task::backup::own_bytes;
 use crate::task::backup::tokens::Statement;
 
 /// A dump that names more of one kind was not made by pg_dump, or is of no server that could be restored.
@@ -118,12 +119,14 @@ impl Claims {
     }
 }
 
+/// Counts the bytes as they stand in the dump, whose encoding may be another than UTF-8.
 fn is_a_name(name: &str) -> Result<(), String> {
-    if name.len() <= NAME_BYTES_MOST {
+    let bytes = own_bytes::bytes(name);
+    if bytes.len() <= NAME_BYTES_MOST {
         return Ok(());
     }
-    let start: String = name.chars().take(20).collect();
-    Err(format!("it has a name of {} bytes, {start}…, and PostgreSQL's have at most {NAME_BYTES_MOST}", name.len()))
+    let start: String = String::from_utf8_lossy(&bytes).chars().take(20).collect();
+    Err(format!("it has a name of {} bytes, {start}…, and PostgreSQL's have at most {NAME_BYTES_MOST}", bytes.len()))
 }
 
 fn extension(statement: &Statement<'_>) -> Option<Extension> {
@@ -161,6 +164,18 @@ mod tests {
         let mut claims = Claims::default();
         (0..1000).for_each(|_| claims.of_copy(&Statement::of(&copy(0))).unwrap());
         assert!(claims.tables_bytes < 200, "blocks of one table");
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_its_bytes_in_the_encoding_of_the_dump() {
+        for (bytes, is_one) in [(vec![b'x'; 63], true), (vec![b'x'; 64], false), (vec![0xfc; 63], true), (vec![0xfc; 64], false)]
+        {
+            let mut claims = Claims::default();
+            let text = own_bytes::text([b"COPY public.\"", &bytes[..], b"\" (i) FROM stdin"].concat());
+            assert_eq!(claims.of_copy(&Statement::of(&text)).is_ok(), is_one, "{bytes:?}");
+            let text = own_bytes::text([b"ALTER TABLE public.t OWNER TO \"", &bytes[..], b"\""].concat());
+            assert_eq!(claims.of_statement(&Statement::of(&text)).is_ok(), is_one, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -359,14 +359,17 @@ impl Copy<'_> {
             let verified = cancel.run_until_cancelled(verifying).await.unwrap_or_else(|| Err(cancelled()));
             verified.with_context(|| format!("the copy of {} in {to_name}", self.set.name))?;
         }
-        record_proof(&self.set.verification, self.from, to, &self.set.manifest, &mut copy).await?;
+        // By the clock of this store, the copy would be younger than the set.
+        let written_at = self.set.written_before_it_began();
+        let proved = Verification { written_at, ..self.set.verification.clone() };
+        record_proof(&proved, self.from, to, &self.set.manifest, &mut copy).await?;
         copied.set = Some(copy);
         Ok(copied)
     }
 }
 
-/// Records beside an intact copy what was proved of the same bytes in another store; nothing of other bytes, and nothing in a store with a key that
-/// one without a key says.
+/// Records beside an intact copy what was proved of the same bytes in another store; no proof of other bytes, and none in a store with a key that one
+/// without a key says. A refusal for the data goes along in any case: it is of what is in them.
 pub async fn record_proof(
     proved: &Verification,
     (from_name, from): (&str, &Store),
@@ -374,12 +377,25 @@ pub async fn record_proof(
     manifest: &Manifest,
     copy: &mut Set,
 ) -> Result<()> {
+    let now = Utc::now();
+    let mut proved = proved.clone();
     let has_same_bytes = copy.manifest.dump.sha256 == manifest.dump.sha256;
     let is_vouched = from.has_sign_key() || !to.has_sign_key();
-    if !has_same_bytes || !is_vouched || !proved.was_restored() || copy.verification.verdict() != Bytes::Intact {
+    if !has_same_bytes || !is_vouched {
+        proved.restores.retain(|check| check.refusal.is_some());
+    }
+    let says_nothing = !proved.was_restored() && proved.refused_for_its_data(now).is_none() && proved.written_at.is_none();
+    if says_nothing || copy.verification.verdict() != Bytes::Intact {
         return Ok(());
     }
-    set::record(to, copy, |verification| verification.record_proof_of_copy(proved, from_name)).await
+    // What the server said may show rows, which nobody reads beside an encrypted copy.
+    if to.encrypts() || copy.is_encrypted() {
+        for check in proved.restores.iter_mut().filter(|check| check.refusal.is_some()) {
+            let state = check.sql_state.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
+            check.refusal = Some(format!("it was refused{state}; what the server said stands beside the copy in {from_name}"));
+        }
+    }
+    set::record(to, copy, |verification| verification.record_proof_of_copy(&proved, from_name, now)).await
 }
 
 /// The objects of a set besides its manifest.

@@ -9,3 +9,4 @@ pub mod mend;
 pub mod place;
 pub mod several;
 pub mod target;
+pub mod together;

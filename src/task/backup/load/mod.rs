@@ -80,6 +80,7 @@ impl Loader {
             true => Some(Beside::open(target.settings, manifest, session.silence, target.sessions).await?),
             false => None,
         };
+        let choices = Choices { by_superuser: session.server.is_superuser, ..target.choices.clone() };
         Ok(Self {
             settings: target.settings.clone(),
             superuser,
@@ -87,7 +88,7 @@ impl Loader {
             sessions: beside.as_ref().map_or(1, |beside| beside.crew.sessions()),
             beside,
             times: Times::default(),
-            choices: target.choices.clone(),
+            choices,
             manifest: manifest.clone(),
             has_event_triggers: false,
             is_counted: false,

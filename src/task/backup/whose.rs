@@ -1,0 +1,87 @@
+//! Whose sets count before a deployment, and why those of others do not.
+
+use anyhow::Result;
+
+use super::facts::ServerFacts;
+use super::newest;
+use super::series::{Belongs, Series};
+use super::set::Set;
+use crate::config::Config;
+
+/// The server whose sets count.
+pub enum Whose {
+    /// The database's own, which is asked who it is. `by_name`: where that or a set's server is unknown, the database's name is enough.
+    Own { by_name: bool },
+    /// The one that a person names, as SYSTEM_IDENTIFIER/DATABASE, or by the first part alone: then the database is that of its `url`.
+    Named(String),
+}
+
+/// The same after the database was asked.
+pub enum Theirs {
+    Own { server: Box<ServerFacts>, by_name: bool },
+    Named { identity: String, database: Option<String> },
+}
+
+impl Theirs {
+    /// `database`: its name in the configuration.
+    pub async fn of(config: &Config, database: &str, whose: &Whose) -> Result<Self> {
+        Ok(match whose {
+            Whose::Own { by_name } => {
+                Self::Own { server: Box::new(newest::server_of(config, database).await?), by_name: *by_name }
+            }
+            Whose::Named(identity) => {
+                let settings = config.databases.get(database).and_then(|database| database.settings().ok());
+                Self::Named { identity: identity.clone(), database: settings.map(|settings| settings.database().to_owned()) }
+            }
+        })
+    }
+
+    /// Says why a set is not theirs, or may not be.
+    pub fn why_not(&self, series: &Series, set: &Set) -> Option<String> {
+        match self {
+            Self::Own { server, by_name } => not_its_own(series.belongs(server, set), server, *by_name, set),
+            Self::Named { identity, database } => not_the_named(identity, database.as_deref(), series, set),
+        }
+    }
+}
+
+fn not_its_own(belongs: Belongs, server: &ServerFacts, by_name: bool, set: &Set) -> Option<String> {
+    Some(match (belongs, set.identity()) {
+        (Belongs::Surely, _) => return None,
+        (Belongs::ByName { .. }, _) if by_name => return None,
+        (Belongs::ByName { unknown }, _) => format!(
+            "{unknown} is not known, so it may be of another one: GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() to the roles of both, or \
+             trust the database's name: --by-name"
+        ),
+        (Belongs::OfAnEarlierOne, identity) => {
+            let oid = |server: &ServerFacts| server.database.oid.map_or("?".to_owned(), |oid| oid.to_string());
+            let identity = identity.map_or("SYSTEM_IDENTIFIER".to_owned(), |identity| identity.to_string());
+            format!(
+                "it is of another database, which had this name on this server (its OID was {}, and the present one's is {}): that one was dropped or \
+                 renamed since. If the present one was restored from it, accept its sets: --from {identity}",
+                oid(&set.manifest.server),
+                oid(server)
+            )
+        }
+        (Belongs::Not, Some(identity)) => format!("it is of another server or database, {identity}"),
+        (Belongs::Not, None) => format!("it is of another database, {}", set.manifest.server.database.name),
+    })
+}
+
+fn not_the_named(named: &str, database: Option<&str>, series: &Series, set: &Set) -> Option<String> {
+    let Some(theirs) = series.identity_of(set) else {
+        return Some("its manifest does not say of which server it is".to_owned());
+    };
+    if theirs.to_string() == named {
+        return None;
+    }
+    match database {
+        _ if theirs.system_identifier != named => Some(format!("it is of another server or database, {theirs}")),
+        Some(database) if theirs.database == database => None,
+        Some(database) => Some(format!(
+            "it is of the database {} of that server, and the `url` names {database}; --from {theirs} means that one",
+            theirs.database
+        )),
+        None => Some(format!("the `url` does not tell which database of that server is meant; --from {theirs} means this one")),
+    }
+}
