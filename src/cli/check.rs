@@ -17,7 +17,8 @@ use crate::ledger::Ledger;
 use crate::pg::{self, Server, client_tools, failure};
 use crate::run::job::Job;
 use crate::store::Store;
-use crate::task::backup::copies::several::ensure_answers;
+use crate::task::backup::Backup;
+use crate::task::backup::copies::several::{apart_by_name, ensure_answers, ensure_apart};
 use crate::work::Other;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
@@ -37,6 +38,7 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     warnings.extend(schedule_notes(&jobs));
     warnings.extend(will_refuse(&jobs));
     warnings.extend(encryption::warnings(&config, &jobs));
+    let problems = one_place(&config, &jobs).await;
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
     if global.json {
@@ -44,15 +46,22 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
             .iter()
             .map(|tried| json!({ "what": tried.what, "ok": tried.result.is_ok(), "detail": detail(tried) }))
             .collect();
-        print(&format!("{:#}\n", json!({ "jobs": jobs.len(), "problems": [], "warnings": warnings, "connections": rows })))?;
+        print(&format!(
+            "{:#}\n",
+            json!({ "jobs": jobs.len(), "problems": problems.iter().map(|(job, error)| format!("{job}: {}", failure::in_a_line(error))).collect::<Vec<_>>(), "warnings": warnings, "connections": rows })
+        ))?;
     } else {
         print(&format!(
-            "{}: {}, {}, {}, no mistakes\n",
+            "{}: {}, {}, {}, {}\n",
             config.path.display(),
             units::plural(config.databases.len(), "database"),
             units::plural(config.stores.len(), "store"),
-            units::plural(jobs.len(), "job")
+            units::plural(jobs.len(), "job"),
+            if problems.is_empty() { "no mistakes".to_owned() } else { units::plural(problems.len(), "mistake") }
         ))?;
+        for (job, error) in &problems {
+            print(&format!("MISTAKE: {job}: {}\n", failure::in_a_line(error)))?;
+        }
         for warning in &warnings {
             print(&format!("WARNING: {warning}\n"))?;
         }
@@ -64,7 +73,8 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
         }
     }
     // The first failure gives the exit code: the rest may follow from it.
-    Ok(match tried.into_iter().find_map(|tried| tried.result.err()) {
+    let of_files = problems.into_iter().map(|(_, error)| error).next();
+    Ok(match of_files.or_else(|| tried.into_iter().find_map(|tried| tried.result.err())) {
         Some(error) => failure::exit_code(&error),
         None => ExitCode::SUCCESS,
     })
@@ -80,6 +90,33 @@ fn schedule_notes(jobs: &[Job]) -> Vec<String> {
         }
     }
     notes.into_iter().map(|(note, names)| format!("{}: {note}", names.join(", "))).collect()
+}
+
+/// Finds jobs of which two stores are one place, as far as that shows on this host.
+async fn one_place(config: &Config, jobs: &[Job]) -> Vec<(String, anyhow::Error)> {
+    let mut found = Vec::new();
+    for job in jobs {
+        let folders = stores_of(config, job).filter(|(_, store)| matches!(store, config::Store::Dir { .. }));
+        let opened = join_all(folders.map(|(name, store)| async move { (name, Store::open(store).await) })).await;
+        let stores: Vec<(&str, &Store)> =
+            opened.iter().filter_map(|(name, store)| Some((name.as_str(), store.as_ref().ok()?))).collect();
+        let mut pairs =
+            stores.iter().enumerate().flat_map(|(number, one)| stores.iter().skip(number + 1).map(move |other| (one, other)));
+        if let Some(error) = pairs.find_map(|(one, other)| apart_by_name(*one, *other).err()) {
+            found.push((job.name.clone(), error));
+        }
+    }
+    found
+}
+
+/// The stores that the job keeps sets in.
+fn stores_of<'c>(config: &'c Config, job: &Job) -> impl Iterator<Item = (String, &'c config::Store)> {
+    let names: Vec<String> =
+        job.task.as_a::<Backup>().iter().flat_map(|backup| backup.stores()).map(|kept| kept.store.clone()).collect();
+    names.into_iter().filter_map(|name| {
+        let store = config.stores.get(&name)?;
+        Some((name, store))
+    })
 }
 
 /// Says which jobs refuse to run because of other jobs, or of one that is not there.
@@ -115,6 +152,18 @@ async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
         tried.extend(
             encryption::in_words(store).map(|said| Attempt { what: format!("store {name}: encryption"), result: Ok(said) }),
         );
+    }
+    for job in jobs {
+        let opened = join_all(stores_of(config, job).map(|(name, store)| async move {
+            let store = Store::open(store).await?;
+            ensure_answers(&store).await?;
+            anyhow::Ok((name, store))
+        }));
+        let opened: Vec<(String, Store)> = opened.await.into_iter().filter_map(Result::ok).collect();
+        let stores: Vec<(&str, &Store)> = opened.iter().map(|(name, store)| (name.as_str(), store)).collect();
+        if let Err(error) = ensure_apart(&stores, false).await {
+            tried.push(Attempt { what: format!("stores of {}", job.name), result: Err(error) });
+        }
     }
     tried
 }

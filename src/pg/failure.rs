@@ -73,13 +73,50 @@ pub fn constraint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
+/// What a server's refusal says in fields of its own.
+#[derive(Clone, Debug)]
+pub struct Fields {
+    pub sql_state: String,
+    /// Without detail and hint.
+    pub message: String,
+    /// The function of the server's source that reported it.
+    pub routine: Option<String>,
+    pub table: Option<String>,
+    pub constraint: Option<String>,
+}
+
+impl Fields {
+    fn of(error: &sqlx::Error) -> Option<Self> {
+        let sqlx::Error::Database(said) = error else { return None };
+        let said = said.try_downcast_ref::<PgDatabaseError>()?;
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Some(Self {
+            sql_state: said.code().to_owned(),
+            message: said.message().to_owned(),
+            routine: owned(said.routine()),
+            table: owned(said.table()),
+            constraint: owned(said.constraint()),
+        })
+    }
+}
+
+/// Returns the fields of a server's refusal, if it is one.
+pub fn fields(error: &anyhow::Error) -> Option<Fields> {
+    error.chain().find_map(|cause| match (cause.downcast_ref::<sqlx::Error>(), cause.downcast_ref::<ServerMessage>()) {
+        (Some(error), _) => Fields::of(error),
+        (_, Some(said)) => said.fields.clone(),
+        _ => None,
+    })
+}
+
 /// Returns an error with the server's message and its kind.
 pub fn in_its_own_words(error: sqlx::Error) -> anyhow::Error {
     match &error {
         sqlx::Error::Database(said) => {
             let sql_state = said.code().map(std::borrow::Cow::into_owned);
             let constraint = said.constraint().map(str::to_owned);
-            ServerMessage { words: words_of(&error), sql_state, constraint, kind: kind_of_sqlx(&error) }.into()
+            let fields = Fields::of(&error);
+            ServerMessage { words: words_of(&error), sql_state, constraint, fields, kind: kind_of_sqlx(&error) }.into()
         }
         _ => error.into(),
     }
@@ -92,6 +129,7 @@ pub struct ServerMessage {
     words: String,
     sql_state: Option<String>,
     constraint: Option<String>,
+    fields: Option<Fields>,
     pub kind: Option<Kind>,
 }
 

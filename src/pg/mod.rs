@@ -31,7 +31,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 pub use contract::{Purpose, SEARCH_PATH};
-pub use failure::{constraint, in_its_own_words, sql_state, words_of};
+pub use failure::{Fields, constraint, fields, in_its_own_words, sql_state, words_of};
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 pub use operator::Operator;

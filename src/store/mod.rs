@@ -7,6 +7,7 @@ mod change;
 mod cloud;
 mod conditional;
 pub mod dir;
+mod id;
 pub mod key;
 pub mod lease;
 mod locks;

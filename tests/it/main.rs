@@ -65,6 +65,8 @@ mod connections;
 mod contract;
 /// Sets in several stores: what a store that fails, is slow, full or forged leaves of the others; copies by hand and by the next run.
 mod copies;
+/// Holds of copies, and two names of one place.
+mod copies_held;
 /// Copies that cannot be used: of a store that does not answer, of a deletion that was interrupted, with bytes that rotted unseen.
 mod copies_missed;
 /// Copies that are restored, fetched, listed and pruned.

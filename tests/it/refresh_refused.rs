@@ -77,7 +77,7 @@ fn what_fails_leaves_the_database_as_it_was_and_no_copy() {
             1,
             "could not create unique index",
         ),
-        ("expect = [\"SELECT max(email)::int > 0 FROM users\"]", 1, "invalid input syntax for type integer"),
+        ("expect = [\"SELECT max(email)::int > 0 FROM users\"]", 1, "invalid input syntax for type …: \"…\" (SQLSTATE 22P02)"),
         ("max_age = \"1ms\"", 1, "and max_age is 1ms"),
         ("from_database = \"nosuch\"", 1, "no set of `nightly` can be restored: there is none"),
         ("after_file = \"nosuch.sql\"", 78, "after_file"),
@@ -273,4 +273,65 @@ fn no_value_of_a_row_is_in_the_error_of_a_mask() {
         assert!(!failed.stderr.contains("person1") && !failed.stdout.contains("person1"), "{}", failed.stderr);
         stage.is_as_it_was(server);
     }
+}
+
+#[test]
+fn what_code_of_the_source_says_of_a_row_is_in_no_error() {
+    let server = server(18);
+    let stage = stage(server, server, "after = [\"UPDATE users SET email = id::text\"]");
+    server.sql(
+        &stage.source,
+        "CREATE FUNCTION deny() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           RAISE insufficient_privilege USING MESSAGE = 'account ' || OLD.email || ' may not be changed'; END $$;
+         CREATE TRIGGER deny BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION deny();
+         CREATE FUNCTION says(e text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+           RAISE EXCEPTION 'relation \"%\" does not exist', e USING ERRCODE = 'undefined_table', CONSTRAINT = e; END $$",
+    );
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    stage.scenario.run(&["run-job", "nightly"]).succeeded();
+    let failed = stage.scenario.run(&["run-job", "refresh", "--json"]).exited(77).says(&["statement 1 of 1", "SQLSTATE 42501"]);
+    for text in [&failed.stderr, &failed.stdout] {
+        assert!(!text.contains("company") && !text.contains("may not be changed"), "{text}");
+    }
+    for keys in ["after = [\"SELECT says(email) FROM users\"]", "expect = [\"SELECT says(email) FROM users LIMIT 1\"]"] {
+        std::fs::write(stage.scenario.path("jobs/refresh.toml"), job(keys)).unwrap();
+        let failed =
+            stage.scenario.run(&["run-job", "refresh"]).exited(1).says(&["relation \"…\" does not exist (SQLSTATE 42P01)"]);
+        assert!(!failed.stderr.contains("company") && !failed.stdout.contains("company"), "{}", failed.stderr);
+    }
+    stage.is_as_it_was(server);
+}
+
+#[test]
+fn the_advice_of_a_restore_that_fails_names_keys_and_no_options() {
+    let server = server(18);
+    let Stage { scenario, source, staging } = stage(server, server, "");
+    // A refresh restores into another database than a proof: this one has no such extension.
+    server.sql(
+        &source,
+        "CREATE FUNCTION broken() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'; CREATE INDEX ON users ((broken()))",
+    );
+    server.sql(
+        &source,
+        "CREATE OR REPLACE FUNCTION broken() RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+           $$ BEGIN IF current_database() LIKE 'pgtend_refresh_%' THEN PERFORM nothing_of_that_name(); END IF; RETURN 1; END $$",
+    );
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let failed = scenario.run(&["run-job", "refresh"]).says(&["was not restored"]);
+    assert_ne!(failed.code, Some(0));
+    for option in ["--without", "--on-error", "--search-path", "--no-owner"] {
+        assert!(!failed.stderr.contains(option), "{option}: {}", failed.stderr);
+    }
+    Stage { scenario, source, staging }.is_as_it_was(server);
+}
+
+#[test]
+fn a_plan_warns_of_large_objects() {
+    let server = server(18);
+    let stage = stage(server, server, "");
+    server.sql(&stage.source, "SELECT lo_from_bytea(0, 'person1@company.com')");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    stage.scenario.run(&["run-job", "nightly"]).succeeded();
+    stage.scenario.run(&["run-job", "refresh", "--dry-run"]).succeeded().prints(&["1 large object", "not masked"]);
 }

@@ -216,3 +216,104 @@ fn a_dry_run_says_what_the_role_lacks() {
     source.sql(&from, &format!("DROP OWNED BY {nowhere}; DROP ROLE {nowhere}"));
     Stage { scenario, source: from, staging }.is_as_it_was(&target);
 }
+
+#[test]
+fn a_session_that_cannot_be_read_is_not_terminated_as_it_may_be_of_pgtend() {
+    let server = server(18);
+    let Roles { stage, tend, .. } = roles(server, "terminate = true\nwait = \"1ms\"");
+    let Stage { scenario, staging, .. } = &stage;
+    let other = format!("other_{staging}");
+    server.sql("postgres", &format!("CREATE ROLE {other} LOGIN; GRANT pg_signal_backend TO {tend}"));
+    // The configuration of another host.
+    let url = server.url_as(&other, staging);
+    let url = format!("{url}{}application_name=ops", if url.contains('?') { "&" } else { "?" });
+    std::fs::create_dir(scenario.path("elsewhere")).unwrap();
+    std::fs::write(scenario.path("elsewhere.toml"), format!("[databases.d]\nurl = {}\n", quoted(&url))).unwrap();
+    std::fs::write(scenario.path("elsewhere/other.toml"), "database = \"d\"\n[sql]\nstatements = [\"SELECT pg_sleep(600)\"]\n")
+        .unwrap();
+    let at_work = scenario.start(&["run-job", "other", "--config", "elsewhere.toml", "--jobs", "elsewhere"]);
+    eventually("the other job is at work", || server.sleeps(staging));
+    let refused =
+        scenario.run(&["run-job", "refresh"]).exited(75).says(&["may not read what they run", &other, "pg_read_all_stats"]);
+    assert!(refused.stderr.contains("nobody is terminated"), "{}", refused.stderr);
+    assert!(server.sleeps(staging));
+    server.sql("postgres", &format!("GRANT pg_read_all_stats TO {tend}"));
+    scenario.run(&["run-job", "refresh"]).exited(75).says(&["pgtend itself is at work in it"]);
+    assert!(server.sleeps(staging));
+    at_work.kill();
+    let ended = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{staging}'");
+    eventually("it is gone", || server.sql("postgres", &ended) == "0");
+    stage.is_as_it_was(server);
+}
+
+#[test]
+fn a_dry_run_says_which_properties_the_role_may_not_give() {
+    for major in [14, 18] {
+        let server = server(major);
+        let Roles { stage, owner, tend } = roles(server, "");
+        let Stage { scenario, staging, .. } = &stage;
+        let (intern, guest) = (format!("intern_{staging}"), format!("guest_{staging}"));
+        server.sql(
+            staging,
+            &format!(
+                "CREATE ROLE {intern}; CREATE ROLE {guest}; ALTER DATABASE {staging} SET work_mem = '7MB'; ALTER ROLE {tend} IN DATABASE {staging} SET work_mem = '8MB'"
+            ),
+        );
+        scenario.run(&["run-job", "refresh", "--dry-run"]).succeeded();
+        server.sql(
+            staging,
+            &format!(
+                "ALTER DATABASE {staging} SET log_statement = 'ddl'; ALTER ROLE {intern} IN DATABASE {staging} SET work_mem = '9MB';
+                 SET ROLE {owner}; GRANT CONNECT ON DATABASE {staging} TO {intern} WITH GRANT OPTION;
+                 RESET ROLE; SET ROLE {intern}; GRANT CONNECT ON DATABASE {staging} TO {guest}"
+            ),
+        );
+        for arguments in [&["run-job", "refresh", "--dry-run"][..], &["run-job", "refresh"], &["check", "--connect"]] {
+            let refused = scenario.run(arguments).exited(77);
+            for said in ["it may not set log_statement", "it may not set what intern_", "it may not grant what intern_"] {
+                assert!(
+                    refused.stderr.contains(said) || refused.stdout.contains(said),
+                    "{major}: {said}: {}{}",
+                    refused.stdout,
+                    refused.stderr
+                );
+            }
+            assert!(!(refused.stderr + &refused.stdout).contains("set work_mem"), "{major}");
+        }
+        stage.is_as_it_was(server);
+        let (set, admin) = match major {
+            14 => (format!("ALTER DATABASE {staging} RESET log_statement"), String::new()),
+            _ => (format!("GRANT SET ON PARAMETER log_statement TO {tend}"), " WITH ADMIN OPTION".to_owned()),
+        };
+        server.sql(staging, &format!("{set}; ALTER ROLE {tend} CREATEROLE; GRANT {intern} TO {tend}{admin}"));
+        scenario.run(&["run-job", "refresh", "--dry-run"]).succeeded();
+        let before = properties(server, staging);
+        scenario.run(&["run-job", "refresh"]).succeeded();
+        assert_eq!(properties(server, staging), before, "{major}");
+        stage.old(server);
+        if major > 14 {
+            server.sql(staging, &format!("REVOKE SET ON PARAMETER log_statement FROM {tend}"));
+        }
+    }
+}
+
+#[test]
+fn who_went_back_to_an_old_database_gets_no_mark_as_its_comment() {
+    let server = server(18);
+    let stage = stage(server, server, "keep_old = \"1s\"");
+    let Stage { scenario, staging, .. } = &stage;
+    server.sql("postgres", &format!("COMMENT ON DATABASE {staging} IS 'of team A'"));
+    scenario.run(&["run-job", "refresh"]).succeeded();
+    let old = stage.old(server).remove(0);
+    server.sql("postgres", &format!("ALTER DATABASE {staging} RENAME TO {staging}_refreshed"));
+    server.drop_with_test(&format!("{staging}_refreshed"));
+    server.sql("postgres", &format!("ALTER DATABASE {old} RENAME TO {staging}"));
+    let comment = format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{staging}'");
+    assert!(server.sql("postgres", &comment).starts_with("made by pgtend refresh"));
+    for _ in 0..2 {
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        scenario.run(&["run-job", "refresh"]).succeeded();
+        assert_eq!(server.sql("postgres", &comment), "of team A");
+    }
+    stage.old(server);
+}

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::find::{Filter, Found, find_copies};
+use super::find::{Filter, Found, NoneMeant, find_copies};
 use super::nearness::{judge, on_the_first_good};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::store::Store;
 use crate::task::backup::copies::copy::{Copied, Copy};
+use crate::task::backup::copies::holds;
 use crate::task::backup::copies::several::{ensure_answers, ensure_apart};
 use crate::task::backup::latest::Choice;
 
@@ -41,6 +43,9 @@ pub struct Arguments {
     /// Also into a store that signs (sign_key_file), from one that does not: the copy is signed, whoever wrote the set
     #[arg(long)]
     unsigned_ok: bool,
+    /// `latest`: also an older set, where newer ones are damaged, or may be in a store that cannot be read
+    #[arg(long)]
+    older_ok: bool,
     /// Print what would be copied; copy nothing
     #[arg(long)]
     dry_run: bool,
@@ -51,7 +56,8 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let to = target(&config, &arguments.to).await?;
     let sources = or_cancelled(cancel, sources(global, &config, arguments)).await?;
     for found in &sources {
-        ensure_apart(&[(&found.store_name, &found.store.place()), (&to.0, &to.1.place())])?;
+        let stores = [(found.store_name.as_str(), &found.store), (to.0.as_str(), &to.1)];
+        or_cancelled(cancel, ensure_apart(&stores, !arguments.dry_run)).await?;
     }
     let copy_of = |found: &'_ Found| Copying { from: found.store_name.clone(), store: found.store.clone(), to: to.clone() };
     if arguments.dry_run {
@@ -72,6 +78,12 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let used = copied.await?;
     let (from, set, copied) = &used.done;
     print_copied(global, (set, from, &arguments.to), copied)?;
+    if let Some(set) = &copied.set {
+        let of_sources = sources.iter().map(|found| (found.store_name.as_str(), &found.store));
+        let copies: Vec<_> = of_sources.chain([(to.0.as_str(), &to.1)]).collect();
+        let united = or_cancelled(cancel, async { Ok(holds::unite(&set.name, &copies).await) });
+        united.await?.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
     judge(&used.passed_over, &progress, cancel).await;
     Ok(ExitCode::SUCCESS)
 }
@@ -106,7 +118,7 @@ async fn target(config: &Config, name: &str) -> Result<(String, Store)> {
 
 /// The copies that it can be made of, the nearest intact one first.
 async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Result<Vec<Found>> {
-    let Arguments { set, to, from, database, job, unsigned_ok, .. } = arguments;
+    let Arguments { set, to, from, database, job, unsigned_ok, older_ok, .. } = arguments;
     if from.as_ref() == Some(to) {
         return Err(Fault::new(Kind::Configuration, format!("--from and --to are both `{to}`")).into());
     }
@@ -116,7 +128,7 @@ async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Res
     let mut errors = Vec::new();
     let looking = elsewhere.map(|store| async move {
         let filter = Filter { store: Some(store.clone()), database: database.clone(), job: job.clone() };
-        let choice = Choice { unsigned_ok: *unsigned_ok, older_ok: set != "latest", ..Choice::default() };
+        let choice = Choice { unsigned_ok: *unsigned_ok, older_ok: *older_ok || set != "latest", ..Choice::default() };
         let of_store = async {
             ensure_answers(&Store::named(config, store).await?).await?;
             find_copies(global, config, set, &filter, &choice).await
@@ -129,18 +141,20 @@ async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Res
             Err(error) => errors.push(error),
         }
     }
-    // The newest may be where nothing could be read.
-    if set == "latest"
-        && let Some(away) = errors.iter().position(|error| failure::kind_of(error) == Some(Kind::Unreachable))
-    {
-        let message = "which set is the latest is not known; name the set, or choose a store with --from";
-        return Err(errors.swap_remove(away).context(message));
+    let nearness = super::nearness::Nearness::of(global);
+    super::nearness::sort(&mut found, &nearness);
+    if set == "latest" && !older_ok {
+        let newest = found.first().map(|first| first.set.name.taken_at);
+        if let Some(hides) = errors.iter().position(|error| may_hide_newer(error, newest)) {
+            let error = errors.swap_remove(hides);
+            let kind = failure::kind_of(&error).unwrap_or(Kind::Unreachable);
+            let message = "which set is the latest is not known: name the set, choose a store with --from, or add --older-ok to take what can be read";
+            return Err(error.context(Fault::new(kind, message)));
+        }
     }
     if !found.is_empty() {
         errors.iter().for_each(|error| tracing::warn!("{}", failure::in_a_line(error)));
     }
-    let nearness = super::nearness::Nearness::of(global);
-    super::nearness::sort(&mut found, &nearness);
     let Some(newest) = found.first().map(|first| first.set.name.clone()) else {
         let message = || Fault::new(Kind::Configuration, format!("no other store than `{to}` is configured"));
         return Err(errors.into_iter().next().unwrap_or_else(|| message().into()));
@@ -148,6 +162,14 @@ async fn sources(global: &Global, config: &Config, arguments: &Arguments) -> Res
     found.retain(|copy| copy.set.name == newest);
     super::find::are_of_one_set(&found)?;
     Ok(found)
+}
+
+/// Returns whether a store that gave this error may have a set that is newer than that.
+fn may_hide_newer(error: &anyhow::Error, newest: Option<DateTime<Utc>>) -> bool {
+    match error.chain().find_map(|cause| cause.downcast_ref::<NoneMeant>()) {
+        Some(NoneMeant { newest: there, .. }) => *there > newest,
+        None => true,
+    }
 }
 
 fn print_copied(global: &Global, (set, from, to): (&str, &str, &str), copied: &Copied) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 pub(super) use super::found::Found;
@@ -140,11 +140,13 @@ pub(super) async fn find_copies(
         Candidates::read(config, wanted, filter, choice).await?;
     needed_stores_are_read(&candidates, unread_stores, (wanted, filter.job.as_deref()), &nearness)?;
     one_series(&candidates, wanted)?;
+    let of_unreadable = unreadable.iter().map(|(name, _)| name.taken_at).max();
     let Some(first) = candidates.first() else {
         let of_folders = unseen.iter().map(|(store, unread)| format!("{} in {store}: {}", unread.key, unread.reason));
         let reasons: Vec<String> = unreadable.into_iter().map(|(_, said)| said).chain(of_folders).collect();
         let detail = if reasons.is_empty() { "`pgtend backups list` shows all sets".to_owned() } else { reasons.join("; ") };
-        return Err(none(wanted, &detail).into());
+        let fault = none(wanted, &detail);
+        return Err(if unseen.is_empty() { NoneMeant { fault, newest: of_unreadable }.into() } else { fault.into() });
     };
     if wanted == "latest" {
         all_of_the_series_is_seen(&first.set.name, &unseen, choice)?;
@@ -161,7 +163,9 @@ pub(super) async fn find_copies(
             // Of each set, the copy that is first in use.
             sets.dedup_by(|a, b| a.name == b.name);
             let unreadable: Vec<_> = unreadable.iter().map(|(name, said)| (name.taken_at, said.clone())).collect();
-            let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(|reason| none(wanted, &reason))?;
+            let newest = sets.iter().map(|set| set.name.taken_at).max().max(of_unreadable);
+            let refused = |reason: String| NoneMeant { fault: none(wanted, &reason), newest };
+            let (set, notes) = latest::latest(&sets, &unreadable, choice, now).map_err(refused)?;
             notes.iter().for_each(|note| tracing::warn!("{note}"));
             set.name.clone()
         }
@@ -177,6 +181,16 @@ pub(super) async fn find_copies(
     }
     warn_of_damage(&candidates, &nearness);
     Ok(candidates)
+}
+
+/// There is no set that can be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}")]
+pub(super) struct NoneMeant {
+    #[source]
+    fault: Fault,
+    /// When the newest of those was taken that cannot be meant; None where there is none.
+    pub(super) newest: Option<DateTime<Utc>>,
 }
 
 fn none(wanted: &str, reason: &str) -> Fault {

@@ -11,11 +11,13 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::terminal;
 use crate::cli::global::Global;
 use crate::cli::output::print;
+use crate::config::Config;
 use crate::store::Store;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};
 use crate::task::backup::set;
+use crate::task::backup::set_name::SetName;
 
 /// Holds all copies of a set.
 pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTime<Utc>, reason: &str) -> Result<ExitCode> {
@@ -34,23 +36,37 @@ pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTim
         name.get_or_insert(found.set.name);
     }
     let Some(name) = name.filter(|_| filter.store.is_none()) else { return Ok(ExitCode::SUCCESS) };
-    // A copy that is not held could be deleted by its store's `keep`.
+    // The next run holds it there, too, unless its store's `keep` has deleted it by then.
+    ensure_all_are_read(global, &config, &name, &held, |store| {
+        format!(
+            "{name} is held in {}, and store `{store}` could not be read: hold it there when it is back, with --store {store}",
+            held.join(" and ")
+        )
+    })
+    .await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails where a store of the set's job may have another copy, and cannot be read.
+async fn ensure_all_are_read(
+    global: &Global,
+    config: &Config,
+    name: &SetName,
+    known: &[String],
+    message: impl Fn(&str) -> String,
+) -> Result<()> {
     let nearness = Nearness::of(global);
-    for store in nearness.stores(&name.job).iter().filter(|store| !held.contains(store)) {
+    for store in nearness.stores(&name.job).iter().filter(|store| !known.contains(store)) {
         let looking = async {
-            let store = Store::named(&config, store).await?;
+            let store = Store::named(config, store).await?;
             ensure_answers(&store).await?;
             store.exists_for_certain(&name.key(set::MANIFEST)).await
         };
         if let Err(error) = looking.await {
-            let message = format!(
-                "{name} is held in {}, and store `{store}` could not be read: hold it there when it is back, with --store {store}",
-                held.join(" and ")
-            );
-            return Err(error.context(message));
+            return Err(error.context(message(store)));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Ends the holds of all copies.
@@ -58,6 +74,7 @@ pub async fn release(global: &Global, wanted: &str, filter: &Filter) -> Result<E
     let config = global.load_config()?;
     let copies = find_copies(global, &config, wanted, filter, &Choice::default()).await?;
     let are_several = copies.len() > 1;
+    let (mut released, mut name) = (Vec::new(), None);
     for found in copies {
         for object in HOLDS {
             found.store.delete(&found.set.name.key(object)).await?;
@@ -68,6 +85,16 @@ pub async fn release(global: &Global, wanted: &str, filter: &Filter) -> Result<E
             false => format!("{}{in_store} is no longer held ({})\n", found.set.name, reasons.join("; ")),
             true => format!("{}{in_store} was not held\n", found.set.name),
         })?;
+        released.push(found.store_name);
+        name.get_or_insert(found.set.name);
     }
+    let Some(name) = name.filter(|_| filter.store.is_none()) else { return Ok(ExitCode::SUCCESS) };
+    // A hold there would come back to all copies with the next run.
+    ensure_all_are_read(global, &config, &name, &released, |store| {
+        format!(
+            "{name} may still be held in store `{store}`, which could not be read: release it once more when the store is back"
+        )
+    })
+    .await?;
     Ok(ExitCode::SUCCESS)
 }

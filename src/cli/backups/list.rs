@@ -22,6 +22,7 @@ use crate::store::archived::Archived;
 use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::copies::place;
+use crate::task::backup::copies::several::ensure_apart;
 use crate::task::backup::manifest::Manifest;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
@@ -51,6 +52,8 @@ struct Listed {
     broken: Vec<(String, SetName, String)>,
     /// The stores that could not be read.
     failed: Vec<(String, anyhow::Error)>,
+    /// The stores that were read.
+    stores: Vec<(String, Store)>,
     /// The databases and jobs of all sets, whatever the filter.
     databases: BTreeSet<String>,
     jobs: BTreeSet<String>,
@@ -60,7 +63,9 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     let config = global.load_config()?;
     let now = Utc::now();
     let mut listed = read(&config, filter, unsigned_ok, now).await?;
-    listed.sets = as_sets(std::mem::take(&mut listed.sets), &Nearness::of(global));
+    let nearness = Nearness::of(global);
+    listed.sets = as_sets(std::mem::take(&mut listed.sets), &nearness);
+    listed.failed.extend(one_place(&listed.stores, &nearness).await);
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, &listed)?;
     }
@@ -114,6 +119,23 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
+/// The stores of a job that are one place, each with the error that says so: what is listed in both is there once.
+async fn one_place(stores: &[(String, Store)], nearness: &Nearness) -> Vec<(String, anyhow::Error)> {
+    let mut found: Vec<(String, anyhow::Error)> = Vec::new();
+    let distinct: BTreeSet<&[String]> = nearness.of_each_job().collect();
+    for names in distinct {
+        let of_job: Vec<(&str, &Store)> =
+            stores.iter().filter(|(name, _)| names.contains(name)).map(|(name, store)| (name.as_str(), store)).collect();
+        match (ensure_apart(&of_job, false).await, of_job.last()) {
+            (Err(error), Some((last, _))) if found.iter().all(|(name, _)| name != last) => {
+                found.push(((*last).to_owned(), error))
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
     let mut listed = Listed::default();
     let list = async |store: &Store| {
@@ -135,6 +157,7 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
                 continue;
             }
         };
+        listed.stores.push((store_name.clone(), store.clone()));
         if !store.is_there() {
             tracing::warn!("store `{store_name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
         }
@@ -321,6 +344,18 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
     lines.collect()
 }
 
+/// Until when it is held; where not all of its copies are, in which store.
+fn held_in_words(row: &Row, now: DateTime<Utc>) -> Vec<String> {
+    let until = |row: &Row| Some(row.set.held(now).map(|hold| hold.until).max()?.format("%Y-%m-%d").to_string());
+    let copies: Vec<(&str, Option<String>)> =
+        [row].into_iter().chain(&row.copies).map(|copy| (copy.store.as_str(), until(copy))).collect();
+    let Some((_, first)) = copies.first() else { return Vec::new() };
+    if copies.iter().all(|(_, until)| until == first) {
+        return first.iter().map(|until| format!("held until {until}")).collect();
+    }
+    copies.iter().filter_map(|(store, until)| Some(format!("held until {} in {store}", until.as_ref()?))).collect()
+}
+
 /// Returns a set's notes for the last column.
 fn notes(row: &Row, now: DateTime<Utc>) -> String {
     let Row { set, copies, signature, archived, .. } = row;
@@ -346,9 +381,7 @@ fn notes(row: &Row, now: DateTime<Utc>) -> String {
     if set.listed.globals_problem.is_some() {
         notes.push("without its globals".to_owned());
     }
-    if let Some(until) = set.held(now).map(|hold| hold.until).max() {
-        notes.push(format!("held until {}", until.format("%Y-%m-%d")));
-    }
+    notes.extend(held_in_words(row, now));
     if set.is_from_the_future(now) {
         notes.push("dated in the future".to_owned());
     }

@@ -55,6 +55,11 @@ impl Nearness {
         !stores.is_empty() && !stores.iter().any(|name| name == store)
     }
 
+    /// The stores of each job.
+    pub(super) fn of_each_job(&self) -> impl Iterator<Item = &[String]> {
+        self.0.iter().map(|(_, stores)| &stores[..])
+    }
+
     pub(super) fn stores(&self, job: &str) -> &[String] {
         self.0.iter().find(|(name, _)| name == job).map(|(_, stores)| &stores[..]).unwrap_or_default()
     }

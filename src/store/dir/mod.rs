@@ -3,7 +3,7 @@
 mod beneath;
 mod conditional;
 mod durable;
-mod mounted;
+pub(super) mod mounted;
 mod walk;
 
 use std::io::{ErrorKind, SeekFrom};

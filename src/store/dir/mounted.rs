@@ -53,11 +53,9 @@ pub fn check(root: &Path, remembered: Option<&Remembered>) -> Result<()> {
 /// Puts the marker into the store's existing root, and remembers it. Failure to remember is tolerated: a container has no place
 /// for it, and gets its folders afresh each time.
 pub fn mark(root: &Path, known: Option<&Remembered>) -> std::io::Result<()> {
-    let marker =
-        json!({ "id": Uuid::new_v4().to_string(), "made_at": Utc::now(), "by": concat!("pgtend ", env!("CARGO_PKG_VERSION")) });
     match fs::File::options().write(true).create_new(true).mode(0o600).open(root.join(MARKER)) {
         Ok(mut file) => {
-            file.write_all(format!("{marker:#}\n").as_bytes())?;
+            file.write_all(&marker())?;
             file.sync_all()?;
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -70,6 +68,19 @@ pub fn mark(root: &Path, known: Option<&Remembered>) -> std::io::Result<()> {
         tracing::debug!("cannot remember that {} is a store: {error}", root.display());
     }
     Ok(())
+}
+
+/// What a new marker holds: an id that no other store has.
+pub fn marker() -> Vec<u8> {
+    let marker =
+        json!({ "id": Uuid::new_v4().to_string(), "made_at": Utc::now(), "by": concat!("pgtend ", env!("CARGO_PKG_VERSION")) });
+    format!("{marker:#}\n").into_bytes()
+}
+
+/// Returns whether two paths lead to one folder: by a symbolic link, or a bind mount.
+pub fn is_one_folder(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    folder(one).is_some() && folder(one) == folder(other)
 }
 
 fn remember(store: &Remembered) -> std::io::Result<()> {

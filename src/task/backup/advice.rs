@@ -19,12 +19,13 @@ pub fn advice(said: &Said, doing: Doing<'_>) -> String {
     let is_of_the_environment = is_of_the_environment(code);
     let mut advice = match code {
         // 58P01 is a file that is missing: here, the extension's.
-        "58P01" if creates_an_extension(statement) => about_extension(code, &entry.name, choices.for_scratch),
+        "58P01" if creates_an_extension(statement) => about_extension(code, &entry.name, choices),
         code if is_of_the_environment => about_environment(code, doing).to_owned(),
-        code if creates_an_extension(statement) => about_extension(code, &entry.name, choices.for_scratch),
+        code if creates_an_extension(statement) => about_extension(code, &entry.name, choices),
         code => about_dump(code, said, doing),
     };
-    if choices.for_scratch {
+    // No key of [refresh] leaves anything out.
+    if choices.for_scratch || choices.for_refresh {
         return advice;
     }
     if !is_of_the_environment || code.starts_with("54") {
@@ -71,6 +72,9 @@ fn about_dump(code: &str, said: &Said, doing: Doing<'_>) -> String {
         "42704" | "0LP01" if names_a_role && doing.choices.for_scratch => {
             "A role is missing on the server for scratch databases: globals.sql.gz of the set creates it; CREATE ROLE … NOLOGIN is enough."
         }
+        "42704" | "0LP01" if names_a_role && doing.choices.for_refresh => {
+            "A role is missing on the target: the key create_roles creates it without login, role_map maps it to another one; no_owner needs no owners."
+        }
         "42704" | "0LP01" if names_a_role => {
             "A role is missing on the target: --create-roles creates it without login, --role-map OLD=NEW maps it to another one; --no-owner needs no owners."
         }
@@ -115,6 +119,9 @@ fn about_privilege(statement: &str, choices: &Choices) -> String {
         );
     }
     let advice = match statement.contains(" OWNER TO ") {
+        _ if choices.for_refresh => {
+            "A refresh needs a superuser, or a member of every role that owns something; the keys no_owner and role_map help where only the owners are the problem."
+        }
         true => {
             "Restore as a superuser or a member of every role that owns something, or make the restoring role the owner of everything: --no-owner; or name another role: --role-map OLD=NEW."
         }
@@ -136,6 +143,7 @@ fn about_names(function: &str, doing: Doing<'_>) -> String {
         (false, true) => {
             "PostgreSQL 17 and newer build indexes and refresh materialized views under their own search_path.".to_owned()
         }
+        (false, false) if choices.for_refresh => String::new(),
         (false, false) => format!("This set restores with --search-path {}.", shell::word(search_path)),
     };
     // Their owners chose these names, and people run what they are told here.
@@ -148,15 +156,16 @@ fn about_names(function: &str, doing: Doing<'_>) -> String {
     )
 }
 
-fn about_extension(code: &str, name: &str, for_scratch: bool) -> String {
+fn about_extension(code: &str, name: &str, choices: &Choices) -> String {
     let why = match code {
         "42501" => "The restoring role may not create it: only a superuser can create an extension that is not trusted.",
         // It raises an exception outside cron.database_name.
         _ if name == "pg_cron" => "pg_cron can be only in the one database of a server that cron.database_name names.",
         _ => "Install the extension's package of that version on the target's host.",
     };
-    match for_scratch {
+    match choices.for_scratch {
         true => format!("{why} {SCRATCH_WAYS}"),
+        false if choices.for_refresh => why.to_owned(),
         false => format!("{why} Or leave it out: --without EXTENSION {}.", shell::word(name)),
     }
 }

@@ -27,6 +27,8 @@ pub struct Choices {
     pub role_map: Vec<(String, String)>,
     /// The database is dropped afterwards: nothing in it may reach out, and what only the target lacks does not matter.
     pub for_scratch: bool,
+    /// It is done for `[refresh]`, whose keys are not all of these.
+    pub for_refresh: bool,
     /// Only a part of a set is restored, into a database with other objects: the schemas there by whose names it goes.
     pub of_part: Option<Vec<Schema>>,
     /// The restore is in a server of its own: its role is a member of no other, and the parts that it cannot test are known beforehand.

@@ -20,6 +20,16 @@ pub fn search_path(manifest: &Manifest) -> &str {
 /// Runs each query in the copy, to which `settings` lead, as the role that restored it. Returns those that are not true, with their
 /// results. They cannot write.
 pub async fn unmet(settings: &pg::Settings, search_path: &str, statements: &[String]) -> Result<Vec<String>> {
+    unmet_in_words(settings, search_path, statements, |error, _| failure::in_a_line(error)).await
+}
+
+/// Does the same; `words` says why a query failed.
+pub async fn unmet_in_words(
+    settings: &pg::Settings,
+    search_path: &str,
+    statements: &[String],
+    words: impl Fn(&anyhow::Error, &str) -> String,
+) -> Result<Vec<String>> {
     if statements.is_empty() {
         return Ok(Vec::new());
     }
@@ -29,7 +39,11 @@ pub async fn unmet(settings: &pg::Settings, search_path: &str, statements: &[Str
     pg::set(&mut connection, "default_transaction_read_only", "on").await?;
     let mut unmet = Vec::new();
     for statement in statements {
-        if let Some(why) = unmet_one(&mut connection, statement).await {
+        let why = match unmet_one(&mut connection, statement).await {
+            Ok(why) => why,
+            Err(error) => Some(format!("failed: {}", words(&error, statement))),
+        };
+        if let Some(why) = why {
             unmet.push(format!("{statement}: {why}"));
         }
     }
@@ -37,15 +51,14 @@ pub async fn unmet(settings: &pg::Settings, search_path: &str, statements: &[Str
 }
 
 /// Returns None if it is true.
-async fn unmet_one(connection: &mut PgConnection, statement: &str) -> Option<String> {
+async fn unmet_one(connection: &mut PgConnection, statement: &str) -> Result<Option<String>> {
     let inner = statement.trim().trim_end_matches(';');
     let sql = format!(
         "SELECT CASE WHEN returned.value IS TRUE THEN 'true' WHEN returned.value IS FALSE THEN 'false' END FROM (SELECT ({inner}\n) AS value) returned"
     );
-    match pg::fetch_text(connection, sql).await {
-        Ok(Some(value)) if value == "true" => None,
-        Ok(Some(value)) => Some(format!("returned {value}")),
-        Ok(None) => Some("returned NULL, or no row".to_owned()),
-        Err(error) => Some(format!("failed: {}", failure::in_a_line(&error))),
-    }
+    Ok(match pg::fetch_text(connection, sql).await? {
+        Some(value) if value == "true" => None,
+        Some(value) => Some(format!("returned {value}")),
+        None => Some("returned NULL, or no row".to_owned()),
+    })
 }

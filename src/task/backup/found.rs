@@ -1,8 +1,10 @@
 //! Reads what is in the stores of a job.
 
 use anyhow::{Context as _, Result};
+use chrono::Utc;
 use futures_util::future::join_all;
 
+use super::copies::holds::{self, Elsewhere};
 use super::copies::several::{ensure_apart, none_took_it, within};
 use super::keys::{Backup, InStore};
 use super::series::Series;
@@ -16,8 +18,7 @@ use crate::work::RunContext;
 /// What is in one of the stores.
 pub struct Found {
     pub kept: InStore,
-    /// Its server and folder.
-    pub place: (String, String),
+    pub store: Store,
     /// Where the sets of the series are.
     pub location: String,
     /// To whom a set is encrypted there, in words.
@@ -26,7 +27,9 @@ pub struct Found {
     pub seals: bool,
     /// It has a key, by which it signs.
     pub signs: bool,
+    /// Its sets; the holds of their copies in other stores are among theirs.
     pub listing: Listing,
+    pub held_elsewhere: Vec<Elsewhere>,
     pub series: Series,
     /// The reason why the accepted series could not be read.
     pub series_trouble: Option<String>,
@@ -45,12 +48,13 @@ impl Found {
             let (leftovers, uploads) = sweep::read(&store, &folder, &listing).await?;
             anyhow::Ok(Self {
                 kept: kept.clone(),
-                place: store.place(),
+                store: store.clone(),
                 location: store.location(&folder),
                 encrypted_to: encrypted_to(&store),
                 seals: store.age_keys().seals_manifests,
                 signs: store.has_sign_key(),
                 listing,
+                held_elsewhere: Vec::new(),
                 series,
                 series_trouble,
                 leftovers,
@@ -76,11 +80,27 @@ pub async fn in_stores(backup: &Backup, run: &RunContext<'_>) -> Result<(Found, 
             }
         }
     }
-    let places: Vec<_> = found.iter().map(|found: &Found| (&*found.kept.store, &found.place)).collect();
-    ensure_apart(&places)?;
+    let stores: Vec<_> = found.iter().map(|found: &Found| (&*found.kept.store, &found.store)).collect();
+    ensure_apart(&stores, false).await?;
+    share_holds(&mut found);
     let mut found = found.into_iter();
     let main = found.next().ok_or_else(|| none_took_it(errors))?;
     Ok((main, found.collect(), away))
+}
+
+/// What is held in one store is held in all.
+fn share_holds(found: &mut [Found]) {
+    let now = Utc::now();
+    let of = |into: &Found| {
+        let others = found.iter().filter(|other| other.kept.store != into.kept.store);
+        let others: Vec<(&str, &Listing)> = others.map(|other| (other.kept.store.as_str(), &other.listing)).collect();
+        holds::elsewhere(&into.listing, &others, now)
+    };
+    let held: Vec<Vec<Elsewhere>> = found.iter().map(of).collect();
+    for (found, held) in found.iter_mut().zip(held) {
+        holds::add(&mut found.listing, &held);
+        found.held_elsewhere = held;
+    }
 }
 
 fn encrypted_to(store: &Store) -> Option<String> {

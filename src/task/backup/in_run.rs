@@ -112,7 +112,9 @@ pub async fn prune(target: &Target, plan: &Plan, run: &RunContext<'_>) -> Result
     };
     let checks_most = if plan.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
     let folder = key::folder(database, job);
-    let pruned = prune::apply(&target.store, &folder, &rules, (&mut guard, &mut readers), checks_most, &run.progress).await;
+    let held = &target.held_elsewhere;
+    let guards = (&mut guard, &mut readers);
+    let pruned = prune::apply(&target.store, &folder, &rules, held, guards, checks_most, &run.progress).await;
     guard.release().await;
     pruned
 }

@@ -20,6 +20,9 @@ const HELD_FOR: TimeDelta = TimeDelta::days(30);
 
 const TABLES_NAMED: usize = 10;
 
+/// The reason of a hold where nobody shall read names of tables.
+pub const HIDDEN: &str = "the dump after it lacks something; the report of that run says what";
+
 /// A sentence about what `now` lacks of `before`; None when nothing is missing. Partitions come and go while their tree exists, and so do
 /// tables that pgtend itself has dropped (`schema.name`). A change of the job's filters is no excuse: the set before it is the last one
 /// that has what they leave out. Pure.
@@ -64,7 +67,7 @@ pub fn lost(before: &Manifest, now: &Manifest, dropped_by_us: &BTreeSet<String>)
 /// Holds the set before the loss, in addition to a person's hold. A hold that lasts longer stays.
 pub async fn hold(store: &Store, before: &Set, lost_in: &str, reason: &str, now: DateTime<Utc>) -> Result<()> {
     let reason = match sealed::hides_names(store, &before.manifest) {
-        true => "the dump after it lacks something; the report of that run says what",
+        true => HIDDEN,
         false => &format!("after it, {reason}"),
     };
     let hold = Hold { until: now + HELD_FOR, reason: reason.to_owned(), because_of: Some(lost_in.to_owned()) };

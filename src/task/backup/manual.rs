@@ -6,16 +6,20 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use serde::Serialize;
 
+use super::copies::holds::{self, Elsewhere};
+use super::copies::several::{ensure_answers, ensure_apart, within};
 use super::guard::{self, Asked};
 use super::identity::Identity;
 use super::keep::{Decision, Keep};
 use super::rules::{self, Rules};
 use super::series::Series;
+use super::set::Listing;
 use super::warnings::doubts;
 use super::{facts, prune, set};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::ledger::report::Report;
+use crate::pg::failure;
 use crate::store::{Store, key};
 use crate::work::{RunContext, Work};
 
@@ -25,6 +29,8 @@ const CHECKS: usize = usize::MAX;
 /// Deletes the sets of a job that its `keep` no longer keeps.
 pub struct Prune {
     pub store: String,
+    /// The job's others: what is held there stays here, too.
+    pub others: Vec<String>,
     pub keep: Keep,
 }
 
@@ -34,6 +40,9 @@ pub struct Plan {
     pub sets: Vec<Decision>,
     /// The reason why nothing may be deleted this time; then there are no `sets`.
     pub doubts: Vec<String>,
+    /// What copies in other stores are held for.
+    #[serde(skip)]
+    held: Vec<Elsewhere>,
     #[serde(skip)]
     identity: Option<Identity>,
     #[serde(skip)]
@@ -59,14 +68,16 @@ impl Work for Prune {
             .with_context(|| format!("cannot tell which sets are those of database `{}`, so none is deleted", run.database))?;
         let server = facts::server(&mut connection, &run.settings).await?;
         let host_clock = Utc::now();
-        let listing = set::list(&store, &key::folder(run.database, run.job.name)).await?;
+        let mut listing = set::list(&store, &key::folder(run.database, run.job.name)).await?;
         if let Some(said) = listing.not_ours_in_words() {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
         // The doubts that keep a run from deleting keep a person from it, too.
         let mut doubts = doubts(&server, host_clock, &series, &listing);
         doubts.extend(trouble);
-        let mut plan = Plan { sets: Vec::new(), doubts, identity: Identity::of(&server), series };
+        let held = self.held_elsewhere(run, &store, &listing).await?;
+        holds::add(&mut listing, &held);
+        let mut plan = Plan { sets: Vec::new(), doubts, held, identity: Identity::of(&server), series };
         if plan.doubts.is_empty() {
             plan.sets = rules::decide(&listing, &self.rules(run, &plan), None);
         }
@@ -82,6 +93,8 @@ impl Work for Prune {
             return Err(refusal);
         }
         let store = Store::named(run.config, &self.store).await?;
+        let others = self.opened(run).await;
+        run.or_cancelled(self.ensure_apart(&store, &others, true)).await?;
         let ledger = run.ledger.filter(|_| run.run_id.is_some());
         let (database, job) = (run.database, run.job.name);
         let mut readers = run.or_cancelled(guard::Readers::of(ledger, database, job)).await?;
@@ -92,7 +105,7 @@ impl Work for Prune {
             Asked::Refused(why) => return Err(Fault::new(Kind::Deferred, why).into()),
         };
         let (folder, rules) = (key::folder(database, job), self.rules(run, &plan));
-        let pruning = prune::apply(&store, &folder, &rules, (&mut guard, &mut readers), CHECKS, &run.progress);
+        let pruning = prune::apply(&store, &folder, &rules, &plan.held, (&mut guard, &mut readers), CHECKS, &run.progress);
         let pruned = run.or_cancelled(pruning).await;
         guard.release().await;
         let pruned = pruned?;
@@ -105,6 +118,49 @@ impl Work for Prune {
 }
 
 impl Prune {
+    /// The job's other stores that can be opened.
+    async fn opened(&self, run: &RunContext<'_>) -> Vec<(&str, Store)> {
+        let mut opened = Vec::new();
+        for name in &self.others {
+            match Store::named(run.config, name).await {
+                Ok(store) => opened.push((name.as_str(), store)),
+                Err(error) => tracing::debug!("{error:#}"),
+            }
+        }
+        opened
+    }
+
+    async fn ensure_apart(&self, store: &Store, others: &[(&str, Store)], gives_ids: bool) -> Result<()> {
+        let mut stores = vec![(self.store.as_str(), store)];
+        for (name, other) in others {
+            match ensure_answers(other).await {
+                Ok(()) => stores.push((*name, other)),
+                Err(error) => tracing::debug!("{name}: {error:#}"),
+            }
+        }
+        ensure_apart(&stores, gives_ids).await
+    }
+
+    /// What the job's other stores hold of the sets here. One that cannot be read is a warning: the copies there stay held by what is written beside them.
+    async fn held_elsewhere(&self, run: &RunContext<'_>, store: &Store, listing: &Listing) -> Result<Vec<Elsewhere>> {
+        let others = self.opened(run).await;
+        self.ensure_apart(store, &others, false).await?;
+        let folder = key::folder(run.database, run.job.name);
+        let mut listings = Vec::new();
+        for (name, other) in &others {
+            let reading = async {
+                ensure_answers(other).await?;
+                within(true, set::list(other, &folder)).await
+            };
+            match reading.await {
+                Ok(listing) => listings.push((*name, listing)),
+                Err(error) => tracing::warn!("what is held in {name} is not known: {}", failure::in_a_line(&error)),
+            }
+        }
+        let listings: Vec<(&str, &Listing)> = listings.iter().map(|(name, listing)| (*name, listing)).collect();
+        Ok(holds::elsewhere(listing, &listings, Utc::now()))
+    }
+
     fn rules<'a>(&'a self, run: &RunContext<'_>, plan: &'a Plan) -> Rules<'a> {
         Rules {
             keep: &self.keep,

@@ -88,7 +88,7 @@ pub async fn lacks_of(
                 "the target lacks extensions that the dump needs: {}; install their packages on the target's host{}",
                 lacks.extensions.join(", "),
                 // Options of `backups restore`.
-                if choices.for_scratch { "" } else { ", or leave them out: --without EXTENSION NAME" }
+                if choices.for_scratch || choices.for_refresh { "" } else { ", or leave them out: --without EXTENSION NAME" }
             )
         )
     );

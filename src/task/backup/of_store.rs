@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::copies::holds::Elsewhere;
 use super::copies::lacks::{self, KEEP_ALL, Lacking};
 use super::found::Found;
 use super::identity::Identity;
@@ -35,6 +36,9 @@ pub struct OfStore {
     pub lacks: Vec<Lacking>,
     /// The reasons why this run deletes nothing there; empty when it may.
     pub deletes_nothing: Vec<String>,
+    /// What copies of its sets in other stores are held for.
+    #[serde(skip)]
+    pub held_elsewhere: Vec<Elsewhere>,
     #[serde(skip)]
     pub kept: InStore,
     #[serde(skip)]
@@ -79,6 +83,7 @@ impl Own<'_> {
             away: None,
             keep: if deletes_nothing.is_empty() { self.fates(into) } else { Vec::new() },
             lacks: self.lacks(into, all),
+            held_elsewhere: into.held_elsewhere.clone(),
             sweep,
             deletes_nothing,
             kept: into.kept.clone(),
@@ -135,6 +140,7 @@ fn away(kept: &InStore, why: &str) -> OfStore {
         sweep: sweep::Plan::default(),
         keep: Vec::new(),
         lacks: Vec::new(),
+        held_elsewhere: Vec::new(),
         deletes_nothing: Vec::new(),
         kept: kept.clone(),
         series: Series::default(),

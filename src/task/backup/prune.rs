@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::copies::holds::{self, Elsewhere};
 use super::guard::{Guard, Readers};
 use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::set::{self, Listing, MANIFEST, Set, VERIFICATION};
@@ -13,12 +14,13 @@ use crate::store::Store;
 use crate::task::backup::proof::check_one;
 use crate::task::backup::rules::{Pruned, Rules, decide};
 
-/// Lists again, since the plan may be outdated; reads up to `checks_most` unread sets, newest first; and deletes. A set that cannot be
-/// deleted is a warning.
+/// Lists again, since the plan may be outdated; reads up to `checks_most` unread sets, newest first; and deletes. What is `held` in another store stays. A
+/// set that cannot be deleted is a warning.
 pub async fn apply(
     store: &Store,
     folder: &str,
     rules: &Rules<'_>,
+    held: &[Elsewhere],
     (guard, readers): (&mut Guard, &mut Readers),
     checks_most: usize,
     progress: &Progress,
@@ -27,6 +29,7 @@ pub async fn apply(
     if let Some(doubt) = listing.doubt() {
         anyhow::bail!(doubt);
     }
+    holds::add(&mut listing, held);
     let mut pruned = Pruned::default();
     check_unknown(store, &mut listing, rules, checks_most, progress, &mut pruned).await?;
     pruned.decisions = proof::decide(store, &mut listing, rules, progress, &mut pruned).await?;

@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use crate::base::fault::{self, Fault, Kind};
+use super::said;
+use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;
 use crate::pg::{self, InTransaction, failure};
@@ -72,14 +73,7 @@ async fn ensure_path(connection: &mut PgConnection, search_path: &str, number: &
 }
 
 fn failed(number: &str, statement: &str, error: &anyhow::Error) -> anyhow::Error {
-    let said = failure::in_a_line(error);
-    let words = match pg::sql_state(error) {
-        // Rows that are not masked yet are nobody's to read.
-        Some(state) if !holds_no_value(&state, &said, statement) => {
-            format!("SQLSTATE {state}; the words of the server are left out, as values of rows may be in them. Its log has them")
-        }
-        _ => fault::without_values(&shown::said_of(statement, &said)),
-    };
+    let words = said::of_statement(error, statement);
     let message = format!("statement {number} of `after` failed: {}: {words}", shown::shown(statement));
     match failure::kind_of(error) {
         Some(kind) => Fault::new(kind, message).into(),
@@ -87,31 +81,13 @@ fn failed(number: &str, statement: &str, error: &anyhow::Error) -> anyhow::Error
     }
 }
 
-/// Returns whether a message holds nothing but what the statement says: of these classes (errcodes.txt), PostgreSQL's own words quote names and texts of the
-/// statement; where code has made a statement or a name out of rows, the quoted is not in it. Others, such as RAISE EXCEPTION, say anything.
-fn holds_no_value(state: &str, said: &str, statement: &str) -> bool {
-    const CLASSES: [&str; 10] = ["08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57"];
-    // These name a constraint and its table; the row is in the detail.
-    const OF_CONSTRAINTS: [&str; 6] = [
-        "could not create unique index",
-        "duplicate key value violates",
-        "null value in column",
-        "new row for relation",
-        "insert or update on table",
-        "update or delete on table",
-    ];
-    let names_a_constraint = state.starts_with("23") && OF_CONSTRAINTS.iter().any(|words| said.contains(words));
-    let mut quoted = said.split('"').skip(1).step_by(2);
-    names_a_constraint || (CLASSES.iter().any(|class| state.starts_with(class)) && quoted.all(|name| statement.contains(name)))
-}
-
 /// Asks each query, in a session that cannot write. Returns each with its answer, and those that are not true, in words.
 pub async fn expectations(settings: &pg::Settings, search_path: &str, queries: &[String]) -> Result<(Vec<Value>, Vec<String>)> {
     let (mut answers, mut all_unmet) = (Vec::new(), Vec::new());
     for query in queries {
-        let unmet = expect::unmet(settings, search_path, std::slice::from_ref(query)).await?;
+        let unmet = expect::unmet_in_words(settings, search_path, std::slice::from_ref(query), said::of_statement).await?;
         answers.push(json!({ "query": query, "is_true": unmet.is_empty() }));
-        all_unmet.extend(unmet.iter().map(|unmet| fault::without_values(unmet)));
+        all_unmet.extend(unmet);
     }
     Ok((answers, all_unmet))
 }
@@ -119,21 +95,6 @@ pub async fn expectations(settings: &pg::Settings, search_path: &str, queries: &
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_of_the_server_that_may_hold_a_row_are_not_passed_on() {
-        let statement = "UPDATE users SET email = mask(email)";
-        for (state, said, is_shown) in [
-            ("42P01", "relation \"users\" does not exist (SQLSTATE 42P01)", true),
-            ("42501", "permission denied for table users", true),
-            ("3F000", "schema \"person1@company\" does not exist", false),
-            ("P0001", "bad row person1@company.com", false),
-            ("22P02", "invalid input syntax for type integer: \"person1\"", false),
-            ("22023", "invalid value", false),
-        ] {
-            assert_eq!(holds_no_value(state, said, statement), is_shown, "{said}");
-        }
-    }
 
     #[test]
     fn a_command_that_only_begins_a_transaction_is_told() {

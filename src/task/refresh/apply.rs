@@ -39,7 +39,12 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
         report.warnings.extend(run.or_cancelled(keys.prepare_server(&mut server, &work.set, &work.target)).await?);
     }
     let mut copy = copy::make(&mut server, run, keys, &work.set, &work.target).await?;
-    let filled = run.or_cancelled(fill(keys, run, &plan.statements, &work, &mut copy, &mut report)).await;
+    let swap = Swap { run, keys, copy: &copy, target_oid: work.target.oid };
+    let may_swap = if keys.swap { run.or_cancelled(swap.try_out(&mut server, &work.target)).await } else { Ok(()) };
+    let filled = match may_swap {
+        Ok(()) => run.or_cancelled(fill(keys, run, &plan.statements, &work, &mut copy, &mut report)).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = filled {
         drop(server);
         return Err(copy.given_up(run, keys, error, report).await);
@@ -145,9 +150,7 @@ async fn fill(
         restored.problems.join("; ")
     );
     if let Some(refusal) = restored.refusal {
-        // The advice is of `backups restore`.
-        let keys = "of its options, --no-owner and --role-map are keys of [refresh], too";
-        return Err(anyhow::Error::from(refusal).context(format!("{} was not restored ({keys})", set.name)));
+        return Err(anyhow::Error::from(refusal).context(format!("{} was not restored", set.name)));
     }
     copy.is_restored = true;
     report.fact("restore_seconds", phase.elapsed().as_secs_f64());

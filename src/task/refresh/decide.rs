@@ -106,19 +106,42 @@ fn of_the_target(state: &State) -> Option<Refusal> {
 
 /// Hours of a restore would be for nothing.
 fn of_sessions(state: &State, keys: &Refresh) -> Option<Refusal> {
-    (!keys.terminate && !state.sessions.is_empty()).then(|| still_connected(&state.target.database, &state.sessions))
+    if !keys.terminate {
+        return (!state.sessions.is_empty()).then(|| still_connected(&state.target.database, &state.sessions));
+    }
+    // A job of pgtend may have ended by then.
+    let is_pgtend_there = state.sessions.iter().any(|session| session.is_of_pgtend);
+    if is_pgtend_there { None } else { unreadable(&state.target.database, &state.sessions) }
 }
 
 /// The sentence about a target that is in use.
 pub fn still_connected(target: &str, sessions: &[Session]) -> Refusal {
-    let named: Vec<String> = sessions.iter().take(NAMED).map(Session::to_string).collect();
-    let more = if sessions.len() > NAMED { format!(" and {} more", sessions.len() - NAMED) } else { String::new() };
+    let sessions: Vec<&Session> = sessions.iter().collect();
     let message = format!(
-        "{target} is in use and is not replaced: {} in it, {}{more}. Stop what is connected, or set terminate = true",
-        units::plural(sessions.len(), "session"),
-        named.join(", ")
+        "{target} is in use and is not replaced: {}. Stop what is connected, or set terminate = true",
+        in_words(&sessions)
     );
     Refusal::new(Some(Kind::Deferred), message)
+}
+
+/// The sentence about sessions of which this role cannot see whether they are of another job of pgtend; None where there are none. Nobody is terminated then.
+pub fn unreadable(target: &str, sessions: &[Session]) -> Option<Refusal> {
+    let unreadable: Vec<&Session> = sessions.iter().filter(|session| !session.is_readable).collect();
+    (!unreadable.is_empty()).then(|| {
+        let message = format!(
+            "{target} is in use and is not replaced: {}, and this role may not read what they run, which may be another job of pgtend: nobody is \
+             terminated. Stop what is connected, or GRANT pg_read_all_stats TO the role of the refresh",
+            in_words(&unreadable)
+        );
+        Refusal::new(Some(Kind::Deferred), message)
+    })
+}
+
+/// "2 sessions in it, 7 (app, psql), 8 (app)"
+fn in_words(sessions: &[&Session]) -> String {
+    let named: Vec<String> = sessions.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if sessions.len() > NAMED { format!(" and {} more", sessions.len() - NAMED) } else { String::new() };
+    format!("{} in it, {}{more}", units::plural(sessions.len(), "session"), named.join(", "))
 }
 
 /// Returns the index of the set, and notes on newer ones that were passed over.

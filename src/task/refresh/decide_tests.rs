@@ -38,7 +38,7 @@ fn state() -> State {
 
 #[test]
 fn a_database_that_is_backed_up_is_never_the_target_however_it_is_named() {
-    let session = Session { pid: 7, role: "app".into(), application: "psql".into(), is_of_pgtend: false };
+    let session = Session { pid: 7, role: "app".into(), application: "psql".into(), is_of_pgtend: false, is_readable: true };
     let cases: [(&str, State, Option<Kind>, &str); 12] = [
         ("its own server", state(), None, ""),
         ("one cluster, two databases", State { target: place("1", "staging", 20), ..state() }, None, ""),
@@ -92,7 +92,7 @@ fn a_database_that_is_backed_up_is_never_the_target_however_it_is_named() {
 
 #[test]
 fn sessions_matter_only_to_a_swap_that_may_not_terminate_them() {
-    let session = Session { pid: 7, role: "app".into(), application: String::new(), is_of_pgtend: false };
+    let session = Session { pid: 7, role: "app".into(), application: String::new(), is_of_pgtend: false, is_readable: true };
     let state = State { sessions: vec![session], ..state() };
     for (swap, terminate, refused) in [(true, false, true), (true, true, false), (false, false, false)] {
         assert_eq!(refusal(&state, &Refresh { swap, terminate, ..keys() }).is_some(), refused, "{swap} {terminate}");

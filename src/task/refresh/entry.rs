@@ -49,8 +49,11 @@ impl Entry for Refresh {
         );
         lines.extend(memberships.in_all_owners(connection, role).await?);
         if self.terminate {
-            lines.push("-- terminate = true: sessions of others in the database".to_owned());
-            lines.push(format!("GRANT pg_signal_backend TO {role};"));
+            lines.push(
+                "-- terminate = true: sessions of others in the database, of which it must be seen that none is of pgtend"
+                    .to_owned(),
+            );
+            lines.push(format!("GRANT pg_signal_backend, pg_read_all_stats TO {role};"));
         }
         Ok(lines)
     }

@@ -57,6 +57,15 @@ impl Mark {
     }
 }
 
+/// Returns the comment that a database had before any mark: who went back to an old database may have left its mark. Each mark is shorter than the one
+/// that holds it.
+pub fn without_marks(mut comment: Option<String>) -> Option<String> {
+    while let Some(mark) = comment.as_deref().and_then(Mark::of_comment) {
+        comment = mark.comment;
+    }
+    comment
+}
+
 /// The start of the names of copies for this target; also the name of the lock that their makers hold.
 pub fn prefix(target: &str) -> String {
     let digest = hex::encode(Sha256::digest(target));
@@ -117,6 +126,15 @@ mod tests {
         }
         for comment in ["", WORDS, "made by pgtend, dropped when its restore ends", "made by pgtend refresh: {}", "old"] {
             assert_eq!(Mark::of_comment(comment), None, "{comment}");
+        }
+    }
+
+    #[test]
+    fn the_comment_before_all_marks_is_found() {
+        let within = |comment: Option<&str>| Mark { comment: comment.map(str::to_owned), ..mark(What::Old) }.to_comment();
+        for own in [None, Some("staging of team A")] {
+            assert_eq!(without_marks(own.map(str::to_owned)).as_deref(), own);
+            assert_eq!(without_marks(Some(within(Some(&within(own))))).as_deref(), own);
         }
     }
 

@@ -16,6 +16,7 @@ mod keys;
 mod mark;
 mod plan;
 mod rights;
+mod said;
 mod source;
 mod state;
 mod swap;
@@ -29,6 +30,7 @@ use sqlx::postgres::PgConnection;
 use self::plan::{ChosenSet, WorkOn};
 use self::state::Listed;
 use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg;
 use crate::store::Store;
@@ -78,6 +80,7 @@ impl Work for Refresh {
                 let set = sets.swap_remove(index);
                 plan.set = Some(ChosenSet::of(&set, state.clock));
                 plan.notes.extend(notes);
+                plan.notes.extend(large_objects(&set));
                 if plan.refusal.is_none() {
                     plan.foreign_code = self.can_restore(run, &mut server, &store, &set, &facts).await?;
                     plan.work = Some(WorkOn { set, store, target: facts.database });
@@ -98,6 +101,17 @@ impl Work for Refresh {
             None => apply::apply(self, run, plan).await,
         }
     }
+}
+
+/// What no statement masks that names tables.
+fn large_objects(set: &Set) -> Option<String> {
+    let count = set.manifest.large_objects;
+    (count > 0).then(|| {
+        format!(
+            "the set has {}, which come as they are: `after` must change them (lo_put, lo_unlink), or what is in them is not masked",
+            units::plural(count, "large object")
+        )
+    })
 }
 
 impl Refresh {
@@ -122,7 +136,7 @@ impl Refresh {
     /// How the dump is restored. Tablespaces are the source's server's, and another one has its own.
     fn choices(&self) -> Choices {
         let role_map = self.role_map.iter().map(|(old, new)| (old.clone(), new.clone())).collect();
-        Choices { no_owner: self.no_owner, no_tablespaces: true, role_map, ..Choices::default() }
+        Choices { no_owner: self.no_owner, no_tablespaces: true, role_map, for_refresh: true, ..Choices::default() }
     }
 
     /// Fails where the set cannot be restored on that server, as far as that is known before. Returns warnings of code that the restore, and the

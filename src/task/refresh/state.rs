@@ -67,6 +67,8 @@ pub struct Session {
     /// Whether it belongs to a run of another job, as far as that can be seen: by its name, which a URL may change, by the lock of a run, or by what
     /// a session with such a lock says of itself.
     pub is_of_pgtend: bool,
+    /// Whether this role may read what it runs. Otherwise it may be of another job of pgtend.
+    pub is_readable: bool,
 }
 
 impl fmt::Display for Session {
@@ -215,7 +217,8 @@ pub async fn sessions(server: &mut PgConnection, run: &RunContext<'_>, own_pid: 
                 OR EXISTS (SELECT FROM pg_catalog.pg_locks l
                            WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
                              AND ((l.classid::pg_catalog.int8 << 32) | l.objid::pg_catalog.int8)
-                                 IN (SELECT pg_catalog.hashtextextended(name, 0) FROM pg_catalog.unnest($3::pg_catalog.text[]) name)) AS is_of_pgtend
+                                 IN (SELECT pg_catalog.hashtextextended(name, 0) FROM pg_catalog.unnest($3::pg_catalog.text[]) name)) AS is_of_pgtend,
+                coalesce(a.query <> '<insufficient privilege>', false) AND coalesce(a.state, '') <> 'disabled' AS is_readable
          FROM pg_catalog.pg_stat_activity a
          WHERE a.datname = $1 AND a.pid <> $2 AND a.usesysid IS NOT NULL
            AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'walsender')

@@ -57,6 +57,9 @@ impl Swap<'_, '_> {
             let message = format!("{name} is not replaced: pgtend itself is at work in it, in server process {session}");
             return Err(Fault::new(Kind::Busy, message).into());
         }
+        if let Some(refusal) = decide::unreadable(name, &sessions) {
+            return Err(refusal.into());
+        }
         // A signal does not interrupt it: it takes seconds, and is all or nothing.
         self.exchange(server, sessions.len()).await
     }
@@ -108,6 +111,23 @@ impl Swap<'_, '_> {
         })
     }
 
+    /// Gives the empty copy all that it is to have, and takes it back: what this role may not give shows before hours of a restore.
+    pub async fn try_out(&self, server: &mut PgConnection, target: &DatabaseFacts) -> Result<()> {
+        let name = self.run.settings.database();
+        let carried = properties::statements(server, &self.copy.name, &without_marks(target.clone())).await;
+        let me: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(&mut *server).await?;
+        pg::execute(server, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
+        let tried = async {
+            for (what, sql) in carried {
+                carry(server, &what, sql, &me).await.map_err(|error| not_carried(error, name, &what))?;
+            }
+            anyhow::Ok(())
+        };
+        let tried = tried.await;
+        pg::execute(server, "ROLLBACK".to_owned()).await?;
+        tried
+    }
+
     /// Reads the target's properties, and makes the exchange with them, unless they were changed in between.
     async fn exchange_once(
         &self,
@@ -119,7 +139,7 @@ impl Swap<'_, '_> {
         let name = self.run.settings.database();
         let seen = self.properties(server).await?;
         let (facts, _) = beside::target(self.run, server).await?;
-        let facts = facts.database;
+        let facts = without_marks(facts.database);
         beside::ensure_same(name, facts.oid, self.target_oid)?;
         let carried = properties::statements(server, &self.copy.name, &facts).await;
         let me: String = sqlx::query_scalar("SELECT current_user::pg_catalog.text").fetch_one(&mut *server).await?;
@@ -212,6 +232,11 @@ impl Swap<'_, '_> {
 #[error("its owner, grants, settings or comment are being changed")]
 struct Changed;
 
+/// The same without a mark of an earlier swap as its comment: somebody has gone back to an old database.
+fn without_marks(facts: DatabaseFacts) -> DatabaseFacts {
+    DatabaseFacts { comment: mark::without_marks(facts.comment), ..facts }
+}
+
 /// Gives the new database one property, in the transaction. A grant by another role sets the role.
 async fn carry(server: &mut PgConnection, what: &str, sql: String, me: &str) -> Result<()> {
     tracing::debug!("{what}: {sql}");
@@ -275,6 +300,9 @@ async fn terminate(other: &mut PgConnection, run: &RunContext<'_>) {
     };
     if let Some(session) = sessions.iter().find(|session| session.is_of_pgtend) {
         return tracing::info!("pgtend itself is at work in {database}, in server process {session}: no session is terminated");
+    }
+    if let Some(session) = sessions.iter().find(|session| !session.is_readable) {
+        return tracing::info!("whether session {session} in {database} is of pgtend cannot be read: no session is terminated");
     }
     for session in sessions {
         let ended: Result<bool, _> =

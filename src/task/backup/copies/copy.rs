@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy_plan::{Plan, Planned};
 use super::fan_out::Stored;
+use super::holds;
 use super::place::{self, Place};
 use crate::base::age_keys::in_short;
 use crate::base::fault::{Fault, Kind};
@@ -19,7 +20,7 @@ use crate::pg::failure;
 use crate::store::lease::{self, Lease, Taken};
 use crate::store::{Precondition, Store, Upload};
 use crate::task::backup::manifest::{self, Globals, Manifest};
-use crate::task::backup::markers::{self, HOLD, Hold, LOSS_HOLD, RUN, RunMarker};
+use crate::task::backup::markers::{RUN, RunMarker};
 use crate::task::backup::set::{self, AsListed, Set, globals_object};
 use crate::task::backup::verdict::{Bytes, Verification};
 use crate::task::backup::{dump, guard, verify};
@@ -83,6 +84,7 @@ impl Copy<'_> {
         let (to_name, to) = self.to;
         let (nonce, run) = place::nonce_of(self.from.1, self.set).await?;
         if let Place::Complete(copy) = place::look(to, to_name, self.set, &nonce).await? {
+            self.bring_holds().await?;
             let there = Copied { was_there: true, ..Copied::default() };
             match self.prove(*copy, there, progress, cancel).await {
                 Err(error) if !cancel.is_cancelled() => match place::look(to, to_name, self.set, &nonce).await? {
@@ -131,13 +133,7 @@ impl Copy<'_> {
         if let Some(lease) = lease {
             lease.prove().await?;
         }
-        for hold in self.set.held(Utc::now()).filter(|hold| !hold.is_doubted()) {
-            let object = if hold.because_of.is_some() { LOSS_HOLD } else { HOLD };
-            let there = markers::read::<Hold>(to, &self.set.name, object).await.ok().flatten();
-            if there.is_none_or(|there| there.until < hold.until) {
-                markers::write(to, &self.set.name, object, hold).await?;
-            }
-        }
+        self.bring_holds().await?;
         // A verdict that stands there is of the bytes before.
         to.delete(&self.set.name.key(set::VERIFICATION)).await?;
         set::write_manifest(to, &self.set.name, &manifest).await?;
@@ -150,6 +146,17 @@ impl Copy<'_> {
             listed: AsListed::default(),
         };
         Ok((copy, copied))
+    }
+
+    /// Holds the copy for as long as the set is held where it comes from: now, as a run may have held it since it was listed.
+    async fn bring_holds(&self) -> Result<()> {
+        let now = Utc::now();
+        for hold in set::read_holds(self.from.1, &self.set.name).await.iter().filter(|hold| hold.until > now) {
+            if holds::write_longer(self.to.1, &self.set.name, hold).await? {
+                tracing::info!("{} is held in {}, as it is in {}", self.set.name, self.to.0, self.from.0);
+            }
+        }
+        Ok(())
     }
 
     /// Removes objects that the manifest of a damaged copy named, and that of the new copy does not.

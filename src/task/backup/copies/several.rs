@@ -57,18 +57,66 @@ pub fn none_took_it(mut failures: Vec<anyhow::Error>) -> anyhow::Error {
     }
 }
 
-/// Fails where two stores, each with its server and folder, are one place, or one lies within the other: a copy there is no second one, and each store
-/// would delete the other's sets.
-pub fn ensure_apart(stores: &[(&str, &(String, String))]) -> Result<()> {
-    for (number, (name, (server, folder))) in stores.iter().enumerate() {
-        for (other_name, (other_server, other)) in &stores[number + 1..] {
-            if server == other_server && (folder.starts_with(other.as_str()) || other.starts_with(folder.as_str())) {
+/// Fails where two stores are one place, or one lies within the other: a copy there is no second one, and each store would delete the other's sets. They are
+/// told apart by their names, as folders, and by their ids; `gives_ids`: a store that has none gets one first.
+pub async fn ensure_apart(stores: &[(&str, &Store)], gives_ids: bool) -> Result<()> {
+    if stores.len() < 2 {
+        return Ok(());
+    }
+    let mut pairs = Vec::new();
+    for (number, one) in stores.iter().enumerate() {
+        for other in &stores[number + 1..] {
+            apart_by_name(*one, *other)?;
+            pairs.push((*one, *other));
+        }
+    }
+    let mut ids = Vec::new();
+    // One after the other: the second name of a place shows the id that the first one has got.
+    for (name, store) in stores {
+        let reading = async {
+            if gives_ids {
+                store.ensure_id().await;
+            }
+            Ok(store.id().await)
+        };
+        ids.push((*name, within(true, reading).await.ok().flatten()));
+    }
+    let id_of = |name: &str| ids.iter().find(|(of, _)| *of == name).and_then(|(_, id)| *id);
+    for ((name, store), (other_name, other)) in pairs {
+        if id_of(name).is_none() || id_of(name) != id_of(other_name) {
+            continue;
+        }
+        match within(true, store.is_one_with(other)).await {
+            Ok(false) => {}
+            Ok(true) => return Err(one_place((name, store), (other_name, other)).into()),
+            Err(error) => {
                 let message = format!(
-                    "the stores `{name}` and `{other_name}` are one place, or one is within the other ({folder}, {other}): a second copy needs another one"
+                    "the stores `{name}` and `{other_name}` have one id, in .pgtend-store.json, and may be one place. If one was copied from the other, empty \
+                     that file in the copy, and the next run gives it an id of its own. It could not be tried: {}",
+                    failure::in_a_line(&error)
                 );
                 return Err(Fault::new(Kind::Configuration, message).into());
             }
         }
     }
     Ok(())
+}
+
+/// Does the same by what names and folders say, and asks no server.
+pub fn apart_by_name((name, store): (&str, &Store), (other_name, other): (&str, &Store)) -> Result<()> {
+    let ((server, folder), (other_server, other_folder)) = (store.place(), other.place());
+    let is_within = folder.starts_with(&other_folder) || other_folder.starts_with(&folder);
+    match (server == other_server && is_within) || store.is_one_folder_with(other) {
+        true => Err(one_place((name, store), (other_name, other)).into()),
+        false => Ok(()),
+    }
+}
+
+fn one_place((name, store): (&str, &Store), (other_name, other): (&str, &Store)) -> Fault {
+    let message = format!(
+        "the stores `{name}` and `{other_name}` are one place, or one is within the other ({}, {}): a second copy needs another one",
+        store.place().1,
+        other.place().1
+    );
+    Fault::new(Kind::Configuration, message)
 }

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use serde_json::json;
 
+use super::holds::Elsewhere;
 use super::lacks::Lacking;
-use super::several::{none_took_it, within};
+use super::several::{ensure_apart, none_took_it, within};
 use crate::base::fault::Kind;
 use crate::base::shell;
 use crate::ledger::report::Failure;
@@ -32,6 +33,8 @@ pub struct Target {
     pub seen: Option<Seen>,
     /// Sets of others of these stores, to be copied into this one.
     pub lacks: Vec<Lacking>,
+    /// What copies of its sets in other stores are held for: it deletes none of these.
+    pub held_elsewhere: Vec<Elsewhere>,
     /// The folder of the set belongs to this run.
     pub is_claimed: bool,
     /// The set, when it is complete there.
@@ -49,6 +52,9 @@ impl Target {
         for of_store in plan.stores.iter().filter(|of_store| of_store.away.is_none()) {
             targets.push(Self::open(of_store, run).await?);
         }
+        // Nothing is written or deleted before.
+        let stores: Vec<_> = targets.iter().map(|target| (target.name(), &target.store)).collect();
+        run.or_cancelled(ensure_apart(&stores, true)).await?;
         Ok(targets)
     }
 
@@ -64,6 +70,7 @@ impl Target {
             deletes_nothing: of_store.deletes_nothing.clone(),
             may_sweep: !of_store.sweep.is_empty() || left.iter().any(|left| !left.for_ever),
             lacks: of_store.lacks.clone(),
+            held_elsewhere: of_store.held_elsewhere.clone(),
             is_claimed: false,
             set: None,
             failure: None,

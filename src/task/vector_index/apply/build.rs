@@ -273,7 +273,7 @@ impl Worker<'_> {
         let sample = queries::asked(&mut connection, self.job, self.run, &table.searched, table.vectors(), time * 2 / 3).await?;
         if sample.exact_ms > 0.0 {
             // On a busy machine both take longer, and both are compared.
-            self.part.current.exact_ms = sample.exact_ms;
+            self.part.current.as_busy_as(sample.exact_ms);
         }
         // Without an index nothing was asked before.
         self.part.sample.source = sample.source.clone();

@@ -413,3 +413,17 @@ fn lists_are_compared_with_hnsw_at_as_much_recall_as_it_finds() {
 fn the_rule_is_where_the_search_begins() {
     assert_eq!([500.0, 100_000.0, 1e6, 4e6].map(lists_by_rule), [1, 100, 1000, 2000]);
 }
+
+#[test]
+fn times_of_a_busier_hour_are_stated_as_they_would_be_now() {
+    let index = Index { least: Some((true, found(40, 0.99, 1.2))), now: Some(found(40, 0.99, 1.2)), ..index() };
+    let mut current = Current { exact_ms: 8.0, index: Some(index), ..Current::default() };
+    current.as_busy_as(2.0);
+    let least = current.index.as_ref().and_then(|index| index.least.clone()).and_then(|(_, least)| least.cost);
+    assert_eq!((current.exact_ms, least.map(|cost| (cost.ms * 100.0).round())), (2.0, Some(30.0)));
+    // Of an index that was measured without exact searches nothing is known.
+    let mut unknown = Current { exact_ms: 0.0, ..current };
+    unknown.as_busy_as(2.0);
+    let least = unknown.index.and_then(|index| index.least).and_then(|(_, least)| least.cost);
+    assert_eq!(least.map(|cost| (cost.ms * 100.0).round()), Some(30.0));
+}
