@@ -66,8 +66,8 @@ fn of_small_tables_the_index_that_is_there_stays_whatever_the_job_asks_for() {
     }
 }
 
-#[test]
-fn nothing_slower_and_less_complete_is_swapped_in() {
+/// A test of `alone`, because it compares times.
+pub fn nothing_slower_and_less_complete_is_swapped_in() {
     // Without clusters, lists find little unless most of them are read, and hnsw finds nearly all.
     for (major, value, metric) in [(18, "vector", "cosine"), (16, "halfvec", "l2"), (18, "bit", "hamming")] {
         let server = server(major);

@@ -62,6 +62,11 @@ fn built_on_an_empty_table(server: &Server, vectors: &Vectors) -> String {
 }
 
 #[test]
+fn nothing_slower_and_less_complete_is_swapped_in() {
+    crate::vector_index_stays::nothing_slower_and_less_complete_is_swapped_in();
+}
+
+#[test]
 fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_000_by_128() {
     let server = server(18);
     let vectors = Vectors::new(100_000, 128, 300);

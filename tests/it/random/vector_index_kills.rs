@@ -67,8 +67,14 @@ fn stopped_at_random_moments_the_applications_index_is_there_and_the_next_run_is
             let_go(server, &database);
             // Not always the same job as the one that was stopped.
             let next = if random.random_bool(0.7) { which } else { (which + 1) % 3 };
+            let kept = there.lines().find(|line| line.starts_with("items_idx|hnsw|") && kinds[next].1.starts_with("ivfflat"));
             finish(&jobs[next], &RUN);
-            assert_eq!(indexes(server, &database), format!("items_idx|{}|t", kinds[next].1), "{when}");
+            let left = indexes(server, &database);
+            // Lists that find less and are not clearly faster replace no graph; the next turn begins with lists again.
+            match kept.filter(|kept| left == *kept) {
+                Some(_) => drop(server.sql(&database, &format!("DROP INDEX items_idx; {IVFFLAT}"))),
+                None => assert_eq!(left, format!("items_idx|{}|t", kinds[next].1), "{when}"),
+            }
             assert_eq!(usable(server, &database), "items_idx", "{when}");
         }
         let met = clients.stop();

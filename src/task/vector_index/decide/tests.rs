@@ -286,7 +286,10 @@ fn nothing_that_is_slower_and_finds_less_is_swapped_in() {
     assert!(worse.is_worse && worse.reason.contains("it takes 1.56 ms") && worse.reason.contains("0.56 ms"), "{worse:?}");
     // Slower, but no less complete; less complete, but faster: the job asked for the other method.
     assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.957, 1.56), Ok(()));
-    assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.5), Ok(()));
+    assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.3), Ok(()));
+    // Less complete, and not faster by more than the clock may be wrong.
+    assert!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.5).unwrap_err().is_worse);
+    assert!(verdict(&request(), &with(Method::Hnsw, 0.36, 0.997), 0.957, 0.2).unwrap_err().is_worse);
     // Of the same method, without parameters of the job, it has to be better in one of the two.
     assert!(verdict(&request(), &with(Method::Ivfflat, 0.5, 0.957), 0.957, 1.0).unwrap_err().is_worse);
     let given = Request { is_given: true, lists: Some(10), ..request() };
