@@ -8,6 +8,23 @@ pub const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 
 /// The characters that names keep in a key; all others are percent-encoded, so that no name can leave its place.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// Returns a key as a server knows it, below the prefix of the store.
+pub fn below(prefix: &str, key: &str) -> String {
+    match prefix {
+        "" => key.to_owned(),
+        prefix => format!("{prefix}/{key}"),
+    }
+}
+
+/// Returns a server's key as the rest of pgtend knows it; `None` when it is not below the prefix.
+pub fn without(prefix: &str, full_key: &str) -> Option<String> {
+    match prefix {
+        "" => Some(full_key.to_owned()),
+        prefix => Some(full_key.strip_prefix(prefix)?.strip_prefix('/')?.to_owned()),
+    }
+}
+
 /// Returns the folder of a job's sets on one database: `DATABASE/JOB/`.
 pub fn folder(database: &str, job: &str) -> String {
     format!("{}/{}/", encode(database), encode(job))
@@ -28,4 +45,24 @@ pub fn encode(name: &str) -> String {
 /// Decodes a name from a key.
 pub fn decode(name: &str) -> Result<String> {
     Ok(percent_decode_str(name).decode_utf8().context("a name in a key is not UTF-8")?.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_takes_no_key_for_its_own_that_is_beside_its_prefix() {
+        for (prefix, full_key, expected) in [
+            ("", "x/y", Some("x/y")),
+            ("a", "a/x", Some("x")),
+            ("a", "ab/x", None),
+            ("a", "a", None),
+            ("a/b", "a/b/x", Some("x")),
+        ] {
+            let own = without(prefix, full_key);
+            assert_eq!(own.as_deref(), expected, "{prefix} {full_key}");
+            assert!(own.is_none_or(|own| below(prefix, &own) == full_key));
+        }
+    }
 }

@@ -38,6 +38,8 @@ fn truth(server: &Server, database: &str, setting: &str) -> f64 {
     said.lines().last().unwrap().parse().unwrap()
 }
 
+const LISTS: &str = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 80)";
+
 fn of_log(server: &Server, database: &str, queries: &str, more: &str) -> Scenario {
     scenario(server, database, &format!("recall = {{ queries = 400 }}\n{more}\n[vector_index.queries]\n{queries}"))
 }
@@ -46,12 +48,7 @@ fn of_log(server: &Server, database: &str, queries: &str, more: &str) -> Scenari
 fn with_a_query_log_the_reported_recall_is_that_of_its_questions() {
     for major in WITH_PGVECTOR {
         let server = server(major);
-        let database = items(
-            server,
-            8000,
-            32,
-            "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 80)",
-        );
+        let database = items(server, 8000, 32, LISTS);
         questions(server, &database, 400);
         for queries in [
             "table = 'search_log'",
@@ -88,12 +85,7 @@ fn the_target_is_reached_for_the_questions_by_the_lower_end_of_the_interval() {
 fn without_a_log_the_report_says_so_and_is_never_far_above_the_truth() {
     for major in WITH_PGVECTOR {
         let server = server(major);
-        let database = items(
-            server,
-            8000,
-            32,
-            "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 80)",
-        );
+        let database = items(server, 8000, 32, LISTS);
         questions(server, &database, 400);
         let job = scenario(server, &database, "recall = { queries = 400 }\nprobes = 4");
         let plan = planned(&job);

@@ -24,6 +24,7 @@ use self::answer::Answer;
 use self::provider::{Backend, Provider};
 pub use self::reader::Reader;
 pub use self::upload::Upload;
+use super::key;
 use super::object::{Object, Unfinished};
 use super::pace::Pace;
 use super::parts::{self, Limits};
@@ -88,18 +89,11 @@ impl Cloud {
     }
 
     fn full_key(&self, key: &str) -> String {
-        match self.configured.prefix.as_str() {
-            "" => key.to_owned(),
-            prefix => format!("{prefix}/{key}"),
-        }
+        key::below(&self.configured.prefix, key)
     }
 
-    /// Returns a key as the rest of pgtend knows it; `None` when it is not below our prefix.
     fn own_key(&self, full_key: &str) -> Option<String> {
-        match self.configured.prefix.as_str() {
-            "" => Some(full_key.to_owned()),
-            prefix => Some(full_key.strip_prefix(prefix)?.strip_prefix('/')?.to_owned()),
-        }
+        key::without(&self.configured.prefix, full_key)
     }
 
     /// Returns the key for object_store. [`Path::parse`] takes it as it is, where `Path::from` would encode `%` once more.
