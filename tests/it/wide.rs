@@ -732,3 +732,36 @@ fn a_dump_never_has_more_sessions_on_the_server_than_it_may() {
     }
     limited(server, &server.url(&database), 4, false).run(&["check"]).succeeded();
 }
+
+#[test]
+fn a_dump_has_as_many_sessions_as_connection_limits_leave() {
+    for major in [15, 18] {
+        let server = server(major);
+        let database = two_tables(server, FEW_ROWS);
+        let role = format!("{database}_few");
+        server.sql("postgres", &format!("CREATE ROLE {role} LOGIN; GRANT pg_read_all_data TO {role}"));
+        for (limit, of_database, sessions, says) in [
+            (9, -1, 3, "by 3 sessions (the job has sessions = 4; CONNECTION LIMIT 9 of the role leaves 3"),
+            (20, 8, 2, "by 2 sessions (the job has sessions = 4; CONNECTION LIMIT 8 of the database leaves 2"),
+            (5, -1, 1, "pg_dump alone reads all rows, as CONNECTION LIMIT 5 of the role leaves too few"),
+            (20, 20, 4, "by 4 sessions\n"),
+        ] {
+            server.sql(
+                "postgres",
+                &format!("ALTER ROLE {role} CONNECTION LIMIT {limit}; ALTER DATABASE {database} CONNECTION LIMIT {of_database}"),
+            );
+            let scenario = Scenario::with_url(server, &server.url_as(&role, &database))
+                .env(SMALLER.0, SMALLER.1)
+                .backup_job("local", "sessions = 4\nverify = 'checksum'");
+            scenario.run(&["run-job", "nightly", "--dry-run"]).succeeded().prints(&[says]);
+            let ran = scenario.run(&["run-job", "nightly"]).succeeded();
+            assert_eq!(
+                ran.stderr.contains(&format!("{sessions} sessions read the rows of 2 tables")),
+                sessions > 1,
+                "{}",
+                ran.stderr
+            );
+        }
+        server.sql(&database, &format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    }
+}

@@ -15,6 +15,7 @@ pub mod change;
 pub mod choices;
 pub mod choose;
 pub mod compare_rows;
+mod connection_limit;
 mod context;
 pub mod copies;
 mod copy_names;

@@ -11,7 +11,7 @@ use super::found::{self, Found};
 use super::keys::{Backup, InStore, Scratch, Verify};
 use super::place::Place;
 use super::wide::whole;
-use super::{choose, facts, readiness, scratch, standby};
+use super::{choose, connection_limit, facts, readiness, scratch, standby};
 use crate::config::sessions::Sessions;
 use crate::ledger;
 use crate::pg::client_tools::Tools;
@@ -69,7 +69,8 @@ impl State {
             }
         });
         let recovery_conflicts = standby::recovery_conflicts(&mut connection).await.unwrap_or_default();
-        let sessions = run.config.sessions_for(run.database, backup.sessions);
+        let allowed = connection_limit::left(&mut connection, run.config.own_sessions(run.database)).await?;
+        let sessions = run.config.sessions_for(run.database, backup.sessions, allowed);
         let whole_tables = match sessions.count == 1 || server.database.has_no_way_to_utf8() {
             true => None,
             false => whole::before_a_dump(&run.settings, backup).await?,

@@ -165,7 +165,9 @@ async fn is_lost(waiting: &mut Child, keeper: &mut Keeper) -> Result<bool> {
 async fn open_sessions(settings: &pg::Settings, count: usize, backup: &Backup) -> Result<Vec<PgConnection>> {
     let mut sessions = Vec::new();
     for number in 1..=count + 1 {
-        let which = || format!("session {number} of the {} of the dump (one more than `sessions` of the job, which may be lower)", count + 1);
+        let which = || {
+            format!("session {number} of the {} of the dump (one more than `sessions` of the job, which may be lower)", count + 1)
+        };
         let mut session = settings.connect().await.with_context(which)?;
         // As pg_dump has it; and a store that takes no bytes for a minute does not end the session.
         let sets = format!(
