@@ -218,6 +218,34 @@ fn what_a_process_that_was_killed_while_it_wrote_its_lock_left_is_swept_after_a_
 }
 
 #[test]
+fn a_file_that_is_dated_ahead_makes_nothing_of_another_host_old_enough_to_be_swept() {
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &server.new_database()).backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let file = |name: &str| scenario.path(&format!("store/{set}/{name}"));
+    let other = scenario.path("store/app/nightly/2026-11-01T01-00-00Z");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(file("dump.sql.gz"), other.join("dump.sql.gz")).unwrap();
+    let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(file("run.json")).unwrap()).unwrap();
+    marker["process"]["host"] = "another".into();
+    marker.as_object_mut().unwrap().remove("completed_at");
+    std::fs::write(other.join("run.json"), marker.to_string()).unwrap();
+    let ahead = SystemTime::now() + Duration::from_secs(3 * 24 * 3600);
+    std::fs::File::options().write(true).open(file("globals.sql.gz")).unwrap().set_modified(ahead).unwrap();
+
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert!(other.join("dump.sql.gz").exists() && other.join("run.json").exists(), "it may be at work");
+    // What is old in fact is swept although that file is there.
+    for name in ["dump.sql.gz", "run.json"] {
+        let file = std::fs::File::options().write(true).open(other.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(25 * 3600)).unwrap();
+    }
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert!(!other.join("dump.sql.gz").exists());
+}
+
+#[test]
 fn pgtend_killed_midway_leaves_an_upload_that_the_next_run_aborts() {
     let (server, s3) = (server(18), S3Server::start());
     let database = large_database(server);

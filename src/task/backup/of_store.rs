@@ -70,7 +70,7 @@ impl Own<'_> {
         let mut deletes_nothing = doubts(&state.server, state.host_clock, &into.series, &into.listing);
         deletes_nothing.extend(into.series_trouble.clone());
         let (leftovers, uploads) = (into.leftovers.clone(), into.uploads.clone());
-        let mut sweep = sweep::decide(leftovers, uploads, self.identity, into.listing.newest_object_at);
+        let mut sweep = sweep::decide(leftovers, uploads, self.identity, into.listing.not_after_now());
         if !deletes_nothing.is_empty() {
             sweep.objects.clear();
             sweep.uploads.clear();

@@ -38,7 +38,7 @@ pub async fn extend(store: &Store, listing: &Listing, decisions: &[Decision]) ->
     vec![format!("the lock of set {}{others} could not be extended: {}", set.name, failure::in_a_line(&error))]
 }
 
-/// The manifest is locked last: its lock stands for those of the others.
+/// All objects of a set are locked alike; the one whose lock ends first decides, since one that was there before a copy was mended has an older lock.
 async fn extend_one(
     store: &Store,
     set: &Set,
@@ -46,13 +46,20 @@ async fn extend_one(
     now: DateTime<Utc>,
     span: TimeDelta,
 ) -> Result<()> {
-    let manifest = set.name.key(MANIFEST);
-    let Some(until) = wanted(store.locked_until(&manifest).await?, kept_until, now, span) else { return Ok(()) };
     let globals = matches!(set.manifest.globals, Globals::Object { .. }).then(|| set.globals_object());
-    for object in [Some(&*set.manifest.dump.object), globals].into_iter().flatten() {
-        store.lock_until(&set.name.key(object), until).await?;
+    let objects = [Some(&*set.manifest.dump.object), globals, Some(MANIFEST)].into_iter().flatten();
+    let keys: Vec<String> = objects.map(|object| set.name.key(object)).collect();
+    let mut locks = Vec::new();
+    for key in &keys {
+        locks.push(store.locked_until(key).await?);
     }
-    if store.lock_until(&manifest, until).await? {
+    // No lock ends before any time.
+    let Some(until) = wanted(locks.into_iter().min().flatten(), kept_until, now, span) else { return Ok(()) };
+    let mut has_changed = false;
+    for key in &keys {
+        has_changed |= store.lock_until(key, until).await?;
+    }
+    if has_changed {
         tracing::info!("{} is locked until {}", set.name, until.format("%Y-%m-%d %H:%M UTC"));
     }
     Ok(())

@@ -125,7 +125,7 @@ pub struct Listing {
     pub not_ours: Vec<(Set, Signature)>,
     /// Folders that could not be listed and may hold sets: this listing may be incomplete.
     pub unseen: Vec<Unread>,
-    /// The newest object's time by the store's clock: now is later.
+    /// The newest object's time, by the store's clock in a bucket: now is later.
     pub newest_object_at: Option<DateTime<Utc>>,
 }
 
@@ -157,6 +157,11 @@ impl Listing {
     pub fn doubt(&self) -> Option<String> {
         let Unread { key, reason, .. } = self.unseen.first()?;
         Some(format!("it is unknown whether the folder {key} holds sets: {reason}"))
+    }
+
+    /// A time that is not after now: in a folder, a file may be dated ahead by whoever wrote it, and this host's clock bounds it. None in an empty store.
+    pub fn not_after_now(&self) -> Option<DateTime<Utc>> {
+        self.newest_object_at.map(|newest| newest.min(Utc::now()))
     }
 
     /// A sentence about the sets that are not ours; None when there are none.

@@ -209,7 +209,7 @@ pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &
         anyhow::bail!(doubt);
     }
     let (leftovers, uploads) = read(store, folder, &listing).await?;
-    let plan = decide(leftovers, uploads, own, listing.newest_object_at);
+    let plan = decide(leftovers, uploads, own, listing.not_after_now());
     let mut warnings = Vec::new();
     for upload in &plan.discard {
         guard.check().await?;

@@ -208,7 +208,7 @@ async fn remove_leftovers(into: &Destination<'_>) {
             return anyhow::Ok(());
         }
         let (leftovers, uploads) = sweep::read(into.store, &folder, &listing).await?;
-        for left in sweep::decide(leftovers, uploads, None, listing.newest_object_at).left.iter().filter(|left| left.for_ever) {
+        for left in sweep::decide(leftovers, uploads, None, listing.not_after_now()).left.iter().filter(|left| left.for_ever) {
             tracing::warn!("{} is left as it is: {}", left.name, left.reason);
         }
         match guard::ask(into.store, into.database, JOB, false, None).await {
