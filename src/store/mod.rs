@@ -237,6 +237,11 @@ impl Store {
         Ok(Upload { to: to.with_context(|| format!("cannot write {}", self.location(key)))?, pace: self.pace() })
     }
 
+    /// Returns whether `max_upload` limits what is written to it.
+    pub fn is_paced(&self) -> bool {
+        self.pace().is_some()
+    }
+
     fn pace(&self) -> Option<Arc<pace::Pace>> {
         match self {
             Self::Dir(dir) => dir.pace.clone(),

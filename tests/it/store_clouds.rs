@@ -209,6 +209,27 @@ fn all_pages_of_a_list_of_google_are_read() {
 }
 
 #[test]
+fn a_blob_whose_name_is_no_path_hides_no_set() {
+    let container = new_container();
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &server.new_database())
+        .config(&format!(
+            "[stores.azure]\ncontainer = \"{container}\"\naccount = \"{}\"\nendpoint = \"{}\"\ncredentials_env = \"AZURE_KEY\"\n",
+            crate::support::azurite::ACCOUNT,
+            azurite().endpoint(),
+        ))
+        .env("AZURE_KEY", crate::support::azurite::KEY)
+        .backup_job("azure", "verify = 'checksum'");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    for name in ["exports//report.csv", "app/nightly//x", "app//nightly/x"] {
+        azurite().put_blob(&container, name, "x");
+    }
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    scenario.run(&["backups", "list"]).succeeded().prints(&["app/nightly/"]);
+    scenario.run(&["backups", "verify", "latest"]).succeeded();
+}
+
+#[test]
 fn an_access_tier_or_a_storage_class_is_given_to_objects_of_one_part_and_of_many() {
     let google = S3Server::start_google();
     let [azure, google] = both(&google);

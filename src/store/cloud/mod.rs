@@ -6,6 +6,7 @@ mod attempts;
 mod conditional;
 mod explain;
 mod http_client;
+mod list;
 mod provider;
 mod reader;
 mod request;
@@ -16,12 +17,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use object_store::client::HttpClient;
-use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, GetOptions, GetResult};
+use object_store::{Attribute, Attributes, GetOptions, GetResult, ObjectStore};
 
 use self::answer::Answer;
-use self::provider::{Backend, Provider};
+use self::provider::Provider;
 pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::key;
@@ -37,7 +37,7 @@ const PAGES: usize = 10_000;
 
 #[derive(Clone)]
 pub struct Cloud {
-    backend: Arc<dyn Backend>,
+    backend: Arc<dyn ObjectStore>,
     /// For requests that object_store has none for.
     client: HttpClient,
     provider: Provider,
@@ -99,27 +99,6 @@ impl Cloud {
     /// Returns the key for object_store. [`Path::parse`] takes it as it is, where `Path::from` would encode `%` once more.
     fn path(&self, key: &str) -> Result<Path> {
         Ok(Path::parse(self.full_key(key))?)
-    }
-
-    pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
-        let prefix = self.full_key(folder);
-        let prefix = (!prefix.is_empty()).then_some(prefix.as_str());
-        let (mut objects, mut token) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let options = PaginatedListOptions { page_token: token.clone(), ..Default::default() };
-            let page = self.backend.list_paginated(prefix, options).await.map_err(|error| self.explain(&error))?;
-            for found in page.result.objects {
-                if let Some(key) = self.own_key(found.location.as_ref()) {
-                    objects.push(Object { key, bytes: found.size, modified_at: Some(found.last_modified) });
-                }
-            }
-            match page.page_token {
-                None => return Ok(objects),
-                next if next == token => anyhow::bail!("{} returned the same page of its list again", self.at),
-                next => token = next,
-            }
-        }
-        anyhow::bail!("more than {PAGES} pages of objects")
     }
 
     pub async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Reader>> {

@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use object_store::azure::{AzureConfigKey, AzureCredentialProvider, MicrosoftAzureBuilder};
 use object_store::client::HttpClient;
 use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder};
-use object_store::list::PaginatedListStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use reqwest::Certificate;
 use secrecy::ExposeSecret as _;
@@ -18,11 +17,6 @@ use super::http_client::Connector;
 use crate::base::ca_file;
 use crate::base::fault::{Fault, Kind};
 use crate::config;
-
-/// What object_store offers of a cloud.
-pub trait Backend: ObjectStore + PaginatedListStore {}
-
-impl<T: ObjectStore + PaginatedListStore> Backend for T {}
 
 /// Where Microsoft's own tools and libraries look, too.
 const AZURE_VARIABLES: [(&str, AzureConfigKey); 8] = [
@@ -44,7 +38,7 @@ pub enum Provider {
 }
 
 pub struct Opened {
-    pub backend: Arc<dyn Backend>,
+    pub backend: Arc<dyn ObjectStore>,
     pub client: HttpClient,
     pub provider: Provider,
     pub at: String,
@@ -70,14 +64,14 @@ pub fn open(configured: &config::Cloud) -> Result<Opened> {
             let builder = builder.with_retry(retries()).with_http_connector(connector);
             let azure = builder.build().map_err(|error| unusable(configured, &error))?;
             let credentials = Arc::clone(azure.credentials());
-            (Arc::new(azure) as Arc<dyn Backend>, Provider::Azure { account: account.clone(), credentials })
+            (Arc::new(azure) as Arc<dyn ObjectStore>, Provider::Azure { account: account.clone(), credentials })
         }
         config::Provider::Google { bucket } => {
             let builder = google(configured).with_bucket_name(bucket).with_base_url(&at);
             let builder = builder.with_retry(retries()).with_http_connector(connector);
             let google = builder.build().map_err(|error| unusable(configured, &error))?;
             let credentials = Arc::clone(google.credentials());
-            (Arc::new(google) as Arc<dyn Backend>, Provider::Google { credentials })
+            (Arc::new(google) as Arc<dyn ObjectStore>, Provider::Google { credentials })
         }
     };
     Ok(Opened { backend, client, provider, at })

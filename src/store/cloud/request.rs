@@ -107,7 +107,7 @@ impl Cloud {
     }
 
     /// Sends a request without a body, up to [`ATTEMPTS`] times.
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: Method,
         url: Url,
@@ -155,7 +155,7 @@ impl Cloud {
         Ok(url)
     }
 
-    fn container_url(&self) -> Result<Url> {
+    pub(super) fn container_url(&self) -> Result<Url> {
         let container = match &self.configured.provider {
             config::Provider::Azure { container, .. } => container.clone(),
             config::Provider::Google { bucket } => utf8_percent_encode(bucket, NON_ALPHANUMERIC).to_string(),

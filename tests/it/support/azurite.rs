@@ -49,19 +49,28 @@ impl Azurite {
     }
 
     pub fn create_container(&self, container: &str) {
-        let url = format!("{}/{container}?restype=container", self.endpoint());
-        let mut request = http::Request::put(url).header("content-length", 0).body(HttpRequestBody::empty()).unwrap();
+        self.put(&format!("{container}?restype=container"), &[], "");
+    }
+
+    /// Puts a blob of any name: object_store refuses some.
+    pub fn put_blob(&self, container: &str, name: &str, content: &'static str) {
+        self.put(&format!("{container}/{name}"), &[("x-ms-blob-type", "BlockBlob")], content);
+    }
+
+    fn put(&self, path: &str, headers: &[(&str, &str)], content: &'static str) {
+        let mut request = http::Request::put(format!("{}/{path}", self.endpoint())).header("content-length", content.len());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(HttpRequestBody::from(content.to_owned())).unwrap();
         let credential = AzureCredential::AccessKey(AzureAccessKey::try_new(KEY).unwrap());
         AzureAuthorizer::new(&credential, ACCOUNT).try_authorize(&mut request).unwrap();
-        let mut text = format!(
-            "PUT /{ACCOUNT}/{container}?restype=container HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n",
-            self.port
-        );
+        let mut text = format!("PUT /{ACCOUNT}/{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n", self.port);
         for (name, value) in request.headers() {
             text += &format!("{name}: {}\r\n", value.to_str().unwrap());
         }
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.write_all(format!("{text}\r\n").as_bytes()).unwrap();
+        stream.write_all(format!("{text}\r\n{content}").as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");

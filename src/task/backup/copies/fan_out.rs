@@ -64,6 +64,8 @@ pub struct FanOut {
 /// The object in one of the stores.
 pub struct Outlet {
     keys: Arc<AgeKeys>,
+    /// Whether `max_upload` says how fast the store may be written to.
+    is_paced: bool,
     /// None: the store had failed before, or the object could not be begun.
     upload: Option<Upload>,
     taken_bytes: u64,
@@ -93,7 +95,7 @@ impl FanOut {
         let opening = targets.iter().map(|target| {
             let key = key(&target.store);
             async move {
-                let mut outlet = Outlet::of(Arc::clone(target.store.age_keys()));
+                let mut outlet = Outlet::of(&target.store);
                 if target.failure.is_none() {
                     match target.store.upload_locked(&key, expected_bytes).await {
                         Ok(upload) => outlet.upload = Some(upload),
@@ -110,7 +112,7 @@ impl FanOut {
 
     /// Begins the object in one store.
     pub async fn to_one(store: &Store, key: &str, expected_bytes: u64) -> Result<Self> {
-        let mut outlet = Outlet::of(Arc::clone(store.age_keys()));
+        let mut outlet = Outlet::of(store);
         outlet.upload = Some(store.upload_locked(key, expected_bytes).await?);
         Ok(Self { outlets: vec![outlet], patience: Patience::default() })
     }
@@ -220,8 +222,9 @@ impl FanOut {
 }
 
 impl Outlet {
-    fn of(keys: Arc<AgeKeys>) -> Self {
-        Self { keys, upload: None, taken_bytes: 0, stored: None, failure: None }
+    fn of(store: &Store) -> Self {
+        let keys = Arc::clone(store.age_keys());
+        Self { keys, is_paced: store.is_paced(), upload: None, taken_bytes: 0, stored: None, failure: None }
     }
 
     fn takes(&self) -> bool {
@@ -242,7 +245,10 @@ impl Outlet {
             }
         }
         if given_up.is_cancelled() {
-            let message = "it took so long that the other stores had to wait for it, and was left out";
+            let message = match self.is_paced {
+                true => "it took so long that the other stores had to wait for it, and was left out; its max_upload may be too low",
+                false => "it took so long that the other stores had to wait for it, and was left out",
+            };
             self.failure = Some(Fault::new(Kind::Unreachable, message).into());
         }
     }
