@@ -178,6 +178,43 @@ fn a_set_that_even_a_superuser_cannot_restore_is_no_backup() {
 }
 
 #[test]
+fn code_of_the_dump_that_speaks_of_a_full_disk_opens_no_gate() {
+    let server = server(18);
+    let database = with_rows(server);
+    let login = format!("{database}_login");
+    // A full disk, a limit, too deep a stack, somebody who cancels, a server that stops: each said by a function.
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {login} SUPERUSER LOGIN;
+             CREATE FUNCTION deep(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN public.deep($1 + 1); END';
+             CREATE FUNCTION fits(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS
+             $$ DECLARE says text := current_setting('test.says', true); BEGIN
+                 CASE WHEN says IS NULL THEN RETURN true;
+                      WHEN says = 'deep' THEN RETURN public.deep(1);
+                      ELSE RAISE EXCEPTION 'says so' USING ERRCODE = says;
+                 END CASE;
+             END $$;
+             CREATE TABLE c (i int CHECK (fits(i))); INSERT INTO c VALUES (1)"
+        ),
+    );
+    let scenario = Scenario::with_database(server, &database).backup_job("local", "");
+    scenario.run(&RUN).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let on = server.url_as(&login, "postgres");
+    let verify = ["backups", "verify", &set, "--restore-on", &on];
+    for (says, code) in [("53100", "53100"), ("54000", "54000"), ("57014", "57014"), ("57P01", "57P01"), ("deep", "54001")] {
+        server.sql("postgres", &format!("ALTER ROLE {login} SET test.says = '{says}'"));
+        scenario.run(&verify).exited_with_one_of(&[1, 69]).says(&[code]);
+        scenario.run(&REQUIRE).exited(75).says(&["refused it when it was last restored", code]);
+        server.sql("postgres", &format!("ALTER ROLE {login} RESET test.says"));
+        // What succeeds later ends the doubt.
+        scenario.run(&verify).succeeded();
+        scenario.run(&REQUIRE).succeeded();
+    }
+}
+
+#[test]
 fn a_gate_that_opens_names_a_restore_that_failed_for_rights() {
     let server = server(18);
     let scenario = scenario(server, "");

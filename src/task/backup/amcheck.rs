@@ -30,9 +30,8 @@ impl Checked {
         let more = if more == 0 { String::new() } else { format!("; and {more} more") };
         Some(Refusal {
             in_store: Some("amcheck finds damage in the restored copy".to_owned()),
-            kind: None,
-            sql_state: None,
             message: format!("amcheck finds damage in the restored copy: {named}{more}"),
+            ..Refusal::default()
         })
     }
 }

@@ -42,7 +42,7 @@ impl Proving<'_, '_> {
                 return self.with_rights(&scratch, &place.restores_on(), set).await;
             }
             Place::Nowhere { kind, message } => {
-                let refusal = Refusal { in_store: None, kind: Some(*kind), sql_state: None, message: message.clone() };
+                let refusal = Refusal { kind: Some(*kind), message: message.clone(), ..Refusal::default() };
                 return self.refused(refusal, set).await;
             }
             Place::OwnServer(host) => host,

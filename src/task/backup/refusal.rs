@@ -12,8 +12,10 @@ pub use super::said::Doing;
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The reason why a server refused a dump. It is about this server, now; never about the set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Refusal {
+    /// A function was running: code of the dump, or what it calls. What it is refused for, such code may say itself.
+    pub ran_its_code: bool,
     pub kind: Option<Kind>,
     /// The SQLSTATE of the first error.
     pub sql_state: Option<String>,
@@ -32,9 +34,14 @@ impl Refusal {
         }
     }
 
-    /// Returns whether a restore that had begun was refused for what the set holds, and not for rights, space or a connection.
+    /// Returns whether a restore that had begun was refused for what the set holds, and not for rights, space or a connection. In doubt it was: a function of
+    /// the dump that is itself too large or too deep for the server, or says so, fails each time, and looks like a full disk or a server that stops. The
+    /// next restore that succeeds ends the doubt.
     pub fn is_of_the_data(&self) -> bool {
-        self.kind.is_none() && !self.is_of_the_environment()
+        match self.is_of_the_environment() {
+            true => self.ran_its_code,
+            false => self.kind.is_none(),
+        }
     }
 
     /// Returns what whoever may read a store that encrypts is told: nothing of what the server said but the SQLSTATE.
@@ -58,9 +65,7 @@ impl From<Refusal> for anyhow::Error {
 pub fn of(error: &sqlx::Error, doing: Doing<'_>) -> Refusal {
     match Said::of(error) {
         Some(said) => of_said(&said, doing),
-        None => {
-            Refusal { in_store: None, kind: failure::kind_of_sqlx(error), sql_state: None, message: of_connection(error, doing) }
-        }
+        None => Refusal { kind: failure::kind_of_sqlx(error), message: of_connection(error, doing), ..Refusal::default() },
     }
 }
 
@@ -94,6 +99,7 @@ pub fn of_said(said: &Said, doing: Doing<'_>) -> Refusal {
     let place = format!("at {}{statement}", doing.entry);
     Refusal {
         in_store: Some(of_code(said, doing)),
+        ran_its_code: said.ran_code(),
         kind: kind(&said.code, doing.choices.by_superuser),
         sql_state: Some(said.code.clone()),
         message: format!("{message} (SQLSTATE {}), {place}\n{advice}", said.code).trim_end().to_owned(),
@@ -260,7 +266,7 @@ mod tests {
             let expected = format!("SQLSTATE {code}, at TABLE DATA t");
             assert!(told.starts_with(&expected) && told.contains("constraint odd") && !told.contains("SECRET"), "{told}");
         }
-        let of_others = Refusal { in_store: None, kind: None, sql_state: Some("XX000".into()), message: "SECRET".into() };
+        let of_others = Refusal { sql_state: Some("XX000".into()), message: "SECRET".into(), ..Refusal::default() };
         let told = of_others.without_rows();
         assert!(told.contains("(SQLSTATE XX000)") && !told.contains("SECRET"), "{told}");
     }
@@ -288,6 +294,27 @@ mod tests {
                 assert!(!of(code, &choices).is_of_the_data(), "{code}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_function_of_the_dump_says_of_the_environment_is_of_the_data() {
+        let by_function = "PL/pgSQL function public.f(integer) line 1 at RAISE\nCOPY t, line 1, column a: \"1\"";
+        for code in ["53100", "53300", "54000", "54001", "57014", "57P01", "08006", "40P01"] {
+            let of = |context| refusal(code, context, ("INDEX", "i"), "CREATE INDEX i");
+            let rows = "COPY t, line 1, column a: \"PL/pgSQL function f() line 1\"";
+            for context in [None, Some(rows), Some("parallel worker")] {
+                assert!(!of(context).is_of_the_data() && of(context).is_of_the_environment(), "{code}, {context:?}");
+            }
+            for context in [
+                by_function,
+                "PL/Python function \"f\"",
+                "SQL function \"f\" statement 1",
+                "fonction PL/pgSQL f(integer), ligne 1",
+            ] {
+                assert!(of(Some(context)).is_of_the_data() && of(Some(context)).is_of_the_environment(), "{code}, {context}");
+            }
+        }
+        assert!(!refusal("42501", Some(by_function), ("INDEX", "i"), "CREATE INDEX i").is_of_the_data(), "another role might");
     }
 
     #[test]

@@ -138,7 +138,7 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
     let (mut loader, loaded) = loaded.context("the restore's task ended unexpectedly")??;
     let refusal = match (loaded, read.sink_error) {
         (Err(refusal), _) => Some(refusal),
-        (Ok(()), Some(error)) => Some(Refusal { in_store: None, kind: None, sql_state: None, message: error.to_string() }),
+        (Ok(()), Some(error)) => Some(Refusal { message: error.to_string(), ..Refusal::default() }),
         (Ok(()), None) => loader.prove().await.err(),
     };
     Ok(Loaded::All { loader: Box::new(loader), refusal })

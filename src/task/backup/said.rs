@@ -4,6 +4,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::choices::Choices;
 use super::script::Entry;
+use super::server_context;
 
 /// The step during which a server refused.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,11 @@ impl Said {
             // An index of a catalog is no constraint of the dump.
             constraint: owned(said.constraint().filter(|_| said.schema() != Some("pg_catalog"))),
         })
+    }
+
+    /// Returns whether a function was running.
+    pub fn ran_code(&self) -> bool {
+        self.context.as_deref().is_some_and(server_context::names_code)
     }
 }
 

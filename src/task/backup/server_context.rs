@@ -18,6 +18,11 @@ pub fn called(context: &str) -> Option<&str> {
     })
 }
 
+/// Returns whether a context names a function, in whatever language it is: `PL/Python function "f"`, too.
+pub fn names_code(context: &str) -> bool {
+    called(context).is_some() || context.lines().any(|line| !line.starts_with("COPY ") && line.contains("PL/"))
+}
+
 /// The context of a COPY that had only a part of a block's rows: `COPY t, line 3, column a: "x"`, in every language that has the number first after the
 /// table's name and a comma. It gets the line of the block.
 pub fn line_of_block(context: &str, rows_before: u64) -> String {

@@ -13,6 +13,7 @@ use tempfile::SpooledTempFile;
 use super::by_superuser::{self, Turn, When};
 use super::refusal::Refusal;
 use super::rewrite;
+use super::said::Said;
 use super::script::Entry;
 use super::shown::{said_of, shown};
 use crate::base::fault::Kind;
@@ -145,7 +146,8 @@ impl Superuser {
         };
         let words = said_of(text, &pg::words_of(&error));
         let message = format!("at {entry}, as a superuser: {words}; the statement: {}", shown(text));
-        Some(Refusal { in_store: None, kind: failure::kind_of_sqlx(&error), sql_state: code(&error), message })
+        let ran_its_code = Said::of(&error).is_some_and(|said| said.ran_code());
+        Some(Refusal { ran_its_code, kind: failure::kind_of_sqlx(&error), sql_state: code(&error), message, in_store: None })
     }
 
     /// Creates the roles that a refused statement names and that do not exist; true if there was one. The roles of the dump are there, except
@@ -205,7 +207,7 @@ fn calls_an_unfit_function(what: &str, entry: &Entry) -> Refusal {
          values of other types than it takes: verify the sets on another server (`scratch` of the job), or by reading them: verify = \
          \"checksum\""
     );
-    Refusal { in_store: None, kind: Some(Kind::Permission), sql_state: None, message }
+    Refusal { kind: Some(Kind::Permission), message, ..Refusal::default() }
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {

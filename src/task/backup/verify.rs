@@ -374,7 +374,7 @@ impl RestoredCopy {
             let message = format!("these queries of `expect` are not true there: {}", unmet.join("; "));
             let earlier = verified.refusal.take().map(|refusal| refusal.message + "; ").unwrap_or_default();
             let in_store = Some("not all queries of `expect` are true there".to_owned());
-            verified.refusal = Some(Refusal { in_store, kind: None, sql_state: None, message: earlier + &message });
+            verified.refusal = Some(Refusal { in_store, message: earlier + &message, ..Refusal::default() });
         }
         Tried::ReadAll { problems: restored.problems }
     }
@@ -410,7 +410,12 @@ async fn restore_and_ask(
 }
 
 pub fn refusal_of(error: &anyhow::Error) -> Refusal {
-    Refusal { in_store: None, kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
+    Refusal {
+        kind: failure::kind_of(error),
+        sql_state: pg::sql_state(error),
+        message: failure::in_a_line(error),
+        ..Refusal::default()
+    }
 }
 
 /// Fails when the bytes differ from what was written, or when that could not be determined.

@@ -42,13 +42,11 @@ impl Loader {
         }
         if !matches!(text, "BEGIN" | "COMMIT") {
             return Ok(Some(Err(Refusal {
-                in_store: None,
-                kind: None,
-                sql_state: None,
                 message: format!(
                     "the dump holds a statement that ends transactions, which pg_dump never writes ({}): it was not run",
                     shown(text)
                 ),
+                ..Refusal::default()
             })));
         }
         self.session.transaction_of_dump(text).await.map_err(|error| self.refusal(&error, entry, text))?;
@@ -127,7 +125,7 @@ impl Loader {
                 self.fail(message);
                 return Ok(());
             }
-            return Err(Refusal { in_store: None, kind: Some(Kind::Configuration), sql_state: None, message });
+            return Err(Refusal { kind: Some(Kind::Configuration), message, ..Refusal::default() });
         };
         if !pg_dumps::copies(&text) {
             return Err(foreign(&text, entry));

@@ -78,21 +78,16 @@ impl Loader {
         }
         let refusal = if !unreadable.is_empty() {
             Refusal {
-                in_store: None,
                 kind: Some(Kind::Permission),
                 sql_state: Some("42501".to_owned()),
                 message: format!(
                     "the rows of {} cannot be counted: the restoring role may not read them, or row security hides some; this says nothing against the set. Restore as a superuser or a role with BYPASSRLS",
                     unreadable.join(", ")
                 ),
+                ..Refusal::default()
             }
         } else if !differ.is_empty() {
-            Refusal {
-                in_store: None,
-                kind: None,
-                sql_state: None,
-                message: format!("not all rows are there: {}", differ.join("; ")),
-            }
+            Refusal { message: format!("not all rows are there: {}", differ.join("; ")), ..Refusal::default() }
         } else if !other_values.is_empty() {
             of_other_values(&other_values)
         } else {
@@ -124,5 +119,5 @@ fn of_other_values(tables: &[String]) -> Refusal {
     // Beside an encrypted set stands neither a table's name nor a hash of its rows.
     let in_store =
         "the restored rows are not those of the set; which tables they are of is in the report of the host that tried it";
-    Refusal { in_store: Some(in_store.to_owned()), kind: None, sql_state: None, message }
+    Refusal { in_store: Some(in_store.to_owned()), message, ..Refusal::default() }
 }

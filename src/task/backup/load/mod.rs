@@ -174,10 +174,8 @@ impl Loader {
         match self.session.commit().await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal {
-                in_store: None,
-                kind: None,
-                sql_state: None,
                 message: "something in the dump ended the transaction that the restore runs in: restore with --create".to_owned(),
+                ..Refusal::default()
             }),
             Err(error) => Err(self.refusal_of(&error, &at_the_end())),
         }

@@ -12,7 +12,7 @@ pub fn at_the_end() -> Entry {
 
 pub fn foreign(text: &str, entry: &Entry) -> Refusal {
     let message = format!("the dump holds a statement that pg_dump never writes; it was not run, at {entry}: {}", shown(text));
-    Refusal { in_store: None, kind: None, sql_state: None, message }
+    Refusal { message, ..Refusal::default() }
 }
 
 /// Returns whether the refusal is about a missing object.
@@ -21,5 +21,10 @@ pub fn is_undefined(refusal: &Refusal) -> bool {
 }
 
 pub fn of_ours(error: &anyhow::Error) -> Refusal {
-    Refusal { in_store: None, kind: failure::kind_of(error), sql_state: pg::sql_state(error), message: failure::in_a_line(error) }
+    Refusal {
+        kind: failure::kind_of(error),
+        sql_state: pg::sql_state(error),
+        message: failure::in_a_line(error),
+        ..Refusal::default()
+    }
 }
