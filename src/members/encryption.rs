@@ -24,7 +24,7 @@ const TAG_BYTES: u64 = 16;
 const NONCE_BYTES: u64 = 16;
 
 /// The header of [`MAX_RECIPIENTS`] RSA keys of 4,096 bits has some 15,000 bytes. age's parser takes the square of it.
-const HEADER_LONGEST_BYTES: u64 = 16 << 10;
+pub const HEADER_LONGEST_BYTES: u64 = 16 << 10;
 
 /// As a manifest says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,17 @@ pub enum Format {
 }
 
 impl Encryption {
+    /// Finds out how an object of `bytes` is encrypted, of which no manifest says it, by its start; None: it is no file of age. For whom it is encrypted is
+    /// not told by it.
+    pub fn of_object(start: &[u8], bytes: u64) -> Option<Self> {
+        let mac = memchr::memmem::find(start, b"\n--- ")? + 1;
+        let header_bytes = (mac + memchr::memchr(b'\n', &start[mac..])? + 1) as u64;
+        let payload = bytes.checked_sub(header_bytes + NONCE_BYTES)?;
+        let contents_bytes = payload.checked_sub(payload.div_ceil(STORED_CHUNK_BYTES) * TAG_BYTES)?;
+        let found = Self { format: Format::Age, header_bytes, contents_bytes, recipients: Vec::new() };
+        (found.stored_bytes() == bytes).then_some(found)
+    }
+
     /// Returns the length of the whole object.
     pub fn stored_bytes(&self) -> u64 {
         // Nothing has one chunk, too.
@@ -109,6 +120,21 @@ mod tests {
         ] {
             assert_eq!(of(contents).stored_bytes(), stored, "{contents}");
             assert!(of(contents).check(stored).is_ok() && of(contents).check(stored + 1).is_err());
+        }
+    }
+
+    #[test]
+    fn what_no_manifest_says_is_found_out_by_the_header() {
+        let header = b"age-encryption.org/v1\n-> X25519 abc\nbody\n--- mac\n";
+        for contents in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5 * CHUNK_BYTES] {
+            let expected = Encryption { header_bytes: header.len() as u64, recipients: vec![], ..of(contents) };
+            let start = [&header[..], &[7; 40]].concat();
+            assert_eq!(Encryption::of_object(&start, expected.stored_bytes()), Some(expected), "{contents}");
+        }
+        for (start, bytes) in
+            [(&b"plain"[..], 500), (header, 20), (&header[..30], 500), (header, header.len() as u64 + 16 + 65_552 + 3)]
+        {
+            assert_eq!(Encryption::of_object(start, bytes), None);
         }
     }
 

@@ -8,3 +8,4 @@ pub mod decrypt;
 pub mod encrypt;
 pub mod encryption;
 pub mod index;
+pub mod opened;

@@ -1,5 +1,6 @@
 //! `pgtend backups copy`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +11,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, NoneMeant, find_copies};
-use super::nearness::{judge, on_the_first_good};
+use super::nearness::{judge, on_the_first_good, that_open};
+use crate::base::age_keys::{MAX_RECIPIENTS, Recipient};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
@@ -40,6 +42,13 @@ pub struct Arguments {
     /// Only a set of this job
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
+    /// Encrypt the copy for this public key (age1…, ssh-ed25519 …, ssh-rsa …) in place of what the stores say; several times for several. The word `store`: for
+    /// the keys of the store that it goes to. To open a set that is encrypted takes `identity_file` of the store that it comes from
+    #[arg(long, value_name = "KEY")]
+    encrypt_to: Vec<String>,
+    /// Also where that store has the set for others: the new copy takes the place of that one
+    #[arg(long, requires = "encrypt_to")]
+    replace: bool,
     /// Also into a store that signs (sign_key_file), from one that does not: the copy is signed, whoever wrote the set
     #[arg(long)]
     unsigned_ok: bool,
@@ -54,12 +63,21 @@ pub struct Arguments {
 pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationToken) -> Result<ExitCode> {
     let config = global.load_config()?;
     let to = target(&config, &arguments.to).await?;
-    let sources = or_cancelled(cancel, sources(global, &config, arguments)).await?;
+    let encrypt_to = recipients(&arguments.encrypt_to, &to)?;
+    let mut sources = or_cancelled(cancel, sources(global, &config, arguments)).await?;
+    if encrypt_to.is_some() {
+        sources = or_cancelled(cancel, that_open(sources)).await?;
+    }
     for found in &sources {
         let stores = [(found.store_name.as_str(), &found.store), (to.0.as_str(), &to.1)];
         or_cancelled(cancel, ensure_apart(&stores, !arguments.dry_run)).await?;
     }
-    let copy_of = |found: &'_ Found| Copying { from: found.store_name.clone(), store: found.store.clone(), to: to.clone() };
+    let copy_of = |found: &'_ Found| Copying {
+        from: found.store_name.clone(),
+        store: found.store.clone(),
+        to: to.clone(),
+        encrypt_to: encrypt_to.clone(),
+    };
     if arguments.dry_run {
         let plan = or_cancelled(
             cancel,
@@ -88,11 +106,15 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     Ok(ExitCode::SUCCESS)
 }
 
+/// The word for the recipients of the store that a copy goes to.
+const OF_STORE: &str = "store";
+
 /// The stores of a copy, each with its name.
 struct Copying {
     from: String,
     store: Store,
     to: (String, Store),
+    encrypt_to: Option<Vec<Recipient>>,
 }
 
 impl Copying {
@@ -102,9 +124,35 @@ impl Copying {
             from: (&self.from, &self.store),
             to: (&self.to.0, &self.to.1),
             unsigned_ok: arguments.unsigned_ok,
+            encrypt_to: self.encrypt_to.as_deref(),
+            replace: arguments.replace,
             runs_are_over: false,
         }
     }
+}
+
+/// The recipients that were asked for. Nothing of what is no public key is shown: it may be a secret one.
+fn recipients(asked: &[String], (name, store): &(String, Store)) -> Result<Option<Vec<Recipient>>> {
+    let refused = |message: String| Fault::new(Kind::Configuration, message);
+    let mut recipients: Vec<Recipient> = Vec::new();
+    for text in asked {
+        let of_store = &store.age_keys().recipients;
+        match text.as_str() {
+            OF_STORE if of_store.is_empty() => {
+                return Err(refused(format!("--encrypt-to {OF_STORE}: store `{name}` has no `encrypt_to`")).into());
+            }
+            OF_STORE => recipients.extend(of_store.iter().cloned()),
+            text => recipients.push(Recipient::parse(text).map_err(|why| refused(format!("what --encrypt-to names {why}")))?),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    recipients.retain(|recipient| seen.insert(recipient.key()));
+    let count = recipients.len();
+    anyhow::ensure!(
+        count <= MAX_RECIPIENTS,
+        refused(format!("--encrypt-to: {count} recipients, and at most {MAX_RECIPIENTS} are taken"))
+    );
+    Ok((!recipients.is_empty()).then_some(recipients))
 }
 
 async fn target(config: &Config, name: &str) -> Result<(String, Store)> {
@@ -174,10 +222,12 @@ fn may_hide_newer(error: &anyhow::Error, newest: Option<DateTime<Utc>>) -> bool 
 
 fn print_copied(global: &Global, (set, from, to): (&str, &str, &str), copied: &Copied) -> Result<()> {
     let verification = copied.set.as_ref().map(|set| &set.verification);
+    let encryption = copied.set.as_ref().and_then(|set| set.manifest.dump.encryption.as_ref());
+    let recipients = encryption.map(|encryption| encryption.recipients.as_slice()).unwrap_or_default();
     if global.json {
         return print(&format!(
             "{:#}\n",
-            json!({ "set": set, "from": from, "to": to, "was_there": copied.was_there, "sent_bytes": copied.sent_bytes, "kept_objects": copied.kept, "verification": verification })
+            json!({ "set": set, "from": from, "to": to, "was_there": copied.was_there, "sent_bytes": copied.sent_bytes, "kept_objects": copied.kept, "recipients": recipients, "verification": verification })
         ));
     }
     let proved = verification.map(|verification| verification.in_words()).unwrap_or_default();

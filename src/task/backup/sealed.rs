@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::facts::{DatabaseFacts, ServerFacts};
 use super::manifest::{self, Manifest, Sealed};
-use crate::base::age_keys::AgeKeys;
+use crate::base::age_keys::{AgeKeys, Recipient};
 use crate::members::compress::DecodeError;
 use crate::members::decrypt::open_whole;
 use crate::members::encrypt::Encryptor;
@@ -26,12 +26,17 @@ pub fn as_written(manifest: &Manifest, keys: &AgeKeys) -> Result<Manifest> {
     if !keys.seals_manifests || !is_for_them {
         return Ok(manifest.clone());
     }
-    let mut encryptor = Encryptor::to(&keys.recipients)?;
+    Ok(without_names(manifest, seal(manifest, &keys.recipients)?))
+}
+
+/// Encrypts a manifest for these, of whom there is one at least.
+pub fn seal(manifest: &Manifest, recipients: &[Recipient]) -> Result<Sealed> {
+    let mut encryptor = Encryptor::to(recipients)?;
     let mut stored = encryptor.push(Bytes::from(serde_json::to_vec(manifest)?))?.to_vec();
     let (rest, encryption) = encryptor.finish()?;
     stored.extend_from_slice(&rest);
-    let encryption = encryption.context("a store without recipients seals nothing")?;
-    Ok(without_names(manifest, Sealed { encryption, contents: STANDARD.encode(stored) }))
+    let encryption = encryption.context("without recipients nothing is sealed")?;
+    Ok(Sealed { encryption, contents: STANDARD.encode(stored) })
 }
 
 /// Returns whether nobody who reads the store shall read names of tables and the like in what stands beside the set.
@@ -108,7 +113,7 @@ mod tests {
     use age::x25519::Identity;
 
     use super::*;
-    use crate::base::age_keys::{Identities, Recipient};
+    use crate::base::age_keys::Identities;
     use crate::members::blocks::Hasher;
     use crate::members::encryption::{Encryption, Format};
     use crate::task::backup::manifest::tests::sound;

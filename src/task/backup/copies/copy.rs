@@ -9,16 +9,15 @@ use tokio_util::sync::CancellationToken;
 use super::copy_plan::{Plan, Planned};
 use super::fan_out::Stored;
 use super::holds;
+use super::pass::{self, Source};
 use super::place::{self, Place};
-use crate::base::age_keys::in_short;
+use crate::base::age_keys::{Recipient, in_short};
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::{Phase, Progress};
-use crate::members::blocks;
-use crate::members::encrypt::Encryptor;
 use crate::pg::failure;
 use crate::store::lease::{self, Lease, Taken};
-use crate::store::{Precondition, Store, Upload};
+use crate::store::{Precondition, Store};
 use crate::task::backup::manifest::{self, Globals, Manifest};
 use crate::task::backup::markers::{RUN, RunMarker};
 use crate::task::backup::set::{self, AsListed, Set, globals_object};
@@ -32,6 +31,10 @@ pub struct Copy<'a> {
     pub to: (&'a str, &'a Store),
     /// A person said that a store with a key may take a set from one without: its signature will vouch for it from then on.
     pub unsigned_ok: bool,
+    /// The copy is encrypted for these, whoever the set and the store are for. None: a plain one for those of the store, and an encrypted one stays as it is.
+    pub encrypt_to: Option<&'a [Recipient]>,
+    /// A copy for others, which is there, gives way.
+    pub replace: bool,
     /// No run of the set's job is active.
     pub runs_are_over: bool,
 }
@@ -48,20 +51,18 @@ pub struct Copied {
     pub kept: Vec<String>,
 }
 
-/// An object of the set, as its manifest says it is in the store that it comes from.
-struct Source {
-    object: String,
-    bytes: u64,
-    sha256: String,
-}
-
 impl Copy<'_> {
     /// Looks, and changes nothing.
     pub async fn plan(&self) -> Result<Plan> {
         self.ensure_vouched()?;
+        self.ensure_opens().await?;
         let (to_name, to) = self.to;
         let (nonce, _) = place::nonce_of(self.from.1, self.set).await?;
         let place = place::look(to, to_name, self.set, &nonce).await?;
+        let is_for_others = match &place {
+            Place::Complete(copy) if !self.is_for_them(copy) => self.ensure_replaces(copy).map(|()| true)?,
+            _ => false,
+        };
         let mut objects = Vec::new();
         for Source { object, bytes, .. } in sources(&self.set.manifest) {
             let there = if self.encrypts() { None } else { to.stat(&self.set.name.key(&object)).await? };
@@ -71,9 +72,11 @@ impl Copy<'_> {
             set: self.set.name.to_string(),
             from: self.from.0.to_owned(),
             to: to_name.to_owned(),
-            is_there: matches!(place, Place::Complete(_)),
+            is_there: matches!(place, Place::Complete(_)) && !is_for_others,
+            replaces: is_for_others,
             objects,
             encrypts: self.encrypts(),
+            recipients: self.recipients().iter().map(ToString::to_string).collect(),
             notes: self.sealed_for_others().into_iter().collect(),
         })
     }
@@ -81,18 +84,27 @@ impl Copy<'_> {
     /// Copies what is not there. Whatever stops it, the set does not exist there before all of it does, and the next call goes on.
     pub async fn apply(&self, progress: &Progress, cancel: &CancellationToken) -> Result<Copied> {
         self.ensure_vouched()?;
+        self.ensure_opens().await?;
         let (to_name, to) = self.to;
         let (nonce, run) = place::nonce_of(self.from.1, self.set).await?;
-        if let Place::Complete(copy) = place::look(to, to_name, self.set, &nonce).await? {
-            self.bring_holds().await?;
-            let there = Copied { was_there: true, ..Copied::default() };
-            match self.prove(*copy, there, progress, cancel).await {
-                Err(error) if !cancel.is_cancelled() => match place::look(to, to_name, self.set, &nonce).await? {
-                    Place::Begun(_) => tracing::warn!("the copy in {to_name} is made anew: {}", failure::in_a_line(&error)),
-                    Place::Complete(_) | Place::Free => return Err(error),
-                },
-                proved => return proved,
+        match place::look(to, to_name, self.set, &nonce).await? {
+            Place::Complete(copy) if !self.is_for_them(&copy) => {
+                self.ensure_replaces(&copy)?;
+                let proving = self.prove_source(progress);
+                cancel.run_until_cancelled(proving).await.unwrap_or_else(|| Err(cancelled()))?;
             }
+            Place::Complete(copy) => {
+                self.bring_holds().await?;
+                let there = Copied { was_there: true, ..Copied::default() };
+                match self.prove(*copy, there, progress, cancel).await {
+                    Err(error) if !cancel.is_cancelled() => match place::look(to, to_name, self.set, &nonce).await? {
+                        Place::Begun(_) => tracing::warn!("the copy in {to_name} is made anew: {}", failure::in_a_line(&error)),
+                        Place::Complete(_) | Place::Free => return Err(error),
+                    },
+                    proved => return proved,
+                }
+            }
+            Place::Begun(_) | Place::Free => {}
         }
         let lease = self.take_lease().await?;
         let copied = self.copy(lease.as_ref(), (nonce, run), progress, cancel).await;
@@ -188,19 +200,19 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Returns whether a plain set goes into a store that encrypts.
+    /// Returns whether it is encrypted on its way: a plain set that goes into a store that encrypts, or one that is for others.
     fn encrypts(&self) -> bool {
-        self.to.1.encrypts() && !self.set.is_encrypted()
+        !self.recipients().is_empty()
     }
 
     fn object_there(&self, object: &str) -> String {
-        let ending = if self.encrypts() { crate::members::encryption::ENDING } else { "" };
+        let ending = if self.encrypts() && !self.set.is_encrypted() { crate::members::encryption::ENDING } else { "" };
         format!("{object}{ending}")
     }
 
-    /// A set that is encrypted stays as it is: to open it takes a secret key, which this host need not have.
+    /// A set that is encrypted stays as it is, unless somebody asks: to open it takes a secret key, which this host need not have.
     fn sealed_for_others(&self) -> Option<String> {
-        let sealed = self.set.manifest.dump.encryption.as_ref()?;
+        let sealed = self.set.manifest.dump.encryption.as_ref().filter(|_| self.encrypt_to.is_none())?;
         let there: Vec<String> = self.to.1.age_keys().recipients.iter().map(ToString::to_string).collect();
         let is_for = |recipient: &String| sealed.recipients.contains(recipient);
         if there.is_empty() {
@@ -214,7 +226,7 @@ impl Copy<'_> {
         let others: Vec<String> = there.iter().filter(|recipient| !is_for(recipient)).map(|text| in_short(text)).collect();
         (!others.is_empty()).then(|| {
             format!(
-                "the copy stays encrypted as it is in {}, which is not to {} of {}",
+                "the copy stays encrypted as it is in {}, which is not to {} of {}; --encrypt-to encrypts it anew, where a key opens it",
                 self.from.0,
                 others.join(", "),
                 self.to.0
@@ -254,6 +266,10 @@ impl Copy<'_> {
         let key = self.set.name.key(RUN);
         let gone = || Fault::new(Kind::Busy, format!("another process has just begun to write {} to {to_name}", self.set.name));
         match place::look(to, to_name, self.set, &nonce).await? {
+            Place::Complete(copy) if self.replace && !self.is_for_them(&copy) => {
+                to.put_json(&key, &marker).await?;
+                self.make_way(to).await
+            }
             Place::Complete(_) => Err(gone().into()),
             Place::Free if to.can_put_if().await? => {
                 let written = to.put_if(&key, to.to_json(&key, &marker)?, Precondition::Absent).await?;
@@ -284,7 +300,10 @@ impl Copy<'_> {
     async fn send(&self, source: &Source, key: &str, phase: &Phase, cancel: &CancellationToken) -> Result<Stored> {
         let mut upload = self.to.1.upload_locked(key, source.bytes).await?;
         let sending = async {
-            let stored = self.pass(source, &mut upload, phase).await?;
+            let key = self.set.name.key(&source.object);
+            let (store_name, store) = self.from;
+            let from = pass::Origin { store_name, store, key, opens: self.opens(&source.object) };
+            let stored = pass::pass(&from, source, self.recipients(), &mut upload, phase).await?;
             upload.finish().await?;
             Ok(stored)
         };
@@ -293,38 +312,6 @@ impl Copy<'_> {
             upload.abort().await;
         }
         sent
-    }
-
-    async fn pass(&self, source: &Source, upload: &mut Upload, phase: &Phase) -> Result<Stored> {
-        let (from_name, from) = self.from;
-        let key = self.set.name.key(&source.object);
-        let mut reader = from.read(&key).await?.with_context(|| format!("{} is gone", from.location(&key)))?;
-        let recipients = if self.encrypts() { &self.to.1.age_keys().recipients[..] } else { &[] };
-        let mut encryptor = Encryptor::to(recipients)?;
-        let mut out = Out { upload, bytes: 0, hash: Sha256::new(), blocks: blocks::Hasher::default() };
-        let (mut read_bytes, mut hash) = (0, Sha256::new());
-        while let Some(chunk) = reader.chunk().await? {
-            read_bytes += chunk.len() as u64;
-            hash.update(&chunk);
-            phase.advance(chunk.len() as u64);
-            out.write(encryptor.push(chunk)?).await?;
-        }
-        let (rest, encryption) = encryptor.finish()?;
-        out.write(rest).await?;
-        let sha256 = hex::encode(hash.finalize());
-        if (read_bytes, &sha256) != (source.bytes, &source.sha256) {
-            return Err(crate::task::backup::read_back::Differs(format!(
-                "{} in {from_name} differs from its manifest: {} bytes with SHA-256 {sha256} were read, {} with {} were written. Nothing of it was \
-                 copied; `pgtend backups verify` says whether it is damaged",
-                from.location(&key),
-                read_bytes,
-                source.bytes,
-                source.sha256
-            ))
-            .into());
-        }
-        let Out { bytes, hash, blocks, .. } = out;
-        Ok(Stored { bytes, sha256: hex::encode(hash.finalize()), blocks: blocks.finish(), encryption })
     }
 
     /// The manifest of the copy.
@@ -345,7 +332,7 @@ impl Copy<'_> {
             manifest.dump.encryption = stored.encryption;
             manifest.dump.members.crc32.clear();
         }
-        manifest.dump.object = manifest.dump.compression.encrypted_dump_object().to_owned();
+        manifest.dump.compression.encrypted_dump_object().clone_into(&mut manifest.dump.object);
         if let (Globals::Object { bytes, sha256, .. }, Some(stored)) = (&mut manifest.globals, globals_stored) {
             (*bytes, *sha256) = stored;
         }
@@ -354,7 +341,7 @@ impl Copy<'_> {
             // The hash of what is encrypted would tell whether somebody has guessed it.
             Some(adopted) => adopted.sha256 = None,
         }
-        Ok(dump::without_words_of_servers(&manifest))
+        self.sealed(dump::without_words_of_servers(&manifest))
     }
 
     /// Reads the copy back, unless that was done; and records what was proved of the same bytes where they come from.
@@ -434,23 +421,4 @@ async fn is_there(store: &Store, key: &str, source: &Source, cancel: &Cancellati
 
 fn cancelled() -> anyhow::Error {
     Fault::new(Kind::Cancelled, "cancelled: what was copied stays, and the next copy goes on from there").into()
-}
-
-struct Out<'a> {
-    upload: &'a mut Upload,
-    bytes: u64,
-    hash: Sha256,
-    blocks: blocks::Hasher,
-}
-
-impl Out<'_> {
-    async fn write(&mut self, bytes: bytes::Bytes) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.hash.update(&bytes);
-        self.blocks.push(&bytes);
-        self.bytes += bytes.len() as u64;
-        self.upload.write(bytes).await
-    }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::base::units;
+use crate::members::decrypt::recipients_in_words;
 use crate::task::backup::set::MANIFEST;
 
 /// What a copy would do.
@@ -16,8 +17,12 @@ pub struct Plan {
     pub objects: Vec<Planned>,
     /// The set is complete there.
     pub is_there: bool,
-    /// It is encrypted on its way, as the store that it goes to encrypts.
+    /// It is there for others, and this one takes its place.
+    pub replaces: bool,
+    /// It is encrypted on its way: the store that it goes to encrypts, or it is for others.
     pub encrypts: bool,
+    /// For whom, then.
+    pub recipients: Vec<String>,
     pub notes: Vec<String>,
 }
 
@@ -42,6 +47,16 @@ impl fmt::Display for Plan {
                 (false, false) => "is sent",
             };
             writeln!(f, "  {object} ({}) {how}", units::bytes(*bytes))?;
+        }
+        if self.encrypts {
+            writeln!(f, "  encrypted to {}", recipients_in_words(&self.recipients))?;
+        }
+        if self.replaces {
+            writeln!(
+                f,
+                "  the copy there, for others, gives way first, when that in {} was read and decoded: then the set is there alone until this is done",
+                self.from
+            )?;
         }
         writeln!(f, "  {} comes last, and then all of it is read back", MANIFEST)?;
         self.notes.iter().try_for_each(|note| writeln!(f, "  note     {note}"))

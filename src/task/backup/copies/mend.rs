@@ -26,6 +26,8 @@ pub async fn mend(targets: &mut [Target], run: &RunContext<'_>) -> Result<Vec<St
                 from: (from.name(), &from.store),
                 to: (to.name(), &to.store),
                 unsigned_ok: false,
+                encrypt_to: None,
+                replace: false,
                 // The run has the job's lock: no other writes sets of it.
                 runs_are_over: run.run_id.is_some(),
             };

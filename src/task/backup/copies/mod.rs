@@ -1,13 +1,15 @@
 //! Sets in several stores. A run writes one dump to all stores of its job at once (`fan_out`, `target`); what a store lacks is copied later,
-//! object by object (`copy`, `place`), by a person or by the next run (`lacks`, `mend`). Each store has its own manifest, verdicts and rules; a hold is
+//! object by object (`copy`, `pass`, `place`), also for other recipients (`anew`), by a person or by the next run (`lacks`, `mend`). Each store has its own manifest, verdicts and rules; a hold is
 //! of all copies (`holds`).
 
+mod anew;
 pub mod copy;
 mod copy_plan;
 pub mod fan_out;
 pub mod holds;
 pub mod lacks;
 pub mod mend;
+mod pass;
 pub mod place;
 pub mod several;
 pub mod target;
