@@ -13,6 +13,7 @@ use crate::base::terminal::say;
 use crate::cli::global::Global;
 use crate::cli::signals::or_cancelled;
 use crate::pg::failure;
+use crate::task::backup::copies::several;
 use crate::task::backup::read_back::Differs;
 use crate::task::backup::set::Set;
 use crate::task::backup::verdict::Bytes;
@@ -147,12 +148,7 @@ pub(super) async fn judge(passed_over: &[&Found], progress: &Progress, cancel: &
 
 /// Returns whether another copy may do what failed with this one: its bytes differ from the manifest, or they cannot be read.
 pub(super) async fn is_of_the_copy(found: &Found, error: &anyhow::Error) -> bool {
-    if failure::kind_of(error) == Some(Kind::Cancelled) {
-        return false;
-    }
-    let dump = &found.set.manifest.dump;
-    error.chain().any(|cause| cause.is::<Differs>())
-        || !matches!(found.store.stat(&found.set.name.key(&dump.object)).await, Ok(Some(there)) if there.bytes == dump.bytes)
+    several::is_of_the_copy(&found.store, &found.set, error).await
 }
 
 /// Returns whether it was the bytes of the copy that failed, and not a store that does not answer.

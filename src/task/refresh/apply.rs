@@ -6,19 +6,21 @@ use anyhow::{Context as _, Result};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
+use super::copies::SetCopy;
 use super::copy::{self, Fresh};
 use super::keys::Refresh;
 use super::plan::{ChosenSet, Plan, WorkOn};
 use super::swap::{Swap, Swapped};
 use super::{after, beside, mark, state, sweep};
-use crate::base::units;
+use crate::base::{shell, units};
 use crate::ledger::report::{Report, Unfinished};
 use crate::pg::{self, failure};
+use crate::task::backup::copies::several::is_of_the_copy;
 use crate::task::backup::load::Target;
-use crate::task::backup::restore;
+use crate::task::backup::read_back::Differs;
 use crate::task::backup::sessions::restore_sessions;
 use crate::task::backup::set_name::SetName;
-use crate::task::backup::{guard, scratch};
+use crate::task::backup::{guard, restore, scratch, verify};
 use crate::work::RunContext;
 
 /// The deletion of one set takes seconds.
@@ -34,21 +36,12 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
     let mut server = run.or_cancelled(locked(run, work.target.oid)).await?;
     run.or_cancelled(sweep::sweep(&mut server, run, keys, &mut report)).await?;
     // While it lives, no prune deletes the set.
-    let _reading = run.or_cancelled(keep_prunes_out(run, &work.set.name, &mut report)).await?;
+    let first = work.copies.first().context("the plan has no set")?;
+    let _reading = run.or_cancelled(keep_prunes_out(run, &first.set.name, &mut report)).await?;
     if keys.create_roles {
-        report.warnings.extend(run.or_cancelled(keys.prepare_server(&mut server, &work.set, &work.target)).await?);
+        report.warnings.extend(run.or_cancelled(keys.prepare_server(&mut server, &first.set, &work.target)).await?);
     }
-    let mut copy = copy::make(&mut server, run, keys, &work.set, &work.target).await?;
-    let swap = Swap { run, keys, copy: &copy, target_oid: work.target.oid };
-    let may_swap = if keys.swap { run.or_cancelled(swap.try_out(&mut server, &work.target)).await } else { Ok(()) };
-    let filled = match may_swap {
-        Ok(()) => run.or_cancelled(fill(keys, run, &plan.statements, &work, &mut copy, &mut report)).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = filled {
-        drop(server);
-        return Err(copy.given_up(run, keys, error, report).await);
-    }
+    let (copy, mut server) = filled(keys, run, (&plan, &work), server, &mut report).await?;
     if !keys.swap {
         drop(server);
         let left = copy.drop(run).await;
@@ -78,6 +71,42 @@ pub async fn apply(keys: &Refresh, run: &RunContext<'_>, mut plan: Plan) -> Resu
             report.summary = summary(&plan, &report, Some((&swapped, keys)));
             Ok(report)
         }
+    }
+}
+
+/// Makes the new database of the first copy of the set that can be used: where one is damaged, or its store cannot be read, of the next one. What fails for
+/// another reason ends the run.
+async fn filled(
+    keys: &Refresh,
+    run: &RunContext<'_>,
+    (plan, work): (&Plan, &WorkOn),
+    mut server: PgConnection,
+    report: &mut Report,
+) -> Result<(Fresh, PgConnection)> {
+    let mut copies = work.copies.iter();
+    let mut from = copies.next().context("the plan has no set")?;
+    loop {
+        let mut copy = copy::make(&mut server, run, keys, &from.set, &work.target).await?;
+        let swap = Swap { run, keys, copy: &copy, target_oid: work.target.oid };
+        let may_swap = if keys.swap { run.or_cancelled(swap.try_out(&mut server, &work.target)).await } else { Ok(()) };
+        let filled = match may_swap {
+            Ok(()) => run.or_cancelled(fill(keys, run, &plan.statements, from, &mut copy, report)).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = filled else {
+            taken_from(report, plan, from);
+            return Ok((copy, server));
+        };
+        // The session that made it holds its lock.
+        drop(server);
+        let is_of_the_copy = !copy.is_restored && is_of_the_copy(&from.store, &from.set, &error).await;
+        let Some(next) = copies.next().filter(|_| is_of_the_copy) else {
+            return Err(copy.given_up(run, keys, error, std::mem::take(report)).await);
+        };
+        report.warnings.extend(passed_over(run, from, next, &error).await);
+        report.warnings.extend(copy.drop(run).await);
+        server = run.or_cancelled(locked(run, work.target.oid)).await?;
+        from = next;
     }
 }
 
@@ -134,20 +163,22 @@ async fn fill(
     keys: &Refresh,
     run: &RunContext<'_>,
     statements: &[String],
-    work: &WorkOn,
+    from: &SetCopy,
     copy: &mut Fresh,
     report: &mut Report,
 ) -> Result<()> {
-    let set = &work.set;
+    let set = &from.set;
     let phase = run.progress.phase("restore", Some(set.manifest.dump.bytes));
     let (choices, sessions) = (keys.choices(), restore_sessions(keys.sessions, &set.manifest));
     let target = Target { settings: &copy.settings, choices: &choices, in_transaction: false, superuser: None, sessions };
-    let restored = restore::stream_into(&work.store, set, &target, &phase, &run.cancel).await?;
+    let restored = restore::stream_into(&from.store, set, &target, &phase, &run.cancel).await?;
     anyhow::ensure!(
         restored.problems.is_empty(),
-        "{} was not restored: it differs from what was written: {}; `pgtend backups verify` says whether it is damaged",
-        set.name,
-        restored.problems.join("; ")
+        Differs(format!(
+            "{} was not restored: it differs from what was written: {}; `pgtend backups verify` says whether it is damaged",
+            set.name,
+            restored.problems.join("; ")
+        ))
     );
     if let Some(refusal) = restored.refusal {
         return Err(anyhow::Error::from(refusal).context(format!("{} was not restored", set.name)));
@@ -167,6 +198,42 @@ async fn fill(
     Ok(())
 }
 
+/// Reads a copy that could not be used once more, and records beside it whether it is damaged: one read that differs is no proof. Returns warnings.
+async fn passed_over(run: &RunContext<'_>, from: &SetCopy, next: &SetCopy, error: &anyhow::Error) -> Vec<String> {
+    let SetCopy { store_name, store, set } = from;
+    let mut warnings = vec![format!(
+        "the copy of {} in {store_name} could not be used, and that in {} is taken in its place: {}",
+        set.name,
+        next.store_name,
+        failure::in_a_line(error)
+    )];
+    if error.chain().any(|cause| cause.is::<Differs>()) {
+        let mut set = set.clone();
+        let (name, to) = (shell::word(&set.name.to_string()), shell::word(store_name));
+        let verified = run.or_cancelled(verify::by_checksum(store, &mut set, &run.progress)).await;
+        warnings.extend(verified.err().map(|error| {
+            format!(
+                "the copy in {store_name}: {}. If it is damaged, this mends it: pgtend backups copy {name} --to {to}",
+                failure::in_a_line(&error)
+            )
+        }));
+    }
+    warnings
+}
+
+/// Says in the report which copy was restored.
+fn taken_from(report: &mut Report, plan: &Plan, from: &SetCopy) {
+    let planned = plan.set.as_ref().map(|set| set.store.as_str());
+    if planned == Some(from.store_name.as_str()) {
+        return;
+    }
+    let manifest = &from.set.manifest;
+    report.fact("source", format!("{}:{}/{}", from.store_name, from.set.name.database, from.set.name.job));
+    report.fact("set_state", from.set.verification.in_words());
+    report.fact("set_dump_bytes", manifest.dump.bytes);
+    report.fact("set_sha256", manifest.dump.sha256.clone());
+}
+
 /// The report of a run that has done nothing yet: which set, of whom, made by which release.
 fn begun(run: &RunContext<'_>, plan: &Plan) -> Report {
     let mut report = Report::default();
@@ -177,7 +244,9 @@ fn begun(run: &RunContext<'_>, plan: &Plan) -> Report {
     report.fact("source", plan.source.clone());
     report.fact("pgtend_version", env!("CARGO_PKG_VERSION"));
     report.fact("started_at", run.now.to_rfc3339());
-    if let Some(ChosenSet { name, taken_at, age_seconds, state, tables, rows, dump_bytes, sha256, pgtend_version }) = &plan.set {
+    if let Some(ChosenSet { name, store: _, taken_at, age_seconds, state, tables, rows, dump_bytes, sha256, pgtend_version }) =
+        &plan.set
+    {
         report.fact("set", name.clone());
         report.fact("set_taken_at", taken_at.to_rfc3339());
         report.fact("set_age_seconds", *age_seconds);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::source::{source, store_of};
+use super::source::{source, stores_of};
 use super::{Refresh, rights};
 use crate::base::units;
 use crate::config::Config;
@@ -24,7 +24,7 @@ impl Entry for Refresh {
         if let Err(fault) = source(self, jobs) {
             return Some(fault.message);
         }
-        let is_backed_up = |database: &&String| jobs.iter().any(|job| store_of(job).is_some() && job.runs_on(database));
+        let is_backed_up = |database: &&String| jobs.iter().any(|job| stores_of(job).is_some() && job.runs_on(database));
         let database = databases.iter().find(is_backed_up)?;
         Some(format!("`{database}` is backed up by a job, and no refresh replaces such a database"))
     }

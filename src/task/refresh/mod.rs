@@ -8,6 +8,7 @@
 mod after;
 mod apply;
 mod beside;
+mod copies;
 mod copy;
 mod decide;
 pub mod document;
@@ -27,17 +28,16 @@ pub use keys::{Refresh, Written, resolve};
 pub use plan::Plan;
 use sqlx::postgres::PgConnection;
 
+use self::copies::Listed;
 use self::plan::{ChosenSet, WorkOn};
-use self::state::Listed;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg;
-use crate::store::Store;
 use crate::task::backup::choices::Choices;
 use crate::task::backup::facts::{DatabaseFacts, ServerFacts};
 use crate::task::backup::set::Set;
-use crate::task::backup::{expect, gains, locked, new_database, shown};
+use crate::task::backup::{expect, gains, new_database, shown};
 use crate::task::{foreign_code, sql};
 use crate::work::{RunContext, Work};
 
@@ -49,15 +49,14 @@ impl Work for Refresh {
         let source = source::source(self, run.others)?;
         let mut server = run.lasting_settings().connect().await?;
         let (facts, own_pid) = beside::target(run, &mut server).await?;
-        let store = Store::named(run.config, &source.store).await?;
-        let listed = state::list(&store, &source).await?;
+        let listed = copies::list(run.config, &source).await?;
         let state = state::read(run, &mut server, &facts, own_pid, &listed).await?;
         let decide::Drops { drops, notes } = decide::drops(&state.made, state.target.oid, self, state.clock);
         let mut plan = Plan {
             target: run.settings.display(),
             database: run.settings.database().to_owned(),
             server_version: facts.version.clone(),
-            source: format!("{}:{}/{}", source.store, source.database, source.job),
+            source: source.shown(&source.stores.join(",")),
             set: None,
             after: statements.iter().map(|statement| shown::shown(statement)).collect(),
             expect: self.expect.clone(),
@@ -77,13 +76,19 @@ impl Work for Refresh {
         match decide::choose(&state, self) {
             Ok((index, notes)) => {
                 let Listed { mut sets, .. } = listed;
-                let set = sets.swap_remove(index);
-                plan.set = Some(ChosenSet::of(&set, state.clock));
+                let copies = sets.swap_remove(index);
                 plan.notes.extend(notes);
-                plan.notes.extend(large_objects(&set));
+                plan.notes.extend(large_objects(&copies.first.set));
+                // A dry run of what is refused shows the set all the same.
+                plan.set = Some(ChosenSet::of(&copies.first, state.clock));
                 if plan.refusal.is_none() {
-                    plan.foreign_code = self.can_restore(run, &mut server, &store, &set, &facts).await?;
-                    plan.work = Some(WorkOn { set, store, target: facts.database });
+                    let (copies, notes) = copies.that_open().await?;
+                    let first = copies.first().context("no copy is left")?;
+                    plan.notes.extend(notes);
+                    plan.set = Some(ChosenSet::of(first, state.clock));
+                    plan.source = source.shown(&first.store_name);
+                    plan.foreign_code = self.can_restore(run, &mut server, &first.set, &facts).await?;
+                    plan.work = Some(WorkOn { copies, target: facts.database });
                 }
             }
             Err(refusal) => plan.refusal = plan.refusal.take().or(Some(refusal)),
@@ -145,11 +150,9 @@ impl Refresh {
         &self,
         run: &RunContext<'_>,
         server: &mut PgConnection,
-        store: &Store,
         set: &Set,
         facts: &ServerFacts,
     ) -> Result<Vec<String>> {
-        locked::ensure_opens(store, set).await?;
         let choices = self.choices();
         gains::refuse(server, &set.manifest.server, &choices).await.context("`no_owner` and `role_map` are refused here")?;
         let roles: Vec<String> = set.manifest.server.roles.iter().chain([&set.manifest.server.database.owner]).cloned().collect();

@@ -5,11 +5,10 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::copies::SetCopy;
 use super::decide::{Refusal, ToDrop};
 use crate::base::units::{self, Span};
-use crate::store::Store;
 use crate::task::backup::facts::DatabaseFacts;
-use crate::task::backup::set::Set;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -52,6 +51,8 @@ pub struct Plan {
 #[derive(Clone, Debug, Serialize)]
 pub struct ChosenSet {
     pub name: String,
+    /// The store whose copy is taken first.
+    pub store: String,
     pub taken_at: DateTime<Utc>,
     pub age_seconds: i64,
     /// "intact, restored on …"
@@ -67,17 +68,19 @@ pub struct ChosenSet {
 /// What the run works on.
 #[derive(Clone, Debug)]
 pub struct WorkOn {
-    pub set: Set,
-    pub store: Store,
+    /// In the order of their use, all of which this host can open: one at least.
+    pub copies: Vec<SetCopy>,
     /// The target as the plan saw it.
     pub target: DatabaseFacts,
 }
 
 impl ChosenSet {
-    pub fn of(set: &Set, clock: DateTime<Utc>) -> Self {
+    pub fn of(copy: &SetCopy, clock: DateTime<Utc>) -> Self {
+        let SetCopy { store_name, set, .. } = copy;
         let manifest = &set.manifest;
         Self {
             name: set.name.to_string(),
+            store: store_name.clone(),
             taken_at: set.name.taken_at,
             age_seconds: (clock - set.name.taken_at).num_seconds(),
             state: set.verification.in_words(),

@@ -5,18 +5,26 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::work::{Does, Other};
 
-/// Where the sets of a backup job are: the folder `DATABASE/JOB/` of a store.
+/// Where the sets of a backup job are: the folder `DATABASE/JOB/` of each store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    pub store: String,
+    /// The nearest first: one at least.
+    pub stores: Vec<String>,
     /// The name in the configuration that made the sets.
     pub database: String,
     pub job: String,
 }
 
+impl Source {
+    /// `STORE:DATABASE/JOB`
+    pub fn shown(&self, store: &str) -> String {
+        format!("{store}:{}/{}", self.database, self.job)
+    }
+}
+
 /// What the keys leave out is what the job says, if this configuration has it.
 pub fn source(keys: &Refresh, jobs: &[Other]) -> Result<Source, Fault> {
-    let backups: Vec<(&Other, &String)> = jobs.iter().filter_map(|job| Some((job, store_of(job)?))).collect();
+    let backups: Vec<(&Other, &[String])> = jobs.iter().filter_map(|job| Some((job, stores_of(job)?))).collect();
     let job = backups.iter().find(|(job, _)| job.name == keys.from);
     let refused = |message: String| Fault::new(Kind::Configuration, message);
     let unknown = |key: &str| {
@@ -27,7 +35,11 @@ pub fn source(keys: &Refresh, jobs: &[Other]) -> Result<Source, Fault> {
             keys.from
         ))
     };
-    let store = keys.store.clone().or_else(|| job.map(|(_, store)| (*store).clone())).ok_or_else(|| unknown("store"))?;
+    let stores = match (&keys.store, job) {
+        (Some(store), _) => vec![store.clone()],
+        (None, Some((_, stores))) => stores.to_vec(),
+        (None, None) => return Err(unknown("store")),
+    };
     let database = match (&keys.from_database, job) {
         (Some(database), _) => database.clone(),
         (None, None) => return Err(unknown("from_database")),
@@ -40,13 +52,13 @@ pub fn source(keys: &Refresh, jobs: &[Other]) -> Result<Source, Fault> {
             }
         },
     };
-    Ok(Source { store, database, job: keys.from.clone() })
+    Ok(Source { stores, database, job: keys.from.clone() })
 }
 
-/// The store of a job that makes backups; of several, the nearest.
-pub fn store_of(job: &Other) -> Option<&String> {
+/// The stores of a job that makes backups, the nearest first.
+pub fn stores_of(job: &Other) -> Option<&[String]> {
     match &job.does {
-        Does::Backup { stores } => stores.first(),
+        Does::Backup { stores } => Some(stores),
         _ => None,
     }
 }
@@ -74,12 +86,12 @@ mod tests {
             let keys =
                 Refresh { from: from.into(), store: store.map(Into::into), from_database: database.map(Into::into), ..keys() };
             source(&keys, &jobs)
-                .map(|found| format!("{}:{}/{}", found.store, found.database, found.job))
+                .map(|found| format!("{}:{}/{}", found.stores.join(","), found.database, found.job))
                 .map_err(|fault| fault.message)
         };
-        assert_eq!(of("nightly", None, None).unwrap(), "local:app/nightly");
+        assert_eq!(of("nightly", None, None).unwrap(), "local,offsite:app/nightly");
         assert_eq!(of("nightly", Some("offsite"), None).unwrap(), "offsite:app/nightly");
-        assert_eq!(of("all", None, Some("shop")).unwrap(), "local:shop/all");
+        assert_eq!(of("all", None, Some("shop")).unwrap(), "local,offsite:shop/all");
         assert_eq!(of("elsewhere", Some("offsite"), Some("app")).unwrap(), "offsite:app/elsewhere");
         for (from, store, database, said) in [
             ("all", None, None, "say from_database = one of app, shop"),

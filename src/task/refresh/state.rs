@@ -7,13 +7,13 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
 
+use super::copies::Listed;
 use super::mark::{self, Mark, What};
-use super::source::{Source, store_of};
-use crate::store::{Store, key};
+use super::source::stores_of;
 use crate::task::backup::facts::ServerFacts;
 use crate::task::backup::identity::Identity;
 use crate::task::backup::series::Series;
-use crate::task::backup::set::{self, Set};
+use crate::task::backup::set::Set;
 use crate::task::backup::verdict::Bytes;
 use crate::work::{self, RunContext};
 
@@ -131,7 +131,7 @@ pub async fn read(
     let clock = clock(server).await?;
     let mut sources = Vec::new();
     for job in run.others {
-        let databases: &[String] = if store_of(job).is_some() { &job.databases } else { &[] };
+        let databases: &[String] = if stores_of(job).is_some() { &job.databases } else { &[] };
         for database in databases {
             let place = place_of(run, database).await.with_context(|| {
                 format!(
@@ -154,28 +154,8 @@ pub async fn read(
         sources,
         ledger,
         made: made(server, name).await?,
-        sets: listed.sets.iter().map(|set| Candidate::of(set, &listed.series, clock)).collect(),
+        sets: listed.sets.iter().map(|copies| Candidate::of(&copies.first.set, &listed.series, clock)).collect(),
     })
-}
-
-/// The sets of the job.
-pub struct Listed {
-    pub sets: Vec<Set>,
-    pub series: Series,
-    /// What was seen beside them.
-    pub notes: Vec<String>,
-}
-
-/// Lists the sets. What cannot be listed may be newer than all that is: then it is an error.
-pub async fn list(store: &Store, source: &Source) -> Result<Listed> {
-    let listing = set::list(store, &key::folder(&source.database, &source.job)).await?;
-    if let Some(doubt) = listing.doubt() {
-        anyhow::bail!(doubt);
-    }
-    let (series, trouble) = Series::read(store, &source.database, &source.job).await?;
-    let unreadable = listing.unreadable.iter().map(|(name, reason)| format!("{name} cannot be restored: {reason}"));
-    let notes = unreadable.chain(listing.not_ours_in_words()).chain(trouble).collect();
-    Ok(Listed { sets: listing.sets, series, notes })
 }
 
 async fn place_of(run: &RunContext<'_>, database: &str) -> Result<Place> {

@@ -9,6 +9,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::failure;
 use crate::store::Store;
+use crate::task::backup::read_back::Differs;
+use crate::task::backup::set::Set;
 
 /// A store that does not answer in this time is left out: its requests are tried again and again before they fail.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
@@ -55,6 +57,16 @@ pub fn none_took_it(mut failures: Vec<anyhow::Error>) -> anyhow::Error {
             kind.map_or_else(|| anyhow::anyhow!(message.clone()), |kind| Fault::new(kind, message.clone()).into())
         }
     }
+}
+
+/// Returns whether another copy may do what failed with this one: its bytes differ from the manifest, or they cannot be read.
+pub async fn is_of_the_copy(store: &Store, set: &Set, error: &anyhow::Error) -> bool {
+    if failure::kind_of(error) == Some(Kind::Cancelled) {
+        return false;
+    }
+    let dump = &set.manifest.dump;
+    error.chain().any(|cause| cause.is::<Differs>())
+        || !matches!(store.stat(&set.name.key(&dump.object)).await, Ok(Some(there)) if there.bytes == dump.bytes)
 }
 
 /// Fails where two stores are one place, or one lies within the other: a copy there is no second one, and each store would delete the other's sets. They are
