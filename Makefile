@@ -1,7 +1,7 @@
 # Thin: every target is a script or a cargo command that also runs without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo layers test campaigns poisoned kills fuzz hosts systemd kubernetes deb bench lint deny setup
+.PHONY: help demo layers test campaigns poisoned stores kills fuzz hosts systemd kubernetes deb bench lint deny setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ campaigns: ## the tests at random moments and beside writers, four times as long
 poisoned: ## the integration tests on databases whose owners are against us: settings, functions, operators (half an hour); AREA=backup
 	scripts/setup
 	scripts/poisoned $(AREA)
+
+stores: ## the tests of what goes wrong with backups, on stores that encrypt and with each set in two stores (a quarter of an hour)
+	scripts/setup
+	scripts/stores
 
 kills: ## 200 kills at random moments of backups, checks and restores, in a folder and in a bucket (half an hour)
 	scripts/setup

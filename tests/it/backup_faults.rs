@@ -53,16 +53,21 @@ impl Scenario {
     fn next_run_is_clean(&self) {
         self.run(&["run-job", "nightly"]).succeeded();
         assert_eq!(self.sets().len(), 1);
-        let files = self.files("store");
-        let names: Vec<&str> = files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
-        assert_eq!(names, ["dump.sql.gz", "globals.sql.gz", "manifest.json", "run.json", "verification.json"], "{files:?}");
+        let (dump, globals) = (self.object("dump.sql.gz"), self.object("globals.sql.gz"));
+        for store in self.stores_of("store") {
+            let files = self.files(store);
+            let names: Vec<&str> = files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
+            assert_eq!(names, [&*dump, &*globals, "manifest.json", "run.json", "verification.json"], "{store}: {files:?}");
+        }
         self.run(&["backups", "verify", "latest"]).succeeded();
     }
 
     #[track_caller]
     fn has_nothing(&self) {
         assert_eq!(self.sets(), Vec::<String>::new());
-        assert_eq!(self.files("store"), Vec::<String>::new());
+        for store in self.stores_of("store") {
+            assert_eq!(self.files(store), Vec::<String>::new(), "{store}");
+        }
     }
 }
 
@@ -119,7 +124,7 @@ fn a_table_that_may_not_be_read_exits_with_77_and_is_named() {
 }
 
 #[test]
-fn a_pg_dump_that_dies_midway_makes_no_set() {
+pub fn a_pg_dump_that_dies_midway_makes_no_set() {
     let server = server(18);
     let database = large_database(server);
     let scenario = Scenario::with_tool(server, &database, "pg_dump", "\"$real\" \"$@\" | head -c 9000000; kill -9 $$")
@@ -131,7 +136,7 @@ fn a_pg_dump_that_dies_midway_makes_no_set() {
 }
 
 #[test]
-fn a_pg_dump_that_is_cut_short_and_claims_success_makes_no_set() {
+pub fn a_pg_dump_that_is_cut_short_and_claims_success_makes_no_set() {
     let server = server(18);
     let database = large_database(server);
     // As when the exit code is lost in a pipeline; then at the end of a line, and with nothing at all.
@@ -154,7 +159,7 @@ fn a_pg_dump_that_fails_after_its_last_line_makes_no_set() {
 }
 
 #[test]
-fn a_server_that_stops_midway_exits_with_69_and_makes_no_set() {
+pub fn a_server_that_stops_midway_exits_with_69_and_makes_no_set() {
     let mut server = Server::start(18);
     let database = large_database(&server);
     let waits = "for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done";
@@ -171,7 +176,7 @@ fn a_server_that_stops_midway_exits_with_69_and_makes_no_set() {
 }
 
 #[test]
-fn pgtend_killed_midway_leaves_no_set_and_the_next_run_cleans_up() {
+pub fn pgtend_killed_midway_leaves_no_set_and_the_next_run_cleans_up() {
     let server = server(18);
     let database = large_database(server);
     let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).backup_job("local", "");
@@ -223,30 +228,31 @@ fn a_file_that_is_dated_ahead_makes_nothing_of_another_host_old_enough_to_be_swe
     let scenario = Scenario::with_database(server, &server.new_database()).backup_job("local", "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let set = scenario.sets().pop().unwrap();
+    let (dump, globals) = (scenario.object("dump.sql.gz"), scenario.object("globals.sql.gz"));
     let file = |name: &str| scenario.path(&format!("store/{set}/{name}"));
     let other = scenario.path("store/app/nightly/2026-11-01T01-00-00Z");
     std::fs::create_dir(&other).unwrap();
-    std::fs::copy(file("dump.sql.gz"), other.join("dump.sql.gz")).unwrap();
+    std::fs::copy(file(&dump), other.join(&dump)).unwrap();
     let mut marker: serde_json::Value = serde_json::from_slice(&std::fs::read(file("run.json")).unwrap()).unwrap();
     marker["process"]["host"] = "another".into();
     marker.as_object_mut().unwrap().remove("completed_at");
     std::fs::write(other.join("run.json"), marker.to_string()).unwrap();
     let ahead = SystemTime::now() + Duration::from_secs(3 * 24 * 3600);
-    std::fs::File::options().write(true).open(file("globals.sql.gz")).unwrap().set_modified(ahead).unwrap();
+    std::fs::File::options().write(true).open(file(&globals)).unwrap().set_modified(ahead).unwrap();
 
     scenario.run(&["run-job", "nightly"]).succeeded();
-    assert!(other.join("dump.sql.gz").exists() && other.join("run.json").exists(), "it may be at work");
+    assert!(other.join(&dump).exists() && other.join("run.json").exists(), "it may be at work");
     // What is old in fact is swept although that file is there.
-    for name in ["dump.sql.gz", "run.json"] {
+    for name in [&*dump, "run.json"] {
         let file = std::fs::File::options().write(true).open(other.join(name)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(25 * 3600)).unwrap();
     }
     scenario.run(&["run-job", "nightly"]).succeeded();
-    assert!(!other.join("dump.sql.gz").exists());
+    assert!(!other.join(&dump).exists());
 }
 
 #[test]
-fn pgtend_killed_midway_leaves_an_upload_that_the_next_run_aborts() {
+pub fn pgtend_killed_midway_leaves_an_upload_that_the_next_run_aborts() {
     let (server, s3) = (server(18), S3Server::start());
     let database = large_database(server);
     let scenario = Scenario::with_tool(server, &database, "pg_dump", PAUSES).s3(&s3).config(SMALL_PARTS).backup_job("bucket", "");
@@ -267,7 +273,7 @@ fn lock_is_free(server: &Server, database: &str) -> bool {
 }
 
 #[test]
-fn a_signal_stops_a_run_cleanly_with_143() {
+pub fn a_signal_stops_a_run_cleanly_with_143() {
     for signal in [Signal::TERM, Signal::INT] {
         let (server, s3) = (server(18), S3Server::start());
         let database = large_database(server);

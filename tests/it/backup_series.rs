@@ -21,12 +21,13 @@ fn copy(scenario: &Scenario, time: &str, change: impl FnOnce(&mut Manifest)) -> 
     let name = format!("app/nightly/{time}");
     let to = scenario.path(&format!("store/{name}"));
     std::fs::create_dir_all(&to).unwrap();
-    for file in ["dump.sql.gz", "globals.sql.gz"] {
-        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    for file in [scenario.object("dump.sql.gz"), scenario.object("globals.sql.gz")] {
+        std::fs::copy(from.join(&file), to.join(&file)).unwrap();
     }
     let mut manifest = manifest::from_json(&std::fs::read(from.join("manifest.json")).unwrap()).unwrap();
     change(&mut manifest);
     std::fs::write(to.join("manifest.json"), manifest::to_json(&manifest).unwrap()).unwrap();
+    scenario.also_in_the_second_store("store");
     name
 }
 
@@ -34,6 +35,7 @@ fn is_intact(scenario: &Scenario, set: &str) {
     let text =
         r#"{"bytes":{"verdict":"intact","checked_at":"2026-01-01T00:00:00Z","problems":[],"elapsed_seconds":1.0},"restores":[]}"#;
     std::fs::write(scenario.path(&format!("store/{set}/verification.json")), text).unwrap();
+    scenario.also_in_the_second_store("store");
 }
 
 fn listed(scenario: &Scenario, set: &str) -> Value {
@@ -59,7 +61,7 @@ fn thirteen_sets_that_nobody_read_stay_when_the_newest_is_verified_by_hand() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
+pub fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
     let server = server(18);
     let (scenario, _) = scenario(server, "keep = { last = 2 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
@@ -214,7 +216,7 @@ fn a_listing_without_a_manifest_sweeps_nothing() {
 }
 
 #[test]
-fn a_dump_that_lost_a_table_holds_the_set_before_it() {
+pub fn a_dump_that_lost_a_table_holds_the_set_before_it() {
     let server = server(18);
     let (scenario, database) = scenario(server, "keep = { last = 1 }");
     server.sql(&database, "CREATE TABLE precious AS SELECT 1 AS x");
@@ -307,11 +309,12 @@ fn restore_latest_says_which_newer_set_it_would_pass_by_and_stops() {
     let good = scenario.sets().pop().unwrap();
     scenario.run(&["run-job", "nightly"]).succeeded();
     let bad = scenario.sets().pop().unwrap();
-    let dump = scenario.path(&format!("store/{bad}/dump.sql.gz"));
+    let dump = scenario.path(&format!("store/{bad}/{}", scenario.object("dump.sql.gz")));
     let mut bytes = std::fs::read(&dump).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&dump, bytes).unwrap();
+    scenario.also_in_the_second_store("store");
     scenario.run(&["backups", "verify", &bad]).exited(1).says(&["is damaged"]);
     let target = server.url(&format!("older_{}", std::process::id()));
     let restore = ["backups", "restore", "latest", "--into", &target, "--create"];
@@ -320,6 +323,7 @@ fn restore_latest_says_which_newer_set_it_would_pass_by_and_stops() {
 
     // One that cannot be read at all is passed by no less.
     std::fs::write(scenario.path(&format!("store/{bad}/manifest.json")), "{").unwrap();
+    scenario.also_in_the_second_store("store");
     scenario.run(&restore).exited(78).says(&[&bad, "--older-ok"]);
 }
 
@@ -363,7 +367,7 @@ fn a_set_whose_dump_alone_is_held_stays_a_set() {
     let scenario = Scenario::with_database(server, &database).s3(&s3).backup_job("bucket", "keep = { last = 1 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let first = scenario.sets()[0].clone();
-    *s3.quirks().keeps.lock().unwrap() = Some("/dump.sql.gz".to_owned());
+    *s3.quirks().keeps.lock().unwrap() = Some(format!("/{}", scenario.object("dump.sql.gz")));
     scenario.run(&["run-job", "nightly"]).succeeded().says(&[&first, "its dump cannot be deleted, so the whole set stays"]);
     assert!(scenario.sets().contains(&first), "{:?}", scenario.sets());
     scenario.run(&["backups", "verify", &first]).succeeded();
@@ -374,7 +378,7 @@ fn a_set_whose_dump_alone_is_held_stays_a_set() {
 }
 
 #[test]
-fn a_deletion_that_was_killed_left_a_set_or_what_the_next_run_sweeps() {
+pub fn a_deletion_that_was_killed_left_a_set_or_what_the_next_run_sweeps() {
     let (scenario, _) = scenario(server(18), "");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let from = scenario.path(&format!("store/{}", scenario.sets()[0]));
@@ -386,9 +390,10 @@ fn a_deletion_that_was_killed_left_a_set_or_what_the_next_run_sweeps() {
         let name = copy(&scenario, &format!("2026-01-0{day}T02-00-00Z"), |_| ());
         std::fs::write(scenario.path(&format!("store/{name}/deleting.json")), mark.to_string()).unwrap();
         if !has_dump {
-            std::fs::remove_file(scenario.path(&format!("store/{name}/dump.sql.gz"))).unwrap();
+            std::fs::remove_file(scenario.path(&format!("store/{name}/{}", scenario.object("dump.sql.gz")))).unwrap();
         }
     }
+    scenario.also_in_the_second_store("store");
     let with_dump = "app/nightly/2026-01-01T02-00-00Z";
     let listed = scenario.sets();
     assert!(listed.iter().any(|name| name == with_dump) && !listed.iter().any(|name| name.contains("2026-01-02")), "{listed:?}");
@@ -412,7 +417,8 @@ fn a_leftover_that_cannot_be_deleted_keeps_no_other_one() {
     for day in 1..=2 {
         let to = s3.file_of(&format!("test/app/nightly/2026-01-0{day}T02-00-00Z"));
         std::fs::create_dir_all(&to).unwrap();
-        std::fs::copy(from.join("dump.sql.gz"), to.join("dump.sql.gz")).unwrap();
+        let dump = scenario.object("dump.sql.gz");
+        std::fs::copy(from.join(&dump), to.join(&dump)).unwrap();
         let mark =
             serde_json::json!({ "process": process, "identity": null, "reasons": [], "started_at": "2026-01-03T02:00:00Z" });
         std::fs::write(to.join("deleting.json"), mark.to_string()).unwrap();

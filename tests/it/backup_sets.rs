@@ -16,7 +16,7 @@ fn with_set(server: &Server) -> (Scenario, PathBuf) {
     let database = database(server);
     let scenario = Scenario::with_database(server, &database).backup_job("local", "keep = { last = 2 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
-    let dump = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
+    let dump = scenario.path(&format!("store/{}/{}", scenario.sets()[0], scenario.object("dump.sql.gz")));
     (scenario, dump)
 }
 
@@ -37,6 +37,7 @@ fn nothing_is_restored(scenario: &Scenario, server: &Server, dump: &Path, name: 
     };
     restore("latest", name, &["--create"]).exited(78).says(&["its bytes are damaged"]);
     std::fs::remove_file(dump.with_file_name("verification.json")).unwrap();
+    scenario.also_in_the_second_store("store");
     restore(&set, name, &["--create"]).exited(1).says(&["was not restored", "SHA-256"]);
     let left = server
         .sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname = '{name}' OR starts_with(datname::text, 'pgtend_restore_' || left(encode(sha256('{name}'), 'hex'), 12))"));
@@ -47,7 +48,7 @@ fn nothing_is_restored(scenario: &Scenario, server: &Server, dump: &Path, name: 
 }
 
 #[test]
-fn a_set_with_a_flipped_byte_is_found_out_and_never_restored() {
+pub fn a_set_with_a_flipped_byte_is_found_out_and_never_restored() {
     let server = server(18);
     let (scenario, dump) = with_set(server);
     let good = std::fs::read(&dump).unwrap();
@@ -55,19 +56,23 @@ fn a_set_with_a_flipped_byte_is_found_out_and_never_restored() {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         std::fs::write(&dump, bytes).unwrap();
+        scenario.also_in_the_second_store("store");
         let name = scenario.sets().pop().unwrap();
-        scenario.run(&["backups", "verify", &name]).exited(1).says(&["is damaged", "CRC-32", "written"]);
+        // What is encrypted has no checksums of what is in it.
+        let where_it_differs = if scenario.stores.encrypted { "SHA-256" } else { "CRC-32" };
+        scenario.run(&["backups", "verify", &name]).exited(1).says(&["is damaged", where_it_differs, "written"]);
         assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "damaged");
         nothing_is_restored(&scenario, server, &dump, "flipped");
     }
     std::fs::write(&dump, good).unwrap();
+    scenario.also_in_the_second_store("store");
     let name = scenario.sets().pop().unwrap();
     scenario.run(&["backups", "verify", &name]).succeeded();
     assert_eq!(scenario.json(&["backups", "list"])["sets"][0]["bytes"], "intact");
 }
 
 #[test]
-fn a_dump_cut_at_a_member_boundary_is_not_restored() {
+pub fn a_dump_cut_at_a_member_boundary_is_not_restored() {
     let server = server(18);
     let (scenario, dump) = with_set(server);
     let good = std::fs::read(&dump).unwrap();
@@ -75,6 +80,7 @@ fn a_dump_cut_at_a_member_boundary_is_not_restored() {
     assert!(boundary > 0, "several members");
     for length in [boundary, boundary + 10, 0] {
         std::fs::write(&dump, &good[..length]).unwrap();
+        scenario.also_in_the_second_store("store");
         assert_eq!(scenario.sets(), Vec::<String>::new(), "cut to {length}");
         scenario.run(&["backups", "list"]).succeeded().says(&["cannot be restored"]);
         scenario.run(&["backups", "verify", "latest"]).exited(78).says(&["cannot be restored"]);
@@ -89,15 +95,17 @@ fn a_dump_cut_at_a_member_boundary_is_not_restored() {
     }
     filled.resize(good.len(), 0);
     std::fs::write(&dump, filled).unwrap();
+    scenario.also_in_the_second_store("store");
     scenario.run(&["backups", "verify", "latest"]).exited(1).says(&["is damaged"]);
     nothing_is_restored(&scenario, server, &dump, "cut");
 }
 
 #[test]
-fn a_set_without_its_manifest_is_no_set() {
+pub fn a_set_without_its_manifest_is_no_set() {
     let server = server(18);
     let (scenario, dump) = with_set(server);
     std::fs::remove_file(dump.with_file_name("manifest.json")).unwrap();
+    scenario.also_in_the_second_store("store");
     assert_eq!(scenario.sets(), Vec::<String>::new());
     scenario
         .run(&["backups", "restore", "latest", "--into", &server.url("nothing"), "--create"])
@@ -107,12 +115,14 @@ fn a_set_without_its_manifest_is_no_set() {
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["its manifest is gone"]);
     assert!(dump.exists(), "nothing is deleted on an absence");
     std::fs::remove_file(dump.with_file_name("verification.json")).unwrap();
+    scenario.also_in_the_second_store("store");
     scenario.run(&["run-job", "nightly"]).succeeded().says(&["it was a complete set, and its manifest is gone"]);
     assert!(dump.exists(), "its run was complete");
     let marker = dump.with_file_name("run.json");
     let mut of_run: serde_json::Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
     of_run.as_object_mut().unwrap().remove("completed_at").unwrap();
     std::fs::write(&marker, of_run.to_string()).unwrap();
+    scenario.also_in_the_second_store("store");
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert!(!dump.exists(), "what never was a set, and whose run is over, is swept");
 }
@@ -124,6 +134,7 @@ fn a_manifest_from_the_future_or_in_ruins_is_left_alone() {
     let manifest = dump.with_file_name("manifest.json");
     for (text, says) in [("{\"format\": 99}", "use a newer pgtend"), ("{ not json", "is not a manifest")] {
         std::fs::write(&manifest, text).unwrap();
+        scenario.also_in_the_second_store("store");
         scenario.run(&["backups", "list"]).succeeded().says(&[says]);
         scenario.run(&["backups", "prune"]).succeeded();
         scenario.run(&["run-job", "nightly"]).succeeded();
@@ -136,7 +147,7 @@ fn copy_set(scenario: &Scenario, job: &str, time: &str, proof: &str) {
     let from = scenario.path(&format!("store/{}", scenario.sets().last().unwrap()));
     let to = scenario.path(&format!("store/app/{job}/{time}"));
     std::fs::create_dir_all(&to).unwrap();
-    for file in ["dump.sql.gz", "globals.sql.gz", "manifest.json"] {
+    for file in [&*scenario.object("dump.sql.gz"), &*scenario.object("globals.sql.gz"), "manifest.json"] {
         std::fs::copy(from.join(file), to.join(file)).unwrap();
     }
     let check = |problems: &str| {
@@ -149,6 +160,7 @@ fn copy_set(scenario: &Scenario, job: &str, time: &str, proof: &str) {
         "damaged" => std::fs::write(to.join("verification.json"), check("\"flipped\"")).unwrap(),
         _ => {}
     }
+    scenario.also_in_the_second_store("store");
 }
 
 fn times(scenario: &Scenario, job: &str) -> Vec<String> {
@@ -161,7 +173,7 @@ fn times(scenario: &Scenario, job: &str) -> Vec<String> {
 }
 
 #[test]
-fn prune_keeps_the_configured_number_of_verified_sets_and_stays_in_its_prefix() {
+pub fn prune_keeps_the_configured_number_of_verified_sets_and_stays_in_its_prefix() {
     let server = server(18);
     let (scenario, _) = with_set(server);
     for day in 1..=4 {
@@ -267,7 +279,7 @@ fn sets_are_found_by_full_name_by_time_and_as_latest() {
     let (scenario, _) = with_set(server);
     copy_set(&scenario, "nightly", "2025-01-01T02-00-00Z", "verified");
     for name in ["app/nightly/2025-01-01T02-00-00Z", "2025-01-01T02-00-00Z"] {
-        scenario.run(&["backups", "verify", name]).succeeded().prints(&["app/nightly/2025-01-01T02-00-00Z: read back"]);
+        scenario.run(&["backups", "verify", name]).succeeded().prints(&["app/nightly/2025-01-01T02-00-00Z", ": read back"]);
     }
     copy_set(&scenario, "weekly", "2025-01-01T02-00-00Z", "verified");
     scenario.run(&["backups", "verify", "latest"]).exited(78).says(&["could be a set of app/nightly, app/weekly", "--job"]);

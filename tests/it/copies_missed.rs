@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::backup_faults::always;
 use crate::copies::{in_store, listed, run, small_database, two_folders};
 use crate::copies_used::damage;
+use crate::encryption::age_key;
 use crate::support::postgres::server;
 use crate::support::s3::{Fault, S3Server};
 use crate::support::{Running, Scenario, quoted};
@@ -169,4 +170,38 @@ fn a_restore_that_falls_back_records_what_was_damaged_and_prune_keeps_the_good_c
         scenario.run(&require).exited(75).says(&["its bytes are damaged"]);
         scenario.run(&["backups", "copy", &set, "--to", &name(damaged)]).succeeded();
     }
+}
+
+/// Encrypted, and with rules of its own: what it has stays while it is away, and then it gets what it lacks, three sets at a time.
+#[test]
+fn a_store_that_was_gone_for_a_week_loses_nothing_and_gets_what_its_rules_keep() {
+    let server = server(18);
+    let database = small_database(server);
+    let scenario = Scenario::with_database(server, &database);
+    let key = age_key(&scenario, "key");
+    let keys = format!("encrypt_to = [\"{key}\"]\nidentity_file = \"key\"\n");
+    let job =
+        "database = \"app\"\n[backup]\nstore = [\"local\", \"offsite\"]\nkeep = { last = 4 }\nkeep_in.offsite = { last = 6 }\n";
+    let scenario = scenario.config(&keys).config(&format!("[stores.offsite]\npath = \"offsite\"\n{keys}")).job("nightly", job);
+    let names = |store: &str| in_store(&scenario, store).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    for _ in 0..2 {
+        run(&scenario).succeeded();
+    }
+    let before = names("offsite");
+    std::fs::rename(scenario.path("offsite"), scenario.path("away")).unwrap();
+    for night in 1..=7 {
+        run(&scenario).exited(69).says(&["is in local, and not in offsite"]);
+        assert_eq!(names("local").len(), std::cmp::min(night + 2, 4), "the store that is there goes on by its own rules");
+    }
+    std::fs::rename(scenario.path("away"), scenario.path("offsite")).unwrap();
+    assert_eq!(names("offsite"), before, "nothing of it went meanwhile");
+    run(&scenario).succeeded().prints(&["copied 3 sets that offsite lacked"]);
+    let (local, offsite) = (names("local"), names("offsite"));
+    assert!(local.iter().all(|set| offsite.contains(set)) && local.len() == 4, "{local:?}, {offsite:?}");
+    assert_eq!(offsite.len(), 6, "{offsite:?}");
+    run(&scenario).succeeded();
+    for set in names("offsite") {
+        scenario.run(&["backups", "verify", &set, "--store", "offsite"]).succeeded().prints(&["2,000 rows"]);
+    }
+    scenario.run(&["backups", "list"]).succeeded();
 }

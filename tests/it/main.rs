@@ -71,6 +71,8 @@ mod copies_held;
 mod copies_missed;
 /// Copies that are restored, fetched, listed and pruned.
 mod copies_used;
+/// Copies for other recipients than the set.
+mod encrypted_anew;
 /// Sets and archives that are encrypted with age.
 mod encryption;
 mod encryption_archives;
@@ -124,6 +126,8 @@ mod partition_tenants;
 mod readiness;
 /// A staging database that is made anew from a backup.
 mod refresh;
+/// Refreshes of encrypted sets, from buckets and from several stores.
+mod refresh_copies;
 /// URLs that lead to another server than the one that was looked at.
 mod refresh_elsewhere;
 /// The same, stopped at each of its steps.
@@ -224,6 +228,8 @@ mod throwaway_hostile;
 mod throwaway_placed;
 /// What such a proof covers: owners, grants, what only a superuser restores, memory, amcheck.
 mod throwaway_proved;
+/// What goes wrong with backups, once more in two encrypted stores.
+mod two_encrypted_stores;
 /// Vector indexes: what is measured, against a computation of the test's own; what is built, and that nobody notices.
 mod vector_index;
 /// Vector indexes while others are at work beside: jobs, migrations, rows that move.

@@ -54,21 +54,23 @@ fn after_a_restore_that_failed_behind_its_large_objects_an_existing_database_is_
 }
 
 #[test]
-fn a_damaged_last_member_leaves_no_large_object_behind() {
+pub fn a_damaged_last_member_leaves_no_large_object_behind() {
     let server = server(18);
     let (scenario, database) = set_of(server, WITH_LARGE_OBJECTS);
     scenario.run(&["run-job", "nightly"]).succeeded();
-    let dump = scenario.path(&format!("store/{}/dump.sql.gz", scenario.sets()[0]));
+    let dump = scenario.path(&format!("store/{}/{}", scenario.sets()[0], scenario.object("dump.sql.gz")));
     let good = std::fs::read(&dump).unwrap();
     let mut bytes = good.clone();
     let at = bytes.len() - 30;
     bytes[at] ^= 1;
     std::fs::write(&dump, bytes).unwrap();
+    scenario.also_in_the_second_store("store");
     let empty = server.empty_database();
     restore(&scenario, &server.url(&empty), &[]).exited(1).says(&["is unchanged"]);
     assert_eq!(contents(server, &empty), "0|0");
 
     std::fs::write(&dump, good).unwrap();
+    scenario.also_in_the_second_store("store");
     restore(&scenario, &server.url(&empty), &[]).succeeded();
     assert_eq!(fingerprint(server, &database), fingerprint(server, &empty));
     assert_eq!(contents(server, &empty), "3|3");

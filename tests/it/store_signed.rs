@@ -30,6 +30,7 @@ pub fn with_job(server: &Server, keys: &str) -> Scenario {
 }
 
 pub fn in_set(scenario: &Scenario, set: &str, object: &str) -> PathBuf {
+    let object = if object.ends_with(".gz") { scenario.object(object) } else { object.to_owned() };
     scenario.path(&format!("store/{set}/{object}"))
 }
 
@@ -136,7 +137,7 @@ fn leftovers_and_acceptances_without_a_signature_move_nothing() {
     // A folder that somebody wants swept: a mark of a process that is gone, and no manifest.
     let folder = scenario.path("store/app/nightly/2026-01-01T02-00-00Z");
     std::fs::create_dir(&folder).unwrap();
-    std::fs::copy(in_set(&scenario, &set, "dump.sql.gz"), folder.join("dump.sql.gz")).unwrap();
+    std::fs::copy(in_set(&scenario, &set, "dump.sql.gz"), folder.join(scenario.object("dump.sql.gz"))).unwrap();
     let marker = std::fs::read_to_string(in_set(&scenario, &set, "run.json")).unwrap();
     std::fs::write(folder.join("run.json"), marker.replacen("\"pid\": ", "\"pid\": 9", 1)).unwrap();
     std::fs::write(scenario.path("store/app/nightly/series.json"), "{ \"accepted\": [] }").unwrap();
@@ -145,12 +146,12 @@ fn leftovers_and_acceptances_without_a_signature_move_nothing() {
     for said in ["2026-01-01T02-00-00Z has objects but no manifest", "series.json: it is not signed"] {
         assert!(warnings.contains(said), "{said}: {warnings}");
     }
-    assert!(folder.join("dump.sql.gz").exists());
+    assert!(folder.join(scenario.object("dump.sql.gz")).exists());
     assert_eq!(scenario.sets().len(), 2, "as long as it is not known whose sets are whose, none goes");
     std::fs::remove_file(scenario.path("store/app/nightly/series.json")).unwrap();
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert_eq!(scenario.sets().len(), 1);
-    assert!(folder.join("dump.sql.gz").exists());
+    assert!(folder.join(scenario.object("dump.sql.gz")).exists());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::support::moto::Moto;
 use crate::support::postgres::{MAJORS, Server, server, taken_over};
 use crate::support::tls::TlsServer;
-use crate::support::{Scenario, ends_with_tests, eventually};
+use crate::support::{Scenario, ends_with_tests, eventually, stores};
 
 #[test]
 fn every_supported_version_is_there() {
@@ -153,4 +153,33 @@ fn start_and_wait(file: &Path) {
     for mut child in [psql, sleep] {
         child.wait().unwrap();
     }
+}
+
+#[test]
+fn tests_that_are_left_out_on_other_stores_exist_and_have_a_reason() {
+    let list = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores-skipped.txt");
+    for line in std::fs::read_to_string(list).unwrap().lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.splitn(3, ' ');
+        let (mode, test, reason) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
+        assert!(["encrypted", "twice"].contains(&mode) && reason.len() > 10, "{line}");
+        let (module, name) = test.rsplit_once("::").unwrap();
+        let file = format!("{}/tests/it/{}.rs", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+        assert!(std::fs::read_to_string(file).unwrap().contains(&format!("fn {name}()")), "there is no test {test}");
+    }
+}
+
+#[test]
+fn a_scenario_on_two_encrypted_stores_has_keys_and_a_second_store_with_rules_of_its_own() {
+    stores::on_two_encrypted_stores(|| {
+        let scenario = Scenario::empty()
+            .config("[databases.app]\nurl = 'postgres://localhost/x'\n[stores.local]\npath = \"store\"\n")
+            .backup_job("local", "keep = { last = 2 }");
+        scenario.run(&["check"]).succeeded();
+        let text = |file: &str| std::fs::read_to_string(scenario.path(file)).unwrap();
+        assert_eq!(text("config.toml").matches("encrypt_to = [\"age1").count(), 2);
+        let job = text("jobs/nightly.toml");
+        assert!(job.contains("store = [\"local\", \"second\"]") && job.contains("keep_in.second = { last = 2 }"), "{job}");
+    });
+    let text = "[stores.local]\n";
+    assert_eq!(stores::Stores::default().config(Path::new("/"), text), text);
 }

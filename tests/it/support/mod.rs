@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod s3;
 pub mod scripts;
 pub mod serve;
+pub mod stores;
 pub mod tls;
 pub mod vectors;
 mod watcher;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use postgres::Server;
 use s3::S3Server;
 use serde_json::Value;
+use stores::Stores;
 use tempfile::TempDir;
 use watcher::removed_with_tests;
 
@@ -41,6 +43,8 @@ pub struct Scenario {
     folder: TempDir,
     config: String,
     environment: BTreeMap<String, String>,
+    /// How it is stored.
+    pub stores: Stores,
 }
 
 /// How a command ended.
@@ -57,7 +61,7 @@ impl Scenario {
         let folder = TempDir::new().unwrap();
         removed_with_tests(folder.path());
         std::fs::create_dir(folder.path().join("jobs")).unwrap();
-        Self { folder, config: String::new(), environment: BTreeMap::new() }
+        Self { folder, config: String::new(), environment: BTreeMap::new(), stores: Stores::of_test() }
     }
 
     /// With `[databases.app]`, the server's client tools, and `[stores.local]`, a folder.
@@ -76,7 +80,8 @@ impl Scenario {
     /// Adds to config.toml.
     pub fn config(mut self, text: &str) -> Self {
         self.config += text;
-        std::fs::write(self.path("config.toml"), &self.config).unwrap();
+        let text = self.stores.config(self.folder.path(), &self.config);
+        std::fs::write(self.path("config.toml"), text).unwrap();
         self
     }
 
@@ -130,7 +135,7 @@ impl Scenario {
     }
 
     pub fn job(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.path(&format!("jobs/{name}.toml")), text).unwrap();
+        std::fs::write(self.path(&format!("jobs/{name}.toml")), self.stores.job(text)).unwrap();
         self
     }
 

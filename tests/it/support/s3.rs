@@ -253,6 +253,7 @@ impl S3Server {
         let bucket = self.root.path().join("backups");
         let mut files = Vec::new();
         super::collect_files(&bucket, &bucket, &mut files);
+        files.retain(|file| !file.ends_with("/.pgtend-store.json"));
         files.sort();
         files
     }
