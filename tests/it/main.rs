@@ -49,6 +49,8 @@ mod compress;
 mod compress_inflate;
 /// What others do to a compressed table after its installation.
 mod compress_later;
+/// What compression is worth, and what readers pay for it.
+mod compress_price;
 /// What compression refuses, and by which name.
 mod compress_refused;
 /// What a later run compresses, and what that sets off.

@@ -4,19 +4,15 @@
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
-};
 
 use super::decide::Target;
+use super::give_way::GiveWay;
 use super::pack::{Packed, kept, pack};
 use super::sample;
 use super::table::Table;
 use super::walk::{self, Batch, Change, Done, Selection, Walk};
 use crate::live::governor::{Go, Governor};
 use crate::pg;
-
-const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
 
 pub async fn change_all(walk: &Walk<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
@@ -26,7 +22,7 @@ pub async fn change_all(walk: &Walk<'_>, governor: &mut Governor, done: &mut Don
         bytes: format!("octet_length({content})"),
         too_large: format!("octet_length({content}) > {}", walk.compress.smaller_than.0),
     };
-    walk.change_all(&mut connection, governor, &selection, done, &Gzip).await
+    walk.change_all(&mut connection, governor, &selection, done, &Gzip::default()).await
 }
 
 struct Value {
@@ -38,12 +34,13 @@ struct Value {
     packed: Packed,
 }
 
-struct Gzip;
+#[derive(Default)]
+struct Gzip(GiveWay);
 
 impl Change for Gzip {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let mut result = Batch::default();
-        let values = read(connection, table, rows, &mut result).await?;
+        let values = read(connection, table, rows, &self.0, &mut result).await?;
         if !values.is_empty() {
             write(connection, table, &values, &mut result).await?;
         }
@@ -52,7 +49,13 @@ impl Change for Gzip {
 }
 
 /// Reads and packs values without locks: a row that is written meanwhile is left alone.
-async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Value>> {
+async fn read(
+    connection: &mut PgConnection,
+    table: &Table,
+    rows: &[walk::Row],
+    give_way: &GiveWay,
+    result: &mut Batch,
+) -> Result<Vec<Value>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
         "SELECT ctid::text, xmin::text, {bytes}, pg_column_size({content})::bigint, {fingerprint}
@@ -85,21 +88,7 @@ async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], 
         Ok(packed_values)
     };
     // Meanwhile the governor goes on watching in another task.
-    tokio::task::block_in_place(|| giving_way(pack_all))
-}
-
-/// Runs the work on a thread of its own that gets the processor only while no other thread wants it (docs/benchmarks.md has the
-/// readers' p99 beside it). On a busy host that may take long, so no lock is held meanwhile.
-fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // With SCHED_IDLE of Linux, any other thread that wakes up gets this processor at once. With a nice value of 19 alone,
-            // reads of titles waited 4.6 ms at p99, not 2 (benches/compress.py). If it is forbidden, the work is done anyway.
-            let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, IDLE);
-            work()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    tokio::task::block_in_place(|| give_way.run(pack_all))
 }
 
 async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], result: &mut Batch) -> Result<()> {
@@ -188,17 +177,4 @@ async fn read_as_the_application(connection: &mut PgConnection, table: &Table, c
         "{view} shows a text other than the one that was just compressed: its text stays; run `pgtend compress install` again"
     );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compressing_gives_way_and_nothing_else_does() {
-        let policy = || thread_priority::thread_schedule_policy().unwrap();
-        let before = policy();
-        assert_eq!((giving_way(policy), before == IDLE), (IDLE, false));
-        assert_eq!(policy(), before);
-    }
 }

@@ -108,6 +108,7 @@ impl Work for Install {
             ),
             ..Report::default()
         };
+        report.warnings.extend(proposal.plan.price.against.iter().map(|reason| format!("not recommended: {reason}")));
         report.fact("view", installation.view.as_str());
         report.fact("table", installation.stored.as_str());
         report.fact("again", installation.again);

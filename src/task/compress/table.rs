@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::names::CONSTRAINT;
+use super::value::ValueType;
 use crate::pg::table::{Attached, Checked};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::work::RunContext;
@@ -160,6 +161,26 @@ impl Table {
         qualified(&self.schema, &companion(self.public_name(), &format!("_pgtend_{what}")))
     }
 
+    /// Returns the type of the column's values.
+    pub fn value_type(&self) -> ValueType {
+        ValueType::of(&self.text_column.data_type).unwrap_or(ValueType::Text)
+    }
+
+    /// Returns an expression for the size by which values are chosen.
+    pub fn size(&self) -> String {
+        self.value_type().size(&self.content())
+    }
+
+    /// Returns an expression for the same value, which PostgreSQL has to compress anew.
+    pub fn anew(&self, value: &str) -> String {
+        self.value_type().anew(value, &self.text_column.data_type)
+    }
+
+    /// Returns an expression for bytes that differ wherever two values of the column differ.
+    pub fn bytes_of_value(&self, value: &str) -> String {
+        self.value_type().bytes(value, &self.encoding)
+    }
+
     /// Returns an expression for the bytes of a text expression as they are stored.
     pub fn bytes_of(&self, text: &str) -> String {
         format!("pg_catalog.convert_to({text}, {})", pg::literal(&self.encoding))
@@ -206,6 +227,8 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
         ("extra_float_digits", "3"),
         ("bytea_output", "hex"),
         ("standard_conforming_strings", "on"),
+        // It takes fragments as well as documents.
+        ("xmloption", "content"),
         ("default_transaction_isolation", "read committed"),
         // Rows that a policy hides raise an error; otherwise they would be left out.
         ("row_security", "off"),

@@ -26,6 +26,8 @@ pub struct Done {
     pub damaged: u64,
     pub damaged_named: Vec<String>,
     pub vacuums: u64,
+    /// Who kept the last VACUUM from freeing the old forms.
+    pub not_freed: Option<String>,
     pub lock_waits: u64,
     pub resumed: bool,
     pub elapsed: Duration,
@@ -60,6 +62,10 @@ impl Done {
         report.fact("vacuums", self.vacuums);
         report.fact("resumed", self.resumed);
         report.fact("elapsed_seconds", self.elapsed.as_secs_f64());
+        if let Some(not_freed) = &self.not_freed {
+            report.warnings.push(format!("{not_freed}: run VACUUM when that has ended, or leave it to autovacuum"));
+            report.fact("not_freed", not_freed.clone());
+        }
         if self.elapsed > Duration::ZERO && self.rows > 0 {
             report.fact("megabytes_per_second", (self.raw_bytes as f64 / 1e5 / self.elapsed.as_secs_f64()).round() / 10.0);
         }
