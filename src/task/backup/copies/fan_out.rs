@@ -246,7 +246,9 @@ impl Outlet {
         }
         if given_up.is_cancelled() {
             let message = match self.is_paced {
-                true => "it took so long that the other stores had to wait for it, and was left out; its max_upload may be too low",
+                true => {
+                    "it took so long that the other stores had to wait for it, and was left out; its max_upload may be too low"
+                }
                 false => "it took so long that the other stores had to wait for it, and was left out",
             };
             self.failure = Some(Fault::new(Kind::Unreachable, message).into());
