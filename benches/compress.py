@@ -98,7 +98,7 @@ class Bench:
         (self.folder / "jobs").mkdir()
         (self.folder / "config.toml").write_text(f"[databases.bench]\nurl = {json.dumps(self.url)}\n[tools]\nbin_dir = {json.dumps(str(self.bin))}\n")
         (self.folder / "jobs/scripts.toml").write_text(
-            'database = "bench"\n[compress]\ntable = "public.scripts"\ncolumn = "content"\nmethod = "gzip"\nlarger_than = "4KB"\n'
+            'database = "bench"\n[compress]\ntable = "public.scripts"\ncolumn = "content"\nmethod = "gzip"\nminimum_gain = 0\nlarger_than = "4KB"\n'
         )
         for name, column in (("titles", "title"), ("bodies", "content")):
             (self.folder / f"{name}.sql").write_text(f"\\set id random(1, {self.rows})\nSELECT {column} FROM scripts WHERE id = :id;\n")

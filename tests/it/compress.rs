@@ -195,6 +195,17 @@ fn writers_through_the_view_and_on_the_table_keep_what_they_had_with_the_table()
         ] {
             server.psql(&database, refused).unwrap_err();
         }
+        // A view cannot know that the statement has ON CONFLICT: without a duplicate it is an insert like others.
+        let ignored = "INSERT INTO scripts (id, content) VALUES (1, 'x') ON CONFLICT DO NOTHING";
+        let error = server.psql(&database, ignored).unwrap_err();
+        assert!(error.contains("duplicate key value"), "{error}");
+        if major >= 17 {
+            sql(
+                "MERGE INTO scripts s USING (VALUES (29, 'merged'), (400, 'new')) v (id, content) ON s.id = v.id
+                 WHEN MATCHED THEN UPDATE SET content = v.content WHEN NOT MATCHED THEN INSERT (id, content) VALUES (v.id, v.content)",
+            );
+            assert_eq!(sql("SELECT string_agg(content, ',' ORDER BY id) FROM scripts WHERE id IN (29, 400)"), "merged,new");
+        }
         let copied = "COPY scripts (id, content) FROM stdin;\n300\tcopied\n\\.\n";
         sql(copied);
         assert_eq!(sql("SELECT content, title FROM scripts WHERE id = 300"), "copied|untitled");
@@ -271,7 +282,7 @@ fn keys_and_names_of_every_kind() {
         let scenario = Scenario::with_database(server, &database).job(
             "odd",
             &format!(
-                "database = 'app'\n[compress]\ntable = {}\ncolumn = \"the 'body\"\nmethod = 'gzip'\nlarger_than = '3KB'\n",
+                "database = 'app'\n[compress]\ntable = {}\ncolumn = \"the 'body\"\nmethod = 'gzip'\nminimum_gain = 0\nlarger_than = '3KB'\n",
                 serde_json::to_string(table).unwrap()
             ),
         );
@@ -295,7 +306,7 @@ fn a_key_column_named_key_hides_no_row_from_a_page() {
          INSERT INTO t SELECT i, i, CASE WHEN i % 500 = 499 THEN (SELECT string_agg(md5((i * 999 + j)::text), ' ') FROM generate_series(1, 110) j) END
          FROM generate_series(1, 4600) i",
     );
-    let keys = "database = 'app'\n[compress]\ntable = 'public.t'\ncolumn = 'body'\nmethod = 'gzip'\nlarger_than = '3KB'\n";
+    let keys = "database = 'app'\n[compress]\ntable = 'public.t'\ncolumn = 'body'\nmethod = 'gzip'\nminimum_gain = 0\nlarger_than = '3KB'\n";
     let scenario = Scenario::with_database(server, &database).job("t", keys);
     scenario.run(&["compress", "install", "t"]).succeeded();
     let report = scenario.json(&["run-job", "t"]);

@@ -301,3 +301,91 @@ fn a_column_that_is_renamed_on_the_table_and_on_the_view_is_one_after_the_next_i
     scenario.run(&["compress", "undo", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, HASHES), hashes);
 }
+
+#[test]
+fn a_column_that_the_application_added_is_shown_by_the_view_after_the_next_run() {
+    for major in [15, 18] {
+        let server = server(major);
+        let database = of_5_kb(server, 19);
+        let scenario = scenario(server, &database, "");
+        scenario.run(&["compress", "install", "scripts"]).succeeded();
+        scenario.run(&["run-job", "scripts"]).succeeded();
+        server.sql(&database, "ALTER TABLE scripts_stored ADD author text DEFAULT 'nobody'");
+        let hashes = server.sql(&database, HASHES);
+        scenario
+            .run(&["run-job", "scripts", "--dry-run"])
+            .succeeded()
+            .prints(&["the view lacks \"author\": the run brings it up to date"]);
+        scenario.run(&["run-job", "scripts"]).succeeded().says(&["lacked \"author\", and was brought up to date"]);
+        assert_eq!(
+            server.sql(&database, "UPDATE scripts SET author = 'Ada' WHERE id = 15 RETURNING author, octet_length(content)"),
+            "Ada|5000"
+        );
+        assert_eq!(server.sql(&database, "INSERT INTO scripts (content) VALUES ('x') RETURNING author"), "nobody");
+        server.sql(&database, "DELETE FROM scripts WHERE content = 'x'");
+        assert_eq!(server.sql(&database, HASHES), hashes);
+        let said = scenario.run(&["run-job", "scripts"]).succeeded();
+        assert!(!said.stderr.contains("author"), "once: {said:?}");
+        // A column that got another name is a person's decision.
+        server.sql(&database, "ALTER TABLE scripts_stored RENAME COLUMN title TO name");
+        scenario
+            .run(&["run-job", "scripts"])
+            .succeeded()
+            .says(&["\"title\", which the table has no longer under that name", "RENAME COLUMN"]);
+        server.sql(&database, "ALTER VIEW scripts RENAME COLUMN title TO name");
+        scenario.run(&["compress", "install", "scripts"]).succeeded();
+        // Who does not own the table compresses, and says who has to do the rest.
+        let writer = format!("writer_{database}");
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE {writer} LOGIN; GRANT SELECT, UPDATE ON scripts_stored, scripts TO {writer}; ALTER TABLE scripts_stored ADD place text;
+                 INSERT INTO scripts (content) SELECT {BODY} FROM generate_series(1, 1) i"
+            ),
+        );
+        let of_writer = Scenario::with_url(server, &server.url_as(&writer, &database)).job("scripts", &job("vacuum = false"));
+        let report = of_writer.json(&["run-job", "scripts"]);
+        assert_eq!(report["runs"][0]["report"]["facts"]["rows_compressed"], 1, "{report:#}");
+        assert!(
+            report["runs"][0]["report"]["warnings"].to_string().contains("run `pgtend compress install scripts`"),
+            "{report:#}"
+        );
+        server.sql(&database, &format!("DROP OWNED BY {writer}; DROP ROLE {writer}"));
+    }
+}
+
+#[test]
+fn jobs_that_name_the_view_go_to_the_table_behind_it_or_say_its_name() {
+    let server = server(18);
+    let database = of_5_kb(server, 19);
+    server.sql(
+        &database,
+        "CREATE EXTENSION vector; ALTER TABLE scripts ADD embedding vector(3); UPDATE scripts SET embedding = ARRAY[id, 1, id % 3]::vector;
+         CREATE INDEX by_title ON scripts (title)",
+    );
+    let scenario = scenario(server, &database, "");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    let of = |task: &str| Scenario::with_database(server, &database).job("other", &format!("database = 'app'\n{task}\n"));
+    let reindex = of("[reindex]\ntable = 'scripts'\nbloat_above = 0.0\nlarger_than = '1KB'");
+    reindex.run(&["check", "--connect"]).succeeded();
+    reindex
+        .run(&["run-job", "other", "--dry-run"])
+        .succeeded()
+        .prints(&["\"public\".\"by_title\"", "\"public\".\"scripts_pkey\""]);
+    reindex.run(&["run-job", "other"]).succeeded();
+    let vector =
+        of("[vector_index]\ntable = 'scripts'\ncolumn = 'embedding'\nmetric = 'cosine'\nmethod = 'hnsw'\nexact_below = 0");
+    vector.run(&["run-job", "other", "--dry-run"]).succeeded().prints(&["scripts_stored"]);
+    for (command, task) in [
+        (&["run-job", "other"][..], "[partition]\ntable = 'scripts'\ncolumn = 'updated_at'\nevery = 'month'"),
+        (
+            &["partition", "convert", "other", "--dry-run"],
+            "[partition]\ntable = 'scripts'\ncolumn = 'updated_at'\nevery = 'month'",
+        ),
+    ] {
+        of(task).run(command).exited(78).says(&["[compress] job has put in the place of public.scripts_stored"]);
+    }
+    // Any other view is none of these.
+    server.sql(&database, "CREATE VIEW titles AS SELECT title FROM scripts");
+    of("[reindex]\ntable = 'titles'").run(&["run-job", "other"]).exited(78).says(&["titles is not a table"]);
+}

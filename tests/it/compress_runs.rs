@@ -99,7 +99,7 @@ fn triggers_do_not_fire_for_what_is_compressed_where_the_role_may_silence_them()
              CREATE TRIGGER touch BEFORE UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION touch();
              CREATE TRIGGER log AFTER UPDATE ON scripts FOR EACH ROW EXECUTE FUNCTION log(); VACUUM ANALYZE scripts",
         );
-        let job = "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'gzip'\n";
+        let job = "database = 'app'\n[compress]\ntable = 'scripts'\ncolumn = 'content'\nmethod = 'gzip'\nminimum_gain = 0\n";
         let owner = format!("owner_{database}");
         server.sql(
             &database,

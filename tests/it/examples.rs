@@ -44,7 +44,7 @@ fn every_shipped_job_runs() {
             scenario = scenario.config(&format!("[stores.{store}]\npath = \"{store}\"\n"));
         }
         if name == "scripts-compress" {
-            scenario.run(&["compress", "install", name]).succeeded();
+            scenario.run(&["compress", "install", name, "--force"]).succeeded();
         }
         if name == "staging-refresh" {
             let nightly = std::fs::read_to_string(repository().join("jobs/backup-nightly.toml")).unwrap();

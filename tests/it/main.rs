@@ -45,10 +45,14 @@ mod certificate;
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
 mod compress;
+/// Dictionaries, which compressed text needs to be read.
+mod compress_dictionary;
 /// The inflate in SQL, which readers go through.
 mod compress_inflate;
 /// What others do to a compressed table after its installation.
 mod compress_later;
+/// What compression is worth, and what readers pay for it.
+mod compress_price;
 /// What compression refuses, and by which name.
 mod compress_refused;
 /// What a later run compresses, and what that sets off.

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use crate::base::fault::{Fault, Kind};
 use crate::pg;
 use crate::pg::table::with_schema;
+use crate::pg::views::table_behind;
 use crate::work::RunContext;
 
 /// Returns a connection for reading and measuring. A cached plan would not follow a changed setting.
@@ -19,7 +20,7 @@ pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// Returns the oid of the table or of its partitions; true when it is partitioned.
+/// Returns the oid of the table or of its partitions; true when it is partitioned. In place of a view of `[compress]`, that is the table behind it.
 pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i64>, bool)> {
     let oid: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
         .bind(with_schema(table))
@@ -33,6 +34,10 @@ pub async fn tables(connection: &mut PgConnection, table: &str) -> Result<(Vec<i
         .await?;
     match kind.as_str() {
         "r" | "m" => Ok((vec![oid], false)),
+        "v" => match table_behind(connection, oid).await? {
+            Some(behind) => Ok((vec![behind], false)),
+            None => Err(no_table(format!("{table} is not a table"))),
+        },
         "p" => Ok((
             sqlx::query_scalar(
                 "SELECT relid::oid::bigint FROM pg_partition_tree($1::bigint::oid::regclass) JOIN pg_class c ON c.oid = relid

@@ -30,6 +30,10 @@ impl fmt::Display for Target {
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     pub target: Target,
+    /// The share of the table's size that has to be saved.
+    pub minimum_gain: f64,
+    /// The table with its TOAST table and indexes.
+    pub table_bytes: u64,
     /// The view is installed, or a run was stopped midway: whether it is worth it was decided then. From now on each value is
     /// looked at by itself. Otherwise the values that gzip does not make smaller, which stay, would decide for all new ones.
     pub is_begun: bool,
@@ -44,10 +48,23 @@ pub struct Measured {
     /// The bytes of their present form.
     pub stored_bytes: u64,
     pub read_milliseconds: f64,
+    /// The time to search all of them for a text, as `ILIKE '%…%'` does; 0 where that was not measured.
+    pub search_milliseconds: f64,
     pub pglz: Option<Form>,
     /// None where this build of the server has no lz4, or where it could not be tried.
     pub lz4: Option<Form>,
     pub gzip: Option<Form>,
+}
+
+impl Measured {
+    /// Returns the measurements of a form, or None where it could not be tried.
+    pub fn form(&self, target: Target) -> Option<Form> {
+        match target {
+            Target::Gzip => self.gzip,
+            Target::Toast(Toast::Pglz) => self.pglz,
+            Target::Toast(Toast::Lz4) => self.lz4,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -94,18 +111,18 @@ pub fn decide(request: Request, candidates: &Candidates, measured: &Measured) ->
     };
     if measured.values == 0 {
         return match (candidates.exact, request.is_begun) {
-            (true, _) => nothing("no value has that size, or all of them are compressed already".to_owned()),
+            (true, _) => nothing(why_none(request.target, candidates)),
             (false, true) => go(0.0, "decided per value; a sample of the table had none".to_owned()),
+            (false, false) if candidates.above > 0 => nothing(format!(
+                "all values of that size in a sample of the table are {} already; the next run samples other rows",
+                request.target
+            )),
             (false, false) => nothing(
                 "a sample of the table had no uncompressed value of that size; the next run samples other rows".to_owned(),
             ),
         };
     }
-    let form = match request.target {
-        Target::Gzip => measured.gzip,
-        Target::Toast(Toast::Pglz) => measured.pglz,
-        Target::Toast(Toast::Lz4) => measured.lz4,
-    };
+    let form = measured.form(request.target);
     let Some(form) = form else {
         return nothing(match request.target {
             Target::Toast(Toast::Lz4) => "this build of PostgreSQL has no lz4".to_owned(),
@@ -116,12 +133,35 @@ pub fn decide(request: Request, candidates: &Candidates, measured: &Measured) ->
     let share = (stored - form.bytes as f64) / stored.max(1.0);
     let (now, then) = (units::bytes(measured.stored_bytes), units::bytes(form.bytes));
     let reason = format!("{now} as stored now would become {then} ({:.0} %)", 100.0 * form.bytes as f64 / stored.max(1.0));
-    if share >= MIN_SAVING {
-        go(share, reason)
-    } else if request.is_begun {
-        go(share.max(0.0), format!("decided per value; of those measured, {reason}"))
-    } else {
-        nothing(format!("{} saves too little: {reason}", request.target))
+    if request.is_begun {
+        let per_value = if share >= MIN_SAVING { "" } else { "decided per value; of those measured, " };
+        return go(share.max(0.0), format!("{per_value}{reason}"));
+    }
+    if share < MIN_SAVING {
+        return nothing(format!("{} saves too little: {reason}", request.target));
+    }
+    let gain = candidates.stored_bytes as f64 * share / request.table_bytes.max(1) as f64;
+    if gain < request.minimum_gain {
+        return nothing(format!(
+            "{} saves too little of the whole table: {:.1} % of {} with its TOAST table and indexes, below minimum_gain = {}; of the values alone, \
+             {reason}. Leave the table as it is, or set a lower `minimum_gain` if that is worth it",
+            request.target,
+            100.0 * gain,
+            units::bytes(request.table_bytes),
+            request.minimum_gain
+        ));
+    }
+    go(share, reason)
+}
+
+/// Says why a table that was read completely has no value to compress.
+fn why_none(target: Target, candidates: &Candidates) -> String {
+    match target {
+        Target::Toast(_) if candidates.above > 0 => {
+            format!("all {} values above larger_than are {target} already", units::count(candidates.above))
+        }
+        Target::Toast(_) => "no value is above larger_than".to_owned(),
+        Target::Gzip => "no value has that size, or all of them are compressed already".to_owned(),
     }
 }
 
@@ -131,6 +171,10 @@ pub struct Candidates {
     pub rows: u64,
     pub raw_bytes: u64,
     pub stored_bytes: u64,
+    /// Values above `larger_than`, also those that have the form already.
+    pub above: u64,
+    /// The bytes of all values as text, of any size and form.
+    pub all_bytes: u64,
     /// Values above `smaller_than`.
     pub too_large: u64,
     /// The whole table was read, not a sample.
@@ -157,6 +201,10 @@ mod tests {
         }
     }
 
+    fn first(target: Target) -> Request {
+        Request { target, minimum_gain: 0.0, table_bytes: 0, is_begun: false }
+    }
+
     const GZIP: Target = Target::Gzip;
     const PGLZ: Target = Target::Toast(Toast::Pglz);
     const LZ4: Target = Target::Toast(Toast::Lz4);
@@ -176,7 +224,7 @@ mod tests {
             (LZ4, measured(1000, 254, None, 179), "do nothing: this build", "not in this build"),
             (GZIP, Measured::default(), "do nothing: no value", "nothing there"),
         ] {
-            let verdict = decide(Request { target, is_begun: false }, &whole, &measured);
+            let verdict = decide(first(target), &whole, &measured);
             assert!(verdict.to_string().starts_with(expected), "{why}: {verdict}");
         }
     }
@@ -186,8 +234,8 @@ mod tests {
         let (whole, part) = (Candidates { exact: true, ..Candidates::default() }, Candidates::default());
         let (not_worth, none) = (measured(190, 190, None, 179), Measured::default());
         for target in [GZIP, PGLZ] {
-            let first = Request { target, is_begun: false };
-            let begun = Request { target, is_begun: true };
+            let first = first(target);
+            let begun = Request { is_begun: true, minimum_gain: 0.9, ..first };
             assert_eq!(decide(first, &part, &not_worth).saved_share(), None);
             assert!(decide(begun, &part, &not_worth).saved_share().is_some());
             assert!(decide(begun, &whole, &not_worth).saved_share().is_some());
@@ -195,5 +243,30 @@ mod tests {
             assert_eq!(decide(begun, &whole, &none).saved_share(), None, "all were looked at, and none is left");
             assert!(decide(first, &part, &none).to_string().contains("a sample"));
         }
+    }
+
+    #[test]
+    fn what_is_saved_counts_against_the_whole_table() {
+        let whole = Candidates { exact: true, stored_bytes: 254_000, ..Candidates::default() };
+        let measured = measured(254, 254, form(288), 179);
+        for (table_bytes, minimum_gain, expected) in [
+            (254_000, 0.29, "gzip: "),
+            (254_000, 0.3, "do nothing: gzip saves too little of the whole table: 29.5 %"),
+            (508_000, 0.1, "gzip: "),
+        ] {
+            let verdict = decide(Request { minimum_gain, table_bytes, ..first(GZIP) }, &whole, &measured);
+            assert!(verdict.to_string().starts_with(expected), "{table_bytes} {minimum_gain}: {verdict}");
+        }
+    }
+
+    #[test]
+    fn values_that_have_the_form_already_are_counted_and_named() {
+        let pglz = Candidates { exact: true, above: 988, ..Candidates::default() };
+        let verdict = decide(first(PGLZ), &pglz, &Measured::default());
+        assert_eq!(verdict.to_string(), "do nothing: all 988 values above larger_than are pglz already");
+        let none = Candidates { exact: true, ..Candidates::default() };
+        assert_eq!(decide(first(PGLZ), &none, &Measured::default()).to_string(), "do nothing: no value is above larger_than");
+        let part = Candidates { above: 988, ..Candidates::default() };
+        assert!(decide(first(PGLZ), &part, &Measured::default()).to_string().contains("a sample of the table are pglz already"));
     }
 }

@@ -58,12 +58,30 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     if table.view.is_none() {
         found.refusals.extend(names_taken(connection, table).await?);
     }
-    let merge = if table.version_num < 170_000 { "MERGE, " } else { "" };
-    found.notes.push(format!(
-        "no catalog shows this: INSERT … ON CONFLICT, {merge}TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view: use the table \
-         behind it for them"
-    ));
+    found.notes.extend(ways_of_applications(table));
     Ok(found)
+}
+
+/// Says which statements a view does not take, and what to write in their place: PostgreSQL has no rule or trigger by which a view could take them.
+fn ways_of_applications(table: &Table) -> [String; 2] {
+    let stored = match table.view {
+        Some(_) => table.sql(),
+        None => pg::qualified(&table.schema, &companion(&table.name, "_stored")),
+    };
+    let (merge, way) = match table.version_num < 170_000 {
+        true => ("MERGE, ", ""),
+        false => ("", " (or MERGE INTO the view, in place of ON CONFLICT)"),
+    };
+    [
+        format!(
+            "no catalog shows this: INSERT … ON CONFLICT, {merge}TRUNCATE, COPY … TO, CREATE INDEX and ALTER TABLE fail on the view: use the table \
+             behind it for them, {stored}{way}"
+        ),
+        format!(
+            "an ORM meets that, too: Sequelize's sync() with indexes, addColumn, upsert and updateOnDuplicate fail, and ignoreDuplicates fails at a \
+             duplicate: give them {stored} as tableName"
+        ),
+    ]
 }
 
 const FIRES: &str = " fires for each row that is compressed: GRANT SET ON PARAMETER session_replication_role TO the role (PostgreSQL 15), and it does not";
@@ -108,7 +126,7 @@ async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result
          WHERE dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
            AND query ~* (CASE WHEN name ~ '^\\w' THEN '\\m' ELSE '' END || regexp_replace(name, '([^[:alnum:]_])', '\\\\\\1', 'g')
                          || CASE WHEN name ~ '\\w$' THEN '\\M' ELSE '' END)
-           AND query ~* '\\minsert\\s+into\\M.*\\mon\\s+conflict\\M|^\\s*(truncate|copy)\\M{merge}'",
+           AND query ~* '\\minsert\\s+into\\M.*\\mon\\s+conflict\\M|^\\s*truncate\\M|^\\s*copy\\M.*\\mto\\M{merge}'",
         name = pg::literal(table.public_name())
     );
     // An extension that is created but not preloaded fails, and has recorded nothing.

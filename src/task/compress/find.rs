@@ -3,12 +3,14 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::definition;
-use super::keys::Compress;
+use super::keys::{Compress, Method};
 use super::names::{CONSTRAINT, GUARDS, PLAIN, WRITE};
 use super::table::{Column, Key, Mark, Table, View, companion, prepare};
+use super::value::ValueType;
+use super::{definition, dictionary};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
+use crate::pg::views::table_behind;
 use crate::pg::{self, Server, identifier};
 
 /// Finds the table by the name that the application uses, and sets the session up.
@@ -27,25 +29,27 @@ pub async fn table(compress: &Compress, connection: &mut PgConnection) -> Result
     let (named, kind, name) = named.ok_or_else(|| refused(format!("there is no table {}", compress.table)))?;
     let base = match kind.as_str() {
         "r" => named,
-        "v" => base_of(connection, named)
+        "v" => table_behind(connection, named)
             .await?
             .ok_or_else(|| refused(format!("{} is a view, and not one that `pgtend compress install` made", compress.table)))?,
         "p" => {
             return Err(refused(format!(
-                "{} is partitioned: make a job for each of its partitions, with method = \"toast\"",
+                "{} is partitioned, and a view cannot take its place: method = \"toast\" compresses its partitions",
                 compress.table
             )));
         }
         _ => return Err(refused(format!("{} is not a table", compress.table))),
     };
     let table = read(compress, connection, base, (kind == "v").then_some((named, name))).await?;
-    if !is_text(&table.text_column.data_type) {
-        let message = format!(
-            "{}.{} has type {}: [compress] supports text and varchar",
-            compress.table, compress.column, table.text_column.data_type
-        );
-        return Err(refused(message));
-    }
+    refuse_type(compress, &table)?;
+    Ok(table)
+}
+
+/// Finds a table by its oid, and sets the session up: a partition of the job's table.
+pub async fn partition(compress: &Compress, connection: &mut PgConnection, oid: i64) -> Result<Table> {
+    prepare(connection).await?;
+    let table = read(compress, connection, oid, None).await?;
+    refuse_type(compress, &table)?;
     Ok(table)
 }
 
@@ -53,30 +57,16 @@ fn refused(message: String) -> anyhow::Error {
     Fault::new(Kind::Configuration, message).into()
 }
 
-/// Recognizes text types as format_type writes them: `character varying(10)`, but not arrays.
-fn is_text(data_type: &str) -> bool {
-    data_type == "text"
-        || data_type == "character varying"
-        || data_type.starts_with("character varying(") && data_type.ends_with(')')
-}
-
-/// Returns the table behind a view that `compress install` made; None for any other view.
-pub async fn base_of(connection: &mut PgConnection, view: i64) -> Result<Option<i64>> {
-    Ok(sqlx::query_scalar(
-        "SELECT DISTINCT d.refobjid::bigint FROM pg_rewrite r
-         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-         JOIN pg_constraint k ON k.conrelid = d.refobjid AND k.conname = $2 AND k.contype = 'c'
-         JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class t ON t.oid = d.refobjid AND t.relnamespace = v.relnamespace
-         WHERE r.ev_class = $1::bigint::oid
-           AND (EXISTS (SELECT FROM pg_trigger WHERE tgrelid = v.oid AND tgname = $3)
-             OR EXISTS (SELECT FROM pg_depend f JOIN pg_proc p ON f.refclassid = 'pg_proc'::regclass AND p.oid = f.refobjid
-                        WHERE f.classid = 'pg_rewrite'::regclass AND f.objid = r.oid AND p.proname LIKE '%\\_pgtend\\_gunzip'))",
-    )
-    .bind(view)
-    .bind(CONSTRAINT)
-    .bind(WRITE)
-    .fetch_optional(connection)
-    .await?)
+fn refuse_type(compress: &Compress, table: &Table) -> Result<()> {
+    let types = match (compress.method, ValueType::of(&table.text_column.data_type)) {
+        (_, Some(ValueType::Text)) | (Method::Toast, Some(_)) => return Ok(()),
+        (Method::Gzip, _) => "text and varchar with method = \"gzip\"",
+        (Method::Toast, None) => "text, varchar, bytea, jsonb, json, xml and arrays",
+    };
+    Err(refused(format!(
+        "{}.{} has type {}: [compress] supports {types}",
+        compress.table, compress.column, table.text_column.data_type
+    )))
 }
 
 /// Returns the table behind a view that was dropped, and the view's name.
@@ -198,6 +188,7 @@ async fn installed_view(
             is_whole: found.is_whole == Some(true),
             is_lost: oid == 0,
             accepted: mark.accepted.clone(),
+            dictionaries: mark.dictionaries.iter().filter(|name| name.starts_with(dictionary::PREFIX)).cloned().collect(),
         },
         (Some(_), ..) => {
             let comment = remade(compress, connection, found.check.as_deref().unwrap_or_default()).await?.on(of)?;
@@ -240,6 +231,7 @@ async fn remade(compress: &Compress, connection: &mut PgConnection, check: &str)
         not_null_name: None,
         encoding: Some(encoding(connection).await?),
         accepted: Vec::new(),
+        dictionaries: Vec::new(),
     })
 }
 
@@ -281,24 +273,4 @@ async fn key(connection: &mut PgConnection, oid: i64, column: &str) -> Result<Op
     .bind(column)
     .fetch_optional(connection)
     .await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arrays_are_no_text() {
-        for (data_type, expected) in [
-            ("text", true),
-            ("character varying", true),
-            ("character varying(10)", true),
-            ("text[]", false),
-            ("character varying(10)[]", false),
-            ("character varying[]", false),
-            ("character(10)", false),
-        ] {
-            assert_eq!(is_text(data_type), expected, "{data_type}");
-        }
-    }
 }

@@ -1,32 +1,41 @@
 //! `method = "gzip"` compresses values into a companion column. Each is read, compressed, decoded and compared; only then one
 //! statement, which changes the row only if it is still the one that was read, removes the text.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
-};
 
 use super::decide::Target;
+use super::dictionary::Dictionary;
+use super::give_way::GiveWay;
+use super::learn::{self, Choice};
 use super::pack::{Packed, kept, pack};
 use super::sample;
 use super::table::Table;
 use super::walk::{self, Batch, Change, Done, Selection, Walk};
 use crate::live::governor::{Go, Governor};
-use crate::pg;
+use crate::pg::{self, identifier};
 
-const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-
-pub async fn change_all(walk: &Walk<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+/// `all_bytes`: of the text of all values that it would take.
+pub async fn change_all(walk: &Walk<'_>, all_bytes: u64, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
+    let choice = walk.run.or_cancelled(learn::choose(walk, &mut connection, all_bytes)).await?;
+    done.dictionary = Some(match &choice {
+        Choice { is_new: true, .. } => "new",
+        Choice { dictionary: Some(_), .. } => "present",
+        _ => "none",
+    });
+    done.remarks.extend(choice.remark.clone());
+    let gzip = Gzip { exists: AtomicBool::new(!choice.is_new), dictionary: choice.dictionary, give_way: GiveWay::default() };
     let content = walk.table.content();
     let selection = Selection {
         condition: sample::condition(walk.compress, walk.table, Target::Gzip),
         bytes: format!("octet_length({content})"),
         too_large: format!("octet_length({content}) > {}", walk.compress.smaller_than.0),
     };
-    walk.change_all(&mut connection, governor, &selection, done, &Gzip).await
+    walk.change_all(&mut connection, governor, &selection, done, &gzip).await
 }
 
 struct Value {
@@ -38,21 +47,36 @@ struct Value {
     packed: Packed,
 }
 
-struct Gzip;
+struct Gzip {
+    dictionary: Option<Dictionary>,
+    /// The dictionary has its function: the first batch creates it, so that there is none that no value names.
+    exists: AtomicBool,
+    give_way: GiveWay,
+}
 
 impl Change for Gzip {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let mut result = Batch::default();
-        let values = read(connection, table, rows, &mut result).await?;
+        let values = read(connection, table, rows, (self.dictionary.as_ref(), &self.give_way), &mut result).await?;
         if !values.is_empty() {
-            write(connection, table, &values, &mut result).await?;
+            let new = self.dictionary.as_ref().filter(|_| !self.exists.load(Ordering::Relaxed));
+            write(connection, table, &values, new, &mut result).await?;
+            if result.rows > 0 {
+                self.exists.store(true, Ordering::Relaxed);
+            }
         }
         Ok(result)
     }
 }
 
 /// Reads and packs values without locks: a row that is written meanwhile is left alone.
-async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Value>> {
+async fn read(
+    connection: &mut PgConnection,
+    table: &Table,
+    rows: &[walk::Row],
+    (dictionary, give_way): (Option<&Dictionary>, &GiveWay),
+    result: &mut Batch,
+) -> Result<Vec<Value>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
         "SELECT ctid::text, xmin::text, {bytes}, pg_column_size({content})::bigint, {fingerprint}
@@ -74,7 +98,7 @@ async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], 
     let pack_all = || -> Result<Vec<Value>> {
         let mut packed_values = Vec::new();
         for (ctid, xmin, text, stored, fingerprint) in values {
-            let packed = pack(text)?;
+            let packed = pack(text, dictionary)?;
             if kept(&packed, stored).is_none() {
                 result.not_smaller += 1;
                 continue;
@@ -85,24 +109,17 @@ async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], 
         Ok(packed_values)
     };
     // Meanwhile the governor goes on watching in another task.
-    tokio::task::block_in_place(|| giving_way(pack_all))
+    tokio::task::block_in_place(|| give_way.run(pack_all))
 }
 
-/// Runs the work on a thread of its own that gets the processor only while no other thread wants it (docs/benchmarks.md has the
-/// readers' p99 beside it). On a busy host that may take long, so no lock is held meanwhile.
-fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // With SCHED_IDLE of Linux, any other thread that wakes up gets this processor at once. With a nice value of 19 alone,
-            // reads of titles waited 4.6 ms at p99, not 2 (benches/compress.py). If it is forbidden, the work is done anyway.
-            let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, IDLE);
-            work()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], result: &mut Batch) -> Result<()> {
+/// Writes the values. `new`: a dictionary that they name and that has no function yet.
+async fn write(
+    connection: &mut PgConnection,
+    table: &Table,
+    values: &[Value],
+    new: Option<&Dictionary>,
+    result: &mut Batch,
+) -> Result<()> {
     let (content, gz, hash) = (table.content(), table.gz(), table.hash());
     // The row must be the one that was read: the same ctid, xmin and text.
     let sql = format!(
@@ -116,6 +133,9 @@ async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], r
     );
     let packed = |part: fn(&Packed) -> &Vec<u8>| values.iter().map(|value| part(&value.packed).clone()).collect::<Vec<_>>();
     walk::begin(connection, table).await?;
+    if let Some(new) = new {
+        create(connection, table, new).await?;
+    }
     let rows = pg::query(sql)
         .bind(values.iter().map(|value| value.ctid.clone()).collect::<Vec<_>>())
         .bind(values.iter().map(|value| value.xmin.clone()).collect::<Vec<_>>())
@@ -124,6 +144,10 @@ async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], r
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
+    if rows.is_empty() {
+        result.changed_meanwhile += values.len() as u64;
+        return pg::execute(connection, "ROLLBACK".to_owned()).await;
+    }
     let moved = walk::Moved::of(&rows)?;
     // A trigger of the table may do anything to a row, before and after the update. In that case the transaction is rolled back.
     let sql = format!(
@@ -168,12 +192,23 @@ async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], r
     pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
 }
 
+/// Creates the function of a dictionary, as the owner of those that read it.
+async fn create(connection: &mut PgConnection, table: &Table, new: &Dictionary) -> Result<()> {
+    let mut statements = vec![format!("SET LOCAL ROLE {}", identifier(&table.owner))];
+    statements.extend(new.create(&table.schema));
+    statements.push("RESET ROLE".to_owned());
+    for statement in statements {
+        pg::execute_counting(connection, statement).await.map_err(pg::in_its_own_words)?;
+    }
+    Ok(())
+}
+
 /// Reads one value of each batch, the smallest, through the functions that readers use: if they are broken or gone, the text stays.
 async fn read_as_the_application(connection: &mut PgConnection, table: &Table, ctid: &str, value: &Value) -> Result<()> {
     let view = table.view.as_ref().map(|_| table.view_sql()).context("the view is installed")?;
     let key = table.key.as_ref().context("the table has a key")?;
     let same: Vec<String> =
-        key.columns.iter().map(|column| format!("v.{0} OPERATOR(pg_catalog.=) t.{0}", pg::identifier(column))).collect();
+        key.columns.iter().map(|column| format!("v.{0} OPERATOR(pg_catalog.=) t.{0}", identifier(column))).collect();
     let sql = format!(
         "SELECT pg_catalog.sha256({}) FROM ONLY {} t JOIN {view} v ON {} WHERE t.ctid = $1::text::tid",
         table.bytes_of(&format!("v.{}", table.content())),
@@ -188,17 +223,4 @@ async fn read_as_the_application(connection: &mut PgConnection, table: &Table, c
         "{view} shows a text other than the one that was just compressed: its text stays; run `pgtend compress install` again"
     );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compressing_gives_way_and_nothing_else_does() {
-        let policy = || thread_priority::thread_schedule_policy().unwrap();
-        let before = policy();
-        assert_eq!((giving_way(policy), before == IDLE), (IDLE, false));
-        assert_eq!(policy(), before);
-    }
 }

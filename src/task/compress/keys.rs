@@ -15,6 +15,9 @@ const LARGER_THAN: Size = Size(10_000);
 /// PL/pgSQL reads about 4 MB a second: a third of a second for one of these (docs/benchmarks.md).
 const SMALLER_THAN: Size = Size(1_000_000);
 
+/// A view over PL/pgSQL makes every reader slower and every ORM meet what a view is not: for less than this share of the table it is not worth that.
+const MINIMUM_GAIN: f64 = 0.3;
+
 /// PostgreSQL does not toast values below this, and so does not compress them.
 const MIN_TOAST_BYTES: u64 = 2_000;
 
@@ -33,6 +36,8 @@ pub struct Compress {
     pub smaller_than: Size,
     pub method: Method,
     pub compression: Option<Toast>,
+    /// The share of the table's total size that has to be saved for compression to begin.
+    pub minimum_gain: f64,
     pub vacuum: bool,
 }
 
@@ -42,11 +47,11 @@ pub struct Compress {
 pub struct Written {
     /// The table as in SQL: `public.scripts`, `"Odd Name"`. The view that takes its place has this name.
     pub table: String,
-    /// The column with the large text: text or varchar.
+    /// The column with the large values: text or varchar; with method = "toast" also bytea, jsonb, json, xml or an array.
     pub column: String,
     /// "gzip": in a companion column, behind a view; "toast": by PostgreSQL itself.
     pub method: Method,
-    /// Values above this; at least 2 kB; default "10KB".
+    /// Values above this, in bytes of text; of jsonb, json, xml and arrays, in bytes as they are stored; at least 2 kB; default "10KB".
     #[schemars(with = "Option<Size>")]
     pub larger_than: Option<Spanned<Size>>,
     /// gzip: values above this stay as they are, because reading them through the view would take long; at most 64 MB; default "1MB".
@@ -55,6 +60,9 @@ pub struct Written {
     /// toast: "pglz" or "lz4"; by default the smaller of the two.
     #[schemars(with = "Option<Toast>")]
     pub compression: Option<Spanned<Toast>>,
+    /// Compression begins only if it saves at least this share of the table with its TOAST table and indexes; default 0.3 for gzip, 0 for toast.
+    #[schemars(with = "Option<f64>")]
+    pub minimum_gain: Option<Spanned<f64>>,
     /// Run VACUUM (not FULL) between batches, so that the space can be reused at once; default true.
     pub vacuum: Option<bool>,
 }
@@ -123,6 +131,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         checker.problem(compression, "`compression` has no meaning for method = \"gzip\"", "leave it out".to_owned());
         good = false;
     }
+    if let Some(share) = written.minimum_gain.as_ref().filter(|share| !(0.0..1.0).contains(share.get_ref())) {
+        checker.problem(share, format!("`minimum_gain = {}`", share.get_ref()), "a share: 0.3 is 30 %".to_owned());
+        good = false;
+    }
+    let minimum_gain = if written.method == Method::Gzip { MINIMUM_GAIN } else { 0.0 };
     good.then_some(Compress {
         table: written.table,
         column: written.column,
@@ -130,6 +143,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         smaller_than: Size(if written.method == Method::Gzip { smaller_than } else { MAX_VALUE_BYTES }),
         method: written.method,
         compression: written.compression.map(Spanned::into_inner),
+        minimum_gain: written.minimum_gain.map_or(minimum_gain, Spanned::into_inner),
         vacuum: written.vacuum.unwrap_or(true),
     })
 }

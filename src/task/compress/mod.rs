@@ -7,68 +7,119 @@
 //! An interruption leaves rows in either form, each of them whole, because every batch is a transaction.
 
 mod decide;
+mod decoder;
 mod definition;
 mod dependants;
+mod dictionary;
 mod entry;
 mod find;
+mod give_way;
 mod gzip;
+mod horizon;
 mod inflate;
 mod install;
 mod keys;
+mod learn;
 pub mod manual;
 pub mod names;
 mod pack;
+mod parted;
 mod plan;
+mod price;
+mod readers;
 mod sample;
+mod shown;
 mod snapshots;
 mod space;
 mod table;
 mod toast;
 mod triggers;
 mod undo;
+mod value;
+mod view_columns;
 mod walk;
 
+use std::fmt;
+
 use anyhow::Result;
-pub use find::{base_of, without_its_view};
+pub use find::without_its_view;
 pub use keys::{Compress, Method, Toast, Written, resolve};
 pub use names::GUARDS;
-pub use plan::Plan;
+use serde::Serialize;
+use sqlx::PgConnection;
 
 use self::decide::Verdict;
+use self::parted::Parted;
+use self::plan::Plan;
+use self::table::Table;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
+use crate::config::limits::Limits;
 use crate::ledger::report::{Report, Unfinished};
 use crate::live::governor::{self, Go, Governor};
 use crate::pg;
 use crate::work::{RunContext, Work};
 
-impl Work for Compress {
-    type Plan = Plan;
+/// The plan of a run: for a table, or for the partitions of one.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Planned {
+    Table(Box<Plan>),
+    Partitions(Box<Parted>),
+}
 
-    async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
-        plan::make(self, run).await
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Table(plan) => write!(f, "{plan}"),
+            Self::Partitions(parted) => write!(f, "{parted}"),
+        }
+    }
+}
+
+impl Work for Compress {
+    type Plan = Planned;
+
+    async fn plan(&self, run: &RunContext<'_>) -> Result<Planned> {
+        let mut connection = plan::connect(run).await?;
+        match parted::find(self, &mut connection).await? {
+            Some(parent) => Ok(Planned::Partitions(Box::new(parted::make(self, run, &mut connection, parent).await?))),
+            None => Ok(Planned::Table(Box::new(plan::make(self, run).await?))),
+        }
     }
 
-    fn refusal(&self, run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
-        let reason = plan.not_ready(self, run.job.name)?;
+    fn refusal(&self, run: &RunContext<'_>, planned: &Planned) -> Option<anyhow::Error> {
+        let reason = match planned {
+            Planned::Table(plan) => plan.not_ready(self, run.job.name)?,
+            Planned::Partitions(parted) => parted.not_ready(self, run.job.name)?,
+        };
         Some(Fault::new(Kind::Configuration, reason).into())
     }
 
-    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        let table = plan.table.sql();
-        match self.compress(run, plan).await {
-            Err(error) => Err(governor::with_lock_holders(run, &table, error).await),
-            report => report,
+    async fn apply(&self, run: &RunContext<'_>, planned: Planned) -> Result<Report> {
+        if let Some(refusal) = self.refusal(run, &planned) {
+            return Err(refusal);
+        }
+        match planned {
+            Planned::Table(plan) => self.one_table(run, *plan, run.job.limits).await,
+            Planned::Partitions(parted) => parted::compress(self, run, *parted).await,
         }
     }
 }
 
 impl Compress {
-    async fn compress(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
-        if let Some(refusal) = self.refusal(run, &plan) {
-            return Err(refusal);
+    /// Works on one table as it is planned.
+    async fn one_table(&self, run: &RunContext<'_>, plan: Plan, limits: &Limits) -> Result<Report> {
+        let table = plan.table.sql();
+        match self.compress(run, plan, limits).await {
+            Err(error) => Err(governor::with_lock_holders(run, &table, error).await),
+            report => report,
         }
+    }
+
+    async fn compress(&self, run: &RunContext<'_>, plan: Plan, limits: &Limits) -> Result<Report> {
         let mut report = Report::default();
+        view_columns::bring_up_to_date(run, &plan.table, plan.outdated.as_ref(), &mut report).await?;
         if let Verdict::Nothing { reason } = &plan.verdict {
             report.fact("rows_compressed", 0);
             report.fact("rows_too_large", plan.candidates.too_large);
@@ -78,12 +129,12 @@ impl Compress {
             run.or_cancelled(space::report(&mut connection, &plan.table, &mut report)).await?;
             return Ok(report);
         }
-        let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(plan.table.oid))).await?;
+        let mut governor = run.or_cancelled(Governor::start(run, limits, Some(plan.table.oid))).await?;
         let phase = run.progress.phase("compress", Some(plan.candidates.stored_bytes));
         let mut done = walk::Done::default();
         let walk = walk::Walk { compress: self, table: &plan.table, run, phase: &phase };
         let stopped = match &plan.verdict {
-            Verdict::Gzip { .. } => gzip::change_all(&walk, &mut governor, &mut done).await?,
+            Verdict::Gzip { .. } => gzip::change_all(&walk, plan.candidates.raw_bytes, &mut governor, &mut done).await?,
             Verdict::Toast { compression, .. } => toast::change_all(&walk, *compression, &mut governor, &mut done).await?,
             Verdict::Nothing { .. } => Go::On,
         };
@@ -107,8 +158,23 @@ impl Compress {
     }
 
     /// Checks, for `check --connect`, whether the role may do it.
-    async fn may_run(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        let table = find::table(self, connection).await?;
+    async fn may_run(&self, connection: &mut PgConnection) -> Result<String> {
+        let tables = match parted::find(self, connection).await? {
+            Some(parent) => parent.tables(self, connection).await?,
+            None => vec![find::table(self, connection).await?],
+        };
+        for table in &tables {
+            self.may_change(connection, table).await?;
+        }
+        Ok(match (self.method, tables.as_slice()) {
+            (Method::Gzip, [Table { view: None, .. }]) => {
+                format!("may compress {}, once `pgtend compress install` has put a view in its place", self.table)
+            }
+            _ => format!("may compress {}", self.table),
+        })
+    }
+
+    async fn may_change(&self, connection: &mut PgConnection, table: &Table) -> Result<()> {
         let (may_write, is_owner): (bool, bool) = sqlx::query_as(
             "SELECT has_table_privilege($1::bigint::oid, 'SELECT') AND has_table_privilege($1::bigint::oid, 'UPDATE'),
                     pg_has_role($2::name, 'USAGE')",
@@ -119,22 +185,17 @@ impl Compress {
         .await?;
         if !may_write || (!is_owner && (self.method == Method::Toast || table.view.is_none())) {
             let owner = pg::identifier(&table.owner);
-            let message = format!("GRANT {owner} TO the role: only the owner of {} may change it", self.table);
+            let message = format!("GRANT {owner} TO the role: only the owner of {} may change it", table.view_sql());
             return Err(Fault::new(Kind::Permission, message).into());
         }
-        let mut dependants = dependants::find(connection, &table).await?;
+        let mut dependants = dependants::find(connection, table).await?;
         if self.method == Method::Toast {
             dependants.keep_those_of_toast();
         }
         if !dependants.refusals.is_empty() {
-            let message = format!("{} cannot be compressed: {}", self.table, dependants.refusals.join("; "));
+            let message = format!("{} cannot be compressed: {}", table.view_sql(), dependants.refusals.join("; "));
             return Err(Fault::new(Kind::Configuration, message).into());
         }
-        Ok(match (self.method, &table.view) {
-            (Method::Gzip, None) => {
-                format!("may compress {}, once `pgtend compress install` has put a view in its place", self.table)
-            }
-            _ => format!("may compress {}", self.table),
-        })
+        Ok(())
     }
 }

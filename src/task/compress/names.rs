@@ -1,5 +1,7 @@
 //! The names of pgtend's objects in the database.
 
+use crate::pg::views;
+
 /// The endings of the functions' names.
 pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write", "guard"];
 
@@ -7,10 +9,10 @@ pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write"
 pub const GUARDS: [&str; 2] = ["zz_pgtend_one_form", "zz_pgtend_unseen_text"];
 
 /// The trigger on the view.
-pub const WRITE: &str = "pgtend_write";
+pub const WRITE: &str = views::WRITE;
 
 /// The constraint that keeps new compressed forms out while a table becomes plain again ([`super::undo`]).
 pub const PLAIN: &str = "pgtend_plain";
 
 /// The constraint that marks a table with companion columns, and by which each value has one form.
-pub const CONSTRAINT: &str = "pgtend_one_form";
+pub const CONSTRAINT: &str = views::ONE_FORM;

@@ -1,17 +1,19 @@
-//! Plans a run, and prints the plan: what was measured, what the run would cost, and what depends on the table.
-
-use std::fmt;
+//! Plans a run: what was measured, what the run would cost, who would pay for it, and what depends on the table.
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::decide::{self, Candidates, Form, Measured, Request, Target, Verdict};
+use sqlx::PgConnection;
+
+use super::decide::{self, Candidates, Measured, Request, Target, Verdict};
 use super::dependants::{self, Dependants};
 use super::keys::{Compress, Method, Toast};
+use super::price::{Price, price};
+use super::readers::{self, Readers};
 use super::table::{self, Table};
+use super::view_columns::{self, Outdated};
 use super::{find, sample, toast, walk};
 use crate::base::fault::{Fault, Kind};
-use crate::base::units;
 use crate::config::limits::Limits;
 use crate::work::RunContext;
 
@@ -27,12 +29,16 @@ pub struct Plan {
     pub measured: Measured,
     pub verdict: Verdict,
     pub forecast: Forecast,
+    pub price: Price,
+    pub readers: Option<Readers>,
     pub dependants: Dependants,
+    /// The columns by which the view is out of date.
+    pub outdated: Option<Outdated>,
     /// Statements that run first.
     pub settings: Vec<String>,
     #[serde(skip)]
-    job: String,
-    limits: Limits,
+    pub(super) job: String,
+    pub(super) limits: Limits,
 }
 
 /// A forecast for all values, scaled up from the sample.
@@ -49,37 +55,65 @@ pub struct Forecast {
 }
 
 pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
-    let mut connection = run.settings.connect().await?;
-    crate::pg::set(&mut connection, "lock_timeout", "2000").await?;
+    let mut connection = connect(run).await?;
     let table = find::table(compress, &mut connection).await?.with_code_of(run);
     run.is_checked(table.view.as_ref().filter(|view| !view.is_lost).map_or(table.oid, |view| view.oid))?;
     if compress.method == Method::Toast && table.view.is_some() {
         let message = format!("{} is a view for method = \"gzip\": run `pgtend compress undo` first", compress.table);
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let mut dependants = dependants::find(&mut connection, &table).await?;
+    let is_begun = table.view.is_some() || walk::place(run, &table).is_some();
+    let begun = if is_begun { toast::form_of(&table.text_column.compression) } else { None };
+    let mut looks = Vec::new();
+    for target in targets(compress, begun) {
+        looks.push(Look::at(&mut connection, compress, run, &table, target, 1.0).await?);
+    }
+    // The form that saves most comes first; if none saves anything, the first one stays first.
+    looks.sort_by_key(|look| std::cmp::Reverse(look.saves()));
+    let look = looks.into_iter().next().context("there is a form to be measured")?;
+    of(&mut connection, compress, run, table, look).await
+}
+
+/// Opens a connection for planning.
+pub async fn connect(run: &RunContext<'_>) -> Result<PgConnection> {
+    let mut connection = run.settings.connect().await?;
+    crate::pg::set(&mut connection, "lock_timeout", "2000").await?;
+    Ok(connection)
+}
+
+/// Plans the work on a table in the form of `look`.
+pub async fn of(
+    connection: &mut PgConnection,
+    compress: &Compress,
+    run: &RunContext<'_>,
+    table: Table,
+    look: Look,
+) -> Result<Plan> {
+    let Look { target, candidates, measured, verdict, forecast } = look;
+    let mut dependants = dependants::find(connection, &table).await?;
     if compress.method == Method::Toast {
         dependants.keep_those_of_toast();
     }
-    if table::silences_triggers(&mut connection, &table).await? {
+    if table::silences_triggers(connection, &table).await? {
         dependants.triggers_are_silent();
     }
-    let is_begun = table.view.is_some() || walk::place(run, &table).is_some();
-    let mut looks = Vec::new();
-    for target in targets(compress, &table, is_begun) {
-        let (candidates, measured) = sample::take(compress, &table, target, run.now.timestamp(), &mut connection).await?;
-        let verdict = decide::decide(Request { target, is_begun }, &candidates, &measured);
-        looks.push((forecast(&candidates, &measured, &verdict), candidates, measured, verdict));
+    let (mut readers, mut outdated) = (None, None);
+    if compress.method == Method::Gzip {
+        readers = Some(readers::find(connection, &table).await?);
+        outdated = view_columns::outdated(connection, &table).await?;
     }
-    // The form that saves most comes first; if none saves anything, the first one stays first.
-    looks.sort_by_key(|(forecast, ..)| std::cmp::Reverse(forecast.saved_bytes));
-    let (forecast, candidates, measured, verdict) = looks.into_iter().next().context("there is a form to be measured")?;
+    let gzip = measured.gzip.filter(|_| target == Target::Gzip);
+    let nobody = Readers::default();
+    let price = price(table.bytes, &candidates, &measured, gzip, forecast.saved_bytes, readers.as_ref().unwrap_or(&nobody));
     let settings = match &verdict {
         Verdict::Toast { compression, .. } => toast::settings(&table, *compression),
         _ => Vec::new(),
     };
     Ok(Plan {
         forecast,
+        price,
+        readers,
+        outdated,
         column: compress.column.clone(),
         method: compress.method,
         candidates,
@@ -94,8 +128,7 @@ pub async fn make(compress: &Compress, run: &RunContext<'_>) -> Result<Plan> {
 }
 
 /// Returns the forms to be compared. If a run was stopped midway, the form that it chose stays.
-fn targets(compress: &Compress, table: &Table, is_begun: bool) -> Vec<Target> {
-    let begun = if is_begun { toast::form_of(table) } else { None };
+pub fn targets(compress: &Compress, begun: Option<Toast>) -> Vec<Target> {
     match (compress.method, compress.compression.or(begun)) {
         (Method::Gzip, _) => vec![Target::Gzip],
         (Method::Toast, Some(compression)) => vec![Target::Toast(compression)],
@@ -103,14 +136,41 @@ fn targets(compress: &Compress, table: &Table, is_begun: bool) -> Vec<Target> {
     }
 }
 
-fn forecast(candidates: &Candidates, measured: &Measured, verdict: &Verdict) -> Forecast {
-    let form = match verdict {
-        Verdict::Gzip { .. } => measured.gzip,
-        Verdict::Toast { compression: Toast::Pglz, .. } => measured.pglz,
-        Verdict::Toast { compression: Toast::Lz4, .. } => measured.lz4,
-        Verdict::Nothing { .. } => None,
-    };
-    let Some(form) = form else { return Forecast::default() };
+/// What a table's values are, and what one form would make of them.
+pub struct Look {
+    pub target: Target,
+    candidates: Candidates,
+    measured: Measured,
+    pub verdict: Verdict,
+    forecast: Forecast,
+}
+
+impl Look {
+    /// `share` is the part of a look's effort that is for this table.
+    pub async fn at(
+        connection: &mut PgConnection,
+        compress: &Compress,
+        run: &RunContext<'_>,
+        table: &Table,
+        target: Target,
+        share: f64,
+    ) -> Result<Self> {
+        let seed = run.now.timestamp();
+        let (candidates, measured) = sample::take(compress, table, target, (seed, share), connection).await?;
+        let is_begun = table.view.is_some() || walk::place(run, table).is_some();
+        let request = Request { target, minimum_gain: compress.minimum_gain, table_bytes: table.bytes, is_begun };
+        let verdict = decide::decide(request, &candidates, &measured);
+        Ok(Self { forecast: forecast(target, &candidates, &measured), target, candidates, measured, verdict })
+    }
+
+    /// Returns the bytes that a run would save.
+    pub fn saves(&self) -> u64 {
+        if self.verdict.saved_share().is_some() { self.forecast.saved_bytes } else { 0 }
+    }
+}
+
+fn forecast(target: Target, candidates: &Candidates, measured: &Measured) -> Forecast {
+    let Some(form) = measured.form(target) else { return Forecast::default() };
     let scale = candidates.stored_bytes as f64 / measured.stored_bytes.max(1) as f64;
     let then = (form.bytes as f64 * scale) as u64;
     Forecast {
@@ -174,88 +234,5 @@ impl Plan {
     /// Returns those new doubts that are about triggers: these may do harm with each value that is compressed.
     pub fn new_triggers(&self) -> impl Iterator<Item = String> {
         self.new_doubts().into_iter().filter(|doubt| dependants::is_about_a_trigger(doubt))
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let about = if self.candidates.exact { "" } else { "about " };
-        writeln!(
-            f,
-            "Values in {}.{}: {about}{} above larger_than, {} as text, {} as stored",
-            self.table.view_sql(),
-            self.table.content(),
-            units::count(self.candidates.rows),
-            units::bytes(self.candidates.raw_bytes),
-            units::bytes(self.candidates.stored_bytes)
-        )?;
-        writeln!(f, "  {}", self.verdict)?;
-        if self.candidates.too_large > 0 && self.method == Method::Gzip {
-            writeln!(f, "  {about}{} above smaller_than stay as they are", units::count(self.candidates.too_large))?;
-        }
-        if self.measured.values > 0 {
-            self.table_of_forms(f)?;
-        }
-        if self.verdict.saved_share().is_some() {
-            let forecast = &self.forecast;
-            writeln!(
-                f,
-                "  forecast: {} less stored; until VACUUM {} more on disk; {} of WAL, also for replicas; {:.0} s to compress",
-                units::bytes(forecast.saved_bytes),
-                units::bytes(forecast.disk_bytes),
-                units::bytes(forecast.wal_bytes),
-                forecast.write_seconds
-            )?;
-            writeln!(
-                f,
-                "  reading one: {:.1} ms now, {:.1} ms then",
-                forecast.read_milliseconds_now, forecast.read_milliseconds_then
-            )?;
-        }
-        for statement in &self.settings {
-            writeln!(f, "  first: {statement}")?;
-        }
-        for refusal in &self.dependants.refusals {
-            writeln!(f, "  refused: {refusal}")?;
-        }
-        let new = self.new_doubts();
-        for doubt in &self.dependants.doubts {
-            let what =
-                if new.contains(doubt) { "look at this (install --force accepts it)" } else { "accepted when it was installed" };
-            writeln!(f, "  {what}: {doubt}")?;
-        }
-        for note in &self.dependants.notes {
-            writeln!(f, "  {note}")?;
-        }
-        if self.method == Method::Gzip && self.table.view.is_none() {
-            writeln!(f, "  a run compresses nothing until `pgtend compress install {}` was run", self.job)?;
-        }
-        writeln!(f, "  {}", self.limits)
-    }
-}
-
-impl Plan {
-    fn table_of_forms(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let measured = &self.measured;
-        let values = measured.values as f64;
-        writeln!(f, "  measured on {}, per row:", units::plural(measured.values as usize, "row"))?;
-        let mut line = |what: &str, bytes: u64, write: Option<f64>, read: f64| {
-            let write = write.map_or("-".to_owned(), |write| format!("{:.2}", write / values));
-            writeln!(
-                f,
-                "    {what:<10} {:>10}  {:>4.0} % of stored  write {write:>6} ms  read {:>6.2} ms",
-                units::bytes((bytes as f64 / values) as u64),
-                100.0 * bytes as f64 / measured.stored_bytes.max(1) as f64,
-                read / values
-            )
-        };
-        line("stored now", measured.stored_bytes, None, measured.read_milliseconds)?;
-        let forms: [(&str, Option<Form>); 3] = [("pglz", measured.pglz), ("lz4", measured.lz4), ("gzip", measured.gzip)];
-        for (what, form) in forms {
-            if let Some(form) = form {
-                line(what, form.bytes, Some(form.write_milliseconds), form.read_milliseconds)?;
-            }
-        }
-        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::names::CONSTRAINT;
+use super::value::ValueType;
 use crate::pg::table::{Attached, Checked};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::work::RunContext;
@@ -93,6 +94,9 @@ pub struct View {
     pub is_lost: bool,
     /// The doubts that a person accepted by the installation.
     pub accepted: Vec<String>,
+    /// The names of the functions with its dictionaries, the newest last; some may be gone, or were never created.
+    #[serde(skip)]
+    pub dictionaries: Vec<String>,
 }
 
 /// The comment that `install` writes on its constraint, as JSON.
@@ -108,6 +112,8 @@ pub struct Mark {
     pub encoding: Option<String>,
     #[serde(default)]
     pub accepted: Vec<String>,
+    #[serde(default)]
+    pub dictionaries: Vec<String>,
 }
 
 impl Mark {
@@ -137,6 +143,11 @@ impl Table {
         self.view.as_ref().map_or(&self.name, |view| &view.name)
     }
 
+    /// Returns the names of the functions with its dictionaries.
+    pub fn dictionaries(&self) -> &[String] {
+        self.view.as_ref().map(|view| view.dictionaries.as_slice()).unwrap_or_default()
+    }
+
     pub fn view_sql(&self) -> String {
         qualified(&self.schema, self.public_name())
     }
@@ -158,6 +169,26 @@ impl Table {
 
     pub fn function(&self, what: &str) -> String {
         qualified(&self.schema, &companion(self.public_name(), &format!("_pgtend_{what}")))
+    }
+
+    /// Returns the type of the column's values.
+    pub fn value_type(&self) -> ValueType {
+        ValueType::of(&self.text_column.data_type).unwrap_or(ValueType::Text)
+    }
+
+    /// Returns an expression for the size by which values are chosen.
+    pub fn size(&self) -> String {
+        self.value_type().size(&self.content())
+    }
+
+    /// Returns an expression for the same value, which PostgreSQL has to compress anew.
+    pub fn anew(&self, value: &str) -> String {
+        self.value_type().anew(value, &self.text_column.data_type)
+    }
+
+    /// Returns an expression for bytes that differ wherever two values of the column differ.
+    pub fn bytes_of_value(&self, value: &str) -> String {
+        self.value_type().bytes(value, &self.encoding)
     }
 
     /// Returns an expression for the bytes of a text expression as they are stored.
@@ -206,6 +237,8 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<()> {
         ("extra_float_digits", "3"),
         ("bytea_output", "hex"),
         ("standard_conforming_strings", "on"),
+        // It takes fragments as well as documents.
+        ("xmloption", "content"),
         ("default_transaction_isolation", "read committed"),
         // Rows that a policy hides raise an error; otherwise they would be left out.
         ("row_security", "off"),

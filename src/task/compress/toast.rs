@@ -1,5 +1,5 @@
 //! `method = "toast"` rewrites values with another of PostgreSQL's own compression methods. SET COMPRESSION affects only new values;
-//! an old value is rewritten by `value || ''`, and by nothing less: `SET value = value`, VACUUM FULL and CREATE TABLE AS keep its form.
+//! an old value is rewritten by an expression that reads it, such as `value || ''` (`value.rs`), and by nothing less: `SET value = value`, VACUUM FULL and CREATE TABLE AS keep its form.
 //!
 //! The size of a value in its new form shows only once it is stored. So each is first stored in a temporary table: otherwise every run
 //! would rewrite, for nothing, those that do not become smaller (base64, random bytes).
@@ -28,33 +28,42 @@ pub async fn change_all(walk: &Walk<'_>, compression: Toast, governor: &mut Gove
         }
     }
     let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
-    let trial = format!("CREATE TEMPORARY TABLE {TRIAL} (place text, body text COMPRESSION {compression}) ON COMMIT DELETE ROWS");
+    let trial = format!(
+        "CREATE TEMPORARY TABLE {TRIAL} (place text, body {} COMPRESSION {compression}) ON COMMIT DELETE ROWS",
+        walk.table.text_column.data_type
+    );
     pg::execute(&mut connection, trial).await.context("cannot create the temporary table in which the new form is tried")?;
-    let content = walk.table.content();
     let selection = Selection {
         condition: sample::condition(walk.compress, walk.table, Target::Toast(compression)),
-        bytes: format!("octet_length({content})"),
+        bytes: walk.table.size(),
         too_large: "false".to_owned(),
     };
     walk.change_all(&mut connection, governor, &selection, done, &Rewrite(compression)).await
 }
 
-/// Returns the statements that set the compression of new values. STORAGE EXTERNAL would leave all values uncompressed.
+/// Returns the statements that set the compression of new values in a table.
 pub fn settings(table: &Table, compression: Toast) -> Vec<String> {
-    let (name, content) = (table.sql(), table.content());
+    let column = &table.text_column;
+    settings_of(&table.sql(), &column.name, (&column.compression, &column.storage), compression)
+}
+
+/// Returns the statements that set the compression of new values of a column, whose present settings are those of pg_attribute. STORAGE EXTERNAL
+/// would leave all values uncompressed.
+pub fn settings_of(name: &str, column: &str, (now, storage): (&str, &str), compression: Toast) -> Vec<String> {
+    let column = pg::identifier(column);
     let mut statements = Vec::new();
-    if form_of(table) != Some(compression) {
-        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET COMPRESSION {compression}"));
+    if form_of(now) != Some(compression) {
+        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {column} SET COMPRESSION {compression}"));
     }
-    if !matches!(table.text_column.storage.as_str(), "x" | "m") {
-        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {content} SET STORAGE EXTENDED"));
+    if !matches!(storage, "x" | "m") {
+        statements.push(format!("ALTER TABLE ONLY {name} ALTER COLUMN {column} SET STORAGE EXTENDED"));
     }
     statements
 }
 
-/// Returns the compression that is set on the column, or None.
-pub fn form_of(table: &Table) -> Option<Toast> {
-    match table.text_column.compression.as_str() {
+/// Returns the compression that is set on a column, by pg_attribute.attcompression; None for the server's default.
+pub fn form_of(attcompression: &str) -> Option<Toast> {
+    match attcompression {
         "p" => Some(Toast::Pglz),
         "l" => Some(Toast::Lz4),
         _ => None,
@@ -103,8 +112,8 @@ impl Change for Rewrite {
 async fn smaller<'a>(connection: &mut PgConnection, table: &Table, before: &'a [Before]) -> Result<Vec<&'a Before>> {
     pg::execute(connection, "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned()).await?;
     let sql = format!(
-        "INSERT INTO pg_temp.{TRIAL} SELECT ctid::text, {} || '' FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])",
-        table.content(),
+        "INSERT INTO pg_temp.{TRIAL} SELECT ctid::text, {} FROM ONLY {} WHERE ctid = ANY ($1::text[]::tid[])",
+        table.anew(&table.content()),
         table.sql()
     );
     let ctids: Vec<&str> = before.iter().map(|row| row.ctid.as_str()).collect();
@@ -140,10 +149,10 @@ struct After {
 async fn sizes(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Vec<Before>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
-        "SELECT ctid::text, xmin::text, pg_column_size({content})::bigint, octet_length({content})::bigint, pg_catalog.sha256({bytes}), {fingerprint}
+        "SELECT ctid::text, xmin::text, pg_column_size({content})::bigint, octet_length({bytes})::bigint, pg_catalog.sha256({bytes}), {fingerprint}
          FROM ONLY {table} t WHERE ctid = ANY ($1::text[]::tid[]) AND {content} IS NOT NULL",
         content = table.content(),
-        bytes = table.bytes_of(&table.content()),
+        bytes = table.bytes_of_value(&table.content()),
         fingerprint = table.fingerprint("t"),
         table = table.sql()
     );
@@ -162,11 +171,12 @@ async fn sizes(connection: &mut PgConnection, table: &Table, rows: &[walk::Row])
 async fn write(connection: &mut PgConnection, table: &Table, compression: Toast, rows: &[&Before]) -> Result<Vec<After>> {
     let content = table.content();
     let sql = format!(
-        "UPDATE ONLY {table} t SET {content} = t.{content} || ''
+        "UPDATE ONLY {table} t SET {content} = {anew}
          FROM unnest($1::text[], $2::text[]) AS d (ctid, xmin)
          WHERE t.ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid = ANY ($1::text[]::tid[]) FOR NO KEY UPDATE SKIP LOCKED))
            AND t.ctid = d.ctid::tid AND t.xmin = d.xmin::xid AND pg_column_compression(t.{content}) IS DISTINCT FROM '{compression}'
          RETURNING t.ctid::text, d.ctid",
+        anew = table.anew(&format!("t.{content}")),
         table = table.sql(),
     );
     let rows_written = pg::query(sql)
@@ -180,7 +190,7 @@ async fn write(connection: &mut PgConnection, table: &Table, compression: Toast,
     let sql = format!(
         "SELECT ctid::text, pg_column_size({content})::bigint, pg_catalog.sha256({bytes}), {fingerprint}
          FROM ONLY {table} t WHERE ctid = ANY ($1::text[]::tid[])",
-        bytes = table.bytes_of(&content),
+        bytes = table.bytes_of_value(&content),
         fingerprint = table.fingerprint("t"),
         table = table.sql(),
     );

@@ -19,7 +19,7 @@ use super::whole::{self, WholePartitions};
 use crate::base::units::Span;
 use crate::pg::table::with_schema;
 use crate::pg::{self, identifier};
-use crate::task::{compress, partition};
+use crate::task::partition;
 use crate::work::RunContext;
 
 /// 0001-01-01.
@@ -101,7 +101,7 @@ impl Target {
         run.is_checked(oid)?;
         let mut facts = Facts::read(connection, oid, &retention.column).await?;
         if facts.kind == "v"
-            && let Some(base) = compress::base_of(connection, oid).await?
+            && let Some(base) = pg::views::table_behind(connection, oid).await?
         {
             // A [compress] job has replaced the table with a view.
             oid = base;

@@ -25,7 +25,13 @@ pub struct Done {
     /// undo: rows that cannot be decoded, and the keys of the first of them.
     pub damaged: u64,
     pub damaged_named: Vec<String>,
+    /// gzip: "new", "present" or "none".
+    pub dictionary: Option<&'static str>,
+    /// What a person should know.
+    pub remarks: Vec<String>,
     pub vacuums: u64,
+    /// Who kept the last VACUUM from freeing the old forms.
+    pub not_freed: Option<String>,
     pub lock_waits: u64,
     pub resumed: bool,
     pub elapsed: Duration,
@@ -56,10 +62,18 @@ impl Done {
         report.fact("rows_changed_meanwhile", self.changed_meanwhile);
         report.fact("rows_not_smaller", self.not_smaller);
         report.fact("rows_too_large", self.too_large);
+        if let Some(dictionary) = self.dictionary {
+            report.fact("dictionary", dictionary);
+        }
+        report.warnings.extend(self.remarks.iter().cloned());
         report.fact("lock_waits", self.lock_waits);
         report.fact("vacuums", self.vacuums);
         report.fact("resumed", self.resumed);
         report.fact("elapsed_seconds", self.elapsed.as_secs_f64());
+        if let Some(not_freed) = &self.not_freed {
+            report.warnings.push(format!("{not_freed}: run VACUUM when that has ended, or leave it to autovacuum"));
+            report.fact("not_freed", not_freed.clone());
+        }
         if self.elapsed > Duration::ZERO && self.rows > 0 {
             report.fact("megabytes_per_second", (self.raw_bytes as f64 / 1e5 / self.elapsed.as_secs_f64()).round() / 10.0);
         }

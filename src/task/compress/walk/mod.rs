@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::dependants;
 use super::keys::Compress;
 use super::table::{self, Key, Table};
+use super::{dependants, horizon};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -87,6 +87,7 @@ impl Walk<'_> {
         let resume = place(self.run, self.table);
         done.resumed = resume.is_some();
         let mut dead_bytes = 0;
+        let mut since = horizon::now(connection).await?;
         let ranges = match resume {
             Some(place) => vec![(Some(place.clone()), None), (None, Some(place))],
             None => vec![(None, None)],
@@ -120,8 +121,16 @@ impl Walk<'_> {
                     rest = left;
                     self.run.progress.set_cursor(batch.last().map(|row| json!({ "table": self.table.oid, "key": row.key })));
                     dead_bytes += result.dead_bytes;
-                    if dead_bytes > VACUUM_BYTES.max(self.table.toast_bytes / 10) && self.vacuum(governor.limits(), done).await? {
-                        dead_bytes = 0;
+                    if self.compress.vacuum && dead_bytes > VACUUM_BYTES.max(self.table.toast_bytes / 10) {
+                        let max_wait = governor.limits().max_wait.0;
+                        let held = (since.as_str(), dead_bytes);
+                        let go = horizon::wait(self.run, connection, held, max_wait, self.phase).await?;
+                        self.vacuum(governor.limits(), done).await?;
+                        if let Go::Stop(reason) = go {
+                            done.elapsed += started.elapsed();
+                            return Ok(Go::Stop(reason));
+                        }
+                        (dead_bytes, since) = (0, horizon::now(connection).await?);
                     }
                     self.rest(pause).await?;
                 }
@@ -131,7 +140,9 @@ impl Walk<'_> {
         }
         self.run.progress.set_cursor(None);
         done.elapsed += started.elapsed();
-        if dead_bytes > 0 {
+        if self.compress.vacuum && dead_bytes > 0 {
+            let holders = horizon::holders(connection, &since).await?;
+            done.not_freed = holders.map(|who| horizon::remark(&who, dead_bytes));
             self.vacuum(governor.limits(), done).await?;
         }
         Ok(Go::On)
@@ -186,12 +197,8 @@ impl Walk<'_> {
         self.run.or_cancelled(pause).await
     }
 
-    /// Runs a plain VACUUM, if the job wants one, on a connection without the batch's timeouts, and returns whether it did. VACUUM frees
-    /// space for new values, and skips a locked table.
-    async fn vacuum(&self, limits: &Limits, done: &mut Done) -> Result<bool> {
-        if !self.compress.vacuum {
-            return Ok(false);
-        }
+    /// Runs a plain VACUUM on a connection without the batch's timeouts. It frees space for new values, and skips a locked table.
+    async fn vacuum(&self, limits: &Limits, done: &mut Done) -> Result<()> {
         let mut connection = self.run.settings.connect().await?;
         pg::set(&mut connection, "lock_timeout", &limits.lock_timeout.0.as_millis().to_string()).await?;
         // It works in small steps, as autovacuum does.
@@ -202,7 +209,7 @@ impl Walk<'_> {
         self.run.stop_if_cancelled(pid).await;
         result?;
         done.vacuums += 1;
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::identifier;
 use crate::pg::table::with_schema;
+use crate::pg::views::as_compressed;
 use crate::task::partition::keys::Partition;
 
 #[derive(sqlx::FromRow)]
@@ -40,9 +41,17 @@ pub async fn find(connection: &mut PgConnection, partition: &Partition) -> Resul
     )
     .bind(with_schema(&partition.table))
     .bind(&partition.column)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
     let refuse = |kind, message: String| Err(Fault::new(kind, message).into());
+    if let Some(view) = found.as_ref().filter(|found| found.kind == "v")
+        && let Some(compressed) = as_compressed(connection, view.oid).await?
+    {
+        let message = format!(
+            "{compressed}: run `pgtend compress undo` of that job, convert, and compress the partitions by method = \"toast\""
+        );
+        return refuse(Kind::Configuration, message);
+    }
     match found {
         None => refuse(Kind::Configuration, format!("there is no table {}", partition.table)),
         Some(found) if found.kind == "p" => {

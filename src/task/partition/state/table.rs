@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::{TableName, with_schema};
+use crate::pg::views::as_compressed;
 use crate::pg::{self, identifier};
 use crate::task::partition::key::Key;
 use crate::task::partition::keys::Partition;
@@ -96,7 +97,7 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
          WHERE c.oid = to_regclass($1)",
     )
     .bind(with_schema(table))
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await
     .map_err(pg::in_its_own_words)
     .map_err(|error| {
@@ -107,6 +108,11 @@ async fn find(connection: &mut PgConnection, table: &str) -> Result<Found> {
             false => error,
         }
     })?;
+    if let Some(view) = found.as_ref().filter(|found| found.kind == "v")
+        && let Some(compressed) = as_compressed(connection, view.oid).await?
+    {
+        return Err(Fault::new(Kind::Configuration, format!("{compressed}, which is not partitioned")).into());
+    }
     found.with_context(|| {
         let hint = "write it as in SQL: schema.table, and names with capitals or dots in double quotes";
         Fault::new(Kind::Configuration, format!("there is no table {table}; {hint}"))
