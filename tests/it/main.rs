@@ -45,6 +45,8 @@ mod certificate;
 mod cli;
 /// Large text in another form: readers, writers, the way there and back.
 mod compress;
+/// Dictionaries, which compressed text needs to be read.
+mod compress_dictionary;
 /// The inflate in SQL, which readers go through.
 mod compress_inflate;
 /// What others do to a compressed table after its installation.

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::definition;
 use super::keys::Compress;
 use super::names::{CONSTRAINT, GUARDS, PLAIN, WRITE};
 use super::table::{Column, Key, Mark, Table, View, companion, prepare};
+use super::{definition, dictionary};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server, identifier};
@@ -198,6 +198,7 @@ async fn installed_view(
             is_whole: found.is_whole == Some(true),
             is_lost: oid == 0,
             accepted: mark.accepted.clone(),
+            dictionaries: mark.dictionaries.iter().filter(|name| name.starts_with(dictionary::PREFIX)).cloned().collect(),
         },
         (Some(_), ..) => {
             let comment = remade(compress, connection, found.check.as_deref().unwrap_or_default()).await?.on(of)?;
@@ -240,6 +241,7 @@ async fn remade(compress: &Compress, connection: &mut PgConnection, check: &str)
         not_null_name: None,
         encoding: Some(encoding(connection).await?),
         accepted: Vec::new(),
+        dictionaries: Vec::new(),
     })
 }
 

@@ -1,6 +1,8 @@
 //! `method = "gzip"` compresses values into a companion column. Each is read, compressed, decoded and compared; only then one
 //! statement, which changes the row only if it is still the one that was read, removes the text.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
@@ -9,24 +11,35 @@ use thread_priority::{
 };
 
 use super::decide::Target;
+use super::dictionary::Dictionary;
+use super::learn::{self, Choice};
 use super::pack::{Packed, kept, pack};
 use super::sample;
 use super::table::Table;
 use super::walk::{self, Batch, Change, Done, Selection, Walk};
 use crate::live::governor::{Go, Governor};
-use crate::pg;
+use crate::pg::{self, identifier};
 
 const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
 
-pub async fn change_all(walk: &Walk<'_>, governor: &mut Governor, done: &mut Done) -> Result<Go> {
+/// `all_bytes`: of the text of all values that it would take.
+pub async fn change_all(walk: &Walk<'_>, all_bytes: u64, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
+    let choice = walk.run.or_cancelled(learn::choose(walk, &mut connection, all_bytes)).await?;
+    done.dictionary = Some(match &choice {
+        Choice { is_new: true, .. } => "new",
+        Choice { dictionary: Some(_), .. } => "present",
+        _ => "none",
+    });
+    done.remarks.extend(choice.remark.clone());
+    let gzip = Gzip { exists: AtomicBool::new(!choice.is_new), dictionary: choice.dictionary };
     let content = walk.table.content();
     let selection = Selection {
         condition: sample::condition(walk.compress, walk.table, Target::Gzip),
         bytes: format!("octet_length({content})"),
         too_large: format!("octet_length({content}) > {}", walk.compress.smaller_than.0),
     };
-    walk.change_all(&mut connection, governor, &selection, done, &Gzip).await
+    walk.change_all(&mut connection, governor, &selection, done, &gzip).await
 }
 
 struct Value {
@@ -38,21 +51,35 @@ struct Value {
     packed: Packed,
 }
 
-struct Gzip;
+struct Gzip {
+    dictionary: Option<Dictionary>,
+    /// The dictionary has its function: the first batch creates it, so that there is none that no value names.
+    exists: AtomicBool,
+}
 
 impl Change for Gzip {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let mut result = Batch::default();
-        let values = read(connection, table, rows, &mut result).await?;
+        let values = read(connection, table, rows, self.dictionary.as_ref(), &mut result).await?;
         if !values.is_empty() {
-            write(connection, table, &values, &mut result).await?;
+            let new = self.dictionary.as_ref().filter(|_| !self.exists.load(Ordering::Relaxed));
+            write(connection, table, &values, new, &mut result).await?;
+            if result.rows > 0 {
+                self.exists.store(true, Ordering::Relaxed);
+            }
         }
         Ok(result)
     }
 }
 
 /// Reads and packs values without locks: a row that is written meanwhile is left alone.
-async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], result: &mut Batch) -> Result<Vec<Value>> {
+async fn read(
+    connection: &mut PgConnection,
+    table: &Table,
+    rows: &[walk::Row],
+    dictionary: Option<&Dictionary>,
+    result: &mut Batch,
+) -> Result<Vec<Value>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
         "SELECT ctid::text, xmin::text, {bytes}, pg_column_size({content})::bigint, {fingerprint}
@@ -74,7 +101,7 @@ async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row], 
     let pack_all = || -> Result<Vec<Value>> {
         let mut packed_values = Vec::new();
         for (ctid, xmin, text, stored, fingerprint) in values {
-            let packed = pack(text)?;
+            let packed = pack(text, dictionary)?;
             if kept(&packed, stored).is_none() {
                 result.not_smaller += 1;
                 continue;
@@ -102,7 +129,14 @@ fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], result: &mut Batch) -> Result<()> {
+/// Writes the values. `new`: a dictionary that they name and that has no function yet.
+async fn write(
+    connection: &mut PgConnection,
+    table: &Table,
+    values: &[Value],
+    new: Option<&Dictionary>,
+    result: &mut Batch,
+) -> Result<()> {
     let (content, gz, hash) = (table.content(), table.gz(), table.hash());
     // The row must be the one that was read: the same ctid, xmin and text.
     let sql = format!(
@@ -116,6 +150,9 @@ async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], r
     );
     let packed = |part: fn(&Packed) -> &Vec<u8>| values.iter().map(|value| part(&value.packed).clone()).collect::<Vec<_>>();
     walk::begin(connection, table).await?;
+    if let Some(new) = new {
+        create(connection, table, new).await?;
+    }
     let rows = pg::query(sql)
         .bind(values.iter().map(|value| value.ctid.clone()).collect::<Vec<_>>())
         .bind(values.iter().map(|value| value.xmin.clone()).collect::<Vec<_>>())
@@ -124,6 +161,10 @@ async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], r
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
+    if rows.is_empty() {
+        result.changed_meanwhile += values.len() as u64;
+        return pg::execute(connection, "ROLLBACK".to_owned()).await;
+    }
     let moved = walk::Moved::of(&rows)?;
     // A trigger of the table may do anything to a row, before and after the update. In that case the transaction is rolled back.
     let sql = format!(
@@ -168,12 +209,23 @@ async fn write(connection: &mut PgConnection, table: &Table, values: &[Value], r
     pg::execute(connection, "COMMIT".to_owned()).await.context("cannot commit a batch")
 }
 
+/// Creates the function of a dictionary, as the owner of those that read it.
+async fn create(connection: &mut PgConnection, table: &Table, new: &Dictionary) -> Result<()> {
+    let mut statements = vec![format!("SET LOCAL ROLE {}", identifier(&table.owner))];
+    statements.extend(new.create(&table.schema));
+    statements.push("RESET ROLE".to_owned());
+    for statement in statements {
+        pg::execute_counting(connection, statement).await.map_err(pg::in_its_own_words)?;
+    }
+    Ok(())
+}
+
 /// Reads one value of each batch, the smallest, through the functions that readers use: if they are broken or gone, the text stays.
 async fn read_as_the_application(connection: &mut PgConnection, table: &Table, ctid: &str, value: &Value) -> Result<()> {
     let view = table.view.as_ref().map(|_| table.view_sql()).context("the view is installed")?;
     let key = table.key.as_ref().context("the table has a key")?;
     let same: Vec<String> =
-        key.columns.iter().map(|column| format!("v.{0} OPERATOR(pg_catalog.=) t.{0}", pg::identifier(column))).collect();
+        key.columns.iter().map(|column| format!("v.{0} OPERATOR(pg_catalog.=) t.{0}", identifier(column))).collect();
     let sql = format!(
         "SELECT pg_catalog.sha256({}) FROM ONLY {} t JOIN {view} v ON {} WHERE t.ctid = $1::text::tid",
         table.bytes_of(&format!("v.{}", table.content())),

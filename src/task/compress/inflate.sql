@@ -1,7 +1,7 @@
 -- gzip (RFC 1952) and deflate (RFC 1951) in PL/pgSQL, so that stock PostgreSQL reads compressed text without an extension.
 -- Anything but a complete, intact stream is an error; no wrong text is ever returned.
 -- No backslash anywhere: a session's standard_conforming_strings changes nothing. {huffman}, {inflate} and {gunzip} become
--- qualified names. One statement costs about 100 ns, so that work per symbol is what counts, and work per byte is avoided.
+-- qualified names, and {schema} a string. One statement costs about 100 ns, so that work per symbol is what counts, and work per byte is avoided.
 
 -- A canonical Huffman code as one array. From 0: what the next 9 bits mean, as symbol * 16 + length, 0 where the code is
 -- longer. From 512: how many codes have each length. From 528: the symbols in the order of their codes.
@@ -50,6 +50,8 @@ BEGIN
 END
 $pgtend$;
 
+-- Reads gzip, or the form with a dictionary: a byte 1, a deflate stream whose window begins with the dictionary, the dictionary's key (16
+-- bytes), and the length of the text (4 bytes, the lowest first). That form has no checksum: the hash of the text is one.
 CREATE OR REPLACE FUNCTION {inflate}(gz bytea) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000000 SET search_path = pg_catalog, pg_temp AS $pgtend$
 DECLARE
@@ -97,6 +99,11 @@ DECLARE
     output bytea;
     output_size int;
     tail bytea;
+    -- Of the form with a dictionary.
+    has_dictionary CONSTANT boolean := CASE WHEN size > 0 THEN get_byte(input, 0) = 1 ELSE false END;
+    key bytea;
+    name text;
+    dictionary_size int := 0;
     flags int; is_last boolean; kind int; literals int[]; distances int[]; lengths int[]; lengths_code int[];
     symbol int; amount int; distance int; origin int; part bytea; first int; index int; code int; i int; j int; crc bigint;
 BEGIN
@@ -104,34 +111,51 @@ BEGIN
         IF next + 18 > size THEN
             RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
         END IF;
-        IF get_byte(input, next) <> 31 OR get_byte(input, next + 1) <> 139 OR get_byte(input, next + 2) <> 8 THEN
-            RAISE EXCEPTION 'corrupt gzip data: no gzip header' USING ERRCODE = 'data_corrupted';
-        END IF;
-        flags := get_byte(input, next + 3);
-        next := next + 10;
-        IF flags & 224 <> 0 THEN
-            RAISE EXCEPTION 'corrupt gzip data: unknown flags' USING ERRCODE = 'data_corrupted';
-        END IF;
-        IF flags & 4 <> 0 THEN
-            next := next + 2 + get_byte(input, next) + 256 * get_byte(input, next + 1);
-        END IF;
-        -- A file's name, a comment.
-        FOR i IN 1..(flags >> 3 & 1) + (flags >> 4 & 1) LOOP
-            LOOP
-                IF next + 8 >= size THEN
-                    RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
-                END IF;
-                next := next + 1;
-                EXIT WHEN get_byte(input, next - 1) = 0;
-            END LOOP;
-        END LOOP;
-        next := next + (flags & 2);
         settled := decode('', 'hex');
         output := settled;
-        output_size := 0;
         tail := settled;
         bits := 0;
         held := 0;
+        IF has_dictionary THEN
+            IF size < 23 THEN
+                RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
+            END IF;
+            next := 1;
+            key := substring(input FROM size - 19 FOR 16);
+            name := format('%I.%I', {schema}, 'pgtend_dictionary_' || left(encode(sha256(key), 'hex'), 16));
+            -- The reader chooses the name, and this runs with the rights of the owner: no function of another role is called.
+            PERFORM 1 FROM pg_proc WHERE oid = to_regprocedure(name || '(pg_catalog.bytea)') AND pg_get_userbyid(proowner) = current_user;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'the dictionary of this text is missing: there is no function %(bytea) of role %', name, current_user
+                    USING ERRCODE = 'undefined_function', HINT = 'Without it the text cannot be read: restore the function from a dump of this database.';
+            END IF;
+            EXECUTE 'SELECT ' || name || '($1)' INTO output USING key;
+            dictionary_size := length(output);
+        ELSE
+            IF get_byte(input, next) <> 31 OR get_byte(input, next + 1) <> 139 OR get_byte(input, next + 2) <> 8 THEN
+                RAISE EXCEPTION 'corrupt gzip data: no gzip header' USING ERRCODE = 'data_corrupted';
+            END IF;
+            flags := get_byte(input, next + 3);
+            next := next + 10;
+            IF flags & 224 <> 0 THEN
+                RAISE EXCEPTION 'corrupt gzip data: unknown flags' USING ERRCODE = 'data_corrupted';
+            END IF;
+            IF flags & 4 <> 0 THEN
+                next := next + 2 + get_byte(input, next) + 256 * get_byte(input, next + 1);
+            END IF;
+            -- A file's name, a comment.
+            FOR i IN 1..(flags >> 3 & 1) + (flags >> 4 & 1) LOOP
+                LOOP
+                    IF next + 8 >= size THEN
+                        RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
+                    END IF;
+                    next := next + 1;
+                    EXIT WHEN get_byte(input, next - 1) = 0;
+                END LOOP;
+            END LOOP;
+            next := next + (flags & 2);
+        END IF;
+        output_size := dictionary_size;
 
         <<blocks>> LOOP
             -- The trailer has eight bytes, so that a complete stream never gets here.
@@ -382,6 +406,14 @@ BEGIN
 
         output := settled || output || tail;
         next := next - held / 8;
+        IF has_dictionary THEN
+            output := substring(output FROM dictionary_size + 1);
+            IF next + 20 <> size OR length(output) <> get_byte(input, size - 4)::bigint + 256 * get_byte(input, size - 3)
+                    + 65536 * get_byte(input, size - 2) + 16777216 * get_byte(input, size - 1)::bigint THEN
+                RAISE EXCEPTION 'corrupt gzip data: length differs' USING ERRCODE = 'data_corrupted';
+            END IF;
+            RETURN output;
+        END IF;
         IF next + 8 > size THEN
             RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
         END IF;

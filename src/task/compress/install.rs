@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::names::CONSTRAINT;
 use super::table::{Mark, Table, companion};
-use super::{definition, inflate, pack, triggers};
+use super::{definition, dictionary, inflate, pack, triggers};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
@@ -67,6 +67,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend([unchanged, set_role]);
         statements.push(mark_of(table, doubts).on(&stored_sql)?);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
+        statements.extend(dictionary::follow(connection, &table.schema, table.dictionaries()).await?);
     } else {
         // Readers lock a view before its table: the opposite order would deadlock with them.
         statements.extend(locks_of_views_on(connection, table.oid).await?);
@@ -117,15 +118,18 @@ async fn may_install(connection: &mut PgConnection, table: &Table) -> Result<()>
     Err(Fault::new(Kind::Permission, message).into())
 }
 
-/// Makes the statements that create the functions, let readers call them, and try them out.
+/// Makes the statements that create all functions.
 fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
-    let mut statements = vec![
-        inflate::functions(|what| table.function(what)),
-        triggers::guard(table),
-        triggers::own(table),
-        triggers::write(table, stored),
-    ];
-    for (what, arguments) in [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text"), ("own", "xid")] {
+    let mut statements = decoder(table)?;
+    statements.extend([triggers::guard(table), triggers::own(table), triggers::write(table, stored)]);
+    statements.push(format!("GRANT EXECUTE ON FUNCTION {}(xid) TO PUBLIC", table.function("own")));
+    Ok(statements)
+}
+
+/// Makes the statements that create the functions by which compressed text is read, let readers call them, and try them out.
+pub fn decoder(table: &Table) -> Result<Vec<String>> {
+    let mut statements = vec![inflate::functions(|what| table.function(what), &table.schema).statements];
+    for (what, arguments) in inflate::SIGNATURES {
         statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
     }
     // A reader that comes through another role's view may have no USAGE on this schema, where the functions look for each other.
@@ -219,7 +223,16 @@ fn mark_of(table: &Table, doubts: &[String]) -> Mark {
         not_null_name,
         encoding: Some(table.encoding.clone()),
         accepted: doubts.to_vec(),
+        dictionaries: table.dictionaries().to_vec(),
     }
+}
+
+/// Returns the table's mark with one dictionary more.
+pub fn mark_with(table: &Table, dictionary: &str) -> Mark {
+    let accepted = table.view.as_ref().map(|view| view.accepted.as_slice()).unwrap_or_default();
+    let mut mark = mark_of(table, accepted);
+    mark.dictionaries.push(dictionary.to_owned());
+    mark
 }
 
 /// Makes the statements that add the companion columns. They read no row: the columns are NULL, and the constraint is validated later.
@@ -327,7 +340,7 @@ fn try_out(table: &Table) -> Result<String> {
     let mut checks = String::new();
     let gunzip = table.function("gunzip");
     for (text, stored) in [("Write-Host 'stored'", true), ("Write-Host 'fixed'", false), (dynamic.as_str(), false)] {
-        let packed = pack::pack(text.as_bytes())?;
+        let packed = pack::pack(text.as_bytes(), None)?;
         let gz = if stored { stored_block(text.as_bytes()) } else { packed.gz };
         let call = |gz: &[u8]| {
             format!(

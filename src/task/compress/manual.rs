@@ -125,13 +125,13 @@ impl Work for Undo {
     type Plan = UndoPlan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<UndoPlan> {
-        let undoing = undo::plan(&self.compress, run.job.name, &mut run.settings.connect().await?, self.keep_view).await?;
+        let undoing = undo::plan(&self.compress, run, &mut run.settings.connect().await?, self.keep_view).await?;
         Ok(UndoPlan { table: undoing.table.with_code_of(run), ..undoing })
     }
 
     async fn apply(&self, run: &RunContext<'_>, undoing: UndoPlan) -> Result<Report> {
         let mut report = Report::default();
-        report.warnings.extend(undoing.wider.iter().cloned());
+        report.warnings.extend(undoing.wider.iter().chain(&undoing.dictionaries_stay).cloned());
         let (done, stopped) = undo::apply(&self.compress, run, &undoing, &mut report).await?;
         let values = units::plural(done.rows, "value");
         report.fact("rows", done.rows);

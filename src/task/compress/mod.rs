@@ -7,14 +7,17 @@
 //! An interruption leaves rows in either form, each of them whole, because every batch is a transaction.
 
 mod decide;
+mod decoder;
 mod definition;
 mod dependants;
+mod dictionary;
 mod entry;
 mod find;
 mod gzip;
 mod inflate;
 mod install;
 mod keys;
+mod learn;
 pub mod manual;
 pub mod names;
 mod pack;
@@ -83,7 +86,7 @@ impl Compress {
         let mut done = walk::Done::default();
         let walk = walk::Walk { compress: self, table: &plan.table, run, phase: &phase };
         let stopped = match &plan.verdict {
-            Verdict::Gzip { .. } => gzip::change_all(&walk, &mut governor, &mut done).await?,
+            Verdict::Gzip { .. } => gzip::change_all(&walk, plan.candidates.raw_bytes, &mut governor, &mut done).await?,
             Verdict::Toast { compression, .. } => toast::change_all(&walk, *compression, &mut governor, &mut done).await?,
             Verdict::Nothing { .. } => Go::On,
         };

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row as _};
 use super::decide::{Form, Measured, Target};
 use super::keys::Compress;
 use super::table::Table;
-use super::{inflate, pack};
+use super::{inflate, learn, pack};
 use crate::pg;
 use crate::task::compress::decide::Candidates;
 
@@ -63,7 +63,7 @@ pub async fn take(
     }
     // The rollback removes the temporary objects of the measurement.
     pg::execute(connection, "BEGIN".to_owned()).await?;
-    let measured = measure(table, &ctids, connection).await;
+    let measured = measure(table, &ctids, candidates.raw_bytes, connection).await;
     let _ = pg::execute(connection, "ROLLBACK".to_owned()).await;
     Ok((candidates, measured?))
 }
@@ -80,7 +80,7 @@ pub fn condition(compress: &Compress, table: &Table, target: Target) -> String {
     }
 }
 
-async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection) -> Result<Measured> {
+async fn measure(table: &Table, ctids: &[String], all_bytes: u64, connection: &mut PgConnection) -> Result<Measured> {
     let mut measured = Measured::default();
     let (content, name) = (table.content(), table.sql());
     let started = Instant::now();
@@ -94,23 +94,16 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
         table.bytes_of(&content)
     );
     let rows = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-    let (gzipped, packed) = tokio::task::block_in_place(|| {
-        let started = Instant::now();
-        let mut form = Form::default();
-        let mut packed = Vec::new();
-        for row in &rows {
-            let value: &[u8] = row.try_get(0)?;
-            let stored = row.try_get::<i64, _>(1)? as u64;
-            let gz = pack::pack(value)?;
-            measured.values += 1;
-            measured.raw_bytes += value.len() as u64;
-            measured.stored_bytes += stored;
-            form.bytes += pack::kept(&gz, stored).unwrap_or(stored);
-            packed.push(gz);
-        }
-        form.write_milliseconds = milliseconds(started);
-        anyhow::Ok((form, packed))
-    })?;
+    let values = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&[u8]>, _>>()?;
+    let priced = tokio::task::block_in_place(|| learn::price(table, &values, all_bytes))?;
+    let mut gzipped = Form { write_milliseconds: priced.elapsed.as_secs_f64() * 1000.0, ..Form::default() };
+    for ((row, value), packed) in rows.iter().zip(&values).zip(&priced.packed) {
+        let stored = row.try_get::<i64, _>(1)? as u64;
+        measured.values += 1;
+        measured.raw_bytes += value.len() as u64;
+        measured.stored_bytes += stored;
+        gzipped.bytes += pack::kept(packed, stored).unwrap_or(stored);
+    }
     measured.gzip = Some(gzipped);
     let (in_recovery, may, builds): (bool, bool, Vec<String>) = sqlx::query_as(
         "SELECT pg_is_in_recovery(), has_database_privilege(current_database(), 'TEMP'),
@@ -124,15 +117,18 @@ async fn measure(table: &Table, ctids: &[String], connection: &mut PgConnection)
     let has = |name: &str| builds.iter().any(|build| build == name);
     measured.pglz = if has("pglz") { Some(toasted(table, ctids, "pglz", connection).await?) } else { None };
     measured.lz4 = if has("lz4") { Some(toasted(table, ctids, "lz4", connection).await?) } else { None };
-    let functions = inflate::functions(|what| format!("pg_temp.{}", pg::identifier(&format!("pgtend_{what}"))));
-    pg::execute(connection, functions).await?;
-    let some = &packed[..packed.len().min(DECODED)];
+    let functions = inflate::functions(|what| format!("pg_temp.{}", pg::identifier(&format!("pgtend_{what}"))), "pg_temp");
+    pg::execute(connection, functions.statements).await?;
+    for statement in priced.dictionaries.iter().flat_map(|dictionary| dictionary.create("pg_temp")) {
+        pg::execute(connection, statement).await?;
+    }
+    let some = &priced.packed[..priced.packed.len().min(DECODED)];
     let started = Instant::now();
     let sql = "SELECT octet_length(pg_temp.pgtend_gunzip($1, $2, $3))";
     for packed in some {
         sqlx::query(sql).bind(&packed.gz).bind(&packed.hash).bind(&table.encoding).fetch_one(&mut *connection).await?;
     }
-    let share = some.len() as f64 / packed.len() as f64;
+    let share = some.len() as f64 / priced.packed.len() as f64;
     if let Some(form) = &mut measured.gzip {
         form.read_milliseconds = milliseconds(started) / share;
     }

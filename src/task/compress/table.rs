@@ -93,6 +93,9 @@ pub struct View {
     pub is_lost: bool,
     /// The doubts that a person accepted by the installation.
     pub accepted: Vec<String>,
+    /// The names of the functions with its dictionaries, the newest last; some may be gone, or were never created.
+    #[serde(skip)]
+    pub dictionaries: Vec<String>,
 }
 
 /// The comment that `install` writes on its constraint, as JSON.
@@ -108,6 +111,8 @@ pub struct Mark {
     pub encoding: Option<String>,
     #[serde(default)]
     pub accepted: Vec<String>,
+    #[serde(default)]
+    pub dictionaries: Vec<String>,
 }
 
 impl Mark {
@@ -135,6 +140,11 @@ impl Table {
     /// Returns the name that the application uses.
     pub fn public_name(&self) -> &str {
         self.view.as_ref().map_or(&self.name, |view| &view.name)
+    }
+
+    /// Returns the names of the functions with its dictionaries.
+    pub fn dictionaries(&self) -> &[String] {
+        self.view.as_ref().map(|view| view.dictionaries.as_slice()).unwrap_or_default()
     }
 
     pub fn view_sql(&self) -> String {

@@ -78,7 +78,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &UndoPlan
     // That took a while, so the rest is planned again for the views that exist now. It needs a new connection: this one has an empty
     // search_path, and the name in the job may have no schema.
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
-    let undoing = &run.or_cancelled(plan(compress, run.job.name, &mut fresh, false)).await?;
+    let undoing = &run.or_cancelled(plan(compress, run, &mut fresh, false)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(run, limits.lock_timeout.0, limits.max_wait.0)).await?;
     run.or_cancelled(table::prepare(&mut session.connection)).await?;

@@ -10,10 +10,12 @@ use super::super::keys::Compress;
 use super::super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
 use super::super::plan::lost;
 use super::super::table::{Table, View, companion};
-use super::super::{definition, find};
+use super::super::{definition, find, inflate};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
+use crate::pg::table::with_schema;
 use crate::pg::{self, identifier, qualified};
+use crate::work::{Does, RunContext};
 
 #[derive(Debug, Serialize)]
 pub struct UndoPlan {
@@ -27,6 +29,8 @@ pub struct UndoPlan {
     pub statements: Vec<String>,
     /// Privileges that are missing on the view and that the table still grants: only its owner knows what was meant.
     pub wider: Vec<String>,
+    /// Why the functions with dictionaries are not dropped; None if they are.
+    pub dictionaries_stay: Option<String>,
 }
 
 impl fmt::Display for UndoPlan {
@@ -43,11 +47,13 @@ impl fmt::Display for UndoPlan {
             "Then, once no transaction with an old snapshot is left, in one transaction under ACCESS EXCLUSIVE, for a moment:"
         )?;
         self.statements.iter().try_for_each(|statement| writeln!(f, "  {}", statement.lines().next().unwrap_or_default()))?;
-        self.wider.iter().try_for_each(|remark| writeln!(f, "Look at this: {remark}"))
+        self.wider.iter().try_for_each(|remark| writeln!(f, "Look at this: {remark}"))?;
+        self.dictionaries_stay.iter().try_for_each(|reason| writeln!(f, "{reason}"))
     }
 }
 
-pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection, keep_view: bool) -> Result<UndoPlan> {
+pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut PgConnection, keep_view: bool) -> Result<UndoPlan> {
+    let job = run.job.name;
     let table = find::table(compress, connection).await?;
     let Some(view) = &table.view else {
         let message = format!("{} is not a view of pgtend: there is nothing to undo", compress.table);
@@ -90,14 +96,48 @@ pub async fn plan(compress: &Compress, job: &str, connection: &mut PgConnection,
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     let dependents = pg::views::replacements(connection, view.oid).await?;
+    let dictionaries_stay = dictionaries_stay(connection, &table, run).await?;
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
-    let (check, mut statements) = uninstall(&table, view, dependents, later_grants(connection, &table, view.oid).await?);
+    let grants = later_grants(connection, &table, view.oid).await?;
+    let (check, mut statements) = uninstall(&table, view, dependents, grants, dictionaries_stay.is_none());
     // It comes right after the lock, under which nothing changes.
     statements.insert(1, definition::unchanged(view.oid, &definition));
-    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, table })
+    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, dictionaries_stay, table })
 }
 
-fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: Vec<String>) -> (Vec<String>, Vec<String>) {
+/// Returns why the dictionaries stay; None if no job takes rows of the table away. Archived rows are as they were in the table, so that they may
+/// need one when they come back.
+async fn dictionaries_stay(connection: &mut PgConnection, table: &Table, run: &RunContext<'_>) -> Result<Option<String>> {
+    if table.dictionaries().is_empty() {
+        return Ok(None);
+    }
+    for job in run.others.iter().filter(|job| job.runs_on(run.database)) {
+        let Does::Retention { table: named } = &job.does else { continue };
+        let is_of_it: bool = sqlx::query_scalar("SELECT coalesce(to_regclass($1)::oid::bigint = ANY ($2), false)")
+            .bind(with_schema(named))
+            .bind(vec![table.oid, table.view.as_ref().map_or(table.oid, |view| view.oid)])
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
+        if is_of_it {
+            return Ok(Some(format!(
+                "the dictionaries of {} stay, as rows that job {} has archived may need them: {}",
+                table.view_sql(),
+                job.name,
+                table.dictionaries().join(", ")
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn uninstall(
+    table: &Table,
+    installed: &View,
+    dependents: Vec<String>,
+    grants: Vec<String>,
+    with_dictionaries: bool,
+) -> (Vec<String>, Vec<String>) {
     let (stored, view, content, gz, hash) = (table.sql(), table.view_sql(), table.content(), table.gz(), table.hash());
     let name = table.public_name();
     let old_view = companion(name, "_pgtend_old");
@@ -129,14 +169,16 @@ fn uninstall(table: &Table, installed: &View, dependents: Vec<String>, grants: V
     statements.extend(dependents);
     statements.push(format!("SET LOCAL ROLE {}", identifier(&table.owner)));
     statements.push(format!("DROP VIEW {}", qualified(&table.schema, &old_view)));
-    let arguments = |what| match what {
-        "huffman" => "int[]",
-        "inflate" => "bytea",
-        "gunzip" => "bytea, bytea, text",
-        "own" => "xid",
-        _ => "",
+    let arguments = |what: &str| match inflate::SIGNATURES.iter().find(|(named, _)| *named == what) {
+        Some((_, arguments)) => arguments,
+        None if what == "own" => "xid",
+        None => "",
     };
     statements.extend(FUNCTIONS.map(|what| format!("DROP FUNCTION IF EXISTS {}({})", table.function(what), arguments(what))));
+    if with_dictionaries {
+        let functions = installed.dictionaries.iter().map(|name| qualified(&table.schema, name));
+        statements.extend(functions.map(|function| format!("DROP FUNCTION IF EXISTS {function}(bytea)")));
+    }
     statements.push(format!("ALTER TABLE ONLY {view} DROP COLUMN {gz}, DROP COLUMN {hash}"));
     (check, statements)
 }

@@ -1,13 +1,17 @@
 //! Turns the values of a batch back into text.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
+use super::super::dictionary::{self, Dictionary, Key};
 use super::super::pack;
 use super::super::table::Table;
 use super::super::walk::{self, Batch, Change};
-use crate::pg::{self, literal};
+use crate::pg::{self, literal, qualified};
 
 struct Value {
     /// The row's key, for messages.
@@ -32,6 +36,7 @@ impl Change for Decompress {
         );
         let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
         let mut result = Batch::default();
+        let dictionaries = dictionaries(connection, &found).await?;
         let values = tokio::task::block_in_place(|| {
             let mut values = Vec::new();
             for row in found {
@@ -39,7 +44,14 @@ impl Change for Decompress {
                 let Some(seen) = rows.iter().find(|seen| seen.ctid == ctid && seen.xmin == xmin) else { continue };
                 let (packed, hash): (&[u8], Option<Vec<u8>>) = (row.try_get(2)?, row.try_get(3)?);
                 let place = place_of(table, seen);
-                let text = match pack::unpack(packed) {
+                let key = pack::key_of(packed);
+                let dictionary = key.and_then(|key| dictionaries.get(&key));
+                if let (Some(key), None) = (key, dictionary) {
+                    let function = qualified(&table.schema, &dictionary::name(&key));
+                    result.damaged.push(format!("{place}: its dictionary is missing, the function {function}(bytea)"));
+                    continue;
+                }
+                let text = match pack::unpack(packed, dictionary) {
                     Ok(text) if hash.as_deref() == Some(&Sha256::digest(&text)[..]) => text,
                     Ok(_) => {
                         result.damaged.push(format!("{place}: its SHA-256 does not match"));
@@ -81,6 +93,20 @@ impl Change for Decompress {
         result.changed_meanwhile = rows.len() as u64 - result.rows - result.damaged.len() as u64;
         Ok(result)
     }
+}
+
+/// Reads the dictionaries that the values of these rows name, those that exist.
+async fn dictionaries(connection: &mut PgConnection, rows: &[PgRow]) -> Result<HashMap<Key, Dictionary>> {
+    let mut dictionaries = HashMap::new();
+    for row in rows {
+        let Some(key) = pack::key_of(row.try_get(2)?) else { continue };
+        if !dictionaries.contains_key(&key)
+            && let Some(dictionary) = dictionary::read(connection, &key).await?
+        {
+            dictionaries.insert(key, dictionary);
+        }
+    }
+    Ok(dictionaries)
 }
 
 /// Recognizes the errors for a character that this database's encoding does not have, and for bytes that are not text.

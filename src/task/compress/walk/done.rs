@@ -25,6 +25,10 @@ pub struct Done {
     /// undo: rows that cannot be decoded, and the keys of the first of them.
     pub damaged: u64,
     pub damaged_named: Vec<String>,
+    /// gzip: "new", "present" or "none".
+    pub dictionary: Option<&'static str>,
+    /// What a person should know.
+    pub remarks: Vec<String>,
     pub vacuums: u64,
     pub lock_waits: u64,
     pub resumed: bool,
@@ -56,6 +60,10 @@ impl Done {
         report.fact("rows_changed_meanwhile", self.changed_meanwhile);
         report.fact("rows_not_smaller", self.not_smaller);
         report.fact("rows_too_large", self.too_large);
+        if let Some(dictionary) = self.dictionary {
+            report.fact("dictionary", dictionary);
+        }
+        report.warnings.extend(self.remarks.iter().cloned());
         report.fact("lock_waits", self.lock_waits);
         report.fact("vacuums", self.vacuums);
         report.fact("resumed", self.resumed);
