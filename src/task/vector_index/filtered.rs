@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::explained;
 use super::filter::Filter;
 use super::found::Found;
 use super::interval::Interval;
@@ -191,7 +192,7 @@ impl Measuring<'_> {
             let Some(condition) = self.filter.with(values) else { continue };
             let sql = self.statement(number, &condition, true);
             if scan.is_none() {
-                scan = self.plan(&sql, "").await?.as_ref().and_then(|plan| search::scan_of(&plan["Plan"]));
+                scan = self.plan(&sql, "").await?.as_ref().and_then(|plan| explained::scan_of(&plan["Plan"]));
             }
             let began = Instant::now();
             let found = self.distances(&sql).await?;
@@ -230,7 +231,7 @@ impl Measuring<'_> {
                 && let Some(plan) = self.plan(&sql, "ANALYZE, TIMING OFF, ").await?
             {
                 times.extend(plan["Execution Time"].as_f64());
-                scans.extend(search::scan_of(&plan["Plan"]));
+                scans.extend(explained::scan_of(&plan["Plan"]));
             }
         }
         pg::set(self.connection, "statement_timeout", "0").await?;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::explained::{node_with_index, pages_of, scan_of};
 use super::found::{Cost, Found};
 use super::interval::Interval;
 use super::kind::Method;
@@ -211,39 +212,26 @@ impl Searcher<'_> {
 
     async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
         self.show().await?;
-        // The query's own row is found, too: hnsw, which returns no more rows than this, needs room for it.
-        let room = u32::from(self.method == Method::Hnsw && setting <= self.k && !is_as_an_application);
-        as_an_application(self.connection, self.method, setting + room).await?;
-        if !is_as_an_application {
-            // Near the target the planner may prefer a full scan; the measurement is about the index.
-            pg::set(self.connection, "enable_seqscan", "off").await?;
-            let (name, value) = self.method.disable_other_method();
-            pg::set(self.connection, name, value).await?;
+        match is_as_an_application {
+            true => as_an_application(self.connection, self.method, setting).await?,
+            false => by_index_alone(self.connection, self.method, setting, self.k).await?,
         }
         self.hide().await
     }
 
-    /// Hides the index in a transaction that is never committed, so that no other session sees it, even after a crash. It begins again for
-    /// each step: its locks last no longer than those of a search, so that an ALTER TABLE, and every session queued behind it, waits no
-    /// longer. A session that changes the same row of pg_index waits for the rollback, and finds the row unchanged.
+    /// Hides the index, in a transaction of its own for each step: its locks last no longer than those of a search, so that an ALTER TABLE, and
+    /// every session queued behind it, waits no longer.
     async fn hide(&mut self) -> Result<()> {
         let Some(oid) = self.hidden else { return Ok(()) };
         self.show().await?;
-        sqlx::query("BEGIN").execute(&mut *self.connection).await?;
         self.is_hiding = true;
-        // It locks the table first, as DDL does; otherwise the two could deadlock.
-        pg::execute(self.connection, format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.searched.relation)).await?;
-        sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
-            .bind(oid)
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(())
+        hide(self.connection, &self.searched.relation, oid).await
     }
 
     /// Makes the hidden index visible again and releases every lock.
     pub async fn show(&mut self) -> Result<()> {
         if self.is_hiding {
-            sqlx::query("ROLLBACK").execute(&mut *self.connection).await?;
+            show_again(self.connection).await?;
             self.is_hiding = false;
         }
         Ok(())
@@ -251,13 +239,7 @@ impl Searcher<'_> {
 
     async fn prove(&mut self) -> Result<()> {
         let plan = self.explain("", 1).await?;
-        match scan_of(&plan["Plan"]) {
-            Some(scan) if scan != self.index => Err(Stopped::OtherPlan(scan).into()),
-            _ if node_with_index(&plan["Plan"], &self.index).is_none() => {
-                Err(Stopped::OtherPlan("a plan of its own".to_owned()).into())
-            }
-            _ => Ok(()),
-        }
+        is_by(&plan["Plan"], &self.index).map_err(Into::into)
     }
 
     async fn explain(&mut self, options: &str, count: usize) -> Result<Value> {
@@ -301,31 +283,13 @@ fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
     recalls.len() >= ENOUGH && elapsed > TIME_FOR_MORE || recalls.len() >= FEWEST && is_clear()
 }
 
-fn pages_of(plan: &Value) -> f64 {
-    ["Shared Hit Blocks", "Shared Read Blocks", "Local Hit Blocks", "Local Read Blocks"]
-        .iter()
-        .filter_map(|key| plan[*key].as_f64())
-        .sum()
-}
-
-fn nodes(plan: &Value) -> Vec<&Value> {
-    let mut open = vec![plan];
-    let mut all = Vec::new();
-    while let Some(node) = open.pop() {
-        all.push(node);
-        open.extend(node["Plans"].as_array().into_iter().flatten());
+/// Returns an error where the index did not answer.
+pub fn is_by(plan: &Value, index: &str) -> Result<(), Stopped> {
+    match scan_of(plan) {
+        Some(scan) if scan != index => Err(Stopped::OtherPlan(scan)),
+        _ if node_with_index(plan, index).is_none() => Err(Stopped::OtherPlan("a plan of its own".to_owned())),
+        _ => Ok(()),
     }
-    all
-}
-
-fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
-    nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
-}
-
-/// Returns the scan that reads the table: an index's name, or the kind of another scan.
-pub fn scan_of(plan: &Value) -> Option<String> {
-    let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
-    Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
 }
 
 /// Applies the settings that an application has.
@@ -333,6 +297,36 @@ pub async fn as_an_application(connection: &mut PgConnection, method: Method, se
     pg::set(connection, method.setting(), &setting.to_string()).await?;
     pg::set(connection, "enable_seqscan", "on").await?;
     pg::execute(connection, format!("RESET {}", method.disable_other_method().0)).await
+}
+
+/// Applies the settings by which an index of the method answers, and no other.
+pub async fn by_index_alone(connection: &mut PgConnection, method: Method, setting: u32, k: u32) -> Result<()> {
+    // The query's own row is found, too: hnsw, which returns no more rows than this, needs room for it.
+    let room = u32::from(method == Method::Hnsw && setting <= k);
+    as_an_application(connection, method, setting + room).await?;
+    // Near the target the planner may prefer a full scan; the measurement is about the index.
+    pg::set(connection, "enable_seqscan", "off").await?;
+    let (name, value) = method.disable_other_method();
+    pg::set(connection, name, value).await
+}
+
+/// Hides an index in a transaction that is never committed, so that no other session sees it, even after a crash. A session that changes the same row
+/// of pg_index waits for the rollback, and finds the row unchanged.
+pub async fn hide(connection: &mut PgConnection, relation: &str, oid: i64) -> Result<()> {
+    sqlx::query("BEGIN").execute(&mut *connection).await?;
+    // It locks the table first, as DDL does; otherwise the two could deadlock.
+    pg::execute(connection, format!("LOCK TABLE {relation} IN ACCESS SHARE MODE")).await?;
+    sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
+        .bind(oid)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Makes hidden indexes visible again and releases every lock.
+pub async fn show_again(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("ROLLBACK").execute(connection).await?;
+    Ok(())
 }
 
 /// Returns the scan that the planner chooses for the query of an application.

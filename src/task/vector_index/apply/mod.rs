@@ -3,6 +3,7 @@
 
 mod build;
 mod filters;
+mod measured;
 mod swap;
 mod wait;
 
@@ -16,10 +17,11 @@ use super::filtered::Verdict;
 use super::found::Found;
 use super::keys::VectorIndex;
 use super::kind::Method;
+use super::pairs::Pairs;
 use super::plan::{self, Part, Plan};
+use super::race::Tuner;
 use super::setting;
 use super::state::LeftoverKind;
-use super::tune::Tuner;
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
 use crate::ledger::report::{Failure, Report, Unfinished};
@@ -110,6 +112,8 @@ struct ReportValues {
     is_proved_on_a_copy: bool,
     after: Option<Found>,
     after_at_todays_setting: Option<Found>,
+    /// Searches by the new index and by what was there, in turns.
+    pairs: Option<Pairs>,
     setting_applied: Option<String>,
     planners_choice: Option<String>,
     filtered: Vec<Verdict>,
@@ -154,6 +158,7 @@ impl Worker<'_> {
                 run: self.run,
                 job: self.job,
                 table: &self.part.table,
+                current: &self.part.current,
                 extension: self.extension,
                 setting: self.part.setting,
                 lists: self.lists_to_begin_with(),
@@ -326,6 +331,7 @@ impl Worker<'_> {
             "after": report_values.after,
             "after_at_todays_setting": report_values.after_at_todays_setting,
             "recommended": report_values.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
+            "in_turns": report_values.pairs,
             "setting_applied": report_values.setting_applied,
             "planners_choice": report_values.planners_choice,
             "declined": report_values.declined,

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::Worker;
-use super::build::{Measured, Measurement};
+use super::measured::{Measured, Measurement};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::Failure;
@@ -74,7 +74,7 @@ impl Worker<'_> {
             Err(error) if error.downcast_ref::<Stopped>().is_some() => Measurement::Impossible(error.to_string()),
             measured => measured?,
         };
-        let Measured { reached, found, at_todays_setting } = match measured {
+        let Measured { reached, found, at_todays_setting, .. } = match measured {
             Measurement::Done(measured) => measured,
             Measurement::Impossible(why) => {
                 self.report_values.warnings.push(format!("{name} was not measured after the swap: {why}"));

@@ -7,7 +7,7 @@ mod stays;
 
 use std::time::Duration;
 
-pub use accept::{Refusal, accept};
+pub use accept::{Refusal, accept, rival};
 pub use after_tuning::after_tuning;
 use serde::Serialize;
 pub use stays::{is_read_whole, of_a_small_table, of_present, was_declined};
@@ -77,23 +77,6 @@ pub struct Current {
     pub vectors: f64,
     pub exact_ms: f64,
     pub index: Option<Index>,
-}
-
-impl Current {
-    /// States the times as they would be now, when an exact search takes so long: between the measurement of an index and that of its successor lies a
-    /// build, and the machine may have been busier then. The same searches took 1.23 ms beside a test suite and 0.26 ms after it.
-    pub fn as_busy_as(&mut self, exact_ms: f64) {
-        let ratio = exact_ms / self.exact_ms;
-        self.exact_ms = exact_ms;
-        let Some(index) = self.index.as_mut().filter(|_| ratio.is_finite() && ratio > 0.0) else { return };
-        for cost in [index.now.as_mut(), index.least.as_mut().map(|(_, least)| least)]
-            .into_iter()
-            .flatten()
-            .filter_map(|found| found.cost.as_mut())
-        {
-            cost.ms *= ratio;
-        }
-    }
 }
 
 #[derive(Clone, Debug)]
