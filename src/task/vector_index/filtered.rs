@@ -14,8 +14,9 @@ use super::found::Found;
 use super::interval::Interval;
 use super::keys::VectorIndex;
 use super::kind::Method;
-use super::measure::{self, Sample, SearchTarget};
+use super::measure::{self, Sample};
 use super::search;
+use super::target::SearchTarget;
 use crate::pg::{self, literal};
 
 /// Queries for one filter, and the time for one way of searching.

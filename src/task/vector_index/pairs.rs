@@ -9,8 +9,9 @@ use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
 use super::kind::Method;
-use super::measure::{self, Sample, SearchTarget};
+use super::measure::{self, Sample};
 use super::search::{self, Stopped};
+use super::target::SearchTarget;
 use crate::pg;
 
 const QUERIES: usize = 20;
@@ -136,7 +137,10 @@ impl Side<'_> {
         (k, deadline): (u32, Instant),
     ) -> Result<f64> {
         measure::limit(connection, self.searched, deadline).await?;
-        let statement = self.searched.statement(k, self.index.is_none());
+        let statement = match self.index {
+            Some(index) => self.searched.statement(k, index.setting),
+            None => self.searched.exact_statement(k),
+        };
         let row = pg::query(format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}"))
             .bind(&sample.vectors[at..=at])
             .bind(&sample.tids[at..=at])

@@ -7,6 +7,7 @@ use super::candidates::Spec;
 use super::current::{EXACT_SHARE, measure_current};
 use super::decide::{self, Action, Current, Decision, Request};
 use super::filtered::{self, Verdict};
+use super::function::{CANDIDATES, Function};
 use super::interval;
 use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
@@ -34,6 +35,8 @@ pub struct Part {
     pub request: Request,
     /// The setting that applications search with.
     pub setting: u32,
+    /// The rows that they ask for.
+    pub k: u32,
     pub current: Current,
     pub decision: Decision,
     /// Memory for the build that is decided; for the rule's number of lists, where the number is still to be found.
@@ -88,20 +91,21 @@ pub async fn part(
     let planners_choice = match sample.vector() {
         Some(vector) => {
             search::as_an_application(connection, table.method, setting).await?;
-            search::applications_plan(connection, &table.searched, vector, job.recall.k).await?
+            let rows = table.asked_of_the_index(job.recall.k, setting);
+            search::applications_plan(connection, &table.searched, vector, rows).await?
         }
         None => None,
     };
     let mut request = Request {
         method: table.method,
         is_given: job.lists.is_some() || job.m.is_some() || job.ef_construction.is_some(),
-        min_setting: table.method.min_setting(job.recall.k),
+        min_setting: table.method.min_setting(job.recall.k).max(if table.by_bits { CANDIDATES } else { 0 }),
         lists: job.lists,
         m: job.m,
         ef_construction: job.ef_construction,
         target: job.recall.target,
         exact_below: job.exact_below,
-        sets_the_setting: job.apply_setting.is_some(),
+        sets_the_setting: job.apply_setting.is_some() || table.by_bits,
         others_setting: others.setting,
         others_of_present: others_of_present.setting,
         measure_ms: job.recall.time.0.as_secs_f64() * 1000.0 * EXACT_SHARE,
@@ -129,6 +133,7 @@ pub async fn part(
         table,
         request,
         setting,
+        k: job.recall.k,
         others,
         current,
         decision,
@@ -156,6 +161,10 @@ async fn settings(connection: &mut PgConnection, job: &VectorIndex, table: &Tabl
     let role = job.role();
     let setting = match job.setting {
         Some(setting) => setting,
+        None if table.by_bits => {
+            setting::load(connection, extension).await?;
+            Function::of(table).candidates(connection, table).await?.unwrap_or(CANDIDATES)
+        }
         None => setting::current(connection, table.method, role, extension).await?,
     };
     // The keys of the job are for the method that it asks for.

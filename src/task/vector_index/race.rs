@@ -9,10 +9,11 @@ use super::budget::Budget;
 use super::candidates::{Candidate, Spec};
 use super::decide::{self, Current};
 use super::keys::VectorIndex;
-use super::measure::{Sample, SearchTarget};
+use super::measure::Sample;
 use super::pairs::{self, ByIndex, Pairs, Rival, Side};
 use super::search::{Searcher, Stopped};
 use super::state::Table;
+use super::target::SearchTarget;
 use crate::base::units;
 use crate::live::governor::Governor;
 use crate::pg::{self, qualified};
@@ -87,7 +88,7 @@ impl Tuner<'_> {
         let started = Instant::now();
         let left = ground.budget.deadline().saturating_duration_since(started).max(Duration::from_millis(1));
         pg::set(ground.connection, "statement_timeout", &left.as_millis().to_string()).await?;
-        let key = ground.searched.key.replacen("t.v", "v", 1);
+        let key = ground.searched.key("");
         let class = qualified(self.extension, operator_class);
         let sql =
             format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());

@@ -11,7 +11,8 @@ use super::explained::{node_with_index, pages_of, scan_of};
 use super::found::{Cost, Found};
 use super::interval::Interval;
 use super::kind::Method;
-use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample, SearchTarget};
+use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample};
+use super::target::SearchTarget;
 use crate::pg::{self, literal};
 
 /// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 1 ms, as good indexes have them, complete all
@@ -66,8 +67,8 @@ impl Searcher<'_> {
     /// With a target, it stops as soon as the recall is clearly above or below the target.
     async fn recall_until(&mut self, setting: u32, target: Option<f64>) -> Result<Found> {
         self.prepare(setting, false).await?;
-        self.prove().await?;
-        let statement = self.searched.statement(self.k, false);
+        self.prove(setting).await?;
+        let statement = self.searched.statement(self.k, setting);
         let mut recalls = Vec::with_capacity(self.sample.len());
         let started = Instant::now();
         for start in (0..self.sample.len()).step_by(AT_ONCE) {
@@ -110,12 +111,13 @@ impl Searcher<'_> {
             self.may_search(count)?;
             self.hide().await?;
             measure::limit(self.connection, self.searched, self.deadline).await?;
-            let plan = self.explain("ANALYZE, BUFFERS, TIMING OFF, ", count).await.map_err(|error| self.stopped(error))?;
+            let plan =
+                self.explain("ANALYZE, BUFFERS, TIMING OFF, ", setting, count).await.map_err(|error| self.stopped(error))?;
             ms = ms.min(plan["Execution Time"].as_f64().unwrap_or(f64::MAX) / count as f64);
             pages = pages_of(&plan["Plan"]) / count as f64;
         }
         self.prepare(setting, true).await?;
-        let plan = self.explain("", 1).await?;
+        let plan = self.explain("", setting, 1).await?;
         // Restores the settings of the measurement.
         self.prepare(setting, false).await?;
         let scan = scan_of(&plan["Plan"]);
@@ -126,8 +128,8 @@ impl Searcher<'_> {
     /// Returns the number of pages that each of some searches reads.
     pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
         self.prepare(setting, false).await?;
-        self.prove().await?;
-        let statement = self.searched.statement(self.k, false);
+        self.prove(setting).await?;
+        let statement = self.searched.statement(self.k, setting);
         let mut pages = Vec::new();
         for number in 0..self.sample.len().min(count) {
             measure::limit(self.connection, self.searched, self.deadline).await?;
@@ -206,7 +208,7 @@ impl Searcher<'_> {
 
     async fn startup_cost(&mut self, probes: u32) -> Result<Option<f64>> {
         self.prepare(probes, false).await?;
-        let plan = self.explain("", 1).await?;
+        let plan = self.explain("", probes, 1).await?;
         Ok(node_with_index(&plan["Plan"], &self.index).and_then(|node| node["Startup Cost"].as_f64()))
     }
 
@@ -237,14 +239,14 @@ impl Searcher<'_> {
         Ok(())
     }
 
-    async fn prove(&mut self) -> Result<()> {
-        let plan = self.explain("", 1).await?;
+    async fn prove(&mut self, setting: u32) -> Result<()> {
+        let plan = self.explain("", setting, 1).await?;
         is_by(&plan["Plan"], &self.index).map_err(Into::into)
     }
 
-    async fn explain(&mut self, options: &str, count: usize) -> Result<Value> {
+    async fn explain(&mut self, options: &str, setting: u32, count: usize) -> Result<Value> {
         pg::execute(self.connection, self.searched.proof.clone()).await?;
-        let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, false));
+        let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, setting));
         let row = pg::query(sql)
             .bind(&self.sample.vectors[..count.min(self.sample.len())])
             .bind(&self.sample.tids[..count.min(self.sample.len())])
@@ -329,23 +331,16 @@ pub async fn show_again(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Returns the scan that the planner chooses for the query of an application.
+/// Returns the scan that the planner chooses for the query of an application. `rows`: that it asks of the index.
 pub async fn applications_plan(
     connection: &mut PgConnection,
     searched: &SearchTarget,
     vector: &str,
-    k: u32,
+    rows: u32,
 ) -> Result<Option<String>> {
     let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-    let sql = format!(
-        "EXPLAIN (FORMAT JSON) SELECT * FROM {relation} t{predicate} ORDER BY {key} {operator} {vector}::{column_type}{cast} LIMIT {k}",
-        relation = searched.relation,
-        key = searched.key,
-        operator = searched.operator,
-        vector = literal(vector),
-        column_type = searched.column_type,
-        cast = searched.key_cast,
-    );
+    let order = searched.order("t.", &format!("{}::{}", literal(vector), searched.column_type));
+    let sql = format!("EXPLAIN (FORMAT JSON) SELECT * FROM {} t{predicate} ORDER BY {order} LIMIT {rows}", searched.relation);
     pg::execute(connection, searched.proof.clone()).await?;
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     let plan: Value = row.try_get(0)?;

@@ -38,7 +38,8 @@ pub async fn warnings(connection: &mut PgConnection, job: &VectorIndex, table: &
             None => served += statement.calls.max(0),
         }
     }
-    if let Some(index) = table.index.as_ref().filter(|index| index.is_valid && served > 0) {
+    // An index on bits is searched by a function.
+    if let Some(index) = table.index.as_ref().filter(|index| index.is_valid && served > 0 && !table.by_bits) {
         let scans: Option<i64> =
             sqlx::query_scalar("SELECT idx_scan FROM pg_stat_all_indexes WHERE indexrelid = $1::bigint::oid")
                 .bind(index.oid)

@@ -13,10 +13,11 @@ use super::candidates::{Candidate, Spec, Tuning, best_graph};
 use super::decide::{graphs, lists_by_rule};
 use super::keys::VectorIndex;
 use super::kind::Method;
-use super::measure::{self, SearchTarget};
+use super::measure;
 use super::proposals::{expected_build, next_candidates};
 use super::race::{Attempt, COPY, Known, Tuner, TuningCopy};
 use super::search::Stopped;
+use super::target::SearchTarget;
 use super::{memory, queries, setting};
 use crate::base::progress::Phase;
 use crate::base::units;
@@ -209,7 +210,8 @@ impl Tuner<'_> {
             relation: COPY.to_owned(),
             column: "v".to_owned(),
             tid: "tid",
-            key: if self.table.by_halfvec { format!("(t.v{})", from.key_cast) } else { "t.v".to_owned() },
+            // The copy has the dimensions of the index already.
+            around: if self.table.by_halfvec || self.table.by_bits { from.around.clone() } else { Default::default() },
             predicate: None,
             ..from.clone()
         };

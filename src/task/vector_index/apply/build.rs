@@ -168,7 +168,7 @@ impl Worker<'_> {
 
     fn create(&self, spec: Spec) -> String {
         let table = &self.part.table;
-        let key = table.searched.key.replacen("t.", "", 1);
+        let key = table.searched.key("");
         let space = table.index.as_ref().and_then(|index| index.tablespace.as_ref());
         let space = space.map(|space| format!(" TABLESPACE {}", identifier(space))).unwrap_or_default();
         let predicate = table.searched.predicate.as_ref().map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default();

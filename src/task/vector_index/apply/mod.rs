@@ -3,6 +3,7 @@
 
 mod build;
 mod filters;
+mod function;
 mod measured;
 mod swap;
 mod wait;
@@ -15,6 +16,7 @@ use super::candidates::{Spec, Tuning};
 use super::decide::{self, Action, Decision};
 use super::filtered::Verdict;
 use super::found::Found;
+use super::function::Installed;
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::pairs::Pairs;
@@ -118,6 +120,7 @@ struct ReportValues {
     planners_choice: Option<String>,
     filtered: Vec<Verdict>,
     way_applied: Option<String>,
+    function: Option<Installed>,
 }
 
 /// The leftovers of an interrupted run, once they were cleared.
@@ -338,6 +341,7 @@ impl Worker<'_> {
             "queries": self.part.sample.source,
             "filters": report_values.filtered,
             "iterative_scan_applied": report_values.way_applied,
+            "function": report_values.function,
             "summary": report_values.summary,
         })
     }
