@@ -16,6 +16,7 @@ use super::memory::{self, Memory};
 use super::search;
 use super::setting::Others;
 use super::state::{self, Table};
+use super::statements::Uses;
 use super::{read, setting, statements};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -52,6 +53,8 @@ pub struct Part {
     pub has_iterative_scan: bool,
     /// What applications' statements show.
     pub warnings: Vec<String>,
+    /// How often the index was used before this run.
+    pub uses: Option<Uses>,
 }
 
 pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
@@ -80,7 +83,7 @@ pub async fn part(
         settings(connection, job, &table, extension).await?;
     refuse_too_little_memory(job, run, &table)?;
     // Before searches of ours count as uses of the index.
-    let mut warnings = statements::warnings(connection, job, &table).await?;
+    let (mut warnings, uses) = statements::warnings(connection, job, run, &table).await?;
     let phase = run.progress.phase("measure", None);
     phase.say(&format!("{} by searches of the present index", table.sql()));
     let (current, sample) = measure_current(connection, job, run, &table, present_setting)
@@ -143,6 +146,7 @@ pub async fn part(
         filtered,
         has_iterative_scan,
         warnings,
+        uses,
     })
 }
 

@@ -8,6 +8,8 @@ mod measured;
 mod swap;
 mod wait;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::json;
 
@@ -24,6 +26,7 @@ use super::plan::{self, Part, Plan};
 use super::race::Tuner;
 use super::setting;
 use super::state::LeftoverKind;
+use super::statements::{self, Uses};
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
 use crate::ledger::report::{Failure, Report, Unfinished};
@@ -32,6 +35,9 @@ use crate::live::governor::{self, Go, Governor};
 use crate::live::indexes;
 use crate::pg::{self, failure, qualified};
 use crate::work::RunContext;
+
+/// The server's statistics of a session that has ended.
+const STATISTICS_COME_LATE: Duration = Duration::from_millis(300);
 
 pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
     let limits = &run.job.limits;
@@ -67,6 +73,11 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
                 Some((failure::kind_of(&error), failure::in_a_line(&error)))
             }
         };
+        match worker.note_uses().await {
+            Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
+            Err(error) => tracing::warn!("how often {name} is searched was not noted: {}", failure::in_a_line(&error)),
+            Ok(()) => {}
+        }
         let sample = &worker.part.sample;
         let measured = if sample.is_asked { format!("; {}", sample.source.in_words()) } else { String::new() };
         if let Some((kind, message)) = failure {
@@ -319,6 +330,21 @@ impl Worker<'_> {
         }
     }
 
+    /// Notes how often the index is used, behind the searches of this run: the next one sees whether others have used it.
+    async fn note_uses(&mut self) -> Result<()> {
+        let Some(uses) = &mut self.part.uses else { return Ok(()) };
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
+        // A session that has ended tells its scans within moments.
+        let scans = async {
+            tokio::time::sleep(STATISTICS_COME_LATE).await;
+            let index = self.new.filter(|_| self.report_values.swapped).unwrap_or(uses.index);
+            Ok((index, statements::scans(&mut connection, index).await?))
+        };
+        let (index, scans) = self.run.or_cancelled(scans).await?;
+        *uses = Uses { index, scans: scans.unwrap_or_default(), calls: uses.calls };
+        Ok(())
+    }
+
     fn json(&self) -> serde_json::Value {
         let report_values = &self.report_values;
         let current = self.part.current.index.as_ref();
@@ -342,6 +368,7 @@ impl Worker<'_> {
             "filters": report_values.filtered,
             "iterative_scan_applied": report_values.way_applied,
             "function": report_values.function,
+            "uses": self.part.uses,
             "summary": report_values.summary,
         })
     }
