@@ -117,6 +117,7 @@ impl Tuner<'_> {
             is_hiding: false,
             index: "pgtend_candidate".to_owned(),
             deadline: ground.budget.deadline(),
+            quick_from: ground.budget.deadline(),
             searches: ground.budget.searches,
             max_searches: ground.budget.max_searches,
         };

@@ -22,6 +22,9 @@ const TIME_FOR_MORE: Duration = Duration::from_secs(1);
 const TURNS: u32 = 5;
 const MAX_TURNS: u32 = 25;
 const TIME_FOR_MORE_TURNS: Duration = Duration::from_millis(500);
+/// A table is small where an exact search takes no longer: its measurement takes ten seconds at most, of which so many are for what could be left out.
+const SMALL_MS: f64 = 10.0;
+const TIME_OF_A_SMALL_TABLE: Duration = Duration::from_secs(7);
 /// A recall this many margins away from the target is clearly below or above it: two margins are four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
 const FEWEST: usize = 50;
@@ -39,6 +42,8 @@ pub struct Searcher<'a> {
     /// The name of the index that must answer.
     pub index: String,
     pub deadline: Instant,
+    /// From then on it asks no more queries than are enough, and takes a setting that is enough, though a lower one might be: see [`quick_from`].
+    pub quick_from: Instant,
     /// The number of searches so far, and its limit.
     pub searches: u64,
     pub max_searches: u64,
@@ -72,7 +77,8 @@ impl Searcher<'_> {
         let mut recalls = Vec::with_capacity(self.sample.len());
         let started = Instant::now();
         for start in (0..self.sample.len()).step_by(AT_ONCE) {
-            if is_enough(&recalls, target, started.elapsed()) {
+            let time = if Instant::now() < self.quick_from { TIME_FOR_MORE } else { Duration::ZERO };
+            if is_enough(&recalls, target, (started.elapsed(), time)) {
                 break;
             }
             let range = start..(start + AT_ONCE).min(self.sample.len());
@@ -168,7 +174,9 @@ impl Searcher<'_> {
             }
             setting = match &enough {
                 None => (setting * 2).min(max_setting),
-                Some(high) if high.setting > too_low + 1 => too_low + (high.setting - too_low) / 2,
+                Some(high) if high.setting > too_low + 1 && Instant::now() < self.quick_from => {
+                    too_low + (high.setting - too_low) / 2
+                }
                 Some(high) => {
                     // Reported values use more samples than the search did.
                     let mut found = high.clone();
@@ -276,13 +284,18 @@ impl Searcher<'_> {
     }
 }
 
+/// Returns when a measurement that began at `started` leaves out what it can: soon for a small table, never for a large one, which has its time.
+pub fn quick_from(started: Instant, exact_ms: f64, deadline: Instant) -> Instant {
+    if exact_ms <= SMALL_MS { (started + TIME_OF_A_SMALL_TABLE).min(deadline) } else { deadline }
+}
+
 /// Returns whether more searches would add nothing, or take too long. Pure.
-fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
+fn is_enough(recalls: &[f64], target: Option<f64>, (elapsed, time): (Duration, Duration)) -> bool {
     let is_clear = || {
         let interval = Interval::of(recalls);
         target.is_some_and(|target| (interval.mean - target).abs() > BEYOND_DOUBT * interval.margin())
     };
-    recalls.len() >= ENOUGH && elapsed > TIME_FOR_MORE || recalls.len() >= FEWEST && is_clear()
+    recalls.len() >= ENOUGH && elapsed > time || recalls.len() >= FEWEST && is_clear()
 }
 
 /// Returns an error where the index did not answer.
@@ -353,7 +366,7 @@ mod tests {
 
     #[test]
     fn searches_end_where_they_say_nothing_new_or_are_dear() {
-        let (quick, slow) = (Duration::from_millis(50), Duration::from_secs(3));
+        let (quick, slow) = [50, 3000].map(|ms| (Duration::from_millis(ms), TIME_FOR_MORE)).into();
         let recalls = |mean: f64, count: usize| -> Vec<f64> {
             (0..count).map(|number| if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }).collect()
         };
@@ -368,6 +381,8 @@ mod tests {
         // All found: more than fifty are needed to be sure of 0.95.
         assert!(!is_enough(&[1.0; 60], Some(0.95), quick));
         assert!(is_enough(&[1.0; 150], Some(0.95), quick));
+        // Where the time is over, enough is enough.
+        assert!(is_enough(&recalls(0.948, 200), Some(0.95), (quick.0, Duration::ZERO)));
         // A search at a given setting has no target.
         assert!(!is_enough(&recalls(0.5, 500), None, quick));
     }

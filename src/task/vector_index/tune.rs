@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 
 use super::budget::{Budget, MIN_SEARCH_TIME};
 use super::candidates::{Candidate, Spec, Tuning, best_graph};
-use super::decide::{graphs, lists_by_rule};
+use super::decide::{graphs, lists_by_rule, wider};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure;
@@ -127,7 +127,11 @@ impl Tuner<'_> {
         let Some(class) = self.class_of_hnsw() else { return Ok(()) };
         let setting = setting::current(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
         let began = Instant::now();
-        for spec in graphs(self.job.m, self.job.ef_construction) {
+        let (m, ef_construction) = (self.job.m, self.job.ef_construction);
+        let mut open = graphs(m, ef_construction);
+        let mut has_widened = false;
+        open.reverse();
+        while let Some(spec) = open.pop() {
             let memory = memory::check(self.table, spec, &self.job.memory(), &self.run.settings);
             if let Some(refusal) = memory.refusal {
                 tuning.hnsw_ended = Some(refusal);
@@ -146,6 +150,12 @@ impl Tuner<'_> {
                     tuning.hnsw_ended = Some(stopped.to_string());
                     break;
                 }
+            }
+            if open.is_empty() && !has_widened {
+                has_widened = true;
+                let min_setting = Method::Hnsw.min_setting(self.job.recall.k);
+                open = best_graph(&tuning.graphs).map(|best| wider(best, m, ef_construction, min_setting)).unwrap_or_default();
+                open.reverse();
             }
         }
         tuning.hnsw = best_graph(&tuning.graphs).cloned();

@@ -15,7 +15,7 @@ use crate::task::vector_index::measure::Sample;
 use crate::task::vector_index::pairs::{self, ByIndex, Pairs, Rival, Side};
 use crate::task::vector_index::queries;
 use crate::task::vector_index::race::Tuner;
-use crate::task::vector_index::search::{Searcher, Stopped};
+use crate::task::vector_index::search::{Searcher, Stopped, quick_from};
 
 /// The time for searches by a new index and by what is there in turns.
 const TIME_FOR_PAIRS: Duration = Duration::from_secs(1);
@@ -154,6 +154,7 @@ impl Worker<'_> {
             is_hiding: false,
             index: name.to_owned(),
             deadline,
+            quick_from: quick_from(Instant::now(), sample.exact_ms, deadline),
             searches: 0,
             max_searches: u64::MAX,
         };

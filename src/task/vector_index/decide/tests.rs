@@ -405,6 +405,14 @@ fn graphs_are_compared_where_the_job_names_none() {
     assert_eq!(after(None, vec![]), build(64));
     assert_eq!(after(Some(needs(120)), vec![graph(64, 1.9, true)]), Action::Nothing);
     assert_eq!(after(Some(needs(120)), vec![graph(128, 0.9, true)]), build(128));
+    // Wider graphs are tried where dense ones are slow, and the job leaves it open.
+    let best = |setting, reached| Candidate { found: found(setting, 0.96, 1.0), ..graph(200, 1.0, reached) };
+    let tried = |best: &Candidate, m| wider(best, m, None, 40).len();
+    assert_eq!(
+        [(&best(80, true), None), (&best(120, true), None), (&best(40, false), None), (&best(120, true), Some(16))]
+            .map(|(best, m)| tried(best, m)),
+        [0, 2, 2, 0]
+    );
 }
 
 #[test]
