@@ -246,6 +246,8 @@ mod vector_index_filters;
 mod vector_index_kinds;
 /// Indexes on expressions, beside which none is built; memory and prepared transactions.
 mod vector_index_others;
+/// Smaller indexes, in half precision and on bits, and the function that searches by bits.
+mod vector_index_quantize;
 /// Whose recall it is: that of the application's questions.
 mod vector_index_queries;
 /// What applications search with: where it is set, for whom, and when not.

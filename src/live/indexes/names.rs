@@ -36,6 +36,14 @@ pub fn default_name(table: &str, column: &str) -> String {
     format!("{}_{}_idx", cut(&name, 63 - HASH - "__idx".len()), hash(&[&name]))
 }
 
+/// Returns the name, or its beginning with a hash where it is too long.
+pub fn fitting(name: &str) -> String {
+    match name.len() {
+        0..=63 => name.to_owned(),
+        _ => format!("{}_{}", cut(name, 63 - HASH - "_".len()), hash(&[name])),
+    }
+}
+
 fn cut(name: &str, max_bytes: usize) -> &str {
     let mut end = name.len().min(max_bytes);
     while !name.is_char_boundary(end) {
@@ -65,6 +73,8 @@ mod tests {
         let (one, two) = (format!("{}1", "ä".repeat(31)), format!("{}2", "ä".repeat(31)));
         let (first, second) = (default_name(&one, "c"), default_name(&two, "c"));
         assert!(first.len() <= 63 && second.len() <= 63 && first != second, "{first} {second}");
+        assert_eq!(fitting("pgtend_search_items"), "pgtend_search_items");
+        assert!(fitting(&one.repeat(2)).len() <= 63 && fitting(&one.repeat(2)) != fitting(&two.repeat(2)));
         let names = [("t", "c", one.as_str()), ("t", "c", &two), ("t", "d", &one), ("u", "c", &one), ("t", "c", "idx")]
             .map(|(table, column, index)| beside(["public", table, column], index, NEW));
         assert!(names.iter().all(|name| name.len() <= 63 && is_beside(name)), "{names:?}");

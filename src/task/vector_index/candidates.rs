@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::found::{Found, WORTH_IT};
 use crate::base::units;
 use crate::task::vector_index::kind::Method;
+use crate::task::vector_index::pairs::Pairs;
 
 /// An index that was built on a copy and searched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +23,9 @@ pub struct Candidate {
     /// ivfflat: at the lowest setting that finds as much as hnsw does at its lowest one, which is above the target; false: none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_recall_of_hnsw: Option<(bool, Found)>,
+    /// Searches in turns with those by what is there, where a clock has to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<Pairs>,
 }
 
 impl Candidate {

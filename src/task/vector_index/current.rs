@@ -10,7 +10,7 @@ use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample};
 use super::queries;
-use super::search::{Searcher, Stopped};
+use super::search::{Searcher, Stopped, quick_from};
 use super::state::{Found, Table};
 use crate::work::RunContext;
 
@@ -63,7 +63,9 @@ pub async fn measure_current(
         if !sample.is_enough() {
             measured.unmeasured =
                 Some(format!("only {} exact searches finished in {}: raise `time` of `recall`", sample.len(), job.recall.time));
-        } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
+        } else if let Err(error) =
+            measure_index(connection, job, table, index, &sample, setting, (started, deadline), &mut measured).await
+        {
             match error.downcast_ref::<Stopped>() {
                 Some(stopped) => {
                     measured.is_behind_a_new_one = matches!(stopped, Stopped::OtherPlan(scan) if *scan == table.new_name());
@@ -85,7 +87,7 @@ async fn measure_index(
     index: &Found,
     sample: &Sample,
     setting: u32,
-    deadline: Instant,
+    (started, deadline): (Instant, Instant),
     measured: &mut Index,
 ) -> Result<()> {
     let Some(method) = Method::of(&index.method) else { return Ok(()) };
@@ -99,6 +101,7 @@ async fn measure_index(
         is_hiding: false,
         index: index.name.clone(),
         deadline,
+        quick_from: quick_from(started, sample.exact_ms, deadline),
         searches: 0,
         max_searches: u64::MAX,
     };

@@ -8,13 +8,15 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::explained;
 use super::filter::Filter;
 use super::found::Found;
 use super::interval::Interval;
 use super::keys::VectorIndex;
 use super::kind::Method;
-use super::measure::{self, Sample, SearchTarget};
+use super::measure::{self, Sample};
 use super::search;
+use super::target::SearchTarget;
 use crate::pg::{self, literal};
 
 /// Queries for one filter, and the time for one way of searching.
@@ -191,7 +193,7 @@ impl Measuring<'_> {
             let Some(condition) = self.filter.with(values) else { continue };
             let sql = self.statement(number, &condition, true);
             if scan.is_none() {
-                scan = self.plan(&sql, "").await?.as_ref().and_then(|plan| search::scan_of(&plan["Plan"]));
+                scan = self.plan(&sql, "").await?.as_ref().and_then(|plan| explained::scan_of(&plan["Plan"]));
             }
             let began = Instant::now();
             let found = self.distances(&sql).await?;
@@ -230,7 +232,7 @@ impl Measuring<'_> {
                 && let Some(plan) = self.plan(&sql, "ANALYZE, TIMING OFF, ").await?
             {
                 times.extend(plan["Execution Time"].as_f64());
-                scans.extend(search::scan_of(&plan["Plan"]));
+                scans.extend(explained::scan_of(&plan["Plan"]));
             }
         }
         pg::set(self.connection, "statement_timeout", "0").await?;

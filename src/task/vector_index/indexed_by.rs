@@ -4,7 +4,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::keys::VectorIndex;
-use super::kind::{Method, Metric, ValueType};
+use super::kind::{Method, Metric, Quantize, ValueType};
 use super::state::{Facts, Found, refused};
 use crate::pg::{identifier, qualified};
 
@@ -15,8 +15,11 @@ pub struct IndexedBy {
     /// The type of the values in the index.
     pub value: ValueType,
     pub dimensions: u32,
+    /// True if it is on the signs of the column's values.
+    pub is_bits: bool,
     pub column: Column,
-    metric: Metric,
+    /// That of the index, which may be coarser than the job's.
+    pub metric: Metric,
 }
 
 /// The column as an index may have it.
@@ -24,19 +27,39 @@ pub struct Column {
     attnum: i16,
     /// `embedding::public.` without quotes and parentheses: casts of it begin so.
     cast: String,
+    /// `public.binary_quantizeembedding::bit`, where the job asks for such an index: without it, pgtend does not know how it is searched.
+    bits: Option<String>,
+}
+
+/// What an index is on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Key {
+    Column,
+    Cast(ValueType, u32),
+    Bits(u32),
 }
 
 impl Column {
-    /// Returns what the index is on, if that is the column or a cast of it with dimensions.
-    fn key_of(&self, index: &Found) -> Option<Option<(ValueType, u32)>> {
+    /// Returns what the index is on, if it is known.
+    fn key_of(&self, index: &Found) -> Option<Key> {
         if index.is_on_column(self.attnum) {
-            return Some(None);
+            return Some(Key::Column);
         }
         let expression = plain(index.expression.as_deref()?);
+        if let Some(dimensions) = self.bits.as_ref().and_then(|bits| expression.strip_prefix(bits)) {
+            return Some(Key::Bits(dimensions.parse().ok()?));
+        }
         let name = expression.strip_prefix(&self.cast)?;
         let digits = name.find(|letter: char| letter.is_ascii_digit())?;
         let value = ValueType::of(&name[..digits])?;
-        Some(Some((value, name[digits..].parse().ok()?)))
+        Some(Key::Cast(value, name[digits..].parse().ok()?))
+    }
+
+    fn cast_of(&self, index: &Found) -> Option<(ValueType, u32)> {
+        match self.key_of(index)? {
+            Key::Cast(value, dimensions) => Some((value, dimensions)),
+            _ => None,
+        }
     }
 }
 
@@ -57,16 +80,29 @@ impl IndexedBy {
         is_partition: bool,
     ) -> Result<Self> {
         let attnum = facts.attnum.unwrap_or_default();
-        let column = || Column { attnum, cast: plain(&format!("{}::{extension}.", job.column)) };
+        let column = || Column {
+            attnum,
+            cast: plain(&format!("{}::{extension}.", job.column)),
+            bits: (job.quantize == Some(Quantize::Bit))
+                .then(|| plain(&format!("{extension}.binary_quantize{}::bit", job.column))),
+        };
         let by = |cast: Option<ValueType>, dimensions: u32| Self {
             cast,
             value: cast.unwrap_or(value),
             dimensions,
+            is_bits: false,
             column: column(),
             metric: job.metric,
         };
+        if let Some(quantize) = job.quantize {
+            let dimensions = quantized(facts, job, quantize, (value, dimensions))?;
+            return Ok(match quantize {
+                Quantize::Halfvec => by(Some(ValueType::Halfvec), dimensions),
+                Quantize::Bit => Self { value: ValueType::Bit, is_bits: true, metric: Metric::Hamming, ..by(None, dimensions) },
+            });
+        }
         let named = found.iter().find(|index| !is_partition && Some(&index.name) == job.index.as_ref());
-        let key = named.and_then(|index| Some((index, column().key_of(index)??)));
+        let key = named.and_then(|index| Some((index, column().cast_of(index)?)));
         if let Some((index, (cast, dimensions))) = key
             && by(Some(cast), dimensions).is_of(index)
         {
@@ -93,7 +129,7 @@ impl IndexedBy {
         let casts: Vec<(&str, Self)> = found
             .iter()
             .filter_map(|index| {
-                let (cast, dimensions) = by(None, 0).column.key_of(index)??;
+                let (cast, dimensions) = by(None, 0).column.cast_of(index)?;
                 let key = by(Some(cast), dimensions);
                 key.is_of(index).then_some((index.name.as_str(), key))
             })
@@ -114,13 +150,24 @@ impl IndexedBy {
 
     /// Returns whether the index has this key and an operator class for the metric.
     pub fn is_of(&self, index: &Found) -> bool {
-        let has_key = match (self.column.key_of(index), self.cast) {
-            (Some(None), None) => true,
-            (Some(Some((value, dimensions))), Some(cast)) => value == cast && dimensions == self.dimensions,
-            _ => false,
+        let key = match (self.is_bits, self.cast) {
+            (true, _) => Key::Bits(self.dimensions),
+            (false, Some(cast)) => Key::Cast(cast, self.dimensions),
+            (false, None) => Key::Column,
         };
         let class = Method::of(&index.method).and_then(|method| self.value.operator_class(method, self.metric));
-        has_key && class.as_ref() == Some(&index.operator_class)
+        self.column.key_of(index) == Some(key) && class.as_ref() == Some(&index.operator_class)
+    }
+}
+
+/// Returns the dimensions of a column whose vectors can be made smaller so.
+fn quantized(facts: &Facts, job: &VectorIndex, quantize: Quantize, (value, dimensions): (ValueType, Option<u32>)) -> Result<u32> {
+    let column = format!("{}.{}", qualified(&facts.schema, &facts.name), identifier(&job.column));
+    let is_fit = value == ValueType::Vector || value == ValueType::Halfvec && quantize == Quantize::Bit;
+    match dimensions.filter(|_| is_fit) {
+        Some(dimensions) => Ok(dimensions),
+        None if is_fit => Err(refused(format!("`quantize` is for a column with a number of dimensions, and {column} has none"))),
+        None => Err(refused(format!("{column} is of type {}, and `quantize` is for columns of type vector", value.name()))),
     }
 }
 
@@ -157,8 +204,10 @@ pub fn refuse_beside_others(facts: &Facts, job: &VectorIndex, has_index: bool, o
     let [(name, on), ..] = others else { return Ok(()) };
     let table = qualified(&facts.schema, &facts.name);
     if let Some((name, on)) = others.iter().find(|(name, _)| is_named(name)) {
+        let is_bits = on.contains("binary_quantize");
+        let bits = if is_bits { " (`quantize = \"bit\"` does, where the index is by bit_hamming_ops)" } else { "" };
         return Err(refused(format!(
-            "{name} of {table} is {on}: its searches are reranked or of a part of each vector, and pgtend can neither measure nor tend it; REINDEX INDEX CONCURRENTLY rebuilds it"
+            "{name} of {table} is {on}: its searches are reranked or of a part of each vector, and pgtend can neither measure nor tend it{bits}; REINDEX INDEX CONCURRENTLY rebuilds it"
         )));
     }
     if has_index || job.index.is_some() {

@@ -119,6 +119,25 @@ impl Metric {
     }
 }
 
+/// How vectors are made smaller for the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantize {
+    /// Half of the precision, and half of the size.
+    Halfvec,
+    /// The sign of each dimension: a bit for each.
+    Bit,
+}
+
+impl Quantize {
+    pub fn value(self) -> ValueType {
+        match self {
+            Self::Halfvec => ValueType::Halfvec,
+            Self::Bit => ValueType::Bit,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueType {

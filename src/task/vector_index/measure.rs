@@ -10,8 +10,8 @@ use anyhow::Result;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
-use super::kind::ValueType;
 use super::source::Source;
+use super::target::SearchTarget;
 use crate::pg;
 
 /// Queries in one statement: its parameters stay below some megabytes.
@@ -28,114 +28,6 @@ const ROUNDS: u32 = 3;
 const TIME_TO_TIME: Duration = Duration::from_millis(500);
 /// The relative tolerance of a distance: sums in single precision may differ in their last digits.
 const SAME: f64 = 1e-6;
-
-/// The relation and column to search, as SQL.
-#[derive(Clone, Debug)]
-pub struct SearchTarget {
-    /// Quoted.
-    pub relation: String,
-    /// The column, quoted: distances are those of its values.
-    pub column: String,
-    /// The row's identity: `ctid`, or the column of a copy that holds the original one.
-    pub tid: &'static str,
-    pub value: ValueType,
-    /// The column's type: `"public".vector(1536)`.
-    pub column_type: String,
-    /// The indexed expression: the column, or `column::halfvec(3000)`. `t.` stands before the column.
-    pub key: String,
-    /// The cast of a query vector where the key is an expression: `::"public".halfvec(3000)`.
-    pub key_cast: String,
-    /// `OPERATOR("public".<=>)`
-    pub operator: String,
-    /// For cosine: the operator that recognizes a zero vector.
-    pub inner_product: Option<String>,
-    /// The predicate of a partial index.
-    pub predicate: Option<String>,
-    /// A statement that fails if the names above mean something else than pgvector's by now.
-    pub proof: String,
-}
-
-impl SearchTarget {
-    /// Returns the SQL condition that the vector is not a zero vector, where that matters.
-    pub fn is_nonzero(&self, alias: &str) -> Option<String> {
-        let operator = self.inner_product.as_ref()?;
-        Some(format!("({alias}.{column} {operator} {alias}.{column}) <> 0", column = self.column))
-    }
-
-    /// Distances that differ by less than a millionth of this are equal: a cosine distance is one minus a number near one, others are as
-    /// small as their vectors.
-    pub fn unit(&self) -> f64 {
-        if self.inner_product.is_some() { 1.0 } else { 0.0 }
-    }
-
-    fn rows_that_count(&self) -> String {
-        let mut conditions = vec![format!("t.{} IS NOT NULL", self.column)];
-        conditions.extend(self.predicate.as_ref().map(|predicate| format!("({predicate})")));
-        conditions.join(" AND ")
-    }
-
-    /// Returns the query, as an application writes it, for each of some vectors with the rows that they were made from, or NULL.
-    pub fn statement(&self, k: u32, exactly: bool) -> String {
-        let found = if exactly {
-            format!(
-                "SELECT t.{tid} AS tid, t.{column} AS c FROM {relation} t WHERE {rows} AND (q.tid IS NULL OR t.{tid} <> q.tid) ORDER BY t.{column} {operator} q.v LIMIT {k}",
-                tid = self.tid,
-                column = self.column,
-                relation = self.relation,
-                rows = self.rows_that_count(),
-                operator = self.operator,
-            )
-        } else {
-            let predicate = self.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-            format!(
-                "SELECT t.{tid} AS tid, t.{column} AS c FROM {relation} t{predicate} ORDER BY {key} {operator} q.v{cast} LIMIT {more}",
-                tid = self.tid,
-                column = self.column,
-                relation = self.relation,
-                key = self.key,
-                operator = self.operator,
-                cast = self.key_cast,
-                more = k + 1,
-            )
-        };
-        format!(
-            "WITH q AS MATERIALIZED (SELECT n, v::{column_type} AS v, tid::tid AS tid FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(v, tid, n))
-             SELECT ARRAY(SELECT CASE WHEN q.tid IS NULL OR f.tid <> q.tid THEN (f.c {operator} q.v)::float8 END FROM ({found}) f) FROM q ORDER BY n",
-            column_type = self.column_type,
-            operator = self.operator,
-        )
-    }
-}
-
-impl SearchTarget {
-    /// Returns one search with a condition, as an application writes it: the distances that it finds, NULL for the row that the query was made
-    /// from. All but `condition` is quoted.
-    pub fn filtered_statement(&self, vector: &str, own: Option<&str>, condition: &str, k: u32, exactly: bool) -> String {
-        let Self { tid, column, relation, key, operator, key_cast, column_type, .. } = self;
-        let predicate = match exactly {
-            true => self.rows_that_count(),
-            false => self.predicate.as_ref().map_or_else(|| "true".to_owned(), |predicate| format!("({predicate})")),
-        };
-        // An application does not leave its own row out: a row more is asked for.
-        let (without_own, limit) = match own {
-            Some(own) if exactly => (format!(" AND t.{tid} <> {own}::tid"), k),
-            Some(_) => (String::new(), k + 1),
-            None => (String::new(), k),
-        };
-        let distance = format!("(t.{column} {operator} {vector}::{column_type})::float8");
-        let distance = match own {
-            Some(own) if !exactly => format!("CASE WHEN t.{tid} <> {own}::tid THEN {distance} END"),
-            _ => distance,
-        };
-        let order = match exactly {
-            true => format!("t.{column} {operator} {vector}::{column_type}"),
-            false => format!("{key} {operator} {vector}::{column_type}{key_cast}"),
-        };
-        format!(
-            "SELECT {distance} FROM {relation} t WHERE {predicate} AND ({condition}){without_own} ORDER BY {order} LIMIT {limit}"
-        )
-    }
-}
 
 /// Query vectors with their true neighbours.
 #[derive(Clone, Debug, Default)]
@@ -251,7 +143,7 @@ pub async fn find_truth(
         pg::set(connection, name, value).await?;
     }
     sample.drawn = sample.vectors.len();
-    let statement = searched.statement(k, true);
+    let statement = searched.exact_statement(k);
     let started = Instant::now();
     let deadline = |known: usize| started + if known < ENOUGH { time } else { (time / 3).min(TIME_FOR_MORE_TRUTH) };
     // It begins with small steps: an exact search of a large table may take a minute.
@@ -288,7 +180,7 @@ pub async fn time_exact(connection: &mut PgConnection, searched: &SearchTarget, 
     for name in ["enable_indexscan", "enable_indexonlyscan"] {
         pg::set(connection, name, "off").await?;
     }
-    let sql = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {}", searched.statement(k, true));
+    let sql = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {}", searched.exact_statement(k));
     let started = Instant::now();
     for round in 0..ROUNDS {
         if round > 0 && started.elapsed() > TIME_TO_TIME {

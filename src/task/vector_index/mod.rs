@@ -14,31 +14,38 @@ mod current;
 mod decide;
 mod disturb;
 mod entry;
+mod explained;
 mod filter;
 mod filtered;
 mod found;
+mod function;
 mod indexed_by;
 mod interval;
 mod measure;
 mod memory;
+mod pairs;
 mod plan;
 mod proposals;
 mod queries;
+mod race;
 mod read;
+mod resolve;
 mod search;
 mod setting;
 mod shown;
 mod source;
 mod state;
 mod statements;
+mod target;
 mod tune;
 
 use anyhow::Result;
 pub use keys::{
     Auto, Budget, Lists, OneOrSeveral, Queries, Recall, VectorIndex, Written, WrittenBudget, WrittenMethod, WrittenQueries,
-    WrittenRecall, resolve,
+    WrittenRecall,
 };
 pub use plan::Plan;
+pub use resolve::resolve;
 use sqlx::PgConnection;
 
 use crate::ledger::report::Report;

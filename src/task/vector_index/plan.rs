@@ -7,6 +7,7 @@ use super::candidates::Spec;
 use super::current::{EXACT_SHARE, measure_current};
 use super::decide::{self, Action, Current, Decision, Request};
 use super::filtered::{self, Verdict};
+use super::function::{CANDIDATES, Function};
 use super::interval;
 use super::keys::{ApplySetting, VectorIndex};
 use super::kind::Method;
@@ -15,6 +16,7 @@ use super::memory::{self, Memory};
 use super::search;
 use super::setting::Others;
 use super::state::{self, Table};
+use super::statements::Uses;
 use super::{read, setting, statements};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -34,6 +36,8 @@ pub struct Part {
     pub request: Request,
     /// The setting that applications search with.
     pub setting: u32,
+    /// The rows that they ask for.
+    pub k: u32,
     pub current: Current,
     pub decision: Decision,
     /// Memory for the build that is decided; for the rule's number of lists, where the number is still to be found.
@@ -49,6 +53,8 @@ pub struct Part {
     pub has_iterative_scan: bool,
     /// What applications' statements show.
     pub warnings: Vec<String>,
+    /// How often the index was used before this run.
+    pub uses: Option<Uses>,
 }
 
 pub async fn make(job: &VectorIndex, run: &RunContext<'_>) -> Result<Plan> {
@@ -77,7 +83,7 @@ pub async fn part(
         settings(connection, job, &table, extension).await?;
     refuse_too_little_memory(job, run, &table)?;
     // Before searches of ours count as uses of the index.
-    let mut warnings = statements::warnings(connection, job, &table).await?;
+    let (mut warnings, uses) = statements::warnings(connection, job, run, &table).await?;
     let phase = run.progress.phase("measure", None);
     phase.say(&format!("{} by searches of the present index", table.sql()));
     let (current, sample) = measure_current(connection, job, run, &table, present_setting)
@@ -88,20 +94,21 @@ pub async fn part(
     let planners_choice = match sample.vector() {
         Some(vector) => {
             search::as_an_application(connection, table.method, setting).await?;
-            search::applications_plan(connection, &table.searched, vector, job.recall.k).await?
+            let rows = table.asked_of_the_index(job.recall.k, setting);
+            search::applications_plan(connection, &table.searched, vector, rows).await?
         }
         None => None,
     };
     let mut request = Request {
         method: table.method,
         is_given: job.lists.is_some() || job.m.is_some() || job.ef_construction.is_some(),
-        min_setting: table.method.min_setting(job.recall.k),
+        min_setting: table.method.min_setting(job.recall.k).max(if table.by_bits { CANDIDATES } else { 0 }),
         lists: job.lists,
         m: job.m,
         ef_construction: job.ef_construction,
         target: job.recall.target,
         exact_below: job.exact_below,
-        sets_the_setting: job.apply_setting.is_some(),
+        sets_the_setting: job.apply_setting.is_some() || table.by_bits,
         others_setting: others.setting,
         others_of_present: others_of_present.setting,
         measure_ms: job.recall.time.0.as_secs_f64() * 1000.0 * EXACT_SHARE,
@@ -129,6 +136,7 @@ pub async fn part(
         table,
         request,
         setting,
+        k: job.recall.k,
         others,
         current,
         decision,
@@ -138,6 +146,7 @@ pub async fn part(
         filtered,
         has_iterative_scan,
         warnings,
+        uses,
     })
 }
 
@@ -156,6 +165,10 @@ async fn settings(connection: &mut PgConnection, job: &VectorIndex, table: &Tabl
     let role = job.role();
     let setting = match job.setting {
         Some(setting) => setting,
+        None if table.by_bits => {
+            setting::load(connection, extension).await?;
+            Function::of(table).candidates(connection, table).await?.unwrap_or(CANDIDATES)
+        }
         None => setting::current(connection, table.method, role, extension).await?,
     };
     // The keys of the job are for the method that it asks for.

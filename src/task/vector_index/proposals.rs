@@ -72,6 +72,7 @@ mod tests {
                 found,
                 at_todays_setting: None,
                 at_recall_of_hnsw: None,
+                pairs: None,
             });
             next = next_candidates(&tuning, max_lists).into_iter().find(|lists| *lists <= affordable);
         }
@@ -95,6 +96,7 @@ mod tests {
                 found,
                 at_todays_setting: None,
                 at_recall_of_hnsw: None,
+                pairs: None,
             }
         };
         // As seen on 20,000 × 1536.

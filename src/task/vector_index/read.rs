@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use super::indexed_by::{IndexedBy, others, refuse_beside_others};
 use super::keys::VectorIndex;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::{self, SearchTarget};
+use super::measure;
 use super::state::{self, ColumnSample, Facts, Found, Leftover, LeftoverKind, Table, refused};
+use super::target::SearchTarget;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::pg::{self, identifier, qualified};
@@ -54,7 +55,10 @@ pub async fn catalog(
     let dimensions = on.dimensions;
     refuse_too_many_dimensions(&facts, job, on.value, dimensions)?;
     let like: Vec<&Found> = found.iter().filter(|index| on.is_of(index)).collect();
-    let default_name = names::default_name(&facts.name, &job.column);
+    let default_name = match job.quantize {
+        Some(quantize) => names::default_name(&facts.name, &format!("{}_{}", job.column, quantize.value().name())),
+        None => names::default_name(&facts.name, &job.column),
+    };
     let candidates = without_leftovers(&like, &found, &facts, job, &default_name);
     let index = choose_index(&candidates, &facts, job, is_partition)?;
     let others = others(connection, &facts, &found, &on.column).await?;
@@ -62,28 +66,34 @@ pub async fn catalog(
     let method = choose_method(job, index.as_ref(), on.value);
     let operator_class = on
         .value
-        .operator_class(method, job.metric)
-        .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", on.value.name(), job.metric.name())))?;
-    refuse_others_operators(connection, extension, job.metric, &[value, on.value]).await?;
+        .operator_class(method, on.metric)
+        .ok_or_else(|| refused(format!("pgvector has no {method} index of {} by {}", on.value.name(), on.metric.name())))?;
+    let compared = if on.is_bits { value } else { on.value };
+    refuse_others_operators(connection, extension, job.metric, &[value, compared]).await?;
+    if on.is_bits {
+        refuse_others_operators(connection, extension, on.metric, &[ValueType::Bit]).await?;
+        refuse_bits_of_partitions(&facts, is_partition)?;
+    }
     let index_name = match (&index, &job.index) {
         (Some(index), _) => index.name.clone(),
         (None, Some(name)) if !is_partition => name.clone(),
         _ => default_name,
     };
-    let searched = searched(&facts, job, extension, (value, dimensions), on.cast, index.as_ref());
+    let searched = searched(&facts, job, extension, (value, dimensions), &on, index.as_ref());
     let mut table = Table {
         facts,
         value,
         dimensions,
         by_halfvec: on.cast == Some(ValueType::Halfvec),
         is_cast: on.cast.is_some(),
+        by_bits: on.is_bits,
         others,
         operator_class,
         method,
         metric: job.metric,
         operator_class_of_hnsw: on
             .value
-            .operator_class(Method::Hnsw, job.metric)
+            .operator_class(Method::Hnsw, on.metric)
             .filter(|_| job.compares_methods && method == Method::Ivfflat)
             .filter(|_| index.as_ref().is_none_or(|index| !index.is_attached)),
         looks: ColumnSample::default(),
@@ -235,7 +245,7 @@ fn searched(
     job: &VectorIndex,
     extension: &str,
     (value, dimensions): (ValueType, u32),
-    cast: Option<ValueType>,
+    on: &IndexedBy,
     index: Option<&Found>,
 ) -> SearchTarget {
     let schema = identifier(extension);
@@ -243,22 +253,43 @@ fn searched(
         ValueType::Bit => format!("pg_catalog.bit({dimensions})"),
         _ => format!("{schema}.{}({dimensions})", value.name()),
     };
-    let column = identifier(&job.column);
-    let key = cast.map_or_else(|| format!("t.{column}"), |cast| format!("(t.{column}::{})", typed(cast)));
-    // A query vector has the column's type with the index's dimensions already.
-    let key_cast = cast.filter(|cast| *cast != value).map_or_else(String::new, |cast| format!("::{}", typed(cast)));
+    let bits = || [format!("{schema}.binary_quantize("), format!(")::{}", typed(ValueType::Bit))];
+    let (around, around_query) = match on.cast {
+        _ if on.is_bits => {
+            let [before, after] = bits();
+            ([format!("({before}"), format!("{after})")], bits())
+        }
+        // A query vector has the column's type with the index's dimensions already.
+        Some(cast) => {
+            let after = if cast == value { String::new() } else { format!("::{}", typed(cast)) };
+            (["(".to_owned(), format!("::{})", typed(cast))], [String::new(), after])
+        }
+        None => Default::default(),
+    };
     SearchTarget {
         relation: qualified(&facts.schema, &facts.name),
         tid: "ctid",
         value,
         column_type: typed(value),
-        key,
-        key_cast,
+        around,
+        around_query,
         operator: format!("OPERATOR({schema}.{})", job.metric.operator()),
+        reranks: on.is_bits.then(|| format!("OPERATOR({schema}.{})", on.metric.operator())),
         inner_product: (job.metric == Metric::Cosine).then(|| format!("OPERATOR({schema}.<#>)")),
         predicate: index.and_then(|index| index.predicate.clone()),
         proof: state::proof(extension),
-        column,
+        column: identifier(&job.column),
+    }
+}
+
+/// Refuses a function that would search one partition.
+fn refuse_bits_of_partitions(facts: &Facts, is_partition: bool) -> Result<()> {
+    match is_partition {
+        true => Err(refused(format!(
+            "{} is a partition, and `quantize = \"bit\"` is for tables without partitions",
+            qualified(&facts.schema, &facts.name)
+        ))),
+        false => Ok(()),
     }
 }
 

@@ -7,10 +7,12 @@ use anyhow::Result;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::explained::{node_with_index, pages_of, scan_of};
 use super::found::{Cost, Found};
 use super::interval::Interval;
 use super::kind::Method;
-use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample, SearchTarget};
+use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample};
+use super::target::SearchTarget;
 use crate::pg::{self, literal};
 
 /// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 1 ms, as good indexes have them, complete all
@@ -20,6 +22,9 @@ const TIME_FOR_MORE: Duration = Duration::from_secs(1);
 const TURNS: u32 = 5;
 const MAX_TURNS: u32 = 25;
 const TIME_FOR_MORE_TURNS: Duration = Duration::from_millis(500);
+/// A table is small where an exact search takes no longer: its measurement takes ten seconds at most, of which so many are for what could be left out.
+const SMALL_MS: f64 = 10.0;
+const TIME_OF_A_SMALL_TABLE: Duration = Duration::from_secs(7);
 /// A recall this many margins away from the target is clearly below or above it: two margins are four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
 const FEWEST: usize = 50;
@@ -37,6 +42,8 @@ pub struct Searcher<'a> {
     /// The name of the index that must answer.
     pub index: String,
     pub deadline: Instant,
+    /// From then on it asks no more queries than are enough, and takes a setting that is enough, though a lower one might be: see [`quick_from`].
+    pub quick_from: Instant,
     /// The number of searches so far, and its limit.
     pub searches: u64,
     pub max_searches: u64,
@@ -65,12 +72,13 @@ impl Searcher<'_> {
     /// With a target, it stops as soon as the recall is clearly above or below the target.
     async fn recall_until(&mut self, setting: u32, target: Option<f64>) -> Result<Found> {
         self.prepare(setting, false).await?;
-        self.prove().await?;
-        let statement = self.searched.statement(self.k, false);
+        self.prove(setting).await?;
+        let statement = self.searched.statement(self.k, setting);
         let mut recalls = Vec::with_capacity(self.sample.len());
         let started = Instant::now();
         for start in (0..self.sample.len()).step_by(AT_ONCE) {
-            if is_enough(&recalls, target, started.elapsed()) {
+            let time = if Instant::now() < self.quick_from { TIME_FOR_MORE } else { Duration::ZERO };
+            if is_enough(&recalls, target, (started.elapsed(), time)) {
                 break;
             }
             let range = start..(start + AT_ONCE).min(self.sample.len());
@@ -109,12 +117,13 @@ impl Searcher<'_> {
             self.may_search(count)?;
             self.hide().await?;
             measure::limit(self.connection, self.searched, self.deadline).await?;
-            let plan = self.explain("ANALYZE, BUFFERS, TIMING OFF, ", count).await.map_err(|error| self.stopped(error))?;
+            let plan =
+                self.explain("ANALYZE, BUFFERS, TIMING OFF, ", setting, count).await.map_err(|error| self.stopped(error))?;
             ms = ms.min(plan["Execution Time"].as_f64().unwrap_or(f64::MAX) / count as f64);
             pages = pages_of(&plan["Plan"]) / count as f64;
         }
         self.prepare(setting, true).await?;
-        let plan = self.explain("", 1).await?;
+        let plan = self.explain("", setting, 1).await?;
         // Restores the settings of the measurement.
         self.prepare(setting, false).await?;
         let scan = scan_of(&plan["Plan"]);
@@ -125,8 +134,8 @@ impl Searcher<'_> {
     /// Returns the number of pages that each of some searches reads.
     pub async fn pages(&mut self, setting: u32, count: usize) -> Result<Vec<f64>> {
         self.prepare(setting, false).await?;
-        self.prove().await?;
-        let statement = self.searched.statement(self.k, false);
+        self.prove(setting).await?;
+        let statement = self.searched.statement(self.k, setting);
         let mut pages = Vec::new();
         for number in 0..self.sample.len().min(count) {
             measure::limit(self.connection, self.searched, self.deadline).await?;
@@ -165,7 +174,9 @@ impl Searcher<'_> {
             }
             setting = match &enough {
                 None => (setting * 2).min(max_setting),
-                Some(high) if high.setting > too_low + 1 => too_low + (high.setting - too_low) / 2,
+                Some(high) if high.setting > too_low + 1 && Instant::now() < self.quick_from => {
+                    too_low + (high.setting - too_low) / 2
+                }
                 Some(high) => {
                     // Reported values use more samples than the search did.
                     let mut found = high.clone();
@@ -205,64 +216,45 @@ impl Searcher<'_> {
 
     async fn startup_cost(&mut self, probes: u32) -> Result<Option<f64>> {
         self.prepare(probes, false).await?;
-        let plan = self.explain("", 1).await?;
+        let plan = self.explain("", probes, 1).await?;
         Ok(node_with_index(&plan["Plan"], &self.index).and_then(|node| node["Startup Cost"].as_f64()))
     }
 
     async fn prepare(&mut self, setting: u32, is_as_an_application: bool) -> Result<()> {
         self.show().await?;
-        // The query's own row is found, too: hnsw, which returns no more rows than this, needs room for it.
-        let room = u32::from(self.method == Method::Hnsw && setting <= self.k && !is_as_an_application);
-        as_an_application(self.connection, self.method, setting + room).await?;
-        if !is_as_an_application {
-            // Near the target the planner may prefer a full scan; the measurement is about the index.
-            pg::set(self.connection, "enable_seqscan", "off").await?;
-            let (name, value) = self.method.disable_other_method();
-            pg::set(self.connection, name, value).await?;
+        match is_as_an_application {
+            true => as_an_application(self.connection, self.method, setting).await?,
+            false => by_index_alone(self.connection, self.method, setting, self.k).await?,
         }
         self.hide().await
     }
 
-    /// Hides the index in a transaction that is never committed, so that no other session sees it, even after a crash. It begins again for
-    /// each step: its locks last no longer than those of a search, so that an ALTER TABLE, and every session queued behind it, waits no
-    /// longer. A session that changes the same row of pg_index waits for the rollback, and finds the row unchanged.
+    /// Hides the index, in a transaction of its own for each step: its locks last no longer than those of a search, so that an ALTER TABLE, and
+    /// every session queued behind it, waits no longer.
     async fn hide(&mut self) -> Result<()> {
         let Some(oid) = self.hidden else { return Ok(()) };
         self.show().await?;
-        sqlx::query("BEGIN").execute(&mut *self.connection).await?;
         self.is_hiding = true;
-        // It locks the table first, as DDL does; otherwise the two could deadlock.
-        pg::execute(self.connection, format!("LOCK TABLE {} IN ACCESS SHARE MODE", self.searched.relation)).await?;
-        sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
-            .bind(oid)
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(())
+        hide(self.connection, &self.searched.relation, oid).await
     }
 
     /// Makes the hidden index visible again and releases every lock.
     pub async fn show(&mut self) -> Result<()> {
         if self.is_hiding {
-            sqlx::query("ROLLBACK").execute(&mut *self.connection).await?;
+            show_again(self.connection).await?;
             self.is_hiding = false;
         }
         Ok(())
     }
 
-    async fn prove(&mut self) -> Result<()> {
-        let plan = self.explain("", 1).await?;
-        match scan_of(&plan["Plan"]) {
-            Some(scan) if scan != self.index => Err(Stopped::OtherPlan(scan).into()),
-            _ if node_with_index(&plan["Plan"], &self.index).is_none() => {
-                Err(Stopped::OtherPlan("a plan of its own".to_owned()).into())
-            }
-            _ => Ok(()),
-        }
+    async fn prove(&mut self, setting: u32) -> Result<()> {
+        let plan = self.explain("", setting, 1).await?;
+        is_by(&plan["Plan"], &self.index).map_err(Into::into)
     }
 
-    async fn explain(&mut self, options: &str, count: usize) -> Result<Value> {
+    async fn explain(&mut self, options: &str, setting: u32, count: usize) -> Result<Value> {
         pg::execute(self.connection, self.searched.proof.clone()).await?;
-        let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, false));
+        let sql = format!("EXPLAIN ({options}FORMAT JSON) {}", self.searched.statement(self.k, setting));
         let row = pg::query(sql)
             .bind(&self.sample.vectors[..count.min(self.sample.len())])
             .bind(&self.sample.tids[..count.min(self.sample.len())])
@@ -292,40 +284,27 @@ impl Searcher<'_> {
     }
 }
 
+/// Returns when a measurement that began at `started` leaves out what it can: soon for a small table, never for a large one, which has its time.
+pub fn quick_from(started: Instant, exact_ms: f64, deadline: Instant) -> Instant {
+    if exact_ms <= SMALL_MS { (started + TIME_OF_A_SMALL_TABLE).min(deadline) } else { deadline }
+}
+
 /// Returns whether more searches would add nothing, or take too long. Pure.
-fn is_enough(recalls: &[f64], target: Option<f64>, elapsed: Duration) -> bool {
+fn is_enough(recalls: &[f64], target: Option<f64>, (elapsed, time): (Duration, Duration)) -> bool {
     let is_clear = || {
         let interval = Interval::of(recalls);
         target.is_some_and(|target| (interval.mean - target).abs() > BEYOND_DOUBT * interval.margin())
     };
-    recalls.len() >= ENOUGH && elapsed > TIME_FOR_MORE || recalls.len() >= FEWEST && is_clear()
+    recalls.len() >= ENOUGH && elapsed > time || recalls.len() >= FEWEST && is_clear()
 }
 
-fn pages_of(plan: &Value) -> f64 {
-    ["Shared Hit Blocks", "Shared Read Blocks", "Local Hit Blocks", "Local Read Blocks"]
-        .iter()
-        .filter_map(|key| plan[*key].as_f64())
-        .sum()
-}
-
-fn nodes(plan: &Value) -> Vec<&Value> {
-    let mut open = vec![plan];
-    let mut all = Vec::new();
-    while let Some(node) = open.pop() {
-        all.push(node);
-        open.extend(node["Plans"].as_array().into_iter().flatten());
+/// Returns an error where the index did not answer.
+pub fn is_by(plan: &Value, index: &str) -> Result<(), Stopped> {
+    match scan_of(plan) {
+        Some(scan) if scan != index => Err(Stopped::OtherPlan(scan)),
+        _ if node_with_index(plan, index).is_none() => Err(Stopped::OtherPlan("a plan of its own".to_owned())),
+        _ => Ok(()),
     }
-    all
-}
-
-fn node_with_index<'a>(plan: &'a Value, index: &str) -> Option<&'a Value> {
-    nodes(plan).into_iter().find(|node| node["Index Name"].as_str() == Some(index))
-}
-
-/// Returns the scan that reads the table: an index's name, or the kind of another scan.
-pub fn scan_of(plan: &Value) -> Option<String> {
-    let node = nodes(plan).into_iter().find(|node| node["Alias"].as_str() == Some("t"))?;
-    Some(node["Index Name"].as_str().or(node["Node Type"].as_str())?.to_owned())
 }
 
 /// Applies the settings that an application has.
@@ -335,23 +314,46 @@ pub async fn as_an_application(connection: &mut PgConnection, method: Method, se
     pg::execute(connection, format!("RESET {}", method.disable_other_method().0)).await
 }
 
-/// Returns the scan that the planner chooses for the query of an application.
+/// Applies the settings by which an index of the method answers, and no other.
+pub async fn by_index_alone(connection: &mut PgConnection, method: Method, setting: u32, k: u32) -> Result<()> {
+    // The query's own row is found, too: hnsw, which returns no more rows than this, needs room for it.
+    let room = u32::from(method == Method::Hnsw && setting <= k);
+    as_an_application(connection, method, setting + room).await?;
+    // Near the target the planner may prefer a full scan; the measurement is about the index.
+    pg::set(connection, "enable_seqscan", "off").await?;
+    let (name, value) = method.disable_other_method();
+    pg::set(connection, name, value).await
+}
+
+/// Hides an index in a transaction that is never committed, so that no other session sees it, even after a crash. A session that changes the same row
+/// of pg_index waits for the rollback, and finds the row unchanged.
+pub async fn hide(connection: &mut PgConnection, relation: &str, oid: i64) -> Result<()> {
+    sqlx::query("BEGIN").execute(&mut *connection).await?;
+    // It locks the table first, as DDL does; otherwise the two could deadlock.
+    pg::execute(connection, format!("LOCK TABLE {relation} IN ACCESS SHARE MODE")).await?;
+    sqlx::query("UPDATE pg_catalog.pg_index SET indisvalid = false WHERE indexrelid = $1::bigint::oid")
+        .bind(oid)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Makes hidden indexes visible again and releases every lock.
+pub async fn show_again(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("ROLLBACK").execute(connection).await?;
+    Ok(())
+}
+
+/// Returns the scan that the planner chooses for the query of an application. `rows`: that it asks of the index.
 pub async fn applications_plan(
     connection: &mut PgConnection,
     searched: &SearchTarget,
     vector: &str,
-    k: u32,
+    rows: u32,
 ) -> Result<Option<String>> {
     let predicate = searched.predicate.as_ref().map(|predicate| format!(" WHERE ({predicate})")).unwrap_or_default();
-    let sql = format!(
-        "EXPLAIN (FORMAT JSON) SELECT * FROM {relation} t{predicate} ORDER BY {key} {operator} {vector}::{column_type}{cast} LIMIT {k}",
-        relation = searched.relation,
-        key = searched.key,
-        operator = searched.operator,
-        vector = literal(vector),
-        column_type = searched.column_type,
-        cast = searched.key_cast,
-    );
+    let order = searched.order("t.", &format!("{}::{}", literal(vector), searched.column_type));
+    let sql = format!("EXPLAIN (FORMAT JSON) SELECT * FROM {} t{predicate} ORDER BY {order} LIMIT {rows}", searched.relation);
     pg::execute(connection, searched.proof.clone()).await?;
     let row = pg::query(sql).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     let plan: Value = row.try_get(0)?;
@@ -364,7 +366,7 @@ mod tests {
 
     #[test]
     fn searches_end_where_they_say_nothing_new_or_are_dear() {
-        let (quick, slow) = (Duration::from_millis(50), Duration::from_secs(3));
+        let (quick, slow) = [50, 3000].map(|ms| (Duration::from_millis(ms), TIME_FOR_MORE)).into();
         let recalls = |mean: f64, count: usize| -> Vec<f64> {
             (0..count).map(|number| if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }).collect()
         };
@@ -379,6 +381,8 @@ mod tests {
         // All found: more than fifty are needed to be sure of 0.95.
         assert!(!is_enough(&[1.0; 60], Some(0.95), quick));
         assert!(is_enough(&[1.0; 150], Some(0.95), quick));
+        // Where the time is over, enough is enough.
+        assert!(is_enough(&recalls(0.948, 200), Some(0.95), (quick.0, Duration::ZERO)));
         // A search at a given setting has no target.
         assert!(!is_enough(&recalls(0.5, 500), None, quick));
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::decide::{Action, Index};
+use super::function::Function;
 use super::kind::Method;
 use super::plan::{Part, Plan};
 use super::state::{Found, LeftoverKind};
@@ -61,6 +62,10 @@ impl Part {
                 units::bytes(table.index_bytes()),
             ));
             lines.extend(memory.notes.iter().chain(&memory.refusal).map(|note| format!("   {note}")));
+        }
+        if table.by_bits {
+            let statement = Function::of(table).statement(self.k);
+            lines.push(format!("   the index is on the signs of the values: the application has to search by {statement}"));
         }
         if table.is_cast {
             let value = if table.by_halfvec { "halfvec" } else { "a cast of the column" };

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::built::Built;
 use super::kind::{Method, Metric, ValueType};
-use super::measure::SearchTarget;
+use super::target::SearchTarget;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD};
 use crate::pg::{identifier, literal, qualified};
@@ -83,6 +83,8 @@ pub struct Table {
     pub by_halfvec: bool,
     /// True if the index is on a cast of the column.
     pub is_cast: bool,
+    /// True if the index is on the signs of the column's values: a function finds rows by them, and orders them by the vectors.
+    pub by_bits: bool,
     /// Other indexes of the column, which are left alone, with what they are on.
     pub others: Vec<(String, String)>,
     pub operator_class: String,
@@ -146,7 +148,11 @@ impl Table {
     }
 
     pub fn value_bytes(&self) -> u64 {
-        let value = if self.by_halfvec { ValueType::Halfvec } else { self.value };
+        let value = match (self.by_bits, self.by_halfvec) {
+            (true, _) => ValueType::Bit,
+            (false, true) => ValueType::Halfvec,
+            (false, false) => self.value,
+        };
         value.bytes(self.dimensions)
     }
 
@@ -170,9 +176,18 @@ impl Table {
         names::beside([&self.facts.schema, &self.facts.name, &self.searched.column], &self.index_name, OLD)
     }
 
+    /// Returns the number of rows that a search for `k` rows asks of the index.
+    pub fn asked_of_the_index(&self, k: u32, setting: u32) -> u32 {
+        if self.by_bits { setting } else { k }
+    }
+
     /// Returns the ORDER BY expression, as an application writes it.
     pub fn order_by(&self) -> String {
         let column = &self.searched.column;
+        if self.by_bits {
+            let bits = |vector: &str| format!("binary_quantize({vector})::bit({})", self.dimensions);
+            return format!("{} {} {}", bits(column), Metric::Hamming.operator(), bits("$1"));
+        }
         if self.is_cast {
             let value = if self.by_halfvec { ValueType::Halfvec } else { self.value };
             format!("({column}::{0}({1})) {2} $1::{0}({1})", value.name(), self.dimensions, self.metric.operator())

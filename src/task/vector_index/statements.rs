@@ -2,19 +2,25 @@
 //! no search uses.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::keys::VectorIndex;
 use super::kind::Metric;
 use super::state::Table;
 use crate::base::units;
+use crate::ledger::Filter;
+use crate::ledger::report::Report;
 use crate::pg::{self, qualified};
+use crate::work::RunContext;
 
 /// Statements that are read, those with most calls first, and that are named.
 const LOOKED_AT: i64 = 200;
 const NAMED: usize = 5;
 /// Letters of a statement in a warning.
 const SHOWN: usize = 200;
+/// Runs in which the last look at an index is searched for.
+const LAST_RUNS: i64 = 10;
 /// A statement of pg_stat_statements that searches the table.
 #[derive(Debug, sqlx::FromRow)]
 struct Statement {
@@ -22,8 +28,13 @@ struct Statement {
     calls: i64,
 }
 
-/// Returns warnings about statements that search the table; none where the role may not read them.
-pub async fn warnings(connection: &mut PgConnection, job: &VectorIndex, table: &Table) -> Result<Vec<String>> {
+/// Returns warnings about statements that search the table, none where the role may not read them, and how often the index was used.
+pub async fn warnings(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    run: &RunContext<'_>,
+    table: &Table,
+) -> Result<(Vec<String>, Option<Uses>)> {
     let statements = statements(connection, table).await?;
     let mut warnings = Vec::new();
     let mut served = 0;
@@ -38,24 +49,67 @@ pub async fn warnings(connection: &mut PgConnection, job: &VectorIndex, table: &
             None => served += statement.calls.max(0),
         }
     }
-    if let Some(index) = table.index.as_ref().filter(|index| index.is_valid && served > 0) {
-        let scans: Option<i64> =
-            sqlx::query_scalar("SELECT idx_scan FROM pg_stat_all_indexes WHERE indexrelid = $1::bigint::oid")
-                .bind(index.oid)
-                .fetch_optional(connection)
-                .await?
-                .flatten();
-        if scans == Some(0) {
-            warnings.push(format!(
-                "{} has not been used since its statistics began, although statements that it could serve ran {}: compare their ORDER BY \
-                 with {}, and look at their plans",
-                index.name,
-                units::plural(served as u64, "time"),
-                table.order_by()
-            ));
-        }
+    // An index on bits is searched by a function.
+    let Some(index) = table.index.as_ref().filter(|index| index.is_valid && served > 0 && !table.by_bits) else {
+        return Ok((warnings, None));
+    };
+    let Some(scans) = scans(connection, index.oid).await? else { return Ok((warnings, None)) };
+    let now = Uses { index: index.oid, scans, calls: served };
+    let last = last_uses(run, index.oid).await;
+    warnings.extend(unused(now, last).map(|unused| {
+        format!("{} {unused}: compare their ORDER BY with {}, and look at their plans", index.name, table.order_by())
+    }));
+    Ok((warnings, Some(now)))
+}
+
+/// How often an index was used, and statements ran that it could serve, at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Uses {
+    /// Its oid.
+    pub index: i64,
+    pub scans: i64,
+    pub calls: i64,
+}
+
+/// Returns the number of scans since the statistics of the index began.
+pub async fn scans(connection: &mut PgConnection, index: i64) -> Result<Option<i64>> {
+    let found: Option<Option<i64>> =
+        sqlx::query_scalar("SELECT idx_scan FROM pg_stat_all_indexes WHERE indexrelid = $1::bigint::oid")
+            .bind(index)
+            .fetch_optional(connection)
+            .await?;
+    Ok(found.flatten())
+}
+
+/// Reads what the last run of the job noted of this index, where there is a ledger that knows it.
+async fn last_uses(run: &RunContext<'_>, index: i64) -> Option<Uses> {
+    let filter = Filter { job: Some(run.job.name), database: Some(run.database), outcome: None, limit: LAST_RUNS };
+    let rows = run.ledger?.runs(&filter).await.ok()?;
+    let of_report = |report: &Report| {
+        let tables = report.facts.get("tables")?.as_array()?.clone();
+        tables
+            .into_iter()
+            .filter_map(|table| serde_json::from_value(table.get("uses")?.clone()).ok())
+            .find(|uses: &Uses| uses.index == index)
+    };
+    rows.iter().filter_map(|row| row.report.as_ref()).find_map(of_report)
+}
+
+/// Says that no statement has used the index, if that is so: since its statistics began, or since the last run. Pure.
+fn unused(now: Uses, last: Option<Uses>) -> Option<String> {
+    if now.scans == 0 {
+        let times = units::plural(now.calls.max(0) as u64, "time");
+        return Some(format!(
+            "has not been used since its statistics began, although statements that it could serve ran {times}"
+        ));
     }
-    Ok(warnings)
+    // Statistics that began anew count from 0.
+    let last = last.filter(|last| last.scans == now.scans && last.calls < now.calls)?;
+    let times = units::plural((now.calls - last.calls).max(0) as u64, "time");
+    Some(format!(
+        "has not been used since the last run of this job (idx_scan is still {}), although statements that it could serve ran {times}",
+        units::count(now.scans.max(0) as u64)
+    ))
 }
 
 /// Reads statements of this database with an operator of pgvector and the table's name in them.
@@ -169,6 +223,21 @@ mod tests {
             ("SELECT id FROM items ORDER BY embedding <=> $1 DESC LIMIT $2", "DESC"),
         ] {
             assert!(why(unserved).is_some_and(|why| why.contains(says)), "{unserved}: {:?}", why(unserved));
+        }
+    }
+
+    #[test]
+    fn an_index_is_unused_where_its_scans_stay_and_statements_ran() {
+        let uses = |scans, calls| Uses { index: 7, scans, calls };
+        assert!(
+            unused(uses(0, 3), None).is_some_and(|why| why.contains("since its statistics began") && why.contains("3 times"))
+        );
+        assert!(
+            unused(uses(5, 9), Some(uses(5, 3))).is_some_and(|why| why.contains("since the last run") && why.contains("6 times"))
+        );
+        // Used; nothing ran; statistics that began anew; no run before.
+        for (now, last) in [((6, 9), Some((5, 3))), ((5, 3), Some((5, 3))), ((2, 9), Some((5, 3))), ((5, 9), None)] {
+            assert_eq!(unused(uses(now.0, now.1), last.map(|(scans, calls)| uses(scans, calls))), None);
         }
     }
 }

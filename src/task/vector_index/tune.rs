@@ -10,42 +10,23 @@ use sqlx::PgConnection;
 
 use super::budget::{Budget, MIN_SEARCH_TIME};
 use super::candidates::{Candidate, Spec, Tuning, best_graph};
-use super::decide::{graphs, lists_by_rule};
+use super::decide::{graphs, lists_by_rule, wider};
 use super::keys::VectorIndex;
 use super::kind::Method;
-use super::measure::{self, Sample, SearchTarget};
+use super::measure;
 use super::proposals::{expected_build, next_candidates};
-use super::search::{Searcher, Stopped};
-use super::state::Table;
+use super::race::{Attempt, COPY, Known, Tuner, TuningCopy};
+use super::search::Stopped;
+use super::target::SearchTarget;
 use super::{memory, queries, setting};
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::live::governor::{Go, Governor};
 use crate::live::indexes::connect;
-use crate::pg::{self, qualified};
-use crate::work::RunContext;
+use crate::pg;
 
 /// The time for graphs in builds of the first one.
 const GRAPHS: u32 = 5;
-/// The queries of the first look at a candidate, and how many times as slow as the best one it must not be.
-const FEW: usize = 100;
-const HOPELESS: f64 = 1.6;
-const COPY: &str = "pg_temp.pgtend_copy";
-
-pub struct Tuner<'a> {
-    pub run: &'a RunContext<'a>,
-    pub job: &'a VectorIndex,
-    pub table: &'a Table,
-    pub extension: &'a str,
-    /// The setting of applications today.
-    pub setting: u32,
-    /// The present number of lists: the search starts there.
-    pub lists: Option<u32>,
-    /// Builds only this one, to the end, instead of searching.
-    pub only: Option<Spec>,
-    /// Queries on the table whose exact answers are known.
-    pub sample: &'a Sample,
-}
 
 impl Tuner<'_> {
     /// Searches for the best number of lists. Between candidates it rests while other sessions are at work, and it ends the search when the
@@ -116,7 +97,7 @@ impl Tuner<'_> {
             phase.say(&format!("candidate: {spec}"));
             let known = Known { best_ms: tuning.best().and_then(Candidate::ms), recall_of_hnsw: surplus(tuning, self.job) };
             match self.one_of_several(ground, spec, &self.table.operator_class, (self.setting, known)).await? {
-                Attempt::Measured(candidate) => tuning.candidates.push(candidate),
+                Attempt::Measured(candidate) => tuning.candidates.push(*candidate),
                 Attempt::Stopped(stopped) => {
                     tuning.ended = stopped.to_string();
                     break;
@@ -146,7 +127,11 @@ impl Tuner<'_> {
         let Some(class) = self.class_of_hnsw() else { return Ok(()) };
         let setting = setting::current(ground.connection, Method::Hnsw, self.job.role(), self.extension).await?;
         let began = Instant::now();
-        for spec in graphs(self.job.m, self.job.ef_construction) {
+        let (m, ef_construction) = (self.job.m, self.job.ef_construction);
+        let mut open = graphs(m, ef_construction);
+        let mut has_widened = false;
+        open.reverse();
+        while let Some(spec) = open.pop() {
             let memory = memory::check(self.table, spec, &self.job.memory(), &self.run.settings);
             if let Some(refusal) = memory.refusal {
                 tuning.hnsw_ended = Some(refusal);
@@ -160,11 +145,17 @@ impl Tuner<'_> {
             phase.say(&format!("candidate: {spec}"));
             let known = Known { best_ms: best_graph(&tuning.graphs).and_then(Candidate::ms), recall_of_hnsw: None };
             match self.one_of_several(ground, spec, class, (setting, known)).await? {
-                Attempt::Measured(candidate) => tuning.graphs.push(candidate),
+                Attempt::Measured(candidate) => tuning.graphs.push(*candidate),
                 Attempt::Stopped(stopped) => {
                     tuning.hnsw_ended = Some(stopped.to_string());
                     break;
                 }
+            }
+            if open.is_empty() && !has_widened {
+                has_widened = true;
+                let min_setting = Method::Hnsw.min_setting(self.job.recall.k);
+                open = best_graph(&tuning.graphs).map(|best| wider(best, m, ef_construction, min_setting)).unwrap_or_default();
+                open.reverse();
             }
         }
         tuning.hnsw = best_graph(&tuning.graphs).cloned();
@@ -229,7 +220,8 @@ impl Tuner<'_> {
             relation: COPY.to_owned(),
             column: "v".to_owned(),
             tid: "tid",
-            key: if self.table.by_halfvec { format!("(t.v{})", from.key_cast) } else { "t.v".to_owned() },
+            // The copy has the dimensions of the index already.
+            around: if self.table.by_halfvec || self.table.by_bits { from.around.clone() } else { Default::default() },
             predicate: None,
             ..from.clone()
         };
@@ -265,108 +257,6 @@ impl Tuner<'_> {
         ground.budget.last_candidate = Some(began.elapsed());
         candidate
     }
-
-    /// Builds a candidate on the copy and searches it. `setting`: the value that applications use.
-    async fn candidate(
-        &self,
-        ground: &mut TuningCopy<'_>,
-        spec: Spec,
-        operator_class: &str,
-        (setting, known): (u32, Known),
-    ) -> Result<Attempt> {
-        // Drops the previous candidate, whatever its result.
-        pg::set(ground.connection, "statement_timeout", "0").await?;
-        pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
-        let started = Instant::now();
-        let left = ground.budget.deadline().saturating_duration_since(started).max(Duration::from_millis(1));
-        pg::set(ground.connection, "statement_timeout", &left.as_millis().to_string()).await?;
-        let key = ground.searched.key.replacen("t.v", "v", 1);
-        let class = qualified(self.extension, operator_class);
-        let sql =
-            format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
-        pg::execute(ground.connection, ground.searched.proof.clone()).await?;
-        let (built, _) = ground.governor.watch(ground.pid, pg::execute_counting(ground.connection, sql)).await;
-        if let Err(error) = built {
-            let error = pg::in_its_own_words(error);
-            if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
-                return Ok(Attempt::Stopped(Stopped::Time));
-            }
-            return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
-        }
-        let build_seconds = started.elapsed().as_secs_f64();
-        if spec.method() == self.table.method {
-            ground.budget.first_build.get_or_insert(started.elapsed());
-        }
-        let mut few = ground.sample.clone();
-        few.truncate(FEW);
-        let mut searcher = Searcher {
-            connection: &mut *ground.connection,
-            searched: &ground.searched,
-            sample: &few,
-            k: self.job.recall.k,
-            method: spec.method(),
-            hidden: None,
-            is_hiding: false,
-            index: "pgtend_candidate".to_owned(),
-            deadline: ground.budget.deadline(),
-            searches: ground.budget.searches,
-            max_searches: ground.budget.max_searches,
-        };
-        let measured = self.race(&mut searcher, &ground.sample, spec, setting, known).await;
-        ground.budget.searches = searcher.searches;
-        let mut candidate = match measured {
-            Ok(measured) => measured,
-            Err(error) => return error.downcast::<Stopped>().map(Attempt::Stopped),
-        };
-        candidate.build_seconds = build_seconds;
-        let (found, setting) = (&candidate.found, spec.method().setting());
-        let cost = found.cost.map_or(f64::NAN, |cost| cost.ms);
-        tracing::info!("{spec}: recall {:.3} at {setting} = {}, {cost:.2} ms", found.recall, found.setting);
-        Ok(Attempt::Measured(candidate))
-    }
-
-    /// Measures a candidate with a few queries first: one that is far slower than the best so far is not worth more.
-    async fn race<'s>(
-        &self,
-        searcher: &mut Searcher<'s>,
-        all: &'s Sample,
-        spec: Spec,
-        setting: u32,
-        known: Known,
-    ) -> Result<Candidate> {
-        if let Some(best_ms) = known.best_ms {
-            let candidate = self.measure(searcher, spec, setting).await?;
-            if candidate.ms().is_none_or(|ms| ms > best_ms * HOPELESS) && all.len() > FEW {
-                return Ok(candidate);
-            }
-        }
-        searcher.sample = all;
-        let mut candidate = self.measure(searcher, spec, setting).await?;
-        if let Some(recall) = known.recall_of_hnsw.filter(|_| candidate.reached) {
-            candidate.at_recall_of_hnsw = Some(searcher.least(recall, candidate.found.setting, spec.max_setting()).await?);
-        }
-        Ok(candidate)
-    }
-
-    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<Candidate> {
-        let start = match spec {
-            Spec::Ivfflat { lists } => f64::from(lists).sqrt() as u32 / 4,
-            Spec::Hnsw { .. } => setting,
-        };
-        let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.max_setting()).await?;
-        let todays = setting.min(spec.max_setting());
-        let at_todays_setting = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
-        Ok(Candidate { spec, build_seconds: 0.0, reached, found, at_todays_setting, at_recall_of_hnsw: None })
-    }
-}
-
-/// What was measured before a candidate.
-#[derive(Clone, Copy)]
-struct Known {
-    /// Milliseconds of the best so far.
-    best_ms: Option<f64>,
-    /// The recall of hnsw at its lowest setting, where that is above the target.
-    recall_of_hnsw: Option<f64>,
 }
 
 /// Returns what hnsw finds at its lowest setting, if that is more than the target: lists are compared with it at that recall.
@@ -374,24 +264,4 @@ fn surplus(tuning: &Tuning, job: &VectorIndex) -> Option<f64> {
     let hnsw = tuning.hnsw.as_ref().filter(|hnsw| hnsw.reached)?;
     let is_lowest = hnsw.found.setting <= Method::Hnsw.min_setting(job.recall.k);
     (is_lowest && hnsw.found.lower > job.recall.target).then_some(hnsw.found.lower)
-}
-
-/// The end of an attempt to build a candidate and search it.
-enum Attempt {
-    Measured(Candidate),
-    /// The time or the number of searches was used up, or the machine is under strain.
-    Stopped(Stopped),
-}
-
-/// The connection and the copy on which candidates are built and searched.
-struct TuningCopy<'a> {
-    connection: &'a mut PgConnection,
-    /// The copy.
-    searched: SearchTarget,
-    sample: Sample,
-    rows: u64,
-    budget: Budget,
-    /// The backend of the connection.
-    pid: i32,
-    governor: &'a mut Governor,
 }

@@ -1,11 +1,9 @@
-//! Builds the new index beside the old one, or in place for a partition's index, and measures it.
+//! Builds the new index beside the old one, or in place for a partition's index, and keeps or drops it as its measurement says.
 
-use std::time::Instant;
-
-use anyhow::{Context as _, Result};
-use sqlx::PgConnection;
+use anyhow::Result;
 
 use super::Worker;
+use super::measured::{Measured, Measurement};
 use crate::base::fault::Kind;
 use crate::base::progress::Phase;
 use crate::ledger::report::Failure;
@@ -15,30 +13,10 @@ use crate::live::session::{Attempt, Session};
 use crate::pg::{self, failure, identifier, literal, qualified};
 use crate::task::vector_index::built::Declined;
 use crate::task::vector_index::candidates::Spec;
-use crate::task::vector_index::decide::{self, Refusal, recall_in_words};
-use crate::task::vector_index::found::Found;
-use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::measure::Sample;
-use crate::task::vector_index::memory::Memory;
-use crate::task::vector_index::search::{Searcher, Stopped};
-use crate::task::vector_index::tune::Tuner;
-use crate::task::vector_index::{memory, queries, state};
-
-/// The measurement of a new index.
-pub(super) struct Measured {
-    /// True if the target is reached.
-    pub(super) reached: bool,
-    /// At the lowest setting that reaches the target, or at the highest one.
-    pub(super) found: Found,
-    pub(super) at_todays_setting: Found,
-}
-
-/// The end of an attempt to measure a new index.
-pub(super) enum Measurement {
-    Done(Measured),
-    /// It cannot be measured, for this reason.
-    Impossible(String),
-}
+use crate::task::vector_index::decide::{self, Refusal};
+use crate::task::vector_index::memory::{self, Memory};
+use crate::task::vector_index::search::Stopped;
+use crate::task::vector_index::state;
 
 /// The end of a step before a build.
 enum Step<T> {
@@ -66,8 +44,9 @@ impl Worker<'_> {
         };
         let verdict = match measured {
             Measurement::Impossible(reason) => Err(Refusal { reason, is_worse: false }),
-            Measurement::Done(Measured { reached, found, at_todays_setting }) => {
-                let verdict = decide::accept(&self.part.request, &self.part.current, reached, &found, &at_todays_setting);
+            Measurement::Done(Measured { reached, found, at_todays_setting, pairs }) => {
+                let verdict = decide::accept(&self.part.request, &self.part.current, reached, &found, &at_todays_setting, pairs);
+                self.report_values.pairs = pairs;
                 self.report_values.after = Some(found.clone());
                 self.report_values.after_at_todays_setting = Some(at_todays_setting);
                 verdict.map(|()| found)
@@ -189,7 +168,7 @@ impl Worker<'_> {
 
     fn create(&self, spec: Spec) -> String {
         let table = &self.part.table;
-        let key = table.searched.key.replacen("t.", "", 1);
+        let key = table.searched.key("");
         let space = table.index.as_ref().and_then(|index| index.tablespace.as_ref());
         let space = space.map(|space| format!(" TABLESPACE {}", identifier(space))).unwrap_or_default();
         let predicate = table.searched.predicate.as_ref().map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default();
@@ -251,148 +230,5 @@ impl Worker<'_> {
                 failure::in_a_line(&error)
             ),
         }
-    }
-
-    /// Measures the new index on a connection that cannot see the old one: whether the target is reached, at the lowest setting, at today's
-    /// setting.
-    pub(super) async fn measure_new(&mut self, name: &str, is_beside: bool) -> Result<Measurement> {
-        let mut connection = indexes::connect(self.run).await?;
-        let phase = self.run.progress.phase("measure", None);
-        phase.say("searches of the new index");
-        let table = &self.part.table;
-        self.new = sqlx::query_scalar(
-            "SELECT i.indexrelid::bigint FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
-             WHERE i.indrelid = $1::bigint::oid AND x.relname = $2 AND i.indisvalid",
-        )
-        .bind(table.facts.oid)
-        .bind(name)
-        .fetch_optional(&mut connection)
-        .await?;
-        self.is_by_pgvector(&mut connection).await?;
-        let time = self.job.recall.time.0;
-        let sample = queries::asked(&mut connection, self.job, self.run, &table.searched, table.vectors(), time * 2 / 3).await?;
-        if sample.exact_ms > 0.0 {
-            // On a busy machine both take longer, and both are compared.
-            self.part.current.as_busy_as(sample.exact_ms);
-        }
-        // Without an index nothing was asked before.
-        self.part.sample.source = sample.source.clone();
-        self.part.sample.is_asked = true;
-        if !sample.is_enough() {
-            return Ok(Measurement::Impossible(format!(
-                "it cannot be measured: only {} exact searches finished in {}",
-                sample.len(),
-                self.job.recall.time
-            )));
-        }
-        // The whole time is granted again: a build is not thrown away because the exact searches were slow.
-        let deadline = Instant::now() + time;
-        let old = table.index.as_ref().filter(|index| is_beside && index.is_valid).map(|index| index.oid);
-        let first = self.search_new(&mut connection, name, None, &sample, deadline).await;
-        let measured = match (first, old) {
-            (Err(error), Some(old)) if matches!(error.downcast_ref(), Some(Stopped::OtherPlan(_))) => {
-                if !self.part.table.facts.is_superuser {
-                    return self.measure_on_a_copy().await;
-                }
-                self.search_new(&mut connection, name, Some(old), &sample, Instant::now() + time).await?
-            }
-            (measured, _) => measured?,
-        };
-        phase.done(&recall_in_words(&measured.found));
-        Ok(Measurement::Done(measured))
-    }
-
-    /// Refuses an index by an operator class that is not pgvector's: its functions would run as the login that searches.
-    async fn is_by_pgvector(&self, connection: &mut PgConnection) -> Result<()> {
-        let is_foreign: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = $1::bigint::oid AND NOT EXISTS (
-                 SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_opclass'::regclass AND d.objid = i.indclass[0]
-                    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'vector'))",
-        )
-        .bind(self.new)
-        .fetch_one(connection)
-        .await?;
-        anyhow::ensure!(!is_foreign, "the operator class of the new index of {} is not pgvector's", self.part.table.sql());
-        Ok(())
-    }
-
-    async fn search_new(
-        &self,
-        connection: &mut PgConnection,
-        name: &str,
-        hidden: Option<i64>,
-        sample: &Sample,
-        deadline: Instant,
-    ) -> Result<Measured> {
-        let method = self.part.request.method;
-        let mut searcher = Searcher {
-            connection,
-            searched: &self.part.table.searched,
-            sample,
-            k: self.job.recall.k,
-            method,
-            hidden,
-            is_hiding: false,
-            index: name.to_owned(),
-            deadline,
-            searches: 0,
-            max_searches: u64::MAX,
-        };
-        let max_setting = match (method, self.report_values.built.or(self.found)) {
-            (_, Some(spec)) => spec.max_setting(),
-            (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
-            (Method::Hnsw, None) => 1000,
-        };
-        let at_todays_setting = searcher.recall(self.part.setting.min(max_setting)).await?;
-        let candidate = self.report_values.tuning.as_ref().and_then(|tuning| match method {
-            Method::Ivfflat => tuning.best(),
-            Method::Hnsw => tuning.hnsw.as_ref(),
-        });
-        let tuned = candidate.map(|candidate| candidate.found.setting);
-        let start = tuned.unwrap_or(self.part.setting);
-        let (reached, found) = searcher.least(self.job.recall.target, start, max_setting).await?;
-        searcher.show().await?;
-        Ok(Measured { reached, found, at_todays_setting })
-    }
-
-    /// Measures the same build on a copy of all vectors, where the planner prefers the old index (it has more lists) and the role may not
-    /// hide it.
-    async fn measure_on_a_copy(&mut self) -> Result<Measurement> {
-        let spec = self.report_values.built.or(self.found).context("an index was built, or found")?;
-        let known = self.report_values.tuning.as_ref().filter(|tuning| tuning.share >= 1.0);
-        let known = known.and_then(|tuning| match spec {
-            Spec::Ivfflat { lists } => tuning.worst(lists).cloned(),
-            Spec::Hnsw { .. } => tuning.hnsw.clone(),
-        });
-        let candidate = match known {
-            Some(candidate) => candidate,
-            None => {
-                let tuner = Tuner {
-                    run: self.run,
-                    job: self.job,
-                    table: &self.part.table,
-                    extension: self.extension,
-                    setting: self.part.setting,
-                    lists: if let Spec::Ivfflat { lists } = spec { Some(lists) } else { None },
-                    only: Some(spec),
-                    sample: &self.part.sample,
-                };
-                let tuning = tuner.tune(self.governor).await?;
-                match tuning.candidates.into_iter().next() {
-                    Some(candidate) if tuning.share >= 1.0 => candidate,
-                    _ => {
-                        let message = "the planner prefers the old index, and the table is too large to measure a copy of it: run the job as a superuser, or raise `sample` of `budget`";
-                        return Ok(Measurement::Impossible(message.to_owned()));
-                    }
-                }
-            }
-        };
-        self.report_values.is_proved_on_a_copy = true;
-        self.report_values.warnings.push(
-            "the planner preferred the old index, which only a superuser can hide: the same build was measured on a copy of all vectors, and the new index itself is measured once the old one is gone".to_owned(),
-        );
-        // None: the setting is higher than needed.
-        let at_todays_setting = candidate.at_todays_setting.unwrap_or_else(|| candidate.found.clone());
-        Ok(Measurement::Done(Measured { reached: candidate.reached, found: candidate.found, at_todays_setting }))
     }
 }

@@ -14,6 +14,9 @@ use crate::task::vector_index::queries;
 impl Worker<'_> {
     pub(super) async fn work_with_filters(&mut self) -> Result<Option<Failure>> {
         let failure = self.work().await?;
+        if failure.is_none() && self.part.table.by_bits {
+            return self.install_function().await;
+        }
         if failure.is_some() || self.job.filters.all.is_empty() {
             return Ok(failure);
         }

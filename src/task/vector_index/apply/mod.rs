@@ -3,8 +3,12 @@
 
 mod build;
 mod filters;
+mod function;
+mod measured;
 mod swap;
 mod wait;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
@@ -14,12 +18,15 @@ use super::candidates::{Spec, Tuning};
 use super::decide::{self, Action, Decision};
 use super::filtered::Verdict;
 use super::found::Found;
+use super::function::Installed;
 use super::keys::VectorIndex;
 use super::kind::Method;
+use super::pairs::Pairs;
 use super::plan::{self, Part, Plan};
+use super::race::Tuner;
 use super::setting;
 use super::state::LeftoverKind;
-use super::tune::Tuner;
+use super::statements::{self, Uses};
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
 use crate::ledger::report::{Failure, Report, Unfinished};
@@ -28,6 +35,9 @@ use crate::live::governor::{self, Go, Governor};
 use crate::live::indexes;
 use crate::pg::{self, failure, qualified};
 use crate::work::RunContext;
+
+/// The server's statistics of a session that has ended.
+const STATISTICS_COME_LATE: Duration = Duration::from_millis(300);
 
 pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
     let limits = &run.job.limits;
@@ -63,6 +73,11 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
                 Some((failure::kind_of(&error), failure::in_a_line(&error)))
             }
         };
+        match worker.note_uses().await {
+            Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => return Err(error),
+            Err(error) => tracing::warn!("how often {name} is searched was not noted: {}", failure::in_a_line(&error)),
+            Ok(()) => {}
+        }
         let sample = &worker.part.sample;
         let measured = if sample.is_asked { format!("; {}", sample.source.in_words()) } else { String::new() };
         if let Some((kind, message)) = failure {
@@ -110,10 +125,13 @@ struct ReportValues {
     is_proved_on_a_copy: bool,
     after: Option<Found>,
     after_at_todays_setting: Option<Found>,
+    /// Searches by the new index and by what was there, in turns.
+    pairs: Option<Pairs>,
     setting_applied: Option<String>,
     planners_choice: Option<String>,
     filtered: Vec<Verdict>,
     way_applied: Option<String>,
+    function: Option<Installed>,
 }
 
 /// The leftovers of an interrupted run, once they were cleared.
@@ -154,6 +172,7 @@ impl Worker<'_> {
                 run: self.run,
                 job: self.job,
                 table: &self.part.table,
+                current: &self.part.current,
                 extension: self.extension,
                 setting: self.part.setting,
                 lists: self.lists_to_begin_with(),
@@ -311,6 +330,21 @@ impl Worker<'_> {
         }
     }
 
+    /// Notes how often the index is used, behind the searches of this run: the next one sees whether others have used it.
+    async fn note_uses(&mut self) -> Result<()> {
+        let Some(uses) = &mut self.part.uses else { return Ok(()) };
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
+        // A session that has ended tells its scans within moments.
+        let scans = async {
+            tokio::time::sleep(STATISTICS_COME_LATE).await;
+            let index = self.new.filter(|_| self.report_values.swapped).unwrap_or(uses.index);
+            Ok((index, statements::scans(&mut connection, index).await?))
+        };
+        let (index, scans) = self.run.or_cancelled(scans).await?;
+        *uses = Uses { index, scans: scans.unwrap_or_default(), calls: uses.calls };
+        Ok(())
+    }
+
     fn json(&self) -> serde_json::Value {
         let report_values = &self.report_values;
         let current = self.part.current.index.as_ref();
@@ -326,12 +360,15 @@ impl Worker<'_> {
             "after": report_values.after,
             "after_at_todays_setting": report_values.after_at_todays_setting,
             "recommended": report_values.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
+            "in_turns": report_values.pairs,
             "setting_applied": report_values.setting_applied,
             "planners_choice": report_values.planners_choice,
             "declined": report_values.declined,
             "queries": self.part.sample.source,
             "filters": report_values.filtered,
             "iterative_scan_applied": report_values.way_applied,
+            "function": report_values.function,
+            "uses": self.part.uses,
             "summary": report_values.summary,
         })
     }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
 use super::Worker;
-use super::build::{Measured, Measurement};
+use super::measured::{Measured, Measurement};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::ledger::report::Failure;
@@ -16,7 +16,7 @@ use crate::task::vector_index::candidates::Spec;
 use crate::task::vector_index::decide::recall_in_words;
 use crate::task::vector_index::found::Found;
 use crate::task::vector_index::keys::ApplySetting;
-use crate::task::vector_index::kind::Method;
+use crate::task::vector_index::kind::{Method, Quantize};
 use crate::task::vector_index::search::{self, Stopped};
 use crate::task::vector_index::{measure, setting, state};
 
@@ -74,7 +74,7 @@ impl Worker<'_> {
             Err(error) if error.downcast_ref::<Stopped>().is_some() => Measurement::Impossible(error.to_string()),
             measured => measured?,
         };
-        let Measured { reached, found, at_todays_setting } = match measured {
+        let Measured { reached, found, at_todays_setting, .. } = match measured {
             Measurement::Done(measured) => measured,
             Measurement::Impossible(why) => {
                 self.report_values.warnings.push(format!("{name} was not measured after the swap: {why}"));
@@ -104,7 +104,7 @@ impl Worker<'_> {
             .map_or(String::new(), |now| format!("; before: {} at {}{}", recall_in_words(now), now.setting, cost_in_words(now)));
         // The measurement at the setting that applications use.
         let theirs =
-            self.report_values.after_at_todays_setting.as_ref().filter(|_| self.job.apply_setting.is_none()).unwrap_or(&found);
+            self.report_values.after_at_todays_setting.as_ref().filter(|_| !self.part.request.sets_the_setting).unwrap_or(&found);
         self.report_values.summary = format!(
             "{name} is {built}: {} at {} = {}{}{before}",
             recall_in_words(theirs),
@@ -112,17 +112,21 @@ impl Worker<'_> {
             theirs.setting,
             cost_in_words(theirs)
         );
+        if self.job.quantize == Some(Quantize::Halfvec) {
+            self.report_values.summary += &format!("; applications search with ORDER BY {}", self.part.table.order_by());
+        }
         let failure = self.finish_swap(&found).await?;
         // The check uses the application's query and its setting.
-        let is_set = self.report_values.setting_applied.is_some();
+        let is_set = self.report_values.setting_applied.is_some() || self.part.table.by_bits;
         let setting = if is_set { found.setting.max(self.part.request.others_setting) } else { self.part.setting };
         let table = &self.part.table;
         let sample = measure::sample(&mut connection, &table.searched, &[], 1, table.vectors()).await?;
         setting::current(&mut connection, method, None, self.extension).await?;
         pg::set(&mut connection, method.setting(), &setting.to_string()).await?;
         if let Some(vector) = sample.vector() {
+            let rows = table.asked_of_the_index(self.job.recall.k, setting);
             self.report_values.planners_choice =
-                search::applications_plan(&mut connection, &table.searched, vector, self.job.recall.k).await?;
+                search::applications_plan(&mut connection, &table.searched, vector, rows).await?;
         }
         if let Some(choice) = self.report_values.planners_choice.as_ref().filter(|choice| **choice != name) {
             self.report_values.warnings.push(format!(
@@ -144,7 +148,7 @@ impl Worker<'_> {
                 &self.report_values.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
             return Ok(None);
         }
-        if found.setting == self.part.setting {
+        if found.setting == self.part.setting || self.part.table.by_bits {
             return Ok(None);
         }
         let advice = format!("{name} = {} is enough for {target}", found.setting);

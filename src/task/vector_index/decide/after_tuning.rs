@@ -27,7 +27,7 @@ pub fn after_tuning(request: &Request, current: &Current, why: Decision, tuning:
     reasons.push(best_in_words(best, lists, tuning));
     let build = Action::Build { spec: Spec::Ivfflat { lists } };
     let at_todays = best.at_todays_setting.as_ref().unwrap_or(&best.found);
-    if let Err(refusal) = accept(request, &as_on_the_copy(current, tuning), true, &best.found, at_todays) {
+    if let Err(refusal) = accept(request, &as_on_the_copy(current, tuning), true, &best.found, at_todays, best.pairs) {
         return not_built(request, current, refusal, reasons);
     }
     let Some(index) = current.index.as_ref().filter(|index| index.is_valid && index.method == Some(Method::Ivfflat)) else {
@@ -70,7 +70,7 @@ fn after_graphs(request: &Request, current: &Current, mut reasons: Vec<String>, 
         return Decision { action: Action::GiveUp, reasons };
     }
     let at_todays = best.at_todays_setting.as_ref().unwrap_or(&best.found);
-    if let Err(refusal) = accept(request, &as_on_the_copy(current, tuning), true, &best.found, at_todays) {
+    if let Err(refusal) = accept(request, &as_on_the_copy(current, tuning), true, &best.found, at_todays, best.pairs) {
         return not_built(request, current, refusal, reasons);
     }
     // Pages can be compared between the copy and the table.
@@ -127,7 +127,7 @@ fn change_to_hnsw(
     }
     let as_hnsw = Request { method: Method::Hnsw, ..request.clone() };
     let at_todays = hnsw.at_todays_setting.as_ref().unwrap_or(&hnsw.found);
-    match accept(&as_hnsw, &as_on_the_copy(current, tuning), true, &hnsw.found, at_todays) {
+    match accept(&as_hnsw, &as_on_the_copy(current, tuning), true, &hnsw.found, at_todays, hnsw.pairs) {
         Ok(()) => Some(Action::Build { spec: hnsw.spec }),
         Err(Refusal { reason, .. }) => {
             reasons.push(format!("hnsw is not built: {reason}"));

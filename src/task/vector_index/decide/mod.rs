@@ -7,12 +7,12 @@ mod stays;
 
 use std::time::Duration;
 
-pub use accept::{Refusal, accept};
+pub use accept::{Refusal, accept, rival};
 pub use after_tuning::after_tuning;
 use serde::Serialize;
 pub use stays::{is_read_whole, of_a_small_table, of_present, was_declined};
 
-use super::candidates::Spec;
+use super::candidates::{Candidate, Spec};
 use super::found::{Found, WORTH_IT};
 use super::kind::Method;
 use super::measure;
@@ -28,6 +28,8 @@ const MANY_LISTS: u32 = 4;
 const GROWN: f64 = 2.0;
 /// Values of ef_construction that are tried beside 64. Of 20,391 chunks of text, 128 found 0.953 where 64 found 0.919, at the same size.
 const DENSER: [u32; 2] = [128, 200];
+/// Values of m that are tried where the densest build with m = 16 still needs a high setting, or misses the target.
+const WIDER: [u32; 2] = [24, 32];
 /// An hnsw index that needs more than this many times its lowest setting may be too thin.
 const HIGH_EF_SEARCH: u32 = 2;
 
@@ -71,29 +73,22 @@ pub fn graphs(m: Option<u32>, ef_construction: Option<u32>) -> Vec<Spec> {
     all.into_iter().map(|ef_construction| Spec::Hnsw { m: of_all, ef_construction }).collect()
 }
 
+/// Returns wider graphs to try where the best of [`graphs`] is slow: more connections, which make an index larger and each step of a search longer, and find with
+/// fewer steps. None where the job names m or ef_construction, or the best needs little.
+pub fn wider(best: &Candidate, m: Option<u32>, ef_construction: Option<u32>, min_setting: u32) -> Vec<Spec> {
+    let is_slow = !best.reached || best.found.setting > HIGH_EF_SEARCH * min_setting;
+    match (m, ef_construction) {
+        (None, None) if is_slow => WIDER.map(|m| Spec::Hnsw { m, ef_construction: 200 }).into(),
+        _ => Vec::new(),
+    }
+}
+
 /// The current state.
 #[derive(Clone, Debug, Default)]
 pub struct Current {
     pub vectors: f64,
     pub exact_ms: f64,
     pub index: Option<Index>,
-}
-
-impl Current {
-    /// States the times as they would be now, when an exact search takes so long: between the measurement of an index and that of its successor lies a
-    /// build, and the machine may have been busier then. The same searches took 1.23 ms beside a test suite and 0.26 ms after it.
-    pub fn as_busy_as(&mut self, exact_ms: f64) {
-        let ratio = exact_ms / self.exact_ms;
-        self.exact_ms = exact_ms;
-        let Some(index) = self.index.as_mut().filter(|_| ratio.is_finite() && ratio > 0.0) else { return };
-        for cost in [index.now.as_mut(), index.least.as_mut().map(|(_, least)| least)]
-            .into_iter()
-            .flatten()
-            .filter_map(|found| found.cost.as_mut())
-        {
-            cost.ms *= ratio;
-        }
-    }
 }
 
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use super::super::candidates::{Candidate, Tuning};
 use super::super::found::Cost;
+use super::super::pairs::{ByIndex, Pairs, Rival};
 use super::*;
 
 fn request() -> Request {
@@ -175,6 +176,7 @@ fn tuning(candidates: &[(u32, f64, bool)]) -> Tuning {
             found: found(4, 0.955, *ms),
             at_todays_setting: None,
             at_recall_of_hnsw: None,
+            pairs: None,
         })
         .collect();
     Tuning { candidates, share: 1.0, copied_rows: 100_000, ended: "time".to_owned(), ..Tuning::default() }
@@ -222,6 +224,7 @@ fn hnsw_is_built_where_it_saves_enough_and_what_it_showed_is_told() {
             found: found(60, 0.96, ms),
             at_todays_setting: None,
             at_recall_of_hnsw: None,
+            pairs: None,
         })
     };
     let lists = tuning(&[(100, 1.5, true), (316, 0.9, true)]);
@@ -262,13 +265,18 @@ fn within_the_noise_of_the_clock_pages_decide() {
 #[test]
 fn a_new_index_is_taken_only_when_it_reaches_the_target_and_costs_applications_no_recall() {
     let old = current(Some(index()));
-    assert_eq!(accept(&request(), &old, true, &found(8, 0.96, 1.0), &found(3, 0.5, 0.4)), Ok(()));
-    assert!(accept(&request(), &old, false, &found(9, 0.9, 1.0), &found(3, 0.5, 0.4)).unwrap_err().reason.contains("below 0.95"));
+    assert_eq!(accept(&request(), &old, true, &found(8, 0.96, 1.0), &found(3, 0.5, 0.4), None), Ok(()));
+    assert!(
+        accept(&request(), &old, false, &found(9, 0.9, 1.0), &found(3, 0.5, 0.4), None)
+            .unwrap_err()
+            .reason
+            .contains("below 0.95")
+    );
     let left_to_applications = Request { sets_the_setting: false, ..request() };
-    let error = accept(&left_to_applications, &old, true, &found(8, 0.96, 1.0), &found(3, 0.5, 0.4)).unwrap_err();
+    let error = accept(&left_to_applications, &old, true, &found(8, 0.96, 1.0), &found(3, 0.5, 0.4), None).unwrap_err();
     assert!(error.reason.contains("apply_setting") && !error.is_worse, "{error:?}");
-    assert_eq!(accept(&left_to_applications, &old, true, &found(8, 0.96, 1.0), &found(3, 0.955, 0.9)), Ok(()));
-    assert_eq!(accept(&left_to_applications, &current(None), true, &found(8, 0.96, 1.0), &found(1, 0.5, 0.4)), Ok(()));
+    assert_eq!(accept(&left_to_applications, &old, true, &found(8, 0.96, 1.0), &found(3, 0.955, 0.9), None), Ok(()));
+    assert_eq!(accept(&left_to_applications, &current(None), true, &found(8, 0.96, 1.0), &found(1, 0.5, 0.4), None), Ok(()));
 }
 
 #[test]
@@ -279,7 +287,9 @@ fn nothing_that_is_slower_and_finds_less_is_swapped_in() {
     };
     let verdict = |request: &Request, current: &Current, recall: f64, ms: f64| {
         let new = Found { margin: 0.006, ..found(8, recall, ms) };
-        accept(request, current, true, &new, &new)
+        let least = current.index.as_ref().and_then(|index| index.least.as_ref()).and_then(|(_, least)| least.cost);
+        let present_ms = least.map_or(current.exact_ms, |cost| cost.ms);
+        accept(request, current, true, &new, &new, Some(Pairs { new_ms: ms, present_ms, queries: 20 }))
     };
     // PSScript: 717 rows, hnsw found all in 0.56 ms; the job asked for ivfflat.
     let worse = verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 1.56).unwrap_err();
@@ -287,9 +297,10 @@ fn nothing_that_is_slower_and_finds_less_is_swapped_in() {
     // Slower, but no less complete; less complete, but faster: the job asked for the other method.
     assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.957, 1.56), Ok(()));
     assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.3), Ok(()));
-    // Less complete, and not faster by more than the clock may be wrong.
+    // Less complete, and not clearly faster.
     assert!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.5).unwrap_err().is_worse);
-    assert!(verdict(&request(), &with(Method::Hnsw, 0.36, 0.997), 0.957, 0.2).unwrap_err().is_worse);
+    assert!(verdict(&request(), &with(Method::Hnsw, 0.36, 0.997), 0.957, 0.32).unwrap_err().is_worse);
+    assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.36, 0.997), 0.957, 0.2), Ok(()));
     // Of the same method, without parameters of the job, it has to be better in one of the two.
     assert!(verdict(&request(), &with(Method::Ivfflat, 0.5, 0.957), 0.957, 1.0).unwrap_err().is_worse);
     let given = Request { is_given: true, lists: Some(10), ..request() };
@@ -301,7 +312,9 @@ fn nothing_that_is_slower_and_finds_less_is_swapped_in() {
     // The planner would not use it.
     let mut ignored = found(8, 0.99, 1.0);
     ignored.cost = ignored.cost.map(|cost| Cost { is_read_whole: true, ..cost });
-    assert!(accept(&request(), &current(None), true, &ignored, &ignored).unwrap_err().reason.contains("reads the whole table"));
+    assert!(
+        accept(&request(), &current(None), true, &ignored, &ignored, None).unwrap_err().reason.contains("reads the whole table")
+    );
 }
 
 #[test]
@@ -377,6 +390,7 @@ fn graphs_are_compared_where_the_job_names_none() {
         found: found(40, 0.96, ms),
         at_todays_setting: None,
         at_recall_of_hnsw: None,
+        pairs: None,
     };
     let after = |index: Option<Index>, graphs: Vec<Candidate>| {
         let hnsw_ = crate::task::vector_index::candidates::best_graph(&graphs).cloned();
@@ -391,6 +405,14 @@ fn graphs_are_compared_where_the_job_names_none() {
     assert_eq!(after(None, vec![]), build(64));
     assert_eq!(after(Some(needs(120)), vec![graph(64, 1.9, true)]), Action::Nothing);
     assert_eq!(after(Some(needs(120)), vec![graph(128, 0.9, true)]), build(128));
+    // Wider graphs are tried where dense ones are slow, and the job leaves it open.
+    let best = |setting, reached| Candidate { found: found(setting, 0.96, 1.0), ..graph(200, 1.0, reached) };
+    let tried = |best: &Candidate, m| wider(best, m, None, 40).len();
+    assert_eq!(
+        [(&best(80, true), None), (&best(120, true), None), (&best(40, false), None), (&best(120, true), Some(16))]
+            .map(|(best, m)| tried(best, m)),
+        [0, 2, 2, 0]
+    );
 }
 
 #[test]
@@ -402,6 +424,7 @@ fn lists_are_compared_with_hnsw_at_as_much_recall_as_it_finds() {
         found: found(40, 0.99, 1.0),
         at_todays_setting: None,
         at_recall_of_hnsw: None,
+        pairs: None,
     };
     let mut tuning = Tuning { hnsw: Some(hnsw), ..tuning(&[(316, 0.9, true)]) };
     let after = |tuning: &Tuning| after_tuning(&request(), &current(None), Decision::new(Action::Tune, "why"), tuning);
@@ -418,15 +441,35 @@ fn the_rule_is_where_the_search_begins() {
 }
 
 #[test]
-fn times_of_a_busier_hour_are_stated_as_they_would_be_now() {
-    let index = Index { least: Some((true, found(40, 0.99, 1.2))), now: Some(found(40, 0.99, 1.2)), ..index() };
-    let mut current = Current { exact_ms: 8.0, index: Some(index), ..Current::default() };
-    current.as_busy_as(2.0);
-    let least = current.index.as_ref().and_then(|index| index.least.clone()).and_then(|(_, least)| least.cost);
-    assert_eq!((current.exact_ms, least.map(|cost| (cost.ms * 100.0).round())), (2.0, Some(30.0)));
-    // Of an index that was measured without exact searches nothing is known.
-    let mut unknown = Current { exact_ms: 0.0, ..current };
-    unknown.as_busy_as(2.0);
-    let least = unknown.index.and_then(|index| index.least).and_then(|(_, least)| least.cost);
-    assert_eq!(least.map(|cost| (cost.ms * 100.0).round()), Some(30.0));
+fn a_clock_is_asked_only_where_pages_do_not_tell_and_of_both_at_one_time() {
+    let new = Found { margin: 0.006, ..found(8, 0.957, 0.9) };
+    let with = |method, ms: f64, recall: f64| {
+        let least = Found { margin: 0.003, ..found(40, recall, ms) };
+        current(Some(Index { method: Some(method), least: Some((true, least)), ..index() }))
+    };
+    let verdict = |current: &Current, pairs: Option<(f64, f64)>| {
+        let pairs = pairs.map(|(new_ms, present_ms)| Pairs { new_ms, present_ms, queries: 20 });
+        accept(&request(), current, true, &new, &new, pairs)
+    };
+    // The plan saw hnsw in a busy minute; in turns it is the faster one. Without turns, what finds less has to save more than a clock may be wrong.
+    assert!(verdict(&with(Method::Hnsw, 3.0, 1.0), Some((0.9, 0.3))).unwrap_err().reason.contains("0.30 ms"));
+    assert_eq!(verdict(&with(Method::Hnsw, 3.0, 1.0), None), Ok(()));
+    assert!(verdict(&with(Method::Hnsw, 1.2, 1.0), None).unwrap_err().is_worse);
+    // Of one method, 90 pages are less than 100 and more than 50, whatever the clock says.
+    assert_eq!(verdict(&with(Method::Ivfflat, 1.0, 1.0), Some((9.0, 0.1))), Ok(()));
+    assert!(verdict(&with(Method::Ivfflat, 0.5, 1.0), Some((0.1, 9.0))).unwrap_err().reason.contains("(90 pages, and 50)"));
+    // An exact search: 25 ms in the plan.
+    assert!(verdict(&current(None), Some((0.9, 0.5))).unwrap_err().reason.contains("without an index 0.50 ms"));
+    assert_eq!(verdict(&Current { exact_ms: 0.1, ..current(None) }, Some((0.9, 5.0))), Ok(()));
+}
+
+#[test]
+fn the_rival_is_the_present_index_of_another_method_or_no_index() {
+    assert_eq!(rival(&current(None), "items_idx", Method::Hnsw), Some(Rival::Exact));
+    let by = ByIndex { name: "items_idx".to_owned(), method: Method::Ivfflat, setting: 3, hidden: None };
+    assert_eq!(rival(&current(Some(index())), "items_idx", Method::Hnsw), Some(Rival::Index(by)));
+    assert_eq!(rival(&current(Some(index())), "items_idx", Method::Ivfflat), None);
+    let missed = Index { least: Some((false, found(100, 0.9, 1.0))), ..index() };
+    assert_eq!(rival(&current(Some(missed)), "items_idx", Method::Hnsw), None);
+    assert_eq!(rival(&current(Some(Index { is_valid: false, ..index() })), "items_idx", Method::Hnsw), Some(Rival::Exact));
 }

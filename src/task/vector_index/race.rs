@@ -1,0 +1,188 @@
+//! Builds a candidate on the copy and searches it, with a few queries first.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use sqlx::PgConnection;
+
+use super::budget::Budget;
+use super::candidates::{Candidate, Spec};
+use super::decide::{self, Current};
+use super::keys::VectorIndex;
+use super::measure::Sample;
+use super::pairs::{self, ByIndex, Pairs, Rival, Side};
+use super::search::{Searcher, Stopped};
+use super::state::Table;
+use super::target::SearchTarget;
+use crate::base::units;
+use crate::live::governor::Governor;
+use crate::pg::{self, qualified};
+use crate::work::RunContext;
+
+/// The queries of the first look at a candidate, and how many times as slow as the best one it must not be.
+const FEW: usize = 100;
+const HOPELESS: f64 = 1.6;
+/// The time for searches by a candidate and by what is there in turns.
+const TIME_FOR_PAIRS: Duration = Duration::from_millis(300);
+
+pub const COPY: &str = "pg_temp.pgtend_copy";
+
+pub struct Tuner<'a> {
+    pub run: &'a RunContext<'a>,
+    pub job: &'a VectorIndex,
+    pub table: &'a Table,
+    /// What is there, which candidates are compared with.
+    pub current: &'a Current,
+    pub extension: &'a str,
+    /// The setting of applications today.
+    pub setting: u32,
+    /// The present number of lists: the search starts there.
+    pub lists: Option<u32>,
+    /// Builds only this one, to the end, instead of searching.
+    pub only: Option<Spec>,
+    /// Queries on the table whose exact answers are known.
+    pub sample: &'a Sample,
+}
+
+/// The connection and the copy on which candidates are built and searched.
+pub struct TuningCopy<'a> {
+    pub connection: &'a mut PgConnection,
+    /// The copy.
+    pub searched: SearchTarget,
+    pub sample: Sample,
+    pub rows: u64,
+    pub budget: Budget,
+    /// The backend of the connection.
+    pub pid: i32,
+    pub governor: &'a mut Governor,
+}
+
+/// What was measured before a candidate.
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// Milliseconds of the best so far.
+    pub best_ms: Option<f64>,
+    /// The recall of hnsw at its lowest setting, where that is above the target.
+    pub recall_of_hnsw: Option<f64>,
+}
+
+/// The end of an attempt to build a candidate and search it.
+pub enum Attempt {
+    Measured(Box<Candidate>),
+    /// The time or the number of searches was used up, or the machine is under strain.
+    Stopped(Stopped),
+}
+
+impl Tuner<'_> {
+    /// Builds a candidate on the copy and searches it. `setting`: the value that applications use.
+    pub async fn candidate(
+        &self,
+        ground: &mut TuningCopy<'_>,
+        spec: Spec,
+        operator_class: &str,
+        (setting, known): (u32, Known),
+    ) -> Result<Attempt> {
+        // Drops the previous candidate, whatever its result.
+        pg::set(ground.connection, "statement_timeout", "0").await?;
+        pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
+        let started = Instant::now();
+        let left = ground.budget.deadline().saturating_duration_since(started).max(Duration::from_millis(1));
+        pg::set(ground.connection, "statement_timeout", &left.as_millis().to_string()).await?;
+        let key = ground.searched.key("");
+        let class = qualified(self.extension, operator_class);
+        let sql =
+            format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
+        pg::execute(ground.connection, ground.searched.proof.clone()).await?;
+        let (built, _) = ground.governor.watch(ground.pid, pg::execute_counting(ground.connection, sql)).await;
+        if let Err(error) = built {
+            let error = pg::in_its_own_words(error);
+            if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
+                return Ok(Attempt::Stopped(Stopped::Time));
+            }
+            return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
+        }
+        let build_seconds = started.elapsed().as_secs_f64();
+        if spec.method() == self.table.method {
+            ground.budget.first_build.get_or_insert(started.elapsed());
+        }
+        let mut few = ground.sample.clone();
+        few.truncate(FEW);
+        let mut searcher = Searcher {
+            connection: &mut *ground.connection,
+            searched: &ground.searched,
+            sample: &few,
+            k: self.job.recall.k,
+            method: spec.method(),
+            hidden: None,
+            is_hiding: false,
+            index: "pgtend_candidate".to_owned(),
+            deadline: ground.budget.deadline(),
+            quick_from: ground.budget.deadline(),
+            searches: ground.budget.searches,
+            max_searches: ground.budget.max_searches,
+        };
+        let measured = self.race(&mut searcher, &ground.sample, spec, setting, known).await;
+        ground.budget.searches = searcher.searches;
+        let mut candidate = match measured {
+            Ok(measured) => measured,
+            Err(error) => return error.downcast::<Stopped>().map(Attempt::Stopped),
+        };
+        candidate.build_seconds = build_seconds;
+        if candidate.reached && ground.budget.share >= 1.0 {
+            candidate.pairs = self.pairs(ground, &candidate).await?;
+        }
+        let (found, setting) = (&candidate.found, spec.method().setting());
+        let cost = found.cost.map_or(f64::NAN, |cost| cost.ms);
+        tracing::info!("{spec}: recall {:.3} at {setting} = {}, {cost:.2} ms", found.recall, found.setting);
+        Ok(Attempt::Measured(Box::new(candidate)))
+    }
+
+    /// Searches by the candidate and by what is there in turns.
+    async fn pairs(&self, ground: &mut TuningCopy<'_>, candidate: &Candidate) -> Result<Option<Pairs>> {
+        let method = candidate.spec.method();
+        let Some(rival) = decide::rival(self.current, &self.table.index_name, method) else { return Ok(None) };
+        let index = ByIndex { name: "pgtend_candidate".to_owned(), method, setting: candidate.found.setting, hidden: None };
+        let new = Side { searched: &ground.searched, index: Some(&index) };
+        let present = match &rival {
+            Rival::Exact => None,
+            Rival::Index(index) => Some(index),
+        };
+        let present = Side { searched: &self.table.searched, index: present };
+        let time = (TIME_FOR_PAIRS, ground.budget.deadline());
+        pairs::measure(ground.connection, &ground.sample, self.job.recall.k, (new, present), time).await
+    }
+
+    /// Measures a candidate with a few queries first: one that is far slower than the best so far is not worth more.
+    async fn race<'s>(
+        &self,
+        searcher: &mut Searcher<'s>,
+        all: &'s Sample,
+        spec: Spec,
+        setting: u32,
+        known: Known,
+    ) -> Result<Candidate> {
+        if let Some(best_ms) = known.best_ms {
+            let candidate = self.measure(searcher, spec, setting).await?;
+            if candidate.ms().is_none_or(|ms| ms > best_ms * HOPELESS) && all.len() > FEW {
+                return Ok(candidate);
+            }
+        }
+        searcher.sample = all;
+        let mut candidate = self.measure(searcher, spec, setting).await?;
+        if let Some(recall) = known.recall_of_hnsw.filter(|_| candidate.reached) {
+            candidate.at_recall_of_hnsw = Some(searcher.least(recall, candidate.found.setting, spec.max_setting()).await?);
+        }
+        Ok(candidate)
+    }
+
+    async fn measure(&self, searcher: &mut Searcher<'_>, spec: Spec, setting: u32) -> Result<Candidate> {
+        let start = match spec {
+            Spec::Ivfflat { lists } => f64::from(lists).sqrt() as u32 / 4,
+            Spec::Hnsw { .. } => setting,
+        };
+        let (reached, found) = searcher.least(self.job.recall.target, start.max(1), spec.max_setting()).await?;
+        let todays = setting.min(spec.max_setting());
+        let at_todays_setting = if todays < found.setting { Some(searcher.recall(todays).await?) } else { None };
+        Ok(Candidate { spec, build_seconds: 0.0, reached, found, at_todays_setting, at_recall_of_hnsw: None, pairs: None })
+    }
+}
