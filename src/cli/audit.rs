@@ -14,7 +14,8 @@ use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
 use crate::run::job::Job;
 use crate::task::audit::checks::{self, CHECKS, Check};
-use crate::task::audit::document::{Change, Document, Finding, State};
+use crate::task::audit::document::{Change, Document, State};
+use crate::task::audit::groups::{self, Group};
 use crate::task::audit::{self, Audit, FailOn, OwnJob, html, markdown};
 use crate::work::Other;
 
@@ -81,8 +82,8 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
     let text = match (arguments.format, global.json) {
         (Format::Json, _) | (Format::Table, true) => {
-            let counts = document.counts();
-            format!("{:#}\n", json!({ "counts": counts, "audit": document }))
+            let groups: Vec<_> = groups::of(&document).iter().map(Group::to_json).collect();
+            format!("{:#}\n", json!({ "counts": document.counts(), "groups": groups, "audit": document }))
         }
         (Format::Table, false) => table(&document),
         (Format::Markdown, _) => markdown::render(&document),
@@ -111,34 +112,26 @@ const SHOWN: usize = 8;
 /// Up to this many findings of a check are each shown with their issue.
 const WITH_ISSUE: usize = 3;
 
-/// Groups findings by check, the most urgent first. What is cut off is counted, and is in the other formats.
+/// A first screen, then the groups, the most urgent first, with their largest objects. What is cut off is counted, and is in the other formats.
 fn table(document: &Document) -> String {
-    let mut text = format!(
-        "{}: {}\n{}, PostgreSQL {}{}, {}\n",
-        document.database,
-        document.in_short(),
-        document.server,
-        document.server_version,
-        if document.in_recovery { " (a replica)" } else { "" },
-        document.started_at.format("%Y-%m-%d %H:%M UTC")
-    );
-    let open: Vec<&Finding> = document.open().collect();
-    let shown = if document.checks.len() == 1 { usize::MAX } else { SHOWN };
-    for group in open.chunk_by(|a, b| a.level == b.level && a.check == b.check) {
-        let number = if group.len() == 1 { String::new() } else { format!(" ({})", group.len()) };
-        text += &format!("\n{:<8}  {}: {}{number}\n", group[0].level.name(), group[0].check, group[0].title);
-        for finding in group.iter().take(shown) {
+    let mut text = groups::summary(document).join("\n") + "\n";
+    let groups = groups::of(document);
+    let is_one_check = document.checks.len() == 1;
+    for group in &groups {
+        text += &format!("\n{:<8}  {}: {}\n", group.level.name(), group.check, group.heading());
+        let shown = if is_one_check || group.findings.len() <= SHOWN { group.findings.len() } else { SHOWN };
+        for finding in group.findings.iter().take(shown) {
             text +=
                 &format!("          {}{}\n", finding.name(), if finding.change == Some(Change::New) { "  (new)" } else { "" });
-            if group.len() <= WITH_ISSUE {
+            if group.findings.len() <= WITH_ISSUE {
                 text += &format!("              {}\n", finding.issue);
             }
         }
-        if let Some(more) = group.len().checked_sub(shown).filter(|more| *more > 0) {
-            text += &format!("          and {more} more: --check {}\n", group[0].check);
+        if let Some(more) = group.findings.len().checked_sub(shown).filter(|more| *more > 0) {
+            text += &format!("          and {more} more: --check {}\n", group.check);
         }
     }
-    if !open.is_empty() {
+    if !groups.is_empty() {
         text += "\nFixes with their locks: --format markdown. What a check is about: pgtend audit explain CHECK\nA finding that may stay: waive = [{ key = \"CHECK:NAME\", … }] in an [audit] job\n";
     }
     let mut section = |title: &str, lines: Vec<String>| {
@@ -155,6 +148,7 @@ fn table(document: &Document) -> String {
     section("Unknown", reasons(State::Unknown));
     section("Could be checked only in part", reasons(State::Findings));
     section("Failed", reasons(State::Failed));
+    section("Turned off by the job", document.turned_off.clone());
     text
 }
 
@@ -174,14 +168,15 @@ fn explain(global: &Global, id: Option<&str>) -> Result<ExitCode> {
         print(&format!("{:#}\n", as_json(check)))?;
     } else {
         print(&format!(
-            "{}: {}\n\n  priority  {}\n  about     {}\n  impact    {}\n  fix       {}\n  lock      {}\n",
+            "{}: {}\n\n  priority  {}\n  about     {}\n  impact    {}\n  fix       {}\n  lock      {}\n  unseen    {}\n",
             check.id,
             check.title,
             check.level,
             check.categories.join(", "),
             check.why,
             check.fix,
-            check.lock
+            check.lock,
+            checks::cannot_show(check.id).unwrap_or("nothing that is known")
         ))?;
         if let checks::Query::Catalog(sql) | checks::Query::Statements(sql) = check.query {
             let why: Vec<&str> =
@@ -197,6 +192,6 @@ fn explain(global: &Global, id: Option<&str>) -> Result<ExitCode> {
 fn as_json(check: &Check) -> serde_json::Value {
     json!({
         "id": check.id, "level": check.level, "title": check.title, "categories": check.categories,
-        "why": check.why, "fix": check.fix, "lock": check.lock,
+        "why": check.why, "fix": check.fix, "lock": check.lock, "cannot_show": checks::cannot_show(check.id),
     })
 }

@@ -224,8 +224,7 @@ async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Set
 
 async fn try_ledger(config: &Config) -> Result<Option<String>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
-    ledger.ready().await?;
-    Ok(Some(format!("{}: schema `pgtend` is in place", ledger.display())))
+    ledger.readiness().await.map(Some)
 }
 
 async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_several: bool) -> Result<String> {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::global::Global;
 use super::output::{self, print};
 use crate::base::units;
+use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Key, Ledger, Row};
 use crate::run::job::{Folder, Job};
@@ -19,21 +20,22 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     let jobs = &folder.jobs;
     let now = Utc::now();
-    let history = match Ledger::new(&config)? {
-        Some(ledger) => match History::read(&ledger, jobs).await {
-            Ok(history) => Some(history),
-            // Configured jobs are worth showing even without their history.
-            Err(error) => {
-                tracing::warn!("no history: {error:#}");
-                None
-            }
-        },
-        None => None,
-    };
-    let history = history.unwrap_or_default();
+    // Configured jobs are worth showing even without their history.
+    let history = history(&config, jobs).await.unwrap_or_else(|error| {
+        tracing::warn!("no history: {error:#}");
+        History::default()
+    });
     let text = if global.json { as_json(&folder, &history, now) } else { as_table(jobs, &history, now) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the history, where there is one: a list makes no ledger.
+async fn history(config: &Config, jobs: &[Job]) -> Result<History> {
+    match Ledger::to_read(config).await? {
+        Some(ledger) => History::read(&ledger, jobs).await,
+        None => Ok(History::default()),
+    }
 }
 
 fn as_json(folder: &Folder, history: &History, now: DateTime<Utc>) -> String {

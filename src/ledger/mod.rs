@@ -61,6 +61,8 @@ pub struct Ledger {
     keep: Duration,
     keep_last: u32,
     migrated: AtomicBool,
+    /// True if its schema is neither made nor migrated.
+    is_to_read: bool,
     /// The database that it stands in, once it was reached.
     place: Mutex<Value>,
     query_seconds: Histogram,
@@ -78,9 +80,17 @@ impl Ledger {
             keep: *keep,
             keep_last: *keep_last,
             migrated: AtomicBool::new(false),
+            is_to_read: false,
             place: Mutex::default(),
             query_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
         }))
+    }
+
+    /// Returns the ledger for those who only look: `None` without `[ledger]`, and before the first run made its schema.
+    pub async fn to_read(config: &Config) -> Result<Option<Self>> {
+        let Some(mut ledger) = Self::new(config)? else { return Ok(None) };
+        ledger.is_to_read = true;
+        Ok(ledger.is_made().await?.then_some(ledger))
     }
 
     /// Returns its location, for messages.
@@ -299,7 +309,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Runs every query: the schema is created before the first, none waits forever, and all are timed.
+    /// Runs every query: the schema is created before the first (unless the ledger is only read), none waits forever, and all are timed.
     async fn query<T>(&self, what: &str, query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
         let started = Instant::now();
         let result = tokio::time::timeout(QUERY_TIMEOUT, async {

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::postgres::PgConnection;
 
 use super::{Ledger, place};
@@ -20,6 +20,48 @@ impl Ledger {
         Ok(version(&mut connection).await? > 0)
     }
 
+    /// Returns whether a run has made the schema, without making it.
+    pub(super) async fn is_made(&self) -> Result<bool> {
+        let looked = async {
+            let mut connection = self.connect().await?;
+            refuse_foreign(&mut connection).await?;
+            version(&mut connection).await
+        };
+        let looked = tokio::time::timeout(super::QUERY_TIMEOUT, looked).await.unwrap_or_else(|_| {
+            Err(Fault::new(Kind::Unreachable, format!("no answer in {} s", super::QUERY_TIMEOUT.as_secs())).into())
+        });
+        Ok(looked.with_context(|| format!("ledger in {}: cannot look for its schema", self.display()))? > 0)
+    }
+
+    /// Returns what a run will find: the schema, or the right to make it. It makes nothing.
+    pub async fn readiness(mut self) -> Result<String> {
+        self.is_to_read = true;
+        if self.is_made().await? {
+            self.ready().await?;
+            return Ok(format!("{}: schema `pgtend` is in place", self.display()));
+        }
+        let mut connection = self.connect().await?;
+        let (may_create, is_read_only): (bool, bool) = sqlx::query_as(
+            "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') OR pg_catalog.to_regnamespace('pgtend') IS NOT NULL,
+                    pg_catalog.current_setting('transaction_read_only')::bool",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+        if is_read_only {
+            return Err(self.not_writable(anyhow::anyhow!("it has no schema `pgtend` yet, and cannot get one")).await)
+                .with_context(|| format!("ledger in {}", self.display()));
+        }
+        if !may_create {
+            let message = format!(
+                "ledger in {}: it has no schema `pgtend` yet, and the role may not make it: GRANT CREATE on the database once, or let another role run the first job (pgtend grants)",
+                self.display()
+            );
+            return Err(Fault::new(Kind::Permission, message).into());
+        }
+        Ok(format!("{}: the first run makes the schema `pgtend`", self.display()))
+    }
+
     pub(super) async fn migrate(&self) -> Result<()> {
         // This does not use the pool, which retries a refusing server for 20 s, and then does not say that it refused.
         let mut connection = self.settings.connect().await?;
@@ -30,6 +72,10 @@ impl Ledger {
         // The version is read without the lock first: that suffices for a role that may only read and write rows.
         if version(&mut connection).await? == MIGRATIONS.len() {
             return Ok(());
+        }
+        if self.is_to_read {
+            let message = "its schema `pgtend` is of an earlier version, or gone: the next run brings it up to date";
+            return Err(Fault::new(Kind::Configuration, message).into());
         }
         // Each statement must see what was committed while this one waited for the lock.
         pg::set(&mut connection, "default_transaction_isolation", "read committed").await?;

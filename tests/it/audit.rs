@@ -45,10 +45,39 @@ pub fn in_state(audit: &Value, state: &str) -> Vec<String> {
     outcomes.map(|outcome| outcome["check"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What a person would do: run its SQL, or add its job.
+/// SQL as a person would write it who has decided what the finding asks.
+pub fn decided(finding: &Value) -> Option<String> {
+    let (object, decide) = (finding["object"].as_str().unwrap(), finding["fix"]["decide"].as_str()?);
+    if let Some(draft) = finding["fix"]["draft"].as_str() {
+        let holes = [
+            ("<ACTION>", "RESTRICT"),
+            ("<ZONE>", "'UTC'"),
+            ("<WHAT A ROW OF IT IS>", "'a thing'"),
+            ("<WHAT IT MEANS>", "'a part'"),
+            ("<COMMIT OR ROLLBACK>", "ROLLBACK"),
+        ];
+        return Some(holes.iter().fold(draft.to_owned(), |sql, (hole, text)| sql.replace(hole, text)));
+    }
+    Some(match finding["check"].as_str().unwrap() {
+        "no-primary-key" if decide.contains("at of the partition key") => {
+            format!("ALTER TABLE {object} ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid(), ADD PRIMARY KEY (id, at)")
+        }
+        "no-primary-key" => format!("ALTER TABLE {object} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+        "soft-delete-half-applied" => {
+            format!("ALTER TABLE {object} ADD COLUMN deleted_at timestamptz; COMMENT ON COLUMN {object}.deleted_at IS 'when'")
+        }
+        other => panic!("what is to be decided of {other}? {decide}"),
+    })
+}
+
+/// What a person would do: run its SQL, add its job, or decide. A draft does not run as it stands.
 fn apply(server: &Server, database: &str, scenario: Scenario, finding: &Value, number: usize) -> Scenario {
-    if let Some(sql) = finding["fix"]["sql"].as_str() {
-        server.psql(database, sql).unwrap_or_else(|error| panic!("{}: {error}\n{sql}", finding["key"]));
+    if let Some(draft) = finding["fix"]["draft"].as_str() {
+        assert!(server.psql(database, draft).is_err(), "{draft}");
+    }
+    let sql = finding["fix"]["sql"].as_str().map(str::to_owned);
+    if let Some(sql) = sql.or_else(|| decided(finding)) {
+        server.psql(database, &sql).unwrap_or_else(|error| panic!("{}: {error}\n{sql}", finding["key"]));
         return scenario;
     }
     let job = finding["fix"]["job"].as_str().unwrap_or_else(|| panic!("nothing to apply: {finding:#}"));
@@ -313,7 +342,7 @@ fn soft_deletion_that_most_entities_have_is_missed_in_the_others() {
     let scenario = Scenario::with_database(server, &database);
     let now = audit(&scenario);
     assert_eq!(keys(&now), BTreeSet::from(["soft-delete-half-applied:public.c".to_owned()]));
-    server.sql(&database, findings(&now)[0]["fix"]["sql"].as_str().unwrap());
+    server.sql(&database, &decided(&findings(&now)[0]).unwrap());
     assert_eq!(checks_of(&audit(&scenario)).iter().filter(|check| *check == "soft-delete-half-applied").count(), 0);
 }
 
@@ -428,7 +457,12 @@ fn hostile_names_are_text_in_every_form_of_the_report() {
 #[test]
 fn explain_says_what_a_check_is_about_and_a_wrong_name_gets_a_hint() {
     let scenario = Scenario::empty();
-    scenario.run(&["audit", "explain", "fk-unindexed"]).succeeded().prints(&["impact", "lock", "A partial index"]);
+    scenario.run(&["audit", "explain", "fk-unindexed"]).succeeded().prints(&[
+        "impact",
+        "lock",
+        "unseen",
+        "WHERE column IS NOT NULL",
+    ]);
     scenario.run(&["audit", "explain"]).succeeded().prints(&["vector-unindexed", "password-not-scram"]);
     scenario.run(&["audit", "explain", "fk-unindxed"]).exited(78).says(&["did you mean `fk-unindexed`?"]);
     let server = server(18);

@@ -5,13 +5,12 @@ use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::audit::{audit, keys, state};
+use crate::audit::{audit, decided, keys, state};
 use crate::support::postgres::{Server, server};
 use crate::support::serve::Serving;
 use crate::support::{Scenario, eventually};
 
-const TWO_DEFECTS: &str =
-    "CREATE TABLE a (x int); INSERT INTO a VALUES (1); CREATE TABLE b (id int PRIMARY KEY, \"Odd\" int); ANALYZE";
+const TWO_DEFECTS: &str = "CREATE TABLE a (x int); INSERT INTO a SELECT generate_series(1, 1000); CREATE TABLE b (id int PRIMARY KEY, \"Odd\" int); ANALYZE";
 
 fn scenario(server: &Server, database: &str, keys: &str) -> Scenario {
     Scenario::with_database(server, database).job("quarterly", &format!("database = 'app'\n[audit]\nstore = 'local'\n{keys}\n"))
@@ -340,7 +339,8 @@ fn defects_of_the_server_are_found_and_ended() {
     let found = look("password-not-scram");
     assert_eq!(keys(&found), BTreeSet::from(["password-not-scram:old".to_owned()]));
     assert!(!found.to_string().contains("md5e"), "no hash is in a report");
-    fix(&found);
+    assert!(found["findings"][0]["fix"]["decide"].as_str().unwrap().contains("\\password old"), "{found:#}");
+    server.sql(&database, "ALTER ROLE old PASSWORD NULL");
     assert_eq!(state(&look("password-not-scram"), "password-not-scram"), "ok");
 
     server.sql(&database, "SELECT pg_create_physical_replication_slot('forgotten', true)");
@@ -354,7 +354,9 @@ fn defects_of_the_server_are_found_and_ended() {
     server.sql(&database, "CREATE TABLE t (id int PRIMARY KEY, a int); CREATE INDEX t_a ON t (a); INSERT INTO t SELECT i, i FROM generate_series(1, 2000) i; ANALYZE t");
     let unused = look("unused-index");
     assert!(unused["checks"][0]["reasons"][0].as_str().unwrap().contains("replicas"), "{unused:#}");
-    fix(&found);
+    let drop = "SELECT pg_catalog.pg_drop_replication_slot('forgotten')";
+    assert!(found["findings"][0]["fix"]["decide"].as_str().unwrap().contains(drop), "{found:#}");
+    server.sql(&database, drop);
     assert_eq!(state(&look("slot-holds-wal"), "slot-holds-wal"), "ok");
 
     server.sql(&database, "CREATE ROLE boss SUPERUSER LOGIN");
@@ -375,7 +377,7 @@ fn defects_of_the_server_are_found_and_ended() {
     assert_eq!(keys(&found), BTreeSet::from(["connection-saturation:max_connections".to_owned()]));
     end(&server, crowd);
     assert_eq!(state(&look("connection-saturation"), "connection-saturation"), "ok");
-    fix(&found);
+    assert!(found["findings"][0]["fix"]["decide"].as_str().unwrap().contains("max_connections"), "{found:#}");
 
     server.sql(&database, "CREATE ROLE pooled LOGIN");
     let idle: Vec<Child> = (0..10)
@@ -482,9 +484,8 @@ fn an_old_prepared_transaction_is_found_with_what_it_holds_and_ended_by_its_fix(
         let finding = &found["findings"][0];
         let issue = finding["issue"].as_str().unwrap();
         assert!(issue.contains("'xa''1'") && issue.contains("public.paid") && issue.contains("postgres"), "{issue}");
-        let fix = finding["fix"]["sql"].as_str().unwrap();
-        assert!(fix.contains("ROLLBACK PREPARED 'xa''1'"), "{fix}");
-        server.sql(&database, fix);
+        assert_eq!(finding["fix"]["draft"], "<COMMIT OR ROLLBACK> PREPARED 'xa''1';");
+        server.sql(&database, &decided(finding).unwrap());
         assert_eq!(state(&look(soon), "prepared-transaction-old"), "ok", "on {major}");
         // Whoever may log in chooses the name.
         server.sql(
@@ -493,7 +494,7 @@ fn an_old_prepared_transaction_is_found_with_what_it_holds_and_ended_by_its_fix(
         );
         std::thread::sleep(std::time::Duration::from_millis(1100));
         let found = look(soon);
-        server.sql(&database, found["findings"][0]["fix"]["sql"].as_str().unwrap());
+        server.sql(&database, &decided(&found["findings"][0]).unwrap());
         assert_eq!(server.sql(&database, "SELECT rolsuper FROM pg_roles WHERE rolname = 'climber'"), "f");
         assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"), "0");
     }

@@ -288,6 +288,21 @@ fn tables_of_a_strangers_schema_are_one_reason_and_not_one_for_each_table() {
     assert!(reasons(&audit).contains("and 18 more are not read") && reasons(&audit).contains("pgtend grants"), "{audit:#}");
 }
 
+#[test]
+fn the_planner_is_not_asked_about_a_table_with_another_owners_code_as_the_superuser() {
+    let spy = Spy::on(server(18));
+    let check = "fk-unindexed";
+    spy.sql(
+        "CREATE TABLE users (id int PRIMARY KEY); CREATE TABLE docs (id int, user_id int REFERENCES users);
+         CREATE INDEX in_part ON docs (user_id) WHERE id > BOB.spy()",
+    );
+    let (audit, ran) = spy.looks(&spy.as_superuser(), check);
+    assert_eq!(ran, [""; 0], "{audit:#}");
+    let issue = audit["findings"][0]["issue"].as_str().unwrap();
+    assert!(issue.contains("The catalog alone says so"), "{audit:#}");
+    assert!(reasons(&audit).contains("public.docs is not read"), "{audit:#}");
+}
+
 /// The owner of a database may let itself in, and put functions where the file's SQL finds them.
 #[test]
 fn the_scratch_database_of_a_schema_file_belongs_to_the_login() {

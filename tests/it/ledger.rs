@@ -126,6 +126,43 @@ fn jobs_lists_how_each_went_last_and_when_it_last_succeeded() {
 }
 
 #[test]
+fn those_who_only_look_make_no_ledger() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database)
+        .ledger()
+        .sql_job("acts", "", &["SELECT 1"])
+        .backup_job("local", "")
+        .job("quarterly", "database = 'app'\n[audit]\nfail_on = 'never'\n");
+    let is_there = || server.sql(&database, "SELECT to_regnamespace('pgtend') IS NOT NULL");
+    for arguments in [
+        &["jobs"][..],
+        &["check"],
+        &["check", "--connect"],
+        &["audit", "--database", "app", "--fail-on", "never"],
+        &["run-job", "quarterly", "--dry-run"],
+    ] {
+        let said = scenario.run(arguments).succeeded();
+        assert_eq!(is_there(), "f", "{arguments:?}");
+        assert!(!said.stderr.contains("no history"), "{said:?}");
+        assert!(!arguments.contains(&"--connect") || said.stdout.contains("the first run makes the schema"), "{said:?}");
+    }
+    scenario.run(&["run-job", "acts"]).succeeded();
+    scenario.run(&["check", "--connect"]).succeeded().prints(&["schema `pgtend` is in place"]);
+    assert_eq!(scenario.json(&["jobs"])["jobs"][0]["last"][0]["outcome"], "succeeded");
+}
+
+#[test]
+fn check_says_that_a_role_may_not_make_the_ledger() {
+    let server = server(18);
+    let database = server.new_database();
+    let role = format!("poor_{database}");
+    server.sql(&database, &format!("CREATE ROLE {role} LOGIN"));
+    let scenario = Scenario::with_url(server, &server.url_as(&role, &database)).ledger().sql_job("acts", "", &["SELECT 1"]);
+    scenario.run(&["check", "--connect"]).exited(77).prints(&["GRANT CREATE on the database", "pgtend grants"]);
+}
+
+#[test]
 fn many_processes_at_once_make_the_schema_once() {
     let server = server(18);
     let database = server.new_database();

@@ -22,9 +22,13 @@ mod archives_parted;
 mod audit;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
 mod audit_foreign;
+/// What a person reads of an audit.
+mod audit_groups;
 mod audit_job;
 /// Code that owners put where an audit looks.
 mod audit_owners;
+/// Whether an index serves a foreign key.
+mod audit_served;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.

@@ -80,7 +80,7 @@ fn limit(context: &AuditContext<'_>) -> TimeDelta {
 }
 
 async fn last_run(context: &AuditContext<'_>, jobs: &[&Other]) -> Result<Option<Run>> {
-    let Some(ledger) = Ledger::new(context.config)? else { return Ok(None) };
+    let Some(ledger) = Ledger::to_read(context.config).await? else { return Ok(None) };
     let mut last: Option<Run> = None;
     for job in jobs {
         let filter = Filter { job: Some(&job.name), database: Some(context.database), outcome: None, limit: 1 };

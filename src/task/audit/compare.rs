@@ -80,29 +80,9 @@ fn waive(document: &mut Document, waivers: &[Waiver], today: NaiveDate) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::document::{FORMAT, Fix, Level, Outcome};
+    use super::super::document::tests::{self, day, finding};
+    use super::super::document::{Level, Outcome};
     use super::*;
-
-    fn finding(key: &str, level: Level) -> Finding {
-        Finding {
-            key: key.to_owned(),
-            check: key.split(':').next().unwrap().to_owned(),
-            level,
-            title: String::new(),
-            object: key.to_owned(),
-            issue: String::new(),
-            impact: String::new(),
-            evidence: serde_json::Map::new(),
-            fix: Fix::default(),
-            change: None,
-            since: day(2),
-            waiver: None,
-        }
-    }
-
-    fn day(day: u32) -> DateTime<Utc> {
-        format!("2026-11-{day:02}T00:00:00Z").parse().unwrap()
-    }
 
     fn document(findings: &[&str], unknown: &[&str]) -> Document {
         let outcome = |check: &str| Outcome {
@@ -112,28 +92,9 @@ mod tests {
             findings: 0,
             elapsed_seconds: 0.0,
         };
-        Document {
-            format: FORMAT,
-            pgtend_version: String::new(),
-            job: "audit".to_owned(),
-            database: "app".to_owned(),
-            server: String::new(),
-            server_version: String::new(),
-            in_recovery: false,
-            started_at: day(2),
-            finished_at: day(2),
-            statistics_since: None,
-            checks: vec![outcome("a"), outcome("b")],
-            findings: findings
-                .iter()
-                .map(|key| finding(key, if key.starts_with('a') { Level::Low } else { Level::High }))
-                .collect(),
-            not_seen: Vec::new(),
-            resolved: Vec::new(),
-            previous: None,
-            notes: Vec::new(),
-            top_queries: Vec::new(),
-        }
+        let level = |key: &str| if key.starts_with('a') { Level::Low } else { Level::High };
+        let findings = findings.iter().map(|key| finding(key, level(key))).collect();
+        Document { checks: vec![outcome("a"), outcome("b")], ..tests::document(findings) }
     }
 
     fn previous(keys: &[&str]) -> Previous {

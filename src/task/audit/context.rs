@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::document::{Level, TopQuery};
+use super::document::{Level, TopQuery, Weight};
 use super::keys::Audit;
 use crate::base::progress::Progress;
 use crate::config::Config;
@@ -57,6 +57,47 @@ pub struct Row {
     /// The table that `probe` names, quoted.
     pub reads: Option<String>,
     pub reads_oid: Option<i64>,
+    /// What a person has to decide, and SQL in which `<THAT>` is left open.
+    pub decide: Option<String>,
+    pub draft: Option<String>,
+    /// What its siblings in the schema may share with it ("foreign keys of schema x have no ON DELETE action"), how many of how many do, and
+    /// which do not.
+    pub convention: Option<String>,
+    pub sharing: Option<i64>,
+    pub siblings: Option<i64>,
+    pub differ: Option<String>,
+    /// The size of its table; no query returns it.
+    pub weight: Option<Weight>,
+    /// The finding holds unless the planner says that an index serves this foreign key.
+    pub foreign_key: Option<ForeignKey>,
+}
+
+/// A foreign key for which the catalog alone cannot say that each of its tables has an index.
+#[derive(Debug, Deserialize)]
+pub struct ForeignKey {
+    /// How many tables the server checks: one, or all partitions.
+    pub tables: usize,
+    /// Those of them that may have no index.
+    pub open: Vec<KeyTable>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct KeyTable {
+    /// Its name, quoted.
+    pub reads: String,
+    pub reads_oid: i64,
+    pub is_readable: bool,
+    /// The types of the check's parameters, as SQL, and their number.
+    pub types: String,
+    pub parameters: usize,
+    /// The server's own check of this table, without its FOR KEY SHARE.
+    pub check: String,
+    /// The btree and hash indexes that a column of the key leads.
+    pub leading: Vec<String>,
+    /// What the catalog alone says.
+    pub serves_by_catalog: bool,
+    /// The statement that builds an index here.
+    pub create: String,
 }
 
 /// The result of a check: its rows, and the reasons why some are unknown.

@@ -73,6 +73,9 @@ pub struct Document {
     pub notes: Vec<String>,
     #[serde(default)]
     pub top_queries: Vec<TopQuery>,
+    /// Checks that the job leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turned_off: Vec<String>,
 }
 
 /// The result of one check.
@@ -127,6 +130,21 @@ pub struct Finding {
     /// The first audit that found it.
     pub since: DateTime<Utc>,
     pub waiver: Option<Waiver>,
+    /// The sentence that says which convention of the schema its object follows: one decision, and not one for each object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convention: Option<String>,
+    /// The size of its table. None: it is of no table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+}
+
+/// The size and use of a table with its partitions. The first fields count most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Weight {
+    pub bytes: i64,
+    pub rows: i64,
+    /// Scans and changed rows since the statistics began.
+    pub calls: i64,
 }
 
 impl Finding {
@@ -149,6 +167,12 @@ pub struct Fix {
     /// SQL that `schema_file` lacks and should contain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// What a person has to decide first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decide: Option<String>,
+    /// SQL in which `<THAT>` is left open: as it stands, the server refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<String>,
     pub lock: String,
 }
 
@@ -272,5 +296,58 @@ impl Document {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A finding of the check before the colon.
+    pub fn finding(key: &str, level: Level) -> Finding {
+        let check = key.split(':').next().unwrap_or_default();
+        Finding {
+            key: key.to_owned(),
+            check: check.to_owned(),
+            level,
+            title: format!("title of {check}"),
+            object: key.to_owned(),
+            issue: String::new(),
+            impact: String::new(),
+            evidence: Map::new(),
+            fix: Fix::default(),
+            change: None,
+            since: day(2),
+            waiver: None,
+            convention: None,
+            weight: None,
+        }
+    }
+
+    pub fn day(day: u32) -> DateTime<Utc> {
+        format!("2026-11-{day:02}T00:00:00Z").parse().unwrap()
+    }
+
+    pub fn document(findings: Vec<Finding>) -> Document {
+        Document {
+            format: FORMAT,
+            pgtend_version: String::new(),
+            job: "audit".to_owned(),
+            database: "app".to_owned(),
+            server: String::new(),
+            server_version: String::new(),
+            in_recovery: false,
+            started_at: day(2),
+            finished_at: day(2),
+            statistics_since: None,
+            checks: Vec::new(),
+            findings,
+            not_seen: Vec::new(),
+            resolved: Vec::new(),
+            previous: None,
+            notes: Vec::new(),
+            top_queries: Vec::new(),
+            turned_off: Vec::new(),
+        }
     }
 }

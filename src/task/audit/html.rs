@@ -3,12 +3,14 @@
 use maud::{Markup, html};
 
 use super::document::{Change, Document, Finding, Level, State};
+use super::groups::{self, Group};
 use super::markdown::{capitalized, evidence, fixes};
 use crate::base::html_page;
 use crate::base::units::{count, duration, plural};
 
 pub fn render(document: &Document) -> String {
     let counts = document.counts();
+    let groups = groups::of(document);
     let body = html! {
         header {
             h1 { "Audit of " (document.database) }
@@ -29,12 +31,13 @@ pub fn render(document: &Document) -> String {
                     } }
                 }
                 @for note in &document.notes { p.note { (note) } }
-                @if document.open().next().is_some() { (overview(document)) }
+                @if !groups.is_empty() { (overview(&groups)) }
             }
-            @if document.open().next().is_some() {
+            @if !groups.is_empty() {
                 section {
                     h2 { "Findings" }
-                    @for (index, finding) in document.open().enumerate() { (one(index + 1, finding)) }
+                    @for level in Level::ALL { (switch(level)) }
+                    @for (index, of_group) in groups.iter().enumerate() { (group(index + 1, of_group)) }
                 }
             }
             (waived(document))
@@ -53,31 +56,53 @@ fn badge(level: Level) -> Markup {
     html! { span.level.(level.name()) { (capitalized(level.name())) } }
 }
 
-fn overview(document: &Document) -> Markup {
+/// Hides the groups of a level, by the style sheet alone.
+fn switch(level: Level) -> Markup {
+    let id = format!("show-{level}");
+    html! { input type="checkbox" id=(id) checked; label for=(id) { (badge(level)) } " " }
+}
+
+fn overview(groups: &[Group<'_>]) -> Markup {
     html! {
         table {
-            thead { tr { @for title in ["Priority", "Finding", "Object", ""] { th scope="col" { (title) } } } }
-            tbody { @for (index, finding) in document.open().enumerate() {
+            thead { tr { @for title in ["Priority", "What", "Findings", "New"] { th scope="col" { (title) } } } }
+            tbody { @for (index, group) in groups.iter().enumerate() {
                 tr {
-                    td { (badge(finding.level)) }
-                    td { a href={ "#finding-" (index + 1) } { (finding.title) } }
-                    td { code { (finding.name()) } }
-                    td { @if finding.change == Some(Change::New) { b { "new" } } }
+                    td { (badge(group.level)) }
+                    td { a href={ "#group-" (index + 1) } { (group.line()) } }
+                    td.num { (group.findings.len()) }
+                    td.num { @if group.new() > 0 { b { (group.new()) } } }
                 }
             } }
         }
     }
 }
 
-fn one(number: usize, finding: &Finding) -> Markup {
+/// Folded, unless it is urgent.
+fn group(number: usize, group: &Group<'_>) -> Markup {
+    let first = group.findings[0];
+    html! {
+        details id={ "group-" (number) } class={ "group of-" (group.level) } open[group.level <= Level::High] {
+            summary {
+                (badge(group.level)) " " b { (group.heading()) }
+                @if group.new() > 0 { " " span.what { (group.new()) " new" } }
+            }
+            p { (first.impact) }
+            p { (first.fix.words) }
+            @for finding in &group.findings { (one(finding)) }
+        }
+    }
+}
+
+fn one(finding: &Finding) -> Markup {
     let evidence = evidence(finding);
     html! {
-        article id={ "finding-" (number) } {
-            h3 { (number) ". " (finding.title) }
-            p { code { (finding.object) } }
+        article {
+            h3 { code { (finding.name()) } }
             dl {
                 dt { "Issue" } dd { (finding.issue) }
                 dt { "Impact" } dd { (finding.impact) }
+                @if let Some(decide) = &finding.fix.decide { dt { "Decide" } dd { (decide) } }
                 @if !evidence.is_empty() { dt { "Evidence" } dd { (evidence) } }
                 dt { "Priority" }
                 dd {
@@ -160,6 +185,7 @@ fn checks(document: &Document) -> Markup {
                     }
                 } }
             }
+            @if !document.turned_off.is_empty() { p { "Turned off by the job: " (document.turned_off.join(", ")) "." } }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `[audit]`: the keys of a job, as written and resolved.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,27 @@ pub struct Audit {
     pub backup_within: Span,
     pub check_timeout: Duration,
     pub idle_after: Duration,
+    pub profile: Profile,
+    /// By the ID of the check.
+    pub checks: BTreeMap<String, CheckSetting>,
+}
+
+/// How findings of conventions and of small tables count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// What follows a convention of its schema is one line, and low; so are findings of small tables, where harm grows with the table.
+    #[default]
+    Application,
+    /// Each object counts by itself, as its check says.
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckSetting {
+    Off,
+    Low,
 }
 
 impl Default for Audit {
@@ -57,6 +79,8 @@ impl Default for Audit {
             backup_within: BACKUP_WITHIN,
             check_timeout: CHECK_TIMEOUT.0,
             idle_after: IDLE_AFTER.0,
+            profile: Profile::default(),
+            checks: BTreeMap::new(),
         }
     }
 }
@@ -90,6 +114,13 @@ pub struct Written {
     pub check_timeout: Option<Span>,
     /// Pool sessions that have been idle for longer than this are reported, as are prepared transactions that are older; default 10 min.
     pub idle_after: Option<Span>,
+    /// "application": findings that follow a convention of their schema, and those of small tables, are low; "strict": each object counts by
+    /// itself; default "application".
+    pub profile: Option<Profile>,
+    /// Checks that are not run ("off") or whose findings are low ("low"): `{ "comments-missing" = "off" }`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, CheckSetting>")]
+    pub checks: BTreeMap<String, Spanned<CheckSetting>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
@@ -153,6 +184,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
             None => is_right = false,
         }
     }
+    let mut checks = BTreeMap::new();
+    for (id, setting) in written.checks {
+        is_right &= is_known(&id, &setting, checker);
+        checks.insert(id, setting.into_inner());
+    }
     is_right.then(|| Audit {
         store: written.store.map(Spanned::into_inner),
         schema_file,
@@ -164,7 +200,19 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
         backup_within: written.backup_within.unwrap_or(default.backup_within),
         check_timeout: written.check_timeout.map_or(default.check_timeout, |timeout| timeout.0),
         idle_after: written.idle_after.map_or(default.idle_after, |after| after.0),
+        profile: written.profile.unwrap_or_default(),
+        checks,
     })
+}
+
+fn is_known<T>(id: &str, at: &Spanned<T>, checker: &mut Checker<'_>) -> bool {
+    if checks::find(id).is_some() {
+        return true;
+    }
+    let hint = did_you_mean(id, CHECKS.iter().map(|check| check.id));
+    let hint = hint.unwrap_or_else(|| "`pgtend audit explain` lists the checks".to_owned());
+    checker.problem(at, format!("there is no check `{id}`"), hint);
+    false
 }
 
 fn resolve_waiver(written: WrittenWaiver, checker: &mut Checker<'_>) -> Option<Waiver> {

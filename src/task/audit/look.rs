@@ -1,19 +1,21 @@
 //! Runs the checks: each by itself, in a READ ONLY transaction, bounded in time. A check that fails does not stop the others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::checks::{CHECKS, Check, Query};
-use super::document::{Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
+use super::document::{Document, FORMAT, Finding, Fix, Outcome, State, TopQuery};
+use super::keys::{CheckSetting, Profile};
 use super::probe::{probe, reason_unknown};
 use super::queries::View;
 use super::trust::Trust;
-use super::{backup, drift, queries};
+use super::weights::Weights;
+use super::{backup, conventions, drift, queries, rank, served, tenants};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server, failure};
@@ -23,9 +25,6 @@ use crate::work::Does;
 /// The limit for one check. A database with more rows of one kind has one problem, not thousands.
 const MAX_ROWS: usize = 1000;
 const MAX_REASONS: usize = 5;
-/// This many schemas with the same finding are tenants.
-const SCHEMAS_TO_FOLD: usize = 10;
-const SQL_OF_FOLDED: usize = 50;
 const STATEMENTS: &str = "STATEMENTS";
 
 /// Runs all checks, or one. It fails only if the connection to the server is lost.
@@ -55,10 +54,17 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         previous: None,
         notes: Vec::new(),
         top_queries: Vec::new(),
+        turned_off: Vec::new(),
     };
     let covered = covered(context).await?;
+    let (weights, unknown) = Weights::read(&mut connection, context).await?;
+    document.notes.extend(unknown);
     let mut trust = Trust::of(&mut connection, context.trust_owners).await?;
-    let checks: Vec<&Check> = CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).collect();
+    // A check that is asked for by its name runs in any case.
+    let is_off = |check: &&Check| only.is_none() && context.audit.checks.get(check.id) == Some(&CheckSetting::Off);
+    let (off, checks): (Vec<&Check>, Vec<&Check>) =
+        CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).partition(is_off);
+    document.turned_off = off.iter().map(|check| check.id.to_owned()).collect();
     let phase = context.progress.phase("audit", None);
     for check in checks {
         let started = Instant::now();
@@ -82,7 +88,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         };
         let elapsed = started.elapsed();
         tracing::debug!(check = check.id, "{} ms", elapsed.as_millis());
-        document.checks.push(note(check, seen, elapsed, context, &mut document.findings));
+        document.checks.push(note(check, seen, elapsed, context, &weights, &mut document.findings));
     }
     document.notes.extend(trust.note());
     document.finished_at = Utc::now();
@@ -116,6 +122,7 @@ fn note(
     seen: Result<CheckResult>,
     elapsed: Duration,
     context: &AuditContext<'_>,
+    weights: &Weights,
     findings: &mut Vec<Finding>,
 ) -> Outcome {
     let mut outcome = Outcome {
@@ -142,33 +149,13 @@ fn note(
         }
     }
     let mut keys = HashSet::new();
-    for row in group_tenants(check.id, rows) {
+    for row in tenants::fold(check.id, prepared(rows, context, weights)) {
         let key = printable(&format!("{}:{}", check.id, row.identity.as_deref().unwrap_or(&row.object)));
         if !keys.insert(key.clone()) {
             continue;
         }
         outcome.findings += 1;
-        findings.push(Finding {
-            key,
-            check: check.id.to_owned(),
-            level: row.level.unwrap_or(check.level),
-            title: check.title.to_owned(),
-            object: printable(&row.object),
-            issue: printable(&row.issue.unwrap_or_default()),
-            impact: check.why.to_owned(),
-            evidence: row.evidence.unwrap_or_default(),
-            fix: Fix {
-                words: check.fix.to_owned(),
-                sql: row.fix.map(|sql| sql.trim_end().to_owned()).filter(|sql| !sql.is_empty()),
-                job: row.job,
-                command: row.command,
-                file: row.file,
-                lock: row.lock.unwrap_or_else(|| check.lock.to_owned()),
-            },
-            change: None,
-            since: context.now,
-            waiver: None,
-        });
+        findings.push(finding(check, row, key, context));
     }
     if let Some(more) = outcome.reasons.len().checked_sub(MAX_REASONS).filter(|more| *more > 0) {
         outcome.reasons.truncate(MAX_REASONS);
@@ -182,54 +169,46 @@ fn note(
     outcome
 }
 
-/// Merges the same finding in many schemas (one for each tenant) into one: its key has `*` for the schema, and its SQL covers all.
-fn group_tenants(check: &str, rows: Vec<Row>) -> Vec<Row> {
-    let mut folded: BTreeMap<(Option<Level>, String), Vec<Row>> = BTreeMap::new();
-    let mut kept = Vec::new();
-    for row in rows {
-        let rest = match check {
-            "comments-missing" => Some(""), // its object is the schema
-            _ => after_schema(row.identity.as_deref().unwrap_or(&row.object)),
-        };
-        match rest.map(str::to_owned) {
-            Some(rest) => folded.entry((row.level, rest)).or_default().push(row),
-            None => kept.push(row),
+/// Gives each row the size of its table, and marks conventions.
+fn prepared(mut rows: Vec<Row>, context: &AuditContext<'_>, weights: &Weights) -> Vec<Row> {
+    for row in &mut rows {
+        row.weight = weights.of(&row.object);
+        if context.audit.profile == Profile::Strict {
+            row.convention = None;
         }
     }
-    for ((_, rest), mut same) in folded {
-        if same.len() < SCHEMAS_TO_FOLD {
-            kept.append(&mut same);
-            continue;
-        }
-        same.sort_by(|a, b| a.object.cmp(&b.object));
-        let count = same.len();
-        let all = |of: fn(&Row) -> Option<&str>| {
-            let parts: Vec<&str> = same.iter().filter_map(of).take(SQL_OF_FOLDED).collect();
-            let more =
-                if count > SQL_OF_FOLDED { format!("\n-- and so on, in {} more", count - SQL_OF_FOLDED) } else { String::new() };
-            (!parts.is_empty()).then(|| parts.join("\n") + &more)
-        };
-        let fix = all(|row| row.fix.as_deref());
-        let schemas: Vec<String> = same.iter().map(|row| row.object.clone()).take(SQL_OF_FOLDED).collect();
-        let mut first = same.swap_remove(0);
-        first.issue = Some(format!("{} The same holds in {} other schemas.", first.issue.unwrap_or_default(), count - 1));
-        first.evidence.get_or_insert_default().insert("in".to_owned(), json!(schemas));
-        first.fix = fix;
-        first.identity = Some(format!("*{rest}"));
-        first.object = format!("*{}", after_schema(&first.object).unwrap_or_default());
-        kept.push(first);
-    }
-    kept
+    conventions::mark(&mut rows);
+    rows
 }
 
-/// Returns the part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
-fn after_schema(name: &str) -> Option<&str> {
-    let end = match name.strip_prefix('"') {
-        None => name.find('.')?,
-        Some(quoted) => 2 + quoted.replace("\"\"", "..").find('"')?,
-    };
-    let is_name = name[..end].chars().all(|letter| letter != ' ' && letter != '(') || name.starts_with('"');
-    name.get(end..).filter(|rest| is_name && rest.starts_with('.'))
+fn finding(check: &Check, row: Row, key: String, context: &AuditContext<'_>) -> Finding {
+    let level = rank::level(check, &row, context.audit);
+    let sql = |sql: Option<String>| sql.map(|sql| sql.trim_end().to_owned()).filter(|sql| !sql.is_empty());
+    Finding {
+        key,
+        check: check.id.to_owned(),
+        level,
+        title: check.title.to_owned(),
+        object: printable(&row.object),
+        issue: printable(&row.issue.unwrap_or_default()),
+        impact: check.why.to_owned(),
+        evidence: row.evidence.unwrap_or_default(),
+        fix: Fix {
+            words: check.fix.to_owned(),
+            sql: sql(row.fix),
+            job: row.job,
+            command: row.command,
+            file: row.file,
+            decide: row.decide.map(|decide| printable(&decide)),
+            draft: sql(row.draft),
+            lock: row.lock.unwrap_or_else(|| check.lock.to_owned()),
+        },
+        change: None,
+        since: context.now,
+        waiver: None,
+        convention: row.convention.map(|convention| printable(&convention)),
+        weight: row.weight,
+    }
 }
 
 /// Removes escape sequences: a name may hold one for terminals.
@@ -267,6 +246,7 @@ async fn catalog(
         seen.unknown.push(format!("only the first {MAX_ROWS} are listed"));
     }
     probe(connection, context, trust, &mut seen).await?;
+    served::ask(connection, context, trust, &mut seen).await?;
     Ok(seen)
 }
 
@@ -298,36 +278,4 @@ async fn covered(context: &AuditContext<'_>) -> Result<Covered> {
         }
     }
     Ok(covered)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_follows_the_schema_is_found_in_plain_and_quoted_names() {
-        assert_eq!(after_schema("public.orders(user_id)"), Some(".orders(user_id)"));
-        assert_eq!(after_schema(r#""a.""b".orders"#), Some(".orders"));
-        for without in ["server", "role x.y", "max_connections", r#""open"#, "f(a.b)"] {
-            assert_eq!(after_schema(without), None, "{without}");
-        }
-    }
-
-    #[test]
-    fn the_same_finding_in_ten_schemas_is_one_with_the_sql_of_all() {
-        let row = |schema: usize, table: &str| Row {
-            object: format!("t{schema:02}.{table}"),
-            issue: Some("It.".to_owned()),
-            fix: Some(format!("FIX {schema};")),
-            ..Row::default()
-        };
-        let nine: Vec<Row> = (0..9).map(|schema| row(schema, "users")).collect();
-        assert_eq!(group_tenants("c", nine).len(), 9);
-        let rows = (0..10).map(|schema| row(schema, "users")).chain([row(0, "docs")]).collect();
-        let folded = group_tenants("c", rows);
-        let identities: Vec<_> = folded.iter().map(|row| row.identity.as_deref().unwrap_or(&row.object)).collect();
-        assert_eq!(identities, ["t00.docs", "*.users"]);
-        assert_eq!(folded[1].fix.as_deref().unwrap().lines().count(), 10);
-        assert!(folded[1].issue.as_deref().unwrap().contains("9 other schemas"));
-    }
 }

@@ -4,79 +4,144 @@
 use serde_json::Value;
 
 use super::document::{Change, Document, Finding, Level, State};
+use super::groups::{self, Group};
 use crate::base::{terminal, units};
 
+/// The lines of a report that is read; one of a single check has no limit, and the JSON has everything.
+const MAX_LINES: usize = 499;
+
+/// How much of a group is shown.
+struct Limits {
+    /// Findings with all their parts: of critical and high groups, of medium ones, of low ones and conventions.
+    detailed: [usize; 3],
+    /// Findings that are a line each.
+    listed: usize,
+    /// Lines of SQL, or of a job.
+    code: usize,
+}
+
+const NO_LIMITS: Limits = Limits { detailed: [usize::MAX; 3], listed: usize::MAX, code: usize::MAX };
+
+/// The first that leaves the report short enough is taken.
+const LIMITS: [Limits; 6] = [
+    Limits { detailed: [40, 20, 10], listed: 60, code: 40 },
+    Limits { detailed: [20, 10, 3], listed: 30, code: 20 },
+    Limits { detailed: [10, 5, 1], listed: 15, code: 12 },
+    Limits { detailed: [5, 2, 1], listed: 8, code: 8 },
+    Limits { detailed: [2, 1, 0], listed: 4, code: 6 },
+    Limits { detailed: [1, 0, 0], listed: 2, code: 4 },
+];
+
 pub fn render(document: &Document) -> String {
+    let is_short = |text: &String| text.lines().count() <= MAX_LINES;
+    let text = match document.checks.len() {
+        1 => report(document, &NO_LIMITS),
+        _ => LIMITS.iter().map(|limits| report(document, limits)).find(is_short).unwrap_or_else(|| cut(document)),
+    };
+    // A report is also read with `cat`.
+    terminal::visible(&text).into_owned()
+}
+
+/// The shortest report, without its end.
+fn cut(document: &Document) -> String {
+    let text = LIMITS.last().map(|limits| report(document, limits)).unwrap_or_default();
+    let kept: Vec<&str> = text.lines().take(MAX_LINES - 2).collect();
+    format!("{}\n\nThe rest is left out: `--format json` has everything.\n", kept.join("\n"))
+}
+
+fn report(document: &Document, limits: &Limits) -> String {
     let counts = document.counts();
+    let groups = groups::of(document);
     let mut text = format!("# Audit of {}\n\n", escaped(&document.database));
-    text += &format!(
-        "{}, PostgreSQL {}{}, {}. {}.\n\n",
-        escaped(&document.server),
-        escaped(&document.server_version),
-        if document.in_recovery { " (a replica)" } else { "" },
-        document.started_at.format("%Y-%m-%d %H:%M UTC"),
-        escaped(&capitalized(&document.in_short()))
-    );
-    text += "## Summary\n\n| Priority | Findings |\n|---|---:|\n";
+    for line in groups::summary(document) {
+        text += &format!("- {}\n", escaped(&line));
+    }
+    text += "\n## Summary\n\n| Priority | Findings |\n|---|---:|\n";
     for level in Level::ALL {
         text += &format!("| {} | {} |\n", capitalized(level.name()), counts.of_level(level));
     }
     text += "\n";
-    if document.findings.iter().any(|finding| finding.waiver.is_none()) {
-        text += "| Priority | Finding | Object | |\n|---|---|---|---|\n";
-        for finding in document.open() {
-            text += &format!(
-                "| {} | {} | {} | {} |\n",
-                capitalized(finding.level.name()),
-                escaped(&finding.title),
-                escaped(finding.name()),
-                change(finding)
-            );
+    if !groups.is_empty() {
+        text += "| | Priority | Findings | New | What |\n|---:|---|---:|---:|---|\n";
+        for (index, group) in groups.iter().enumerate() {
+            let (level, what) = (capitalized(group.level.name()), escaped(&group.line()));
+            text += &format!("| {} | {level} | {} | {} | {what} |\n", index + 1, group.findings.len(), group.new());
         }
         text += "\n";
     }
     for note in &document.notes {
         text += &format!("- {}\n", escaped(note));
     }
-    if !document.findings.is_empty() {
+    if !groups.is_empty() {
         text += "\n## Findings\n\n";
-        for (index, finding) in document.open().enumerate() {
-            text += &one(index + 1, finding);
+        for (index, one) in groups.iter().enumerate() {
+            text += &group(index + 1, one, document, limits);
         }
     }
-    text += &waived(document);
-    text += &list("Resolved since the last audit", &document.resolved);
-    text += &list("Found last time, not checked this time", &document.not_seen);
+    text += &waived(document, limits);
+    text += &list("Resolved since the last audit", &document.resolved, limits);
+    text += &list("Found last time, not checked this time", &document.not_seen, limits);
     text += &top_queries(document);
-    text += &checks(document);
-    // A report is also read with `cat`.
-    terminal::visible(&text).into_owned()
+    text + &checks(document)
 }
 
-fn one(number: usize, finding: &Finding) -> String {
-    let mut text = format!("### {number}. {}: {}\n\n", escaped(&finding.title), escaped(&finding.object));
-    text += &format!("- **Issue**: {}\n", escaped(&finding.issue));
-    text += &format!("- **Impact**: {}\n", escaped(&finding.impact));
+/// What the findings of a group share, the first of them in full, and the others in a line each.
+fn group(number: usize, group: &Group<'_>, document: &Document, limits: &Limits) -> String {
+    let first = group.findings[0];
+    let mut text = format!("### {number}. {}\n\n", escaped(&group.heading()));
+    text += &format!("- **Priority**: {}\n- **Check**: `{}`\n", capitalized(group.level.name()), group.check);
+    text += &format!("- **Impact**: {}\n- **Fix**: {}\n\n", escaped(&first.impact), escaped(&first.fix.words));
+    let detailed = match (group.convention, group.level) {
+        (None, Level::Critical | Level::High) => limits.detailed[0],
+        (None, Level::Medium) => limits.detailed[1],
+        (None, Level::Low) | (Some(_), _) => limits.detailed[2],
+    };
+    let (shown, others) = group.findings.split_at(detailed.min(group.findings.len()));
+    for finding in shown {
+        text += &one(finding, limits);
+    }
+    for finding in others.iter().take(limits.listed) {
+        let new = if finding.change == Some(Change::New) { " (new)" } else { "" };
+        text += &format!("- {}{new}\n", escaped(finding.name()));
+    }
+    if let Some(more) = others.len().checked_sub(limits.listed).filter(|more| *more > 0) {
+        let command = format!("pgtend audit --database {} --check {}", document.database, group.check);
+        text += &format!("- and {more} more: {}\n", code(&command));
+    }
+    if others.is_empty() { text } else { text + "\n" }
+}
+
+fn one(finding: &Finding, limits: &Limits) -> String {
+    let mut text = format!("#### {}\n\n- **Issue**: {}\n", escaped(finding.name()), escaped(&finding.issue));
     let evidence = evidence(finding);
     if !evidence.is_empty() {
         text += &format!("- **Evidence**: {}\n", escaped(&evidence));
     }
-    text += &format!(
-        "- **Priority**: {}{}\n",
-        capitalized(finding.level.name()),
-        match finding.change {
-            Some(Change::New) => ", new".to_owned(),
-            Some(Change::Unchanged) => format!(", since {}", finding.since.format("%Y-%m-%d")),
-            None => String::new(),
-        }
-    );
-    text += &format!("- **Lock**: {}\n", escaped(&finding.fix.lock));
-    text += &format!("- **Key**: {}\n", code(&finding.key));
-    text += &format!("- **Fix**: {}\n\n", escaped(&finding.fix.words));
+    match finding.change {
+        Some(Change::New) => text += "- **New**\n",
+        Some(Change::Unchanged) => text += &format!("- **Since**: {}\n", finding.since.format("%Y-%m-%d")),
+        None => (),
+    }
+    if let Some(decide) = &finding.fix.decide {
+        text += &format!("- **Decide**: {}\n", escaped(decide));
+    }
+    text += &format!("- **Lock**: {}\n- **Key**: {}\n\n", escaped(&finding.fix.lock), code(&finding.key));
     for (what, language, body) in fixes(finding) {
-        text += &format!("{what}\n\n{}\n", fenced(language, body));
+        text += &format!("{what}\n\n{}\n", fenced(language, &shortened(body, language, limits.code)));
     }
     text
+}
+
+/// Returns the first lines of a text, and says how many are left out.
+fn shortened(text: &str, language: &str, lines: usize) -> String {
+    let text = text.trim_end();
+    let all = text.lines().count();
+    if all <= lines {
+        return text.to_owned();
+    }
+    let comment = if language == "sql" { "--" } else { "#" };
+    let kept: Vec<&str> = text.lines().take(lines).collect();
+    format!("{}\n{comment} and {} more lines: --format json", kept.join("\n"), all - lines)
 }
 
 /// Returns the texts to apply, each with a heading.
@@ -84,6 +149,7 @@ pub(super) fn fixes(finding: &Finding) -> Vec<(&'static str, &'static str, &str)
     let fix = &finding.fix;
     [
         ("SQL:", "sql", &fix.sql),
+        ("SQL, once that is decided:", "sql", &fix.draft),
         ("Add to the schema file:", "sql", &fix.file),
         ("On the command line:", "sh", &fix.command),
         ("As a job of pgtend, with `database` and `schedule` above it:", "toml", &fix.job),
@@ -93,25 +159,30 @@ pub(super) fn fixes(finding: &Finding) -> Vec<(&'static str, &'static str, &str)
     .collect()
 }
 
-fn waived(document: &Document) -> String {
-    let mut text = String::new();
-    for finding in &document.findings {
-        if let Some(waiver) = &finding.waiver {
-            text += &format!("- {} until {}: {}\n", code(&finding.key), waiver.until, escaped(&waiver.reason));
-        }
-    }
-    if text.is_empty() { text } else { format!("## Waived\n\n{text}\n") }
+fn waived(document: &Document, limits: &Limits) -> String {
+    let lines = document.findings.iter().filter_map(|finding| {
+        let waiver = finding.waiver.as_ref()?;
+        Some(format!("- {} until {}: {}", code(&finding.key), waiver.until, escaped(&waiver.reason)))
+    });
+    section("Waived", lines.collect(), limits)
 }
 
-fn list(title: &str, findings: &[Finding]) -> String {
-    if findings.is_empty() {
+fn list(title: &str, findings: &[Finding], limits: &Limits) -> String {
+    let line =
+        |finding: &Finding| format!("- {}: {} ({})", escaped(&finding.title), escaped(&finding.object), code(&finding.key));
+    section(title, findings.iter().map(line).collect(), limits)
+}
+
+fn section(title: &str, lines: Vec<String>, limits: &Limits) -> String {
+    if lines.is_empty() {
         return String::new();
     }
-    let lines: String = findings
-        .iter()
-        .map(|finding| format!("- {}: {} ({})\n", escaped(&finding.title), escaped(&finding.object), code(&finding.key)))
-        .collect();
-    format!("## {title}\n\n{lines}\n")
+    let more = match lines.len().checked_sub(limits.listed).filter(|more| *more > 0) {
+        Some(more) => format!("\n- and {more} more"),
+        None => String::new(),
+    };
+    let shown: Vec<&str> = lines.iter().take(limits.listed).map(String::as_str).collect();
+    format!("## {title}\n\n{}{more}\n\n", shown.join("\n"))
 }
 
 fn top_queries(document: &Document) -> String {
@@ -141,11 +212,10 @@ fn checks(document: &Document) -> String {
         };
         text += &format!("| {} | {state} | {} |\n", outcome.check, escaped(&outcome.reasons.join("; ")));
     }
+    if !document.turned_off.is_empty() {
+        text += &format!("\nTurned off by the job: {}.\n", escaped(&document.turned_off.join(", ")));
+    }
     text
-}
-
-pub(super) fn change(finding: &Finding) -> &'static str {
-    if finding.change == Some(Change::New) { "new" } else { "" }
 }
 
 pub(super) fn capitalized(text: &str) -> String {
@@ -207,6 +277,8 @@ fn fenced(language: &str, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::document::Outcome;
+    use super::super::document::tests::{document, finding};
     use super::*;
 
     #[test]
@@ -214,5 +286,31 @@ mod tests {
         assert_eq!(escaped("<script>a|b\n*c*_d_"), "&lt;script&gt;a\\|b \\*c\\*\\_d\\_");
         assert_eq!(code("a`b"), "`` a`b ``");
         assert_eq!(fenced("sql", "a ```` b"), "`````sql\na ```` b\n`````\n");
+    }
+
+    #[test]
+    fn a_report_stays_below_five_hundred_lines_unless_one_check_is_asked_for() {
+        let finding = |index: usize| {
+            let level = Level::ALL[index % 4];
+            let mut finding = finding(&format!("check{}:public.table_{index}", index % 41), level);
+            finding.fix.sql = Some("ALTER TABLE x;\n".repeat(index % 300));
+            finding
+        };
+        for number in [0, 1, 41, 690, 4148] {
+            let mut document = document((0..number).map(finding).collect());
+            document.resolved = (0..number).map(finding).collect();
+            let text = render(&document);
+            assert!(text.lines().count() < 500, "{number}: {}", text.lines().count());
+            if number == 690 {
+                document.checks = vec![Outcome {
+                    check: "check1".to_owned(),
+                    state: State::Findings,
+                    reasons: Vec::new(),
+                    findings: number,
+                    elapsed_seconds: 0.0,
+                }];
+                assert_eq!(render(&document).matches("**Key**").count(), number, "all of them");
+            }
+        }
     }
 }

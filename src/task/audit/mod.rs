@@ -7,11 +7,13 @@
 pub mod checks;
 pub mod context;
 pub mod document;
+pub mod groups;
 mod keys;
 mod plan;
 
 mod backup;
 mod compare;
+mod conventions;
 mod drift;
 mod entry;
 pub mod html;
@@ -19,13 +21,17 @@ mod look;
 pub mod markdown;
 mod probe;
 mod queries;
+mod rank;
+mod served;
 mod store;
+mod tenants;
 mod trust;
+mod weights;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 pub use document::{Document, Level};
-pub use keys::{Audit, FailOn, Written, WrittenWaiver, resolve};
+pub use keys::{Audit, CheckSetting, FailOn, Profile, Written, WrittenWaiver, resolve};
 pub use plan::Plan;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -67,7 +73,7 @@ impl Work for Audit {
         }
         Ok(Plan {
             server: format!("{} (PostgreSQL {})", run.settings.display(), server.version),
-            checks: CHECKS.len(),
+            checks: CHECKS.len() - self.checks.values().filter(|setting| **setting == CheckSetting::Off).count(),
             last_audit: previous.map(|previous| previous.at),
             writes,
             waivers: self.waive.len(),
@@ -96,6 +102,7 @@ impl Work for Audit {
         };
         let mut document = look::look(&context, None).await?;
         compare::compare_with_previous(&mut document, previous, &self.waive, Utc::now().date_naive());
+        rank::sort(&mut document);
         document.notes.extend(unread);
         let mut report = report(&document, audits.is_none());
         if let Some(audits) = &audits {
@@ -241,13 +248,14 @@ pub async fn manual(
         previous
     });
     compare::compare_with_previous(&mut document, previous, &audit.waive, Utc::now().date_naive());
+    rank::sort(&mut document);
     document.notes.extend(unread);
     Ok((audit, document))
 }
 
 /// Returns the last audit, from the keys in the report of the job's last run.
 async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Result<Option<Previous>> {
-    let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
+    let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
     let filter = Filter { job: Some(job), database: Some(database), outcome: None, limit: 20 };
     let rows = ledger.runs(&filter).await?;
     let last = rows.into_iter().find_map(|row| {
@@ -278,12 +286,15 @@ fn remembered(key: &str, since: &Value) -> Option<Finding> {
         change: None,
         since: since.as_str()?.parse().ok()?,
         waiver: None,
+        convention: None,
+        weight: None,
     })
 }
 
 fn report(document: &Document, with_keys: bool) -> Report {
     let mut report = Report { summary: document.in_short(), ..Report::default() };
     report.fact("counts", json!(document.counts()));
+    report.fact("groups", groups::of(document).len());
     report.fact("previous_audit", json!(document.previous));
     let shown: Vec<Value> = document
         .open()

@@ -7,10 +7,21 @@
 WITH RECURSIVE asked AS (
     SELECT make_interval(secs => $1::float8) AS statistics_age, $2::bigint[] AS covered, make_interval(secs => $3::float8) AS idle_after, $4::text[] AS compressed, $5::text AS store,
            coalesce(pg_stat_get_db_stat_reset_time((SELECT oid FROM pg_database WHERE datname = current_database())), pg_postmaster_start_time()) AS statistics_since
+), kept_by_frameworks (name, framework) AS (
+    VALUES ('_prisma_migrations', 'Prisma'), ('SequelizeMeta', 'Sequelize'), ('ar_internal_metadata', 'Rails'), ('django_migrations', 'Django'), ('flyway_schema_history', 'Flyway'), ('alembic_version', 'Alembic'),
+           ('databasechangelog', 'Liquibase'), ('databasechangeloglock', 'Liquibase'), ('__EFMigrationsHistory', 'Entity Framework'), ('knex_migrations', 'Knex'), ('knex_migrations_lock', 'Knex'),
+           ('_sqlx_migrations', 'sqlx'), ('__diesel_schema_migrations', 'Diesel'), ('goose_db_version', 'goose')
 ), schemas AS (
     SELECT n.oid, n.nspname AS schema FROM pg_namespace n
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtend') AND n.nspname NOT LIKE 'pg\_%'
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
+), frameworks AS (
+    -- What manages a schema's tables and their names, by its table of migrations; one in `public` manages all schemas.
+    SELECT s.schema, coalesce(f.framework, p.framework) AS framework
+    FROM schemas s
+    LEFT JOIN LATERAL (SELECT min(k.framework) AS framework FROM pg_class c JOIN kept_by_frameworks k ON k.name = c.relname WHERE c.relnamespace = s.oid AND c.relkind IN ('r', 'p')) f ON true
+    LEFT JOIN LATERAL (SELECT min(k.framework) AS framework FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public' JOIN kept_by_frameworks k ON k.name = c.relname WHERE c.relkind IN ('r', 'p')) p ON true
+    WHERE coalesce(f.framework, p.framework) IS NOT NULL
 ), partitions AS (
     -- Also those of old, which inherit and have no column of their own.
     SELECT i.inhparent AS root, i.inhrelid AS oid FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent AND p.relkind IN ('p', 'r') AND NOT p.relispartition
@@ -23,6 +34,8 @@ WITH RECURSIVE asked AS (
     FROM partitions p JOIN pg_class l ON l.oid = p.oid AND l.relkind = 'r' GROUP BY p.root
 ), tables AS (
     SELECT c.oid, s.schema, c.relname AS name, format('%I.%I', s.schema, c.relname) AS "table", c.relkind = 'p' AS partitioned,
+           -- A framework's own table, which it alone changes.
+           c.relname IN (SELECT k.name FROM kept_by_frameworks k) OR c.relname = 'schema_migrations' OR c.relname LIKE 'django\_%' AND EXISTS (SELECT FROM pg_class d WHERE d.relname = 'django_migrations' AND d.relnamespace = c.relnamespace) AS is_frameworks,
            c.relowner, c.relacl, c.reloptions,
            has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(s.oid, 'USAGE') AS readable,
            (coalesce(v.rows, 0) + CASE WHEN c.relkind = 'p' THEN 0 WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)::bigint AS rows,
@@ -31,7 +44,7 @@ WITH RECURSIVE asked AS (
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM partitions)
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ), columns AS (
-    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.readable, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
+    SELECT t.oid, t.schema, t.name, t."table", t.partitioned, t.is_frameworks, t.readable, t.rows, a.attnum, a.attname AS "column", a.atttypid, a.atttypmod, a.attnotnull, a.attstorage,
            a.attgenerated, a.attidentity, 
            -- A user's type may have the name of one of PostgreSQL's. Types of extensions (vector) may be in any schema.
            CASE WHEN y.typnamespace = 'pg_catalog'::regnamespace OR y.oid IN (SELECT objid FROM pg_depend WHERE classid = 'pg_type'::regclass AND deptype = 'e') THEN y.typname::text

@@ -68,17 +68,33 @@ enum Answer {
     Refused(Code),
 }
 
-/// Runs a query of the table `oid`, whose name is `name`. The lock keeps the table from being dropped, renamed or given to another owner
-/// between the question whom it belongs to and the query. Nothing does the same for the name of its schema, so the schema's owner is asked
-/// for as well.
 async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid: i64, sql: String) -> Result<Answer> {
     pg::execute(connection, "SET LOCAL enable_nestloop = on".to_owned()).await?;
+    match lock(connection, trust, name, oid).await? {
+        Way::Open => Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured)),
+        Way::Gone => Ok(Answer::Nothing),
+        Way::Refused(code) => Ok(Answer::Refused(code)),
+    }
+}
+
+/// Whether a table may be read.
+pub(super) enum Way {
+    Open,
+    /// It is no longer there, or its name is that of another one.
+    Gone,
+    Refused(Code),
+}
+
+/// Locks the table `oid`, whose name is `name`, so that a query by its name reads this table and none with code that is not trusted. The lock keeps the table from being dropped, renamed or given to another owner
+/// between the question whom it belongs to and the query. Nothing does the same for the name of its schema, so the schema's owner is asked
+/// for as well.
+pub(super) async fn lock(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid: i64) -> Result<Way> {
     // Before the lock, which waits for others.
     if let Some(code) = trust.refused(connection, oid).await? {
-        return Ok(Answer::Refused(code));
+        return Ok(Way::Refused(code));
     }
     match pg::execute(connection, format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE")).await {
-        Err(error) if pg::sql_state(&error).as_deref() == Some(UNDEFINED_TABLE) => return Ok(Answer::Nothing),
+        Err(error) if pg::sql_state(&error).as_deref() == Some(UNDEFINED_TABLE) => return Ok(Way::Gone),
         locked => locked?,
     }
     let named: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
@@ -87,12 +103,12 @@ async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid:
         .await
         .map_err(pg::in_its_own_words)?;
     if named != Some(oid) {
-        return Ok(Answer::Nothing);
+        return Ok(Way::Gone);
     }
     if let Some(code) = trust.refused(connection, oid).await? {
-        return Ok(Answer::Refused(code));
+        return Ok(Way::Refused(code));
     }
-    Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured))
+    Ok(Way::Open)
 }
 
 /// Returns the reason why a check could not be made, where it is not a defect of the check.

@@ -7,7 +7,7 @@ SELECT c."table" AS object, format('%s(%I)', c."table", c."column") AS identity,
        CASE WHEN c.partitioned THEN 'SHARE on the table and its partitions: writes wait until it is built' END AS lock,
        CASE WHEN c.rows < 1000 THEN 'low' END AS level
 FROM columns c
-WHERE c."column" ~* '(^|_|[a-z])(hash|checksum|digest|md5|sha1|sha256|sha512|fingerprint|dedup|dedupe|dedup_key)$'
+WHERE NOT c.is_frameworks AND c."column" ~* '(^|_|[a-z])(hash|checksum|digest|md5|sha1|sha256|sha512|fingerprint|dedup|dedupe|dedup_key)$'
   AND c."column" !~* '(pass|pwd|secret|token|salt|pin)' AND c.type IN ('text', 'varchar', 'bpchar', 'bytea', 'uuid', 'int8')
   AND NOT EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = c.schema AND s.tablename = c.name AND s.attname = c."column" AND s.avg_width > 200)
   AND NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.partial AND i.keys[1] = c.attnum AND i.method IN ('btree', 'hash'))

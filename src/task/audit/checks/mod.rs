@@ -2,12 +2,15 @@
 //!
 //! A query selects from the views of `prelude.sql` and returns one row for each finding: `object`, `identity` (what the finding keeps from
 //! one audit to the next: names, no sizes), `issue`, `evidence`, and `fix` (SQL), `job` (a task's table) or both. `lock` and `level`
-//! override those of the check. `unknown` says why this object cannot be judged. `probe` is a query into the table itself, and names
+//! override those of the check. Where a person has to decide, there is no `fix` but `decide` (words) and, if it helps, `draft` (SQL with `<HOLES>`, which the
+//! server refuses as it stands). `convention`, `sharing`, `siblings` and `differ` say what siblings in the schema share. `unknown` says why this object cannot be judged. `probe` is a query into the table itself, and names
 //! no other one than `reads` (quoted), whose oid is `reads_oid`: without a row there is no finding.
 
 use super::document::Level;
 
+mod blind;
 mod table;
+pub use blind::cannot_show;
 pub use table::CHECKS;
 
 #[derive(Debug)]

@@ -5,7 +5,8 @@ SELECT format('prepared transaction %L', gid) AS object, gid AS identity,
                    ELSE round(extract(epoch FROM age) / 60) || ' minutes' END,
               CASE WHEN cardinality(tables) > 0 THEN format('; it holds locks on %s', array_to_string(tables[1:5], ', ') || CASE WHEN cardinality(tables) > 5 THEN format(' and %s more', cardinality(tables) - 5) ELSE '' END) ELSE '' END) AS issue,
        jsonb_build_object('prepared', prepared, 'owner', owner, 'tables', tables[1:20], 'transactions_since', age(transaction)) AS evidence,
-       format(E'-- First ask its transaction manager for the decision: ROLLBACK PREPARED discards its changes for good.\n-- If the decision was to commit, write COMMIT PREPARED in its place. Run it as its owner or a superuser.\nROLLBACK PREPARED %L;', gid) AS fix,
+       'COMMIT or ROLLBACK: its transaction manager knows which. ROLLBACK PREPARED discards its changes for good. Its owner or a superuser may run it.' AS decide,
+       format('<COMMIT OR ROLLBACK> PREPARED %L;', gid) AS draft,
        CASE WHEN age >= interval '1 day' THEN 'critical' END AS level
 FROM (
     SELECT p.*, now() - p.prepared AS age,

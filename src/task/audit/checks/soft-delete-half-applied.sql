@@ -2,7 +2,7 @@
 -- schema where at least half of the entities, and at least two, can be marked, and the others cannot.
 SELECT DISTINCT ON (t.oid) t."table" AS object, t."table" AS identity, reason AS issue,
        jsonb_build_object('convention', convention, 'rows', t.rows) AS evidence,
-       format(E'ALTER TABLE %s ADD COLUMN %I timestamptz;\nCOMMENT ON COLUMN %1$s.%2$I IS ''when the row was deleted; NULL while it is alive'';', t."table", convention) AS fix
+       format('whether rows of %s are marked as their parents are (ADD COLUMN %I timestamptz, and the application sets and reads it), deleted when their parent is marked, or kept on purpose.', t."table", convention) AS decide
 FROM (
     WITH RECURSIVE marked AS (
         SELECT oid, schema, "table", min("column") AS "column" FROM columns

@@ -3,7 +3,7 @@
 SELECT coalesce(root_name, relation) AS object, coalesce(root_name, relation) AS identity,
        format('About %s of %s%s hold no rows (an estimate): scans read it and the cache holds it for nothing.', pg_size_pretty(sum(wasted)), pg_size_pretty(sum(bytes)), CASE WHEN max(root_name) IS NOT NULL THEN format(' in %s partitions', count(*)) ELSE '' END) AS issue,
        jsonb_build_object('bytes', sum(bytes), 'wasted_bytes', sum(wasted), 'rows', sum(reltuples)::bigint) AS evidence,
-       CASE WHEN width IS NULL THEN format('no privilege to read the statistics of %s (%s), or it was never analyzed', min(relation), pg_size_pretty(sum(bytes))) END AS unknown,
+       CASE WHEN width IS NULL OR reltuples < 0 THEN format('no privilege to read the statistics of %s (%s), or it was never analyzed', min(relation), pg_size_pretty(sum(bytes))) END AS unknown,
        string_agg(format('VACUUM (FULL, ANALYZE) %s;', relation), E'\n' ORDER BY wasted DESC) AS fix
 FROM (
     SELECT b.*, bytes - ceil(reltuples / greatest(1, floor(8168 * fill / (width + 28))))::bigint * 8192 AS wasted
@@ -13,8 +13,8 @@ FROM (
                coalesce((SELECT option_value::float8 FROM pg_options_to_table(c.reloptions) WHERE option_name = 'fillfactor'), 100) / 100 AS fill,
                (SELECT sum((1 - s.null_frac) * s.avg_width) + count(*) / 2 FROM pg_stats s WHERE s.schemaname = n.schema AND s.tablename = c.relname AND NOT s.inherited) AS width
         FROM pg_class c JOIN schemas n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'm') AND c.reltuples >= 0 AND c.relpages::bigint * current_setting('block_size')::bigint >= 33554432
+        WHERE c.relkind IN ('r', 'm') AND c.relpages::bigint * current_setting('block_size')::bigint >= 33554432
     ) b
 ) b
-WHERE width IS NULL OR (wasted >= 33554432 AND 2 * wasted >= bytes)
-GROUP BY coalesce(root_name, relation), width IS NULL
+WHERE width IS NULL OR reltuples < 0 OR (wasted >= 33554432 AND 2 * wasted >= bytes)
+GROUP BY coalesce(root_name, relation), width IS NULL OR reltuples < 0

@@ -7,10 +7,15 @@ SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
        jsonb_build_object('column', c."column", 'rows', c.rows) AS evidence,
        format(E'CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql AS %3$L;\nCREATE TRIGGER %2$I BEFORE UPDATE ON %4$s FOR EACH ROW EXECUTE FUNCTION %1$I.%2$I();',
               c.schema, f.name, format('BEGIN NEW.%I := pg_catalog.now(); RETURN NEW; END', c."column"), c."table") AS fix,
-       CASE WHEN c.schema IN (SELECT schema FROM migrated) OR 'public' IN (SELECT schema FROM migrated) THEN 'low' END AS level
-FROM columns c,
+       CASE WHEN c.schema IN (SELECT schema FROM migrated) OR 'public' IN (SELECT schema FROM migrated) THEN 'low' END AS level,
+       format('columns of schema %I that say when a row was changed are set by no trigger', c.schema) AS convention, count(*) OVER (PARTITION BY c.schema) AS sharing,
+       n.siblings
+FROM columns c
+JOIN (SELECT schema, count(*) AS siblings FROM columns
+      WHERE NOT is_frameworks AND "column" ~* '^(updated|modified|changed|last_updated|last_modified)_?(at|on|date|time)$|^(last_updated|last_modified|date_modified|date_updated)$'
+        AND type IN ('timestamptz', 'timestamp', 'date') AND attgenerated = '' GROUP BY schema) n ON n.schema = c.schema,
 LATERAL (SELECT 'pgtend_touch_' || CASE WHEN c."column" ~ '^[a-z_]{1,40}$' THEN c."column" ELSE substr(md5(c."column"), 1, 12) END AS name) f
-WHERE c.name <> 'ar_internal_metadata' AND c."column" ~* '^(updated|modified|changed|last_updated|last_modified)_?(at|on|date|time)$|^(last_updated|last_modified|date_modified|date_updated)$'
+WHERE NOT c.is_frameworks AND c."column" ~* '^(updated|modified|changed|last_updated|last_modified)_?(at|on|date|time)$|^(last_updated|last_modified|date_modified|date_updated)$'
   AND c.type IN ('timestamptz', 'timestamp', 'date') AND c.attgenerated = ''
   AND NOT EXISTS (
       SELECT FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_language l ON l.oid = p.prolang
