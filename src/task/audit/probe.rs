@@ -37,12 +37,14 @@ pub async fn probe(
         let (Some(name), Some(oid)) = (row.reads.take(), row.reads_oid) else {
             bail!("a probe does not say what it reads: {sql}")
         };
+        let mut tables = vec![(name, oid)];
+        tables.extend(row.also_reads.take().zip(row.also_reads_oid));
         begin(connection, context).await?;
-        let answer = read(connection, trust, &name, oid, sql).await;
+        let answer = read(connection, trust, &tables, sql).await;
         end(connection).await?;
         match answer {
             Ok(Answer::Nothing) => continue,
-            Ok(Answer::Refused(code)) => {
+            Ok(Answer::Refused(name, code)) => {
                 refused.push((name, code));
                 continue;
             }
@@ -65,32 +67,38 @@ enum Answer {
     Measured(String),
     /// The suspicion is wrong, or the table is gone.
     Nothing,
-    Refused(Code),
+    /// The table, and the code for which it is not read.
+    Refused(String, Code),
 }
 
-/// Runs a query of the table `oid`, whose name is `name`. The lock keeps the table from being dropped, renamed or given to another owner
+/// Runs a query of these tables: each by its name, with the oid that the name should have. The lock keeps the table from being dropped, renamed or given to another owner
 /// between the question whom it belongs to and the query. Nothing does the same for the name of its schema, so the schema's owner is asked
 /// for as well.
-async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid: i64, sql: String) -> Result<Answer> {
+async fn read(connection: &mut PgConnection, trust: &mut Trust, tables: &[(String, i64)], sql: String) -> Result<Answer> {
     pg::execute(connection, "SET LOCAL enable_nestloop = on".to_owned()).await?;
-    // Before the lock, which waits for others.
-    if let Some(code) = trust.refused(connection, oid).await? {
-        return Ok(Answer::Refused(code));
+    for (name, oid) in tables {
+        // Before the lock, which waits for others.
+        if let Some(code) = trust.refused(connection, *oid).await? {
+            return Ok(Answer::Refused(name.clone(), code));
+        }
+        match pg::execute(connection, format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE")).await {
+            Err(error) if pg::sql_state(&error).as_deref() == Some(UNDEFINED_TABLE) => return Ok(Answer::Nothing),
+            locked => locked?,
+        }
+        let named: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
+            .bind(name)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(pg::in_its_own_words)?;
+        if named != Some(*oid) {
+            return Ok(Answer::Nothing);
+        }
     }
-    match pg::execute(connection, format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE")).await {
-        Err(error) if pg::sql_state(&error).as_deref() == Some(UNDEFINED_TABLE) => return Ok(Answer::Nothing),
-        locked => locked?,
-    }
-    let named: Option<i64> = sqlx::query_scalar("SELECT to_regclass($1)::oid::bigint")
-        .bind(name)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(pg::in_its_own_words)?;
-    if named != Some(oid) {
-        return Ok(Answer::Nothing);
-    }
-    if let Some(code) = trust.refused(connection, oid).await? {
-        return Ok(Answer::Refused(code));
+    // All are locked now: nobody gives one of them to another owner.
+    for (name, oid) in tables {
+        if let Some(code) = trust.refused(connection, *oid).await? {
+            return Ok(Answer::Refused(name.clone(), code));
+        }
     }
     Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured))
 }

@@ -3,14 +3,30 @@
 //! A query selects from the views of `prelude.sql` and returns one row for each finding: `object`, `identity` (what the finding keeps from
 //! one audit to the next: names, no sizes), `issue`, `evidence`, and `fix` (SQL), `job` (a task's table) or both. `lock` and `level`
 //! override those of the check. `unknown` says why this object cannot be judged. `probe` is a query into the table itself, and names
-//! no other one than `reads` (quoted), whose oid is `reads_oid`: without a row there is no finding.
+//! no other one than `reads` (quoted), whose oid is `reads_oid`, and `also_reads`: without a row there is no finding.
 
 use super::document::Level;
 
+mod peers;
 mod table;
-pub use table::CHECKS;
 
-#[derive(Debug)]
+use peers::PEERS;
+use table::TABLE;
+
+/// All checks, in the order of the reports.
+pub static CHECKS: &[Check] = &all();
+
+const fn all() -> [Check; TABLE.len() + PEERS.len()] {
+    let mut checks = [TABLE[0]; TABLE.len() + PEERS.len()];
+    let mut place = 0;
+    while place < checks.len() {
+        checks[place] = if place < TABLE.len() { TABLE[place] } else { PEERS[place - TABLE.len()] };
+        place += 1;
+    }
+    checks
+}
+
+#[derive(Clone, Copy, Debug)]
 pub struct Check {
     pub id: &'static str,
     pub level: Level,
@@ -25,7 +41,7 @@ pub struct Check {
     pub query: Query,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Query {
     Catalog(&'static str),
     /// The same; the word STATEMENTS stands for the view pg_stat_statements.

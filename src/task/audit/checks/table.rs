@@ -1,4 +1,4 @@
-//! All checks, in the order of the reports.
+//! The checks of the January audit, and those that belong to them, in the order of the reports.
 
 use super::super::document::Level::{Critical, High, Low, Medium};
 use super::{Check, Query};
@@ -14,7 +14,7 @@ const MOMENT: &str = "ACCESS EXCLUSIVE, for a moment";
 const REWRITE: &str = "ACCESS EXCLUSIVE while the table is rewritten";
 const NONE: &str = "none";
 
-pub static CHECKS: &[Check] = &[
+pub const TABLE: &[Check] = &[
     Check {
         id: "no-verified-backup",
         level: Critical,
