@@ -27,20 +27,25 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("collation", "rules", "zoo.german", "UPDATE pg_collation SET collicurules = '&a < b' WHERE collname = 'german'"),
     ("type", "sort", "zoo.pair", "DROP TABLE zoo.pairs; DROP TYPE zoo.pair; CREATE TYPE zoo.pair AS ENUM ()"),
     ("type", "labels", "zoo.mood", "ALTER TYPE zoo.mood ADD VALUE 'calm'"),
-    (
-        "type",
-        "base type",
-        "zoo.positive",
-        "UPDATE pg_type SET typbasetype = 'int8'::regtype WHERE typname = 'positive'",
-    ),
+    ("type", "base type", "zoo.positive", "UPDATE pg_type SET typbasetype = 'int8'::regtype WHERE typname = 'positive'"),
     ("type", "collation", "zoo.word", "UPDATE pg_type SET typcollation = 100 WHERE typname = 'word'"),
     ("type", "default", "zoo.positive", "ALTER DOMAIN zoo.positive SET DEFAULT 2"),
     ("type", "not null", "zoo.positive", "ALTER DOMAIN zoo.positive SET NOT NULL"),
     ("type", "checks", "zoo.positive", "ALTER DOMAIN zoo.positive DROP CONSTRAINT is_positive"),
     ("type", "attributes", "zoo.pair", "DROP TABLE zoo.pairs; ALTER TYPE zoo.pair ADD ATTRIBUTE third int"),
-    ("type", "definition", "zoo.span", "UPDATE pg_range SET rngsubdiff = 'float8mi'::regproc WHERE rngtypid = 'zoo.span'::regtype"),
+    (
+        "type",
+        "definition",
+        "zoo.span",
+        "UPDATE pg_range SET rngsubdiff = 'float8mi'::regproc WHERE rngtypid = 'zoo.span'::regtype",
+    ),
     ("type", "definition", "zoo.whole", "UPDATE pg_type SET typcategory = 'X' WHERE typname = 'whole'"),
-    ("sequence", "type", "zoo.numbers", "UPDATE pg_sequence SET seqtypid = 'int4'::regtype WHERE seqrelid = 'zoo.numbers'::regclass"),
+    (
+        "sequence",
+        "type",
+        "zoo.numbers",
+        "UPDATE pg_sequence SET seqtypid = 'int4'::regtype WHERE seqrelid = 'zoo.numbers'::regclass",
+    ),
     ("sequence", "start", "zoo.numbers", "ALTER SEQUENCE zoo.numbers START 5"),
     ("sequence", "increment", "zoo.numbers", "ALTER SEQUENCE zoo.numbers INCREMENT 5"),
     ("sequence", "minimum", "zoo.numbers", "ALTER SEQUENCE zoo.numbers MINVALUE 0"),
@@ -119,7 +124,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("index", "tablespace", "zoo.visits_at", "UPDATE pg_class SET reltablespace = 1663 WHERE oid = 'zoo.visits_at'::regclass"),
     ("index", "clustered", "zoo.visits_at", "ALTER TABLE zoo.visits CLUSTER ON visits_at"),
     ("index", "statistics", "zoo.visits_day", "ALTER INDEX zoo.visits_day ALTER COLUMN 1 SET STATISTICS 50"),
-    ("view", "definition", "zoo.all_animals", "CREATE OR REPLACE VIEW zoo.all_animals AS SELECT id, name FROM zoo.animals WHERE id > 0"),
+    (
+        "view",
+        "definition",
+        "zoo.all_animals",
+        "CREATE OR REPLACE VIEW zoo.all_animals AS SELECT id, name FROM zoo.animals WHERE id > 0",
+    ),
     ("view", "options", "zoo.all_animals", "ALTER VIEW zoo.all_animals SET (security_invoker = true)"),
     ("view", "access method", "zoo.counted", "ALTER MATERIALIZED VIEW zoo.counted SET ACCESS METHOD zoo_heap"),
     ("view", "tablespace", "zoo.counted", "UPDATE pg_class SET reltablespace = 1663 WHERE oid = 'zoo.counted'::regclass"),
@@ -151,7 +161,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     ("statistics", "target", "zoo.of_legs", "ALTER STATISTICS zoo.of_legs SET STATISTICS 5"),
     ("function", "definition", "zoo.twice(i integer)", "ALTER FUNCTION zoo.twice(int) SECURITY DEFINER"),
-    ("aggregate", "definition", "zoo.total(integer)", "UPDATE pg_aggregate SET agginitval = '1' WHERE aggfnoid = 'zoo.total'::regproc"),
+    (
+        "aggregate",
+        "definition",
+        "zoo.total(integer)",
+        "UPDATE pg_aggregate SET agginitval = '1' WHERE aggfnoid = 'zoo.total'::regproc",
+    ),
     (
         "operator",
         "definition",
@@ -185,7 +200,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("conversion", "definition", "zoo.latin", "UPDATE pg_conversion SET condefault = true WHERE conname = 'latin'"),
     ("language", "definition", "zoo_lang", "UPDATE pg_language SET lanpltrusted = false WHERE lanname = 'zoo_lang'"),
     ("access method", "definition", "zoo_heap", "UPDATE pg_am SET amtype = 'i' WHERE amname = 'zoo_heap'"),
-    ("transform", "definition", "FOR integer LANGUAGE zoo_lang", "UPDATE pg_transform SET trffromsql = 0, trftosql = 'int4recv'::regproc"),
+    (
+        "transform",
+        "definition",
+        "FOR integer LANGUAGE zoo_lang",
+        "UPDATE pg_transform SET trffromsql = 0, trftosql = 'int4recv'::regproc",
+    ),
     (
         "text search parser",
         "definition",
@@ -218,7 +238,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "zoo_wrapper",
         "UPDATE pg_foreign_data_wrapper SET fdwhandler = 'int4in'::regproc WHERE fdwname = 'zoo_wrapper'",
     ),
-    ("foreign data wrapper", "validator", "zoo_wrapper", "ALTER FOREIGN DATA WRAPPER zoo_wrapper VALIDATOR postgresql_fdw_validator"),
+    (
+        "foreign data wrapper",
+        "validator",
+        "zoo_wrapper",
+        "ALTER FOREIGN DATA WRAPPER zoo_wrapper VALIDATOR postgresql_fdw_validator",
+    ),
     ("foreign data wrapper", "options", "zoo_wrapper", "ALTER FOREIGN DATA WRAPPER zoo_wrapper OPTIONS (SET speed '2')"),
     (
         "server",
@@ -287,7 +312,9 @@ impl Zoo {
         server.sql(&database, ZOO);
         let lines = server.sql(
             &database,
-            &format!("BEGIN READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; SELECT to_jsonb(o) FROM ({QUERY}) o; ROLLBACK"),
+            &format!(
+                "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; SELECT to_jsonb(o) FROM ({QUERY}) o; ROLLBACK"
+            ),
         );
         let objects = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         Self { server, database, objects }
@@ -350,8 +377,10 @@ fn rounds(changes: Vec<Change>) -> Vec<Vec<Change>> {
     for change in changes {
         let text = format!("{} {}", change.object, change.sql);
         let words = text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_' || letter == '.'));
-        let mut named: BTreeSet<String> =
-            words.filter(|word| word.starts_with("zoo")).map(|word| word.split('.').take(2).collect::<Vec<_>>().join(".")).collect();
+        let mut named: BTreeSet<String> = words
+            .filter(|word| word.starts_with("zoo"))
+            .map(|word| word.split('.').take(2).collect::<Vec<_>>().join("."))
+            .collect();
         named.insert(change.object.clone());
         match rounds.iter_mut().find(|(taken, _)| taken.is_disjoint(&named)) {
             Some((taken, round)) => {
@@ -376,8 +405,7 @@ fn every_changed_fact_is_reported_and_ended_by_its_fix(major: u32) {
     no_drift(&scenario(&zoo.server, &zoo.database, ZOO));
     let changes = zoo.changes();
     let changed: BTreeSet<(String, String)> = changes.iter().map(|change| (change.kind.clone(), change.fact.clone())).collect();
-    let facts: BTreeSet<(String, String)> =
-        zoo.facts().into_iter().filter(|(kind, fact)| exists_on(major, kind, fact)).collect();
+    let facts: BTreeSet<(String, String)> = zoo.facts().into_iter().filter(|(kind, fact)| exists_on(major, kind, fact)).collect();
     let without: Vec<&(String, String)> = facts.difference(&changed).collect();
     assert!(without.is_empty(), "facts without a change: {without:?}");
     let (mut silent, mut stayed, mut fixed) = (Vec::new(), Vec::new(), 0);
@@ -394,10 +422,8 @@ fn every_changed_fact_is_reported_and_ended_by_its_fix(major: u32) {
         );
         // What a write to the catalog did is not always a thing that SQL can undo.
         let by_sql: Vec<&Change> = round.iter().filter(|change| !change.sql.contains("UPDATE pg_")).collect();
-        let fixes: Vec<(&&Change, &str)> = by_sql
-            .iter()
-            .filter_map(|change| Some((change, reports(&found, change)?["fix"]["sql"].as_str()?)))
-            .collect();
+        let fixes: Vec<(&&Change, &str)> =
+            by_sql.iter().filter_map(|change| Some((change, reports(&found, change)?["fix"]["sql"].as_str()?))).collect();
         for (change, fix) in &fixes {
             if let Err(error) = zoo.server.psql(&database, fix) {
                 stayed.push(format!("{}: {fix}: {error}", change.sql));

@@ -26,7 +26,8 @@ pub fn compare(file: &[Object], database: &[Object], path: &str, scope: &Scope) 
     let (file_parents, database_parents) = (parents(file), parents(database));
     let is_of_another = |object: &Object, there: &HashSet<&str>| {
         let parent = object.parent.as_deref();
-        parent.is_some_and(|parent| (file_parents.contains(parent) || database_parents.contains(parent)) && !there.contains(parent))
+        parent
+            .is_some_and(|parent| (file_parents.contains(parent) || database_parents.contains(parent)) && !there.contains(parent))
     };
     let mut rows = Vec::new();
     let mut missing = Vec::new();
@@ -46,7 +47,11 @@ pub fn compare(file: &[Object], database: &[Object], path: &str, scope: &Scope) 
     }
     for together in grouped(missing) {
         let fix = whole(&together, file, scope);
-        rows.push(Row { issue: Some(sentence(&together, &format!("in {path} and not in the database"))), fix, ..about(&together) });
+        rows.push(Row {
+            issue: Some(sentence(&together, &format!("in {path} and not in the database"))),
+            fix,
+            ..about(&together)
+        });
     }
     for together in grouped(unknown) {
         let lacks = whole(&together, database, scope);

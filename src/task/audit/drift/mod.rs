@@ -66,7 +66,9 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     }
     let there = there?;
     Ok(match there {
-        Loaded::Objects(there) => CheckResult { rows: compare(&there, &here, &file.display().to_string(), &scope), unknown: Vec::new() },
+        Loaded::Objects(there) => {
+            CheckResult { rows: compare(&there, &here, &file.display().to_string(), &scope), unknown: Vec::new() }
+        }
         Loaded::Refused(reason) => CheckResult::unknown(reason),
     })
 }

@@ -48,7 +48,8 @@ impl Scope {
     pub fn of_file(text: &str) -> Self {
         let upper = text.to_ascii_uppercase();
         let owners = ["OWNER TO ", "AUTHORIZATION ", "SET ROLE "].iter().any(|words| upper.contains(words));
-        let is_grant = |line: &str| ["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "].iter().any(|words| line.starts_with(words));
+        let is_grant =
+            |line: &str| ["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "].iter().any(|words| line.starts_with(words));
         // A dump with owners has the rights, too, if there are any.
         let grants = owners || upper.lines().any(|line| is_grant(line.trim_start()));
         Self { owners, grants, partitioned_by_jobs: HashSet::new() }
