@@ -81,7 +81,7 @@ WITH schemas AS (
     FROM columns
 ), bodies AS (
     -- Once for all tables: a subquery for each reads all columns each time (5 s for 2,000 tables).
-    SELECT oid, string_agg(format(E'\n    %I %s', attname, definition), ',' ORDER BY attnum) || E'\n' AS body, jsonb_agg(attname ORDER BY attnum) AS names FROM defined GROUP BY oid
+    SELECT oid, string_agg(format(E'\n    %I %s', attname, definition), ',' ORDER BY attnum) || E'\n' AS body FROM defined GROUP BY oid
 ), attached AS (
     SELECT i.inhrelid AS oid, string_agg(format('%I.%I', n.nspname, p.relname), ', ' ORDER BY i.inhseqno) AS parents
     FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n ON n.oid = p.relnamespace GROUP BY i.inhrelid

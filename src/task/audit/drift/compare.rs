@@ -13,7 +13,7 @@ const PARENTS: [&str; 6] = ["table", "partition", "foreign table", "view", "mate
 /// A change of their definition drops them and creates them again.
 const REPLACED: [&str; 7] = ["constraint", "index", "trigger", "rule", "policy", "statistics", "event trigger"];
 /// They change nothing that a query returns, nor who may ask it.
-const HARMLESS: [&str; 6] = ["comment", "statistics", "target", "storage", "compression", "column order"];
+const HARMLESS: [&str; 5] = ["comment", "statistics", "target", "storage", "compression"];
 /// What keeps rows from being seen, or from being wrong.
 const GUARDS: [&str; 4] = ["row security", "forced row security", "enabled", "triggers"];
 const LONGEST: usize = 160;

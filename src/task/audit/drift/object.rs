@@ -81,10 +81,7 @@ impl Object {
     /// Returns the names of the facts that differ, the type of a column first.
     pub fn differing<'a>(&'a self, other: &'a Object, scope: &Scope) -> Vec<&'a str> {
         let names: std::collections::BTreeSet<&str> = self.facts.keys().chain(other.facts.keys()).map(String::as_str).collect();
-        let differs = |name: &&str| match *name {
-            "column order" => order_differs(self.fact(name), other.fact(name)),
-            name => self.fact(name) != other.fact(name),
-        };
+        let differs = |name: &&str| self.fact(name) != other.fact(name);
         let mut names: Vec<&str> = names.into_iter().filter(|name| scope.has(self, name)).filter(differs).collect();
         names.sort_by_key(|name| *name != "type");
         names
@@ -116,15 +113,6 @@ impl Object {
         }
         statements
     }
-}
-
-/// Compares the order of those columns that both tables have.
-fn order_differs(wanted: &Value, found: &Value) -> bool {
-    let (wanted, found) = (entries(wanted), entries(found));
-    let kept = |these: &[&str], those: &[&str]| -> Vec<String> {
-        these.iter().filter(|name| those.contains(name)).map(|name| (*name).to_owned()).collect()
-    };
-    kept(&wanted, &found) != kept(&found, &wanted)
 }
 
 pub fn entries(list: &Value) -> Vec<&str> {
@@ -183,21 +171,6 @@ mod tests {
         let added = add_labels(&labels(&["sad", "ok", "glad"]), &labels(&["sad", "glad"]));
         assert_eq!(added.as_deref(), Some("ALTER TYPE mood ADD VALUE E'ok' AFTER E'sad';"));
         assert_eq!(add_labels(&labels(&["sad"]), &labels(&["sad", "glad"])), None);
-    }
-
-    #[test]
-    fn the_order_of_columns_is_that_of_those_that_both_have() {
-        let order = |names: &[&str]| with("column order", json!(names));
-        for (wanted, found, differs) in [
-            (&["a", "b", "c"][..], &["a", "c"][..], false),
-            (&["a", "b"], &["x", "a", "b"], false),
-            (&["a", "b"], &["b", "a"], true),
-        ] {
-            let named = order(wanted);
-            let other = order(found);
-            let names = named.differing(&other, &Scope::default());
-            assert_eq!(!names.is_empty(), differs, "{wanted:?} {found:?}");
-        }
     }
 
     #[test]
