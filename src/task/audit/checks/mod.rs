@@ -10,21 +10,7 @@ use super::document::Level;
 mod peers;
 mod table;
 
-use peers::PEERS;
-use table::TABLE;
-
-/// All checks, in the order of the reports.
-pub static CHECKS: &[Check] = &all();
-
-const fn all() -> [Check; TABLE.len() + PEERS.len()] {
-    let mut checks = [TABLE[0]; TABLE.len() + PEERS.len()];
-    let mut place = 0;
-    while place < checks.len() {
-        checks[place] = if place < TABLE.len() { TABLE[place] } else { PEERS[place - TABLE.len()] };
-        place += 1;
-    }
-    checks
-}
+pub use table::CHECKS;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Check {

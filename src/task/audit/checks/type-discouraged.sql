@@ -1,7 +1,7 @@
 -- One finding for each type and schema. char(n) up to three letters is a code, and does no harm, nor do the tables of pgbench. Not columns of a foreign key, on either side, whose types
 -- change together or not at all, nor a partition key.
 SELECT format('%I', q.schema) AS object, format('%I %s', q.schema, q.kind) AS identity,
-       format('%s of schema %I: %s. %s', CASE count(*) WHEN 1 THEN 'A column' ELSE format('%s columns', count(*)) END, q.schema, string_agg(format('%s.%I', q.name, q."column"), ', ' ORDER BY q.name, q.attnum) FILTER (WHERE q.turn <= 8) || CASE WHEN count(*) > 8 THEN ', …' ELSE '' END, min(q.why)) AS issue,
+       format('%s of schema %I: %s. %s', CASE count(*) WHEN 1 THEN 'A column' ELSE format('%s columns', count(*)) END, q.schema, string_agg(format('%s.%I', q.name, q."column"), ', ' ORDER BY q.name, q.attnum) FILTER (WHERE q.turn <= 8) || CASE WHEN count(*) > 8 THEN ', and others' ELSE '' END, min(q.why)) AS issue,
        jsonb_build_object('type', q.kind, 'columns', (array_agg(format('%s.%I', q."table", q."column") ORDER BY q.name, q.attnum))[1:50]) AS evidence,
        string_agg(format('%sALTER TABLE %s ALTER COLUMN %I TYPE %s USING %I::%s;', coalesce(q.remark, ''), q."table", q."column", q.better, q."column", q.better), E'\n' ORDER BY q.name, q.attnum) FILTER (WHERE q.turn <= 50) AS fix
 FROM (
