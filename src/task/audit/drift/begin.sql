@@ -3,7 +3,7 @@
 -- and rights on PostgreSQL's own objects. docs/audit.md says so.
 --
 -- Each list below has: `rank` (objects can be created in this order), `kind`, `name`, `parent` (the table that it belongs to), its place in the catalog, `address` (as in COMMENT ON),
--- `granted` (as in GRANT … ON), `is_inner` (it comes and goes with another object: only differences are reported), `facts`, `create`, and `sets`: for a fact, the statement
+-- `granted` (as in GRANT, after the rights), `is_inner` (it comes and goes with another object: only differences are reported), `facts`, `create`, and `sets`: for a fact, the statement
 -- that gives the object this value.
 WITH schemas AS (
     SELECT n.oid, n.nspname AS schema, n.nspowner, n.nspacl FROM pg_namespace n
