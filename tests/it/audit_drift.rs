@@ -310,7 +310,8 @@ impl Zoo {
                 "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; SELECT to_jsonb(o) FROM ({QUERY}) o; ROLLBACK"
             ),
         );
-        let objects = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        objects.sort_by_key(|object| (object["rank"].as_u64(), object["name"].to_string()));
         Self { server, database, objects }
     }
 

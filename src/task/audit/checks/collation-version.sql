@@ -4,7 +4,7 @@ SELECT v.what AS object, v.what AS identity,
        jsonb_build_object('recorded', v.recorded, 'actual', v.actual, 'indexes', (array_agg(i.index ORDER BY i.bytes DESC))[1:20]) AS evidence,
        E'-- first the indexes, all of them; a UNIQUE one may fail: then two rows have the same key, and one must go\n'
            || string_agg(CASE WHEN i.partitioned THEN format('REINDEX INDEX %s;', i.index) ELSE format('REINDEX INDEX CONCURRENTLY %s;', i.index) END, E'\n' ORDER BY i.bytes, i.index) FILTER (WHERE i.turn <= 200)
-           || CASE WHEN count(*) > 200 THEN format(E'\n-- and %s more: REINDEX (CONCURRENTLY) DATABASE rebuilds all', count(*) - 200) ELSE '' END
+           || CASE WHEN count(*) > 200 THEN E'\n-- and others: REINDEX (CONCURRENTLY) DATABASE rebuilds all' ELSE '' END
            || E'\n-- then, and not before: it ends the warning\n' || v.refresh AS fix
 FROM (
     SELECT 100::oid AS oid, format('database %I', d.datname) AS what, to_jsonb(d) ->> 'datcollversion' AS recorded, a.actual, format('ALTER DATABASE %I REFRESH COLLATION VERSION;', d.datname) AS refresh

@@ -30,7 +30,7 @@
     LATERAL (SELECT CASE r.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'f' THEN 'FULL' WHEN 'i' THEN format('USING INDEX %I', x.relname) ELSE 'DEFAULT' END AS identity) i
     WHERE r.relkind IN ('r', 'p', 'f')
     UNION ALL
-    SELECT 60, 'column', format('%s.%I', c."table", c.attname), c."table", 'pg_class'::regclass, c.oid, c.attnum::int, format('COLUMN %s.%I', c."table", c.attname), format('(%I) ON TABLE %s', c.attname, c."table"),
+    SELECT 60, 'column', format('%s.%I', c."table", c.attname), c."table", 'pg_class'::regclass, c.oid, c.attnum::int, format('COLUMN %s.%I', c."table", c.attname), CASE WHEN c.relkind <> 'c' THEN format('(%I) ON TABLE %s', c.attname, c."table") END,
            c.attinhcount > 0 OR c.relkind IN ('v', 'm', 'c'),
            jsonb_build_object('type', CASE WHEN c.relkind NOT IN ('v', 'm', 'c') THEN c.type END, 'collation', CASE WHEN c.relkind NOT IN ('v', 'm', 'c') THEN c.collation END, 'default', CASE WHEN c.attgenerated = '' THEN c.value END,
                               'generated', CASE WHEN c.attgenerated <> '' THEN format('(%s)%s', c.value, CASE c.attgenerated WHEN 's' THEN ' STORED' ELSE ' VIRTUAL' END) END,
