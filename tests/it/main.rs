@@ -20,13 +20,18 @@ mod archives_kept;
 mod archives_parted;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
-/// The audit as a job: reports, comparison, waivers, drift, the server.
+/// Each fact of a schema that changes is reported as drift.
+mod audit_drift;
+/// The audit on databases that it was not made for.
 mod audit_foreign;
 /// What a person reads of an audit.
 mod audit_groups;
+/// The audit as a job: reports, comparison, waivers, drift, the server.
 mod audit_job;
 /// Code that owners put where an audit looks.
 mod audit_owners;
+/// Faults that other tools find.
+mod audit_peers;
 /// Whether an index serves a foreign key.
 mod audit_served;
 /// Backups that work: on every version, both stores, hostile names.

@@ -57,6 +57,9 @@ pub struct Row {
     /// The table that `probe` names, quoted.
     pub reads: Option<String>,
     pub reads_oid: Option<i64>,
+    /// A second table that it names: the one that a foreign key refers to.
+    pub also_reads: Option<String>,
+    pub also_reads_oid: Option<i64>,
     /// What a person has to decide, and SQL in which `<THAT>` is left open.
     pub decide: Option<String>,
     pub draft: Option<String>,

@@ -112,7 +112,7 @@ pub struct Written {
     pub backup_within: Option<Span>,
     /// Longest time for one query of a check; default 10 s.
     pub check_timeout: Option<Span>,
-    /// Pool sessions that have been idle for longer than this are reported, as are prepared transactions that are older; default 10 min.
+    /// Sessions of a pool that have been idle for longer than this are reported, as are those that idle in a transaction, and prepared transactions that are older; default 10 min.
     pub idle_after: Option<Span>,
     /// "application": findings that follow a convention of their schema, and those of small tables, are low; "strict": each object counts by
     /// itself; default "application".

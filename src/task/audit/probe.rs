@@ -37,12 +37,14 @@ pub async fn probe(
         let (Some(name), Some(oid)) = (row.reads.take(), row.reads_oid) else {
             bail!("a probe does not say what it reads: {sql}")
         };
+        let mut tables = vec![(name, oid)];
+        tables.extend(row.also_reads.take().zip(row.also_reads_oid));
         begin(connection, context).await?;
-        let answer = read(connection, trust, &name, oid, sql).await;
+        let answer = read(connection, trust, &tables, sql).await;
         end(connection).await?;
         match answer {
             Ok(Answer::Nothing) => continue,
-            Ok(Answer::Refused(code)) => {
+            Ok(Answer::Refused(name, code)) => {
                 refused.push((name, code));
                 continue;
             }
@@ -65,16 +67,21 @@ enum Answer {
     Measured(String),
     /// The suspicion is wrong, or the table is gone.
     Nothing,
-    Refused(Code),
+    /// The table, and the code for which it is not read.
+    Refused(String, Code),
 }
 
-async fn read(connection: &mut PgConnection, trust: &mut Trust, name: &str, oid: i64, sql: String) -> Result<Answer> {
+/// Runs a query of these tables: each by its name, with the oid that the name should have.
+async fn read(connection: &mut PgConnection, trust: &mut Trust, tables: &[(String, i64)], sql: String) -> Result<Answer> {
     pg::execute(connection, "SET LOCAL enable_nestloop = on".to_owned()).await?;
-    match lock(connection, trust, name, oid).await? {
-        Way::Open => Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured)),
-        Way::Gone => Ok(Answer::Nothing),
-        Way::Refused(code) => Ok(Answer::Refused(code)),
+    for (name, oid) in tables {
+        match lock(connection, trust, name, *oid).await? {
+            Way::Open => {}
+            Way::Gone => return Ok(Answer::Nothing),
+            Way::Refused(code) => return Ok(Answer::Refused(name.clone(), code)),
+        }
     }
+    Ok(pg::fetch_text(connection, sql).await?.map_or(Answer::Nothing, Answer::Measured))
 }
 
 /// Whether a table may be read.

@@ -1,19 +1,21 @@
-//! The checks of an audit. A check is an entry in `table.rs` and a query beside it: docs/audit.md is tested against them.
+//! The checks of an audit. A check is an entry in `table.rs` or `peers.rs` and a query beside it: docs/audit.md is tested against them.
 //!
 //! A query selects from the views of `prelude.sql` and returns one row for each finding: `object`, `identity` (what the finding keeps from
 //! one audit to the next: names, no sizes), `issue`, `evidence`, and `fix` (SQL), `job` (a task's table) or both. `lock` and `level`
 //! override those of the check. Where a person has to decide, there is no `fix` but `decide` (words) and, if it helps, `draft` (SQL with `<HOLES>`, which the
 //! server refuses as it stands). `convention`, `sharing`, `siblings` and `differ` say what siblings in the schema share. `unknown` says why this object cannot be judged. `probe` is a query into the table itself, and names
-//! no other one than `reads` (quoted), whose oid is `reads_oid`: without a row there is no finding.
+//! no other one than `reads` (quoted), whose oid is `reads_oid`, and `also_reads`: without a row there is no finding.
 
 use super::document::Level;
 
 mod blind;
+mod peers;
 mod table;
+
 pub use blind::cannot_show;
 pub use table::CHECKS;
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Check {
     pub id: &'static str,
     pub level: Level,
@@ -28,7 +30,7 @@ pub struct Check {
     pub query: Query,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Query {
     Catalog(&'static str),
     /// The same; the word STATEMENTS stands for the view pg_stat_statements.

@@ -1,6 +1,7 @@
-//! All checks, in the order of the reports.
+//! The checks of the January audit, and those that belong to them, in the order of the reports.
 
 use super::super::document::Level::{Critical, High, Low, Medium};
+use super::peers::PEERS;
 use super::{Check, Query};
 
 macro_rules! catalog {
@@ -14,7 +15,20 @@ const MOMENT: &str = "ACCESS EXCLUSIVE, for a moment";
 const REWRITE: &str = "ACCESS EXCLUSIVE while the table is rewritten";
 const NONE: &str = "none";
 
-pub static CHECKS: &[Check] = &[
+/// All checks, in the order of the reports.
+pub static CHECKS: &[Check] = &all();
+
+const fn all() -> [Check; TABLE.len() + PEERS.len()] {
+    let mut checks = [TABLE[0]; TABLE.len() + PEERS.len()];
+    let mut place = 0;
+    while place < checks.len() {
+        checks[place] = if place < TABLE.len() { TABLE[place] } else { PEERS[place - TABLE.len()] };
+        place += 1;
+    }
+    checks
+}
+
+const TABLE: &[Check] = &[
     Check {
         id: "no-verified-backup",
         level: Critical,

@@ -1,0 +1,17 @@
+-- Of the database's own collation (since 15) and of others. Only where an index has that order; C and POSIX have no version.
+SELECT v.what AS object, v.what AS identity,
+       format('%s was made with version %s of its library, and the server now has %s: %s may be in another order than the one in which it is searched, so that rows are not found and duplicates are accepted.', v.what, v.recorded, v.actual, CASE count(*) WHEN 1 THEN format('the index %s', min(i.index)) ELSE format('each of %s indexes', count(*)) END) AS issue,
+       jsonb_build_object('recorded', v.recorded, 'actual', v.actual, 'indexes', (array_agg(i.index ORDER BY i.bytes DESC))[1:20]) AS evidence,
+       E'-- first the indexes, all of them; a UNIQUE one may fail: then two rows have the same key, and one must go\n'
+           || string_agg(CASE WHEN i.partitioned THEN format('REINDEX INDEX %s;', i.index) ELSE format('REINDEX INDEX CONCURRENTLY %s;', i.index) END, E'\n' ORDER BY i.bytes, i.index) FILTER (WHERE i.turn <= 200)
+           || CASE WHEN count(*) > 200 THEN E'\n-- and others: REINDEX (CONCURRENTLY) DATABASE rebuilds all' ELSE '' END
+           || E'\n-- then, and not before: it ends the warning\n' || v.refresh AS fix
+FROM (
+    SELECT 100::oid AS oid, format('database %I', d.datname) AS what, to_jsonb(d) ->> 'datcollversion' AS recorded, a.actual, format('ALTER DATABASE %I REFRESH COLLATION VERSION;', d.datname) AS refresh
+    FROM pg_database d, LATERAL (SELECT CASE WHEN to_jsonb(d) ->> 'datcollversion' IS NOT NULL THEN pg_collation_actual_version(100) END AS actual) a WHERE d.datname = current_database()
+    UNION ALL
+    SELECT c.oid, format('collation %I.%I', n.nspname, c.collname), c.collversion, pg_collation_actual_version(c.oid), format('ALTER COLLATION %I.%I REFRESH VERSION;', n.nspname, c.collname)
+    FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.collversion IS NOT NULL AND c.oid <> 100
+) v JOIN LATERAL (SELECT x.*, row_number() OVER (ORDER BY x.bytes, x.index) AS turn FROM indexes x WHERE v.oid = ANY (x.indcollation::oid[])) i ON true
+WHERE v.recorded <> v.actual
+GROUP BY v.what, v.recorded, v.actual, v.refresh
