@@ -21,7 +21,8 @@ use crate::pg::{self, identifier};
 /// `all_bytes`: of the text of all values that it would take.
 pub async fn change_all(walk: &Walk<'_>, all_bytes: u64, governor: &mut Governor, done: &mut Done) -> Result<Go> {
     let mut connection = walk.run.or_cancelled(walk.connect(governor.limits())).await?;
-    let choice = walk.run.or_cancelled(learn::choose(walk, &mut connection, all_bytes)).await?;
+    let condition = sample::condition(walk.compress, walk.table, Target::Gzip);
+    let choice = walk.run.or_cancelled(learn::choose(walk, &condition, &mut connection, all_bytes)).await?;
     done.dictionary = Some(match &choice {
         Choice { is_new: true, .. } => "new",
         Choice { dictionary: Some(_), .. } => "present",
@@ -31,7 +32,7 @@ pub async fn change_all(walk: &Walk<'_>, all_bytes: u64, governor: &mut Governor
     let gzip = Gzip { exists: AtomicBool::new(!choice.is_new), dictionary: choice.dictionary, give_way: GiveWay::default() };
     let content = walk.table.content();
     let selection = Selection {
-        condition: sample::condition(walk.compress, walk.table, Target::Gzip),
+        condition,
         bytes: format!("octet_length({content})"),
         too_large: format!("octet_length({content}) > {}", walk.compress.smaller_than.0),
     };

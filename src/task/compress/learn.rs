@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use sqlx::{PgConnection, Row as _};
 
-use super::decide::Target;
 use super::dictionary::{self, Dictionary, Key};
 use super::pack::{self, Packed};
 use super::table::Table;
 use super::walk::Walk;
-use super::{decoder, install, sample};
+use super::{decoder, install};
 use crate::live::governor;
 use crate::pg::{self, identifier};
 
@@ -41,8 +40,8 @@ pub struct Choice {
     pub remark: Option<String>,
 }
 
-/// Chooses by a sample of the values. `all_bytes`: of the text of all values that the run would take.
-pub async fn choose(walk: &Walk<'_>, connection: &mut PgConnection, all_bytes: u64) -> Result<Choice> {
+/// Chooses by a sample of the values. `condition`: it is true for those that the run takes; `all_bytes`: of the text of all of them.
+pub async fn choose(walk: &Walk<'_>, condition: &str, connection: &mut PgConnection, all_bytes: u64) -> Result<Choice> {
     let table = walk.table;
     if !may_share(table) {
         return Ok(Choice::default());
@@ -61,7 +60,7 @@ pub async fn choose(walk: &Walk<'_>, connection: &mut PgConnection, all_bytes: u
     if !decoder.may_create {
         return Ok(Choice { dictionary: present, ..Choice::default() });
     }
-    let values = values(walk, connection).await?;
+    let values = values(walk, condition, connection).await?;
     // It takes a second, once: with SCHED_IDLE, as values are compressed, it would take minutes on a busy host.
     let new = tokio::task::block_in_place(|| learn(&values, present.as_ref(), all_bytes))?;
     let Some(new) = new else { return Ok(Choice { dictionary: present, ..Choice::default() }) };
@@ -121,7 +120,7 @@ async fn key_in_values(connection: &mut PgConnection, table: &Table, name: &str)
 }
 
 /// Reads some of the values that the run would take.
-async fn values(walk: &Walk<'_>, connection: &mut PgConnection) -> Result<Vec<Vec<u8>>> {
+async fn values(walk: &Walk<'_>, condition: &str, connection: &mut PgConnection) -> Result<Vec<Vec<u8>>> {
     let table = walk.table;
     let content = table.content();
     let sql = format!(
@@ -133,7 +132,6 @@ async fn values(walk: &Walk<'_>, connection: &mut PgConnection) -> Result<Vec<Ve
         seed = walk.run.now.timestamp(),
         stored = table.sql(),
         percent = (100.0 * BLOCKS / table.blocks.max(1) as f64).min(100.0),
-        condition = sample::condition(walk.compress, table, Target::Gzip),
         text = table.bytes_of(&content),
     );
     let rows = pg::query(sql).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
