@@ -44,7 +44,7 @@ pub fn of(document: &Document) -> Vec<Group<'_>> {
 }
 
 impl Group<'_> {
-    pub fn new(&self) -> usize {
+    pub fn newly_found(&self) -> usize {
         self.findings.iter().filter(|finding| finding.change == Some(Change::New)).count()
     }
 
@@ -73,7 +73,7 @@ impl Group<'_> {
     pub fn to_json(&self) -> Value {
         json!({
             "level": self.level, "check": self.check, "title": self.title, "convention": self.convention, "findings": self.findings.len(),
-            "new": self.new(), "largest": self.findings.first().map(|finding| &finding.key),
+            "new": self.newly_found(), "largest": self.findings.first().map(|finding| &finding.key),
         })
     }
 }

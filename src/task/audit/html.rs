@@ -71,7 +71,7 @@ fn overview(groups: &[Group<'_>]) -> Markup {
                     td { (badge(group.level)) }
                     td { a href={ "#group-" (index + 1) } { (group.line()) } }
                     td.num { (group.findings.len()) }
-                    td.num { @if group.new() > 0 { b { (group.new()) } } }
+                    td.num { @if group.newly_found() > 0 { b { (group.newly_found()) } } }
                 }
             } }
         }
@@ -85,7 +85,7 @@ fn group(number: usize, group: &Group<'_>) -> Markup {
         details id={ "group-" (number) } class={ "group of-" (group.level) } open[group.level <= Level::High] {
             summary {
                 (badge(group.level)) " " b { (group.heading()) }
-                @if group.new() > 0 { " " span.what { (group.new()) " new" } }
+                @if group.newly_found() > 0 { " " span.what { (group.newly_found()) " new" } }
             }
             p { (first.impact) }
             p { (first.fix.words) }

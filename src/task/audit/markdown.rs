@@ -65,7 +65,7 @@ fn report(document: &Document, limits: &Limits) -> String {
         text += "| | Priority | Findings | New | What |\n|---:|---|---:|---:|---|\n";
         for (index, group) in groups.iter().enumerate() {
             let (level, what) = (capitalized(group.level.name()), escaped(&group.line()));
-            text += &format!("| {} | {level} | {} | {} | {what} |\n", index + 1, group.findings.len(), group.new());
+            text += &format!("| {} | {level} | {} | {} | {what} |\n", index + 1, group.findings.len(), group.newly_found());
         }
         text += "\n";
     }
