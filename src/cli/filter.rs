@@ -26,10 +26,30 @@ impl Filter {
     /// Opens the stores to search, each with its name. A store that the configuration does not have is an error.
     pub(super) async fn stores(&self, config: &Config) -> Result<Vec<(String, Store)>> {
         let mut stores = Vec::new();
-        for (name, configured) in self.meant(config)? {
-            stores.push((name.clone(), Store::open(configured).await.with_context(|| format!("store `{name}`"))?));
+        for (name, opened) in self.opened(config).await? {
+            let store = opened.with_context(|| format!("store `{name}`"))?;
+            stores.push((name, store));
         }
         Ok(stores)
+    }
+
+    /// The same, where one that cannot be opened stops no other.
+    pub(super) async fn opened(&self, config: &Config) -> Result<Vec<(String, Result<Store>)>> {
+        let mut stores = Vec::new();
+        for (name, configured) in self.meant(config)? {
+            stores.push((name.clone(), Store::open(configured).await));
+        }
+        Ok(stores)
+    }
+
+    /// All stores and sets.
+    pub(super) fn everything() -> Self {
+        Self { store: None, database: None, job: None }
+    }
+
+    /// Fails if the configuration does not have the store.
+    pub(super) fn ensure_store(&self, config: &Config) -> Result<()> {
+        self.meant(config).map(drop)
     }
 
     /// Reads the stores to search side by side, each by `read`. Of several, none is waited for that does not answer. Returns of each, in the order of

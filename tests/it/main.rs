@@ -97,6 +97,7 @@ mod fetch;
 mod gates;
 /// What makes a gate doubt: refusals, clocks, names, lost sets.
 mod gates_doubted;
+mod gates_of_copies;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
 /// A bad file among the jobs: the others go on.

@@ -8,6 +8,7 @@ use chrono::Utc;
 use clap::ValueEnum;
 
 use super::find::{Filter, Found, find};
+use super::other_copies::OtherCopies;
 use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::print;
@@ -15,7 +16,8 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::run::job::{self, Job};
 use crate::store::key;
-use crate::task::backup::certificate::{Certificate, Stay, html, signed, text};
+use crate::task::backup::certificate::{Certificate, Elsewhere, Stay, html, signed, text};
+use crate::task::backup::copies::together::Together;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::series::Series;
 use crate::task::backup::{Backup, Keep, set};
@@ -36,7 +38,11 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, format: Format)
     let choice = Choice { older_ok: true, to_verify: true, ..Choice::default() };
     let found = find(global, &config, wanted, filter, &choice).await?;
     let stay = stay(global, &config, &found).await;
-    let certificate = Certificate::of(&found.set, &found.store_name, &found.store, &stay, Utc::now());
+    let (others, now) = (OtherCopies::of(global, &config, &found).await?, Utc::now());
+    let copies = [&found].into_iter().chain(&others.found).map(|copy| (copy.store_name.as_str(), &copy.set));
+    let refused = Together::of_copies(copies).refused_for_its_data(&found.set, now);
+    let elsewhere = Elsewhere { refused, unread: &others.unread };
+    let certificate = Certificate::of(&found.set, (&found.store_name, &found.store), &stay, &elsewhere, now);
     print(&match (format, global.json) {
         (Format::Json, _) | (Format::Text, true) => signed::as_json(&certificate, &found.store)?,
         (Format::Text, false) => signed::as_text(text::render(&certificate), &found.store)?,

@@ -23,6 +23,7 @@ use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::copies::place;
 use crate::task::backup::copies::several::ensure_apart;
+use crate::task::backup::copies::together::{Refused, Together};
 use crate::task::backup::manifest::Manifest;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
@@ -39,6 +40,14 @@ struct Row {
     /// The storage class of its dump, where that must be thawed before it can be read.
     archived: Option<String>,
     json: serde_json::Value,
+}
+
+impl Row {
+    /// What one of its copies was refused for, which holds for all.
+    fn refused(&self, now: DateTime<Utc>) -> Option<Refused<'_>> {
+        let copies = [self].into_iter().chain(&self.copies).map(|copy| (copy.store.as_str(), &copy.set));
+        Together::of_copies(copies).refused_for_its_data(&self.set, now)
+    }
 }
 
 /// The sets that are listed, of all stores.
@@ -86,7 +95,7 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
             .collect();
         let unseen: Vec<_> =
             listed.unseen.iter().map(|(location, reason)| json!({ "location": location, "reason": reason })).collect();
-        let sets: Vec<_> = listed.sets.into_iter().map(json_of).collect();
+        let sets: Vec<_> = listed.sets.into_iter().map(|row| json_of(row, now)).collect();
         print(&format!(
             "{:#}\n",
             json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen, "unread_stores": unread })
@@ -203,7 +212,8 @@ fn as_sets(mut rows: Vec<Row>, nearness: &Nearness) -> Vec<Row> {
 }
 
 /// The set with all its copies, itself the first of them.
-fn json_of(mut row: Row) -> serde_json::Value {
+fn json_of(mut row: Row, now: DateTime<Utc>) -> serde_json::Value {
+    row.json["refused_for_its_data"] = row.refused(now).map(|refused| refused.as_json(&row.set)).into();
     let copies: Vec<_> = [&row].into_iter().chain(&row.copies).map(|copy| copy_of(&copy.json)).collect();
     row.json["copies"] = copies.into();
     row.json
@@ -211,20 +221,8 @@ fn json_of(mut row: Row) -> serde_json::Value {
 
 /// What differs from copy to copy.
 fn copy_of(set: &serde_json::Value) -> serde_json::Value {
-    let keys = [
-        "store",
-        "location",
-        "dump_bytes",
-        "sha256",
-        "encrypted",
-        "verification",
-        "bytes",
-        "restored",
-        "held",
-        "signature",
-        "archived",
-    ];
-    keys.iter().map(|key| ((*key).to_owned(), set[*key].clone())).collect::<serde_json::Map<_, _>>().into()
+    let keys = "store location dump_bytes sha256 encrypted verification bytes restored held signature archived";
+    keys.split(' ').map(|key| (key.to_owned(), set[key].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Refuses an unknown job or database as a typing error. When the jobs cannot be read, the sets alone say which names exist.
@@ -317,19 +315,25 @@ fn unless_sealed(manifest: &Manifest, number: String) -> String {
 
 /// Returns the age of the newest intact set of each series: a series does not make up for another.
 fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
-    let mut series: BTreeMap<(String, String), Option<DateTime<Utc>>> = BTreeMap::new();
+    // The time of the newest intact set, and whether restores of some were refused.
+    type Newest = (Option<DateTime<Utc>>, bool);
+    let mut series: BTreeMap<(String, String), Newest> = BTreeMap::new();
     // Nobody knows how old an adopted one is.
-    for Row { set, signature, .. } in sets.iter().filter(|row| !row.set.is_adopted()) {
-        let newest = series.entry((format!("{}/{}", set.name.database, set.name.job), identity(set))).or_default();
+    for row in sets.iter().filter(|row| !row.set.is_adopted()) {
+        let (Row { set, signature, .. }, is_refused) = (row, row.refused(now).is_some());
+        let (newest, some_are_refused) =
+            series.entry((format!("{}/{}", set.name.database, set.name.job), identity(set))).or_default();
         let counts = signature.is_none()
             && set.verification.verdict() == Bytes::Intact
             && set.manifest.filters.are_none()
             && set.listed.globals_problem.is_none()
-            && !set.is_from_the_future(now);
+            && !set.is_from_the_future(now)
+            && !is_refused;
+        *some_are_refused |= is_refused;
         *newest = (*newest).max(counts.then_some(set.name.taken_at));
     }
     let folders: BTreeSet<&String> = series.keys().map(|(folder, _)| folder).collect();
-    let lines = series.iter().map(|((folder, identity), newest)| {
+    let lines = series.iter().map(|((folder, identity), (newest, some_are_refused))| {
         let of = match (series.len() == 1, folders.len() == series.len()) {
             (true, _) => String::new(),
             (false, true) => format!(" of {folder}"),
@@ -337,6 +341,7 @@ fn newest(sets: &[Row], now: DateTime<Utc>) -> String {
         };
         match newest {
             Some(at) => format!("The last intact set{of} is {} old.\n", units::age(*at, now)),
+            None if *some_are_refused => format!("No intact set{of} is left whose data no restore refused.\n"),
             None if of.is_empty() => "No set has been read back: `pgtend backups verify latest`.\n".to_owned(),
             None => format!("No set{of} has been read back.\n"),
         }
@@ -381,6 +386,9 @@ fn notes(row: &Row, now: DateTime<Utc>) -> String {
     if set.listed.globals_problem.is_some() {
         notes.push("without its globals".to_owned());
     }
+    notes.extend(row.refused(now).map(|refused| {
+        format!("refused for its data on {}{}", refused.check.checked_at.format("%Y-%m-%d"), refused.as_the_copy(&row.store))
+    }));
     notes.extend(held_in_words(row, now));
     if set.is_from_the_future(now) {
         notes.push("dated in the future".to_owned());

@@ -12,6 +12,7 @@ mod found;
 mod hold;
 mod list;
 mod nearness;
+mod other_copies;
 mod prune;
 mod require;
 mod restore;

@@ -30,7 +30,7 @@ pub struct Arguments {
     /// Some server must have restored it
     #[arg(long)]
     restored: bool,
-    /// Only sets in this store
+    /// Only sets in this store; what their copies in other stores were refused for counts all the same
     #[arg(long, value_name = "NAME")]
     store: Option<String>,
     /// Only sets of this server, as `list --json` names it: SYSTEM_IDENTIFIER/DATABASE, or the first part alone, for the database that its
@@ -53,23 +53,29 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let Arguments { database, within, restored, store, from, by_name } = arguments;
     let config = global.load_config()?;
     refuse_unknown(&config, database)?;
-    let stores = Filter { store: store.clone(), database: None, job: None }.stores(&config).await?;
-    for (name, store) in stores.iter().filter(|(_, store)| !store.is_there()) {
+    Filter { store: store.clone(), database: None, job: None }.ensure_store(&config)?;
+    let stores = Filter::everything().opened(&config).await?;
+    let is_asked = |name: &String| store.as_ref().is_none_or(|store| store == name);
+    let opened = stores.iter().filter_map(|(name, store)| Some((name, store.as_ref().ok()?)));
+    for (name, store) in opened.filter(|(name, store)| is_asked(name) && !store.is_there()) {
         tracing::warn!("store `{name}`: there is no folder {} (yet, or is a disk not mounted?)", store.location(""));
     }
     let whose = from.clone().map_or(Whose::Own { by_name: *by_name }, Whose::Named);
     let jobs = job::load_dir(&global.jobs_dir(), &config).map(|folder| folder.jobs).unwrap_or_default();
+    let stores_of = |job: &job::Job| Some(job.task.as_a::<Backup>()?.stores().map(|kept| kept.store.clone()).collect());
     let builds_none = |job: &&job::Job| job.task.as_a::<Backup>().is_some_and(|backup| !backup.vector_indexes);
     let question = Question {
         database,
         job: None,
+        store: store.as_deref(),
+        stores_of: jobs.iter().filter_map(|job| Some((job.name.clone(), stores_of(job)?))).collect(),
         filters: Filters::default(),
         whose,
         within: *within,
         restored: *restored,
         without_vector_indexes: jobs.iter().filter(builds_none).map(|job| job.name.clone()).collect(),
     };
-    let asked = gate::ask(&config, &stores, &question).await;
+    let asked = gate::ask(&config, stores, &question).await;
     let answer = asked.with_context(|| format!("cannot tell whether `{database}` has a backup within {within}"))?;
     let mut said = answer.in_words(&question);
     if !answer.is_met {
@@ -138,6 +144,7 @@ fn as_json(question: &Question<'_>, answer: &Answer, said: &str) -> serde_json::
         "met": answer.is_met,
         "newest": newest,
         "passed_over": answer.passed_over,
+        "unread_stores": answer.not_asked,
         "reason": said,
     })
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, settings_of};
 use super::nearness::is_of_the_copy;
+use super::other_copies::OtherCopies;
 use super::thaw::{Thawing, find_readable};
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
@@ -225,7 +226,10 @@ async fn by_restore(
     let name = format!("{prefix}{}", std::process::id());
     let place = verify::Where::Scratch { settings: &settings, name };
     let proof = verify::Proof { place: &place, expect: &[], checks: &[], vector_indexes: true, rows, sessions: None, cancel };
+    let mut others = or_cancelled(cancel, OtherCopies::of(global, config, found)).await?;
+    others.tell_of_refusals(found).await;
     let verified = verify::by_restore(&found.store, &mut found.set, &proof, &global.progress()).await?;
+    others.tell(found, verified.is_data_refused).await;
     verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(hashed) = &verified.hashed {
         hashed.only_counted.iter().for_each(|table| tracing::info!("only counted: {table}"));

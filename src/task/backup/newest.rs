@@ -70,7 +70,7 @@ pub async fn newest_verified(config: &Config, others: &[Other], database: &str) 
             reading.push(async move { (store.clone(), read(config, store, are_several, (database, &job.name)).await) });
         }
         let read = join_all(reading).await;
-        let together = Together::of(read.iter().filter_map(|(_, read)| Some(&read.as_ref().ok()?.0)));
+        let together = Together::of(read.iter().filter_map(|(store, read)| Some((store.as_str(), &read.as_ref().ok()?.0))));
         let now = Utc::now();
         let counts: Vec<_> = read.iter().map(|(_, read)| newest_in(read.as_ref().ok()?, &together, server, now)).collect();
         let stores = read.into_iter().zip(counts).map(|((store, read), newest)| (store, read.map(|_| newest))).collect();

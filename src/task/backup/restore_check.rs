@@ -1,5 +1,5 @@
-//! A restore of a set that was tried on a server, and what several of them say together, in the order in which they were recorded: that order no clock
-//! can change. Pure.
+//! A restore of a set that was tried on a server, and what several of them say together, in the order in which they were recorded beside one copy: that
+//! order no clock can change. Pure.
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -55,6 +55,12 @@ impl RestoreCheck {
         (&self.server, &self.version, place(self)) == (&other.server, &other.version, place(other))
     }
 
+    /// Returns whether both are records of one try: copies of a set have them of each other.
+    pub fn is_one_with(&self, other: &Self) -> bool {
+        let about = |check: &Self| (check.checked_at, check.refusal.is_some(), check.refused_for_its_data);
+        (&self.server, &self.version, about(self)) == (&other.server, &other.version, about(other))
+    }
+
     pub fn in_words(&self) -> String {
         let server = if self.version.is_empty() { self.server.clone() } else { format!("{} ({})", self.server, self.version) };
         let copy = self.copy_in.as_ref().map(|store| format!(", as the copy in {store}")).unwrap_or_default();
@@ -76,14 +82,21 @@ pub fn refusal_for_the_data(restores: &[RestoreCheck], now: DateTime<Utc>) -> Op
     restores.iter().rev().find(about_data).filter(|check| check.refused_for_its_data)
 }
 
-/// The same for the copies of one set, each with its own restores: what one of them was refused for holds for all, unless another one was restored later.
-pub fn refusal_of_copies<'a>(copies: &[&'a [RestoreCheck]], now: DateTime<Utc>) -> Option<&'a RestoreCheck> {
+/// The same for the copies of one set, each with its own restores, and the number of the copy that it stands beside: what one was refused for holds for all.
+/// A good restore refutes it that was recorded after it beside a copy where both stand. Of two that stand apart nobody knows which came later: clocks of
+/// two hosts do not say it, so the doubt stays.
+pub fn refusal_of_copies<'a>(copies: &[&'a [RestoreCheck]], now: DateTime<Utc>) -> Option<(usize, &'a RestoreCheck)> {
     copies.iter().enumerate().find_map(|(number, restores)| {
         let refusal = refusal_for_the_data(restores, now)?;
-        let others = copies.iter().enumerate().filter(|(other, _)| *other != number).flat_map(|(_, restores)| *restores);
-        let is_refuted = others.filter(|check| check.is_proof(now)).any(|proof| proof.checked_at > refusal.checked_at);
-        (!is_refuted).then_some(refusal)
+        let is_refuted = copies.iter().any(|restores| is_refuted_in(restores, refusal, now));
+        (!is_refuted).then_some((number, refusal))
     })
+}
+
+/// Returns whether that refusal stands there, and a good restore was recorded after it.
+pub fn is_refuted_in(restores: &[RestoreCheck], refusal: &RestoreCheck, now: DateTime<Utc>) -> bool {
+    let at = restores.iter().rposition(|check| check.is_one_with(refusal));
+    at.is_some_and(|at| restores[at..].iter().any(|check| check.is_proof(now)))
 }
 
 /// The last restore, where it failed: for whatever reason.
@@ -169,19 +182,24 @@ pub mod tests {
     }
 
     #[test]
-    fn what_one_copy_was_refused_for_holds_for_all_until_another_is_restored() {
+    fn what_one_copy_was_refused_for_holds_for_all_until_a_restore_is_recorded_after_it() {
         let (good, refused) = (|minute| vec![check("db", minute, GOOD)], |minute| vec![check("db", minute, BY_DATA)]);
         let healed = vec![check("db", 2, BY_DATA), check("other", 3, GOOD)];
+        // The refusal was recorded after the good restore, and is dated before it.
+        let dated_behind = vec![check("db", 5, GOOD), check("db", 3, BY_DATA)];
         for (copies, expected) in [
-            (vec![vec![], refused(1)], true),
-            (vec![good(0), refused(1)], true),
-            (vec![refused(1), good(2)], false),
-            (vec![refused(2), healed.clone()], false),
-            (vec![refused(4), healed], true),
-            (vec![good(1), vec![]], false),
+            (vec![vec![], refused(1)], Some(1)),
+            (vec![good(0), refused(1)], Some(1)),
+            (vec![good(5), dated_behind.clone()], Some(1)),
+            (vec![dated_behind, vec![check("db", 3, BY_DATA), check("db", 2, GOOD)]], None),
+            // Nobody knows which came later.
+            (vec![refused(1), good(2)], Some(0)),
+            (vec![refused(2), healed.clone()], None),
+            (vec![refused(4), healed], Some(0)),
+            (vec![good(1), vec![]], None),
         ] {
             let slices: Vec<&[RestoreCheck]> = copies.iter().map(Vec::as_slice).collect();
-            assert_eq!(refusal_of_copies(&slices, now()).is_some(), expected, "{copies:?}");
+            assert_eq!(refusal_of_copies(&slices, now()).map(|(copy, _)| copy), expected, "{copies:?}");
         }
     }
 

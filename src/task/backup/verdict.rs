@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use super::restore_check::RestoreCheck;
-use super::restore_check::{forget_oldest, refusal_for_the_data, without};
+use super::restore_check::{forget_oldest, is_refuted_in, refusal_for_the_data, without};
 use crate::base::bounds::{self, Bounded};
 
 /// This many tries are remembered; the one longest ago is dropped first.
@@ -183,27 +183,34 @@ impl Verification {
         }
     }
 
-    /// Records what was proved of the copy in the store `of`, which has the same data, and that they were refused there. What this copy was refused for
-    /// later stays the last word, and what it has refuted since is not recorded.
+    /// Returns whether that try is recorded here, too.
+    pub fn knows(&self, check: &RestoreCheck) -> bool {
+        self.restores.iter().any(|own| own.is_one_with(check))
+    }
+
+    /// Records what was proved of the copy in the store `of`, which has the same data, and that they were refused there. What is recorded here already
+    /// stays in its place. What this copy was refused for stays the last word, unless the proof was recorded after that refusal there.
     pub fn record_proof_of_copy(&mut self, proved: &Self, of: &str, now: DateTime<Utc>) {
         self.written_at = self.written_at.or(proved.written_at);
         let of_copy = |check: &RestoreCheck| {
             let copy_in = Some(check.copy_in.clone().unwrap_or_else(|| of.to_owned()));
             RestoreCheck { copy_in, ..check.clone() }
         };
-        for check in proved.restores.iter().filter(|check| check.is_proof(now)) {
+        for (at, check) in proved.restores.iter().enumerate().filter(|(_, check)| check.is_proof(now)) {
+            if self.knows(check) {
+                continue;
+            }
+            let refused = self.refused_for_its_data(now);
+            let until_then = &proved.restores[..=at];
+            let is_refuted = refused.is_some_and(|refusal| is_refuted_in(until_then, refusal, now));
             let has_its_own = self.restores.iter().any(|own| own.has_the_place_of(check) && own.copy_in.is_none());
-            if !has_its_own {
-                let is_outdated = self.refused_for_its_data(now).is_some_and(|refusal| refusal.checked_at >= check.checked_at);
-                self.put(of_copy(check), is_outdated);
+            if is_refuted || !has_its_own {
+                let is_doubted = refused.is_some() && !is_refuted;
+                self.put(of_copy(check), is_doubted);
             }
         }
-        if let Some(refusal) = proved.refused_for_its_data(now) {
-            let is_after = |own: &RestoreCheck| own.checked_at > refusal.checked_at;
-            let is_known = self.restores.iter().any(|own| own.has_the_place_of(refusal) && own.checked_at >= refusal.checked_at);
-            if !is_known && !self.restores.iter().any(|own| own.is_proof(now) && is_after(own)) {
-                self.put(of_copy(refusal), false);
-            }
+        if let Some(refusal) = proved.refused_for_its_data(now).filter(|refusal| !self.knows(refusal)) {
+            self.put(of_copy(refusal), false);
         }
     }
 
@@ -380,11 +387,17 @@ mod tests {
             (of(&[refused(1)]), of(&[]), true),
             (of(&[good(0), refused(1)]), of(&[]), true),
             (of(&[refused(1), good(2)]), of(&[]), false),
-            (of(&[refused(1)]), of(&[good(2)]), false),
             (of(&[refused(3)]), of(&[refused(1), good(2)]), true),
-            // What was proved there before is not the last word here.
+            (of(&[refused(1)]), of(&[refused(1), good(2)]), false),
+            (of(&[refused(1), good(2)]), of(&[refused(1)]), false),
+            (of(&[refused(1), good(2)]), of(&[good(0), refused(1)]), false),
+            // Which of the two came later is not known, whatever their times are.
+            (of(&[refused(1)]), of(&[good(2)]), true),
             (of(&[good(1)]), of(&[refused(2)]), true),
-            (of(&[good(3)]), of(&[refused(2)]), false),
+            (of(&[good(3)]), of(&[refused(2)]), true),
+            // It is dated before the proof, and was recorded after it.
+            (of(&[good(3)]), of(&[good(3), refused(2)]), true),
+            (of(&[good(3), refused(2)]), of(&[good(3)]), true),
         ] {
             let mut copy = here.clone();
             for _ in 0..2 {

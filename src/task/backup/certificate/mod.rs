@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::proved::Elsewhere;
 use self::proved::moment;
 use super::keep::Keep;
 use super::manifest::Filters;
@@ -63,7 +64,9 @@ impl Stay {
 }
 
 impl Certificate {
-    pub fn of(set: &Set, store_name: &str, store: &Store, stay: &Stay, now: DateTime<Utc>) -> Self {
+    /// `store`: where this copy of the set is, with the name of the store.
+    pub fn of(set: &Set, store: (&str, &Store), stay: &Stay, elsewhere: &Elsewhere<'_>, now: DateTime<Utc>) -> Self {
+        let (store_name, store) = store;
         let signature = if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked };
         let location = store.location(&set.name.key(&set.manifest.dump.object));
         Self {
@@ -73,9 +76,9 @@ impl Certificate {
             pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
             is: what_it_is(set, store_name, &location, signature),
             proved: proved::proved(set),
-            not_proved: proved::not_proved(set, signature),
+            not_proved: proved::not_proved(set, signature, elsewhere),
             kept: kept(set, stay, now),
-            facts: facts(set, store_name, &location, signature, now),
+            facts: facts(set, store_name, &location, signature, elsewhere, now),
         }
     }
 
@@ -153,8 +156,17 @@ fn kept(set: &Set, stay: &Stay, now: DateTime<Utc>) -> Vec<String> {
     said
 }
 
-fn facts(set: &Set, store_name: &str, location: &str, signature: Signature, now: DateTime<Utc>) -> Value {
+fn facts(
+    set: &Set,
+    store_name: &str,
+    location: &str,
+    signature: Signature,
+    elsewhere: &Elsewhere<'_>,
+    now: DateTime<Utc>,
+) -> Value {
     let manifest = &set.manifest;
+    let refused = elsewhere.refused.map(|refused| refused.as_json(set));
+    let unread: Vec<_> = elsewhere.unread.iter().map(|(store, why)| json!({ "store": store, "reason": why })).collect();
     json!({
         "store": store_name,
         "location": location,
@@ -177,6 +189,8 @@ fn facts(set: &Set, store_name: &str, location: &str, signature: Signature, now:
         "encryption": manifest.dump.encryption,
         "signature": signature,
         "verification": set.verification,
+        "refused_for_its_data": refused,
+        "unread_stores": unread,
         "adopted": manifest.adopted,
         "held": set.held(now).collect::<Vec<_>>(),
     })

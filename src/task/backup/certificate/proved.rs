@@ -6,10 +6,20 @@ use chrono::{DateTime, Utc};
 
 use crate::base::units;
 use crate::store::sign::Signature;
+use crate::task::backup::copies::together::Refused;
 use crate::task::backup::how_proved::HowProved;
 use crate::task::backup::manifest::Globals;
 use crate::task::backup::set::Set;
 use crate::task::backup::verdict::{Bytes, BytesCheck, RestoreCheck};
+
+/// What the copies of the set in all stores say of it.
+#[derive(Debug, Default)]
+pub struct Elsewhere<'a> {
+    /// What one of them was refused for, which holds for all.
+    pub refused: Option<Refused<'a>>,
+    /// The stores that may have a copy, and could not be read, each with the reason.
+    pub unread: &'a [(String, String)],
+}
 
 /// `2026-11-29 19:41:07 UTC`
 pub fn moment(at: DateTime<Utc>) -> String {
@@ -28,7 +38,7 @@ pub fn proved(set: &Set) -> Vec<String> {
 }
 
 /// What nobody has proved, or what was found to be otherwise.
-pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
+pub fn not_proved(set: &Set, signature: Signature, elsewhere: &Elsewhere<'_>) -> Vec<String> {
     let (verification, manifest) = (&set.verification, &set.manifest);
     let mut said = Vec::new();
     if set.is_adopted() {
@@ -39,10 +49,16 @@ pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
     if done.is_empty() {
         said.push("That it can be restored: no server has restored it.".to_owned());
     }
-    said.extend(verification.restores.iter().filter_map(|check| {
+    let refused = elsewhere.refused;
+    said.extend(refused.map(|refused| refused_in_words(&refused, set)));
+    let is_said = |check: &RestoreCheck| refused.is_some_and(|refused| refused.check.is_one_with(check));
+    said.extend(verification.restores.iter().filter(|check| !is_said(check)).filter_map(|check| {
         let refusal = check.refusal.as_ref()?;
-        Some(format!("That {} takes it: it refused it on {}: {refusal}.", on(check), moment(check.checked_at)))
+        let copy = check.copy_in.as_ref().map(|store| format!(" as the copy in {store}")).unwrap_or_default();
+        Some(format!("That {} takes it: it refused it{copy} on {}: {refusal}.", on(check), moment(check.checked_at)))
     }));
+    let unread = elsewhere.unread.iter();
+    said.extend(unread.map(|(store, why)| format!("That no copy of it in {store} was refused for its data: {why}.")));
     let asked = |has: &dyn Fn(&HowProved) -> bool| done.iter().filter_map(|check| check.how.as_ref()).any(has);
     if !asked(&|how| how.expect_count > 0) {
         said.push("That the data is what it should be: no query of `expect` was asked of a restored copy.".to_owned());
@@ -87,6 +103,17 @@ pub fn not_proved(set: &Set, signature: Signature) -> Vec<String> {
         );
     }
     said
+}
+
+/// The refusal that holds now, of this copy or of another one.
+fn refused_in_words(refused: &Refused<'_>, set: &Set) -> String {
+    let Refused { check, copy_in } = refused;
+    format!(
+        "That its data can be restored: {} refused them in the copy in {copy_in} on {}, and no restore that succeeded was recorded after that: {}.",
+        on(check),
+        moment(check.checked_at),
+        refused.words_beside(set)
+    )
 }
 
 fn unproved_bytes(set: &Set) -> Option<String> {
@@ -218,7 +245,7 @@ mod tests {
     fn of_a_set_that_nobody_has_read_nothing_is_proved() {
         let set = set(Verification::default());
         assert_eq!(proved(&set), Vec::<String>::new());
-        let said = not_proved(&set, Signature::NotAsked).join("\n");
+        let said = not_proved(&set, Signature::NotAsked, &Elsewhere::default()).join("\n");
         for expected in ["nobody has read it back", "no server has restored it", "`expect`", "amcheck", "the store has no key"] {
             assert!(said.contains(expected), "{expected}: {said}");
         }
@@ -251,7 +278,7 @@ mod tests {
               nothing; it took 4.0 s (pgtend 0.9.0)."
             ]
         );
-        let said = not_proved(&set, Signature::Valid).join("\n");
+        let said = not_proved(&set, Signature::Valid, &Elsewhere::default()).join("\n");
         assert!(said.contains("Left out of a restore: subscriptions."), "{said}");
         assert!(said.contains("not compared by its values: public.b: column p has values of type money."), "{said}");
         for unexpected in ["no server", "not hashed", "`expect`", "amcheck", "no key"] {
@@ -260,12 +287,26 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_of_another_copy_is_certified_without_the_server_s_words_beside_an_encrypted_one() {
+        let check = RestoreCheck { refusal: Some("SECRET".to_owned()), refused_for_its_data: true, ..restored(None) };
+        let unread = [("away".to_owned(), "it does not answer".to_owned())];
+        let elsewhere = Elsewhere { refused: Some(Refused { check: &check, copy_in: "two" }), unread: &unread };
+        let mut set = set(Verification { restores: vec![restored(None)], ..Verification::default() });
+        let said = not_proved(&set, Signature::Valid, &elsewhere).join("\n");
+        let expected = "refused them in the copy in two on 2026-11-23 03:00:00 UTC, and no restore that succeeded was recorded after that: SECRET.";
+        assert!(said.contains(expected) && said.contains("in away was refused for its data: it does not answer."), "{said}");
+        set.verification.restores.push(RestoreCheck { refusal: Some("hidden".to_owned()), ..check.clone() });
+        let said = not_proved(&set, Signature::Valid, &elsewhere).join("\n");
+        assert!(said.matches("hidden").count() == 1 && !said.contains("SECRET"), "{said}");
+    }
+
+    #[test]
     fn what_earlier_releases_did_not_record_is_not_made_up() {
         let verification = Verification { restores: vec![restored(None)], ..Verification::default() };
         let said = proved(&set(verification)).join("\n");
         assert!(said.contains("was not recorded then") && !said.contains("rows of the manifest"), "{said}");
         let set = set(Verification { restores: vec![restored(Some(HowProved::default()))], ..Verification::default() });
-        let said = not_proved(&set, Signature::Valid).join("\n");
+        let said = not_proved(&set, Signature::Valid, &Elsewhere::default()).join("\n");
         assert!(said.contains("its rows were counted, and not hashed"), "{said}");
     }
 }

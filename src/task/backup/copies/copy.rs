@@ -363,7 +363,7 @@ impl Copy<'_> {
 }
 
 /// Records beside an intact copy what was proved of the same bytes in another store; no proof of other bytes, and none in a store with a key that one
-/// without a key says. A refusal for the data goes along in any case: it is of what is in them.
+/// without a key says. A refusal for the data is recorded in any case: it is of what is in them.
 pub async fn record_proof(
     proved: &Verification,
     (from_name, from): (&str, &Store),
@@ -375,11 +375,12 @@ pub async fn record_proof(
     let mut proved = proved.clone();
     let has_same_bytes = copy.manifest.dump.sha256 == manifest.dump.sha256;
     let is_vouched = from.has_sign_key() || !to.has_sign_key();
-    if !has_same_bytes || !is_vouched {
+    let is_intact = copy.verification.verdict() == Bytes::Intact;
+    if !has_same_bytes || !is_vouched || !is_intact {
         proved.restores.retain(|check| check.refusal.is_some());
     }
     let says_nothing = !proved.was_restored() && proved.refused_for_its_data(now).is_none() && proved.written_at.is_none();
-    if says_nothing || copy.verification.verdict() != Bytes::Intact {
+    if says_nothing {
         return Ok(());
     }
     // What the server said may show rows, which nobody reads beside an encrypted copy.

@@ -1,12 +1,13 @@
 //! Sets in several stores. A run writes one dump to all stores of its job at once (`fan_out`, `target`); what a store lacks is copied later,
 //! object by object (`copy`, `pass`, `place`), also for other recipients (`anew`), by a person or by the next run (`lacks`, `mend`). Each store has its own manifest, verdicts and rules; a hold is
-//! of all copies (`holds`).
+//! of all copies (`holds`), and so is what one of them was refused for (`together`, `known`).
 
 mod anew;
 pub mod copy;
 mod copy_plan;
 pub mod fan_out;
 pub mod holds;
+pub mod known;
 pub mod lacks;
 pub mod mend;
 mod pass;

@@ -1,0 +1,275 @@
+//! Whether a database has a backup that is recent enough: for deployments, which must not begin without one, and for runs that are not needed then.
+//! Only what the stores hold answers, and a doubt is never a yes.
+
+mod answer;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+
+use super::copies::known::why_unknown;
+use super::copies::several::ensure_answers;
+use super::copies::together::Together;
+use super::keys::{Backup, Verify};
+use super::often::Often;
+use super::restore_check::{CLOCKS_DIFFER, RestoreCheck, last_failed};
+use super::series::Series;
+use super::set::{self, Listing, Set};
+use super::set_name::SetName;
+use super::verdict::Bytes;
+use super::whose::{Theirs, Whose};
+use crate::base::units::{self, Span};
+use crate::config::Config;
+use crate::pg::failure;
+use crate::store::{Store, key};
+
+use answer::decide;
+pub use answer::{Answer, NotAsked, Question, Seen};
+
+/// All stores, each with its name, or with the reason why it could not be opened.
+pub type Stores = Vec<(String, Result<Store>)>;
+
+/// Looks into the stores. One set that counts is an answer, whatever cannot be read besides; without one, what cannot be read is an error.
+pub async fn ask(config: &Config, stores: Stores, question: &Question<'_>) -> Result<Answer> {
+    Looked::at(config, stores, question).await?.answer(question)
+}
+
+/// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another. Of several
+/// stores, each must have one: a run would write to all of them.
+pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: &str, within: Span) -> Result<Answer> {
+    let names: Vec<String> = backup.stores().map(|kept| kept.store.clone()).collect();
+    let mut stores = Stores::new();
+    for name in &names {
+        stores.push((name.clone(), Ok(Store::named(config, name).await?)));
+    }
+    let restored = backup.verify == Verify::Restore && backup.how_often.restore == Often::Always;
+    let filters = backup.filters.clone();
+    let whose = Whose::Own { by_name: false };
+    let without_vector_indexes = if backup.vector_indexes { Vec::new() } else { vec![job.to_owned()] };
+    let stores_of = BTreeMap::from([(job.to_owned(), names.clone())]);
+    let mut question =
+        Question { database, job: Some(job), store: None, stores_of, filters, whose, within, restored, without_vector_indexes };
+    let mut looked = Looked::at(config, stores, &question).await?;
+    let answer = looked.answer(&question)?;
+    if !answer.is_met || names.len() == 1 {
+        return Ok(answer);
+    }
+    // One of them was restored; a copy that is encrypted for others need not have been.
+    question.restored = false;
+    for store in &names {
+        question.store = Some(store);
+        let of_store = looked.answer(&question)?;
+        if !of_store.is_met {
+            return Ok(of_store);
+        }
+    }
+    Ok(answer)
+}
+
+/// What the stores hold, and what time it is.
+struct Looked {
+    host_clock: DateTime<Utc>,
+    /// The latest of the clocks that were asked.
+    now: DateTime<Utc>,
+    theirs: Theirs,
+    stores: Vec<(String, Result<InStore>)>,
+}
+
+struct InStore {
+    store: Store,
+    listing: Listing,
+    /// By job.
+    series: BTreeMap<String, Series>,
+}
+
+impl Looked {
+    async fn at(config: &Config, stores: Stores, question: &Question<'_>) -> Result<Self> {
+        let host_clock = Utc::now();
+        let theirs = Theirs::of(config, question.database, &question.whose).await?;
+        let (are_several, mut looking) = (stores.len() > 1, Vec::new());
+        for (name, store) in stores {
+            let look = async move {
+                let store = store?;
+                if are_several {
+                    ensure_answers(&store).await?;
+                }
+                look(store, question).await
+            };
+            looking.push(async move {
+                let found = look.await.with_context(|| format!("store `{name}` cannot be read"));
+                (name, found)
+            });
+        }
+        let stores = join_all(looking).await;
+        let of_server = match &theirs {
+            Theirs::Own { server, .. } => server.clock,
+            Theirs::Named { .. } => None,
+        };
+        let of_stores = stores.iter().filter_map(|(_, found)| found.as_ref().ok()?.listing.newest_object_at);
+        let now = of_stores.chain(of_server).fold(host_clock, DateTime::max);
+        Ok(Self { host_clock, now, theirs, stores })
+    }
+
+    /// Answers by the sets in one store, or in any. What other stores say of copies of a set holds for it, too.
+    fn answer(&mut self, question: &Question<'_>) -> Result<Answer> {
+        let is_asked = |name: &str| question.store.is_none_or(|only| only == name);
+        let mut seen = Vec::new();
+        {
+            let found = || self.stores.iter().filter_map(|(name, found)| Some((name.as_str(), found.as_ref().ok()?)));
+            let together = Together::of(found().map(|(name, found)| (name, &found.listing)));
+            let none = Series::default();
+            for (name, InStore { listing, series, .. }) in found().filter(|(name, _)| is_asked(name)) {
+                let why_not = |set: &Set| {
+                    let series = series.get(&set.name.job).unwrap_or(&none);
+                    self.theirs.why_not(series, set).or_else(|| why_not((name, set), question, &together, self.host_clock))
+                };
+                seen.extend(seen_in(listing, name, &why_not, self.host_clock));
+            }
+        }
+        let mut answer = decide(seen, question.within, self.now);
+        answer.not_asked = answer.newest.as_ref().map(|newest| self.not_asked(newest, question)).unwrap_or_default();
+        let ahead = Some(self.now - self.host_clock).filter(|ahead| *ahead > CLOCKS_DIFFER);
+        answer.ahead = ahead.map(|ahead| Span(Duration::from_secs(ahead.num_seconds().unsigned_abs())));
+        if !answer.is_met
+            && let Some(doubt) = self.stores.iter_mut().filter(|(name, _)| is_asked(name)).find_map(doubt)
+        {
+            return Err(doubt);
+        }
+        Ok(answer)
+    }
+
+    /// The stores of the set's job that may have a copy of it, and of which that is not known; where the job is not, all such stores.
+    fn not_asked(&self, newest: &Seen, question: &Question<'_>) -> Vec<NotAsked> {
+        let Ok(set) = newest.set.parse::<SetName>() else { return Vec::new() };
+        let stores_of_job = question.stores_of.get(&set.job);
+        let may_have_it = |name: &String| stores_of_job.is_none_or(|stores| stores.contains(name));
+        let others = self.stores.iter().filter(|(name, _)| *name != newest.store && may_have_it(name));
+        let not_asked = others.filter_map(|(name, found)| {
+            let reason = match found {
+                Ok(found) => why_unknown(&found.store, &found.listing, &set)?,
+                Err(error) => failure::in_a_line(error),
+            };
+            Some(NotAsked { store: name.clone(), reason })
+        });
+        not_asked.collect()
+    }
+}
+
+/// The reason why a store may hold more than was seen.
+fn doubt((name, found): &mut (String, Result<InStore>)) -> Option<anyhow::Error> {
+    match found {
+        Ok(found) => Some(anyhow::anyhow!("store `{name}`: {}", found.listing.doubt()?)),
+        Err(error) => Some(std::mem::replace(error, anyhow::anyhow!("store `{name}` cannot be read"))),
+    }
+}
+
+async fn look(store: Store, question: &Question<'_>) -> Result<InStore> {
+    let folder = match question.job {
+        Some(job) => key::folder(question.database, job),
+        None => format!("{}/", key::encode(question.database)),
+    };
+    let listing = set::list(&store, &folder).await?;
+    let mut all_series: BTreeMap<String, Series> = BTreeMap::new();
+    for set in &listing.sets {
+        let job = &set.name.job;
+        if !all_series.contains_key(job) {
+            let (series, trouble) = Series::read(&store, question.database, job).await?;
+            trouble.into_iter().for_each(|trouble| tracing::warn!("{trouble}"));
+            all_series.insert(job.clone(), series);
+        }
+    }
+    Ok(InStore { store, listing, series: all_series })
+}
+
+/// All sets of the listing, those that cannot be read included. Pure.
+fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<String>, now: DateTime<Utc>) -> Vec<Seen> {
+    let without_time = |name: &SetName, why_not: String| Seen {
+        set: name.to_string(),
+        store: store.to_owned(),
+        began_at: name.taken_at,
+        restored_at: None,
+        why_not: Some(why_not),
+        failed: None,
+        is_unreadable: false,
+    };
+    let unreadable = listing
+        .unreadable
+        .iter()
+        .map(|(name, why)| Seen { is_unreadable: true, ..without_time(name, format!("it cannot be read: {why}")) });
+    let adopted =
+        listing.adopted.iter().map(|set| without_time(&set.name, "it was adopted: nobody knows when it was dumped".to_owned()));
+    let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
+    let sets = listing.sets.iter().map(|set| Seen {
+        set: set.name.to_string(),
+        store: store.to_owned(),
+        began_at: set.manifest.started_at,
+        restored_at: set.verification.without_dated_ahead(now).restored_at(),
+        why_not: why_not(set),
+        failed: last_failed(&set.verification.restores).map(failed_in_words),
+        is_unreadable: false,
+    });
+    sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
+}
+
+fn failed_in_words(check: &RestoreCheck) -> String {
+    let at = check.checked_at.format("%Y-%m-%d %H:%MZ");
+    let why = check.refusal.as_deref().and_then(|refusal| refusal.lines().next()).unwrap_or_default();
+    format!("; the last restore of it failed, by {} on {at}: {why}", check.server)
+}
+
+/// Says why a set of the right server does not count; nothing of one that does. Pure.
+fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Together<'_>, now: DateTime<Utc>) -> Option<String> {
+    let name = &set.name;
+    if set.is_from_the_future(now) {
+        return Some("it is dated in the future: a clock was wrong when it was made, or is now".to_owned());
+    }
+    if let Some(written_at) = together.written_before_it_began(set) {
+        return Some(written_too_early(set, written_at));
+    }
+    let (filters, verification) = (&set.manifest.filters, set.verification.without_dated_ahead(now));
+    let refused = together.refused_for_its_data(set, now).map(|refused| {
+        let (check, copy) = (refused.check, refused.as_the_copy(store));
+        let (server, at) = (&check.server, check.checked_at.format("%Y-%m-%d %H:%MZ"));
+        format!("{server} refused it{copy} when it was last restored, on {at}: {}", refused.words_beside(set))
+    });
+    let problem = refused.or_else(|| set.listed.globals_problem.clone());
+    let restore = |why: &str| format!("{why}: `pgtend backups verify {name} --restore-on DATABASE`");
+    Some(match problem {
+        _ if *filters != question.filters && question.filters.are_none() => {
+            "it holds a part of the database: its job has filters".to_owned()
+        }
+        _ if *filters != question.filters => "it was made with other filters than its job has now".to_owned(),
+        _ if verification.verdict() == Bytes::Damaged => "its bytes are damaged".to_owned(),
+        _ if verification.verdict() == Bytes::Unknown => {
+            format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
+        }
+        Some(problem) => problem,
+        None if question.restored && !verification.was_restored() && set.verification.was_restored() => {
+            restore("its restore is dated in the future: a clock was wrong when it was restored, or is now")
+        }
+        None if question.restored && !verification.was_restored() => restore("no server has restored it"),
+        None if question.restored
+            && !verification.was_restored_with_indexes()
+            && !question.without_vector_indexes.contains(&name.job) =>
+        {
+            restore("it was restored without its vector indexes, and its job wants them")
+        }
+        None => return None,
+    })
+}
+
+/// Of a set that began after its manifest was written.
+fn written_too_early(set: &Set, written_at: DateTime<Utc>) -> String {
+    let began_at = set.name.taken_at.max(set.manifest.started_at);
+    let second = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%SZ");
+    format!(
+        "it is dated in the future by its store's clock: it began on {}, and its manifest was written on {}, {} before. Either the clock of the host that \
+         made it was ahead then, or the store's is behind: correct it, and make another set",
+        second(began_at),
+        second(written_at),
+        units::age(written_at, began_at)
+    )
+}
