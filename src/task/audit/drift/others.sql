@@ -83,8 +83,8 @@
     UNION ALL
     SELECT 150, 'publication', format('%I', p.pubname), NULL, 'pg_publication'::regclass, p.oid, 0, format('PUBLICATION %I', p.pubname), NULL, false,
            jsonb_build_object('all tables', p.puballtables, 'operations', o.operations, 'via root', p.pubviaroot, 'generated columns', to_jsonb(p) ->> 'pubgencols', 'tables', t.tables, 'schemas', n.schemas),
-           CASE WHEN n.schemas IS NULL THEN format('CREATE PUBLICATION %I%s WITH (publish = %L, publish_via_partition_root = %s);', p.pubname, CASE WHEN p.puballtables THEN ' FOR ALL TABLES' ELSE coalesce(' FOR TABLE ' || t.tables, '') END, o.operations, p.pubviaroot) END,
-           jsonb_build_object('operations', format('ALTER PUBLICATION %I SET (publish = %L);', p.pubname, o.operations), 'via root', format('ALTER PUBLICATION %I SET (publish_via_partition_root = %s);', p.pubname, p.pubviaroot),
+           CASE WHEN n.schemas IS NULL THEN format('CREATE PUBLICATION %I%s WITH (publish = %L, publish_via_partition_root = %s);', p.pubname, CASE WHEN p.puballtables THEN ' FOR ALL TABLES' ELSE coalesce(' FOR TABLE ' || t.tables, '') END, o.operations, p.pubviaroot::text) END,
+           jsonb_build_object('operations', format('ALTER PUBLICATION %I SET (publish = %L);', p.pubname, o.operations), 'via root', format('ALTER PUBLICATION %I SET (publish_via_partition_root = %s);', p.pubname, p.pubviaroot::text),
                               'tables', CASE WHEN NOT p.puballtables AND n.schemas IS NULL THEN 'ALTER PUBLICATION ' || quote_ident(p.pubname) || ' SET TABLE ' || t.tables || ';' END)
     FROM pg_publication p
     LEFT JOIN LATERAL (

@@ -19,7 +19,7 @@
     UNION ALL
     SELECT 25, 'collation', format('%I.%I', s.schema, c.collname), NULL, 'pg_collation'::regclass, c.oid, 0, format('COLLATION %I.%I', s.schema, c.collname), NULL, false,
            jsonb_build_object('provider', CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' WHEN 'd' THEN 'default' ELSE 'libc' END, 'locale', l.locale, 'deterministic', c.collisdeterministic, 'rules', to_jsonb(c) ->> 'collicurules'),
-           format('CREATE COLLATION %I.%I (provider = %s, locale = %L, deterministic = %s);', s.schema, c.collname, CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, l.locale, c.collisdeterministic), '{}'
+           format('CREATE COLLATION %I.%I (provider = %s, locale = %L, deterministic = %s);', s.schema, c.collname, CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END, l.locale, c.collisdeterministic::text), '{}'
     FROM pg_collation c JOIN schemas s ON s.oid = c.collnamespace,
     LATERAL (SELECT concat_ws(', ', coalesce(to_jsonb(c) ->> 'colllocale', to_jsonb(c) ->> 'colliculocale'), c.collcollate, nullif(c.collctype, c.collcollate)) AS locale) l
     WHERE NOT EXISTS (SELECT FROM members m WHERE m.classid = 'pg_collation'::regclass AND m.objid = c.oid)
