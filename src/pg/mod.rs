@@ -39,7 +39,7 @@ pub use pooler::TRANSACTION_POOLER;
 pub use settings::Settings;
 use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _};
+use sqlx::{AssertSqlSafe, Column as _, Executor as _, Postgres, Row as _, SqlSafeStr as _, Statement as _};
 pub(crate) use who::session_in_words;
 
 use crate::base::fault::{Fault, Kind};
@@ -148,6 +148,12 @@ where
 /// Returns a statement made by [`identifier`], to which values can be bound.
 pub fn query<'q>(sql: String) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(AssertSqlSafe(sql))
+}
+
+/// Returns the names of the columns that a statement returns, without running it.
+pub async fn columns_of(connection: &mut PgConnection, sql: String) -> Result<Vec<String>> {
+    let statement = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await.map_err(in_its_own_words)?;
+    Ok(statement.columns().iter().map(|column| column.name().to_owned()).collect())
 }
 
 /// Runs the user's own SQL unchanged. Returns the rows of each of its commands by the server's count: affected, or returned and

@@ -262,6 +262,8 @@ mod vector_index_quantize;
 mod vector_index_queries;
 /// What applications search with: where it is set, for whom, and when not.
 mod vector_index_settings;
+/// Settings that all searches share, and filters that tell nothing.
+mod vector_index_shared;
 /// What is there stays where it is better, or where no index is needed.
 mod vector_index_stays;
 /// Dumps by several sessions.

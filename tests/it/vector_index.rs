@@ -158,7 +158,8 @@ fn comment_tablespace_predicate_and_name_stay_and_the_method_changes_as_the_job_
         ),
     );
     for method in ["hnsw", "ivfflat"] {
-        let scenario = scenario(server, &database, &format!("method = '{method}'\napply_setting = 'database'"));
+        let named = "index = '''Wo\"w; DROP'''";
+        let scenario = scenario(server, &database, &format!("{named}\nmethod = '{method}'\napply_setting = 'database'"));
         let told = told(&scenario);
         assert!(told["swapped"] == true && told["after"]["recall"].as_f64().unwrap() >= 0.95, "{told:#}");
         let found = server.sql(

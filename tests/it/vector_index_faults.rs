@@ -101,7 +101,8 @@ fn a_transaction_that_does_not_end_is_named_and_the_old_index_stays() {
     let impatient = scenario(server, &database, &format!("lists = 20\n{QUICK}\n[limits]\nmax_wait = '2s'"));
     let output = impatient.run(&["run-job", "tend"]).exited(75);
     assert!(
-        output.stderr.contains("the long report") && output.stderr.contains("the previous state is unchanged"),
+        output.stderr.contains("the long report")
+            && output.stderr.contains("what searches use is unchanged; items_idx_pgtend_new_"),
         "{}",
         output.stderr
     );
@@ -281,7 +282,7 @@ fn settings_of_the_database_neither_end_a_build_nor_hide_an_index() {
     );
     let holder = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items");
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}\n[limits]\nmax_wait = '1s'"));
-    job.run(&["run-job", "tend"]).exited(75).says(&["waited", "the previous state is unchanged"]);
+    job.run(&["run-job", "tend"]).exited(75).says(&["waited", "what searches use is unchanged"]);
     drop(holder);
     clean_after_the_next_run(server, &database, &job, "items_idx|ivfflat|lists=20|t");
     let auto = scenario(server, &database, &format!("method = 'ivfflat'\nbudget = {{ time = '20s' }}\n{QUICK}"));

@@ -12,7 +12,7 @@ fn of_a_partial_index_only_its_rows_count() {
     let server = server(18);
     let index = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3) WHERE id % 20 = 0";
     let database = items(server, 6000, 16, index);
-    let job = scenario(server, &database, &format!("method = 'ivfflat'\nexact_below = 100\n{QUICK}"));
+    let job = scenario(server, &database, &format!("index = 'items_idx'\nmethod = 'ivfflat'\nexact_below = 100\n{QUICK}"));
     let plan = job.json(&["run-job", "tend", "--dry-run"])["runs"][0]["plan"]["tables"][0].clone();
     assert_eq!(plan["rows"], 300.0, "{plan:#}");
     let told = told(&job);

@@ -46,6 +46,64 @@ fn a_column_of_several_models_is_tended_by_its_casts() {
 }
 
 #[test]
+fn an_index_of_another_column_is_never_replaced_or_dropped() {
+    let server = server(18);
+    let database = items(server, 3000, 16, "ALTER TABLE items ADD mycol vector(16), ADD \"my col\" vector(16)");
+    // The same name to whoever does not look at quotes and spaces; and an operator class of the name, but not pgvector's.
+    server.sql(
+        &database,
+        "UPDATE items SET mycol = embedding, \"my col\" = embedding;
+         CREATE INDEX of_another ON items USING ivfflat ((\"my col\"::halfvec(16)) halfvec_cosine_ops) WITH (lists = 4);
+         CREATE SCHEMA foreign_ops; CREATE OPERATOR CLASS foreign_ops.vector_cosine_ops FOR TYPE vector USING hnsw AS
+           OPERATOR 1 <=> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 vector_negative_inner_product(vector, vector), FUNCTION 2 vector_norm(vector);
+         VACUUM ANALYZE items",
+    );
+    let oid = |name: &str| server.sql(&database, &format!("SELECT '{name}'::regclass::oid"));
+    let before = oid("of_another");
+    let job = Scenario::with_database(server, &database).job(
+        "tend",
+        "database = 'app'\n[vector_index]\ntable = 'public.items'\ncolumn = 'mycol'\nmethod = 'hnsw'\nm = 8\nef_construction = 32\napply_setting = 'database'\nrecall = { queries = 100 }\n",
+    );
+    assert_eq!(told(&job)["swapped"], true);
+    assert_eq!(oid("of_another"), before);
+    assert_eq!(indexes(server, &database), "items_mycol_idx|hnsw|m=8 ef_construction=32|t\nof_another|ivfflat|lists=4|t");
+    server.sql(
+        &database,
+        "DROP INDEX items_mycol_idx; CREATE INDEX foreign_idx ON items USING hnsw (mycol foreign_ops.vector_cosine_ops)",
+    );
+    job.run(&["run-job", "tend"]).exited(78).says(&["foreign_idx", "none is built beside it"]);
+    assert!(indexes(server, &database).contains("foreign_idx|hnsw||t"));
+}
+
+#[test]
+fn a_partial_index_is_the_jobs_only_by_its_name_or_by_its_filter() {
+    let server = server(18);
+    let database = items(server, 6000, 16, "ALTER TABLE items ADD tenant_id int; UPDATE items SET tenant_id = id % 2");
+    server.sql(
+        &database,
+        "CREATE INDEX part ON items USING hnsw (embedding vector_cosine_ops) WHERE tenant_id = 1; VACUUM ANALYZE items",
+    );
+    let job = |more: &str| scenario(server, &database, &format!("exact_below = 100\n{more}"));
+    for command in [&["run-job", "tend", "--dry-run"][..], &["run-job", "tend"]] {
+        job("").run(command).exited(78).says(&[
+            "has no index of all rows",
+            "part, which holds those WHERE (tenant_id = 1)",
+            "index = \"part\"",
+        ]);
+    }
+    job("index = 'part'")
+        .run(&["run-job", "tend", "--dry-run"])
+        .succeeded()
+        .prints(&["it holds only the rows WHERE (tenant_id = 1)"]);
+    let by_filter = job("filter = 'tenant_id = 1'\napply_setting = 'database'");
+    assert_eq!(planned(&by_filter)["predicate"], "(tenant_id = 1)");
+    assert!(told(&by_filter)["predicate"] == "(tenant_id = 1)");
+    // One of all rows is chosen without a name.
+    server.sql(&database, "CREATE INDEX whole ON items USING hnsw (embedding vector_cosine_ops)");
+    assert_eq!(planned(&job(""))["index"], "whole");
+}
+
+#[test]
 fn beside_an_index_that_is_not_understood_none_is_built() {
     let server = server(18);
     for (on, class) in [

@@ -126,6 +126,35 @@ fn of_a_log_the_newest_questions_are_taken_and_what_is_none_is_left_out() {
 }
 
 #[test]
+fn of_a_log_with_few_vectors_all_are_found() {
+    let server = server(18);
+    let database = items(server, 3000, 16, "CREATE INDEX items_idx ON items USING hnsw (embedding vector_cosine_ops)");
+    server.sql(
+        &database,
+        "CREATE TABLE search_log AS SELECT g AS id, CASE WHEN g % 400 = 0 THEN (SELECT embedding FROM items WHERE id = g / 400) END AS embedding
+           FROM generate_series(1, 40000) g; ANALYZE search_log",
+    );
+    let job = scenario(server, &database, "recall = { queries = 60 }\n[vector_index.queries]\ntable = 'search_log'");
+    assert_eq!(planned(&job)["now"]["queries"], 60);
+}
+
+#[test]
+fn questions_with_endless_distances_are_left_out_and_counted() {
+    let server = server(18);
+    let database = items(server, 3000, 16, "CREATE INDEX items_idx ON items USING hnsw (embedding vector_l2_ops)");
+    server.sql(
+        &database,
+        "CREATE TABLE search_log AS SELECT array_fill(1e30::real, ARRAY[16])::vector AS embedding FROM generate_series(1, 24)",
+    );
+    let job = scenario(server, &database, "metric = 'l2'\n[vector_index.queries]\ntable = 'search_log'");
+    job.run(&["run-job", "tend"]).exited(78).says(&["24 of the queries have infinite distances"]);
+    server.sql(&database, "INSERT INTO search_log SELECT embedding FROM items WHERE id <= 50");
+    let plan = planned(&job);
+    assert_eq!(plan["now"]["queries"], 50, "{plan:#}");
+    assert!(plan["warnings"].to_string().contains("24 queries were left out"), "{plan:#}");
+}
+
+#[test]
 fn questions_that_cannot_be_read_are_told_before_anything_is_measured() {
     let server = server(18);
     let database = items(server, 3000, 16, "CREATE INDEX items_idx ON items USING hnsw (embedding vector_cosine_ops)");

@@ -4,107 +4,32 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
-use super::explained;
 use super::filter::Filter;
 use super::found::Found;
 use super::interval::Interval;
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample};
-use super::search;
 use super::target::SearchTarget;
+use super::verdict::{Filtered, Verdict};
+use super::ways::{self, Present, Way};
+use super::{explained, search, setting};
+use crate::base::units;
 use crate::pg::{self, literal};
 
-/// Queries for one filter, and the time for one way of searching.
+/// Queries for one filter.
 const QUERIES: usize = 200;
-const TIME: Duration = Duration::from_secs(10);
 /// Plans that are looked at, and timed.
 const PLANS: usize = 20;
-/// Fewer queries with rows say nothing.
+/// With fewer queries that find a row, a filter was not measured.
 const FEWEST: usize = 20;
-/// pgvector's default for hnsw.max_scan_tuples, and more where that is not enough.
-const MAX_SCAN_TUPLES: [u32; 2] = [20_000, 200_000];
+/// The part of a measurement's time for one way of searching: ten seconds, where the job does not say otherwise.
+const SHARE_OF_TIME: u32 = 12;
 
-/// A way of searching with the index: pgvector's settings of iterative scans, since 0.8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "scan")]
-pub enum Way {
-    /// As the database or the role is set today.
-    Today,
-    Strict {
-        max_scan_tuples: Option<u32>,
-    },
-    Relaxed {
-        max_scan_tuples: Option<u32>,
-    },
-}
-
-impl Way {
-    /// Returns the settings as SQL has them.
-    pub fn settings(self, method: Method) -> Vec<(String, String)> {
-        let (order, tuples) = match self {
-            Self::Today => return Vec::new(),
-            Self::Strict { max_scan_tuples } => ("strict_order", max_scan_tuples),
-            Self::Relaxed { max_scan_tuples } => ("relaxed_order", max_scan_tuples),
-        };
-        let mut settings = vec![(format!("{method}.iterative_scan"), order.to_owned())];
-        settings.extend(tuples.map(|tuples| (format!("{method}.max_scan_tuples"), tuples.to_string())));
-        settings
-    }
-
-    /// Returns a number that is higher for a way that reads more.
-    pub fn reads(self) -> u32 {
-        match self {
-            Self::Today => 0,
-            Self::Strict { max_scan_tuples } | Self::Relaxed { max_scan_tuples } => max_scan_tuples.unwrap_or(1),
-        }
-    }
-
-    pub fn in_words(self, method: Method) -> String {
-        let settings = self.settings(method);
-        match settings.is_empty() {
-            true => "as applications search today".to_owned(),
-            false => settings.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", "),
-        }
-    }
-}
-
-/// What searches with one filter find.
-#[derive(Clone, Debug, Serialize)]
-pub struct Filtered {
-    pub filter: String,
-    #[serde(flatten)]
-    pub way: Way,
-    #[serde(flatten)]
-    pub found: Found,
-    /// Searches that got fewer rows than there are, up to k.
-    pub short: usize,
-    /// Milliseconds of a search, the median.
-    pub ms: f64,
-    /// The scans that the planner chose, the commonest first.
-    pub scans: Vec<String>,
-}
-
-/// What a filter needs.
-#[derive(Clone, Debug, Serialize)]
-pub struct Verdict {
-    pub filter: String,
-    pub today: Filtered,
-    /// The other ways that were measured.
-    pub others: Vec<Filtered>,
-    /// An exact search without the vector index, through indexes of the filter's columns where there are any.
-    pub exact_ms: f64,
-    pub exact_scan: Option<String>,
-    /// The fastest way that reaches the target; None: today's does.
-    pub best: Option<Way>,
-    pub reached: bool,
-}
-
-/// Measures the job's filters with the index as it is, at this setting of the application.
+/// Measures the job's filters with the index as it is, at this setting of the application. pgvector has to be loaded.
 pub async fn measure(
     connection: &mut PgConnection,
     job: &VectorIndex,
@@ -113,16 +38,22 @@ pub async fn measure(
     (method, setting): (Method, u32),
     has_iterative_scan: bool,
 ) -> Result<Vec<Verdict>> {
+    setting::as_applications(connection, job.role()).await?;
+    let present = match has_iterative_scan {
+        true => Some(Present::read(connection, method).await?),
+        false => None,
+    };
+    let time = (job.recall.time.0 / SHARE_OF_TIME).max(Duration::from_secs(1));
     let mut verdicts = Vec::new();
     for filter in &job.filters.all {
         search::as_an_application(connection, method, setting).await?;
-        let mut measuring = Measuring { connection: &mut *connection, job, searched, sample, filter, asked: Vec::new() };
-        let verdict = measuring.verdict((method, setting), has_iterative_scan).await;
-        for name in ["iterative_scan", "max_scan_tuples"] {
-            // Not every version knows it.
-            let _ = pg::execute(connection, format!("RESET {method}.{name}")).await;
-        }
-        verdicts.extend(verdict.with_context(|| format!("searches with the filter {}", filter.text))?);
+        let asked = Vec::new();
+        let mut measuring =
+            Measuring { connection: &mut *connection, job, searched, sample, filter, method, setting, time, asked };
+        let verdict = measuring.verdict(present).await.with_context(|| format!("searches with the filter {}", filter.text))?;
+        verdicts.push(verdict);
+        // The ways changed them.
+        setting::as_applications(connection, job.role()).await?;
     }
     Ok(verdicts)
 }
@@ -133,6 +64,10 @@ struct Measuring<'a> {
     searched: &'a SearchTarget,
     sample: &'a Sample,
     filter: &'a Filter,
+    method: Method,
+    setting: u32,
+    /// For one way of searching, and for one search at most.
+    time: Duration,
     /// Queries with a condition, and their true neighbours among the rows that it leaves.
     asked: Vec<Asked>,
 }
@@ -143,103 +78,161 @@ struct Asked {
     truth: Vec<f64>,
 }
 
+/// What became of the exact searches with a filter.
+#[derive(Default)]
+struct Exactly {
+    /// Queries that have values for it.
+    with_values: usize,
+    searched: usize,
+    is_out_of_time: bool,
+    times: Vec<f64>,
+    scan: Option<String>,
+}
+
 impl Measuring<'_> {
-    /// None: no value of the filter's columns is known.
-    async fn verdict(&mut self, (method, setting): (Method, u32), has_iterative_scan: bool) -> Result<Option<Verdict>> {
-        let (exact_ms, exact_scan) = self.find_truth().await?;
-        if self.asked.is_empty() {
-            return Ok(None);
-        }
-        let today = self.way(Way::Today, method, setting).await?;
-        let target = self.job.recall.target;
+    async fn verdict(&mut self, present: Option<Present>) -> Result<Verdict> {
+        let mut exactly = self.find_truth().await?;
         let mut verdict = Verdict {
             filter: self.filter.text.clone(),
-            reached: today.found.reaches(target),
-            today,
-            others: Vec::new(),
-            exact_ms,
-            exact_scan,
-            best: None,
+            exact_ms: median(&mut exactly.times),
+            exact_scan: exactly.scan.take(),
+            ..Verdict::default()
         };
-        if verdict.reached || !has_iterative_scan {
-            return Ok(Some(verdict));
+        if self.asked.len() < FEWEST {
+            verdict.unmeasured = Some(self.why_unmeasured(&exactly));
+            return Ok(verdict);
         }
-        for way in ways(method) {
-            let measured = self.way(way, method, setting).await?;
-            verdict.others.push(measured);
+        let target = self.job.recall.target;
+        let Some(today) = self.way(Way::Today).await? else {
+            verdict.unmeasured = Some(format!(
+                "searches as applications make them take too long: fewer than {FEWEST} finished in {} (a {SHARE_OF_TIME}th of `time` of `recall`)",
+                units::duration(self.time)
+            ));
+            return Ok(verdict);
+        };
+        verdict.reached = today.found.reaches(target);
+        verdict.today = Some(today);
+        let Some(present) = present.filter(|_| !verdict.reached) else { return Ok(verdict) };
+        for group in present.ways(self.method) {
+            for way in group {
+                let measured = self.way(way).await?;
+                verdict.others.extend(measured);
+            }
             // What reads more is slower.
-            if is_enough(&verdict.others, way, target) {
+            if verdict.others.iter().any(|one| one.found.reaches(target)) {
                 break;
             }
         }
         let reached = verdict.others.iter().filter(|one| one.found.reaches(target));
-        verdict.best = reached.min_by(|one, other| one.ms.total_cmp(&other.ms)).map(|best| best.way);
+        verdict.best = ways::preferred(reached.map(|one| (one.way, one.ms)));
         verdict.reached = verdict.best.is_some();
-        Ok(Some(verdict))
+        verdict.kept = present.kept(self.method);
+        Ok(verdict)
     }
 
-    /// Finds the true neighbours among the rows that the filter leaves. Returns milliseconds of such a search, and the scan that it uses.
-    async fn find_truth(&mut self) -> Result<(f64, Option<String>)> {
+    /// Says why too few queries with the filter have an answer.
+    fn why_unmeasured(&self, exactly: &Exactly) -> String {
+        let columns = self.filter.columns_of(&self.job.filters).join(", ");
+        let answered = self.asked.len();
+        if exactly.with_values == 0 {
+            return format!(
+                "none of {} has a value of {columns} for it: the rows have NULL there, or the questions of [vector_index.queries] have no such column",
+                units::plural(self.sample.vectors.len(), "query")
+            );
+        }
+        if exactly.is_out_of_time {
+            return format!(
+                "only {} with it finished in {} (a {SHARE_OF_TIME}th of `time` of `recall`), and {FEWEST} are needed: raise `time`, or create an index on the filter's columns",
+                units::plural(exactly.searched, "exact search"),
+                units::duration(self.time)
+            );
+        }
+        let value = match columns.is_empty() {
+            true => String::new(),
+            false => format!(
+                ". Its parameters are values of {columns}, as they are; where it compares something that is made of a column, `sql` of [vector_index.queries] can return that by the column's name"
+            ),
+        };
+        format!("{answered} of {} with it found a row, and {FEWEST} are needed{value}", units::plural(exactly.searched, "search"))
+    }
+
+    /// Finds the true neighbours among the rows that the filter leaves.
+    async fn find_truth(&mut self) -> Result<Exactly> {
         // Without index scans, which are the only ones of pgvector's methods, a bitmap of another index is still possible.
         for name in ["enable_indexscan", "enable_indexonlyscan"] {
             pg::set(self.connection, name, "off").await?;
         }
-        let (started, mut times, mut scan) = (Instant::now(), Vec::new(), None);
-        for number in 0..self.sample.vectors.len() {
-            if self.asked.len() >= QUERIES || started.elapsed() > TIME {
-                break;
-            }
-            let values = self.sample.values.get(number).map(Vec::as_slice).unwrap_or_default();
-            let Some(condition) = self.filter.with(values) else { continue };
-            let sql = self.statement(number, &condition, true);
-            if scan.is_none() {
-                scan = self.plan(&sql, "").await?.as_ref().and_then(|plan| explained::scan_of(&plan["Plan"]));
-            }
-            let began = Instant::now();
-            let found = self.distances(&sql).await?;
-            times.push(began.elapsed().as_secs_f64() * 1000.0);
-            let truth: Vec<f64> = found.into_iter().flatten().filter(|distance| !distance.is_nan()).collect();
-            // A search that nothing answers cannot miss anything.
-            if !truth.is_empty() {
-                self.asked.push(Asked { number, condition, truth });
-            }
-        }
+        let exactly = self.search_exactly().await;
         for name in ["enable_indexscan", "enable_indexonlyscan"] {
             pg::set(self.connection, name, "on").await?;
         }
         pg::set(self.connection, "statement_timeout", "0").await?;
-        Ok((median(&mut times), scan))
+        exactly
     }
 
-    async fn way(&mut self, way: Way, method: Method, setting: u32) -> Result<Filtered> {
-        for (name, value) in way.settings(method) {
+    async fn search_exactly(&mut self) -> Result<Exactly> {
+        let mut exactly = Exactly::default();
+        let started = Instant::now();
+        for number in 0..self.sample.vectors.len() {
+            let values = self.sample.values.get(number).map(Vec::as_slice).unwrap_or_default();
+            let Some(condition) = self.filter.with(values) else { continue };
+            exactly.with_values += 1;
+            exactly.is_out_of_time = started.elapsed() > self.time;
+            if self.asked.len() >= QUERIES || exactly.is_out_of_time {
+                break;
+            }
+            let sql = self.statement(number, &condition, true);
+            if exactly.scan.is_none() {
+                exactly.scan = self.plan(&sql, "").await?.as_ref().and_then(|plan| explained::scan_of(&plan["Plan"]));
+            }
+            let began = Instant::now();
+            let Some(found) = in_time(self.distances(&sql).await)? else {
+                exactly.is_out_of_time = true;
+                break;
+            };
+            exactly.searched += 1;
+            exactly.times.push(began.elapsed().as_secs_f64() * 1000.0);
+            let truth: Vec<f64> = found.into_iter().flatten().collect();
+            // A search that nothing answers cannot miss anything, and distances beyond all numbers are no measurement.
+            if !truth.is_empty() && truth.iter().all(|distance| distance.is_finite()) {
+                self.asked.push(Asked { number, condition, truth });
+            }
+        }
+        Ok(exactly)
+    }
+
+    /// None: fewer searches than say something finished in time.
+    async fn way(&mut self, way: Way) -> Result<Option<Filtered>> {
+        for (name, value) in way.settings(self.method) {
             pg::set(self.connection, &name, &value).await?;
         }
         let (k, unit) = (self.job.recall.k as usize, self.searched.unit());
         let (mut recalls, mut times, mut short, mut scans) = (Vec::new(), Vec::new(), 0, Vec::new());
         let started = Instant::now();
         for place in 0..self.asked.len() {
-            if recalls.len() >= FEWEST && started.elapsed() > TIME {
+            if recalls.len() >= FEWEST && started.elapsed() > self.time {
                 break;
             }
             let (number, condition) = (self.asked[place].number, self.asked[place].condition.clone());
             let sql = self.statement(number, &condition, false);
-            let found = self.distances(&sql).await?;
+            let Some(found) = in_time(self.distances(&sql).await)? else { break };
             let truth = &self.asked[place].truth;
             short += usize::from(found.iter().flatten().take(k).count() < truth.len().min(k));
             recalls.push(measure::recall_of(&found, truth, k, unit));
             if place < PLANS
-                && let Some(plan) = self.plan(&sql, "ANALYZE, TIMING OFF, ").await?
+                && let Some(Some(plan)) = in_time(self.plan(&sql, "ANALYZE, TIMING OFF, ").await)?
             {
                 times.extend(plan["Execution Time"].as_f64());
                 scans.extend(explained::scan_of(&plan["Plan"]));
             }
         }
         pg::set(self.connection, "statement_timeout", "0").await?;
-        let interval = Interval::of(&recalls);
-        let mut found = Found::of(setting, &interval, recalls.len());
-        found.cost = None;
-        Ok(Filtered { filter: self.filter.text.clone(), way, found, short, ms: median(&mut times), scans: by_frequency(scans) })
+        if recalls.len() < FEWEST {
+            return Ok(None);
+        }
+        let found = Found::of(self.setting, &Interval::of(&recalls), recalls.len());
+        let filter = self.filter.text.clone();
+        Ok(Some(Filtered { filter, way, found, short, ms: median(&mut times), scans: by_frequency(scans) }))
     }
 
     fn statement(&self, number: usize, condition: &str, exactly: bool) -> String {
@@ -250,14 +243,14 @@ impl Measuring<'_> {
 
     /// Distances that a statement finds; None for the query's own row.
     async fn distances(&mut self, sql: &str) -> Result<Vec<Option<f64>>> {
-        measure::limit(self.connection, self.searched, Instant::now() + TIME).await?;
+        measure::limit(self.connection, self.searched, Instant::now() + self.time).await?;
         let rows =
             pg::query(sql.to_owned()).persistent(false).fetch_all(&mut *self.connection).await.map_err(pg::in_its_own_words)?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     async fn plan(&mut self, sql: &str, options: &str) -> Result<Option<Value>> {
-        measure::limit(self.connection, self.searched, Instant::now() + TIME).await?;
+        measure::limit(self.connection, self.searched, Instant::now() + self.time).await?;
         let sql = format!("EXPLAIN ({options}FORMAT JSON) {sql}");
         let row = pg::query(sql).persistent(false).fetch_one(&mut *self.connection).await.map_err(pg::in_its_own_words)?;
         let plan: Value = row.try_get(0)?;
@@ -265,23 +258,13 @@ impl Measuring<'_> {
     }
 }
 
-/// Returns the ways to try, those that read least first. ivfflat has no strict order.
-fn ways(method: Method) -> Vec<Way> {
-    let [few, many] = MAX_SCAN_TUPLES;
-    match method {
-        Method::Ivfflat => vec![Way::Relaxed { max_scan_tuples: None }],
-        Method::Hnsw => vec![
-            Way::Relaxed { max_scan_tuples: Some(few) },
-            Way::Strict { max_scan_tuples: Some(few) },
-            Way::Relaxed { max_scan_tuples: Some(many) },
-            Way::Strict { max_scan_tuples: Some(many) },
-        ],
+/// Returns None where the statement took longer than it may.
+fn in_time<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => Ok(None),
+        Err(error) => Err(error),
     }
-}
-
-/// Returns whether those after `way` would only read more than what reached the target: both orders with the fewer rows come first.
-fn is_enough(measured: &[Filtered], way: Way, target: f64) -> bool {
-    matches!(way, Way::Strict { .. }) && measured.iter().any(|one| one.found.reaches(target))
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -299,63 +282,4 @@ fn by_frequency(scans: Vec<String>) -> Vec<String> {
     }
     counted.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     counted.into_iter().map(|(_, scan)| scan).collect()
-}
-
-impl Filtered {
-    fn in_words(&self, method: Method) -> String {
-        format!(
-            "{}: {}, {} of {} searches short of rows, {:.2} ms{}",
-            self.way.in_words(method),
-            super::decide::recall_in_words(&self.found),
-            self.short,
-            self.found.queries,
-            self.ms,
-            self.scans.first().map(|scan| format!(" by {scan}")).unwrap_or_default()
-        )
-    }
-}
-
-impl Verdict {
-    /// Lines for a plan or a report.
-    pub fn lines(&self, method: Method) -> Vec<String> {
-        let mut lines = vec![format!("with {}: {}", self.filter, self.today.in_words(method))];
-        lines.extend(self.others.iter().map(|other| format!("  {}", other.in_words(method))));
-        if !self.others.is_empty() {
-            let by = self.exact_scan.as_ref().map(|scan| format!(" by {scan}")).unwrap_or_default();
-            lines.push(format!("  an exact search of the rows that it leaves takes {:.2} ms{by}", self.exact_ms));
-        }
-        lines
-    }
-
-    /// Says what is missing, and what helps, where no way reaches the target.
-    pub fn failure(&self, method: Method, target: f64) -> Option<String> {
-        if self.reached {
-            return None;
-        }
-        let best = self.others.iter().max_by(|one, other| one.found.lower.total_cmp(&other.found.lower));
-        let best = best.map(|best| format!("; at best {}", best.in_words(method))).unwrap_or_default();
-        Some(format!(
-            "searches with {} miss the target of {target}: {}{best}. {}",
-            self.filter,
-            self.today.in_words(method),
-            self.advice(method)
-        ))
-    }
-
-    /// What a person can do: without the vector index, or with one for each value.
-    fn advice(&self, method: Method) -> String {
-        let columns = "the filter's columns";
-        let exact = match &self.exact_scan {
-            Some(scan) if !scan.contains("Seq Scan") => format!(
-                "An exact search by {scan} takes {:.2} ms: ORDER BY (… <=> $1) + 0 makes the planner use it",
-                self.exact_ms
-            ),
-            _ => format!("An index on {columns} lets searches for few rows be exact (now {:.2} ms)", self.exact_ms),
-        };
-        let older = if self.others.is_empty() { "; pgvector 0.8 has iterative scans: ALTER EXTENSION vector UPDATE" } else { "" };
-        format!(
-            "{exact}; a partial {method} index for each frequent value ({}), or a table partitioned by {columns}, finds more{older}",
-            self.filter
-        )
-    }
 }

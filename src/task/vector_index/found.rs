@@ -24,14 +24,16 @@ pub struct Found {
 
 impl Found {
     pub fn of(setting: u32, interval: &Interval, queries: usize) -> Self {
-        let round = |share: f64| (share * 10_000.0).round() / 10_000.0;
+        // What is below 1 is not rounded to it: 1 is all neighbours.
+        let round = |share: f64| ((share * 10_000.0).round() / 10_000.0).min(if share < 1.0 { 0.9999 } else { 1.0 });
         let (recall, margin, lower) = (round(interval.mean), round(interval.margin()), round(interval.lower));
         Self { setting, recall, margin, lower, queries, cost: None }
     }
 
     /// Returns whether the target is met: by the lower end of the interval; with too few queries to show it, if all neighbours were found.
     pub fn reaches(&self, target: f64) -> bool {
-        self.lower + 1e-4 >= target || self.recall >= 1.0
+        // It is rounded to four digits.
+        self.lower + 5e-5 >= target || self.recall >= 1.0
     }
 }
 
@@ -63,5 +65,8 @@ mod tests {
         let all = |queries| Found::of(3, &Interval::of(&vec![1.0; queries]), queries);
         assert!(all(20).lower < 0.9 && all(20).reaches(0.95) && all(20).reaches(1.0));
         assert!(!found(0.96, 20).reaches(0.95));
+        let mut one_missed = vec![1.0; 9_999];
+        one_missed.push(0.9);
+        assert!(!Found::of(3, &Interval::of(&one_missed), 10_000).reaches(1.0));
     }
 }

@@ -25,10 +25,11 @@ pub struct IndexedBy {
 /// The column as an index may have it.
 pub struct Column {
     attnum: i16,
-    /// `embedding::public.` without quotes and parentheses: casts of it begin so.
-    cast: String,
-    /// `public.binary_quantizeembedding::bit`, where the job asks for such an index: without it, pgtend does not know how it is searched.
-    bits: Option<String>,
+    name: String,
+    /// pgvector's schema, where the types of casts are.
+    extension: String,
+    /// True if the job asks for an index on bits: without that, pgtend does not know how one is searched.
+    knows_bits: bool,
 }
 
 /// What an index is on.
@@ -40,19 +41,20 @@ enum Key {
 }
 
 impl Column {
-    /// Returns what the index is on, if it is known.
+    /// Returns what the index is on, if it is known. The operator class has to be pgvector's own, and the catalog has to say that the index depends on
+    /// this column.
     fn key_of(&self, index: &Found) -> Option<Key> {
+        if !index.is_by_pgvector || !index.depends_on(self.attnum) {
+            return None;
+        }
         if index.is_on_column(self.attnum) {
             return Some(Key::Column);
         }
-        let expression = plain(index.expression.as_deref()?);
-        if let Some(dimensions) = self.bits.as_ref().and_then(|bits| expression.strip_prefix(bits)) {
-            return Some(Key::Bits(dimensions.parse().ok()?));
+        let expression = index.expression.as_deref()?;
+        if let Some(dimensions) = bits_of(expression, &self.name, &self.extension).filter(|_| self.knows_bits) {
+            return Some(Key::Bits(dimensions));
         }
-        let name = expression.strip_prefix(&self.cast)?;
-        let digits = name.find(|letter: char| letter.is_ascii_digit())?;
-        let value = ValueType::of(&name[..digits])?;
-        Some(Key::Cast(value, name[digits..].parse().ok()?))
+        cast_of(expression, &self.name, &self.extension).map(|(value, dimensions)| Key::Cast(value, dimensions))
     }
 
     fn cast_of(&self, index: &Found) -> Option<(ValueType, u32)> {
@@ -63,9 +65,32 @@ impl Column {
     }
 }
 
-/// Without quotes, parentheses and spaces: pg_get_expr omits those around a plain column.
-fn plain(text: &str) -> String {
-    text.replace(['(', ')', ' ', '"'], "")
+/// Reads `(embedding)::public.vector(8)` as pg_get_expr writes it: a cast of this very column to a type of pgvector. Pure.
+fn cast_of(expression: &str, column: &str, extension: &str) -> Option<(ValueType, u32)> {
+    let rest = expression.strip_prefix('(')?;
+    let to = rest[name_length(rest, column)?..].strip_prefix(")::")?;
+    let to = to[name_length(to, extension)?..].strip_prefix('.')?.strip_suffix(')')?;
+    let (name, dimensions) = to.split_once('(')?;
+    Some((ValueType::of(name.trim_matches('"'))?, dimensions.parse().ok()?))
+}
+
+/// Reads `(public.binary_quantize(embedding))::bit(64)` in the same way. Pure.
+fn bits_of(expression: &str, column: &str, extension: &str) -> Option<u32> {
+    let call = expression.strip_prefix('(')?;
+    let of = call[name_length(call, extension)?..].strip_prefix(".binary_quantize(")?;
+    of[name_length(of, column)?..].strip_prefix("))::bit(")?.strip_suffix(')')?.parse().ok()
+}
+
+/// Returns the length of the name where the text begins with it: as the server quotes it, where it has to. Pure.
+fn name_length(text: &str, name: &str) -> Option<usize> {
+    let quoted = identifier(name);
+    if text.starts_with(&quoted) {
+        return Some(quoted.len());
+    }
+    // What the server writes without quotes has no other letters.
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let end = text.find(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_' || letter == '$'))?;
+    (is_plain && &text[..end] == name).then_some(end)
 }
 
 impl IndexedBy {
@@ -82,9 +107,9 @@ impl IndexedBy {
         let attnum = facts.attnum.unwrap_or_default();
         let column = || Column {
             attnum,
-            cast: plain(&format!("{}::{extension}.", job.column)),
-            bits: (job.quantize == Some(Quantize::Bit))
-                .then(|| plain(&format!("{extension}.binary_quantize{}::bit", job.column))),
+            name: job.column.clone(),
+            extension: extension.to_owned(),
+            knows_bits: job.quantize == Some(Quantize::Bit),
         };
         let by = |cast: Option<ValueType>, dimensions: u32| Self {
             cast,
@@ -218,4 +243,35 @@ pub fn refuse_beside_others(facts: &Facts, job: &VectorIndex, has_index: bool, o
          if another one is wanted, give it a name with `index = \"NAME\"`",
         identifier(&job.column)
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cast_is_of_this_very_column_and_to_pgvectors_own_type() {
+        let of = |expression: &str, column: &str| cast_of(expression, column, "public");
+        assert_eq!(of("(embedding)::public.vector(8)", "embedding"), Some((ValueType::Vector, 8)));
+        assert_eq!(of("(\"my col\")::public.halfvec(3000)", "my col"), Some((ValueType::Halfvec, 3000)));
+        assert_eq!(of("(\"select\")::public.vector(8)", "select"), Some((ValueType::Vector, 8)));
+        assert_eq!(cast_of("(e)::\"My Ext\".vector(8)", "e", "My Ext"), Some((ValueType::Vector, 8)));
+        for (expression, column) in [
+            ("(\"my col\")::public.vector(8)", "mycol"),
+            ("(mycol)::public.vector(8)", "my col"),
+            ("(mycol)::public.vector(8)", "my"),
+            ("(\"Mycol\")::public.vector(8)", "mycol"),
+            ("(\"\"\"a\"\"\")::public.vector(8)", "a"),
+            ("(embedding)::other.vector(8)", "embedding"),
+            ("(embedding)::public.vector(8)", "\"embedding\""),
+            ("((embedding)::public.vector)::public.vector(8)", "embedding"),
+            ("(public.binary_quantize(embedding))::bit(8)", "embedding"),
+        ] {
+            assert_eq!(of(expression, column), None, "{expression} {column}");
+        }
+        let bits = |expression: &str| bits_of(expression, "my col", "public");
+        assert_eq!(bits("(public.binary_quantize(\"my col\"))::bit(64)"), Some(64));
+        assert_eq!(bits("(public.binary_quantize(mycol))::bit(64)"), None);
+        assert_eq!(bits("(other.binary_quantize(\"my col\"))::bit(64)"), None);
+    }
 }

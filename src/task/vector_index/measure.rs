@@ -48,6 +48,8 @@ pub struct Sample {
     pub is_asked: bool,
     /// The number of queries, those without a known answer among them.
     pub drawn: usize,
+    /// Queries that were left out, because their distances are infinite or no numbers: they tell nothing apart.
+    pub endless: usize,
 }
 
 impl Sample {
@@ -63,6 +65,24 @@ impl Sample {
     /// Returns whether enough answers are known to measure a recall.
     pub fn is_enough(&self) -> bool {
         self.drawn > 0 && self.len() >= MIN_QUERIES.min(self.drawn)
+    }
+
+    /// Leaves out the queries whose distances are no numbers.
+    fn leave_out(&mut self, is_endless: &[bool]) {
+        fn kept<T>(all: &mut Vec<T>, is_endless: &[bool]) {
+            let mut number = 0..;
+            all.retain(|_| !is_endless.get(number.next().unwrap_or_default()).copied().unwrap_or(false));
+        }
+        self.endless = is_endless.iter().filter(|is_endless| **is_endless).count();
+        if self.endless == 0 {
+            return;
+        }
+        self.drawn -= self.endless;
+        kept(&mut self.tids, is_endless);
+        kept(&mut self.xmins, is_endless);
+        kept(&mut self.vectors, is_endless);
+        kept(&mut self.values, is_endless);
+        kept(&mut self.truth, is_endless);
     }
 
     /// Forgets the queries beyond the first `count`.
@@ -143,6 +163,7 @@ pub async fn find_truth(
         pg::set(connection, name, value).await?;
     }
     sample.drawn = sample.vectors.len();
+    let mut is_endless: Vec<bool> = Vec::new();
     let statement = searched.exact_statement(k);
     let started = Instant::now();
     let deadline = |known: usize| started + if known < ENOUGH { time } else { (time / 3).min(TIME_FOR_MORE_TRUTH) };
@@ -153,7 +174,8 @@ pub async fn find_truth(
         limit(connection, searched, deadline(sample.truth.len())).await?;
         match distances(connection, &statement, sample, range).await {
             Ok(found) => {
-                let near = found.into_iter().map(|found| found.into_iter().flatten().filter(|d| !d.is_nan()).collect());
+                let near: Vec<Vec<f64>> = found.into_iter().map(|found| found.into_iter().flatten().collect()).collect();
+                is_endless.extend(near.iter().map(|near| near.iter().any(|distance| !distance.is_finite())));
                 sample.truth.extend(near);
             }
             Err(error) if pg::sql_state(&error).as_deref() == Some("57014") => break,
@@ -164,6 +186,7 @@ pub async fn find_truth(
     }
     sample.exact_ms = started.elapsed().as_secs_f64() * 1000.0 / sample.truth.len().max(1) as f64;
     sample.truncate(sample.truth.len());
+    sample.leave_out(&is_endless);
     for name in ["enable_indexscan", "enable_indexonlyscan", "statement_timeout"] {
         pg::set(connection, name, if name == "statement_timeout" { "0" } else { "on" }).await?;
     }

@@ -38,6 +38,8 @@ mod state;
 mod statements;
 mod target;
 mod tune;
+mod verdict;
+mod ways;
 
 use anyhow::Result;
 pub use keys::{

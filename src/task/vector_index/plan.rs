@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::candidates::Spec;
 use super::current::{EXACT_SHARE, measure_current};
 use super::decide::{self, Action, Current, Decision, Request};
-use super::filtered::{self, Verdict};
+use super::filtered;
 use super::function::{CANDIDATES, Function};
 use super::interval;
 use super::keys::{ApplySetting, VectorIndex};
@@ -17,6 +17,7 @@ use super::search;
 use super::setting::Others;
 use super::state::{self, Table};
 use super::statements::Uses;
+use super::verdict::Verdict;
 use super::{read, setting, statements};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -91,6 +92,7 @@ pub async fn part(
         .with_context(|| format!("measuring {}", table.sql()))?;
     phase.done(&units::plural(sample.len(), "query vector"));
     warnings.extend(too_few(&sample, job.recall.target));
+    warnings.extend(endless(&sample));
     let planners_choice = match sample.vector() {
         Some(vector) => {
             search::as_an_application(connection, table.method, setting).await?;
@@ -109,11 +111,11 @@ pub async fn part(
         target: job.recall.target,
         exact_below: job.exact_below,
         sets_the_setting: job.apply_setting.is_some() || table.by_bits,
-        others_setting: others.setting,
-        others_of_present: others_of_present.setting,
+        others_setting: others.least(),
+        others_of_present: others_of_present.least(),
         measure_ms: job.recall.time.0.as_secs_f64() * 1000.0 * EXACT_SHARE,
     };
-    let decision = decide::decide(&request, &current);
+    let mut decision = decide::decide(&request, &current);
     refuse_a_taken_name(&table, &decision)?;
     if let (Some(method), Action::Nothing | Action::Set { .. }) = (present, &decision.action)
         && table.index.as_ref().is_some_and(|index| index.is_valid)
@@ -121,6 +123,12 @@ pub async fn part(
         // It stays, and the rest is about it.
         request = Request { method, others_setting: request.others_of_present, ..request };
         (setting, others) = (present_setting, others_of_present);
+    }
+    if let Action::Nothing | Action::Set { .. } = &decision.action
+        && let Some((_, least)) = current.index.as_ref().and_then(|index| index.least.as_ref())
+        && least.setting < others.least()
+    {
+        decision.reasons.extend(others.in_words(request.method.setting()));
     }
     let spec = match &decision.action {
         Action::Build { spec } => Some(*spec),
@@ -177,13 +185,16 @@ async fn settings(connection: &mut PgConnection, job: &VectorIndex, table: &Tabl
         Some(method) => setting::current(connection, method, role, extension).await?,
         None => setting,
     };
+    setting::load(connection, extension).await?;
+    setting::as_applications(connection, role).await?;
     let this = [table.index.as_ref().map(|index| index.oid), None];
     let (mut others, mut others_of_present) = (Others::default(), Others::default());
     if let Some(place) = &job.apply_setting {
         setting::may_set(connection, place).await?;
-        others = setting::of_others(connection, table.method, this).await?;
+        let oid = table.facts.oid;
+        others = setting::of_others(connection, (table.method, role), oid, this, extension).await?;
         if let Some(method) = present {
-            others_of_present = setting::of_others(connection, method, this).await?;
+            others_of_present = setting::of_others(connection, (method, role), oid, this, extension).await?;
         }
     }
     Ok(Settings { setting, present, present_setting, others, others_of_present })
@@ -217,6 +228,19 @@ fn too_few(sample: &Sample, target: f64) -> Option<String> {
             "{} can show a recall of {most:.3} at most, by the lower end of the 95 % interval, and {target} takes {} of them (`queries` and `time` of `recall`)",
             units::plural(sample.len(), "query"),
             units::count(interval::needed(target))
+        )
+    })
+}
+
+/// Says how many queries tell nothing apart, if there are any.
+fn endless(sample: &Sample) -> Option<String> {
+    (sample.is_asked && sample.endless > 0).then(|| {
+        format!(
+            "{} left out: the distances to their neighbours are infinite or no numbers, because the values are too large",
+            match sample.endless {
+                1 => "1 query was".to_owned(),
+                many => format!("{} queries were", units::count(many as u64)),
+            }
         )
     })
 }

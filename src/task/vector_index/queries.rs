@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
@@ -23,6 +22,8 @@ use crate::work::RunContext;
 /// Exact searches for one step of finding the strength of the noise, at most.
 const TRIED: usize = 20;
 const STEPS: usize = 3;
+/// What an error of the user's own statement is about.
+const OF_SQL: &str = "[vector_index.queries]: `sql`";
 /// The user's own statement may take this long.
 const TIME_FOR_SQL: Duration = Duration::from_secs(30);
 
@@ -49,6 +50,14 @@ pub async fn asked(
     };
     sample.is_asked = true;
     measure::find_truth(connection, searched, &mut sample, job.recall.k, time).await?;
+    if sample.endless > 0 && sample.len() < measure::MIN_QUERIES {
+        return Err(refused(format!(
+            "{} of the queries have infinite distances to their neighbours, or distances that are no numbers, and only {} tell anything: \
+             leave out vectors with such large values",
+            sample.endless,
+            sample.len()
+        )));
+    }
     measure::time_exact(connection, searched, &mut sample, job.recall.k).await?;
     Ok(sample)
 }
@@ -186,26 +195,37 @@ async fn of_table(
     };
     let values: String = job.filters.columns.iter().map(value).collect();
     let (count, column) = (job.recall.queries, identifier(column));
-    let share = if log.is_partitioned { 100.0 } else { (f64::from(count) * 150.0 / log.rows.max(1.0)).clamp(0.000_1, 100.0) };
-    let (sampled, order) = match newest_by {
-        Some(newest_by) => (String::new(), format!("l.{} DESC NULLS LAST", identifier(newest_by))),
-        None => {
-            let by = measure::sampled_by(log.rows);
-            (format!(" TABLESAMPLE {by} ({share}) REPEATABLE (7)"), "hashtext(l.ctid::text)".to_owned())
+    let share = (f64::from(count) * 150.0 / log.rows.max(1.0)).clamp(0.000_1, 100.0);
+    // Where few rows have a vector, a part of them has too few: then all are read.
+    let shares = if newest_by.is_some() || log.is_partitioned || share >= 100.0 { vec![100.0] } else { vec![share, 100.0] };
+    let mut rows = Vec::new();
+    for share in shares {
+        let (sampled, order) = match newest_by {
+            Some(newest_by) => (String::new(), format!("l.{} DESC NULLS LAST", identifier(newest_by))),
+            None => {
+                let by = measure::sampled_by(log.rows);
+                (format!(" TABLESAMPLE {by} ({share}) REPEATABLE (7)"), "hashtext(l.ctid::text)".to_owned())
+            }
+        };
+        let sql = format!(
+            "SELECT l.{column}::text{values} FROM {} l{sampled} WHERE l.{column} IS NOT NULL ORDER BY {order} LIMIT {count}",
+            log.relation
+        );
+        pg::set(connection, "statement_timeout", &job.recall.time.0.as_millis().to_string()).await?;
+        let found = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words);
+        pg::set(connection, "statement_timeout", "0").await?;
+        rows = found.with_context(|| format!("reading questions of {table}"))?;
+        if rows.len() >= count as usize {
+            break;
         }
-    };
-    let sql = format!(
-        "SELECT l.{column}::text{values} FROM {} l{sampled} WHERE l.{column} IS NOT NULL ORDER BY {order} LIMIT {count}",
-        log.relation
-    );
-    pg::set(connection, "statement_timeout", &job.recall.time.0.as_millis().to_string()).await?;
-    let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words);
-    pg::set(connection, "statement_timeout", "0").await?;
-    let of_row = |row: &PgRow| -> Result<Question> {
-        let values = (0..job.filters.columns.len()).map(|at| row.try_get(1 + at)).collect::<Result<_, sqlx::Error>>()?;
-        Ok((row.try_get(0)?, values))
-    };
-    rows.with_context(|| format!("reading questions of {table}"))?.iter().map(of_row).collect()
+    }
+    rows.iter().filter_map(|row| question(row, job).transpose()).collect()
+}
+
+/// Returns the vector of a row and the values of its other columns; None where the vector is NULL.
+fn question(row: &PgRow, job: &VectorIndex) -> Result<Option<Question>> {
+    let values = (0..job.filters.columns.len()).map(|at| row.try_get(1 + at)).collect::<Result<_, sqlx::Error>>()?;
+    Ok(row.try_get::<Option<String>, _>(0)?.map(|vector| (vector, values)))
 }
 
 /// Finds the table and its columns, without a query of its rows.
@@ -248,30 +268,21 @@ async fn of_sql(job: &VectorIndex, run: &RunContext<'_>, sql: &str) -> Result<Ve
     sqlx::query("BEGIN READ ONLY").execute(&mut connection).await?;
     let text = sql.trim().trim_end_matches(';');
     // The line's end: the statement may end with a comment.
-    let limited = format!("SELECT pg_catalog.to_jsonb(q)::pg_catalog.text FROM ({text}\n) q LIMIT {}", job.recall.queries);
+    let columns = pg::columns_of(&mut connection, format!("SELECT * FROM ({text}\n) q")).await.context(OF_SQL)?;
+    // Alone, the column may have any name.
+    let is_there = |name: &str| columns.iter().find(|column| *column == name);
+    let vector = is_there(&job.column).or(if columns.len() == 1 { columns.first() } else { is_there("embedding") });
+    let vector = vector.ok_or_else(|| {
+        refused(format!("[vector_index.queries]: `sql` returns no column {}: name one so", identifier(&job.column)))
+    })?;
+    // As the server writes values of their types: a filter's condition reads them so.
+    let as_text = |name: &String| format!("q.{}::pg_catalog.text", identifier(name));
+    let values =
+        job.filters.columns.iter().map(|column| is_there(column).map_or_else(|| "NULL::pg_catalog.text".to_owned(), as_text));
+    let selected: Vec<String> = std::iter::once(as_text(vector)).chain(values).collect();
+    let limited = format!("SELECT {} FROM ({text}\n) q LIMIT {}", selected.join(", "), job.recall.queries);
     let rows = pg::query(limited).persistent(false).fetch_all(&mut connection).await.map_err(pg::in_its_own_words);
-    let rows = rows.context("[vector_index.queries]: `sql`")?;
-    let mut questions = Vec::new();
-    for row in &rows {
-        let text: String = row.try_get(0)?;
-        let row: serde_json::Map<String, Value> = serde_json::from_str(&text).context("a row of the job's own statement")?;
-        // Alone, the column may have any name.
-        let vector = row.get(&job.column).or_else(|| if row.len() == 1 { row.values().next() } else { row.get("embedding") });
-        let vector = vector.ok_or_else(|| {
-            refused(format!("[vector_index.queries]: `sql` returns no column {}: name one so", identifier(&job.column)))
-        })?;
-        let values = job.filters.columns.iter().map(|column| row.get(column).and_then(as_text)).collect();
-        questions.extend(as_text(vector).map(|vector| (vector, values)));
-    }
-    Ok(questions)
-}
-
-fn as_text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
+    rows.context(OF_SQL)?.iter().filter_map(|row| question(row, job).transpose()).collect()
 }
 
 /// Checks that the role may read the questions, for `check --connect`: without a query of their rows, which would run code of the table's owner.

@@ -203,10 +203,29 @@ fn without_leftovers<'a>(
     like.iter().copied().filter(|index| !is_ours(index) && !is_reindexed(index)).collect()
 }
 
-/// Chooses the index that the job is about: the one that it names, or the only one. Refuses to guess among several.
+/// Chooses the index that the job is about: the one that it names, or the only one. Refuses to guess among several, and to take one of a part of the rows
+/// for the table's.
 fn choose_index(candidates: &[&Found], facts: &Facts, job: &VectorIndex, is_partition: bool) -> Result<Option<Found>> {
-    let index = match (&job.index, candidates) {
-        (Some(name), _) if !is_partition => candidates.iter().find(|index| index.name == *name).copied(),
+    // The job cannot name the index of a partition.
+    let is_meant = |index: &Found| {
+        let predicate = index.predicate.as_deref();
+        is_partition || predicate.is_none_or(|predicate| job.filters.all.iter().any(|filter| filter.is_predicate(predicate)))
+    };
+    let meant: Vec<&Found> = candidates.iter().copied().filter(|index| is_meant(index)).collect();
+    if let (None, [], [partial, ..]) = (&job.index, meant.as_slice(), candidates) {
+        return Err(refused(format!(
+            "{}.{} has no index of all rows for {}, but {}, which holds those WHERE {}: choose it with `index = \"{}\"`, or give an index of all rows \
+             a name with `index = \"NAME\"`",
+            qualified(&facts.schema, &facts.name),
+            identifier(&job.column),
+            job.metric.name(),
+            partial.name,
+            partial.predicate.as_deref().unwrap_or_default(),
+            partial.name
+        )));
+    }
+    let index = match (&job.index, meant.as_slice()) {
+        (Some(name), _) if !is_partition => candidates.iter().copied().find(|index| index.name == *name),
         (_, []) => None,
         (_, [one]) => Some(*one),
         (_, several) => {

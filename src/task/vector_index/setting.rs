@@ -13,6 +13,8 @@ use crate::pg::{self, identifier};
 /// Returns the value that applications search with, unless they set another themselves.
 pub async fn current(connection: &mut PgConnection, method: Method, role: Option<&str>, extension: &str) -> Result<u32> {
     load(connection, extension).await?;
+    // A value of this session would hide where its own comes from.
+    pg::execute(connection, format!("RESET {}", method.setting())).await?;
     let found = of_applications(connection, method.setting(), role).await?;
     Ok(found.and_then(|text| text.parse().ok()).unwrap_or(method.default_setting()))
 }
@@ -34,31 +36,116 @@ pub async fn of_applications(connection: &mut PgConnection, name: &str, role: Op
     Ok(found)
 }
 
-/// What another index needs of a setting that all indexes share.
+/// Indexes that are named in a line.
+const NAMED: usize = 5;
+/// pgvector's settings of a search beside [`Method::setting`]; each version knows some of them.
+const OF_SEARCHES: [&str; 5] =
+    ["hnsw.iterative_scan", "hnsw.max_scan_tuples", "hnsw.scan_mem_multiplier", "ivfflat.iterative_scan", "ivfflat.max_probes"];
+
+/// Makes the session search with the settings of applications, which may differ from those of pgtend's own role. pgvector has to be loaded.
+pub async fn as_applications(connection: &mut PgConnection, role: Option<&str>) -> Result<()> {
+    let known: Vec<String> = sqlx::query_scalar("SELECT name FROM pg_settings WHERE name = ANY ($1) ORDER BY name")
+        .bind(OF_SEARCHES.as_slice())
+        .fetch_all(&mut *connection)
+        .await?;
+    for name in known {
+        // A value of this session would hide where its own comes from.
+        pg::execute(connection, format!("RESET {name}")).await?;
+        if let Some(value) = of_applications(connection, &name, role).await? {
+            pg::set(connection, &name, &value).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What other indexes need of a setting that all indexes share.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Others {
-    /// 0: no other index needs any.
+    /// The highest value that one was found to need; 0: no other index needs any.
     pub setting: u32,
     /// The index and its table.
     pub whose: String,
+    /// Indexes of which nobody recorded what they need, each with its table.
+    pub unknown: Vec<String>,
+    /// The value of today, which stays while there are such indexes; 0: there are none.
+    pub kept: u32,
 }
 
-/// Returns the highest value that other indexes of the database were found to need: all indexes share one setting. `but`: indexes to ignore.
-pub async fn of_others(connection: &mut PgConnection, method: Method, but: [Option<i64>; 2]) -> Result<Others> {
-    let comments: Vec<(String, String)> = sqlx::query_as(
-        "SELECT obj_description(x.oid, 'pg_class'), format('%s of %s', x.oid::regclass, i.indrelid::regclass)
-         FROM pg_class x JOIN pg_am am ON am.oid = x.relam JOIN pg_index i ON i.indexrelid = x.oid
-         WHERE am.amname = $1 AND x.relkind = 'i' AND x.oid::bigint <> ALL (array_remove($2::bigint[], NULL)) AND obj_description(x.oid, 'pg_class') IS NOT NULL
+impl Others {
+    /// Returns the value below which the setting is not set.
+    pub fn least(&self) -> u32 {
+        self.setting.max(self.kept)
+    }
+
+    /// Says why it is not set lower than this, and for whom.
+    pub fn in_words(&self, name: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.setting > 0 {
+            let (setting, whose) = (self.setting, &self.whose);
+            words.push(format!("other indexes of the database need {name} = {setting}: it will not be set lower ({whose})"));
+        }
+        if self.kept > self.setting {
+            words.push(format!(
+                "{name} = {} stays, because pgtend does not know what other indexes need: {}",
+                self.kept,
+                some_of(&self.unknown)
+            ));
+        }
+        words
+    }
+}
+
+/// Returns the first names, and how many there are beside them.
+fn some_of(names: &[String]) -> String {
+    match names.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        Some(more) => format!("{} and {more} more", names[..NAMED].join(", ")),
+        None => names.join(", "),
+    }
+}
+
+/// An index of another table or column, and what its comment says.
+#[derive(sqlx::FromRow)]
+struct Other {
+    comment: Option<String>,
+    whose: String,
+    is_trusted: bool,
+}
+
+/// Returns what other indexes of the database need: all share one setting. `but`: indexes to ignore; `table`: whose owner may say so, as the login, the
+/// database's owner and superusers may. Comments of other owners are not obeyed, and indexes of temporary tables count for nothing.
+pub async fn of_others(
+    connection: &mut PgConnection,
+    (method, role): (Method, Option<&str>),
+    table: i64,
+    but: [Option<i64>; 2],
+    extension: &str,
+) -> Result<Others> {
+    let found: Vec<Other> = sqlx::query_as(
+        "SELECT obj_description(x.oid, 'pg_class') AS comment, format('%s of %s', x.oid::regclass, i.indrelid::regclass) AS whose,
+                x.relowner IN ((SELECT oid FROM pg_roles WHERE rolname = current_user), (SELECT datdba FROM pg_database WHERE datname = current_database()),
+                               (SELECT relowner FROM pg_class WHERE oid = $3::bigint::oid)) OR r.rolsuper AS is_trusted
+         FROM pg_class x JOIN pg_am am ON am.oid = x.relam JOIN pg_index i ON i.indexrelid = x.oid JOIN pg_roles r ON r.oid = x.relowner
+         WHERE am.amname = $1 AND x.relkind = 'i' AND x.relpersistence <> 't' AND i.indisvalid AND x.oid::bigint <> ALL (array_remove($2::bigint[], NULL))
          ORDER BY x.oid",
     )
     .bind(method.name())
     .bind(but.to_vec())
-    .fetch_all(connection)
+    .bind(table)
+    .fetch_all(&mut *connection)
     .await?;
-    let needs =
-        comments.into_iter().filter_map(|(comment, whose)| Some(Others { setting: Built::read(&comment)?.setting, whose }));
-    // Any role may write a comment.
-    Ok(needs.filter(|others| others.setting <= method.max_setting()).max_by_key(|others| others.setting).unwrap_or_default())
+    let mut others = Others::default();
+    for Other { comment, whose, is_trusted } in found {
+        let need = comment.filter(|_| is_trusted).and_then(|comment| Built::read(&comment));
+        match need.map(|need| need.setting).filter(|setting| *setting <= method.max_setting()) {
+            Some(setting) if setting > others.setting => (others.setting, others.whose) = (setting, whose),
+            Some(_) => {}
+            None => others.unknown.push(whose),
+        }
+    }
+    if !others.unknown.is_empty() {
+        others.kept = current(connection, method, role, extension).await?;
+    }
+    Ok(others)
 }
 
 /// Checks before hours of building whether the role may set the value for applications, with the conditions of PostgreSQL's

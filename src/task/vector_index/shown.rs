@@ -10,6 +10,7 @@ use super::function::Function;
 use super::kind::Method;
 use super::plan::{Part, Plan};
 use super::state::{Found, LeftoverKind};
+use super::verdict::way_of_all;
 use crate::base::units;
 
 impl Part {
@@ -100,6 +101,7 @@ impl Part {
             index.method,
             if index.is_valid { "" } else { ", INVALID" }
         )];
+        lines.extend(index.predicate.as_ref().map(|predicate| format!("  it holds only the rows WHERE {predicate}")));
         let setting = current.method.map_or("", Method::setting);
         for (what, found) in [("now", current.now.as_ref()), ("least", current.least.as_ref().map(|(_, least)| least))] {
             let Some(found) = found else { continue };
@@ -121,21 +123,26 @@ impl Part {
             _ => {}
         }
         lines.push(format!("  an exact search takes {:.1} ms", self.current.exact_ms));
-        if self.request.others_setting > 0 {
-            lines.push(format!(
-                "  other indexes of the database need {} = {}: it will not be set lower ({})",
-                self.request.method.setting(),
-                self.request.others_setting,
-                self.others.whose
-            ));
-        }
+        lines.extend(self.others.in_words(self.request.method.setting()).into_iter().map(|line| format!("  {line}")));
         lines.extend(
             self.filtered
                 .iter()
                 .flat_map(|verdict| verdict.lines(current.method.unwrap_or(self.request.method)))
                 .map(|line| format!("  {line}")),
         );
+        lines.extend(self.way_line(current.method.unwrap_or(self.request.method)).map(|line| format!("  {line}")));
         lines
+    }
+
+    /// Says what the filters need, and who sets it.
+    fn way_line(&self, method: Method) -> Option<String> {
+        let way = way_of_all(&self.filtered, self.request.target)?;
+        let who = match self.request.sets_the_setting {
+            true => "the run sets it (apply_setting)",
+            false => "the application has to set it (apply_setting would)",
+        };
+        let trap = way.trap().map(|trap| format!("; {trap}")).unwrap_or_default();
+        Some(format!("searches with a filter reach {} with {}: {who}{trap}", self.request.target, way.in_words(method)))
     }
 
     fn in_words(&self) -> String {
@@ -165,6 +172,7 @@ impl Part {
         json!({
             "table": self.table.sql(),
             "index": self.table.index.as_ref().map(|index| &index.name),
+            "predicate": self.table.searched.predicate,
             "rows": self.table.facts.rows,
             "dimensions": self.table.dimensions,
             "looks": self.table.looks,

@@ -52,6 +52,10 @@ pub struct Found {
     pub tablespace: Option<String>,
     pub comment: Option<String>,
     pub is_attached: bool,
+    /// Numbers of the columns that its key or its predicate read.
+    columns: Vec<i32>,
+    /// False: its operator class has the name of one of pgvector's at most.
+    pub is_by_pgvector: bool,
 }
 
 impl Found {
@@ -70,6 +74,12 @@ impl Found {
     /// Returns whether the column itself is indexed.
     pub fn is_on_column(&self, attnum: i16) -> bool {
         i32::from(attnum) == self.attribute && self.expression.is_none()
+    }
+
+    /// Returns whether it depends on the column, and on no other one but those of its predicate.
+    pub fn depends_on(&self, attnum: i16) -> bool {
+        let column = i32::from(attnum);
+        self.columns.contains(&column) && (self.predicate.is_some() || self.columns.len() == 1)
     }
 }
 

@@ -5,6 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use super::filter::{self, Token};
 use super::keys::VectorIndex;
 use super::kind::Metric;
 use super::state::Table;
@@ -21,6 +22,8 @@ const NAMED: usize = 5;
 const SHOWN: usize = 200;
 /// Runs in which the last look at an index is searched for.
 const LAST_RUNS: i64 = 10;
+/// pgvector's operators.
+const OPERATORS: [&str; 6] = ["<=>", "<->", "<#>", "<+>", "<~>", "<%>"];
 /// A statement of pg_stat_statements that searches the table.
 #[derive(Debug, sqlx::FromRow)]
 struct Statement {
@@ -36,9 +39,16 @@ pub async fn warnings(
     table: &Table,
 ) -> Result<(Vec<String>, Option<Uses>)> {
     let statements = statements(connection, table).await?;
+    let operators = if statements.is_empty() { Vec::new() } else { operators(connection, table).await? };
     let mut warnings = Vec::new();
     let mut served = 0;
     for statement in &statements {
+        // What another index of the column serves is not this one's.
+        let is_of_another = order_operator(&statement.query)
+            .is_some_and(|operator| operator != job.metric.operator() && operators.iter().any(|served| served == operator));
+        if is_of_another || !reads(&statement.query, &table.facts.schema, &table.facts.name) {
+            continue;
+        }
         match why_unserved(&statement.query, job.metric) {
             Some(why) if warnings.len() < NAMED => warnings.push(format!(
                 "{} of a statement that no index serves, because {why}: {}",
@@ -137,6 +147,49 @@ async fn statements(connection: &mut PgConnection, table: &Table) -> Result<Vec<
     Ok(pg::fetch_all_as(connection, sql).await.unwrap_or_default())
 }
 
+/// Returns the operators by which valid indexes of the column find what is nearest.
+async fn operators(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT p.oprname::text FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0]
+         JOIN pg_amop a ON a.amopfamily = o.opcfamily AND a.amoppurpose = 'o' JOIN pg_operator p ON p.oid = a.amopopr
+         WHERE i.indrelid = $1::bigint::oid AND i.indisvalid
+           AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.refclassid = 'pg_class'::regclass
+                       AND d.refobjid = i.indrelid AND d.refobjsubid = $2)",
+    )
+    .bind(table.facts.oid)
+    .bind(i32::from(table.facts.attnum.unwrap_or_default()))
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Returns whether a statement reads this very table: by its name after FROM, JOIN or a comma, without a schema or with its own. Pure.
+fn reads(query: &str, schema: &str, table: &str) -> bool {
+    let tokens: Vec<Token<'_>> = filter::tokens(query).into_iter().filter(|token| !token.is_space()).collect();
+    let name = |at: Option<usize>| match at.and_then(|at| tokens.get(at)) {
+        Some(Token::Name(name, _)) => Some(name.as_str()),
+        _ => None,
+    };
+    let other = |at: Option<usize>| match at.and_then(|at| tokens.get(at)) {
+        Some(Token::Other(text)) => text.trim(),
+        _ => "",
+    };
+    (0..tokens.len()).filter(|at| name(Some(*at)) == Some(table)).any(|at| {
+        let is_of_schema = other(at.checked_sub(1)) == ".";
+        let first = if is_of_schema { at.checked_sub(2) } else { Some(at) };
+        let before = first.and_then(|first| first.checked_sub(1));
+        let is_relation =
+            name(before).is_some_and(|word| ["from", "join", "only"].contains(&word)) || other(before).ends_with([',', '(']);
+        // `items.embedding` names the table of a column.
+        is_relation && other(Some(at + 1)) != "." && (!is_of_schema || name(first) == Some(schema))
+    })
+}
+
+/// Returns the operator by which a statement orders, where one stands there.
+fn order_operator(query: &str) -> Option<&'static str> {
+    let order = &query[query.to_ascii_lowercase().rfind("order by")?..];
+    OPERATORS.into_iter().find(|operator| order.contains(operator))
+}
+
 /// Says why no index for the metric serves the ORDER BY of a statement, if that can be seen. Pure.
 fn why_unserved(query: &str, metric: Metric) -> Option<String> {
     let lower = query.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
@@ -144,10 +197,9 @@ fn why_unserved(query: &str, metric: Metric) -> Option<String> {
     let end = ["limit", "fetch first", "offset", "for update"].iter().filter_map(|word| order.find(word)).min();
     let order = order[..end.unwrap_or(order.len())].trim();
     let first = first_expression(order);
-    let operators = ["<=>", "<->", "<#>", "<+>", "<~>", "<%>"];
-    let Some(operator) = operators.into_iter().find(|operator| first.contains(operator)) else {
+    let Some(operator) = OPERATORS.into_iter().find(|operator| first.contains(operator)) else {
         // Ordered by a name: the expression is in the list of columns.
-        let named = operators.into_iter().find(|operator| lower.contains(operator))?;
+        let named = OPERATORS.into_iter().find(|operator| lower.contains(operator))?;
         let is_descending = first.split_whitespace().last() == Some("desc");
         return is_descending.then(|| {
             format!("it is ordered DESC by a name, and an index finds the least {named}: ORDER BY the operator itself, ascending")
@@ -239,5 +291,29 @@ mod tests {
         for (now, last) in [((6, 9), Some((5, 3))), ((5, 3), Some((5, 3))), ((2, 9), Some((5, 3))), ((5, 9), None)] {
             assert_eq!(unused(uses(now.0, now.1), last.map(|(scans, calls)| uses(scans, calls))), None);
         }
+    }
+
+    #[test]
+    fn a_statement_reads_the_table_whose_name_it_says() {
+        let reads = |query: &str| reads(query, "public", "items");
+        for ours in [
+            "SELECT id FROM items ORDER BY embedding <=> $1 LIMIT $2",
+            "SELECT id FROM public.items AS i ORDER BY i.embedding <=> $1",
+            "select * from \"items\" order by embedding <=> $1",
+            "SELECT 1 FROM users u JOIN items ON true ORDER BY items.embedding <=> $1",
+            "SELECT 1 FROM users, ONLY public.items ORDER BY embedding <=> $1",
+        ] {
+            assert!(reads(ours), "{ours}");
+        }
+        for other in [
+            "SELECT id FROM other_items ORDER BY v <-> $1 LIMIT $2",
+            "SELECT id FROM archive.items ORDER BY v <-> $1",
+            "SELECT id FROM \"Items\" ORDER BY v <-> $1",
+            "SELECT items.id FROM other_items items ORDER BY v <-> $1",
+            "SELECT id AS items FROM others ORDER BY v <-> $1",
+        ] {
+            assert!(!reads(other), "{other}");
+        }
+        assert_eq!(order_operator("SELECT id, v <-> $1 FROM items ORDER BY v <=> $1"), Some("<=>"));
     }
 }

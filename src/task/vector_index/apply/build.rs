@@ -141,7 +141,12 @@ impl Worker<'_> {
             Ok(Ended::Done) => phase.done(&spec.to_string()),
             Ok(Ended::Blocked(who)) => {
                 self.clean_up().await;
-                let message = format!("the build was given up, and the previous state is unchanged: {who}");
+                let left = self.left_behind().await?.map_or_else(String::new, |name| {
+                    format!(
+                        "; {name}, which is invalid and which no search uses, is left and is dropped by the next run that can"
+                    )
+                });
+                let message = format!("the build was given up, and what searches use is unchanged{left}: {who}");
                 return Ok(Step::Failed((Some(Kind::Deferred), message)));
             }
             Err(error) => {
@@ -153,6 +158,20 @@ impl Worker<'_> {
         }
         self.report_values.built = Some(spec);
         Ok(Step::Done(()))
+    }
+
+    /// Returns the index that a build left and that could not be dropped.
+    async fn left_behind(&self) -> Result<Option<String>> {
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
+        let found = sqlx::query_scalar(
+            "SELECT x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+             WHERE i.indrelid = $1::bigint::oid AND x.relname = $2 AND NOT i.indisvalid",
+        )
+        .bind(self.part.table.facts.oid)
+        .bind(self.part.table.new_name())
+        .fetch_optional(&mut connection)
+        .await?;
+        Ok(found)
     }
 
     async fn run_build(&self, statement: &str, memory: &Memory, phase: &Phase, expected_bytes: u64) -> Result<Ended> {

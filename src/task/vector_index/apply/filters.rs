@@ -7,9 +7,10 @@ use super::swap::applied;
 use crate::ledger::report::Failure;
 use crate::live::indexes;
 use crate::pg;
-use crate::task::vector_index::filtered::{self, Verdict, Way};
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::queries;
+use crate::task::vector_index::verdict::way_of_all;
+use crate::task::vector_index::ways::Present;
+use crate::task::vector_index::{filtered, queries, setting};
 
 impl Worker<'_> {
     pub(super) async fn work_with_filters(&mut self) -> Result<Option<Failure>> {
@@ -43,6 +44,7 @@ impl Worker<'_> {
         let table = &self.part.table;
         let phase = self.run.progress.phase("measure", None);
         phase.say("searches with filters");
+        setting::load(&mut connection, self.extension).await?;
         let set = self.report_values.after.as_ref().filter(|_| self.report_values.setting_applied.is_some());
         let setting = set.map_or(self.part.setting, |after| after.setting.max(self.part.request.others_setting));
         let work = async {
@@ -63,7 +65,6 @@ impl Worker<'_> {
             self.report_values.summary += &self.in_words(method);
             return Ok(None);
         };
-        let settings = way.settings(method);
         let Some(place) = &self.job.apply_setting else {
             let today: Vec<String> = self.report_values.filtered.iter().flat_map(|verdict| verdict.lines(method)).collect();
             return Ok(Some((
@@ -78,9 +79,18 @@ impl Worker<'_> {
         };
         let whose = self.whose(place);
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
-        crate::task::vector_index::setting::load(&mut connection, self.extension).await?;
-        let statements: Vec<String> =
-            settings.iter().map(|(name, value)| format!("ALTER {whose} SET {name} = {value}")).collect();
+        setting::load(&mut connection, self.extension).await?;
+        setting::as_applications(&mut connection, self.job.role()).await?;
+        // Another job may have set them since they were measured.
+        let missing = match Present::read(&mut connection, method).await?.missing(way, method) {
+            Ok(missing) => missing,
+            Err(why) => return Ok(Some((None, format!("searches with a filter need {}: {why}", way.in_words(method))))),
+        };
+        let statements: Vec<String> = missing.iter().map(|(name, value)| format!("ALTER {whose} SET {name} = {value}")).collect();
+        if statements.is_empty() {
+            self.report_values.summary += &self.in_words(method);
+            return Ok(None);
+        }
         for sql in &statements {
             pg::execute_counting(&mut connection, sql.clone())
                 .await
@@ -90,6 +100,7 @@ impl Worker<'_> {
         let said = applied(statements.join("; "));
         self.report_values.summary += &format!("; {said}{}", self.in_words(method));
         self.report_values.way_applied = Some(said);
+        self.report_values.warnings.extend(way.trap().map(str::to_owned));
         Ok(None)
     }
 
@@ -101,18 +112,4 @@ impl Worker<'_> {
             .map(|line| format!("; {}", line.trim()))
             .collect()
     }
-}
-
-/// Returns the fastest way by which all filters reach the target: all searches of a database share it. None: today's is enough for all.
-fn way_of_all(verdicts: &[Verdict], target: f64) -> Option<Way> {
-    let needing: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.best.is_some()).collect();
-    let ms_of = |way: Way| -> Option<f64> {
-        let reaches =
-            |verdict: &&Verdict| verdict.others.iter().find(|one| one.way == way && one.found.reaches(target)).map(|one| one.ms);
-        needing.iter().map(reaches).sum()
-    };
-    let ways = needing.iter().flat_map(|verdict| verdict.others.iter().map(|one| one.way));
-    let shared = ways.filter_map(|way| Some((way, ms_of(way)?))).min_by(|one, other| one.1.total_cmp(&other.1));
-    // Without one that was measured with all, the one that reads most.
-    shared.map(|(way, _)| way).or_else(|| needing.iter().filter_map(|verdict| verdict.best).max_by_key(|way| way.reads()))
 }

@@ -13,9 +13,9 @@ use crate::task::vector_index::found::Found;
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::Sample;
 use crate::task::vector_index::pairs::{self, ByIndex, Pairs, Rival, Side};
-use crate::task::vector_index::queries;
 use crate::task::vector_index::race::Tuner;
 use crate::task::vector_index::search::{Searcher, Stopped, quick_from};
+use crate::task::vector_index::{queries, setting};
 
 /// The time for searches by a new index and by what is there in turns.
 const TIME_FOR_PAIRS: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ impl Worker<'_> {
         .fetch_optional(&mut connection)
         .await?;
         self.is_by_pgvector(&mut connection).await?;
+        setting::load(&mut connection, self.extension).await?;
+        setting::as_applications(&mut connection, self.job.role()).await?;
         let time = self.job.recall.time.0;
         let sample = queries::asked(&mut connection, self.job, self.run, &table.searched, table.vectors(), time * 2 / 3).await?;
         // Without an index nothing was asked before.

@@ -16,7 +16,6 @@ use serde_json::json;
 use super::built::Declined;
 use super::candidates::{Spec, Tuning};
 use super::decide::{self, Action, Decision};
-use super::filtered::Verdict;
 use super::found::Found;
 use super::function::Installed;
 use super::keys::VectorIndex;
@@ -27,6 +26,7 @@ use super::race::Tuner;
 use super::setting;
 use super::state::LeftoverKind;
 use super::statements::{self, Uses};
+use super::verdict::Verdict;
 use crate::base::fault::Kind;
 use crate::config::limits::Limits;
 use crate::ledger::report::{Failure, Report, Unfinished};
@@ -79,7 +79,10 @@ pub async fn apply(job: &VectorIndex, run: &RunContext<'_>, plan: Plan) -> Resul
             Ok(()) => {}
         }
         let sample = &worker.part.sample;
-        let measured = if sample.is_asked { format!("; {}", sample.source.in_words()) } else { String::new() };
+        let mut measured = if sample.is_asked { format!("; {}", sample.source.in_words()) } else { String::new() };
+        if let Some(predicate) = &worker.part.table.searched.predicate {
+            measured += &format!("; {} holds only the rows WHERE {predicate}", worker.part.table.index_name);
+        }
         if let Some((kind, message)) = failure {
             failures.push((kind, format!("{name}: {message}{measured}")));
         } else {
@@ -260,9 +263,10 @@ impl Worker<'_> {
         self.part.setting = self.run.or_cancelled(setting::current(&mut connection, Method::Hnsw, role, self.extension)).await?;
         let this = self.part.table.index.as_ref().map(|index| index.oid);
         if self.job.apply_setting.is_some() {
-            let others = setting::of_others(&mut connection, Method::Hnsw, [this, None]);
+            let oid = self.part.table.facts.oid;
+            let others = setting::of_others(&mut connection, (Method::Hnsw, role), oid, [this, None], self.extension);
             let others = self.run.or_cancelled(others).await?;
-            self.part.request.others_setting = others.setting;
+            self.part.request.others_setting = others.least();
             self.part.others = others;
         }
         Ok(())
@@ -366,6 +370,7 @@ impl Worker<'_> {
             "declined": report_values.declined,
             "queries": self.part.sample.source,
             "filters": report_values.filtered,
+            "predicate": self.part.table.searched.predicate,
             "iterative_scan_applied": report_values.way_applied,
             "function": report_values.function,
             "uses": self.part.uses,

@@ -56,7 +56,7 @@ impl Worker<'_> {
             return Ok(Some((Some(Kind::Deferred), message)));
         }
         self.report_values.swapped = true;
-        self.report_values.setting_applied = set.map(applied);
+        self.report_values.setting_applied = set.map(|sql| self.applied_for(sql, found.setting));
         if old.is_some()
             && let Some(who) = self.drop_index(&schema, &old_name).await?
         {
@@ -146,6 +146,10 @@ impl Worker<'_> {
             self.apply_setting(found.setting).await?;
             self.report_values.summary +=
                 &self.report_values.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
+            let others = &self.part.others;
+            if self.report_values.setting_applied.is_none() && others.kept > found.setting {
+                self.report_values.summary += &format!("; {}", others.in_words(name).join("; "));
+            }
             return Ok(None);
         }
         if found.setting == self.part.setting || self.part.table.by_bits {
@@ -181,22 +185,29 @@ impl Worker<'_> {
         let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
         let Some(sql) = self.setting_sql(&mut connection, setting).await? else { return Ok(()) };
         pg::execute_counting(&mut connection, sql.clone()).await.map_err(pg::in_its_own_words).with_context(|| sql.clone())?;
-        self.report_values.setting_applied = Some(applied(sql));
+        self.report_values.setting_applied = Some(self.applied_for(sql, setting));
         Ok(())
     }
 
     /// Returns SQL that makes this the setting, or a higher one that other indexes need. The server knows the setting once pgvector is loaded, and
     /// a role with the privilege sets it.
-    async fn setting_sql(&self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
+    async fn setting_sql(&mut self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
         let Some(place) = &self.job.apply_setting else { return Ok(None) };
         let method = self.part.request.method;
         let statement = async {
             setting::load(connection, self.extension).await?;
-            let others = setting::of_others(connection, method, [self.new, self.old_oid()]).await?;
+            let but = [self.new, self.old_oid()];
+            let oid = self.part.table.facts.oid;
+            let others = setting::of_others(connection, (method, self.job.role()), oid, but, self.extension).await?;
             let whose = self.whose(place);
-            Ok(Some(format!("ALTER {whose} SET {} = {}", method.setting(), setting.max(others.setting))))
+            // It stays, wherever it is set.
+            let is_kept = others.kept >= setting.max(others.setting);
+            let sql = format!("ALTER {whose} SET {} = {}", method.setting(), setting.max(others.setting));
+            Ok((others, (!is_kept).then_some(sql)))
         };
-        self.run.or_cancelled(statement).await
+        let (others, sql) = self.run.or_cancelled(statement).await?;
+        self.part.others = others;
+        Ok(sql)
     }
 
     /// Returns for whom settings are, as ALTER has it.
@@ -205,6 +216,15 @@ impl Worker<'_> {
         match place {
             ApplySetting::Database => format!("DATABASE {database}"),
             ApplySetting::Role(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
+        }
+    }
+
+    /// Says what was set, and for whose sake it is more than this index needs.
+    fn applied_for(&self, sql: String, needed: u32) -> String {
+        let others = &self.part.others;
+        match others.setting > needed {
+            true => format!("{} ({} needs it)", applied(sql), others.whose),
+            false => applied(sql),
         }
     }
 

@@ -347,7 +347,7 @@ pub fn by_setting(request: &Request, index: &Index, least: &Found) -> Decision {
     let measured = format!("recall is {:.3} ± {:.3} at {name} = {}", now.recall, now.margin, now.setting);
     if now.setting == setting {
         let why = if setting > least.setting {
-            format!("{measured}; {} is enough for {}, but another index needs it", least.setting, request.target)
+            format!("{measured}; {} is enough for {}, but another index needs it or may", least.setting, request.target)
         } else {
             format!("{measured}, the least that reaches {}", request.target)
         };

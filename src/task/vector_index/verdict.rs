@@ -1,0 +1,127 @@
+//! What a filter's searches find, what they need, and the words for it: pure.
+
+use serde::Serialize;
+
+use super::found::Found;
+use super::kind::Method;
+use super::ways::{self, Way};
+
+/// What searches with one filter find.
+#[derive(Clone, Debug, Serialize)]
+pub struct Filtered {
+    pub filter: String,
+    #[serde(flatten)]
+    pub way: Way,
+    #[serde(flatten)]
+    pub found: Found,
+    /// Searches that got fewer rows than there are, up to k.
+    pub short: usize,
+    /// Milliseconds of a search, the median.
+    pub ms: f64,
+    /// The scans that the planner chose, the commonest first.
+    pub scans: Vec<String>,
+}
+
+/// What a filter needs.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Verdict {
+    pub filter: String,
+    /// The reason why it could not be measured: then nothing else is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub today: Option<Filtered>,
+    /// The other ways that were measured.
+    pub others: Vec<Filtered>,
+    /// An exact search without the vector index, through indexes of the filter's columns where there are any.
+    pub exact_ms: f64,
+    pub exact_scan: Option<String>,
+    /// The way that reaches the target; None: today's does.
+    pub best: Option<Way>,
+    pub reached: bool,
+    /// What was not tried because others may need what is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}
+
+impl Filtered {
+    fn in_words(&self, method: Method) -> String {
+        format!(
+            "{}: {}, {} of {} searches short of rows, {:.2} ms{}",
+            self.way.in_words(method),
+            super::decide::recall_in_words(&self.found),
+            self.short,
+            self.found.queries,
+            self.ms,
+            self.scans.first().map(|scan| format!(" by {scan}")).unwrap_or_default()
+        )
+    }
+}
+
+/// Returns the best way by which all filters reach the target: all searches of a database share it. None: today's is enough for all. Pure.
+pub fn way_of_all(verdicts: &[Verdict], target: f64) -> Option<Way> {
+    let needing: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.best.is_some()).collect();
+    let ms_of = |way: Way| -> Option<f64> {
+        let reaches =
+            |verdict: &&Verdict| verdict.others.iter().find(|one| one.way == way && one.found.reaches(target)).map(|one| one.ms);
+        needing.iter().map(reaches).sum()
+    };
+    let ways = needing.iter().flat_map(|verdict| verdict.others.iter().map(|one| one.way));
+    let shared = ways::preferred(ways.filter_map(|way| Some((way, ms_of(way)?))));
+    // Without one that was measured with all, the one that reads most.
+    shared.or_else(|| needing.iter().filter_map(|verdict| verdict.best).max_by_key(|way| way.reads()))
+}
+
+impl Verdict {
+    /// Lines for a plan or a report.
+    pub fn lines(&self, method: Method) -> Vec<String> {
+        if let Some(unmeasured) = self.unmeasured_in_words() {
+            return vec![unmeasured];
+        }
+        let today = self.today.as_ref().map(|today| today.in_words(method)).unwrap_or_default();
+        let mut lines = vec![format!("with {}: {today}", self.filter)];
+        lines.extend(self.others.iter().map(|other| format!("  {}", other.in_words(method))));
+        if !self.others.is_empty() {
+            let by = self.exact_scan.as_ref().map(|scan| format!(" by {scan}")).unwrap_or_default();
+            lines.push(format!("  an exact search of the rows that it leaves takes {:.2} ms{by}", self.exact_ms));
+        }
+        lines
+    }
+
+    fn unmeasured_in_words(&self) -> Option<String> {
+        self.unmeasured.as_ref().map(|why| format!("filter {} could not be measured: {why}", self.filter))
+    }
+
+    /// Says what is missing, and what helps, where no way reaches the target or nothing was measured.
+    pub fn failure(&self, method: Method, target: f64) -> Option<String> {
+        if self.unmeasured.is_some() || self.reached {
+            return self.unmeasured_in_words();
+        }
+        let today = self.today.as_ref().map(|today| today.in_words(method)).unwrap_or_default();
+        let kept = self.kept.as_ref().map(|kept| format!(". {kept}")).unwrap_or_default();
+        let best = self.others.iter().max_by(|one, other| one.found.lower.total_cmp(&other.found.lower));
+        let best = best.map(|best| format!("; at best {}", best.in_words(method))).unwrap_or_default();
+        Some(format!("searches with {} miss the target of {target}: {today}{best}. {}{kept}", self.filter, self.advice(method)))
+    }
+
+    /// What a person can do: without the vector index, or with one for each value.
+    fn advice(&self, method: Method) -> String {
+        let columns = "the filter's columns";
+        let exact = match &self.exact_scan {
+            Some(scan) if !scan.contains("Seq Scan") => format!(
+                "An exact search by {scan} takes {:.2} ms: ORDER BY (… <=> $1) + 0 makes the planner use it",
+                self.exact_ms
+            ),
+            _ => format!("An index on {columns} lets searches for few rows be exact (now {:.2} ms)", self.exact_ms),
+        };
+        let older = if self.others.is_empty() && self.kept.is_none() {
+            "; pgvector 0.8 has iterative scans: ALTER EXTENSION vector UPDATE"
+        } else {
+            ""
+        };
+        format!(
+            "{exact}; a partial {method} index for each frequent value ({}), or a table partitioned by {columns}, finds more{older}",
+            self.filter
+        )
+    }
+}
