@@ -146,7 +146,7 @@ fn is_renamed(finding: &Value) -> bool {
 }
 
 /// What is wrong with every new database of that version.
-fn by_default(major: u32) -> BTreeSet<String> {
+pub fn by_default(major: u32) -> BTreeSet<String> {
     if major < 15 { BTreeSet::from(["public-can-create:public".to_owned()]) } else { BTreeSet::new() }
 }
 
