@@ -4,11 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-<<<<<<< Updated upstream
-use crate::audit::{audit, decided, findings, keys, state};
-=======
-use crate::audit::{audit, by_default, findings, keys, state};
->>>>>>> Stashed changes
+use crate::audit::{audit, by_default, decided, findings, keys, state};
 use crate::support::Scenario;
 use crate::support::postgres::{MAJORS, WITH_PGVECTOR, server};
 
