@@ -203,8 +203,7 @@ fn without_leftovers<'a>(
     like.iter().copied().filter(|index| !is_ours(index) && !is_reindexed(index)).collect()
 }
 
-/// Chooses the index that the job is about: the one that it names, or the only one. Refuses to guess among several, and to take one of a part of the rows
-/// for the table's.
+/// Chooses the index that the job is about: the one that it names, or the only one, of all rows if there is one. Refuses to guess among several.
 fn choose_index(candidates: &[&Found], facts: &Facts, job: &VectorIndex, is_partition: bool) -> Result<Option<Found>> {
     // The job cannot name the index of a partition.
     let is_meant = |index: &Found| {
@@ -212,18 +211,8 @@ fn choose_index(candidates: &[&Found], facts: &Facts, job: &VectorIndex, is_part
         is_partition || predicate.is_none_or(|predicate| job.filters.all.iter().any(|filter| filter.is_predicate(predicate)))
     };
     let meant: Vec<&Found> = candidates.iter().copied().filter(|index| is_meant(index)).collect();
-    if let (None, [], [partial, ..]) = (&job.index, meant.as_slice(), candidates) {
-        return Err(refused(format!(
-            "{}.{} has no index of all rows for {}, but {}, which holds those WHERE {}: choose it with `index = \"{}\"`, or give an index of all rows \
-             a name with `index = \"NAME\"`",
-            qualified(&facts.schema, &facts.name),
-            identifier(&job.column),
-            job.metric.name(),
-            partial.name,
-            partial.predicate.as_deref().unwrap_or_default(),
-            partial.name
-        )));
-    }
+    // Where there is no other, the first release took it, too; plan and report say which rows it holds.
+    let meant = if meant.is_empty() { candidates.to_vec() } else { meant };
     let index = match (&job.index, meant.as_slice()) {
         (Some(name), _) if !is_partition => candidates.iter().copied().find(|index| index.name == *name),
         (_, []) => None,
