@@ -63,7 +63,7 @@ fn thirteen_sets_that_nobody_read_stay_when_the_newest_is_verified_by_hand() {
 #[test]
 pub fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
     let server = server(18);
-    let (scenario, _) = scenario(server, "keep = { last = 2 }");
+    let (scenario, database) = scenario(server, "keep = { last = 2 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
     for day in 1..=3 {
         let ahead = copy(&scenario, &format!("2031-01-0{day}T02-00-00Z"), |_| ());
@@ -82,7 +82,7 @@ pub fn a_clock_that_was_ahead_costs_no_set_and_is_said_everywhere() {
 
     let tonight = sets.iter().rfind(|set| !set.contains("2031")).unwrap();
     // Which clock was wrong, that one's or this one's, a person has to say.
-    let target = server.url(&format!("from_now_{}", std::process::id()));
+    let target = server.url(&format!("{database}_from_now"));
     let restore = ["backups", "restore", "latest", "--into", &target, "--create"];
     scenario.run(&restore).exited(78).says(&["2031-01-03T02-00-00Z", "is dated in the future", tonight]);
     scenario.run(&[&restore[..], &["--older-ok"]].concat()).succeeded().prints(&[tonight]);
