@@ -74,7 +74,7 @@ class Bench:
         (self.folder / "jobs").mkdir(exist_ok=True)
         (self.folder / "config.toml").write_text(f"[databases.bench]\nurl = {json.dumps(self.url)}\n[tools]\nbin_dir = {json.dumps(str(self.bin))}\n")
         (self.folder / "jobs/scripts.toml").write_text(
-            'database = "bench"\n[compress]\ntable = "public.scripts"\ncolumn = "content"\nmethod = "gzip"\nlarger_than = "2KB"\n'
+            'database = "bench"\n[compress]\ntable = "public.scripts"\ncolumn = "content"\nmethod = "gzip"\ndictionary = true\nlarger_than = "2KB"\n'
         )
         self.sql("CREATE TABLE scripts (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, content text COMPRESSION pglz NOT NULL)")
         half = len(self.texts) // 2

@@ -4,8 +4,16 @@ use std::fmt::Write as _;
 
 use crate::compress::facts;
 use crate::support::postgres::{Server, server};
-use crate::support::scripts::{BODY, HASHES, Scripts, TABLE, job, load, of_5_kb, scenario};
+use crate::support::scripts::{self, BODY, HASHES, Scripts, TABLE, load, of_5_kb};
 use crate::support::{Scenario, eventually};
+
+fn job(more: &str) -> String {
+    scripts::job(&format!("dictionary = true\n{more}"))
+}
+
+fn scenario(server: &Server, database: &str, more: &str) -> Scenario {
+    Scenario::with_database(server, database).job("scripts", &job(more))
+}
 
 /// How many values have which form: gzip, and with a dictionary.
 const FORMS: &str = "SELECT count(*) FILTER (WHERE get_byte(content_gz, 0) = 31), count(*) FILTER (WHERE get_byte(content_gz, 0) = 1) FROM scripts_stored";

@@ -53,6 +53,10 @@ pub async fn probe(
             }
             Err(error) => match reason_unknown(&error, context.audit.check_timeout) {
                 Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
+                // One odd table must not hide what is wrong with all others.
+                None if pg::sql_state(&error).is_some() => {
+                    row.unknown = Some(format!("{}: the server does not answer: {}", row.object, failure::in_a_line(&error)));
+                }
                 None => return Err(error.context(format!("while reading {}", row.object))),
             },
         }

@@ -83,22 +83,34 @@ pub async fn read(connection: &mut PgConnection, key: &Key) -> Result<Option<Dic
     Ok(sources.iter().find_map(|source| read_source(source, key)))
 }
 
-/// Returns the statements that create in `schema` those of these dictionaries that stand in another schema: the table was moved.
-pub async fn follow(connection: &mut PgConnection, schema: &str, names: &[String]) -> Result<Vec<String>> {
-    let elsewhere: Vec<(String, String)> = sqlx::query_as(
-        "SELECT DISTINCT ON (p.proname) p.proname::text, p.prosrc FROM pg_catalog.pg_proc p
-         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-         WHERE p.proname = ANY ($1::text[]) AND NOT EXISTS (
-             SELECT FROM pg_catalog.pg_proc o JOIN pg_catalog.pg_namespace s ON s.oid = o.pronamespace
-             WHERE s.nspname = $2 AND o.proname = p.proname)
-         ORDER BY p.proname, n.nspname",
+/// Returns the statements that create in `schema` those of these dictionaries that stand in another schema: the table was moved. Only functions of its
+/// owner count: anybody may make one of that name. Without names (the mark was lost), all dictionaries of the owner follow. An error names one that is
+/// nowhere: the values that name it could not be read afterwards.
+pub async fn follow(connection: &mut PgConnection, schema: &str, owner: &str, names: &[String]) -> Result<Vec<String>> {
+    let found: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT DISTINCT ON (p.proname) p.proname::text, p.prosrc, n.nspname = $2
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_roles r ON r.oid = p.proowner
+         WHERE (p.proname = ANY ($1::text[]) OR $1::text[] = '{}' AND pg_catalog.starts_with(p.proname::text, $4)) AND r.rolname = $3
+           AND p.proargtypes = '17'::pg_catalog.oidvector AND NOT pg_catalog.starts_with(n.nspname::text, 'pg_')
+         ORDER BY p.proname, n.nspname = $2 DESC, n.nspname",
     )
     .bind(names)
     .bind(schema)
+    .bind(owner)
+    .bind(PREFIX)
     .fetch_all(connection)
     .await
     .map_err(pg::in_its_own_words)?;
-    Ok(elsewhere.iter().filter_map(|(name, found)| Some(create(schema, name, &again(found)?))).flatten().collect())
+    if let Some(missing) = names.iter().find(|name| !found.iter().any(|(found, ..)| found == *name)) {
+        anyhow::bail!(
+            "there is no function {missing}(bytea) of role {owner} in any schema: values that name this dictionary cannot be read without it"
+        );
+    }
+    let elsewhere = found.iter().filter(|(.., is_here)| !is_here);
+    let statements: Option<Vec<_>> = elsewhere.map(|(name, found, _)| Some(create(schema, name, &again(found)?))).collect();
+    let statements =
+        statements.ok_or_else(|| anyhow::anyhow!("a function named {PREFIX}… of role {owner} is no dictionary of pgtend"))?;
+    Ok(statements.into_iter().flatten().collect())
 }
 
 /// Writes a source anew from what another one masks: it may be anybody's.

@@ -135,6 +135,7 @@ async fn read(compress: &Compress, connection: &mut PgConnection, oid: i64, view
         bytes: found.bytes as u64,
         toast_bytes: found.toast_bytes as u64,
         has_row_security: found.has_row_security,
+        may_have_dictionaries: compress.dictionary,
         definition,
         code: None,
     })

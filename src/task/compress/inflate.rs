@@ -17,6 +17,7 @@ pub fn functions(name: impl Fn(&str) -> String, schema: &str) -> Functions {
     let text = include_str!("inflate.sql");
     let mut names = SIGNATURES.map(|(what, _)| (format!("{{{what}}}"), name(what))).to_vec();
     names.push(("{schema}".to_owned(), literal(schema)));
+    names.extend(["huffman", "inflate"].map(|what| (format!("{{{what}_name}}"), literal(&name(what)))));
     // The comment at the top is left out, because a name may contain a line break. A name may also contain the dollar quotes.
     let text = text[text.find("CREATE").unwrap_or(0)..].to_owned();
     let mut tag = "$pgtend$".to_owned();
@@ -51,7 +52,7 @@ mod tests {
         let of_hostile = |what: &str| format!("\"s\".\"{{huffman}}{{inflate}}{{gunzip}}_{what}\"");
         let of_plain = |what: &str| format!("\"s\".\"t_{what}\"");
         let (hostile, plain) = (functions(of_hostile, "s").statements, functions(of_plain, "s").statements);
-        assert!(!plain.contains("{inflate}") && plain.matches("\"s\".\"t_huffman\"").count() == 6, "{plain}");
+        assert!(!plain.contains("{inflate}") && plain.matches("\"s\".\"t_huffman\"").count() == 8, "{plain}");
         assert_eq!(hostile.replace("{huffman}{inflate}{gunzip}", "t"), plain);
     }
 

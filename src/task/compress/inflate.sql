@@ -107,6 +107,12 @@ DECLARE
     flags int; is_last boolean; kind int; literals int[]; distances int[]; lengths int[]; lengths_code int[];
     symbol int; amount int; distance int; origin int; part bytea; first int; index int; code int; i int; j int; crc bigint;
 BEGIN
+    -- This runs with the rights of the table's owner, and the schema may be another role's, or another schema of that name: no function of another role is called.
+    PERFORM 1 FROM pg_proc h JOIN pg_proc i ON i.proowner = h.proowner
+        WHERE h.oid = to_regprocedure({huffman_name} || '(pg_catalog.int4[])') AND i.oid = to_regprocedure({inflate_name} || '(pg_catalog.bytea)');
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the function % belongs to another role', {huffman_name} USING ERRCODE = 'insufficient_privilege';
+    END IF;
     <<members>> LOOP
         IF next + 18 > size THEN
             RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
@@ -445,11 +451,17 @@ $pgtend$;
 CREATE OR REPLACE FUNCTION {gunzip}(gz bytea, hash bytea, encoding text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000000 SET search_path = pg_catalog, pg_temp AS $pgtend$
 DECLARE
-    bytes CONSTANT bytea := {inflate}(gz);
+    bytes bytea;
 BEGIN
     IF gz IS NULL THEN
         RETURN NULL;
     END IF;
+    PERFORM 1 FROM pg_proc WHERE oid = to_regprocedure({inflate_name} || '(pg_catalog.bytea)') AND pg_get_userbyid(proowner) = current_user;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no function % of role %', {inflate_name}, current_user
+            USING ERRCODE = 'insufficient_privilege', HINT = 'pgtend compress install puts the functions in order.';
+    END IF;
+    bytes := {inflate}(gz);
     IF sha256(bytes) IS DISTINCT FROM hash THEN
         RAISE EXCEPTION 'the text differs from what was compressed: its hash is another one' USING ERRCODE = 'data_corrupted';
     END IF;

@@ -67,7 +67,15 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend([unchanged, set_role]);
         statements.push(mark_of(table, doubts).on(&stored_sql)?);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
-        statements.extend(dictionary::follow(connection, &table.schema, table.dictionaries()).await?);
+        if table.has_row_security && !table.dictionaries().is_empty() {
+            let message = format!(
+                "{} has row security now, and dictionaries from before: who may read one row could read text of others in them. \
+                 `pgtend compress undo` first, which drops them",
+                table.sql()
+            );
+            return Err(Fault::new(Kind::Permission, message).into());
+        }
+        statements.extend(dictionary::follow(connection, &table.schema, &table.owner, table.dictionaries()).await?);
     } else {
         // Readers lock a view before its table: the opposite order would deadlock with them.
         statements.extend(locks_of_views_on(connection, table.oid).await?);
@@ -123,7 +131,22 @@ fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
     let mut statements = decoder(table)?;
     statements.extend([triggers::guard(table), triggers::own(table), triggers::write(table, stored)]);
     statements.push(format!("GRANT EXECUTE ON FUNCTION {}(xid) TO PUBLIC", table.function("own")));
+    statements.push(are_the_owners(table));
     Ok(statements)
+}
+
+/// Makes the statement that fails if one of the functions belongs to another role: CREATE OR REPLACE leaves one that was there to who made it, and he could
+/// replace it later.
+fn are_the_owners(table: &Table) -> String {
+    let all = inflate::SIGNATURES.iter().copied().chain([("guard", ""), ("own", "xid"), ("write", "")]);
+    let all: Vec<String> = all.map(|(what, arguments)| literal(&format!("{}({arguments})", table.function(what)))).collect();
+    let check = format!(
+        "DECLARE other text; BEGIN SELECT p.oid::regprocedure::text INTO other FROM unnest(ARRAY[{}]) f JOIN pg_catalog.pg_proc p ON p.oid = pg_catalog.to_regprocedure(f)
+         WHERE pg_catalog.pg_get_userbyid(p.proowner) <> {}; IF FOUND THEN RAISE EXCEPTION 'the function % is there already and belongs to another role: drop it', other; END IF; END",
+        all.join(", "),
+        literal(&table.owner)
+    );
+    format!("DO {}", literal(&check))
 }
 
 /// Makes the statements that create the functions by which compressed text is read, let readers call them, and try them out.

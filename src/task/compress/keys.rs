@@ -38,6 +38,8 @@ pub struct Compress {
     pub compression: Option<Toast>,
     /// The share of the table's total size that has to be saved for compression to begin.
     pub minimum_gain: f64,
+    /// Values may have a dictionary in common.
+    pub dictionary: bool,
     pub vacuum: bool,
 }
 
@@ -63,6 +65,9 @@ pub struct Written {
     /// Compression begins only if it saves at least this share of the table with its TOAST table and indexes; default 0.3 for gzip, 0 for toast.
     #[schemars(with = "Option<f64>")]
     pub minimum_gain: Option<Spanned<f64>>,
+    /// gzip: learn a dictionary of the column, in a function beside the table without which values cannot be read; default false.
+    #[schemars(with = "Option<bool>")]
+    pub dictionary: Option<Spanned<bool>>,
     /// Run VACUUM (not FULL) between batches, so that the space can be reused at once; default true.
     pub vacuum: Option<bool>,
 }
@@ -131,6 +136,10 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         checker.problem(compression, "`compression` has no meaning for method = \"gzip\"", "leave it out".to_owned());
         good = false;
     }
+    if let (Method::Toast, Some(dictionary)) = (written.method, &written.dictionary) {
+        checker.problem(dictionary, "`dictionary` has no meaning for method = \"toast\"", "leave it out".to_owned());
+        good = false;
+    }
     if let Some(share) = written.minimum_gain.as_ref().filter(|share| !(0.0..1.0).contains(share.get_ref())) {
         checker.problem(share, format!("`minimum_gain = {}`", share.get_ref()), "a share: 0.3 is 30 %".to_owned());
         good = false;
@@ -144,6 +153,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         method: written.method,
         compression: written.compression.map(Spanned::into_inner),
         minimum_gain: written.minimum_gain.map_or(minimum_gain, Spanned::into_inner),
+        dictionary: written.dictionary.is_some_and(Spanned::into_inner),
         vacuum: written.vacuum.unwrap_or(true),
     })
 }

@@ -43,10 +43,11 @@ pub struct Choice {
 /// Chooses by a sample of the values. `condition`: it is true for those that the run takes; `all_bytes`: of the text of all of them.
 pub async fn choose(walk: &Walk<'_>, condition: &str, connection: &mut PgConnection, all_bytes: u64) -> Result<Choice> {
     let table = walk.table;
+    // Also without a dictionary: those of earlier releases call functions of whoever owns them.
+    let decoder = decoder::bring_up_to_date(connection, table).await?;
     if !may_share(table) {
         return Ok(Choice::default());
     }
-    let decoder = decoder::bring_up_to_date(connection, table).await?;
     if !decoder.reads_dictionaries {
         let remark = format!(
             "values of {} are compressed without a dictionary: its functions are of an earlier release, and only its owner may replace \
@@ -76,7 +77,7 @@ pub async fn choose(walk: &Walk<'_>, condition: &str, connection: &mut PgConnect
 
 /// Returns whether values may have a dictionary in common. It shows those who may read one row text of others: with row security there is none.
 fn may_share(table: &Table) -> bool {
-    !table.has_row_security
+    table.may_have_dictionaries && !table.has_row_security
 }
 
 /// Returns the newest dictionary that a value names. Values alone have its key.

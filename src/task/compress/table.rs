@@ -44,6 +44,9 @@ pub struct Table {
     pub toast_bytes: u64,
     #[serde(skip)]
     pub has_row_security: bool,
+    /// The job lets values have a dictionary in common.
+    #[serde(skip)]
+    pub may_have_dictionaries: bool,
     /// The hash of the definition at the time of the plan, which holds for this definition only.
     #[serde(skip)]
     pub definition: String,

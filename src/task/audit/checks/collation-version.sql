@@ -3,7 +3,7 @@ SELECT v.what AS object, v.what AS identity,
        format('%s was made with version %s of its library, and the server now has %s: %s may be in another order than the one in which it is searched, so that rows are not found and duplicates are accepted.', v.what, v.recorded, v.actual, CASE count(*) WHEN 1 THEN format('the index %s', min(i.index)) ELSE format('each of %s indexes', count(*)) END) AS issue,
        jsonb_build_object('recorded', v.recorded, 'actual', v.actual, 'indexes', (array_agg(i.index ORDER BY i.bytes DESC))[1:20]) AS evidence,
        E'-- first the indexes, all of them; a UNIQUE one may fail: then two rows have the same key, and one must go\n'
-           || string_agg(CASE WHEN i.partitioned THEN format('REINDEX INDEX %s;', i.index) ELSE format('REINDEX INDEX CONCURRENTLY %s;', i.index) END, E'\n' ORDER BY i.bytes, i.index) FILTER (WHERE i.turn <= 200)
+           || string_agg(CASE WHEN i.partitioned OR EXISTS (SELECT FROM pg_index e WHERE e.indexrelid = i.oid AND e.indisexclusion) THEN format('REINDEX INDEX %s;', i.index) ELSE format('REINDEX INDEX CONCURRENTLY %s;', i.index) END, E'\n' ORDER BY i.bytes, i.index) FILTER (WHERE i.turn <= 200)
            || CASE WHEN count(*) > 200 THEN E'\n-- and others: REINDEX (CONCURRENTLY) DATABASE rebuilds all' ELSE '' END
            || E'\n-- then, and not before: it ends the warning\n' || v.refresh AS fix
 FROM (

@@ -4,4 +4,5 @@ SELECT 'pg_hba.conf' AS object, format('%s %s %s %s', h.type, array_to_string(h.
        jsonb_build_object('line', h.line_number, 'databases', h.database, 'roles', h.user_name, 'address', h.address) AS evidence
 FROM pg_hba_file_rules h
 WHERE h.auth_method = 'trust' AND h.type <> 'local' AND h.error IS NULL
-  AND coalesce(h.address, '') NOT IN ('127.0.0.1', '::1', 'localhost', 'samehost') AND coalesce(h.address, '') NOT LIKE '127.%'
+  AND NOT coalesce(h.address IN ('localhost', 'samehost') OR h.address = '::1' AND h.netmask = 'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff'
+           OR h.address LIKE '127.%' AND h.netmask::inet >= '255.0.0.0', false)

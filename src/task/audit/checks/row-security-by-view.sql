@@ -9,6 +9,6 @@ FROM pg_class v JOIN schemas s ON s.oid = v.relnamespace JOIN pg_roles o ON o.oi
 JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
 JOIN tables t ON t.oid = d.refobjid JOIN pg_class c ON c.oid = t.oid
 WHERE v.relkind IN ('v', 'm') AND c.relrowsecurity AND (o.rolsuper OR o.rolbypassrls OR NOT c.relforcerowsecurity AND pg_has_role(v.relowner, c.relowner, 'USAGE'))
-  AND NOT EXISTS (SELECT FROM pg_options_to_table(v.reloptions) WHERE option_name = 'security_invoker' AND option_value IN ('true', 'on', 'yes', '1') OR option_name = 'security_barrier' AND option_value IN ('true', 'on', 'yes', '1'))
+  AND NOT EXISTS (SELECT FROM pg_options_to_table(v.reloptions) WHERE option_name IN ('security_invoker', 'security_barrier') AND CASE WHEN option_name IN ('security_invoker', 'security_barrier') THEN option_value::boolean END)
   AND EXISTS (SELECT FROM aclexplode(v.relacl) x WHERE x.grantee <> v.relowner AND x.privilege_type = 'SELECT')
 GROUP BY v.oid, s.schema, o.rolname, o.rolsuper

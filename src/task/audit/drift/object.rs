@@ -1,7 +1,9 @@
 //! An object of a schema and its facts, as the SQL beside this file reads them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
 
+use regex_lite::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -81,7 +83,7 @@ impl Object {
     /// Returns the names of the facts that differ, the type of a column first.
     pub fn differing<'a>(&'a self, other: &'a Object, scope: &Scope) -> Vec<&'a str> {
         let names: std::collections::BTreeSet<&str> = self.facts.keys().chain(other.facts.keys()).map(String::as_str).collect();
-        let differs = |name: &&str| self.fact(name) != other.fact(name);
+        let differs = |name: &&str| !means_the_same(self.fact(name), other.fact(name));
         let mut names: Vec<&str> = names.into_iter().filter(|name| scope.has(self, name)).filter(differs).collect();
         names.sort_by_key(|name| *name != "type");
         names
@@ -155,6 +157,27 @@ pub fn add_labels(wanted: &Object, found: &Object) -> Option<String> {
     Some(statements.join("\n"))
 }
 
+/// Compares two facts. The server writes `status IN ('a', 'b')` of a varchar as `(ARRAY['a'::character varying, …])::text[]`, and once that was read back as
+/// `ARRAY[('a'::character varying)::text, …]`: casts between both types, and their parentheses, make no difference where there is an array.
+fn means_the_same(one: &Value, other: &Value) -> bool {
+    one == other
+        || matches!((one.as_str(), other.as_str()), (Some(one), Some(other))
+            if one.contains("ARRAY[") && other.contains("ARRAY[") && without_casts(one) == without_casts(other))
+}
+
+fn without_casts(text: &str) -> String {
+    static STEPS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+        let steps = [
+            (r"::(character varying|text)(\(\d+\))?(\[\])?", ""),
+            (r"\(('(?:[^']|'')*')\)", "$1"),
+            (r"\((ARRAY\[[^\[\]]*\])\)", "$1"),
+            (r"\((ARRAY\[[^\[\]]*\])\)", "$1"),
+        ];
+        steps.into_iter().filter_map(|(pattern, with)| Some((Regex::new(pattern).ok()?, with))).collect()
+    });
+    STEPS.iter().fold(text.to_owned(), |text, (pattern, with)| pattern.replace_all(&text, *with).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -163,6 +186,17 @@ mod tests {
 
     fn with(fact: &str, value: Value) -> Object {
         Object { name: "mood".to_owned(), facts: BTreeMap::from([(fact.to_owned(), value)]), ..Object::default() }
+    }
+
+    #[test]
+    fn a_list_of_texts_that_was_read_back_is_the_same_list() {
+        let before = json!("CHECK ((st)::text = ANY ((ARRAY['a'::character varying, 'it''s'::character varying])::text[]))");
+        let after = json!("CHECK ((st)::text = ANY (ARRAY[('a'::character varying)::text, ('it''s'::character varying)::text]))");
+        assert!(means_the_same(&before, &after));
+        let another =
+            json!("CHECK ((st)::text = ANY (ARRAY[('b'::character varying)::text, ('it''s'::character varying)::text]))");
+        assert!(!means_the_same(&before, &another));
+        assert!(!means_the_same(&json!("(st)::text = 'a'::text"), &json!("st = 'a'")), "only lists are written in two ways");
     }
 
     #[test]

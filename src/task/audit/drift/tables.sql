@@ -48,7 +48,7 @@
     SELECT CASE WHEN k.contype IN ('p', 'u', 'x') THEN 70 WHEN k.contype = 'c' THEN 80 ELSE 100 END, 'constraint', format('%s %I', r.name, k.conname), r.name, 'pg_constraint'::regclass, k.oid, 0, format('CONSTRAINT %I ON %s', k.conname, r.name), NULL, k.coninhcount > 0,
            jsonb_build_object('definition', d.text, 'triggers', g.enabled, 'index options', i.options, 'index tablespace', i.tablespace, 'clustered', i.indisclustered),
            format('ALTER TABLE %s ADD CONSTRAINT %I %s;', r.name, k.conname, d.text),
-           jsonb_build_object('definition', format(E'ALTER TABLE %s DROP CONSTRAINT %I;\nALTER TABLE %1$s ADD CONSTRAINT %2$I %3$s;', r.name, k.conname, d.text))
+           jsonb_build_object('definition', format('ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %2$I %3$s;', r.name, k.conname, d.text))
     FROM pg_constraint k JOIN relations r ON r.oid = k.conrelid LEFT JOIN indexed i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x')
     LEFT JOIN (SELECT tgconstraint, string_agg(DISTINCT CASE tgenabled WHEN 'O' THEN 'enabled' WHEN 'D' THEN 'disabled' WHEN 'A' THEN 'always' ELSE 'replica' END, ', ') AS enabled FROM pg_trigger WHERE tgisinternal GROUP BY tgconstraint) g ON g.tgconstraint = k.oid AND k.contype = 'f'
     CROSS JOIN LATERAL (SELECT pg_get_constraintdef(k.oid) AS text OFFSET 0) d
@@ -58,7 +58,7 @@
            jsonb_build_object('definition', d.text, 'tablespace', i.tablespace, 'clustered', i.indisclustered,
                               'statistics', (SELECT string_agg(format('column %s: %s', a.attnum, a.attstattarget), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0)),
            d.text || ';',
-           jsonb_build_object('definition', format(E'DROP INDEX %s;\n%s;', i.index, d.text))
+           jsonb_build_object('definition', format(E'BEGIN;\nDROP INDEX %s;\n%s;\nCOMMIT;', i.index, d.text))
     FROM indexed i, LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS text OFFSET 0) d
     WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
     UNION ALL
@@ -72,18 +72,18 @@
     SELECT 130, 'trigger', format('%s %I', r.name, g.tgname), r.name, 'pg_trigger'::regclass, g.oid, 0, format('TRIGGER %I ON %s', g.tgname, r.name), NULL, g.tgparentid <> 0,
            jsonb_build_object('definition', pg_get_triggerdef(g.oid), 'enabled', w.enabled),
            pg_get_triggerdef(g.oid) || ';' || CASE g.tgenabled WHEN 'O' THEN '' ELSE format(E'\nALTER TABLE %s %s TRIGGER %I;', r.name, w.enabled, g.tgname) END,
-           CASE WHEN g.tgparentid = 0 THEN jsonb_build_object('definition', format(E'DROP TRIGGER %I ON %s;\n%s;', g.tgname, r.name, pg_get_triggerdef(g.oid))) ELSE '{}' END || jsonb_build_object('enabled', format('ALTER TABLE %s %s TRIGGER %I;', r.name, w.enabled, g.tgname))
+           CASE WHEN g.tgparentid = 0 THEN jsonb_build_object('definition', format(E'BEGIN;\nDROP TRIGGER %I ON %s;\n%s;\nCOMMIT;', g.tgname, r.name, pg_get_triggerdef(g.oid))) ELSE '{}' END || jsonb_build_object('enabled', format('ALTER TABLE %s %s TRIGGER %I;', r.name, w.enabled, g.tgname))
     FROM pg_trigger g JOIN relations r ON r.oid = g.tgrelid, LATERAL (SELECT CASE g.tgenabled WHEN 'O' THEN 'ENABLE' WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END AS enabled) w
     WHERE NOT g.tgisinternal
     UNION ALL
     SELECT 131, 'rule', format('%s %I', r.name, u.rulename), r.name, 'pg_rewrite'::regclass, u.oid, 0, format('RULE %I ON %s', u.rulename, r.name), NULL, false,
            jsonb_build_object('definition', pg_get_ruledef(u.oid), 'enabled', w.enabled),
-           pg_get_ruledef(u.oid), jsonb_build_object('definition', format(E'DROP RULE %I ON %s;\n%s', u.rulename, r.name, pg_get_ruledef(u.oid)), 'enabled', format('ALTER TABLE %s %s RULE %I;', r.name, w.enabled, u.rulename))
+           pg_get_ruledef(u.oid), jsonb_build_object('definition', format(E'BEGIN;\nDROP RULE %I ON %s;\n%s\nCOMMIT;', u.rulename, r.name, pg_get_ruledef(u.oid)), 'enabled', format('ALTER TABLE %s %s RULE %I;', r.name, w.enabled, u.rulename))
     FROM pg_rewrite u JOIN relations r ON r.oid = u.ev_class, LATERAL (SELECT CASE u.ev_enabled WHEN 'O' THEN 'ENABLE' WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END AS enabled) w
     WHERE u.rulename <> '_RETURN'
     UNION ALL
     SELECT 140, 'policy', format('%s %I', r.name, p.polname), r.name, 'pg_policy'::regclass, p.oid, 0, format('POLICY %I ON %s', p.polname, r.name), NULL, false, v.facts, v.create,
-           (SELECT jsonb_object_agg(f, format(E'DROP POLICY %I ON %s;\n%s', p.polname, r.name, v.create)) FROM jsonb_object_keys(v.facts) f)
+           (SELECT jsonb_object_agg(f, format(E'BEGIN;\nDROP POLICY %I ON %s;\n%s\nCOMMIT;', p.polname, r.name, v.create)) FROM jsonb_object_keys(v.facts) f)
     FROM pg_policy p JOIN relations r ON r.oid = p.polrelid,
     LATERAL (SELECT CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END AS permissive, CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
                     (SELECT string_agg(w, ', ' ORDER BY w) FROM (SELECT CASE WHEN o = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(o)) END AS w FROM unnest(p.polroles) o) w) AS roles,
@@ -93,5 +93,5 @@
     UNION ALL
     SELECT 141, 'statistics', format('%I.%I', s.schema, x.stxname), r.name, 'pg_statistic_ext'::regclass, x.oid, 0, format('STATISTICS %I.%I', s.schema, x.stxname), NULL, false,
            jsonb_build_object('definition', pg_get_statisticsobjdef(x.oid), 'target', nullif(x.stxstattarget, -1)), pg_get_statisticsobjdef(x.oid) || ';',
-           jsonb_build_object('definition', format(E'DROP STATISTICS %I.%I;\n%s;', s.schema, x.stxname, pg_get_statisticsobjdef(x.oid)), 'target', format('ALTER STATISTICS %I.%I SET STATISTICS %s;', s.schema, x.stxname, coalesce(nullif(x.stxstattarget, -1), -1)))
+           jsonb_build_object('definition', format(E'BEGIN;\nDROP STATISTICS %I.%I;\n%s;\nCOMMIT;', s.schema, x.stxname, pg_get_statisticsobjdef(x.oid)), 'target', format('ALTER STATISTICS %I.%I SET STATISTICS %s;', s.schema, x.stxname, coalesce(nullif(x.stxstattarget, -1), -1)))
     FROM pg_statistic_ext x JOIN schemas s ON s.oid = x.stxnamespace JOIN relations r ON r.oid = x.stxrelid
