@@ -142,11 +142,9 @@ fn where_the_planner_reads_the_table_anyway_nothing_is_done() {
     let first = told(&job);
     assert!(first["swapped"] == false && indexes(server, &database).is_empty(), "{first:#}");
     assert!(first["summary"].to_string().contains("dropped again"), "{first:#}");
-    server.sql(
-        &database,
-        "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3); VACUUM ANALYZE items",
-    );
-    let present = scenario(server, &database, &format!("lists = 3\nexact_below = 100\nprobes = 3\n{SET}").replace(SET, ""));
+    server.sql(&database, "CREATE INDEX items_idx ON items USING hnsw (embedding vector_cosine_ops); VACUUM ANALYZE items");
+    // A graph: three lists by chance may need so many probes that they count as outdated.
+    let present = scenario(server, &database, "method = 'hnsw'\nexact_below = 100\nmaintenance_work_mem = '256MiB'");
     let said = told(&present);
     assert!(said["decision"]["do"] == "nothing", "{said:#}");
     assert!(said["decision"]["reasons"].to_string().contains("reads the whole table"), "{said:#}");
