@@ -405,3 +405,65 @@ fn a_dry_run_measures_what_a_dictionary_saves() {
     };
     assert!(bytes(&plan) < 0.9 * bytes(&of_few), "{plan:#} {of_few:#}");
 }
+
+#[test]
+fn whoever_owns_the_schema_runs_nothing_as_the_owner_of_the_table() {
+    let server = server(18);
+    let database = server.new_database();
+    let owner = format!("owner_{database}");
+    server.sql(&database, TABLE);
+    load(server, &database, &prose("first", 60));
+    let scenario = Scenario::with_database(server, &database).job("scripts", &scripts::job(""));
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    let hashes = server.sql(&database, HASHES);
+    server.sql(&database, &format!("CREATE ROLE {owner}; ALTER SCHEMA public OWNER TO {owner}"));
+    for (name, arguments, returns) in
+        [("scripts_pgtend_inflate", "gz bytea", "bytea"), ("scripts_pgtend_huffman", "lengths int[]", "int[]")]
+    {
+        let before = server.sql(&database, &format!("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = '{name}'"));
+        server.sql(
+            &database,
+            &format!(
+                "SET ROLE {owner}; DROP FUNCTION public.{name};
+                 CREATE FUNCTION public.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE {owner} SUPERUSER'; RETURN $1; END $$"
+            ),
+        );
+        let read = server.psql(&database, "SELECT count(*) FROM scripts WHERE content LIKE '%x%'");
+        assert!(read.unwrap_err().contains(name), "its name is in the error");
+        assert_eq!(server.sql("postgres", &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")), "f");
+        // Nor does a new installation leave it there.
+        scenario.run(&["compress", "install", "scripts"]).exited(77).says(&[name, "belongs to another role"]);
+        server.sql(&database, &format!("DROP FUNCTION public.{name}; {before}"));
+        assert_eq!(server.sql(&database, HASHES), hashes);
+    }
+    server.sql(&database, &format!("ALTER SCHEMA public OWNER TO postgres; DROP ROLE {owner}"));
+}
+
+#[test]
+fn an_installation_takes_no_dictionary_of_another_role_and_none_with_row_security() {
+    let server = server(18);
+    let database = server.new_database();
+    let role = format!("other_{database}");
+    server.sql(&database, TABLE);
+    let mut texts = Scripts::new();
+    load(server, &database, &(0..300).map(|_| texts.script(5_000)).collect::<Vec<_>>());
+    let scenario = scenario(server, &database, "");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    let (hashes, name) = (server.sql(&database, HASHES), server.sql(&database, DICTIONARIES));
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {role}; CREATE SCHEMA aaa AUTHORIZATION {role}; SET ROLE {role};
+             CREATE FUNCTION aaa.{name}(key bytea) RETURNS bytea LANGUAGE sql AS 'SELECT decode(''AAAA'', ''base64'')'; RESET ROLE;
+             CREATE SCHEMA app; ALTER TABLE scripts_stored SET SCHEMA app; ALTER VIEW scripts SET SCHEMA app"
+        ),
+    );
+    let moved = Scenario::with_database(server, &database).job("scripts", &job("").replace("public.scripts", "app.scripts"));
+    moved.run(&["compress", "install", "scripts"]).succeeded();
+    assert_eq!(server.sql(&database, &format!("SET search_path = app; {HASHES}")), hashes);
+    server.sql(&database, "ALTER TABLE app.scripts_stored ENABLE ROW LEVEL SECURITY");
+    moved.run(&["compress", "install", "scripts"]).exited(77).says(&["row security", "undo"]);
+    server.sql(&database, &format!("DROP SCHEMA aaa CASCADE; DROP ROLE {role}"));
+}

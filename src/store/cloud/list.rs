@@ -171,9 +171,8 @@ mod tests {
         assert_eq!((keys, page.next.as_deref()), (vec!["exports//report.csv", "a b"], Some("t")));
         let cut = text.replace("<NextContinuationToken>t</NextContinuationToken>", "");
         assert!(page_of_google(cut.as_bytes()).is_err(), "a list that is cut is no list");
-        for empty in ["<ListBucketResult><Name>b</Name></ListBucketResult>"] {
-            assert_eq!(page_of_google(empty.as_bytes()).unwrap(), Page { objects: Vec::new(), next: None });
-        }
+        let empty = "<ListBucketResult><Name>b</Name></ListBucketResult>";
+        assert_eq!(page_of_google(empty.as_bytes()).unwrap(), Page { objects: Vec::new(), next: None });
         let empty = "<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>";
         assert_eq!(page_of_azure(empty.as_bytes()).unwrap(), Page { objects: Vec::new(), next: None });
     }

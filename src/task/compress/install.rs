@@ -128,7 +128,8 @@ async fn may_install(connection: &mut PgConnection, table: &Table) -> Result<()>
 
 /// Makes the statements that create all functions.
 fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
-    let mut statements = decoder(table)?;
+    let mut statements = vec![are_the_owners(table)];
+    statements.extend(decoder(table)?);
     statements.extend([triggers::guard(table), triggers::own(table), triggers::write(table, stored)]);
     statements.push(format!("GRANT EXECUTE ON FUNCTION {}(xid) TO PUBLIC", table.function("own")));
     statements.push(are_the_owners(table));
@@ -142,7 +143,7 @@ fn are_the_owners(table: &Table) -> String {
     let all: Vec<String> = all.map(|(what, arguments)| literal(&format!("{}({arguments})", table.function(what)))).collect();
     let check = format!(
         "DECLARE other text; BEGIN SELECT p.oid::regprocedure::text INTO other FROM unnest(ARRAY[{}]) f JOIN pg_catalog.pg_proc p ON p.oid = pg_catalog.to_regprocedure(f)
-         WHERE pg_catalog.pg_get_userbyid(p.proowner) <> {}; IF FOUND THEN RAISE EXCEPTION 'the function % is there already and belongs to another role: drop it', other; END IF; END",
+         WHERE pg_catalog.pg_get_userbyid(p.proowner) <> {}; IF FOUND THEN RAISE EXCEPTION 'the function % is there already and belongs to another role: drop it', other USING ERRCODE = 'insufficient_privilege'; END IF; END",
         all.join(", "),
         literal(&table.owner)
     );
