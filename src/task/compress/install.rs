@@ -86,6 +86,10 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     }
     statements.extend(functions(table, &stored_sql)?);
     statements.push(view_of(table, &view_sql, &stored_sql));
+    // CREATE OR REPLACE VIEW takes away the options that somebody gave it, security_invoker among them.
+    if let Some(options) = options_of(connection, &view_sql, again).await? {
+        statements.push(format!("ALTER VIEW {view_sql} SET ({options})"));
+    }
     statements.extend(defaults(table, &view_sql));
     if !again || is_lost {
         statements.extend(privileges_and_comments(connection, table, &view_sql, &stored_sql).await?);
@@ -103,6 +107,17 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements,
         oid: table.oid,
     })
+}
+
+/// Returns the options of the view that is there, as in SQL.
+async fn options_of(connection: &mut PgConnection, view: &str, is_there: bool) -> Result<Option<String>> {
+    if !is_there {
+        return Ok(None);
+    }
+    let options =
+        "SELECT string_agg(format('%I = %L', option_name, option_value), ', ') FROM pg_class c, pg_options_to_table(c.reloptions)
+                   WHERE c.oid = to_regclass($1) AND c.relkind = 'v'";
+    Ok(sqlx::query_scalar(options).bind(view).fetch_one(connection).await.map_err(pg::in_its_own_words)?)
 }
 
 /// Fails if the role may not install the view.
