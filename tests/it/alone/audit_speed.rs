@@ -20,7 +20,8 @@ fn two_thousand_tables_of_ten_columns_take_seconds() {
          END LOOP; END $$",
     );
     let scenario = Scenario::with_database(server, &database);
-    // pg_dump reads the same catalogs: on this machine, at this hour, it is the measure. Either may be held up once.
+    // pg_dump reads the same catalogs: on this machine, at this hour, it is the measure. Either may be held up once. Five times for the 41 checks of
+    // before, eight for 63: 1.9 s, where 5,000 tables may take 15.
     let mut took = Vec::new();
     let now = loop {
         let started = Instant::now();
@@ -30,7 +31,7 @@ fn two_thousand_tables_of_ten_columns_take_seconds() {
         let dumped = server.tool("pg_dump", &database).arg("--schema-only").output().unwrap();
         assert!(dumped.status.success() && !dumped.stdout.is_empty());
         took.push((of_audit, started.elapsed()));
-        if took.iter().any(|(of_audit, of_pg_dump)| *of_audit < *of_pg_dump * 5) {
+        if took.iter().any(|(of_audit, of_pg_dump)| *of_audit < *of_pg_dump * 8) {
             break now;
         }
         assert!(took.len() < 3, "an audit, and pg_dump --schema-only: {took:?}");
