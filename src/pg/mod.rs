@@ -18,6 +18,7 @@ pub mod schemas;
 mod service;
 mod session;
 mod settings;
+pub mod stat_statements;
 pub mod table;
 pub mod throwaway;
 mod tls;

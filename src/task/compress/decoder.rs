@@ -1,4 +1,4 @@
-//! Brings the functions that read compressed text up to date: those of an earlier release know no dictionaries.
+//! Brings the functions that read compressed text up to date: those of an earlier release know no dictionaries, and call functions of whoever owns them.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;

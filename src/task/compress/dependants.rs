@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::names::{CONSTRAINT, PLAIN};
 use super::table::{Table, companion};
-use crate::pg::{self, identifier};
+use crate::pg::{self, identifier, stat_statements};
 
 /// The number of rows that are read to find a CHECK that refuses a row without its text.
 const CHECKED_ROWS: u32 = 10_000;
@@ -112,13 +112,7 @@ pub const NO_KEY: &str = "it has no primary key, and no unique index over NOT NU
 
 /// Finds statements of applications in pg_stat_statements, where the role may read it.
 async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
-    let relation: Option<String> = sqlx::query_scalar(
-        "SELECT c.oid::regclass::text FROM pg_extension e JOIN pg_class c ON c.relname = 'pg_stat_statements' AND c.relnamespace = e.extnamespace
-         WHERE e.extname = 'pg_stat_statements' AND has_table_privilege(c.oid, 'SELECT')",
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(relation) = relation else { return Ok(Vec::new()) };
+    let Some(relation) = stat_statements::view(connection).await? else { return Ok(Vec::new()) };
     let merge = if table.version_num < 170_000 { "|\\mmerge\\s+into\\M" } else { "" };
     let sql = format!(
         "SELECT string_agg(DISTINCT left(regexp_replace(query, '\\s+', ' ', 'g'), 120), E'\\n')

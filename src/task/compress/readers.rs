@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::table::Table;
 use crate::base::units;
-use crate::pg::{self, literal, qualified};
+use crate::pg::{self, literal, stat_statements};
 
 /// Statements that are read, those with most calls first.
 const LOOKED_AT: i64 = 500;
@@ -43,23 +43,14 @@ struct Statement {
 
 /// Finds the statements that read the column.
 pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Readers> {
-    // Whoever owns the extension's schema could put another view there, whose functions would run as us: only the extension's own is read.
-    let schema: Option<String> = sqlx::query_scalar(
-        "SELECT n.nspname::text FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-              AND d.classid = 'pg_class'::regclass
-         JOIN pg_class c ON c.oid = d.objid AND c.relname = 'pg_stat_statements' JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE e.extname = 'pg_stat_statements' AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')",
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(schema) = schema else { return Ok(Readers::default()) };
+    let Some(view) = stat_statements::view(connection).await? else { return Ok(Readers::default()) };
     // Statements of ours name the table with ONLY.
     let sql = format!(
         "SELECT query, sum(calls)::bigint AS calls, sum(rows)::bigint AS rows, sum(total_exec_time)::float8 / greatest(sum(calls), 1)::float8 AS milliseconds
          FROM {} s WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
            AND position(lower({}) in lower(s.query)) > 0 AND s.query ~* '^\\s*(with|select|update|delete)\\M' AND s.query !~* '\\m(from|update)\\s+only\\M|pg_catalog'
          GROUP BY 1 ORDER BY 2 DESC LIMIT {LOOKED_AT}",
-        qualified(&schema, "pg_stat_statements"),
+        view,
         literal(table.public_name()),
     );
     // An extension that is created but not preloaded fails, and has recorded nothing.

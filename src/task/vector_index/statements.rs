@@ -12,7 +12,7 @@ use super::state::Table;
 use crate::base::units;
 use crate::ledger::Filter;
 use crate::ledger::report::Report;
-use crate::pg::{self, qualified};
+use crate::pg::{self, stat_statements};
 use crate::work::RunContext;
 
 /// Statements that are read, those with most calls first, and that are named.
@@ -124,23 +124,14 @@ fn unused(now: Uses, last: Option<Uses>) -> Option<String> {
 
 /// Reads statements of this database with an operator of pgvector and the table's name in them.
 async fn statements(connection: &mut PgConnection, table: &Table) -> Result<Vec<Statement>> {
-    // Whoever owns the extension's schema could put another view there, whose functions would run as us: only the extension's own is read.
-    let schema: Option<String> = sqlx::query_scalar(
-        "SELECT n.nspname::text FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-              AND d.classid = 'pg_class'::regclass
-         JOIN pg_class c ON c.oid = d.objid AND c.relname = 'pg_stat_statements' JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE e.extname = 'pg_stat_statements' AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')",
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(schema) = schema else { return Ok(Vec::new()) };
+    let Some(view) = stat_statements::view(connection).await? else { return Ok(Vec::new()) };
     // Searches of ours name operators with their schema.
     let sql = format!(
         "SELECT query, sum(calls)::bigint AS calls FROM {} s
          WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND s.query ~* 'order\\s+by' AND s.query ~ '<(=|-|#|\\+|~|%)>'
            AND position(lower({}) in lower(s.query)) > 0 AND position('OPERATOR(' in s.query) = 0 AND s.query !~* '^\\s*(explain|create|alter|declare|copy)'
          GROUP BY 1 ORDER BY 2 DESC LIMIT {LOOKED_AT}",
-        qualified(&schema, "pg_stat_statements"),
+        view,
         pg::literal(&table.facts.name),
     );
     // Without shared_preload_libraries the view is there and cannot be read.

@@ -8,12 +8,24 @@
 
 use super::document::Level;
 
+/// A query beside the tables of checks. It stands above them, so that they have it.
+macro_rules! catalog {
+    ($id:literal) => {
+        Query::Catalog(include_str!(concat!("", $id, ".sql")))
+    };
+}
+
 mod blind;
 mod peers;
 mod table;
 
 pub use blind::cannot_show;
 pub use table::CHECKS;
+
+const ONLINE: &str = "SHARE UPDATE EXCLUSIVE: reads and writes go on";
+const MOMENT: &str = "ACCESS EXCLUSIVE, for a moment";
+const REWRITE: &str = "ACCESS EXCLUSIVE while the table is rewritten";
+const NONE: &str = "none";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Check {

@@ -1,18 +1,7 @@
 //! Checks for faults that other tools find, and that the January audit did not ask for; in the order of the reports.
 
 use super::super::document::Level::{Critical, High, Low, Medium};
-use super::{Check, Query};
-
-macro_rules! catalog {
-    ($id:literal) => {
-        Query::Catalog(include_str!(concat!("", $id, ".sql")))
-    };
-}
-
-const MOMENT: &str = "ACCESS EXCLUSIVE, for a moment";
-const REWRITE: &str = "ACCESS EXCLUSIVE while the table is rewritten";
-const ONLINE: &str = "SHARE UPDATE EXCLUSIVE: reads and writes go on";
-const NONE: &str = "none";
+use super::{Check, MOMENT, NONE, ONLINE, Query, REWRITE};
 
 pub const PEERS: &[Check] = &[
     Check {

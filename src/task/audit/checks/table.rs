@@ -2,18 +2,7 @@
 
 use super::super::document::Level::{Critical, High, Low, Medium};
 use super::peers::PEERS;
-use super::{Check, Query};
-
-macro_rules! catalog {
-    ($id:literal) => {
-        Query::Catalog(include_str!(concat!("", $id, ".sql")))
-    };
-}
-
-const ONLINE: &str = "SHARE UPDATE EXCLUSIVE: reads and writes go on";
-const MOMENT: &str = "ACCESS EXCLUSIVE, for a moment";
-const REWRITE: &str = "ACCESS EXCLUSIVE while the table is rewritten";
-const NONE: &str = "none";
+use super::{Check, MOMENT, NONE, ONLINE, Query, REWRITE};
 
 /// All checks, in the order of the reports.
 pub static CHECKS: &[Check] = &all();
