@@ -117,7 +117,7 @@ async fn options_of(connection: &mut PgConnection, view: &str, is_there: bool) -
     let options =
         "SELECT string_agg(format('%I = %L', option_name, option_value), ', ') FROM pg_class c, pg_options_to_table(c.reloptions)
                    WHERE c.oid = to_regclass($1) AND c.relkind = 'v'";
-    Ok(sqlx::query_scalar(options).bind(view).fetch_one(connection).await.map_err(pg::in_its_own_words)?)
+    sqlx::query_scalar(options).bind(view).fetch_one(connection).await.map_err(pg::in_its_own_words)
 }
 
 /// Fails if the role may not install the view.
