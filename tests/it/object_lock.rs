@@ -8,21 +8,21 @@ use crate::support::moto::Moto;
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, faketime};
 
-fn with_rows(server: &Server) -> String {
+pub fn with_rows(server: &Server) -> String {
     let database = server.new_database();
     server.sql(&database, "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i");
     database
 }
 
 /// moto looks whether there is a signature, and not which.
-const SIGNED: &str = "Authorization: AWS attacker:signature\r\n";
+pub const SIGNED: &str = "Authorization: AWS attacker:signature\r\n";
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     text.split(start).nth(1).unwrap_or_else(|| panic!("no {start} in {text}")).split(end).next().unwrap()
 }
 
 /// Key and id of each version and each delete marker.
-fn versions(moto: &Moto, bucket: &str) -> Vec<(String, String)> {
+pub fn versions(moto: &Moto, bucket: &str) -> Vec<(String, String)> {
     let listed = moto.versions(bucket);
     let each = listed.split("<Version>").skip(1).chain(listed.split("<DeleteMarker>").skip(1));
     each.map(|entry| (between(entry, "<Key>", "<").to_owned(), between(entry, "<VersionId>", "<").to_owned())).collect()
@@ -130,7 +130,11 @@ fn almost_end_its_locks(moto: &Moto, set: &str) {
 }
 
 fn almost_end_locks(moto: &Moto, set: &str, objects: &[&str]) {
-    let until = (Utc::now() + chrono::TimeDelta::hours(1)).format("%Y-%m-%dT%H:%M:%SZ");
+    lock_for(moto, set, objects, 1);
+}
+
+fn lock_for(moto: &Moto, set: &str, objects: &[&str], hours: i64) {
+    let until = (Utc::now() + chrono::TimeDelta::hours(hours)).format("%Y-%m-%dT%H:%M:%SZ");
     let retention = format!(
         "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>GOVERNANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
     );
@@ -139,7 +143,7 @@ fn almost_end_locks(moto: &Moto, set: &str, objects: &[&str]) {
     }
 }
 
-fn on_another_day(scenario: &Scenario, off: &str) {
+pub fn on_another_day(scenario: &Scenario, off: &str) {
     let mut command = scenario.command(&["run-job", "nightly"]);
     let run =
         command.env("LD_PRELOAD", faketime()).env("FAKETIME", off).env("FAKETIME_DONT_FAKE_MONOTONIC", "1").output().unwrap();
@@ -174,6 +178,51 @@ fn prune_extends_the_lock_of_a_set_that_a_longer_rule_keeps_and_shortens_none() 
     scenario.run(&["backups", "prune"]).succeeded();
     assert!(until(&newest).iter().all(|days| (6.9..=7.0).contains(days)), "as long as it stays: {:?}", until(&newest));
     assert!(until(&old).iter().all(|days| (52.8..=53.0).contains(days)), "none is shortened: {:?}", until(&old));
+}
+
+/// A folder and a bucket with `lock`, in which a set was made.
+fn folder_and_locked_bucket(moto: &Moto) -> (Scenario, String) {
+    let server = server(18);
+    moto.create_lockable_bucket("locked");
+    let job = "database = \"app\"\n[backup]\nstore = [\"local\", \"bucket\"]\nkeep = { last = 5 }\nkeep_in.bucket = { last = 5, monthly = 12 }\n";
+    let scenario =
+        Scenario::with_database(server, &with_rows(server)).moto(moto, "locked").config("lock = \"7d\"\n").job("nightly", job);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    (scenario, set)
+}
+
+#[test]
+fn a_copy_locks_the_objects_that_it_keeps_as_it_locks_new_ones() {
+    let moto = Moto::start();
+    let (scenario, set) = folder_and_locked_bucket(&moto);
+    let until = || LOCKED.map(|object| days_from_now(locked_until(&moto, &format!("{set}/{object}")).0));
+    let is_seven = |days: f64| (6.9..=7.0).contains(&days);
+    almost_end_locks(&moto, &set, &LOCKED[..1]);
+    lock_for(&moto, &set, &LOCKED[1..2], 30 * 24);
+    moto.ask("DELETE", &format!("locked/test/{set}/manifest.json"), SIGNED, "");
+    let copied = scenario.run(&["backups", "copy", &set, "--from", "local", "--to", "bucket"]).succeeded();
+    assert!(copied.stdout.contains("dump.sql.gz, globals.sql.gz"), "they were there: {}", copied.stdout);
+    let [dump, globals, manifest] = until();
+    assert!(is_seven(dump) && is_seven(manifest), "{dump} {manifest}");
+    assert!((29.9..=30.0).contains(&globals), "none is shortened: {globals}");
+    // A copy that is there as a whole is kept as well.
+    almost_end_locks(&moto, &set, &LOCKED[..1]);
+    scenario.run(&["backups", "copy", &set, "--from", "local", "--to", "bucket"]).succeeded();
+    let [dump, globals, manifest] = until();
+    assert!(is_seven(dump) && is_seven(manifest) && (29.9..=30.0).contains(&globals), "{dump} {globals} {manifest}");
+}
+
+#[test]
+fn what_a_run_mends_in_a_locked_bucket_is_locked_as_a_whole() {
+    let moto = Moto::start();
+    let (scenario, set) = folder_and_locked_bucket(&moto);
+    almost_end_its_locks(&moto, &set);
+    moto.ask("DELETE", &format!("locked/test/{set}/manifest.json"), SIGNED, "");
+    moto.ask("DELETE", &format!("locked/test/{set}/verification.json"), SIGNED, "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let until = LOCKED.map(|object| days_from_now(locked_until(&moto, &format!("{set}/{object}")).0));
+    assert!(until.iter().all(|days| (6.9..=7.0).contains(days)), "{until:?}");
 }
 
 #[test]

@@ -11,9 +11,9 @@ use crate::cli::global::Global;
 use crate::config::Config;
 use crate::pg::failure;
 use crate::store::Store;
-use crate::task::backup::copies::copy::record_proof;
 use crate::task::backup::copies::known::why_unknown;
 use crate::task::backup::copies::place::is_copy_of;
+use crate::task::backup::copies::proof::record_proof;
 use crate::task::backup::copies::several::within;
 use crate::task::backup::set::{self, Listing, Set};
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::Utc;
 
-use super::copies::copy::record_proof;
+use super::copies::proof::record_proof;
 use super::copies::several::within;
 use super::copies::target::Target;
 use super::guard::{self, Asked};

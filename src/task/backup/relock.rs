@@ -1,5 +1,5 @@
-//! Extends the locks of the sets that `keep` keeps for longer than their objects are locked: `lock` of a store is for the shortest rule, and a longer one
-//! takes some sets later. No lock is ever shortened.
+//! Extends the locks of what stays for longer than it is locked: of the sets that `keep` keeps, as `lock` of a store is for the shortest rule and a longer
+//! one takes some sets later; and of objects that a copy keeps. No lock is ever shortened.
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -23,9 +23,10 @@ pub async fn extend(store: &Store, listing: &Listing, decisions: &[Decision]) ->
         Err(error) => return vec![format!("no lock is extended: {}", failure::in_a_line(&error))],
     };
     let mut extending = Vec::new();
-    for decision in decisions.iter().filter(|decision| decision.keep && !decision.check_first) {
+    for decision in decisions.iter().filter(|decision| decision.keep) {
         let set = listing.sets.iter().find(|set| set.name.to_string() == decision.name);
-        let Some(set) = set.filter(|set| set.verification.verdict() == Bytes::Intact) else { continue };
+        // One that is not read yet stays until it is, and may be intact.
+        let Some(set) = set.filter(|set| set.verification.verdict() != Bytes::Damaged) else { continue };
         extending.push(async move { (set, extend_one(store, set, decision.kept_until, now, span).await) });
     }
     let extended: Vec<_> = stream::iter(extending).buffered(AT_ONCE).collect().await;
@@ -36,6 +37,22 @@ pub async fn extend(store: &Store, listing: &Listing, decisions: &[Decision]) ->
         count => format!(", and those of {count} other sets that `keep` keeps"),
     };
     vec![format!("the lock of set {}{others} could not be extended: {}", set.name, failure::in_a_line(&error))]
+}
+
+/// Locks a copy that is there as a whole already, as a prune locks what stays.
+pub async fn renew(store: &Store, set: &Set) -> Result<()> {
+    let Some(span) = store.lock_span() else { return Ok(()) };
+    extend_one(store, set, None, store.now().await?, span).await
+}
+
+/// Locks objects that a copy keeps for as long as those that it writes.
+pub async fn as_new(store: &Store, keys: &[String]) -> Result<()> {
+    let Some(span) = store.lock_span().filter(|_| !keys.is_empty()) else { return Ok(()) };
+    let until = store.now().await? + span;
+    for key in keys {
+        store.lock_until(key, until).await?;
+    }
+    Ok(())
 }
 
 /// All objects of a set are locked alike; the one whose lock ends first decides, since one that was there before a copy was mended has an older lock.

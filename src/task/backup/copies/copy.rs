@@ -11,6 +11,7 @@ use super::fan_out::Stored;
 use super::holds;
 use super::pass::{self, Source};
 use super::place::{self, Place};
+use super::proof::record_proof;
 use crate::base::age_keys::{Recipient, in_short};
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
@@ -22,7 +23,7 @@ use crate::task::backup::manifest::{self, Globals, Manifest};
 use crate::task::backup::markers::{RUN, RunMarker};
 use crate::task::backup::set::{self, AsListed, Set, globals_object};
 use crate::task::backup::verdict::{Bytes, Verification};
-use crate::task::backup::{dump, guard, verify};
+use crate::task::backup::{dump, guard, relock, verify};
 
 /// A copy that is to be made. The stores have their names in the configuration.
 pub struct Copy<'a> {
@@ -101,7 +102,13 @@ impl Copy<'_> {
                         Place::Begun(_) => tracing::warn!("the copy in {to_name} is made anew: {}", failure::in_a_line(&error)),
                         Place::Complete(_) | Place::Free => return Err(error),
                     },
-                    proved => return proved,
+                    Ok(copied) => {
+                        if let Some(copy) = &copied.set {
+                            relock::renew(to, copy).await?;
+                        }
+                        return Ok(copied);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Place::Begun(_) | Place::Free => {}
@@ -142,6 +149,9 @@ impl Copy<'_> {
             made.push((source.object, stored));
         }
         let manifest = self.manifest_there(made)?;
+        // Before the manifest makes a set of them: the lock that they have is older than its own.
+        let kept: Vec<String> = copied.kept.iter().map(|object| self.set.name.key(object)).collect();
+        relock::as_new(to, &kept).await?;
         if let Some(lease) = lease {
             lease.prove().await?;
         }
@@ -360,37 +370,6 @@ impl Copy<'_> {
         copied.set = Some(copy);
         Ok(copied)
     }
-}
-
-/// Records beside an intact copy what was proved of the same bytes in another store; no proof of other bytes, and none in a store with a key that one
-/// without a key says. A refusal for the data is recorded in any case: it is of what is in them.
-pub async fn record_proof(
-    proved: &Verification,
-    (from_name, from): (&str, &Store),
-    to: &Store,
-    manifest: &Manifest,
-    copy: &mut Set,
-) -> Result<()> {
-    let now = Utc::now();
-    let mut proved = proved.clone();
-    let has_same_bytes = copy.manifest.dump.sha256 == manifest.dump.sha256;
-    let is_vouched = from.has_sign_key() || !to.has_sign_key();
-    let is_intact = copy.verification.verdict() == Bytes::Intact;
-    if !has_same_bytes || !is_vouched || !is_intact {
-        proved.restores.retain(|check| check.refusal.is_some());
-    }
-    let says_nothing = !proved.was_restored() && proved.refused_for_its_data(now).is_none() && proved.written_at.is_none();
-    if says_nothing {
-        return Ok(());
-    }
-    // What the server said may show rows, which nobody reads beside an encrypted copy.
-    if to.encrypts() || copy.is_encrypted() {
-        for check in proved.restores.iter_mut().filter(|check| check.refusal.is_some()) {
-            let state = check.sql_state.as_ref().map(|state| format!(" (SQLSTATE {state})")).unwrap_or_default();
-            check.refusal = Some(format!("it was refused{state}; what the server said stands beside the copy in {from_name}"));
-        }
-    }
-    set::record(to, copy, |verification| verification.record_proof_of_copy(&proved, from_name, now)).await
 }
 
 /// The objects of a set besides its manifest.

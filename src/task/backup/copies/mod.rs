@@ -13,5 +13,6 @@ pub mod mend;
 mod pass;
 pub mod place;
 pub mod several;
+pub mod proof;
 pub mod target;
 pub mod together;
