@@ -128,6 +128,8 @@ pub struct Proof {
     /// The number of bytes, from the first, that are proved right.
     proved: u64,
     differs: Arc<AtomicBool>,
+    /// The first block that was read and differs.
+    first: Option<Range<u64>>,
 }
 
 impl Proof {
@@ -138,7 +140,7 @@ impl Proof {
 
     fn with_max_blocks(max_blocks: usize, blocks: Blocks, total_bytes: u64, differs: Arc<AtomicBool>) -> Self {
         differs.store(!blocks.are_sound(max_blocks, total_bytes), Relaxed);
-        Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs }
+        Self { blocks, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs, first: None }
     }
 
     /// Compares the blocks that hold a part of the object; their range is returned, too. The bytes that pass are only those.
@@ -152,7 +154,7 @@ impl Proof {
         let range = numbers.start as u64 * blocks.block_bytes..(numbers.end as u64 * blocks.block_bytes).min(total_bytes);
         let own = Blocks { block_bytes: blocks.block_bytes, sha256: blocks.sha256[numbers].to_vec() };
         let total_bytes = range.end - range.start;
-        (range, Self { blocks: own, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs })
+        (range, Self { blocks: own, total_bytes, leaves: Leaves::default(), position: 0, proved: 0, differs, first: None })
     }
 
     /// Returns how many bytes, from the first, may be let through: those that are proved, or all once some are known to differ.
@@ -172,6 +174,7 @@ impl Proof {
             let found = std::mem::take(&mut self.leaves).root().map(hex::encode);
             if expected.is_none() || expected != found.as_ref() {
                 self.differs.store(true, Relaxed);
+                self.first = expected.map(|_| self.proved..end);
             }
             self.proved = end;
         }
@@ -184,6 +187,11 @@ impl Proof {
             self.differs.store(true, Relaxed);
         }
         self.may_pass()
+    }
+
+    /// The first block that differs, of those that were read to their end: from the first byte that the proof is of.
+    pub fn first_difference(&self) -> Option<Range<u64>> {
+        self.first.clone()
     }
 
     fn may_pass(&self) -> u64 {

@@ -25,6 +25,8 @@ pub struct Decoded<S> {
     pub bytes: u64,
     pub sha256: String,
     pub members: Result<u64, DecodeError>,
+    /// The first block that differs by the proof.
+    pub differing: Option<Range<u64>>,
     pub state: S,
 }
 
@@ -97,7 +99,8 @@ pub async fn decode_part<S: Send + 'static>(
     }
     drop(chunk_sender);
     let (members, state) = end_receiver.await.context("the decoding thread ended")?;
-    Ok(Decoded { bytes, sha256: hex::encode(hash.finalize()), members, state })
+    let differing = proof.and_then(|proof| proof.first_difference());
+    Ok(Decoded { bytes, sha256: hex::encode(hash.finalize()), members, differing, state })
 }
 
 /// Returns the bytes of a chunk at `position` that are in the range.

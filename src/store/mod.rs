@@ -160,7 +160,10 @@ impl Store {
 
     async fn put_by(mut upload: Upload, content: Vec<u8>) -> Result<()> {
         let written = async {
-            upload.write(content.into()).await?;
+            if let Some(pace) = &upload.pace {
+                pace.wait_with_whole(content.len()).await;
+            }
+            upload.write_at_once(content.into()).await?;
             upload.finish().await
         };
         match written.await {
@@ -342,9 +345,19 @@ impl Upload {
     /// Writes the next bytes, no faster than the store's `max_upload`.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         if let Some(pace) = &self.pace {
-            pace.wait(bytes.len()).await;
+        self.keep_pace(bytes.len()).await;
+        self.write_at_once(bytes).await
+    }
+
+    /// Waits until the store's `max_upload` lets so many bytes be written.
+    pub async fn keep_pace(&mut self, bytes: usize) {
+            pace.wait(bytes).await;
         }
         match &mut self.to {
+    }
+
+    /// Writes the next bytes, for which the pace was kept.
+    pub async fn write_at_once(&mut self, bytes: Bytes) -> Result<()> {
             To::Dir(upload) => upload.write(&bytes).await,
             To::S3(upload) => upload.write(&bytes).await,
             To::Cloud(upload) => upload.write(&bytes).await,

@@ -11,6 +11,9 @@ use crate::base::units::Rate;
 /// Time that was not used counts for later, up to this: a writer that hesitates is not slowed for it.
 const CREDIT: Duration = Duration::from_millis(100);
 
+/// An object that is not longer than this is small: markers, verdicts, the manifest of a hundred tables.
+const SMALL_BYTES: usize = 32 << 10;
+
 /// The paces of this process, by store and rate: each upload opens its store anew.
 static PACES: Mutex<BTreeMap<OfStore, Arc<Pace>>> = Mutex::new(BTreeMap::new());
 
@@ -38,6 +41,15 @@ impl Pace {
     /// Waits until what was written before is paid for, and books these bytes.
     pub async fn wait(&self, bytes: usize) {
         tokio::time::sleep_until(self.book(bytes, Instant::now())).await;
+    }
+
+    /// Books a whole object, which waits only if it is not small: a marker or a verdict would wait for the dump of another run, and its store would seem not
+    /// to answer.
+    pub async fn wait_with_whole(&self, bytes: usize) {
+        let may_be_written_at = self.book(bytes, Instant::now());
+        if bytes > SMALL_BYTES {
+            tokio::time::sleep_until(may_be_written_at).await;
+        }
     }
 
     /// Books bytes, and returns when they may be written.
@@ -75,5 +87,13 @@ mod tests {
         let later = start + Duration::from_secs(3600);
         let written = (0..100).take_while(|_| pace.book(10_000, later) <= later).count();
         assert_eq!(written, 11, "a tenth of a second's worth, and the one that is booked then");
+    }
+
+    #[tokio::test]
+    async fn a_small_object_is_booked_and_does_not_wait() {
+        let pace = pace(1, Instant::now());
+        pace.wait(1_000_000).await;
+        pace.wait_with_whole(1000).await;
+        assert!(pace.book(1, Instant::now()) > Instant::now() + Duration::from_secs(1_000_900), "what follows waits for it");
     }
 }

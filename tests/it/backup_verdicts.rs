@@ -3,6 +3,7 @@
 use hyper::Method;
 use serde_json::Value;
 
+use crate::backup_faults::large_database;
 use crate::support::Scenario;
 use crate::support::postgres::server;
 use crate::support::s3::{Fault, Rule, S3Server};
@@ -64,6 +65,45 @@ fn a_flipped_bit_in_transit_condemns_no_set() {
     s3.heal();
     scenario.run(&["backups", "verify", &set]).succeeded();
     assert_eq!(only_set(&scenario)["bytes"], "intact", "a read that is well takes the verdict back");
+}
+
+/// The range of bytes that a message says to hold the first difference, and all that it says about that.
+fn first_difference(said: &str) -> (std::ops::Range<u64>, String) {
+    let said = said.split("the first difference is in bytes ").nth(1).unwrap_or_else(|| panic!("{said}"));
+    let said = said.split([';', '\n']).next().unwrap();
+    let mut words = said.split(' ');
+    let (from, to) = (words.next().unwrap(), words.nth(1).unwrap());
+    (from.parse().unwrap()..to.parse::<u64>().unwrap() + 1, said.to_owned())
+}
+
+#[test]
+fn every_read_of_a_damaged_dump_names_the_same_place_and_it_is_the_right_one() {
+    let server = server(18);
+    let scenario = Scenario::with_database(server, &large_database(server)).backup_job("local", "keep = { last = 5 }");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().pop().unwrap();
+    let dump = scenario.path(&format!("store/{set}/{}", scenario.object("dump.sql.gz")));
+    let good = std::fs::read(&dump).unwrap();
+    let members = if scenario.stores.encrypted { "of dump.sql.gz.age, in one of members " } else { "of dump.sql.gz, in member " };
+    for at in [good.len() / 2, good.len() / 100 * 97] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&dump, bytes).unwrap();
+        let mut said = std::collections::BTreeSet::new();
+        for _ in 0..4 {
+            let verified =
+                scenario.run(&["backups", "verify", &set, "--store", "local"]).exited(1).says(&["is damaged", members]);
+            assert!(!verified.stderr.contains("uncompressed bytes"), "where decoding ended is chance: {}", verified.stderr);
+            said.insert(first_difference(&verified.stderr).1);
+        }
+        let into = server.url(&server.empty_database());
+        let restore = ["backups", "restore", &set, "--store", "local", "--into", &into];
+        let restored = scenario.run(&restore).exited(1);
+        let (range, words) = first_difference(&restored.stderr);
+        said.insert(words);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(range.contains(&(at as u64)) && range.end - range.start <= 1 << 20, "{at} in {range:?}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub mod copies;
 mod copy_names;
 mod counts;
 mod csv;
+mod difference;
 mod dump;
 mod entry;
 pub mod existing_database;

@@ -133,13 +133,15 @@ async fn read_extent<S: Send + 'static>(
     let decoded = decode_part(reader, coding, phase, (proof, members), cut, feed, |_| ()).await?;
 
     let is_as_written = !differs.load(Relaxed) && (dump.blocks.is_some() || decoded.sha256 == dump.sha256);
+    let differing = decoded.differing.map_or_else(|| range.clone(), |block| range.start + block.start..range.start + block.end);
     anyhow::ensure!(
         is_as_written && decoded.bytes == range.end - range.start,
         Differs(format!(
-            "{} differs from its manifest in bytes {} to {} (SHA-256 of {}): try again, and if it stays, `pgtend backups verify` says whether the set is damaged",
+            "{} differs from its manifest in bytes {} to {}, by their SHA-256 ({} were read): try again, and if it stays, `pgtend backups verify` says \
+             whether the set is damaged",
             store.location(&key),
-            range.start,
-            range.end,
+            differing.start,
+            differing.end.saturating_sub(1),
             units::bytes(decoded.bytes)
         ))
     );

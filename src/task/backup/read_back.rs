@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 
+use super::difference::{self, Found};
 use super::locked;
 use super::manifest::{Globals, Manifest};
 use super::scan::{Contents, Scanner, TableData, joined};
@@ -26,7 +27,6 @@ use crate::members::blocks::Proof;
 use crate::members::compress::DecodeError;
 use crate::members::decode::decode_object;
 use crate::members::decrypt::Coding;
-use crate::members::index::Difference;
 use crate::store::Store;
 
 /// At most this many tables are named.
@@ -166,11 +166,10 @@ where
     let coding = Coding::new(dump.compression, dump.encryption.as_ref(), keys);
     let decoded = decode_object(reader, coding, phase, proof, state, feed, |chunk| parts.feed(chunk)).await?;
     let (scanner, taken, _) = decoded.state;
-    let read = DumpRead { bytes: decoded.bytes, sha256: decoded.sha256, members: decoded.members, contents: scanner.finish() };
-    let mut problems = differences(&set.manifest, &read, parts.finish(), sealed::hides_names(store, &set.manifest));
-    if problems.is_empty() && differs.load(Relaxed) {
-        problems.push("the SHA-256 of one block of the dump differs from the manifest".to_owned());
-    }
+    let found = Found { differs: differs.load(Relaxed), block: decoded.differing, members: parts.finish() };
+    let contents = scanner.finish();
+    let read = DumpRead { bytes: decoded.bytes, sha256: decoded.sha256, members: decoded.members, contents, found };
+    let problems = differences(&set.manifest, &read, sealed::hides_names(store, &set.manifest));
     let not_decoded = match read.members {
         Err(DecodeError::Locked(why)) => Some(why),
         _ => None,
@@ -208,50 +207,61 @@ struct DumpRead {
     sha256: String,
     members: Result<u64, DecodeError>,
     contents: Contents,
+    found: Found,
 }
 
-/// Compares the bytes read with the manifest. Pure.
-fn differences(manifest: &Manifest, read: &DumpRead, part: Option<Difference>, hides_names: bool) -> Vec<String> {
+/// Compares the bytes read with the manifest. Two reads of the same bytes say the same. Pure.
+fn differences(manifest: &Manifest, read: &DumpRead, hides_names: bool) -> Vec<String> {
     let dump = &manifest.dump;
+    let mut problems = Vec::new();
+    if read.bytes != dump.bytes {
+        problems.push(format!("bytes: {} read, {} written", read.bytes, dump.bytes));
+    }
+    let place = read.found.in_words(dump);
+    // When decoding ended is by chance, once some bytes are known to differ.
+    if !read.found.differs {
+        problems.extend(differences_of_contents(manifest, read, hides_names));
+    } else if place.is_none() {
+        problems.push(format!("the SHA-256 of one part of {} differs from the manifest", dump.object));
+    }
+    if read.sha256 != dump.sha256 {
+        problems.push(format!("SHA-256: {} read, {} written", read.sha256, dump.sha256));
+    }
+    problems.extend(place);
+    problems
+}
+
+/// Compares what the bytes decode to.
+fn differences_of_contents(manifest: &Manifest, read: &DumpRead, hides_names: bool) -> Vec<String> {
+    let (dump, contents) = (&manifest.dump, &read.contents);
     let mut problems = Vec::new();
     let mut compare = |what: &str, read: u64, written: u64| {
         if read != written {
             problems.push(format!("{what}: {read} read, {written} written"));
         }
     };
-    compare("bytes", read.bytes, dump.bytes);
     match &read.members {
         Ok(members) => {
             compare("members", *members, dump.members.count);
-            compare("uncompressed bytes", read.contents.bytes, dump.uncompressed_bytes);
-            compare("large objects", read.contents.large_objects, manifest.large_objects);
-            let of_tables = table_differences(&read.contents.tables, &joined(&manifest.tables));
+            compare("uncompressed bytes", contents.bytes, dump.uncompressed_bytes);
+            compare("large objects", contents.large_objects, manifest.large_objects);
+            let of_tables = table_differences(&contents.tables, &joined(&manifest.tables));
             match of_tables.is_empty() || !hides_names {
                 true => problems.extend(of_tables),
                 false => problems.push("the rows of some tables differ, whose names are sealed".to_owned()),
             }
-            if read.contents.has_zero_byte {
+            if contents.has_zero_byte {
                 problems.push("the dump has a zero byte that PostgreSQL does not write".to_owned());
-            } else if !read.contents.complete {
+            } else if !contents.complete {
                 problems.push("the dump's last line is missing".to_owned());
             }
         }
         Err(DecodeError::Locked(_)) => {}
         Err(DecodeError::Source(error)) => {
-            problems.push(format!("{} does not decode after {} uncompressed bytes: {error}", dump.object, read.contents.bytes));
+            let bytes = difference::decoded_up_to(dump, contents.bytes);
+            problems.push(format!("{} cannot be decoded beyond {bytes} uncompressed bytes: {error}", dump.object));
         }
-        Err(DecodeError::Sink(error)) => {
-            problems.push(format!("{} was decoded only up to {} uncompressed bytes: {error}", dump.object, read.contents.bytes));
-        }
-    }
-    if read.sha256 != dump.sha256 {
-        problems.push(format!("SHA-256: {} read, {} written", read.sha256, dump.sha256));
-    }
-    if let Some(Difference { from, to, expected_crc32, found_crc32 }) = part {
-        problems.push(format!(
-            "the first difference is in bytes {from} to {}: CRC-32 {found_crc32:08x} read, {expected_crc32:08x} written",
-            to.saturating_sub(1)
-        ));
+        Err(DecodeError::Sink(error)) => problems.push(format!("{} was not decoded to its end: {error}", dump.object)),
     }
     problems
 }
@@ -314,8 +324,8 @@ mod tests {
         let mut contents =
             Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true, has_zero_byte: false };
         (contents.tables[0].rows, contents.tables[1].rows) = (contents.tables[1].rows, contents.tables[0].rows);
-        let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
-        let problems = differences(&manifest, &read, None, false).join("; ");
+        let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents, found: Found::default() };
+        let problems = differences(&manifest, &read, false).join("; ");
         assert!(problems.contains("public.a: read 2 rows") && problems.contains("public.b: read 1 row "), "{problems}");
     }
 
@@ -324,7 +334,7 @@ mod tests {
         let manifest = manifest();
         let contents =
             Contents { bytes: 5000, tables: manifest.tables.clone(), large_objects: 0, complete: true, has_zero_byte: false };
-        let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents };
-        assert_eq!(differences(&manifest, &read, None, false), Vec::<String>::new());
+        let read = DumpRead { bytes: 1000, sha256: "00".into(), members: Ok(0), contents, found: Found::default() };
+        assert_eq!(differences(&manifest, &read, false), Vec::<String>::new());
     }
 }

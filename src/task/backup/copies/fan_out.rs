@@ -2,7 +2,7 @@
 //! the pace of the slowest store; one that fails is left out, and so is one that makes the others wait for too long.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::patience::Paced;
+pub use super::patience::Patience;
 use super::several::none_took_it;
 use super::target::Target;
 use crate::base::age_keys::{AgeKeys, Recipient};
@@ -20,38 +22,12 @@ use crate::members::blocks::{self, Blocks};
 use crate::members::encrypt::Encryptor;
 use crate::members::encryption::Encryption;
 use crate::store::{Store, Upload};
-use crate::work::RunContext;
 
 /// The pieces that wait for a store, beside the one that it is taking: members of the dump, of 4 MiB at most.
 const QUEUED: usize = 1;
 
-/// Others wait for a store no longer than this at once.
-const STALLED: Duration = Duration::from_secs(120);
-
-/// Nor longer than this when three quarters of the job's timeout have passed: a store that is slow must not take the good one's time.
-const HURRIED: Duration = Duration::from_secs(1);
-
 /// Where there are others: a store that has failed may not answer an abort, either, and the next run sweeps what stays.
 const ABORT_LONGEST: Duration = Duration::from_secs(20);
-
-/// How long the others wait for a store.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Patience {
-    hurried_from: Option<Instant>,
-}
-
-impl Patience {
-    pub fn of(run: &RunContext<'_>) -> Self {
-        let passed = (chrono::Utc::now() - run.now).to_std().unwrap_or_default();
-        let left = run.job.timeout.map(|timeout| (timeout / 4 * 3).saturating_sub(passed));
-        Self { hurried_from: left.and_then(|left| Instant::now().checked_add(left)) }
-    }
-
-    pub fn now(self) -> Duration {
-        let until = self.hurried_from.map(|from| from.saturating_duration_since(Instant::now()));
-        until.map_or(STALLED, |until| until.clamp(HURRIED, STALLED))
-    }
-}
 
 /// An object that is being written to several stores.
 #[derive(Default)]
@@ -66,6 +42,8 @@ pub struct Outlet {
     keys: Arc<AgeKeys>,
     /// Whether `max_upload` says how fast the store may be written to.
     is_paced: bool,
+    /// The time for which it has waited for that.
+    paced: Paced,
     /// None: the store had failed before, or the object could not be begun.
     upload: Option<Upload>,
     taken_bytes: u64,
@@ -140,12 +118,13 @@ impl FanOut {
     {
         let patience = self.patience;
         let mut lanes = Lanes { lanes: Vec::new(), patience };
-        let (mut taking, mut tokens) = (Vec::new(), Vec::new());
+        let (mut taking, mut tokens, mut paced) = (Vec::new(), Vec::new(), Vec::new());
         for (number, outlet) in self.outlets.iter_mut().enumerate().filter(|(_, outlet)| outlet.takes()) {
             let (sender, receiver) = mpsc::channel(QUEUED);
             let given_up = CancellationToken::new();
             tokens.push(given_up.clone());
-            lanes.add(&outlet.keys, Sink { outlet: number, sender, given_up: given_up.clone() })?;
+            paced.push(outlet.paced.clone());
+            lanes.add(&outlet.keys, Sink { outlet: number, sender, given_up: given_up.clone(), paced: outlet.paced.clone() })?;
             taking.push(outlet.take(receiver, given_up));
         }
         let passed = {
@@ -160,7 +139,8 @@ impl FanOut {
                 biased;
                 pushed = &mut pushing => match pushed {
                     Ok((made, count, result)) => {
-                        let have_ended = count > 1 && timeout(patience.now(), &mut taking).await.is_ok();
+                        let paced: Vec<&Paced> = paced.iter().collect();
+                        let have_ended = count > 1 && patience.wait(&paced, &mut taking).await.is_some();
                         if count > 1 && !have_ended {
                             tokens.iter().for_each(CancellationToken::cancel);
                         }
@@ -224,7 +204,15 @@ impl FanOut {
 impl Outlet {
     fn of(store: &Store) -> Self {
         let keys = Arc::clone(store.age_keys());
-        Self { keys, is_paced: store.is_paced(), upload: None, taken_bytes: 0, stored: None, failure: None }
+        Self {
+            keys,
+            is_paced: store.is_paced(),
+            paced: Paced::default(),
+            upload: None,
+            taken_bytes: 0,
+            stored: None,
+            failure: None,
+        }
     }
 
     fn takes(&self) -> bool {
@@ -235,7 +223,11 @@ impl Outlet {
         let Some(upload) = &mut self.upload else { return };
         while let Some(piece) = pieces.recv().await {
             let bytes = piece.len() as u64;
-            match given_up.run_until_cancelled(upload.write(piece)).await {
+            let writing = async {
+                self.paced.count(upload.keep_pace(piece.len())).await;
+                upload.write_at_once(piece).await
+            };
+            match given_up.run_until_cancelled(writing).await {
                 Some(Ok(())) => self.taken_bytes += bytes,
                 Some(Err(error)) => {
                     self.failure = Some(error);
@@ -247,7 +239,8 @@ impl Outlet {
         if given_up.is_cancelled() {
             let message = match self.is_paced {
                 true => {
-                    "it took so long that the other stores had to wait for it, and was left out; its max_upload may be too low"
+                    "it took so long that the other stores had to wait for it, and was left out. When three quarters of the job's `timeout` have passed, \
+                     nobody waits for its max_upload any longer: raise one of them"
                 }
                 false => "it took so long that the other stores had to wait for it, and was left out",
             };
@@ -285,6 +278,7 @@ struct Sink {
     outlet: usize,
     sender: mpsc::Sender<Bytes>,
     given_up: CancellationToken,
+    paced: Paced,
 }
 
 impl Lanes {
@@ -348,9 +342,9 @@ impl Lane {
         for sink in self.sinks.drain(..) {
             let sent = match *count {
                 1 => sink.sender.send(stored.clone()).await.is_ok(),
-                _ => match timeout(patience.now(), sink.sender.send(stored.clone())).await {
-                    Ok(sent) => sent.is_ok(),
-                    Err(_) => {
+                _ => match patience.wait(&[&sink.paced], sink.sender.send(stored.clone())).await {
+                    Some(sent) => sent.is_ok(),
+                    None => {
                         sink.given_up.cancel();
                         false
                     }
@@ -362,5 +356,40 @@ impl Lane {
             }
         }
         self.sinks = left;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::units::Rate;
+    use crate::store::dir::Dir;
+
+    /// The last piece waits for eight seconds, and nobody waits for a store for more than four.
+    #[tokio::test]
+    async fn a_store_that_keeps_to_its_max_upload_is_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = |name: &str| Dir::new(&folder.path().join(name));
+        let stores = [Store::Dir(dir("slow").paced(Some(Rate(25_000)))), Store::Dir(dir("near"))];
+        let mut fan_out = FanOut { patience: Patience::short(Duration::from_secs(4)), ..FanOut::default() };
+        for store in &stores {
+            let mut outlet = Outlet::of(store);
+            outlet.upload = Some(store.upload("dump", 400_000).await.unwrap());
+            fan_out.outlets.push(outlet);
+        }
+        let push = async |mut lanes: Lanes| {
+            for piece in 0..2 {
+                lanes.push(Bytes::from(vec![piece; 200_000])).await?;
+            }
+            Ok((lanes, ()))
+        };
+        fan_out.pass(push).await.unwrap();
+        for outlet in &mut fan_out.outlets {
+            assert!(outlet.failure.is_none(), "{:?}", outlet.failure);
+            outlet.finish().await.unwrap();
+        }
+        for store in &stores {
+            assert_eq!(store.stat("dump").await.unwrap().unwrap().bytes, 400_000);
+        }
     }
 }

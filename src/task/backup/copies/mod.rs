@@ -1,6 +1,6 @@
-//! Sets in several stores. A run writes one dump to all stores of its job at once (`fan_out`, `target`); what a store lacks is copied later,
+//! Sets in several stores. A run writes one dump to all stores of its job at once (`fan_out`, `patience`, `target`); what a store lacks is copied later,
 //! object by object (`copy`, `pass`, `place`), also for other recipients (`anew`), by a person or by the next run (`lacks`, `mend`). Each store has its own manifest, verdicts and rules; a hold is
-//! of all copies (`holds`), and so is what one of them was refused for (`together`, `known`).
+//! of all copies (`holds`), and so is what one of them was refused for (`together`, `known`, `proof`).
 
 mod anew;
 pub mod copy;
@@ -11,8 +11,9 @@ pub mod known;
 pub mod lacks;
 pub mod mend;
 mod pass;
+mod patience;
 pub mod place;
-pub mod several;
 pub mod proof;
+pub mod several;
 pub mod target;
 pub mod together;
