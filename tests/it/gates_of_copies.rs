@@ -171,3 +171,43 @@ fn a_certificate_and_a_list_name_what_another_copy_was_refused_for() {
     assert!(!scenario.run(&certificate).succeeded().stdout.contains("in the copy in two"));
     scenario.run(&["backups", "list"]).succeeded().prints(&["The last intact set is "]);
 }
+
+#[test]
+fn a_list_of_one_store_and_show_know_what_a_copy_in_another_was_refused_for() {
+    let restored = Restored::new(server(18));
+    let (scenario, set) = (&restored.scenario, &restored.set);
+    restored.refused_only_beside("two");
+    let (list, show) = (["backups", "list", "--store", "local"], ["backups", "show", set, "--store", "local"]);
+    let listed = scenario.run(&list).succeeded();
+    listed.prints(&["refused for its data on ", "as the copy in two", "No intact set is left whose data no restore refused."]);
+    let shown = scenario.run(&show).succeeded().prints(&["refused", "for its data on ", "as the copy in two: ", "odd rows"]);
+    assert!(!shown.stdout.contains("not known"), "{}", shown.stdout);
+    for command in [&list[..], &show[..]] {
+        let json = scenario.json(command);
+        let found = if command[1] == "list" { &json["sets"][0] } else { &json };
+        assert_eq!(found["refused_for_its_data"]["copy_in"], "two", "{json:#}");
+        assert_eq!(json["unread_stores"], serde_json::json!([]), "{json:#}");
+    }
+
+    // One that cannot be read is named, and the list of the other goes on.
+    rename(scenario, "two", "away");
+    scenario
+        .run(&list)
+        .succeeded()
+        .says(&["whether copies in two were refused for their data is not known: ", "disk is mounted"]);
+    scenario.run(&show).succeeded().prints(&["not known", "whether a copy in two was refused for its data: ", "disk is mounted"]);
+    for command in [&list[..], &show[..]] {
+        assert_eq!(scenario.json(command)["unread_stores"][0]["store"], "two");
+    }
+    rename(scenario, "away", "two");
+    fs::remove_file(scenario.path(&format!("two/{set}/manifest.json"))).unwrap();
+    scenario
+        .run(&list)
+        .succeeded()
+        .says(&["whether copies in two were refused for their data is not known: that copy cannot be read"]);
+    // A store that is none of the job's is not asked.
+    fs::write(scenario.path("third"), "").unwrap();
+    let scenario = restored.scenario.config("[stores.third]\npath = \"third\"\n");
+    let said = scenario.run(&list).succeeded();
+    assert!(!said.stderr.contains("third"), "{}", said.stderr);
+}

@@ -7,11 +7,11 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
+use super::elsewhere::Elsewhere;
 use super::find::Filter;
 use super::nearness::Nearness;
-use crate::base::fault::{Fault, Kind};
+use super::unknown::refuse_unknown;
 use crate::base::terminal::say;
-use crate::base::toml_file::did_you_mean;
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
@@ -34,6 +34,8 @@ struct Row {
     store: String,
     /// The others.
     copies: Vec<Row>,
+    /// Copies in stores that are not listed, each with its store's name.
+    elsewhere: Vec<(String, Set)>,
     set: Set,
     /// The fault of its signature, when it is listed anyway.
     signature: Option<Signature>,
@@ -46,7 +48,8 @@ impl Row {
     /// What one of its copies was refused for, which holds for all.
     fn refused(&self, now: DateTime<Utc>) -> Option<Refused<'_>> {
         let copies = [self].into_iter().chain(&self.copies).map(|copy| (copy.store.as_str(), &copy.set));
-        Together::of_copies(copies).refused_for_its_data(&self.set, now)
+        let elsewhere = self.elsewhere.iter().map(|(store, set)| (store.as_str(), set));
+        Together::of_copies(copies.chain(elsewhere)).refused_for_its_data(&self.set, now)
     }
 }
 
@@ -75,11 +78,16 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     let nearness = Nearness::of(global);
     listed.sets = as_sets(std::mem::take(&mut listed.sets), &nearness);
     listed.failed.extend(one_place(&listed.stores, &nearness).await);
+    let not_known = match &filter.store {
+        Some(store) => look_elsewhere(&config, store, &mut listed.sets, &nearness).await,
+        None => Vec::new(),
+    };
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
-        refuse_unknown(global, &config, filter, &listed)?;
+        refuse_unknown(global, &config, filter, (&listed.jobs, &listed.databases))?;
     }
+    let failed = listed.failed.iter().map(|(store, error)| (store.clone(), failure::in_a_line(error)));
     let unread: Vec<_> =
-        listed.failed.iter().map(|(store, error)| json!({ "store": store, "reason": failure::in_a_line(error) })).collect();
+        failed.chain(not_known.clone()).map(|(store, reason)| json!({ "store": store, "reason": reason })).collect();
     let mut failed = std::mem::take(&mut listed.failed).into_iter().map(|(_, error)| error);
     let (failed, others) = (failed.next(), failed);
     if global.json {
@@ -123,9 +131,22 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     for (store, name, reason) in listed.broken {
         say(&format!("pgtend: not listed: {name} in {store} cannot be restored: {reason}"));
     }
+    for (store, why) in not_known {
+        say(&format!("pgtend: whether copies in {store} were refused for their data is not known: {why}"));
+    }
     // The end of the command names the first.
     others.for_each(|error| say(&format!("pgtend: {}", failure::in_a_line(&error))));
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Adds to sets of one store their copies in others, for what these were refused for. Returns the stores of which that is not known, each with the reason.
+async fn look_elsewhere(config: &Config, store: &str, rows: &mut [Row], nearness: &Nearness) -> Vec<(String, String)> {
+    let sets: Vec<&Set> = rows.iter().map(|row| &row.set).collect();
+    let elsewhere = Elsewhere::of(config, store, &sets, nearness).await;
+    for row in rows {
+        row.elsewhere = elsewhere.copies_of(&row.set);
+    }
+    elsewhere.unread
 }
 
 /// The stores of a job that are one place, each with the error that says so: what is listed in both is there once.
@@ -189,7 +210,15 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
             let dump = set.name.key(&set.manifest.dump.object);
             let archived = archived.iter().find(|archived| archived.key == dump).map(Archived::in_words);
             json["archived"] = archived.clone().into();
-            listed.sets.push(Row { store: store_name.clone(), copies: Vec::new(), set, signature, archived, json });
+            listed.sets.push(Row {
+                store: store_name.clone(),
+                copies: Vec::new(),
+                elsewhere: Vec::new(),
+                set,
+                signature,
+                archived,
+                json,
+            });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
         listed.broken.extend(broken.map(|(name, reason)| (store_name.clone(), name, reason)));
@@ -223,24 +252,6 @@ fn json_of(mut row: Row, now: DateTime<Utc>) -> serde_json::Value {
 fn copy_of(set: &serde_json::Value) -> serde_json::Value {
     let keys = "store location dump_bytes sha256 encrypted verification bytes restored held signature archived";
     keys.split(' ').map(|key| (key.to_owned(), set[key].clone())).collect::<serde_json::Map<_, _>>().into()
-}
-
-/// Refuses an unknown job or database as a typing error. When the jobs cannot be read, the sets alone say which names exist.
-fn refuse_unknown(global: &Global, config: &Config, filter: &Filter, listed: &Listed) -> Result<()> {
-    let configured: Vec<String> =
-        global.load().map(|(_, folder)| folder.jobs.into_iter().map(|job| job.name).collect()).unwrap_or_default();
-    let jobs: BTreeSet<String> = configured.into_iter().chain(listed.jobs.iter().cloned()).collect();
-    let databases: BTreeSet<String> = config.databases.keys().cloned().chain(listed.databases.iter().cloned()).collect();
-    for (what, wanted, known) in [("job", &filter.job, jobs), ("database", &filter.database, databases)] {
-        let Some(wanted) = wanted.as_ref().filter(|wanted| !known.contains(*wanted)) else { continue };
-        let hint = did_you_mean(wanted, known.iter().map(String::as_str)).unwrap_or_else(|| match known.is_empty() {
-            true => "there is none".to_owned(),
-            false => format!("there are: {}", known.iter().cloned().collect::<Vec<_>>().join(", ")),
-        });
-        let message = format!("no set of a {what} `{wanted}`, and none of that name is configured; {hint}");
-        return Err(Fault::new(Kind::Configuration, message).into());
-    }
-    Ok(())
 }
 
 fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signature>, now: DateTime<Utc>) -> serde_json::Value {

@@ -6,6 +6,7 @@ mod adopt;
 mod certificate;
 mod copy;
 mod diff;
+mod elsewhere;
 mod fetch;
 mod find;
 mod found;
@@ -20,6 +21,7 @@ mod restore_part;
 mod rows_file;
 mod show;
 mod thaw;
+mod unknown;
 mod verify;
 
 use std::path::PathBuf;

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use chrono::Utc;
 use serde_json::json;
 
 use super::find::{Filter, Found, Which, find_copies};
+use super::other_copies::OtherCopies;
 use crate::base::{terminal, units};
 use crate::cli::global::Global;
 use crate::cli::output::{self, print};
 use crate::members::decrypt::recipients_in_words;
 use crate::store::archived::Archived;
+use crate::task::backup::copies::together::{Refused, Together};
 use crate::task::backup::how_proved::HowProved;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::manifest::{Globals, Manifest};
@@ -29,12 +32,37 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) 
     for copy in &copies {
         archived.extend(archived_in(copy).await?.map(|said| (copy.store_name.clone(), said)));
     }
+    let (others, now) = (OtherCopies::of(global, &config, found).await?, Utc::now());
+    // Those in stores that --store leaves out count here.
+    let all = [found].into_iter().chain(&others.found).map(|copy| (copy.store_name.as_str(), &copy.set));
+    let refused = Together::of_copies(all).refused_for_its_data(&found.set, now);
+    let doubt = Doubt { refused, unread: &others.unread };
     print(&if global.json {
-        format!("{:#}\n", as_json(found, &copies, &tables, &archived))
+        format!("{:#}\n", as_json(found, &copies, &tables, &archived, &doubt))
     } else {
-        in_words(found, &copies, &tables, &archived)
+        in_words(found, &copies, &tables, &archived, &doubt)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What speaks against the set, of all its copies.
+struct Doubt<'a> {
+    refused: Option<Refused<'a>>,
+    /// The stores that may have a copy, and could not be read, each with the reason.
+    unread: &'a [(String, String)],
+}
+
+impl Doubt<'_> {
+    fn in_words(&self, found: &Found) -> Vec<(&'static str, String)> {
+        let refused = self.refused.map(|refused| {
+            let (on, copy) = (refused.check.checked_at.format("%Y-%m-%d"), refused.as_the_copy(&found.store_name));
+            ("refused", format!("for its data on {on}{copy}: {}", refused.words_beside(&found.set)))
+        });
+        let unread = self.unread.iter();
+        let unread =
+            unread.map(|(store, why)| ("not known", format!("whether a copy in {store} was refused for its data: {why}")));
+        refused.into_iter().chain(unread).collect()
+    }
 }
 
 /// A table of the set, with all blocks of its rows.
@@ -78,7 +106,13 @@ async fn archived_in(copy: &Found) -> Result<Option<String>> {
     Ok(archived.iter().find(|archived| archived.key == dump).map(Archived::in_words))
 }
 
-fn as_json(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)]) -> serde_json::Value {
+fn as_json(
+    found: &Found,
+    copies: &[Found],
+    tables: &[Table],
+    archived: &[(String, String)],
+    doubt: &Doubt<'_>,
+) -> serde_json::Value {
     let manifest = &found.set.manifest;
     let tables: Vec<_> = tables
         .iter()
@@ -95,6 +129,7 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Strin
             json!({ "store": copy.store_name, "location": location, "archived": archived, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
         })
         .collect();
+    let unread: Vec<_> = doubt.unread.iter().map(|(store, reason)| json!({ "store": store, "reason": reason })).collect();
     json!({
         "set": found.set.name.to_string(),
         "copies": copies,
@@ -120,12 +155,14 @@ fn as_json(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Strin
         "filters": manifest.filters,
         "verification": found.set.verification,
         "bytes": found.set.verification.verdict(),
+        "refused_for_its_data": doubt.refused.map(|refused| refused.as_json(&found.set)),
+        "unread_stores": unread,
         "adopted": manifest.adopted,
         "warnings": manifest.warnings,
     })
 }
 
-fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)]) -> String {
+fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)], doubt: &Doubt<'_>) -> String {
     let (set, manifest) = (&found.set, &found.set.manifest);
     let mut lines = vec![
         ("set", format!("{} in {}", set.name, found.store_name)),
@@ -154,6 +191,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Stri
         let verification = &copy.set.verification;
         ("copy", format!("in {}: {}; {}", copy.store_name, verification.verdict().name(), verification.in_words()))
     }));
+    lines.extend(doubt.in_words(found));
     lines.extend(archived.iter().map(|(store, said)| ("storage class", format!("in {store}: {said}"))));
     let extensions: Vec<String> =
         manifest.server.extensions.iter().map(|extension| format!("{} {}", extension.name, extension.version)).collect();
