@@ -39,17 +39,19 @@ impl Archive {
         let mut record = Record::read(&self.store, name, Accepts::default()).await?;
         let Some((manifest, signature)) = listing::read(&self.store, name).await? else { return Ok(()) };
         anyhow::ensure!(signature.is_ours(), "it is not signed with the store's key");
-        let Some(here) = Here::of(connection, &manifest.database, &pg::qualified(&manifest.schema, &manifest.table)).await?
-        else {
-            return Ok(());
-        };
+        let Some(table) = manifest.table_here(connection).await? else { return Ok(()) };
+        let Some(here) = Here::of(connection, &manifest.database, &table).await? else { return Ok(()) };
         let ends = record.resolve(connection, &here).await?;
         if !ends.is_empty() {
             Record::change(&self.store, name, Accepts::default(), |record| record.end(&ends)).await?;
         }
         // After a partial restore, or in a table without a key, it is unknown which of the equal rows were put back: they are archived
         // again, and the batch stays marked as back.
-        if record.whole(&here).is_none() || same_key(connection, &here.place, &manifest.columns).await?.is_none() {
+        if record.whole(&here).is_none() {
+            return Ok(());
+        }
+        anyhow::ensure!(!manifest.names_are_sealed(), "it is encrypted, and cannot be opened here: its manifest is sealed");
+        if same_key(connection, &here.place, &manifest.columns).await?.is_none() {
             return Ok(());
         }
         let rows = usize::try_from(manifest.exported.rows)?;

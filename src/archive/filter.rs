@@ -1,10 +1,14 @@
 //! Selects rows of a batch: by time, by keys.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
+use crate::base::age_keys::AgeKeys;
 use crate::base::bounds;
+use crate::members::sealed::Sealed;
 use crate::pg::{self, identifier, literal};
 
 /// The most values in one filter: for more, use a table.
@@ -17,6 +21,9 @@ pub struct Filter {
     pub time: Option<Range>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<Key>,
+    /// The filter, which only a key opens. Until then it is one of some rows, and nobody knows of which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
 
 /// Values from `from` on and before `to`, each as SQL would read it in quotes.
@@ -35,7 +42,23 @@ pub struct Key {
 
 impl Filter {
     pub fn is_all(&self) -> bool {
-        self.time.is_none() && self.keys.is_empty()
+        self.time.is_none() && self.keys.is_empty() && self.sealed.is_none()
+    }
+
+    /// Returns it as it is written to a store with these keys: where that seals, nobody reads its columns and values without a key.
+    pub fn as_written(self, keys: &AgeKeys) -> Result<Self> {
+        if self.is_all() || self.sealed.is_some() || !keys.seals_manifests || keys.recipients.is_empty() {
+            return Ok(self);
+        }
+        Ok(Self { sealed: Some(Sealed::of(serde_json::to_vec(&self)?, &keys.recipients)?), ..Self::default() })
+    }
+
+    /// Opens it, where a key of this host does.
+    pub fn opened(self, keys: &Arc<AgeKeys>) -> Result<Self> {
+        let Some(contents) = self.sealed.as_ref().map(|sealed| sealed.open(keys)).transpose()?.flatten() else { return Ok(self) };
+        let opened: Self = serde_json::from_slice(&contents).context("its sealed filter is none")?;
+        opened.check()?;
+        Ok(opened)
     }
 
     /// Returns a condition that is true or false, never NULL.
@@ -122,7 +145,7 @@ mod tests {
         assert_eq!(Filter::default().sql(), "true");
         let time = Range { column: "a\"t".to_owned(), from: Some("2026-01-01".to_owned()), to: None };
         let key = Key { column: "id".to_owned(), values: vec!["4'2".to_owned(), "5".to_owned()] };
-        let filter = Filter { time: Some(time), keys: vec![key] };
+        let filter = Filter { time: Some(time), keys: vec![key], sealed: None };
         assert_eq!(
             filter.sql(),
             "coalesce(\"a\"\"t\" OPERATOR(pg_catalog.>=) E'2026-01-01' AND (\"id\" OPERATOR(pg_catalog.=) E'4''2' OR \"id\" OPERATOR(pg_catalog.=) E'5'), false)"

@@ -7,6 +7,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::batch::{BatchName, ENCRYPTED_OBJECT, MANIFEST, OBJECT, PENDING, RESTORED};
 use super::manifest::Manifest;
+use super::sealed;
 use crate::store::Store;
 use crate::store::sign::Signature;
 
@@ -115,7 +116,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         }
     }
     for (name, parts) in found.iter().filter(|(_, parts)| parts.pending) {
-        let read = store.get_json::<Manifest>(&name.pending()).await?;
+        let read = sealed::read(store, &name.pending()).await?;
         let rows = read.and_then(Result::ok).map(|(manifest, _)| manifest.exported.rows + manifest.came_back);
         listing.pending.push(Pending { name: name.clone(), rows, counts: parts.manifest });
     }
@@ -169,5 +170,5 @@ fn beside(name: &BatchName, parts: &Parts, read: Option<&Option<(Manifest, Signa
 
 /// Returns the manifest of a batch that counts; `None` when there is none.
 pub async fn read(store: &Store, name: &BatchName) -> Result<Option<(Manifest, Signature)>> {
-    store.get_json(&format!("{name}{MANIFEST}")).await?.transpose()
+    sealed::read(store, &format!("{name}{MANIFEST}")).await?.transpose()
 }

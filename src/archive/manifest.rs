@@ -9,12 +9,16 @@ use super::batch::{BatchName, Exported, Source};
 use super::restored::Place;
 use super::session::{self, server_started_at, system_identifier, transaction};
 use crate::base::bounds::{self, Bounded};
+use crate::members::sealed::Sealed;
 use crate::pg;
 use crate::store::key;
 
-/// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8; format 4 is of an encrypted object.
+/// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8; format 4 is of an encrypted object; format 5 is sealed.
 /// A program refuses a format newer than its own.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = SEALED_FORMAT;
+
+pub const ENCRYPTED_FORMAT: u32 = 4;
+pub const SEALED_FORMAT: u32 = 5;
 
 /// The format of a manifest that older programs read as it is meant.
 const FORMAT_2: u32 = 2;
@@ -75,6 +79,12 @@ pub struct Manifest {
     pub database_name: Option<String>,
     #[serde(flatten)]
     pub exported: Exported,
+    /// Names and the reason, which only a key opens; None: they stand in the open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// A key of this host has opened what is sealed: it stands in the other fields.
+    #[serde(skip)]
+    pub is_opened: bool,
 }
 
 /// The numbers (oid) of a database and of a table in it, on the server that the manifest names.
@@ -180,7 +190,36 @@ impl Manifest {
             came_from: Vec::new(),
             database_name: None,
             exported: Exported::default(),
+            sealed: None,
+            is_opened: false,
         }
+    }
+
+    /// Returns whether it is sealed, and no key of this host has opened it: nothing in it names the table.
+    pub fn names_are_sealed(&self) -> bool {
+        self.sealed.is_some() && !self.is_opened
+    }
+
+    /// The table that its rows left, for people.
+    pub fn table_in_words(&self) -> String {
+        match self.names_are_sealed() {
+            true => "a table whose name is sealed".to_owned(),
+            false => format!("{}.{}", self.schema, self.table),
+        }
+    }
+
+    /// The table that its rows left, by its name in SQL; of a sealed one, the table with its number on that server, if it is there.
+    pub(super) async fn table_here(&self, connection: &mut PgConnection) -> Result<Option<String>> {
+        if !self.names_are_sealed() {
+            return Ok(Some(pg::qualified(&self.schema, &self.table)));
+        }
+        let Some(origin) = self.origin else { return Ok(None) };
+        let sql = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                   WHERE c.oid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid";
+        let is_here = self.system_identifier == Some(system_identifier(connection).await?);
+        let named: Option<String> = sqlx::query_scalar(sql).bind(origin.table).fetch_optional(&mut *connection).await?;
+        Ok(named.filter(|_| is_here))
     }
 
     /// Returns whether all rows of the transaction are in other batches.
@@ -222,8 +261,15 @@ impl Bounded for Manifest {
     fn check(&self) -> Result<()> {
         anyhow::ensure!(self.format <= FORMAT, "it has format {}, made by a newer pgtend", self.format);
         bounds::time("archived_at", self.archived_at)?;
-        bounds::catalog_name("schema", &self.schema)?;
-        bounds::catalog_name("table", &self.table)?;
+        anyhow::ensure!(
+            self.sealed.is_none() || self.format >= SEALED_FORMAT,
+            "it has format {}, which knows no sealed part",
+            self.format
+        );
+        if !self.names_are_sealed() {
+            bounds::catalog_name("schema", &self.schema)?;
+            bounds::catalog_name("table", &self.table)?;
+        }
         anyhow::ensure!(self.columns.len() <= MAX_COLUMNS, "it has {} columns, more than any table can have", self.columns.len());
         self.columns.iter().try_for_each(|column| bounds::catalog_name("a column", column))?;
         if let Some(column) = &self.time_column {
@@ -245,7 +291,7 @@ impl Bounded for Manifest {
         let Exported { rows, bytes, uncompressed_bytes, sha256, encryption } = &self.exported;
         if let Some(encryption) = encryption {
             encryption.check(*bytes)?;
-            anyhow::ensure!(self.format >= FORMAT, "it has format {}, which knows no encryption", self.format);
+            anyhow::ensure!(self.format >= ENCRYPTED_FORMAT, "it has format {}, which knows no encryption", self.format);
         }
         bounds::count("bytes", *bytes)?;
         bounds::count("uncompressed_bytes", *uncompressed_bytes)?;

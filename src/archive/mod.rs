@@ -20,6 +20,7 @@ mod proved;
 mod recover;
 mod restore;
 mod restored;
+mod sealed;
 mod session;
 mod target;
 mod text;
@@ -70,9 +71,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Returns the schema and the name of the table whose rows it holds.
-    pub fn table(&self) -> (&str, &str) {
-        (&self.manifest.schema, &self.manifest.table)
+    /// Returns the schema and the name of the table whose rows it holds; None where only a key tells, which is not here.
+    pub fn table(&self) -> Option<(&str, &str)> {
+        (!self.manifest.names_are_sealed()).then_some((&self.manifest.schema, &self.manifest.table))
+    }
+
+    /// The same for people.
+    pub fn table_in_words(&self) -> String {
+        self.manifest.table_in_words()
     }
 }
 
@@ -108,7 +114,7 @@ impl Archive {
     /// Returns the batch of the object with this key as its manifest describes it, whether it counts or not, if that is in this database.
     pub async fn described(&self, key: &str) -> Result<Option<Batch>> {
         let Some(name) = BatchName::of_object(key).filter(|name| name.is_of_database(&self.database)) else { return Ok(None) };
-        let read = self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await?;
+        let read = sealed::read(&self.store, &format!("{name}{MANIFEST}")).await?;
         Ok(read.and_then(Result::ok).map(|(manifest, _)| Batch { name, manifest }))
     }
 
@@ -129,10 +135,10 @@ impl Archive {
             tracing::warn!("{key} is not an archive of {}, so it does not count", self.database);
             return Ok(None);
         };
-        match self.store.get_json::<Manifest>(&format!("{name}{MANIFEST}")).await? {
+        match sealed::read(&self.store, &format!("{name}{MANIFEST}")).await? {
             None => Ok(None),
             Some(Ok((manifest, _))) if !manifest.is_of(&name) => {
-                let of = format!("{}.{} of {}", manifest.schema, manifest.table, manifest.database);
+                let of = format!("{} of {}", manifest.table_in_words(), manifest.database);
                 tracing::warn!("{} holds rows of {of}, as its manifest says, so it does not count", self.store.location(key));
                 Ok(None)
             }
@@ -178,7 +184,8 @@ impl Archive {
         }
         let mut manifest = provisional.decided_by(connection).await?;
         if self.store.encrypts() {
-            manifest.format = manifest::FORMAT;
+            let seals = self.store.age_keys().seals_manifests;
+            manifest.format = if seals { manifest::SEALED_FORMAT } else { manifest::ENCRYPTED_FORMAT };
         }
         self.prepare(name, &manifest).await?;
         // The lock is not held over an await: other exports do not wait for an upload.
@@ -235,7 +242,7 @@ impl Archive {
 
     /// Must be called before the commit: records which transaction decides whether the batch counts.
     async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        self.store.put_json(&name.pending(), manifest).await
+        self.store.put_json(&name.pending(), &sealed::as_written(manifest, self.store.age_keys())?).await
     }
 
     /// Must be called after the commit: the batch counts now. `manifest` is the result of [`Archive::export`].
@@ -251,7 +258,8 @@ impl Archive {
     async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         if !manifest.is_empty() {
             let counts = Manifest { came_from: Vec::new(), ..manifest.clone() };
-            self.store.put_json(&format!("{name}{MANIFEST}"), &counts).await?;
+            let written = sealed::as_written(&counts, self.store.age_keys())?;
+            self.store.put_json(&format!("{name}{MANIFEST}"), &written).await?;
         }
         if !self.record_what_left_again(name, manifest).await {
             return Ok(());

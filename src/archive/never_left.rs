@@ -42,7 +42,7 @@ impl Archive {
 
     /// Returns false if there is nothing to record.
     async fn note(&self, connection: &mut PgConnection, name: &BatchName, manifest: &Manifest) -> Result<bool> {
-        let table = pg::qualified(&manifest.schema, &manifest.table);
+        let Some(table) = manifest.table_here(connection).await? else { return Ok(false) };
         let Some(here) = Here::of(connection, &self.database, &table).await? else { return Ok(false) };
         if !is_undone(connection, manifest, &here).await? {
             return Ok(false);
@@ -85,7 +85,7 @@ pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest
     let is_its_table = manifest.database == place.configured
         && match manifest.origin {
             Some(origin) => (origin.database, origin.table) == (place.database, place.table),
-            None => pg::qualified(&manifest.schema, &manifest.table) == place.name,
+            None => !manifest.names_are_sealed() && pg::qualified(&manifest.schema, &manifest.table) == place.name,
         };
     let is_its_server = manifest.system_identifier.as_ref() == Some(&place.system_identifier);
     let is_same_start = manifest.server_started_at.as_ref() == Some(&here.server_started_at);
@@ -97,10 +97,9 @@ pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest
 
 pub(super) fn never_left(name: &BatchName, manifest: &Manifest) -> String {
     format!(
-        "the rows of {name} never left {}.{}: the server was set back to a state before transaction {}, which archived them. They are in the \
+        "the rows of {name} never left {}: the server was set back to a state before transaction {}, which archived them. They are in the \
          table, or in a later batch; --again puts them back anyway",
-        manifest.schema,
-        manifest.table,
+        manifest.table_in_words(),
         manifest.transaction.unwrap_or_default()
     )
 }

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, MANIFEST, PENDING};
 use super::manifest::Manifest;
 use super::outcome::{self, Recovered, Rows};
-use super::{Archive, listing};
+use super::{Archive, listing, sealed};
 
 impl Archive {
     /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
@@ -62,7 +62,7 @@ impl Archive {
     /// Returns the pending manifest of a batch; `None` when there is none, or when it is not ours, which is added to what is left.
     async fn pending(&self, name: &BatchName, recovered: &mut Recovered) -> Result<Option<Manifest>> {
         let key = name.pending();
-        match self.store.get_json::<Manifest>(&key).await? {
+        match sealed::read(&self.store, &key).await? {
             None => return Ok(None),
             Some(Ok((manifest, signature))) if signature.is_ours() => return Ok(Some(manifest)),
             Some(Ok((_, signature))) => {

@@ -99,6 +99,7 @@ pub async fn prepare(
         return Ok(Intent::Leave(RestoreOutcome::NeverLeft(never_left(name, manifest))));
     }
     refuse_what_may_be_back(&record, name, &here)?;
+    refuse_what_is_sealed(&record, name, &here)?;
     look_at_what_is_back(store, batch, connection, &record, &here).await?;
     let is_there =
         |restored: &Restored| Ok(Intent::Leave(RestoreOutcome::AlreadyBack { since: restored.at, rows: restored.rows }));
@@ -138,7 +139,7 @@ fn refuse_what_may_be_back(record: &Record, name: &BatchName, here: &Here) -> Re
             "{} of {name} went back into {} of database `{}` on {}. That is this database under another name, or a physical copy of it: \
              check whether the rows are in {}, and use --again if they are not",
             units::plural(restored.rows as usize, "row"),
-            restored.place.name,
+            if restored.place.name.is_empty() { &here.place.name } else { &restored.place.name },
             restored.place.configured,
             restored.at.format("%Y-%m-%d %H:%M UTC"),
             here.place.name
@@ -155,6 +156,19 @@ fn refuse_what_may_be_back(record: &Record, name: &BatchName, here: &Here) -> Re
         return Err(Fault::new(Kind::Busy, message).into());
     }
     Ok(())
+}
+
+/// Refuses a batch of which some rows are back that only another key tells.
+fn refuse_what_is_sealed(record: &Record, name: &BatchName, here: &Here) -> Result<()> {
+    if record.at(here).all(|restored| restored.filter.sealed.is_none()) {
+        return Ok(());
+    }
+    let message = format!(
+        "some rows of {name} are back in {}, and which they are is sealed for a key that is not here (`identity_file`): check whether the rows that you \
+         miss are in the table, and use --again, with --key or --time, if they are not",
+        here.place.name
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 impl Prepared {

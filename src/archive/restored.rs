@@ -3,6 +3,8 @@
 //! It is written before the rows' transaction commits, and names that transaction: a process that finds an entry without a
 //! recorded commit asks the server.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, RESTORED};
 use super::filter::Filter;
 use super::session::{self, Fate};
+use crate::base::age_keys::AgeKeys;
 use crate::base::bounds::{self, Bounded};
 use crate::store::Store;
 use crate::store::sign::Signature;
@@ -64,7 +67,7 @@ pub struct Place {
     pub system_identifier: String,
     pub database: i64,
     pub table: i64,
-    /// The table's name, quoted, with its schema.
+    /// The table's name, quoted, with its schema; empty in a record that is sealed.
     pub name: String,
     /// The configured name of the database: a physical copy of a server has all those numbers, too.
     #[serde(default)]
@@ -188,7 +191,7 @@ impl Record {
     /// Returns the record; an empty one when no rows went back.
     pub async fn read(store: &Store, batch: &BatchName, accepts: Accepts) -> Result<Self> {
         match store.get_json::<Self>(&key(batch)).await {
-            Ok(read) => accepts.take(read),
+            Ok(read) => accepts.take(read)?.opened(store.age_keys()),
             Err(_) if accepts.replaces => Ok(Self::default()),
             Err(error) => Err(error.context("cannot read the record of restored rows; --again puts rows back regardless of it")),
         }
@@ -199,11 +202,30 @@ impl Record {
     pub async fn change(store: &Store, batch: &BatchName, accepts: Accepts, mut change: impl FnMut(&mut Self)) -> Result<()> {
         let key = key(batch);
         let changed = store.change_json(&key, |there| {
-            let mut record = accepts.take(there)?;
+            let mut record = accepts.take(there)?.opened(store.age_keys())?;
             change(&mut record);
-            Ok(record)
+            record.as_written(store.age_keys())
         });
         changed.await.map(drop).context("cannot record that rows went back")
+    }
+
+    /// Opens the filters of what went back, where a key of this host does.
+    fn opened(mut self, keys: &Arc<AgeKeys>) -> Result<Self> {
+        for restored in &mut self.times {
+            restored.filter = std::mem::take(&mut restored.filter).opened(keys)?;
+        }
+        Ok(self)
+    }
+
+    /// The record as it is written to a store with these keys: where that seals, without names and values.
+    fn as_written(mut self, keys: &AgeKeys) -> Result<Self> {
+        for restored in &mut self.times {
+            restored.filter = std::mem::take(&mut restored.filter).as_written(keys)?;
+            if keys.seals_manifests {
+                restored.place.name.clear();
+            }
+        }
+        Ok(self)
     }
 
     pub fn at<'a>(&'a self, here: &Here) -> impl Iterator<Item = &'a Restored> {
@@ -331,7 +353,7 @@ mod tests {
         let key = crate::archive::filter::Key { column: "id".to_owned(), values };
         Restored {
             place: here.place.clone(),
-            filter: Filter { time: None, keys: if keys.is_empty() { vec![] } else { vec![key] } },
+            filter: Filter { keys: if keys.is_empty() { vec![] } else { vec![key] }, ..Filter::default() },
             at: "2026-11-10T00:00:00Z".parse().unwrap(),
             rows,
             left_again: 0,

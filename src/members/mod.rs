@@ -9,3 +9,4 @@ pub mod encrypt;
 pub mod encryption;
 pub mod index;
 pub mod opened;
+pub mod sealed;

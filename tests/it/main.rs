@@ -198,6 +198,7 @@ mod runners;
 mod sealed;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
+mod sealed_archives;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
 mod serve_faults;
 /// The user's own statements.

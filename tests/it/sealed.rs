@@ -123,7 +123,7 @@ fn with_a_key_a_sealed_set_is_as_good_as_any_and_age_opens_it_alone() {
 }
 
 /// What docs/howto/encrypt-backups.md says, with python3 in place of jq.
-fn opened_by_age(key: &Path, manifest: &Path) -> Value {
+pub fn opened_by_age(key: &Path, manifest: &Path) -> Value {
     let contents = "import json, sys; print(json.load(open(sys.argv[1]))['sealed']['contents'])";
     let script = format!(
         "set -o pipefail; python3 -c \"{contents}\" '{}' | base64 -d | age -d -i '{}'",

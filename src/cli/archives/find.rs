@@ -24,6 +24,7 @@ impl Found {
         let ((_, by), (name, of)) = (&self.batch, &other.batch);
         let is_same_table = match (by.origin, of.origin) {
             (Some(by_table), Some(of_table)) => by_table == of_table && by.system_identifier == of.system_identifier,
+            _ if by.names_are_sealed() || of.names_are_sealed() => false,
             _ => (&by.schema, &by.table) == (&of.schema, &of.table),
         };
         let proves_enough = self.signature.is_none() && (self.store.has_sign_key() || !other.store.has_sign_key());

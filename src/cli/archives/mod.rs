@@ -17,7 +17,7 @@ use super::filter::Filter;
 use super::global::Global;
 use super::output::{self, print};
 use super::signals::{cancelled_by_signals, or_cancelled};
-use crate::archive::BatchName;
+use crate::archive::{BatchName, Manifest};
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::config::Config;
@@ -93,7 +93,8 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
                     "store": found.store_name,
                     "batch": found.batch.0.to_string(),
                     "identity": identity,
-                    "manifest": found.batch.1,
+                    "sealed": found.batch.1.names_are_sealed(),
+                    "manifest": Manifest { sealed: None, ..found.batch.1.clone() },
                     "signature": signature
                 })
             })
@@ -122,7 +123,7 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
         vec![
             found.store_name.clone(),
             name.to_string(),
-            pg::qualified(&manifest.schema, &manifest.table),
+            if manifest.names_are_sealed() { "sealed".to_owned() } else { pg::qualified(&manifest.schema, &manifest.table) },
             units::count(manifest.exported.rows),
             units::bytes(manifest.exported.bytes),
             match found.signature {

@@ -17,6 +17,7 @@ use crate::members::blocks::Blocks;
 use crate::members::compress::Compression;
 use crate::members::encryption::Encryption;
 use crate::members::index::MemberIndex;
+use crate::members::sealed::Sealed;
 
 /// The newest format. A program that meets a newer one refuses it rather than guess. Format 1 had no checksum; in format 2 each entry of
 /// `tables` is one COPY block; format 4 is of encrypted sets, 5 of adopted ones, and 6 of sealed manifests.
@@ -63,20 +64,12 @@ pub struct Manifest {
     /// The settings under which the server wrote rows as text: [`ROW_TEXT`]. None: they are not known, as in sets of earlier releases and in adopted ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_text: Option<u32>,
-    /// Names and numbers of rows that only a key opens; None: they stand in the open.
+    /// The manifest without its checksum, with names and numbers of rows, which only a key opens; None: they stand in the open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Sealed>,
     /// A key of this host has opened what is sealed: it stands in the other fields.
     #[serde(skip)]
     pub is_opened: bool,
-}
-
-/// What is sealed, in a manifest that anyone may read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    pub encryption: Encryption,
-    /// A file of age in base64, which holds the manifest without its checksum.
-    pub contents: String,
 }
 
 /// The settings under which rows are written as text since this number: those that every session of ours has (pg/contract.rs), pg_dump's as well. A row that is

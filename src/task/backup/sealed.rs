@@ -3,16 +3,11 @@
 //! sealed. Stock tools open it: `jq -r .sealed.contents manifest.json | base64 -d | age -d -i key`.
 
 use anyhow::{Context as _, Result};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 
 use super::facts::{DatabaseFacts, ServerFacts};
-use super::manifest::{self, Manifest, Sealed};
+use super::manifest::{self, Manifest};
 use crate::base::age_keys::{AgeKeys, Recipient};
-use crate::members::compress::DecodeError;
-use crate::members::decrypt::open_whole;
-use crate::members::encrypt::Encryptor;
+use crate::members::sealed::Sealed;
 use crate::store::Store;
 
 /// Returns the manifest as it is written to a store with these keys: sealed, where the store seals and the set is encrypted to its recipients. What is
@@ -31,12 +26,7 @@ pub fn as_written(manifest: &Manifest, keys: &AgeKeys) -> Result<Manifest> {
 
 /// Encrypts a manifest for these, of whom there is one at least.
 pub fn seal(manifest: &Manifest, recipients: &[Recipient]) -> Result<Sealed> {
-    let mut encryptor = Encryptor::to(recipients)?;
-    let mut stored = encryptor.push(Bytes::from(serde_json::to_vec(manifest)?))?.to_vec();
-    let (rest, encryption) = encryptor.finish()?;
-    stored.extend_from_slice(&rest);
-    let encryption = encryption.context("without recipients nothing is sealed")?;
-    Ok(Sealed { encryption, contents: STANDARD.encode(stored) })
+    Sealed::of(serde_json::to_vec(manifest)?, recipients)
 }
 
 /// Returns whether nobody who reads the store shall read names of tables and the like in what stands beside the set.
@@ -78,17 +68,7 @@ fn without_names(manifest: &Manifest, sealed: Sealed) -> Manifest {
 /// Opens a manifest that was read, if it is sealed and one of the keys opens it; otherwise it stays as it is. An error if what is sealed is not what was
 /// written with it.
 pub fn opened(outer: Manifest, keys: &std::sync::Arc<AgeKeys>) -> Result<Manifest> {
-    let Some(sealed) = &outer.sealed else { return Ok(outer) };
-    if keys.identities.is_none() {
-        return Ok(outer);
-    }
-    let contents = match open_whole(stored(sealed)?, &sealed.encryption, keys) {
-        Ok(contents) => contents,
-        Err(DecodeError::Locked(_)) => return Ok(outer),
-        Err(DecodeError::Source(error) | DecodeError::Sink(error)) => {
-            return Err(anyhow::Error::from(error).context("its sealed part cannot be opened"));
-        }
-    };
+    let Some(contents) = outer.sealed.as_ref().map(|sealed| sealed.open(keys)).transpose()?.flatten() else { return Ok(outer) };
     let inner: Manifest = serde_json::from_slice(&contents).context("its sealed part is not a manifest")?;
     let of = |manifest: &Manifest| {
         let Manifest { job, database, started_at, dump, .. } = manifest;
@@ -97,12 +77,6 @@ pub fn opened(outer: Manifest, keys: &std::sync::Arc<AgeKeys>) -> Result<Manifes
     anyhow::ensure!(of(&inner) == of(&outer), "its sealed part is of another set");
     manifest::check(&inner).context("its sealed part")?;
     Ok(Manifest { sealed: outer.sealed, is_opened: true, ..inner })
-}
-
-fn stored(sealed: &Sealed) -> Result<Vec<u8>> {
-    let stored = STANDARD.decode(&sealed.contents).context("its sealed part is not in base64")?;
-    sealed.encryption.check(stored.len() as u64).context("its sealed part")?;
-    Ok(stored)
 }
 
 #[cfg(test)]

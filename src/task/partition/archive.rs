@@ -129,8 +129,7 @@ impl<'a> PartitionArchive<'a> {
         if self.is_of(connection, parent, &batch).await? {
             return Ok(Some(batch));
         }
-        let (schema, table) = batch.table();
-        tracing::warn!("{key} holds rows of {schema}.{table}, not of {parent}, so it does not count");
+        tracing::warn!("{key} holds rows of {}, not of {parent}, so it does not count", batch.table_in_words());
         Ok(None)
     }
 
@@ -138,13 +137,14 @@ impl<'a> PartitionArchive<'a> {
     /// that no table has any more also counts, since the table may have been renamed or moved. The batch's key comes from a comment that
     /// the table's owner can write, so a name that another table has means that table's rows.
     async fn is_of(&self, connection: &mut PgConnection, parent: &TableName, batch: &Batch) -> Result<bool> {
-        let (schema, table) = batch.table();
-        if (schema, table) == (&*parent.schema, &*parent.name) {
+        if batch.table() == Some((&*parent.schema, &*parent.name)) {
             return Ok(true);
         }
         if let Some(is_own) = Archive::is_of_table(connection, batch, parent.oid).await? {
             return Ok(is_own);
         }
+        // By its number alone, where the name is sealed.
+        let Some((schema, table)) = batch.table() else { return Ok(false) };
         // A view may have the old name, for programs that still use it.
         let is_another: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_class

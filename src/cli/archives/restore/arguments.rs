@@ -54,6 +54,7 @@ impl Arguments {
         let filter = Filter {
             time: self.time.as_ref().map(|text| self.range(text, manifest)).transpose()?,
             keys: self.keys.iter().map(|text| key(text)).collect::<Result<_>>()?,
+            sealed: None,
         };
         filter.check()?;
         let columns = filter.time.iter().map(|time| &time.column).chain(filter.keys.iter().map(|key| &key.column));

@@ -78,6 +78,7 @@ pub async fn run(
     unsigned_ok: bool,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    ensure_names_are_known(found).await?;
     let steps: Vec<Step<'_>> = arguments
         .choose(found)?
         .into_iter()
@@ -115,6 +116,15 @@ pub async fn run(
         );
     }
     refused.map_or(Ok(()), Err)
+}
+
+/// Fails where nobody knows from which table rows came: the names are sealed, as the rows are.
+async fn ensure_names_are_known(found: &[Found]) -> Result<()> {
+    for Found { store, batch: (name, manifest), .. } in found.iter().filter(|found| found.batch.1.names_are_sealed()) {
+        archive::ensure_opens(store, name, manifest).await?;
+        anyhow::bail!("{name}: its manifest is sealed for other keys than its rows, and none of them is here");
+    }
+    Ok(())
 }
 
 /// Warns of batches that anyone may have put there: a plain one in a store that encrypts.
