@@ -233,8 +233,13 @@ async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_sev
         ensure_answers(&store).await?;
     }
     let mut probed = store.probe().await?;
-    let archiving = if let Store::S3(s3) = &store { s3.archiving().await } else { None };
-    probed.warnings.extend(lifetimes::unfit(name, configured, (probed.expiry.as_ref(), archiving.as_ref()), jobs));
+    if let Store::S3(s3) = &store {
+        let archiving = s3.archiving().await;
+        probed.warnings.extend(lifetimes::unfit(name, configured, (probed.expiry.as_ref(), archiving.as_ref()), jobs));
+        if s3.tags_proved() {
+            probed.warnings.extend(lifetimes::unused_tags(archiving.as_ref(), s3.moves_tagged().await));
+        }
+    }
     let did = if probed.can_delete { "wrote, read, listed and deleted a probe" } else { "wrote, read and listed a probe" };
     Ok(format!("{}: {did}{}", store.location(""), warnings(probed.warnings)))
 }

@@ -30,6 +30,21 @@ pub fn unfit(
     unfit
 }
 
+/// Says where the bucket's rules do not go by the tags of a store with `tag_proved`. `moves_tagged`: whether one does; None where they may not be read.
+pub fn unused_tags(archiving: Option<&Archiving>, moves_tagged: Option<bool>) -> Vec<String> {
+    let moves_all = archiving.map(|Archiving { rule, .. }| {
+        format!(
+            "the bucket's lifecycle rule `{rule}` also moves sets that are not proved, and all manifests: let it take only what has the tag pgtend-proved"
+        )
+    });
+    let moves_none = match moves_tagged {
+        Some(true) => None,
+        Some(false) => Some("tag_proved, and no lifecycle rule of the bucket moves what has the tag pgtend-proved: no set moves".to_owned()),
+        None => Some("tag_proved, and the bucket's lifecycle rules cannot be read (s3:GetLifecycleConfiguration): whether they go by the tags is not known".to_owned()),
+    };
+    moves_all.into_iter().chain(moves_none).collect()
+}
+
 /// `kept_days`: None, the job keeps all sets.
 fn goes_early(job: &str, Expiry { rule, days }: &Expiry, kept_days: Option<u32>) -> Option<String> {
     let keeps = match kept_days {

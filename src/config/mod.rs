@@ -142,6 +142,8 @@ pub struct S3 {
     pub server_side_encryption: Option<Encryption>,
     pub kms_key_id: Option<String>,
     pub storage_class: Option<String>,
+    /// Older sets that were proved are tagged for lifecycle rules.
+    pub tag_proved: bool,
     /// The provider's limit on parts of one multipart upload.
     pub max_parts: u32,
     pub parts_in_flight: usize,

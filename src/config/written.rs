@@ -179,6 +179,9 @@ pub struct WrittenStore {
     /// The storage class: `STANDARD_IA`, `GLACIER_IR`, … of S3, the access tier of Azure (`Cool`), the storage class of Google (`NEARLINE`); the default of
     /// bucket or account when left out.
     pub storage_class: Option<String>,
+    /// Tags the dump and the globals of sets that were proved and that only a rule for weeks, months or years keeps, so that a lifecycle rule of the bucket
+    /// moves them to a cheaper storage class; default false. Only of S3.
+    pub tag_proved: Option<bool>,
     /// The most parts in one upload: 10,000 (AWS, most others) or 1,000 (Scaleway).
     #[schemars(with = "Option<u32>")]
     pub max_parts: Option<Spanned<u32>>,

@@ -18,6 +18,7 @@ mod probe;
 pub mod s3;
 pub mod sign;
 mod signed;
+pub mod tags;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -344,20 +345,20 @@ enum To {
 impl Upload {
     /// Writes the next bytes, no faster than the store's `max_upload`.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        if let Some(pace) = &self.pace {
         self.keep_pace(bytes.len()).await;
         self.write_at_once(bytes).await
     }
 
     /// Waits until the store's `max_upload` lets so many bytes be written.
     pub async fn keep_pace(&mut self, bytes: usize) {
+        if let Some(pace) = &self.pace {
             pace.wait(bytes).await;
         }
-        match &mut self.to {
     }
 
     /// Writes the next bytes, for which the pace was kept.
     pub async fn write_at_once(&mut self, bytes: Bytes) -> Result<()> {
+        match &mut self.to {
             To::Dir(upload) => upload.write(&bytes).await,
             To::S3(upload) => upload.write(&bytes).await,
             To::Cloud(upload) => upload.write(&bytes).await,

@@ -105,6 +105,8 @@ mod layers;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
 mod left_out;
+/// Tags of proved sets, for lifecycle rules of a bucket.
+mod lifecycle_tags;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
 /// Sets that nobody can delete before a date: S3 Object Lock.
@@ -196,9 +198,9 @@ mod rows_kept;
 mod runners;
 /// Manifests whose names only a key opens.
 mod sealed;
+mod sealed_archives;
 /// The scheduler: ticks, reloading, draining, catching up, order, slots.
 mod serve;
-mod sealed_archives;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
 mod serve_faults;
 /// The user's own statements.

@@ -135,6 +135,7 @@ pub fn s3_config_at(endpoint: String, bucket: &str) -> config::Store {
         server_side_encryption: None,
         kms_key_id: None,
         storage_class: None,
+        tag_proved: false,
         max_parts: 10_000,
         parts_in_flight: 2,
         upload_memory_bytes: 18 << 20,

@@ -106,13 +106,14 @@ impl Loader<'_> {
             ("max_parts", written.max_parts.is_some()),
             ("checksums", written.checksums.is_some()),
         ];
-        let of_clouds = [
+        let of_one_kind = [
             ("account", written.account.is_some() && kind != Kind::Azure),
             ("credentials_env", written.credentials_env.is_some() && !is_cloud),
             ("credentials_file", written.credentials_file.is_some() && !is_cloud),
+            ("tag_proved", written.tag_proved.is_some() && kind != Kind::S3),
         ];
         let of_s3 = of_s3.into_iter().map(|(key, is_set)| (key, is_set && is_cloud));
-        for (key, _) in of_s3.chain(of_clouds).filter(|(_, is_wrong)| *is_wrong) {
+        for (key, _) in of_s3.chain(of_one_kind).filter(|(_, is_wrong)| *is_wrong) {
             let message = format!("store `{name}` is {}, which has no `{key}`", kind.article_and_name());
             let hint = "remove the key; which kind has which is in docs/reference/configuration.md".to_owned();
             self.problems.push(self.source.problem(None, message, Some(hint)));
@@ -192,6 +193,7 @@ impl Loader<'_> {
             server_side_encryption: written.server_side_encryption,
             kms_key_id: written.kms_key_id.map(Spanned::into_inner),
             storage_class: written.storage_class,
+            tag_proved: written.tag_proved.unwrap_or_default(),
             max_parts: written.max_parts.map_or(10_000, Spanned::into_inner),
             parts_in_flight: written.parts_in_flight.map_or(PARTS_IN_FLIGHT, Spanned::into_inner),
             upload_memory_bytes: written.upload_memory.map_or(UPLOAD_MEMORY_BYTES, |size| size.into_inner().0),

@@ -1,17 +1,14 @@
-//! Object Lock: what nobody deletes before a date, and what of the bucket does not fit that.
+//! Object Lock: what nobody deletes before a date.
 
 use anyhow::Result;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{
-    ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode,
-};
+use aws_sdk_s3::types::{ObjectLockEnabled, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode};
 use chrono::{TimeDelta, Utc};
 
 use super::S3;
 use super::request::{date, has_no_such_operation, time};
 use crate::config::LockMode;
-use crate::store::archived::Class;
 
 /// No store has it: the answer that it is not there says what time it is.
 const ABSENT: &str = ".pgtend-clock";
@@ -21,21 +18,6 @@ const ABSENT: &str = ".pgtend-clock";
 pub struct Retention {
     pub mode: ObjectLockMode,
     pub until: DateTime,
-}
-
-/// A rule of the bucket by which objects of the store go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expiry {
-    pub rule: String,
-    pub days: u32,
-}
-
-/// A rule of the bucket that moves objects of the store to where they must be thawed before they can be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Archiving {
-    pub rule: String,
-    pub days: u32,
-    pub class: Class,
 }
 
 impl S3 {
@@ -124,86 +106,5 @@ impl S3 {
                 lock.span
             )
         })
-    }
-
-    /// The lifecycle rule by which objects of this store go first; None where there is none, or where that may not be asked.
-    pub async fn expiry(&self) -> Option<Expiry> {
-        let own = self.full_key("");
-        self.rules().await.iter().filter_map(|rule| expiry_of(rule, &own)).min_by_key(|expiry| expiry.days)
-    }
-
-    /// The lifecycle rule that moves objects of this store first to where they must be thawed before they can be read.
-    pub async fn archiving(&self) -> Option<Archiving> {
-        let own = self.full_key("");
-        self.rules().await.iter().filter_map(|rule| archiving_of(rule, &own)).min_by_key(|archiving| archiving.days)
-    }
-
-    /// The bucket's lifecycle rules; none where they may not be read.
-    async fn rules(&self) -> Vec<LifecycleRule> {
-        let request = self.client.get_bucket_lifecycle_configuration().bucket(&self.configured.bucket);
-        match request.send().await {
-            Ok(answer) => answer.rules.unwrap_or_default(),
-            Err(error) => {
-                tracing::debug!("cannot ask which lifecycle rules the bucket has: {:#}", self.explain(error));
-                Vec::new()
-            }
-        }
-    }
-}
-
-/// The expiry by a rule that takes all objects below a prefix which `own` is in, or which is in it. Rules for tags are not for objects of pgtend.
-fn expiry_of(rule: &LifecycleRule, own: &str) -> Option<Expiry> {
-    let days = u32::try_from(rule.expiration()?.days()?).ok()?;
-    is_meant(rule, own).then(|| Expiry { rule: name_of(rule), days })
-}
-
-fn archiving_of(rule: &LifecycleRule, own: &str) -> Option<Archiving> {
-    let moves = rule.transitions().iter().filter_map(|to| {
-        let class = Class::of(to.storage_class()?.as_str())?;
-        Some(Archiving { rule: name_of(rule), days: u32::try_from(to.days().unwrap_or_default()).ok()?, class })
-    });
-    moves.min_by_key(|archiving| archiving.days).filter(|_| is_meant(rule, own))
-}
-
-fn name_of(rule: &LifecycleRule) -> String {
-    rule.id().unwrap_or("without a name").to_owned()
-}
-
-/// Returns whether a rule is for all objects below a prefix which `own` is in, or which is in it.
-fn is_meant(rule: &LifecycleRule, own: &str) -> bool {
-    let filter = rule.filter();
-    let has_tags = filter.is_some_and(|filter| filter.tag().is_some() || filter.and().is_some_and(|and| !and.tags().is_empty()));
-    let of_filter = filter.and_then(|filter| filter.prefix().or_else(|| filter.and()?.prefix()));
-    #[expect(deprecated, reason = "rules that were made long ago have it")]
-    let prefix = of_filter.or(rule.prefix()).unwrap_or_default();
-    let is_ours = own.starts_with(prefix) || prefix.starts_with(own);
-    *rule.status() == ExpirationStatus::Enabled && is_ours && !has_tags
-}
-
-#[cfg(test)]
-mod tests {
-    use aws_sdk_s3::types::{LifecycleExpiration, LifecycleRuleFilter, Tag};
-
-    use super::*;
-
-    #[test]
-    fn a_rule_counts_that_takes_objects_of_the_store() {
-        let rule = |filter: LifecycleRuleFilter, status: ExpirationStatus| {
-            let expiration = LifecycleExpiration::builder().days(7).build();
-            LifecycleRule::builder().id("r").filter(filter).status(status).expiration(expiration).build().unwrap()
-        };
-        let below = |prefix: &str| LifecycleRuleFilter::builder().prefix(prefix).build();
-        let tag = Tag::builder().key("a").value("b").build().unwrap();
-        let found = Expiry { rule: "r".to_owned(), days: 7 };
-        for (rule, expected) in [
-            (rule(below(""), ExpirationStatus::Enabled), Some(found.clone())),
-            (rule(below("prod/"), ExpirationStatus::Enabled), Some(found.clone())),
-            (rule(below("prod/app/"), ExpirationStatus::Enabled), Some(found)),
-            (rule(below("logs/"), ExpirationStatus::Enabled), None),
-            (rule(below(""), ExpirationStatus::Disabled), None),
-            (rule(LifecycleRuleFilter::builder().tag(tag).build(), ExpirationStatus::Enabled), None),
-        ] {
-            assert_eq!(expiry_of(&rule, "prod/"), expected, "{rule:?}");
-        }
     }
 }

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::set::Set;
 use super::verdict::Verification;
 use super::verify::{self, Verified};
-use super::{prove, prune, rules};
+use super::{prove, prune, rules, tagged};
 use crate::base::fault::Kind;
 use crate::pg::failure;
 use crate::store::key;
@@ -116,7 +116,9 @@ pub async fn prune(target: &Target, plan: &Plan, run: &RunContext<'_>) -> Result
     let guards = (&mut guard, &mut readers);
     let pruned = prune::apply(&target.store, &folder, &rules, held, guards, checks_most, &run.progress).await;
     guard.release().await;
-    pruned
+    let mut pruned = pruned?;
+    pruned.warnings.extend(tagged::tag(&target.store, &folder, &pruned.decisions, plan.verify, rules.now).await);
+    Ok(pruned)
 }
 
 /// " of offsite", where there are several stores.

@@ -10,7 +10,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 pub use super::rule_places::Keep;
-use super::rule_places::Rules;
+use super::rule_places::{self, Rules};
 use super::verdict::Bytes;
 use crate::base::terminal;
 
@@ -44,6 +44,9 @@ pub struct Decision {
     /// How long the rules keep it by the calendar, where that is certain: the periods that it stands for are over, and no newer set takes its places.
     #[serde(skip)]
     pub kept_until: Option<DateTime<Utc>>,
+    /// The longest rule that keeps it, "weekly", "monthly" or "yearly", where no shorter one does and that is as certain.
+    #[serde(skip)]
+    pub long_rule: Option<&'static str>,
 }
 
 /// "keep     app/nightly/… (last 1 of 3)".
@@ -76,11 +79,12 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
         .map(|candidate| {
             let at = candidate.taken_at.with_timezone(&zone);
             let mut reasons = Vec::new();
-            let (mut check_first, mut kept_until) = (false, None);
+            let (mut check_first, mut kept_until, mut long_rule) = (false, None, None);
             match candidate.bytes {
                 Bytes::Intact => {
                     if candidate.fills {
                         let places = rules.fill(at);
+                        long_rule = rule_places::long_rule(&places, at, now);
                         kept_until = places.iter().filter_map(|place| place.kept_until(at, now)).max();
                         reasons.extend(places.into_iter().map(|place| place.reason));
                     } else if !rules.would_fill(at).is_empty() {
@@ -121,7 +125,7 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                     .to_owned(),
                 );
             }
-            Decision { name: candidate.name.clone(), keep, check_first, reasons, kept_until }
+            Decision { name: candidate.name.clone(), keep, check_first, reasons, kept_until, long_rule }
         })
         .collect()
 }
@@ -173,6 +177,26 @@ mod tests {
         assert_eq!(kept(&sets, Keep { weekly: 3, ..Keep::default() }), ["2026-11-23", "2026-11-22", "2026-11-15"]);
         assert_eq!(kept(&sets, Keep { monthly: 2, ..Keep::default() }), ["2026-11-23", "2026-10-30"]);
         assert_eq!(kept(&sets, Keep { yearly: 5, ..Keep::default() }), ["2026-11-23", "2025-12-31"]);
+    }
+
+    #[test]
+    fn a_long_rule_is_that_of_a_set_which_no_shorter_one_keeps_and_no_newer_one_replaces() {
+        let sets = intact(&["2025-12-30", "2026-10-20", "2026-10-30", "2026-11-20", "2026-11-28", "2026-11-29"]);
+        let keep = Keep { last: 1, daily: 2, weekly: 3, monthly: 3, yearly: 2 };
+        let decisions = decide(&sets, &keep, Tz::UTC, at("2026-11-30T12:00:00"));
+        let rules: Vec<_> = decisions.iter().map(|decision| (&decision.name[..10], decision.long_rule)).collect();
+        assert_eq!(
+            rules,
+            [
+                // Of this month and this year, and `last` and `daily` keep it.
+                ("2026-11-29", None),
+                ("2026-11-28", None),
+                ("2026-11-20", Some("weekly")),
+                ("2026-10-30", Some("monthly")),
+                ("2026-10-20", None),
+                ("2025-12-30", Some("yearly")),
+            ]
+        );
     }
 
     #[test]

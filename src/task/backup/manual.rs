@@ -11,11 +11,12 @@ use super::copies::several::{ensure_answers, ensure_apart, within};
 use super::guard::{self, Asked};
 use super::identity::Identity;
 use super::keep::{Decision, Keep};
+use super::keys::Verify;
 use super::rules::{self, Rules};
 use super::series::Series;
 use super::set::Listing;
 use super::warnings::doubts;
-use super::{facts, prune, set};
+use super::{facts, prune, set, tagged};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::ledger::report::Report;
@@ -32,6 +33,7 @@ pub struct Prune {
     /// The job's others: what is held there stays here, too.
     pub others: Vec<String>,
     pub keep: Keep,
+    pub verify: Verify,
 }
 
 /// The sets that would be kept and those that would be deleted.
@@ -108,7 +110,9 @@ impl Work for Prune {
         let pruning = prune::apply(&store, &folder, &rules, &plan.held, (&mut guard, &mut readers), CHECKS, &run.progress);
         let pruned = run.or_cancelled(pruning).await;
         guard.release().await;
-        let pruned = pruned?;
+        let mut pruned = pruned?;
+        let tagging = tagged::tag(&store, &folder, &pruned.decisions, self.verify, rules.now);
+        pruned.warnings.extend(run.or_cancelled(async { Ok(tagging.await) }).await?);
         let mut report = Report { warnings: pruned.warnings, ..Report::default() };
         report.summary = format!("{} deleted", units::plural(pruned.sets.len(), "set"));
         report.fact("pruned_sets", pruned.sets);

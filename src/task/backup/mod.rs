@@ -104,6 +104,7 @@ mod state;
 pub mod stream;
 mod superuser;
 pub mod sweep;
+mod tagged;
 #[doc(hidden)]
 pub mod tokens;
 mod vector_indexes;

@@ -61,6 +61,17 @@ impl Place {
     }
 }
 
+/// The longest of the rules that keep a set taken then: "weekly", "monthly" or "yearly". None where one for days or for a number of sets keeps it, too, or
+/// where a newer set may take its place yet.
+pub fn long_rule(places: &[Place], taken_at: DateTime<Tz>, now: DateTime<Utc>) -> Option<&'static str> {
+    let is_short = |place: &Place| matches!(place.rule, "last" | "daily");
+    if places.iter().any(is_short) {
+        return None;
+    }
+    let certain = places.iter().filter(|place| place.kept_until(taken_at, now).is_some());
+    certain.map(|place| place.rule).max_by_key(|rule| ["weekly", "monthly", "yearly"].iter().position(|one| one == rule))
+}
+
 /// The rules, and the places that are taken.
 pub struct Rules<'a> {
     keep: &'a Keep,
