@@ -25,6 +25,11 @@ impl S3 {
         for (key, value) in own {
             tags.push(Tag::builder().key(key).value(value).build().context("a tag")?);
         }
+        if tags.is_empty() {
+            let request = self.client.delete_object_tagging().bucket(&self.configured.bucket).key(self.full_key(key));
+            request.send().await.map_err(|error| self.explain(error))?;
+            return Ok(true);
+        }
         let tagging = Tagging::builder().set_tag_set(Some(tags)).build().context("tags")?;
         let request = self.client.put_object_tagging().bucket(&self.configured.bucket).key(self.full_key(key));
         request.tagging(tagging).send().await.map_err(|error| self.explain(error))?;
