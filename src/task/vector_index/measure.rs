@@ -18,10 +18,8 @@ use crate::pg;
 pub const AT_ONCE: usize = 50;
 /// With fewer exact answers than these a recall means nothing.
 pub const MIN_QUERIES: usize = 20;
-/// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, run only where they are cheap.
+/// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, are asked only where they are cheap.
 pub const ENOUGH: usize = 200;
-/// The time for exact searches beyond `ENOUGH`: a thousand on a table of some thousand rows, and no more where each takes longer.
-const TIME_FOR_MORE_TRUTH: Duration = Duration::from_secs(4);
 /// Exact searches whose time is measured, in rounds, and the time for that.
 const TIMED_EXACTLY: usize = 10;
 const ROUNDS: u32 = 3;
@@ -150,8 +148,7 @@ pub fn sampled_by(rows: f64) -> &'static str {
     if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" }
 }
 
-/// Finds the true neighbours of as many queries as there is time for, by reading every row. Those beyond the first `ENOUGH` get a third of
-/// the time, and some seconds at most.
+/// Finds the true neighbours of the queries by reading every row, of as many as there is time for.
 pub async fn find_truth(
     connection: &mut PgConnection,
     searched: &SearchTarget,
@@ -166,12 +163,12 @@ pub async fn find_truth(
     let mut is_endless: Vec<bool> = Vec::new();
     let statement = searched.exact_statement(k);
     let started = Instant::now();
-    let deadline = |known: usize| started + if known < ENOUGH { time } else { (time / 3).min(TIME_FOR_MORE_TRUTH) };
+    let deadline = started + time;
     // It begins with small steps: an exact search of a large table may take a minute.
     let mut at_once = 1;
-    while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline(sample.truth.len()) {
+    while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline {
         let range = sample.truth.len()..(sample.truth.len() + at_once).min(sample.vectors.len());
-        limit(connection, searched, deadline(sample.truth.len())).await?;
+        limit(connection, searched, deadline).await?;
         match distances(connection, &statement, sample, range).await {
             Ok(found) => {
                 let near: Vec<Vec<f64>> = found.into_iter().map(|found| found.into_iter().flatten().collect()).collect();

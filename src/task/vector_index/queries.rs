@@ -37,17 +37,20 @@ pub async fn asked(
     rows: f64,
     time: Duration,
 ) -> Result<Sample> {
+    let wanted = job.recall.queries as usize;
+    let count = searched.effort(rows).exact_searches(wanted, time);
     let mut sample = match &job.queries {
         Some(queries) => from_log(connection, job, run, searched, queries).await?,
         None => {
             let is_copy = searched.tid != "ctid";
             let columns = job.filters.columns.iter().filter(|_| !is_copy);
             let columns: Vec<String> = columns.map(|column| format!("t.{}", identifier(column))).collect();
-            let drawn = measure::sample(connection, searched, &columns, job.recall.queries, rows).await?;
+            let drawn = measure::sample(connection, searched, &columns, count as u32, rows).await?;
             let source = strength(connection, job, searched, &drawn, time / 4).await?;
             moved(drawn, searched.value, source)
         }
     };
+    sample.truncate(count);
     sample.is_asked = true;
     measure::find_truth(connection, searched, &mut sample, job.recall.k, time).await?;
     if sample.endless > 0 && sample.len() < measure::MIN_QUERIES {

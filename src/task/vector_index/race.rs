@@ -117,7 +117,8 @@ impl Tuner<'_> {
             is_hiding: false,
             index: "pgtend_candidate".to_owned(),
             deadline: ground.budget.deadline(),
-            quick_from: ground.budget.deadline(),
+            effort: ground.searched.effort(ground.rows as f64),
+            spec,
             searches: ground.budget.searches,
             max_searches: ground.budget.max_searches,
         };

@@ -278,6 +278,8 @@ fn searched(
         relation: qualified(&facts.schema, &facts.name),
         tid: "ctid",
         value,
+        value_bytes: value.bytes(dimensions),
+        index_bytes: on.value.bytes(dimensions),
         column_type: typed(value),
         around,
         around_query,
