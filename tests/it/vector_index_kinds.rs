@@ -46,7 +46,8 @@ fn an_index_on_half_of_the_precision_is_tended_as_it_is() {
     let index = "CREATE INDEX half_idx ON items USING ivfflat ((embedding::halfvec(16)) halfvec_cosine_ops) WITH (lists = 30)";
     let database = items(server, 3000, 16, index);
     prefers_indexes(server, &database);
-    let job = scenario(server, &database, &format!("lists = 40\n{QUICK}"));
+    // In half precision not even all lists find all.
+    let job = scenario(server, &database, &format!("lists = 40\n{MOST}\napply_setting = 'database'"));
     job.run(&["run-job", "tend", "--dry-run"])
         .succeeded()
         .prints(&["index half_idx: ivfflat with 30 lists", "::halfvec(16)) <=> $1::halfvec(16)"]);

@@ -2,7 +2,7 @@
 
 use crate::support::Scenario;
 use crate::support::postgres::server;
-use crate::vector_index::{ALL, MOST, WITH_PGVECTOR, indexes, items, planned, prefers_indexes, scenario, smooth, told};
+use crate::vector_index::{MOST, WITH_PGVECTOR, indexes, items, planned, prefers_indexes, scenario, smooth, told};
 
 #[test]
 fn a_column_of_several_models_is_tended_by_its_casts() {
@@ -30,7 +30,7 @@ fn a_column_of_several_models_is_tended_by_its_casts() {
             .prints(&["ORDER BY (\"embedding\"::vector(8)) <=> $1::vector(8)"]);
         let tended = told(&job("index = 'ix1'", "m = 24"));
         assert_eq!(tended["swapped"], true, "{tended:#}");
-        let tended = told(&job("index = 'ix2'", &format!("lists = 20\n{ALL}")));
+        let tended = told(&job("index = 'ix2'", "lists = 20"));
         assert_eq!(tended["swapped"], true, "{tended:#}");
         let definitions = server.sql(
             &database,
