@@ -66,6 +66,10 @@ fn by_bits_the_function_finds_what_is_reported_with_an_index_of_a_fraction_of_th
         crate::support::eventually("the function has searched the index", || {
             server.sql(&database, scans).trim().parse::<u64>().unwrap() >= before + 40
         });
+        // The function has its own: what it needs is no need of searches by the other index, and nothing unknown, either.
+        let of_other = scenario(server, &database, "index = 'items_idx'\napply_setting = 'database'");
+        let said = of_other.run(&["run-job", "tend", "--dry-run"]).succeeded().stdout;
+        assert!(!said.contains("other indexes"), "{said}");
         let second = told(&job);
         assert!(second["decision"]["do"] == "nothing" && second["function"]["candidates"] == candidates, "{second:#}");
     }

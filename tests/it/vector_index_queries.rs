@@ -137,12 +137,31 @@ fn of_a_log_with_few_vectors_all_are_found() {
 }
 
 #[test]
+fn a_question_that_is_asked_again_and_again_counts_as_often_and_is_one() {
+    let server = server(18);
+    let database = items(server, 8000, 32, LISTS);
+    questions(server, &database, 100);
+    // Of a hundred different ones, one makes up half of the log.
+    server.sql(
+        &database,
+        "INSERT INTO search_log (embedding, asked_at, tenant_id) SELECT l.embedding, l.asked_at, l.tenant_id FROM search_log l, generate_series(1, 99) WHERE l.id = 7; ANALYZE search_log",
+    );
+    let job = of_log(server, &database, "table = 'search_log'", "probes = 2");
+    let plan = planned(&job);
+    let now = &plan["now"];
+    assert_eq!((&now["queries"], &plan["queries"]["asked"]), (&100.into(), &199.into()), "{plan:#}");
+    let (reported, truth) = (now["recall"].as_f64().unwrap(), truth(server, &database, "ivfflat.probes = 2"));
+    assert!((reported - truth).abs() <= 0.001, "as the application meets it: {reported} {truth}: {plan:#}");
+    job.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["100 different questions of search_log", "(199 in all)"]);
+}
+
+#[test]
 fn questions_with_endless_distances_are_left_out_and_counted() {
     let server = server(18);
     let database = items(server, 3000, 16, "CREATE INDEX items_idx ON items USING hnsw (embedding vector_l2_ops)");
     server.sql(
         &database,
-        "CREATE TABLE search_log AS SELECT array_fill(1e30::real, ARRAY[16])::vector AS embedding FROM generate_series(1, 24)",
+        "CREATE TABLE search_log AS SELECT array_fill((1e30 * (1 + g / 100.0))::real, ARRAY[16])::vector AS embedding FROM generate_series(1, 24) g",
     );
     let job = scenario(server, &database, "metric = 'l2'\n[vector_index.queries]\ntable = 'search_log'");
     job.run(&["run-job", "tend"]).exited(78).says(&["24 of the queries have infinite distances"]);

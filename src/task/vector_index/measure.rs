@@ -39,6 +39,8 @@ pub struct Sample {
     pub vectors: Vec<String>,
     /// Values of the columns that the job's filters compare, as text.
     pub values: Vec<Vec<Option<String>>>,
+    /// How often the application asked each question; empty: each once.
+    pub times: Vec<f64>,
     /// Distances of the k nearest neighbours.
     pub truth: Vec<Vec<f64>>,
     pub exact_ms: f64,
@@ -58,6 +60,11 @@ impl Sample {
 
     pub fn len(&self) -> usize {
         self.truth.len()
+    }
+
+    /// Returns how often the question was asked.
+    pub fn times(&self, number: usize) -> f64 {
+        self.times.get(number).copied().unwrap_or(1.0)
     }
 
     /// Returns whether enough answers are known to measure a recall.
@@ -80,6 +87,7 @@ impl Sample {
         kept(&mut self.xmins, is_endless);
         kept(&mut self.vectors, is_endless);
         kept(&mut self.values, is_endless);
+        kept(&mut self.times, is_endless);
         kept(&mut self.truth, is_endless);
     }
 
@@ -89,6 +97,7 @@ impl Sample {
         self.tids.truncate(count);
         self.xmins.truncate(count);
         self.values.truncate(count);
+        self.times.truncate(count);
         self.truth.truncate(count);
     }
 }

@@ -88,16 +88,17 @@ impl Searcher<'_> {
             let are_there = measure::are_there(self.connection, self.searched, self.sample, range)
                 .await
                 .map_err(|error| self.stopped(error))?;
-            let both = found.iter().zip(&self.sample.truth[start..]).zip(are_there);
-            recalls.extend(
-                both.filter(|(_, is_there)| *is_there)
-                    .map(|((found, truth), _)| measure::recall_of(found, truth, self.k as usize, self.searched.unit())),
-            );
+            for (number, (found, is_there)) in (start..).zip(found.iter().zip(are_there)) {
+                if is_there {
+                    let recall = measure::recall_of(found, &self.sample.truth[number], self.k as usize, self.searched.unit());
+                    recalls.push((recall, self.sample.times(number)));
+                }
+            }
         }
         if recalls.len() < MIN_QUERIES.min(self.sample.len()) {
             return Err(Stopped::Moved.into());
         }
-        Ok(Found::of(setting, &Interval::of(&recalls), recalls.len()))
+        Ok(Found::of(setting, &Interval::of_weighed(&recalls), recalls.len()))
     }
 
     /// Returns time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
@@ -125,7 +126,8 @@ impl Searcher<'_> {
         self.prepare(setting, false).await?;
         let scan = scan_of(&plan["Plan"]);
         let is_read_whole = scan.as_deref().is_some_and(|scan| scan.contains("Seq Scan"));
-        Ok(Cost { ms, pages, is_planners_choice: scan.is_none_or(|scan| scan == self.index), is_read_whole })
+        let work = self.effort.work(self.spec, pages);
+        Ok(Cost { ms, pages, work, is_planners_choice: scan.is_none_or(|scan| scan == self.index), is_read_whole })
     }
 
     /// Returns the number of pages that each of some searches reads.
@@ -280,9 +282,9 @@ impl Searcher<'_> {
 }
 
 /// Returns whether more searches would add nothing: the recall is clearly above or below the target. Pure.
-fn is_enough(recalls: &[f64], target: Option<f64>) -> bool {
+fn is_enough(recalls: &[(f64, f64)], target: Option<f64>) -> bool {
     let is_clear = |target: f64| {
-        let interval = Interval::of(recalls);
+        let interval = Interval::of_weighed(recalls);
         (interval.mean - target).abs() > BEYOND_DOUBT * interval.margin()
     };
     recalls.len() >= FEWEST && target.is_some_and(is_clear)
@@ -356,8 +358,8 @@ mod tests {
 
     #[test]
     fn searches_end_where_they_say_nothing_new() {
-        let recalls = |mean: f64, count: usize| -> Vec<f64> {
-            (0..count).map(|number| if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }).collect()
+        let recalls = |mean: f64, count: usize| -> Vec<(f64, f64)> {
+            (0..count).map(|number| (if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }, 1.0)).collect()
         };
         // Half of it, beyond doubt; but not after a few.
         assert!(is_enough(&recalls(0.5, 50), Some(0.95)));
@@ -366,8 +368,8 @@ mod tests {
         assert!(!is_enough(&recalls(0.94, 100), Some(0.95)));
         assert!(!is_enough(&recalls(0.948, 900), Some(0.95)));
         // All found: more than fifty are needed to be sure of 0.95.
-        assert!(!is_enough(&[1.0; 60], Some(0.95)));
-        assert!(is_enough(&[1.0; 150], Some(0.95)));
+        assert!(!is_enough(&[(1.0, 1.0); 60], Some(0.95)));
+        assert!(is_enough(&[(1.0, 1.0); 150], Some(0.95)));
         // A search at a given setting has no target.
         assert!(!is_enough(&recalls(0.5, 500), None));
     }
