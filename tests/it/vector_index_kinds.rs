@@ -3,16 +3,18 @@
 
 use crate::support::eventually;
 use crate::support::postgres::server;
-use crate::vector_index::{IVFFLAT, indexes, items, scenario, told, used};
+use crate::vector_index::{IVFFLAT, MOST, indexes, items, prefers_indexes, scenario, told, used};
 
-const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
+const QUICK: &str = "recall = { target = 1.0, queries = 100 }\napply_setting = 'database'";
 
 #[test]
 fn of_a_partial_index_only_its_rows_count() {
     let server = server(18);
     let index = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 3) WHERE id % 20 = 0";
     let database = items(server, 6000, 16, index);
-    let job = scenario(server, &database, &format!("index = 'items_idx'\nmethod = 'ivfflat'\nexact_below = 100\n{QUICK}"));
+    prefers_indexes(server, &database);
+    let more = "index = 'items_idx'\nmethod = 'ivfflat'\nexact_below = 100\napply_setting = 'database'";
+    let job = scenario(server, &database, more);
     let plan = job.json(&["run-job", "tend", "--dry-run"])["runs"][0]["plan"]["tables"][0].clone();
     assert_eq!(plan["rows"], 300.0, "{plan:#}");
     let told = told(&job);
@@ -23,7 +25,9 @@ fn of_a_partial_index_only_its_rows_count() {
 fn where_the_whole_is_too_large_lists_are_found_on_a_sample_and_the_report_says_so() {
     let server = server(16);
     let database = items(server, 8000, 16, "");
-    let job = scenario(server, &database, &format!("method = 'ivfflat'\nbudget = {{ sample = '200KB' }}\n{QUICK}"));
+    prefers_indexes(server, &database);
+    let budget = "budget = { sample = '200KB', time = '10min' }";
+    let job = scenario(server, &database, &format!("method = 'ivfflat'\n{budget}\n{MOST}\napply_setting = 'database'"));
     let told = told(&job);
     let (tuning, lists) = (&told["tuning"], told["built"]["lists"].as_f64().unwrap());
     let (copied, share) = (tuning["copied_rows"].as_f64().unwrap(), tuning["share"].as_f64().unwrap());
@@ -32,7 +36,7 @@ fn where_the_whole_is_too_large_lists_are_found_on_a_sample_and_the_report_says_
     let tried = tuning["candidates"].as_array().unwrap().iter().map(|one| one["lists"].as_f64().unwrap());
     assert!(tried.into_iter().any(|tried| (tried / share.sqrt() - lists).abs() <= 0.5), "{lists}: {tuning:#}");
     assert!(told["decision"]["reasons"].to_string().contains("rows ("), "{told:#}");
-    assert!(told["after"]["recall"].as_f64().unwrap() >= 0.95, "{told:#}");
+    assert!(told["after"]["lower"].as_f64().unwrap() >= 0.8999, "{told:#}");
     assert_eq!(used(server, &database), "items_embedding_idx");
 }
 
@@ -41,7 +45,9 @@ fn an_index_on_half_of_the_precision_is_tended_as_it_is() {
     let server = server(18);
     let index = "CREATE INDEX half_idx ON items USING ivfflat ((embedding::halfvec(16)) halfvec_cosine_ops) WITH (lists = 30)";
     let database = items(server, 3000, 16, index);
-    let job = scenario(server, &database, &format!("lists = 40\n{QUICK}"));
+    prefers_indexes(server, &database);
+    // In half precision not even all lists find all.
+    let job = scenario(server, &database, &format!("lists = 40\n{MOST}\napply_setting = 'database'"));
     job.run(&["run-job", "tend", "--dry-run"])
         .succeeded()
         .prints(&["index half_idx: ivfflat with 30 lists", "::halfvec(16)) <=> $1::halfvec(16)"]);
@@ -58,7 +64,8 @@ fn what_was_found_out_by_measurement_is_no_finding_of_an_audit() {
     let server = server(18);
     let index = "CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 60)";
     let database = items(server, 3000, 16, index);
-    let job = scenario(server, &database, &format!("method = 'ivfflat'\n{QUICK}"));
+    prefers_indexes(server, &database);
+    let job = scenario(server, &database, &format!("method = 'ivfflat'\n{MOST}\napply_setting = 'database'"));
     let lists = || crate::audit::state(&crate::audit::audit(&job), "ivfflat-lists").to_owned();
     assert_eq!(lists(), "findings", "six times what the rule says");
     job.run(&["run-job", "tend"]).succeeded();
@@ -67,10 +74,10 @@ fn what_was_found_out_by_measurement_is_no_finding_of_an_audit() {
 
 #[test]
 fn a_graph_that_was_altered_and_not_rebuilt_is_known_for_what_it_is() {
-    // So thin a graph does not find its way to every row.
     const THIN: &str = "recall = { queries = 200, target = 0.8 }\napply_setting = 'database'";
     let server = server(16);
-    let database = items(server, 3000, 16, "");
+    let database = items(server, 8000, 16, "");
+    prefers_indexes(server, &database);
     scenario(server, &database, &format!("method = 'hnsw'\nm = 8\nef_construction = 32\n{THIN}"))
         .run(&["run-job", "tend"])
         .succeeded();
@@ -117,6 +124,7 @@ fn the_old_index_is_dropped_although_a_transaction_ends_later_than_any_lock_is_w
     let server = server(18);
     let database = items(server, 3000, 16, IVFFLAT);
     // Without a snapshot: the build does not wait for it, DROP INDEX does.
+    prefers_indexes(server, &database);
     let holder = server.session(&database, "BEGIN; SELECT count(*) FROM items");
     let job = scenario(server, &database, &format!("lists = 40\n{QUICK}\n[limits]\nlock_timeout = '300ms'"));
     std::thread::scope(|scope| {

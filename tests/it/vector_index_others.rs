@@ -2,7 +2,7 @@
 
 use crate::support::Scenario;
 use crate::support::postgres::server;
-use crate::vector_index::{WITH_PGVECTOR, indexes, items, planned, scenario, told};
+use crate::vector_index::{MOST, WITH_PGVECTOR, indexes, items, planned, prefers_indexes, scenario, smooth, told};
 
 #[test]
 fn a_column_of_several_models_is_tended_by_its_casts() {
@@ -11,11 +11,12 @@ fn a_column_of_several_models_is_tended_by_its_casts() {
         let database = server.new_database();
         server.sql(
             &database,
-            "CREATE EXTENSION vector; CREATE TABLE items (id int, model_id int, embedding vector); SELECT setseed(0.5);
-             INSERT INTO items SELECT i, 1 + i % 2, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, CASE i % 2 WHEN 0 THEN 8 ELSE 12 END))::vector FROM generate_series(1, 6000) i;
+            &format!("CREATE EXTENSION vector; CREATE TABLE items (id int, model_id int, embedding vector);
+             INSERT INTO items SELECT i, 1 + i % 2, v[1:CASE i % 2 WHEN 0 THEN 8 ELSE 12 END]::vector FROM ({}) s ORDER BY i;
              CREATE INDEX ix1 ON items USING hnsw ((embedding::vector(8)) vector_cosine_ops) WHERE model_id = 1;
-             CREATE INDEX ix2 ON items USING ivfflat ((embedding::halfvec(12)) halfvec_cosine_ops) WITH (lists = 10) WHERE model_id = 2; VACUUM ANALYZE items",
+             CREATE INDEX ix2 ON items USING ivfflat ((embedding::halfvec(12)) halfvec_cosine_ops) WITH (lists = 10) WHERE model_id = 2; VACUUM ANALYZE items", smooth((1, 6000), 12)),
         );
+        prefers_indexes(server, &database);
         let job = |index: &str, more: &str| {
             scenario(server, &database, &format!("{index}\nexact_below = 100\napply_setting = 'database'\n{more}"))
         };
@@ -48,7 +49,8 @@ fn a_column_of_several_models_is_tended_by_its_casts() {
 #[test]
 fn an_index_of_another_column_is_never_replaced_or_dropped() {
     let server = server(18);
-    let database = items(server, 3000, 16, "ALTER TABLE items ADD mycol vector(16), ADD \"my col\" vector(16)");
+    let database = items(server, 8000, 16, "ALTER TABLE items ADD mycol vector(16), ADD \"my col\" vector(16)");
+    prefers_indexes(server, &database);
     // The same name to whoever does not look at quotes and spaces; and an operator class of the name, but not pgvector's.
     server.sql(
         &database,
@@ -62,7 +64,7 @@ fn an_index_of_another_column_is_never_replaced_or_dropped() {
     let before = oid("of_another");
     let job = Scenario::with_database(server, &database).job(
         "tend",
-        "database = 'app'\n[vector_index]\ntable = 'public.items'\ncolumn = 'mycol'\nmethod = 'hnsw'\nm = 8\nef_construction = 32\napply_setting = 'database'\nrecall = { queries = 100 }\n",
+        &format!("database = 'app'\n[vector_index]\ntable = 'public.items'\ncolumn = 'mycol'\nmethod = 'hnsw'\nm = 8\nef_construction = 32\napply_setting = 'database'\n{MOST}\n"),
     );
     assert_eq!(told(&job)["swapped"], true);
     assert_eq!(oid("of_another"), before);
@@ -104,7 +106,8 @@ fn beside_an_index_that_is_not_understood_none_is_built() {
         ("(binary_quantize(embedding)::bit(64))", "bit_hamming_ops"),
         ("(subvector(embedding, 1, 16)::vector(16))", "vector_cosine_ops"),
     ] {
-        let database = items(server, 3000, 64, &format!("CREATE INDEX quantized ON items USING hnsw ({on} {class})"));
+        let database = items(server, 8000, 64, &format!("CREATE INDEX quantized ON items USING hnsw ({on} {class})"));
+        prefers_indexes(server, &database);
         let there = indexes(server, &database);
         let job = scenario(server, &database, "apply_setting = 'database'");
         for command in [&["run-job", "tend", "--dry-run"][..], &["run-job", "tend"]] {
@@ -162,11 +165,12 @@ fn a_full_shared_memory_makes_a_serial_build_and_no_failure() {
     let different = crate::support::postgres::Different { settings, port: Some(port), ..Default::default() };
     let server = crate::support::postgres::Server::start_different(18, different);
     let database = items(&server, 20_000, 16, "ALTER TABLE items SET (parallel_workers = 2)");
+    prefers_indexes(&server, &database);
     // More than /dev/shm has, whatever that is; over TCP pgtend cannot look.
     let url = format!("postgres://postgres@127.0.0.1:{port}/{database}");
     let job = Scenario::with_url(&server, &url).job(
         "tend",
-        "database = 'app'\n[vector_index]\ntable = 'public.items'\ncolumn = 'embedding'\nmethod = 'hnsw'\nm = 8\nrecall = { queries = 100 }\nmaintenance_work_mem = '1TiB'\nparallel_workers = 2\napply_setting = 'database'\n",
+        "database = 'app'\n[vector_index]\ntable = 'public.items'\ncolumn = 'embedding'\nmethod = 'hnsw'\nm = 8\nrecall = { target = 0.9, queries = 100 }\nmaintenance_work_mem = '1TiB'\nparallel_workers = 2\napply_setting = 'database'\n",
     );
     let json = job.json(&["run-job", "tend"]);
     let report = &json["runs"][0]["report"];

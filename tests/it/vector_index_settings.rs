@@ -3,9 +3,9 @@
 
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
-use crate::vector_index::{IVFFLAT, indexes, items, scenario, told};
+use crate::vector_index::{IVFFLAT, MOST, indexes, items, prefers_indexes, scenario, smooth, told};
 
-const QUICK: &str = "recall = { queries = 100 }\napply_setting = 'database'";
+const QUICK: &str = "recall = { target = 1.0, queries = 100 }\napply_setting = 'database'";
 
 fn probes(server: &Server, database: &str) -> String {
     server.sql(database, "SELECT '[1]'::vector \\g /dev/null\nSHOW ivfflat.probes")
@@ -21,7 +21,8 @@ fn a_setting_is_no_lower_than_another_index_needs() {
         "CREATE TABLE others AS TABLE items; CREATE INDEX others_idx ON others USING ivfflat (embedding vector_cosine_ops) WITH (lists = 40);
          COMMENT ON INDEX others_idx IS 'pgtend: {\"measured_at\":\"2026-11-01T00:00:00Z\",\"rows\":3000,\"setting\":29,\"recall\":0.96,\"tuned\":true}'",
     );
-    let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
+    prefers_indexes(server, &database);
+    let job = scenario(server, &database, &format!("lists = 20\n{MOST}\napply_setting = 'database'"));
     let first = told(&job);
     let own = first["after"]["setting"].as_u64().unwrap();
     assert!(first["swapped"] == true && own < 29, "{first:#}");
@@ -42,15 +43,16 @@ fn a_setting_is_no_lower_than_another_index_needs() {
 fn of_partitions_the_one_that_needs_most_decides() {
     let server = server(16);
     let database = server.new_database();
-    // Of the first, several lists have to be read; of the second, one.
+    // All neighbours of all queries: on the surface of the first, those of some are in three lists; the second is a line.
     server.sql(
         &database,
-        "CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
-         CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (3000); CREATE TABLE items_2 PARTITION OF items FOR VALUES FROM (3000) TO (6000);
-         SELECT setseed(0.5);
-         INSERT INTO items SELECT i, ARRAY(SELECT (sin(1 + d * (1 + i % 37)) + random() - 0.5)::real FROM generate_series(1, 8) d)::vector FROM generate_series(1, 2999) i;
-         INSERT INTO items SELECT i, ARRAY(SELECT (sin(d * (1 + i % 20)) + random() * 0.01)::real FROM generate_series(1, 8) d)::vector FROM generate_series(3000, 5999) i; ANALYZE",
+        &format!("CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
+         CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (8000); CREATE TABLE items_2 PARTITION OF items FOR VALUES FROM (8000) TO (16000);
+         INSERT INTO items SELECT i, v::vector FROM ({}) s ORDER BY i;
+         INSERT INTO items SELECT i, ARRAY(SELECT (sin(d) + cos(2 * d) * mod(i * 0.8191725134, 1)::float8)::real FROM generate_series(1, 8) d)::vector FROM generate_series(8000, 15999) i; ANALYZE",
+            smooth((1, 7999), 8)),
     );
+    prefers_indexes(server, &database);
     let job = scenario(server, &database, &format!("lists = 20\n{QUICK}"));
     for run in ["first", "second"] {
         let json = job.json(&["run-job", "tend"]);
@@ -106,6 +108,7 @@ fn who_may_not_set_it_is_told_before_anything_is_built() {
 fn a_swap_that_does_not_happen_leaves_the_setting_as_it_was() {
     let server = server(18);
     let database = items(server, 3000, 16, IVFFLAT);
+    prefers_indexes(server, &database);
     // A lock on the index alone, without a snapshot: the build goes through, the rename does not.
     let holder =
         server.session(&database, "SET application_name = 'a migration'; BEGIN; COMMENT ON INDEX items_idx IS 'for the search'");
@@ -132,7 +135,8 @@ fn before_another_method_the_present_one_is_measured_as_applications_search_with
 #[test]
 fn hnsw_is_never_set_so_low_that_a_search_gets_fewer_rows_than_it_asks_for() {
     let server = server(18);
-    let database = items(server, 3000, 16, "");
+    let database = items(server, 8000, 16, "");
+    prefers_indexes(server, &database);
     let ef_search = || server.sql(&database, "SELECT '[1]'::vector \\g /dev/null\nSHOW hnsw.ef_search").parse::<u32>().unwrap();
     let job = |k: u32| {
         let recall = format!("recall = {{ k = {k}, target = 0.5, queries = 100 }}");

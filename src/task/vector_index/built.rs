@@ -20,6 +20,9 @@ pub struct Built {
     /// The parameters that an hnsw index was built with: ALTER INDEX changes only the catalog's numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
+    /// True if it is searched by pgtend's function, which has a setting of its own: this one is no need of others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_by_function: bool,
     /// A build that was slower and found less, and was dropped again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declined: Option<Declined>,
@@ -69,6 +72,7 @@ mod tests {
             recall: 0.96,
             tuned: true,
             graph,
+            is_by_function: false,
             declined: None,
         };
         let comment = built.beside(Some("for the search\npage"));

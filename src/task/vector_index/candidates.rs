@@ -38,6 +38,11 @@ impl Candidate {
     pub fn ms(&self) -> Option<f64> {
         self.found.cost.filter(|_| self.reached).map(|cost| cost.ms)
     }
+
+    /// What a search reads, where it reached the target: candidates of one method are compared by it, because they are timed at different moments.
+    pub fn work(&self) -> Option<f64> {
+        self.found.cost.filter(|_| self.reached).map(|cost| cost.work)
+    }
 }
 
 /// The result of the search for lists.
@@ -54,6 +59,9 @@ pub struct Tuning {
     /// The reason why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hnsw_ended: Option<String>,
+    /// Searches by the best graph (new) and by the best lists (present) in turns, at as much recall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_turns: Option<Pairs>,
     pub copied_rows: u64,
     /// The copied share of all vectors; below 1, lists are scaled up.
     pub share: f64,
@@ -65,14 +73,11 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// Returns the cheapest that reaches the target. Within 10 % the time says little, and pages decide. k-means starts at random, and some builds
-    /// are lucky (57 lists: 1 probe, then 2): a number counts as its worst build.
+    /// Returns the one that reaches the target and reads least. k-means starts at random, and some builds are lucky (57 lists: 1 probe, then 2): a number
+    /// counts as its worst build.
     pub fn best(&self) -> Option<&Candidate> {
-        let worst = || self.lists().into_iter().filter_map(|lists| self.worst(lists)).filter(|one| one.reached);
-        let ms = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.ms);
-        let pages = |candidate: &Candidate| candidate.found.cost.map_or(f64::MAX, |cost| cost.pages);
-        let fastest = worst().map(ms).min_by(f64::total_cmp)?;
-        worst().filter(|candidate| ms(candidate) <= fastest * 1.1).min_by(|a, b| pages(a).total_cmp(&pages(b)))
+        let worst = self.lists().into_iter().filter_map(|lists| self.worst(lists)).filter(|one| one.reached);
+        worst.min_by(|a, b| work_of(a).total_cmp(&work_of(b)))
     }
 
     /// Returns the numbers of lists that were tried, each once.
@@ -80,10 +85,9 @@ impl Tuning {
         self.candidates.iter().map(Candidate::lists).collect()
     }
 
-    /// Returns the worst of the builds with that number: one that misses the target, or else the slowest.
+    /// Returns the worst of the builds with that number: one that misses the target, or else the one that reads most.
     pub fn worst(&self, lists: u32) -> Option<&Candidate> {
-        let ms = |candidate: &Candidate| candidate.ms().unwrap_or(f64::MAX);
-        self.builds(lists).max_by(|a, b| ms(a).total_cmp(&ms(b)))
+        self.builds(lists).max_by(|a, b| work_of(a).total_cmp(&work_of(b)))
     }
 
     pub fn builds(&self, lists: u32) -> impl Iterator<Item = &Candidate> {
@@ -97,15 +101,19 @@ impl Tuning {
     }
 }
 
-/// Returns the best of graphs, those that are built most quickly first: a denser one, whose build and inserts take longer, has to save enough, in time
-/// and in pages, which no busy machine changes.
+/// A candidate that misses the target comes last.
+fn work_of(candidate: &Candidate) -> f64 {
+    candidate.work().unwrap_or(f64::MAX)
+}
+
+/// Returns the best of graphs, those that are built most quickly first: a denser one, whose build and inserts take longer, has to save enough of what a
+/// search reads, which no busy machine changes.
 pub fn best_graph(graphs: &[Candidate]) -> Option<&Candidate> {
-    let pages = |graph: &Candidate| graph.found.cost.map_or(f64::MAX, |cost| cost.pages);
     let mut best: Option<&Candidate> = None;
     for graph in graphs {
-        let is_better = match (best.map(|best| (best, best.ms())), graph.ms()) {
+        let is_better = match (best.map(|best| (best, best.work())), graph.work()) {
             (None, _) => true,
-            (Some((best, Some(of_best))), Some(ms)) => ms < of_best * WORTH_IT && pages(graph) < pages(best) * WORTH_IT,
+            (Some((_, Some(of_best))), Some(work)) => work < of_best * WORTH_IT,
             (Some((_, Some(_))), None) => false,
             (Some((_, None)), Some(_)) => true,
             (Some((best, None)), None) => graph.found.recall > best.found.recall,

@@ -5,12 +5,13 @@ use std::time::Instant;
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::candidates::Spec;
 use super::decide::{Current, Index};
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample};
 use super::queries;
-use super::search::{Searcher, Stopped, quick_from};
+use super::search::{Searcher, Stopped};
 use super::state::{Found, Table};
 use crate::work::RunContext;
 
@@ -26,8 +27,7 @@ pub async fn measure_current(
     setting: u32,
 ) -> Result<(Current, Sample)> {
     let mut current = Current { vectors: table.vectors(), ..Current::default() };
-    let started = Instant::now();
-    let deadline = started + job.recall.time.0;
+    let deadline = Instant::now() + job.recall.time.0;
     let mut sample = Sample::default();
     if current.vectors >= 1.0 && table.index.as_ref().is_none_or(|index| !index.is_valid) {
         // This only determines how long an exact search takes.
@@ -63,9 +63,7 @@ pub async fn measure_current(
         if !sample.is_enough() {
             measured.unmeasured =
                 Some(format!("only {} exact searches finished in {}: raise `time` of `recall`", sample.len(), job.recall.time));
-        } else if let Err(error) =
-            measure_index(connection, job, table, index, &sample, setting, (started, deadline), &mut measured).await
-        {
+        } else if let Err(error) = measure_index(connection, job, table, index, &sample, setting, deadline, &mut measured).await {
             match error.downcast_ref::<Stopped>() {
                 Some(stopped) => {
                     measured.is_behind_a_new_one = matches!(stopped, Stopped::OtherPlan(scan) if *scan == table.new_name());
@@ -87,7 +85,7 @@ async fn measure_index(
     index: &Found,
     sample: &Sample,
     setting: u32,
-    (started, deadline): (Instant, Instant),
+    deadline: Instant,
     measured: &mut Index,
 ) -> Result<()> {
     let Some(method) = Method::of(&index.method) else { return Ok(()) };
@@ -101,12 +99,14 @@ async fn measure_index(
         is_hiding: false,
         index: index.name.clone(),
         deadline,
-        quick_from: quick_from(started, sample.exact_ms, deadline),
+        effort: table.searched.effort(table.vectors()),
+        spec: Spec::known(method, index.option("lists"), Some(measured.m)),
         searches: 0,
         max_searches: u64::MAX,
     };
     if method == Method::Ivfflat {
         measured.lists_in_fact = searcher.lists().await?;
+        searcher.spec = Spec::known(method, measured.lists_in_fact.or(measured.lists_in_catalog), None);
         // This comes first, as it is cheap and says most: the rest may take too long with an index that was built with few rows.
         if let Some(lists) = measured.lists_in_fact {
             let pages = searcher.pages(1, 40).await?;

@@ -124,7 +124,7 @@ impl Measuring<'_> {
             }
         }
         let reached = verdict.others.iter().filter(|one| one.found.reaches(target));
-        verdict.best = ways::preferred(reached.map(|one| (one.way, one.ms)));
+        verdict.best = ways::preferred(reached.map(|one| (one.way, one.pages)));
         verdict.reached = verdict.best.is_some();
         verdict.kept = present.kept(self.method);
         Ok(verdict)
@@ -207,7 +207,7 @@ impl Measuring<'_> {
             pg::set(self.connection, &name, &value).await?;
         }
         let (k, unit) = (self.job.recall.k as usize, self.searched.unit());
-        let (mut recalls, mut times, mut short, mut scans) = (Vec::new(), Vec::new(), 0, Vec::new());
+        let (mut recalls, mut times, mut pages, mut short, mut scans) = (Vec::new(), Vec::new(), Vec::new(), 0, Vec::new());
         let started = Instant::now();
         for place in 0..self.asked.len() {
             if recalls.len() >= FEWEST && started.elapsed() > self.time {
@@ -218,11 +218,12 @@ impl Measuring<'_> {
             let Some(found) = in_time(self.distances(&sql).await)? else { break };
             let truth = &self.asked[place].truth;
             short += usize::from(found.iter().flatten().take(k).count() < truth.len().min(k));
-            recalls.push(measure::recall_of(&found, truth, k, unit));
+            recalls.push((measure::recall_of(&found, truth, k, unit), self.sample.times(number)));
             if place < PLANS
-                && let Some(Some(plan)) = in_time(self.plan(&sql, "ANALYZE, TIMING OFF, ").await)?
+                && let Some(Some(plan)) = in_time(self.plan(&sql, "ANALYZE, BUFFERS, TIMING OFF, ").await)?
             {
                 times.extend(plan["Execution Time"].as_f64());
+                pages.push(explained::pages_of(&plan["Plan"]));
                 scans.extend(explained::scan_of(&plan["Plan"]));
             }
         }
@@ -230,9 +231,17 @@ impl Measuring<'_> {
         if recalls.len() < FEWEST {
             return Ok(None);
         }
-        let found = Found::of(self.setting, &Interval::of(&recalls), recalls.len());
+        let found = Found::of(self.setting, &Interval::of_weighed(&recalls), recalls.len());
         let filter = self.filter.text.clone();
-        Ok(Some(Filtered { filter, way, found, short, ms: median(&mut times), scans: by_frequency(scans) }))
+        Ok(Some(Filtered {
+            filter,
+            way,
+            found,
+            short,
+            ms: median(&mut times),
+            pages: median(&mut pages),
+            scans: by_frequency(scans),
+        }))
     }
 
     fn statement(&self, number: usize, condition: &str, exactly: bool) -> String {

@@ -43,6 +43,8 @@ pub struct Cost {
     pub ms: f64,
     /// Pages per query, from memory or disk.
     pub pages: f64,
+    /// Pages by which searches of one method compare, whatever else the machine does: see [`super::effort::Effort::work`].
+    pub work: f64,
     /// True if the planner chose the index by itself.
     pub is_planners_choice: bool,
     /// True if the planner by itself reads the whole table, whatever indexes there are.

@@ -17,13 +17,23 @@ pub struct Interval {
 
 impl Interval {
     /// Returns the interval of the mean of recalls, one for each query.
+    #[cfg(test)]
     pub fn of(recalls: &[f64]) -> Self {
+        Self::of_weighed(&recalls.iter().map(|recall| (*recall, 1.0)).collect::<Vec<_>>())
+    }
+
+    /// Returns the interval of the mean of recalls, each with the number of times that its query was asked. A question that is asked a hundred times
+    /// counts a hundred times in the mean, and is one question: the width is that of as many as are different.
+    pub fn of_weighed(recalls: &[(f64, f64)]) -> Self {
         let count = recalls.len() as f64;
-        if recalls.is_empty() {
+        let all = recalls.iter().map(|(_, times)| times).sum::<f64>();
+        if all <= 0.0 {
             return Self { mean: 0.0, lower: 0.0, upper: 1.0 };
         }
-        let mean = recalls.iter().sum::<f64>() / count;
-        let variance = recalls.iter().map(|recall| (recall - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+        // Never above 1 by rounding.
+        let mean = (recalls.iter().map(|(recall, times)| recall * times).sum::<f64>() / all).min(1.0);
+        let squares = recalls.iter().map(|(recall, times)| times * (recall - mean).powi(2)).sum::<f64>() / all;
+        let variance = squares * count / (count - 1.0).max(1.0);
         let each = if variance > 0.0 { (mean * (1.0 - mean) / variance).max(1.0) } else { 1.0 };
         Self::wilson(mean, count * each)
     }
@@ -66,6 +76,19 @@ mod tests {
         assert!((few.mean - 0.85).abs() < 1e-9 && many.margin() < few.margin() / 4.0, "{few:?} {many:?}");
         assert!(few.lower < 0.85 && few.upper > 0.85);
         assert_eq!(Interval::of(&[]), Interval { mean: 0.0, lower: 0.0, upper: 1.0 });
+    }
+
+    #[test]
+    fn a_question_that_is_repeated_counts_more_and_makes_nothing_surer() {
+        let different: Vec<(f64, f64)> = (0..100).map(|number| (if number % 4 == 0 { 0.6 } else { 1.0 }, 1.0)).collect();
+        let repeated: Vec<(f64, f64)> = different.iter().map(|(recall, _)| (*recall, 10.0)).collect();
+        let (once, ten_times) = (Interval::of_weighed(&different), Interval::of_weighed(&repeated));
+        assert!((once.mean - 0.9).abs() < 1e-9 && (once.lower - ten_times.lower).abs() < 1e-9, "{once:?} {ten_times:?}");
+        // As separate questions they would look surer than they are.
+        let as_independent = Interval::of(&different.iter().map(|(recall, _)| *recall).collect::<Vec<_>>().repeat(10));
+        assert!(as_independent.margin() < once.margin() / 3.0);
+        let one_of_all = Interval::of_weighed(&[(0.5, 900.0), (1.0, 50.0), (1.0, 50.0)]);
+        assert!((one_of_all.mean - 0.55).abs() < 1e-9 && one_of_all.margin() > 0.15, "{one_of_all:?}");
     }
 
     #[test]

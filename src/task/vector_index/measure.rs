@@ -18,10 +18,8 @@ use crate::pg;
 pub const AT_ONCE: usize = 50;
 /// With fewer exact answers than these a recall means nothing.
 pub const MIN_QUERIES: usize = 20;
-/// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, run only where they are cheap.
+/// This many queries give a recall of 0.95 to ± 0.015. More, which determine the setting better, are asked only where they are cheap.
 pub const ENOUGH: usize = 200;
-/// The time for exact searches beyond `ENOUGH`: a thousand on a table of some thousand rows, and no more where each takes longer.
-const TIME_FOR_MORE_TRUTH: Duration = Duration::from_secs(4);
 /// Exact searches whose time is measured, in rounds, and the time for that.
 const TIMED_EXACTLY: usize = 10;
 const ROUNDS: u32 = 3;
@@ -41,6 +39,8 @@ pub struct Sample {
     pub vectors: Vec<String>,
     /// Values of the columns that the job's filters compare, as text.
     pub values: Vec<Vec<Option<String>>>,
+    /// How often the application asked each question; empty: each once.
+    pub times: Vec<f64>,
     /// Distances of the k nearest neighbours.
     pub truth: Vec<Vec<f64>>,
     pub exact_ms: f64,
@@ -60,6 +60,11 @@ impl Sample {
 
     pub fn len(&self) -> usize {
         self.truth.len()
+    }
+
+    /// Returns how often the question was asked.
+    pub fn times(&self, number: usize) -> f64 {
+        self.times.get(number).copied().unwrap_or(1.0)
     }
 
     /// Returns whether enough answers are known to measure a recall.
@@ -82,6 +87,7 @@ impl Sample {
         kept(&mut self.xmins, is_endless);
         kept(&mut self.vectors, is_endless);
         kept(&mut self.values, is_endless);
+        kept(&mut self.times, is_endless);
         kept(&mut self.truth, is_endless);
     }
 
@@ -91,6 +97,7 @@ impl Sample {
         self.tids.truncate(count);
         self.xmins.truncate(count);
         self.values.truncate(count);
+        self.times.truncate(count);
         self.truth.truncate(count);
     }
 }
@@ -150,8 +157,7 @@ pub fn sampled_by(rows: f64) -> &'static str {
     if rows < 5e6 { "BERNOULLI" } else { "SYSTEM" }
 }
 
-/// Finds the true neighbours of as many queries as there is time for, by reading every row. Those beyond the first `ENOUGH` get a third of
-/// the time, and some seconds at most.
+/// Finds the true neighbours of the queries by reading every row, of as many as there is time for.
 pub async fn find_truth(
     connection: &mut PgConnection,
     searched: &SearchTarget,
@@ -166,12 +172,12 @@ pub async fn find_truth(
     let mut is_endless: Vec<bool> = Vec::new();
     let statement = searched.exact_statement(k);
     let started = Instant::now();
-    let deadline = |known: usize| started + if known < ENOUGH { time } else { (time / 3).min(TIME_FOR_MORE_TRUTH) };
+    let deadline = started + time;
     // It begins with small steps: an exact search of a large table may take a minute.
     let mut at_once = 1;
-    while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline(sample.truth.len()) {
+    while sample.truth.len() < sample.vectors.len() && Instant::now() < deadline {
         let range = sample.truth.len()..(sample.truth.len() + at_once).min(sample.vectors.len());
-        limit(connection, searched, deadline(sample.truth.len())).await?;
+        limit(connection, searched, deadline).await?;
         match distances(connection, &statement, sample, range).await {
             Ok(found) => {
                 let near: Vec<Vec<f64>> = found.into_iter().map(|found| found.into_iter().flatten().collect()).collect();

@@ -13,6 +13,7 @@ mod candidates;
 mod current;
 mod decide;
 mod disturb;
+mod effort;
 mod entry;
 mod explained;
 mod filter;

@@ -62,7 +62,7 @@ mod tests {
         let mut next = Some(start);
         for _ in 0..40 {
             let Some(lists) = next else { break };
-            let cost = Cost { ms: ms(f64::from(lists)), pages: 1.0, is_planners_choice: true, is_read_whole: false };
+            let cost = Cost { ms: 1.0, pages: 1.0, work: ms(f64::from(lists)), is_planners_choice: true, is_read_whole: false };
             let found = Found { setting: 1, recall: 0.95, margin: 0.01, lower: 0.95, queries: 100, cost: Some(cost) };
             let spec = Spec::Ivfflat { lists };
             tuning.candidates.push(Candidate {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_number_of_lists_that_was_lucky_once_does_not_win() {
         let built = |lists: u32, setting: u32, ms: f64| {
-            let cost = Cost { ms, pages: ms * 1000.0, is_planners_choice: true, is_read_whole: false };
+            let cost = Cost { ms: 1.0, pages: 1.0, work: ms * 1000.0, is_planners_choice: true, is_read_whole: false };
             let found = Found { setting, recall: 0.96, margin: 0.01, lower: 0.95, queries: 1000, cost: Some(cost) };
             Candidate {
                 spec: Spec::Ivfflat { lists },

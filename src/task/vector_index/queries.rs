@@ -1,6 +1,7 @@
 //! The queries of a measurement: the application's own where the job says where they are, else rows of the table that are moved away from it.
 //! Rows as they are find more than questions do: 0.988 against 0.919 on 20,391 chunks of text.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -37,17 +38,20 @@ pub async fn asked(
     rows: f64,
     time: Duration,
 ) -> Result<Sample> {
+    let wanted = job.recall.queries as usize;
+    let count = searched.effort(rows).exact_searches(wanted, time);
     let mut sample = match &job.queries {
         Some(queries) => from_log(connection, job, run, searched, queries).await?,
         None => {
             let is_copy = searched.tid != "ctid";
             let columns = job.filters.columns.iter().filter(|_| !is_copy);
             let columns: Vec<String> = columns.map(|column| format!("t.{}", identifier(column))).collect();
-            let drawn = measure::sample(connection, searched, &columns, job.recall.queries, rows).await?;
+            let drawn = measure::sample(connection, searched, &columns, count as u32, rows).await?;
             let source = strength(connection, job, searched, &drawn, time / 4).await?;
             moved(drawn, searched.value, source)
         }
     };
+    sample.truncate(count);
     sample.is_asked = true;
     measure::find_truth(connection, searched, &mut sample, job.recall.k, time).await?;
     if sample.endless > 0 && sample.len() < measure::MIN_QUERIES {
@@ -133,23 +137,37 @@ async fn from_log(
         }
         Queries::Sql(sql) => ("the job's own statement".to_owned(), of_sql(job, run, sql).await?),
     };
-    let mut sample = Sample { source: Source::Log { from: from.clone() }, ..Sample::default() };
-    for (vector, values) in found {
-        sample.vectors.push(vector);
-        sample.values.push(values);
+    let asked = found.len();
+    let mut sample = Sample::default();
+    // Each once, in the order in which it comes first.
+    let mut places: HashMap<Question, usize> = HashMap::new();
+    for question in found {
+        match places.get(&question) {
+            Some(place) => sample.times[*place] += 1.0,
+            None => {
+                sample.vectors.push(question.0.clone());
+                sample.values.push(question.1.clone());
+                sample.times.push(1.0);
+                places.insert(question, sample.vectors.len() - 1);
+            }
+        }
     }
+    sample.source = Source::Log { from: from.clone(), asked, different: sample.vectors.len() };
     let fits = fits(connection, searched, &sample).await.with_context(|| format!("the questions of {from}"))?;
     let keep = |number: usize| fits.get(number).copied().unwrap_or(false);
     let mut number = 0..;
     sample.vectors.retain(|_| keep(number.next().unwrap_or_default()));
     let mut number = 0..;
     sample.values.retain(|_| keep(number.next().unwrap_or_default()));
+    let mut number = 0..;
+    sample.times.retain(|_| keep(number.next().unwrap_or_default()));
     sample.tids = vec![None; sample.vectors.len()];
     sample.xmins = vec![None; sample.vectors.len()];
     if sample.vectors.len() < measure::MIN_QUERIES {
         return Err(refused(format!(
-            "{from} has {} questions with a vector, and {} are needed: let the application log more of them, or remove [vector_index.queries]",
+            "{from} has {} {}questions with a vector, and {} are needed: let the application log more of them, or remove [vector_index.queries]",
             sample.vectors.len(),
+            if sample.vectors.len() < asked { "different " } else { "" },
             measure::MIN_QUERIES
         )));
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::budget::Budget;
-use super::candidates::{Candidate, Spec};
+use super::candidates::{Candidate, Spec, Tuning};
 use super::decide::{self, Current};
 use super::keys::VectorIndex;
 use super::measure::Sample;
@@ -19,13 +19,16 @@ use crate::live::governor::Governor;
 use crate::pg::{self, qualified};
 use crate::work::RunContext;
 
-/// The queries of the first look at a candidate, and how many times as slow as the best one it must not be.
+/// The queries of the first look at a candidate, and how many times as much as the best one it must not read.
 const FEW: usize = 100;
 const HOPELESS: f64 = 1.6;
 /// The time for searches by a candidate and by what is there in turns.
 const TIME_FOR_PAIRS: Duration = Duration::from_millis(300);
 
 pub const COPY: &str = "pg_temp.pgtend_copy";
+const CANDIDATE: &str = "pgtend_candidate";
+/// The best graph, beside the best lists.
+const GRAPH: &str = "pgtend_graph";
 
 pub struct Tuner<'a> {
     pub run: &'a RunContext<'a>,
@@ -60,8 +63,8 @@ pub struct TuningCopy<'a> {
 /// What was measured before a candidate.
 #[derive(Clone, Copy)]
 pub struct Known {
-    /// Milliseconds of the best so far.
-    pub best_ms: Option<f64>,
+    /// What a search by the best one of the same method reads: [`Candidate::work`].
+    pub best_work: Option<f64>,
     /// The recall of hnsw at its lowest setting, where that is above the target.
     pub recall_of_hnsw: Option<f64>,
 }
@@ -82,24 +85,9 @@ impl Tuner<'_> {
         operator_class: &str,
         (setting, known): (u32, Known),
     ) -> Result<Attempt> {
-        // Drops the previous candidate, whatever its result.
-        pg::set(ground.connection, "statement_timeout", "0").await?;
-        pg::execute(ground.connection, "DROP INDEX IF EXISTS pg_temp.pgtend_candidate".to_owned()).await?;
         let started = Instant::now();
-        let left = ground.budget.deadline().saturating_duration_since(started).max(Duration::from_millis(1));
-        pg::set(ground.connection, "statement_timeout", &left.as_millis().to_string()).await?;
-        let key = ground.searched.key("");
-        let class = qualified(self.extension, operator_class);
-        let sql =
-            format!("CREATE INDEX pgtend_candidate ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
-        pg::execute(ground.connection, ground.searched.proof.clone()).await?;
-        let (built, _) = ground.governor.watch(ground.pid, pg::execute_counting(ground.connection, sql)).await;
-        if let Err(error) = built {
-            let error = pg::in_its_own_words(error);
-            if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
-                return Ok(Attempt::Stopped(Stopped::Time));
-            }
-            return Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))));
+        if !self.build(ground, CANDIDATE, spec, operator_class).await? {
+            return Ok(Attempt::Stopped(Stopped::Time));
         }
         let build_seconds = started.elapsed().as_secs_f64();
         if spec.method() == self.table.method {
@@ -115,9 +103,10 @@ impl Tuner<'_> {
             method: spec.method(),
             hidden: None,
             is_hiding: false,
-            index: "pgtend_candidate".to_owned(),
+            index: CANDIDATE.to_owned(),
             deadline: ground.budget.deadline(),
-            quick_from: ground.budget.deadline(),
+            effort: ground.searched.effort(ground.rows as f64),
+            spec,
             searches: ground.budget.searches,
             max_searches: ground.budget.max_searches,
         };
@@ -137,11 +126,60 @@ impl Tuner<'_> {
         Ok(Attempt::Measured(Box::new(candidate)))
     }
 
+    /// Builds an index on the copy in the place of the one of that name. False: the time is over.
+    async fn build(&self, ground: &mut TuningCopy<'_>, name: &str, spec: Spec, operator_class: &str) -> Result<bool> {
+        pg::set(ground.connection, "statement_timeout", "0").await?;
+        pg::execute(ground.connection, format!("DROP INDEX IF EXISTS pg_temp.{name}")).await?;
+        let left = ground.budget.deadline().saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        pg::set(ground.connection, "statement_timeout", &left.as_millis().to_string()).await?;
+        let key = ground.searched.key("");
+        let class = qualified(self.extension, operator_class);
+        let sql = format!("CREATE INDEX {name} ON {COPY} USING {} ({key} {class}) WITH ({})", spec.method(), spec.options());
+        pg::execute(ground.connection, ground.searched.proof.clone()).await?;
+        let (built, _) = ground.governor.watch(ground.pid, pg::execute_counting(ground.connection, sql)).await;
+        let Err(error) = built else { return Ok(true) };
+        let error = pg::in_its_own_words(error);
+        if pg::sql_state(&error).as_deref() == Some("57014") && !self.run.cancel.is_cancelled() {
+            return Ok(false);
+        }
+        Err(error.context(format!("a candidate, {spec}, of {}", units::plural(ground.rows, "row"))))
+    }
+
+    /// Searches by the best graph and by the best lists in turns, at as much recall: no pages compare two methods. Both are built once more for it. None:
+    /// one of them misses the target, or the time is over.
+    pub async fn graph_against_lists(&self, ground: &mut TuningCopy<'_>, tuning: &Tuning) -> Result<Option<Pairs>> {
+        let hnsw = tuning.hnsw.as_ref().filter(|hnsw| hnsw.reached);
+        let (Some(hnsw), Some(lists), Some(class)) = (hnsw, tuning.best(), self.class_of_hnsw()) else { return Ok(None) };
+        let setting = match &lists.at_recall_of_hnsw {
+            Some((false, _)) => return Ok(None),
+            Some((true, as_much)) => as_much.setting,
+            None => lists.found.setting,
+        };
+        if !self.build(ground, CANDIDATE, lists.spec, &self.table.operator_class).await?
+            || !self.build(ground, GRAPH, hnsw.spec, class).await?
+        {
+            return Ok(None);
+        }
+        let by = |name: &str, candidate: &Candidate, setting: u32| ByIndex {
+            name: name.to_owned(),
+            method: candidate.spec.method(),
+            setting,
+            hidden: None,
+        };
+        let (graph, lists) = (by(GRAPH, hnsw, hnsw.found.setting), by(CANDIDATE, lists, setting));
+        let side = |index| Side { searched: &ground.searched, index: Some(index) };
+        let time = (TIME_FOR_PAIRS, ground.budget.deadline());
+        let pairs =
+            pairs::measure(ground.connection, &ground.sample, self.job.recall.k, (side(&graph), side(&lists)), time).await?;
+        pg::execute(ground.connection, format!("DROP INDEX pg_temp.{GRAPH}")).await?;
+        Ok(pairs)
+    }
+
     /// Searches by the candidate and by what is there in turns.
     async fn pairs(&self, ground: &mut TuningCopy<'_>, candidate: &Candidate) -> Result<Option<Pairs>> {
         let method = candidate.spec.method();
         let Some(rival) = decide::rival(self.current, &self.table.index_name, method) else { return Ok(None) };
-        let index = ByIndex { name: "pgtend_candidate".to_owned(), method, setting: candidate.found.setting, hidden: None };
+        let index = ByIndex { name: CANDIDATE.to_owned(), method, setting: candidate.found.setting, hidden: None };
         let new = Side { searched: &ground.searched, index: Some(&index) };
         let present = match &rival {
             Rival::Exact => None,
@@ -152,7 +190,7 @@ impl Tuner<'_> {
         pairs::measure(ground.connection, &ground.sample, self.job.recall.k, (new, present), time).await
     }
 
-    /// Measures a candidate with a few queries first: one that is far slower than the best so far is not worth more.
+    /// Measures a candidate with a few queries first: one that reads far more than the best so far is not worth more.
     async fn race<'s>(
         &self,
         searcher: &mut Searcher<'s>,
@@ -161,9 +199,9 @@ impl Tuner<'_> {
         setting: u32,
         known: Known,
     ) -> Result<Candidate> {
-        if let Some(best_ms) = known.best_ms {
+        if let Some(best_work) = known.best_work {
             let candidate = self.measure(searcher, spec, setting).await?;
-            if candidate.ms().is_none_or(|ms| ms > best_ms * HOPELESS) && all.len() > FEW {
+            if candidate.work().is_none_or(|work| work > best_work * HOPELESS) && all.len() > FEW {
                 return Ok(candidate);
             }
         }

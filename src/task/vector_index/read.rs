@@ -278,6 +278,8 @@ fn searched(
         relation: qualified(&facts.schema, &facts.name),
         tid: "ctid",
         value,
+        value_bytes: value.bytes(dimensions),
+        index_bytes: on.value.bytes(dimensions),
         column_type: typed(value),
         around,
         around_query,
@@ -294,7 +296,7 @@ fn searched(
 fn refuse_bits_of_partitions(facts: &Facts, is_partition: bool) -> Result<()> {
     match is_partition {
         true => Err(refused(format!(
-            "{} is a partition, and `quantize = \"bit\"` is for tables without partitions",
+            "{} is a partition, and `quantize = \"bit\"` is for tables without partitions: the function of each would find its own rows only",
             qualified(&facts.schema, &facts.name)
         ))),
         false => Ok(()),

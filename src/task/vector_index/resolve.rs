@@ -232,6 +232,9 @@ fn check_bits(written: &Written, checker: &mut Checker<'_>) {
         cannot("`probes`, `ef_search` and `apply_setting`", "remove them: the function has the setting that it needs");
     }
     if written.filter.is_some() {
-        cannot("`filter`", "remove it: the function searches all rows");
+        cannot(
+            "`filter`",
+            "remove one of them: a condition as an argument of the function would be SQL that it runs for whoever calls it",
+        );
     }
 }

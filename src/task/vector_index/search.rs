@@ -7,6 +7,8 @@ use anyhow::Result;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::candidates::Spec;
+use super::effort::Effort;
 use super::explained::{node_with_index, pages_of, scan_of};
 use super::found::{Cost, Found};
 use super::interval::Interval;
@@ -15,16 +17,10 @@ use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample};
 use super::target::SearchTarget;
 use crate::pg::{self, literal};
 
-/// The time for queries beyond `ENOUGH`, for a recall at one setting: searches below 1 ms, as good indexes have them, complete all
-/// thousand.
-const TIME_FOR_MORE: Duration = Duration::from_secs(1);
 /// The number of rounds of a hundred searches for measuring time.
 const TURNS: u32 = 5;
 const MAX_TURNS: u32 = 25;
 const TIME_FOR_MORE_TURNS: Duration = Duration::from_millis(500);
-/// A table is small where an exact search takes no longer: its measurement takes ten seconds at most, of which so many are for what could be left out.
-const SMALL_MS: f64 = 10.0;
-const TIME_OF_A_SMALL_TABLE: Duration = Duration::from_secs(7);
 /// A recall this many margins away from the target is clearly below or above it: two margins are four standard errors.
 const BEYOND_DOUBT: f64 = 2.0;
 const FEWEST: usize = 50;
@@ -42,8 +38,10 @@ pub struct Searcher<'a> {
     /// The name of the index that must answer.
     pub index: String,
     pub deadline: Instant,
-    /// From then on it asks no more queries than are enough, and takes a setting that is enough, though a lower one might be: see [`quick_from`].
-    pub quick_from: Instant,
+    /// What its searches read: it says how many of them are asked.
+    pub effort: Effort,
+    /// The parameters of the index, as far as they are known.
+    pub spec: Spec,
     /// The number of searches so far, and its limit.
     pub searches: u64,
     pub max_searches: u64,
@@ -75,13 +73,12 @@ impl Searcher<'_> {
         self.prove(setting).await?;
         let statement = self.searched.statement(self.k, setting);
         let mut recalls = Vec::with_capacity(self.sample.len());
-        let started = Instant::now();
-        for start in (0..self.sample.len()).step_by(AT_ONCE) {
-            let time = if Instant::now() < self.quick_from { TIME_FOR_MORE } else { Duration::ZERO };
-            if is_enough(&recalls, target, (started.elapsed(), time)) {
+        let most = self.effort.searches(self.spec, setting, self.k, self.sample.len());
+        for start in (0..most).step_by(AT_ONCE) {
+            if is_enough(&recalls, target) {
                 break;
             }
-            let range = start..(start + AT_ONCE).min(self.sample.len());
+            let range = start..(start + AT_ONCE).min(most);
             self.may_search(range.len())?;
             self.hide().await?;
             measure::limit(self.connection, self.searched, self.deadline).await?;
@@ -91,16 +88,17 @@ impl Searcher<'_> {
             let are_there = measure::are_there(self.connection, self.searched, self.sample, range)
                 .await
                 .map_err(|error| self.stopped(error))?;
-            let both = found.iter().zip(&self.sample.truth[start..]).zip(are_there);
-            recalls.extend(
-                both.filter(|(_, is_there)| *is_there)
-                    .map(|((found, truth), _)| measure::recall_of(found, truth, self.k as usize, self.searched.unit())),
-            );
+            for (number, (found, is_there)) in (start..).zip(found.iter().zip(are_there)) {
+                if is_there {
+                    let recall = measure::recall_of(found, &self.sample.truth[number], self.k as usize, self.searched.unit());
+                    recalls.push((recall, self.sample.times(number)));
+                }
+            }
         }
         if recalls.len() < MIN_QUERIES.min(self.sample.len()) {
             return Err(Stopped::Moved.into());
         }
-        Ok(Found::of(setting, &Interval::of(&recalls), recalls.len()))
+        Ok(Found::of(setting, &Interval::of_weighed(&recalls), recalls.len()))
     }
 
     /// Returns time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more
@@ -128,7 +126,8 @@ impl Searcher<'_> {
         self.prepare(setting, false).await?;
         let scan = scan_of(&plan["Plan"]);
         let is_read_whole = scan.as_deref().is_some_and(|scan| scan.contains("Seq Scan"));
-        Ok(Cost { ms, pages, is_planners_choice: scan.is_none_or(|scan| scan == self.index), is_read_whole })
+        let work = self.effort.work(self.spec, pages);
+        Ok(Cost { ms, pages, work, is_planners_choice: scan.is_none_or(|scan| scan == self.index), is_read_whole })
     }
 
     /// Returns the number of pages that each of some searches reads.
@@ -174,9 +173,7 @@ impl Searcher<'_> {
             }
             setting = match &enough {
                 None => (setting * 2).min(max_setting),
-                Some(high) if high.setting > too_low + 1 && Instant::now() < self.quick_from => {
-                    too_low + (high.setting - too_low) / 2
-                }
+                Some(high) if high.setting > too_low + 1 => too_low + (high.setting - too_low) / 2,
                 Some(high) => {
                     // Reported values use more samples than the search did.
                     let mut found = high.clone();
@@ -284,18 +281,13 @@ impl Searcher<'_> {
     }
 }
 
-/// Returns when a measurement that began at `started` leaves out what it can: soon for a small table, never for a large one, which has its time.
-pub fn quick_from(started: Instant, exact_ms: f64, deadline: Instant) -> Instant {
-    if exact_ms <= SMALL_MS { (started + TIME_OF_A_SMALL_TABLE).min(deadline) } else { deadline }
-}
-
-/// Returns whether more searches would add nothing, or take too long. Pure.
-fn is_enough(recalls: &[f64], target: Option<f64>, (elapsed, time): (Duration, Duration)) -> bool {
-    let is_clear = || {
-        let interval = Interval::of(recalls);
-        target.is_some_and(|target| (interval.mean - target).abs() > BEYOND_DOUBT * interval.margin())
+/// Returns whether more searches would add nothing: the recall is clearly above or below the target. Pure.
+fn is_enough(recalls: &[(f64, f64)], target: Option<f64>) -> bool {
+    let is_clear = |target: f64| {
+        let interval = Interval::of_weighed(recalls);
+        (interval.mean - target).abs() > BEYOND_DOUBT * interval.margin()
     };
-    recalls.len() >= ENOUGH && elapsed > time || recalls.len() >= FEWEST && is_clear()
+    recalls.len() >= FEWEST && target.is_some_and(is_clear)
 }
 
 /// Returns an error where the index did not answer.
@@ -365,25 +357,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn searches_end_where_they_say_nothing_new_or_are_dear() {
-        let (quick, slow) = [50, 3000].map(|ms| (Duration::from_millis(ms), TIME_FOR_MORE)).into();
-        let recalls = |mean: f64, count: usize| -> Vec<f64> {
-            (0..count).map(|number| if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }).collect()
+    fn searches_end_where_they_say_nothing_new() {
+        let recalls = |mean: f64, count: usize| -> Vec<(f64, f64)> {
+            (0..count).map(|number| (if number % 2 == 0 { mean - 0.1 } else { mean + 0.1 }, 1.0)).collect()
         };
         // Half of it, beyond doubt; but not after a few.
-        assert!(is_enough(&recalls(0.5, 50), Some(0.95), quick));
-        assert!(!is_enough(&recalls(0.5, 49), Some(0.95), quick));
-        // Near the target, as many as there are; unless each takes long.
-        assert!(!is_enough(&recalls(0.94, 100), Some(0.95), quick));
-        assert!(!is_enough(&recalls(0.948, 900), Some(0.95), quick));
-        assert!(is_enough(&recalls(0.948, 200), Some(0.95), slow));
-        assert!(!is_enough(&recalls(0.948, 150), Some(0.95), slow));
+        assert!(is_enough(&recalls(0.5, 50), Some(0.95)));
+        assert!(!is_enough(&recalls(0.5, 49), Some(0.95)));
+        // Near the target, as many as there are.
+        assert!(!is_enough(&recalls(0.94, 100), Some(0.95)));
+        assert!(!is_enough(&recalls(0.948, 900), Some(0.95)));
         // All found: more than fifty are needed to be sure of 0.95.
-        assert!(!is_enough(&[1.0; 60], Some(0.95), quick));
-        assert!(is_enough(&[1.0; 150], Some(0.95), quick));
-        // Where the time is over, enough is enough.
-        assert!(is_enough(&recalls(0.948, 200), Some(0.95), (quick.0, Duration::ZERO)));
+        assert!(!is_enough(&[(1.0, 1.0); 60], Some(0.95)));
+        assert!(is_enough(&[(1.0, 1.0); 150], Some(0.95)));
         // A search at a given setting has no target.
-        assert!(!is_enough(&recalls(0.5, 500), None, quick));
+        assert!(!is_enough(&recalls(0.5, 500), None));
     }
 }

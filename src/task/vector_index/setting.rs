@@ -136,6 +136,9 @@ pub async fn of_others(
     let mut others = Others::default();
     for Other { comment, whose, is_trusted } in found {
         let need = comment.filter(|_| is_trusted).and_then(|comment| Built::read(&comment));
+        if need.as_ref().is_some_and(|need| need.is_by_function) {
+            continue;
+        }
         match need.map(|need| need.setting).filter(|setting| *setting <= method.max_setting()) {
             Some(setting) if setting > others.setting => (others.setting, others.whose) = (setting, whose),
             Some(_) => {}

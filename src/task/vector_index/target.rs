@@ -1,5 +1,6 @@
 //! What is searched, and the statements that search it: pure.
 
+use super::effort::Effort;
 use super::kind::ValueType;
 
 /// The relation and column to search, as SQL.
@@ -12,6 +13,9 @@ pub struct SearchTarget {
     /// The row's identity: `ctid`, or the column of a copy that holds the original one.
     pub tid: &'static str,
     pub value: ValueType,
+    /// Bytes of a value of the column, and of one in the index.
+    pub value_bytes: u64,
+    pub index_bytes: u64,
     /// The column's type: `"public".vector(1536)`.
     pub column_type: String,
     /// What stands around the column in the indexed expression: `(` and `::"public".halfvec(3000))`.
@@ -31,6 +35,11 @@ pub struct SearchTarget {
 }
 
 impl SearchTarget {
+    /// Returns what searches of it have to read. `vectors`: its number of rows with a vector.
+    pub fn effort(&self, vectors: f64) -> Effort {
+        Effort { vectors, value_bytes: self.value_bytes, index_bytes: self.index_bytes, reranks: self.reranks.is_some() }
+    }
+
     /// Returns the SQL condition that the vector is not a zero vector, where that matters.
     pub fn is_nonzero(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;

@@ -69,6 +69,9 @@ impl Tuner<'_> {
         if self.only.is_some() || self.table.method == Method::Ivfflat {
             self.try_lists(&mut ground, &mut tuning, &phase).await?;
         }
+        if self.is_compared() {
+            tuning.in_turns = self.graph_against_lists(&mut ground, &tuning).await?;
+        }
         tuning.budget_seconds = ground.budget.total().as_secs_f64();
         tuning.seconds = ground.budget.started.elapsed().as_secs_f64();
         tuning.searches = ground.budget.searches;
@@ -80,7 +83,7 @@ impl Tuner<'_> {
         self.only.is_none() && self.table.operator_class_of_hnsw.is_some()
     }
 
-    fn class_of_hnsw(&self) -> Option<&str> {
+    pub(super) fn class_of_hnsw(&self) -> Option<&str> {
         match self.table.method {
             Method::Hnsw => Some(&self.table.operator_class),
             Method::Ivfflat => self.table.operator_class_of_hnsw.as_deref(),
@@ -95,7 +98,7 @@ impl Tuner<'_> {
         while let Some(lists) = next.take() {
             let spec = self.only.unwrap_or(Spec::Ivfflat { lists });
             phase.say(&format!("candidate: {spec}"));
-            let known = Known { best_ms: tuning.best().and_then(Candidate::ms), recall_of_hnsw: surplus(tuning, self.job) };
+            let known = Known { best_work: tuning.best().and_then(Candidate::work), recall_of_hnsw: surplus(tuning, self.job) };
             match self.one_of_several(ground, spec, &self.table.operator_class, (self.setting, known)).await? {
                 Attempt::Measured(candidate) => tuning.candidates.push(*candidate),
                 Attempt::Stopped(stopped) => {
@@ -106,7 +109,9 @@ impl Tuner<'_> {
             if self.only.is_some() {
                 break;
             }
-            let deadline = ground.budget.deadline();
+            // At the end the best graph and the best lists are built once more, to be searched in turns.
+            let graph = tuning.hnsw.as_ref().map_or(0.0, |hnsw| hnsw.build_seconds);
+            let deadline = ground.budget.deadline().checked_sub(Duration::from_secs_f64(graph)).unwrap_or(Instant::now());
             let proposals = next_candidates(tuning, max_lists);
             next = proposals.iter().copied().find(|lists| Instant::now() + expected_build(tuning, *lists) <= deadline);
             if next.is_none() {
@@ -143,7 +148,7 @@ impl Tuner<'_> {
                 break;
             }
             phase.say(&format!("candidate: {spec}"));
-            let known = Known { best_ms: best_graph(&tuning.graphs).and_then(Candidate::ms), recall_of_hnsw: None };
+            let known = Known { best_work: best_graph(&tuning.graphs).and_then(Candidate::work), recall_of_hnsw: None };
             match self.one_of_several(ground, spec, class, (setting, known)).await? {
                 Attempt::Measured(candidate) => tuning.graphs.push(*candidate),
                 Attempt::Stopped(stopped) => {

@@ -18,6 +18,8 @@ pub struct Filtered {
     pub short: usize,
     /// Milliseconds of a search, the median.
     pub ms: f64,
+    /// Pages of a search, the median: ways are compared by it, because they are timed at different moments.
+    pub pages: f64,
     /// The scans that the planner chose, the commonest first.
     pub scans: Vec<String>,
 }
@@ -61,13 +63,14 @@ impl Filtered {
 /// Returns the best way by which all filters reach the target: all searches of a database share it. None: today's is enough for all. Pure.
 pub fn way_of_all(verdicts: &[Verdict], target: f64) -> Option<Way> {
     let needing: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.best.is_some()).collect();
-    let ms_of = |way: Way| -> Option<f64> {
-        let reaches =
-            |verdict: &&Verdict| verdict.others.iter().find(|one| one.way == way && one.found.reaches(target)).map(|one| one.ms);
+    let pages_of = |way: Way| -> Option<f64> {
+        let reaches = |verdict: &&Verdict| {
+            verdict.others.iter().find(|one| one.way == way && one.found.reaches(target)).map(|one| one.pages)
+        };
         needing.iter().map(reaches).sum()
     };
     let ways = needing.iter().flat_map(|verdict| verdict.others.iter().map(|one| one.way));
-    let shared = ways::preferred(ways.filter_map(|way| Some((way, ms_of(way)?))));
+    let shared = ways::preferred(ways.filter_map(|way| Some((way, pages_of(way)?))));
     // Without one that was measured with all, the one that reads most.
     shared.or_else(|| needing.iter().filter_map(|verdict| verdict.best).max_by_key(|way| way.reads()))
 }

@@ -9,8 +9,8 @@ use super::kind::Method;
 
 /// pgvector's default for hnsw.max_scan_tuples, and more where that is not enough.
 const MAX_SCAN_TUPLES: [u32; 2] = [20_000, 200_000];
-/// The strict order is taken unless the relaxed one is faster by more than this factor.
-const CLEARLY_FASTER: f64 = 2.0;
+/// The strict order is taken unless it reads more than this many times the pages of the relaxed one.
+const CLEARLY_MORE: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "scan")]
@@ -137,17 +137,17 @@ impl Way {
     }
 }
 
-/// Returns the best of ways that are enough, each with its milliseconds: the fastest in strict order, unless a relaxed one is clearly faster. Pure.
+/// Returns the best of ways that are enough, each with the pages of a search: the one in strict order that reads least, unless a relaxed one reads clearly less. Pure.
 pub fn preferred(ways: impl Iterator<Item = (Way, f64)>) -> Option<Way> {
-    let mut fastest: [Option<(Way, f64)>; 2] = [None, None];
-    for (way, ms) in ways {
-        let known = &mut fastest[usize::from(matches!(way, Way::Relaxed { .. }))];
-        if known.is_none_or(|(_, least)| ms < least) {
-            *known = Some((way, ms));
+    let mut least: [Option<(Way, f64)>; 2] = [None, None];
+    for (way, pages) in ways {
+        let known = &mut least[usize::from(matches!(way, Way::Relaxed { .. }))];
+        if known.is_none_or(|(_, fewest)| pages < fewest) {
+            *known = Some((way, pages));
         }
     }
-    match fastest {
-        [Some((_, strict)), Some((way, relaxed))] if strict > relaxed * CLEARLY_FASTER => Some(way),
+    match least {
+        [Some((_, strict)), Some((way, relaxed))] if strict > relaxed * CLEARLY_MORE => Some(way),
         [Some((way, _)), _] | [None, Some((way, _))] => Some(way),
         [None, None] => None,
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_stay_in_order_unless_that_is_clearly_slower() {
+    fn rows_stay_in_order_unless_that_reads_clearly_more() {
         let of = |strict: f64, relaxed: f64| preferred([(RELAXED, relaxed), (STRICT, strict)].into_iter());
         assert_eq!(of(1.9, 1.0), Some(STRICT));
         assert_eq!(of(2.1, 1.0), Some(RELAXED));

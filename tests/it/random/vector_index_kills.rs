@@ -10,7 +10,7 @@ use super::kills::{finish, seeded};
 use crate::support::pgbench::Pgbench;
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually, times};
-use crate::vector_index::{IVFFLAT, indexes, items, prefers_indexes, scenario, usable, used};
+use crate::vector_index::{IVFFLAT, indexes, items, prefers_indexes, scenario, smooth, usable, used};
 
 const RUN: [&str; 2] = ["run-job", "tend"];
 const QUICK: &str = "recall = { queries = 100, target = 0.8 }\napply_setting = 'database'";
@@ -112,10 +112,10 @@ fn stopped_while_the_index_of_a_partition_is_rebuilt_the_next_run_is_clean() {
         let database = server.new_database();
         server.sql(
             &database,
-            "CREATE EXTENSION vector; CREATE TABLE other (); CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
+            &format!("CREATE EXTENSION vector; CREATE TABLE other (); CREATE TABLE items (id int, embedding vector(8)) PARTITION BY RANGE (id);
              CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (3000);
              CREATE INDEX whole ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 6);
-             INSERT INTO items SELECT i, ARRAY(SELECT (random() - 0.5)::real FROM generate_series(1, 8 + i * 0))::vector FROM generate_series(1, 2999) i; ANALYZE",
+             INSERT INTO items SELECT i, v::vector FROM ({}) s ORDER BY i; ANALYZE", smooth((1, 2999), 8)),
         );
         let holder = server.session(&database, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM other");
         let job: Scenario = scenario(server, &database, &format!("lists = 9\n{QUICK}"));

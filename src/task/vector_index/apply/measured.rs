@@ -14,7 +14,7 @@ use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::Sample;
 use crate::task::vector_index::pairs::{self, ByIndex, Pairs, Rival, Side};
 use crate::task::vector_index::race::Tuner;
-use crate::task::vector_index::search::{Searcher, Stopped, quick_from};
+use crate::task::vector_index::search::{Searcher, Stopped};
 use crate::task::vector_index::{queries, setting};
 
 /// The time for searches by a new index and by what is there in turns.
@@ -146,6 +146,7 @@ impl Worker<'_> {
         deadline: Instant,
     ) -> Result<Measured> {
         let method = self.part.request.method;
+        let built = self.report_values.built.or(self.found);
         let mut searcher = Searcher {
             connection,
             searched: &self.part.table.searched,
@@ -156,11 +157,12 @@ impl Worker<'_> {
             is_hiding: false,
             index: name.to_owned(),
             deadline,
-            quick_from: quick_from(Instant::now(), sample.exact_ms, deadline),
+            effort: self.part.table.searched.effort(self.part.table.vectors()),
+            spec: built.unwrap_or(Spec::known(method, None, None)),
             searches: 0,
             max_searches: u64::MAX,
         };
-        let max_setting = match (method, self.report_values.built.or(self.found)) {
+        let max_setting = match (method, built) {
             (_, Some(spec)) => spec.max_setting(),
             (Method::Ivfflat, None) => searcher.lists().await?.unwrap_or(32_768),
             (Method::Hnsw, None) => 1000,

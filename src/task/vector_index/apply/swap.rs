@@ -255,6 +255,7 @@ impl Worker<'_> {
                 }
                 _ => None,
             },
+            is_by_function: self.part.table.by_bits,
             declined: self.report_values.declined.or(before.filter(|_| !now).and_then(|before| before.declined)),
         }
     }

@@ -6,7 +6,7 @@ use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::pairs::{ByIndex, Pairs, Rival};
 
 /// Milliseconds by which the clock of a busy machine may be wrong where two searches were not measured in turns: the same one took 0.08 and 0.44 ms.
-const SLACK_MS: f64 = 0.2;
+pub const SLACK_MS: f64 = 0.2;
 /// Recall that may be lost at a setting that stays fixed.
 const RECALL_TO_LOSE: f64 = 0.01;
 
