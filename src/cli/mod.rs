@@ -11,6 +11,7 @@ mod encryption;
 mod filter;
 mod global;
 mod grants;
+mod init;
 mod jobs;
 mod lifetimes;
 mod output;
@@ -48,7 +49,7 @@ use crate::work::Mode;
 #[derive(Debug, Parser)]
 #[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend check --connect`, then `pgtend run-job NAME --dry-run`."
+    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend init`. Later, `pgtend` alone says how things stand."
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -61,6 +62,8 @@ const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at a server, and write a configuration and jobs that fit
+    Init(init::Arguments),
     /// Run all jobs on their schedules, until SIGTERM; SIGHUP reloads the configuration
     Serve,
     /// Run a job now
@@ -164,6 +167,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
     match &arguments.command {
+        Command::Init(arguments) => init::run(global, arguments).await,
         Command::Serve => serve::run(global).await,
         Command::RunJob { name, dry_run, database, scheduled, yes, unless_within } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };

@@ -100,6 +100,8 @@ mod gates_doubted;
 mod gates_of_copies;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
+/// The first minutes: what `init` finds, asks and writes.
+mod init;
 /// A bad file among the jobs: the others go on.
 mod layers;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
