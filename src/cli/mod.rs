@@ -6,6 +6,7 @@ mod backups;
 mod check;
 mod cleartext;
 mod compress;
+mod doctor;
 mod documents;
 mod encryption;
 mod filter;
@@ -21,6 +22,7 @@ mod run_job;
 mod runs;
 mod serve;
 mod signals;
+mod standing;
 mod trusts;
 mod unless_within;
 
@@ -49,13 +51,14 @@ use crate::work::Mode;
 #[derive(Debug, Parser)]
 #[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend init`. Later, `pgtend` alone says how things stand."
+    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend init`. `pgtend` alone says where one stands, and what comes next."
 )]
 pub struct Arguments {
     #[command(flatten)]
     pub global: Global,
+    /// Without a command: where one stands, and the next step.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime=error,aws_sdk_s3=error,aws_smithy_runtime=error,aws_smithy_runtime_api=error";
@@ -94,6 +97,11 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Check everything that a run needs: connections, privileges, stores, clocks, versions, room, files; and say what to do
+    #[command(
+        after_help = "Examples:\n  pgtend doctor              what to do comes first\n  pgtend doctor --json | jq '.findings[] | select(.state != \"ok\")'\n\nThe exit code is that of the first failure; warnings end with 0. Stores get a probe that is deleted again."
+    )]
+    Doctor,
     /// Look for problems in a database now, and print the findings with their fixes; writes nothing to it
     Audit(audit::Arguments),
     /// List the jobs with their next run and their last outcome
@@ -166,7 +174,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
 
 async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
-    match &arguments.command {
+    let Some(command) = &arguments.command else { return standing::run(global).await };
+    match command {
         Command::Init(arguments) => init::run(global, arguments).await,
         Command::Serve => serve::run(global).await,
         Command::RunJob { name, dry_run, database, scheduled, yes, unless_within } => {
@@ -175,6 +184,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
             run_job::run(global, &request, *yes, *unless_within).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
+        Command::Doctor => doctor::run(global).await,
         Command::Audit(arguments) => audit::run(global, arguments).await,
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,

@@ -93,6 +93,8 @@ mod encryption_archives;
 mod examples;
 /// What is in a set, and one table out of it.
 mod fetch;
+/// The tutorial and the README, typed word for word.
+mod first_steps;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.
 mod gates;
 /// What makes a gate doubt: refusals, clocks, names, lost sets.
@@ -207,6 +209,8 @@ mod sql;
 /// What a run of them says was kept, and whether it is done twice.
 mod sql_kept;
 mod sql_prepared;
+/// `pgtend` alone: where one stands.
+mod standing;
 /// One contract for all kinds of store.
 mod store;
 /// Azure Blob Storage and Google Cloud Storage.

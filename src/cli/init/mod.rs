@@ -1,6 +1,7 @@
 //! `init` looks at a server and writes a configuration and jobs that fit, or adds jobs to a configuration that is there. `look` reads, `decide` and
 //! `text` are pure, `write` writes new files and changes none.
 
+mod arguments;
 mod ask;
 mod decide;
 mod draft;
@@ -8,6 +9,7 @@ mod facts;
 mod look;
 mod names;
 mod new;
+mod prepared;
 mod propose;
 mod prove;
 mod shown;
@@ -17,85 +19,20 @@ mod there;
 mod write;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chrono::NaiveTime;
-use clap::Args;
 
-use self::decide::LeftOut;
+pub use self::arguments::Arguments;
+use self::arguments::Place;
 use self::draft::Draft;
-use self::propose::Target;
-use self::shown::Shown;
-use self::text::Choices;
+use self::prepared::Prepared;
 use self::write::{NewFile, is_there};
 use super::documents::{self, Which};
 use super::global::Global;
 use crate::base::fault::{Fault, Kind};
-use crate::config::Config;
 use crate::run::job::Job;
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  pgtend init postgres:///app                        one database of the server on this host
-  pgtend init postgres://pgtend@db1.example.com      all databases of a server; the password comes from ~/.pgpass
-  pgtend init --url-env DATABASE_URL --store s3://my-backups/prod --yes
-  pgtend init --dry-run                              print the files, and write none
-  pgtend init                                        later: jobs for what is new in the configured databases
-
-It writes new files and changes none that are there. Jobs that change a database are written with `enabled = false`.")]
-pub struct Arguments {
-    /// The server, or one database of it: postgres://user@host/database. The default is that of psql: PGHOST and so on. Its password is written nowhere
-    #[arg(conflicts_with_all = ["url_env", "url_file"])]
-    url: Option<String>,
-    /// The environment variable that holds the URL of one database; the configuration will read it there
-    #[arg(long, value_name = "VARIABLE", conflicts_with = "url_file")]
-    url_env: Option<String>,
-    /// The file that holds the URL of one database; the configuration will read it there
-    #[arg(long, value_name = "FILE")]
-    url_file: Option<PathBuf>,
-    /// Only this database of the server; may be repeated [default: the one that the URL names, else all]
-    #[arg(long, value_name = "NAME")]
-    database: Vec<String>,
-    /// Where backups go: a folder, or s3://BUCKET/PREFIX (with ?region=…&endpoint=…); in a configuration that is there, the name of a store
-    #[arg(long, value_name = "PLACE")]
-    store: Option<String>,
-    /// When backups begin [default: 02:00]
-    #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
-    at: Option<NaiveTime>,
-    /// The time zone of schedules, by its IANA name
-    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = zone)]
-    timezone: chrono_tz::Tz,
-    /// A folder with pg_dump, pg_dumpall and psql, if they are not where packages put them
-    #[arg(long, value_name = "DIR")]
-    bin_dir: Option<PathBuf>,
-    /// Ask nothing, and take the defaults for what the options do not say; so it is where there is no terminal
-    #[arg(long)]
-    yes: bool,
-    /// Print what would be written, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
-/// What was looked at, whether its configuration is there or not.
-struct Prepared {
-    config: Config,
-    /// The new configuration; None where one is there.
-    new_config: Option<String>,
-    targets: Vec<Target>,
-    known: Vec<Job>,
-    choices: Choices,
-    shown: Shown,
-}
-
-/// The paths that are written to.
-struct Place {
-    config: PathBuf,
-    jobs: PathBuf,
-    /// The folder of the configuration; empty for the current one.
-    folder: PathBuf,
-}
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let config = global.config_path();
@@ -165,18 +102,4 @@ fn next(proposals: &[decide::Proposal], known: &[Job]) -> Vec<String> {
     let old = || known.iter().find(|job| job.task.makes_dumps()).map(|job| job.name.as_str());
     let run = new.or_else(old).map(|name| format!("pgtend run-job {}", names::word(name)));
     ["pgtend check --connect".to_owned()].into_iter().chain(run).chain(["pgtend serve".to_owned()]).collect()
-}
-
-fn time_of_day(text: &str) -> Result<NaiveTime, String> {
-    NaiveTime::parse_from_str(text, "%H:%M").map_err(|_| "write it like 02:00 or 23:30".to_owned())
-}
-
-fn zone(text: &str) -> Result<chrono_tz::Tz, String> {
-    text.parse().map_err(|_| format!("there is no time zone `{text}`: write it like Europe/Berlin"))
-}
-
-/// A database that could not be looked at.
-fn unread(name: &str, error: &anyhow::Error) -> LeftOut {
-    let why = format!("it could not be looked at: {}", crate::pg::failure::in_a_line(error));
-    LeftOut { what: format!("the tables of {name}"), why }
 }

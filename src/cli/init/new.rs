@@ -6,12 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use chrono::NaiveTime;
 
+use super::arguments::{Arguments, Place, time_of_day};
 use super::facts::{Contents, Listed, Server};
 use super::names::{free, quoted, slug};
+use super::prepared::{Prepared, unread};
 use super::propose::Target;
 use super::shown::{Shown, ShownDatabase, runs_in};
 use super::text::{Choices, DatabaseEntry, NewConfig, NewStore};
-use super::{Arguments, Place, Prepared, ask, look, prove, store, time_of_day, unread};
+use super::{ask, look, prove, store};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::base::units;

@@ -3,11 +3,13 @@
 use anyhow::Result;
 use chrono::NaiveTime;
 
+use super::arguments::Arguments;
+use super::look;
 use super::names::{quoted, slug};
+use super::prepared::{Prepared, unread};
 use super::propose::Target;
 use super::shown::{Shown, ShownDatabase, runs_in};
 use super::text::{Choices, DatabaseEntry};
-use super::{Arguments, Prepared, look, unread};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::{Problems, did_you_mean};
 use crate::cli::global::Global;
