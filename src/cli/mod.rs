@@ -10,11 +10,13 @@ mod doctor;
 mod documents;
 mod encryption;
 mod filter;
+mod follow;
 mod global;
 mod grants;
 mod init;
 mod jobs;
 mod lifetimes;
+mod logs;
 mod output;
 mod partition;
 pub mod render;
@@ -109,6 +111,8 @@ pub enum Command {
     /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
     Runs(runs::Arguments),
+    /// Print what a run's tools said, its warnings and its error
+    Logs(logs::Arguments),
     /// List, verify, restore and prune backup sets
     Backups {
         #[command(subcommand)]
@@ -188,6 +192,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Audit(arguments) => audit::run(global, arguments).await,
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
+        Command::Logs(arguments) => logs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
         Command::Partition { command } => partition::run(global, command).await,
         Command::Compress { command } => compress::run(global, command).await,

@@ -84,6 +84,8 @@ mod copies_held;
 mod copies_missed;
 /// Copies that are restored, fetched, listed and pruned.
 mod copies_used;
+/// What is in the way of a run, and what runs said.
+mod doctor;
 /// Copies for other recipients than the set.
 mod encrypted_anew;
 /// Sets and archives that are encrypted with age.
