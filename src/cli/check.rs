@@ -15,7 +15,7 @@ use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
 use crate::pg::{self, Server, client_tools, failure};
-use crate::run::job::Job;
+use crate::run::job::{Folder, Job};
 use crate::store::Store;
 use crate::task::backup::Backup;
 use crate::task::backup::copies::several::{apart_by_name, ensure_answers, ensure_apart};
@@ -25,19 +25,15 @@ use crate::work::Other;
 const CLIENT_TOOLS: &str = "connection of the client tools";
 
 /// One thing that was tried, and its result.
-struct Attempt {
-    what: String,
-    result: Result<String>,
+pub(super) struct Attempt {
+    pub what: String,
+    pub result: Result<String>,
 }
 
 pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let (config, folder) = global.load_all()?;
+    let warnings = notes(&config, &folder);
     let jobs = folder.jobs;
-    let mut warnings = cleartext::warnings(&config, &jobs);
-    warnings.extend(folder.misnamed);
-    warnings.extend(schedule_notes(&jobs));
-    warnings.extend(will_refuse(&jobs));
-    warnings.extend(encryption::warnings(&config, &jobs));
     let problems = one_place(&config, &jobs).await;
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
@@ -80,6 +76,17 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     })
 }
 
+/// Returns what is no mistake, and worth knowing, in the files.
+pub(super) fn notes(config: &Config, folder: &Folder) -> Vec<String> {
+    let jobs = &folder.jobs;
+    let mut notes = cleartext::warnings(config, jobs);
+    notes.extend(folder.misnamed.iter().cloned());
+    notes.extend(schedule_notes(jobs));
+    notes.extend(will_refuse(jobs));
+    notes.extend(encryption::warnings(config, jobs));
+    notes
+}
+
 /// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.
 fn schedule_notes(jobs: &[Job]) -> Vec<String> {
     let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -93,7 +100,7 @@ fn schedule_notes(jobs: &[Job]) -> Vec<String> {
 }
 
 /// Finds jobs of which two stores are one place, as far as that shows on this host.
-async fn one_place(config: &Config, jobs: &[Job]) -> Vec<(String, anyhow::Error)> {
+pub(super) async fn one_place(config: &Config, jobs: &[Job]) -> Vec<(String, anyhow::Error)> {
     let mut found = Vec::new();
     for job in jobs {
         let folders = stores_of(config, job).filter(|(_, store)| matches!(store, config::Store::Dir { .. }));
@@ -133,12 +140,21 @@ fn detail(tried: &Attempt) -> String {
     }
 }
 
+const WARNING: &str = "; WARNING: ";
+
 /// Formats warnings that follow a success.
 fn warnings(of: impl IntoIterator<Item = String>) -> String {
-    of.into_iter().map(|warning| format!("; WARNING: {warning}")).collect()
+    of.into_iter().map(|warning| format!("{WARNING}{warning}")).collect()
 }
 
-async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
+/// Takes a detail apart: the success, and the warnings that follow it.
+pub(super) fn parts(detail: &str) -> (&str, impl Iterator<Item = &str>) {
+    let mut parts = detail.split(WARNING);
+    (parts.next().unwrap_or_default(), parts)
+}
+
+/// Tries everything that runs will need.
+pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     let mut tried = Vec::new();
     for (name, database) in &config.databases {
         tried.extend(try_database(name, database, jobs, config).await);

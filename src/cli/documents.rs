@@ -17,6 +17,15 @@ pub enum Which {
     Job,
 }
 
+/// Returns one schema, as a file for editors.
+pub fn schema_text(which: Which) -> Result<String> {
+    let schema = match which {
+        Which::Config => schemars::schema_for!(config::Written),
+        Which::Job => schemars::schema_for!(job::Written),
+    };
+    Ok(format!("{:#}\n", json!(schema)))
+}
+
 pub fn schema(which: Option<Which>) -> Result<ExitCode> {
     let config = || schemars::schema_for!(config::Written);
     let job = || schemars::schema_for!(job::Written);

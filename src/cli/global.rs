@@ -37,7 +37,7 @@ pub enum LogFormat {
 }
 
 impl Global {
-    fn config_path(&self) -> PathBuf {
+    pub(super) fn config_path(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| {
             let here = PathBuf::from("config.toml");
             let system = PathBuf::from("/etc/pgtend/config.toml");

@@ -6,13 +6,17 @@ mod backups;
 mod check;
 mod cleartext;
 mod compress;
+mod doctor;
 mod documents;
 mod encryption;
 mod filter;
+mod follow;
 mod global;
 mod grants;
+mod init;
 mod jobs;
 mod lifetimes;
+mod logs;
 mod output;
 mod partition;
 pub mod render;
@@ -20,6 +24,7 @@ mod run_job;
 mod runs;
 mod serve;
 mod signals;
+mod standing;
 mod trusts;
 mod unless_within;
 
@@ -48,19 +53,22 @@ use crate::work::Mode;
 #[derive(Debug, Parser)]
 #[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend check --connect`, then `pgtend run-job NAME --dry-run`."
+    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend init`. `pgtend` alone says where one stands, and what comes next."
 )]
 pub struct Arguments {
     #[command(flatten)]
     pub global: Global,
+    /// Without a command: where one stands, and the next step.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 const AWS_QUIET: &str = "aws_config=error,aws_credential_types=error,aws_runtime=error,aws_sdk_s3=error,aws_smithy_runtime=error,aws_smithy_runtime_api=error";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at a server, and write a configuration and jobs that fit
+    Init(init::Arguments),
     /// Run all jobs on their schedules, until SIGTERM; SIGHUP reloads the configuration
     Serve,
     /// Run a job now
@@ -91,6 +99,11 @@ pub enum Command {
         #[arg(long)]
         connect: bool,
     },
+    /// Check everything that a run needs: connections, privileges, stores, clocks, versions, room, files; and say what to do
+    #[command(
+        after_help = "Examples:\n  pgtend doctor              what to do comes first\n  pgtend doctor --json | jq '.findings[] | select(.state != \"ok\")'\n\nThe exit code is that of the first failure; warnings end with 0. Stores get a probe that is deleted again."
+    )]
+    Doctor,
     /// Look for problems in a database now, and print the findings with their fixes; writes nothing to it
     Audit(audit::Arguments),
     /// List the jobs with their next run and their last outcome
@@ -98,6 +111,8 @@ pub enum Command {
     /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
     Runs(runs::Arguments),
+    /// Print what a run's tools said, its warnings and its error
+    Logs(logs::Arguments),
     /// List, verify, restore and prune backup sets
     Backups {
         #[command(subcommand)]
@@ -163,7 +178,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
 
 async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
     let global = &arguments.global;
-    match &arguments.command {
+    let Some(command) = &arguments.command else { return standing::run(global).await };
+    match command {
+        Command::Init(arguments) => init::run(global, arguments).await,
         Command::Serve => serve::run(global).await,
         Command::RunJob { name, dry_run, database, scheduled, yes, unless_within } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
@@ -171,9 +188,11 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
             run_job::run(global, &request, *yes, *unless_within).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
+        Command::Doctor => doctor::run(global).await,
         Command::Audit(arguments) => audit::run(global, arguments).await,
         Command::Jobs => jobs::run(global).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
+        Command::Logs(arguments) => logs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,
         Command::Partition { command } => partition::run(global, command).await,
         Command::Compress { command } => compress::run(global, command).await,

@@ -7,6 +7,7 @@ use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::follow;
 use super::global::Global;
 use super::output::{self, print};
 use crate::base::fault::{Fault, Kind};
@@ -18,6 +19,11 @@ use crate::pg::failure;
 use crate::task::refresh::document;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend runs                              the last runs
+  pgtend runs backup-nightly --outcome failed
+  pgtend runs --follow                     what starts and ends from now on
+  pgtend runs show 17                      one run in full")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -32,6 +38,9 @@ pub struct Arguments {
     /// Show at most this many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     limit: u16,
+    /// Print a line for each run that starts or ends, until Ctrl-C; with --json one document in a line
+    #[arg(long, short, conflicts_with_all = ["outcome", "limit"])]
+    follow: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,12 +62,21 @@ enum Command {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let ledger = ledger(global).await?;
+    match &arguments.command {
+        Some(Command::Show { id, format }) => show(global, &ledger, *id, *format).await,
+        None if arguments.follow => follow::runs(&ledger, &filter(arguments), global.json).await,
+        None => list(global, &ledger, arguments).await,
+    }
+}
+
+/// Opens the ledger, and marks crashed runs, as the first reader does.
+pub(super) async fn ledger(global: &Global) -> Result<Ledger> {
     let config = global.load_config()?;
     let ledger = Ledger::new(&config)?.with_context(|| {
         let message = format!("{} has no [ledger], so there is no history", config.path.display());
         Fault::new(Kind::Configuration, format!("{message}; add: [ledger] database = \"NAME\""))
     })?;
-    // The first reader marks crashed runs.
     if let Err(error) = ledger.mark_crashed().await {
         match failure::kind_of(&error) {
             // A role that may only read the ledger can still list it.
@@ -66,20 +84,20 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
             _ => return Err(error),
         }
     }
-    match &arguments.command {
-        Some(Command::Show { id, format }) => show(global, &ledger, *id, *format).await,
-        None => list(global, &ledger, arguments).await,
-    }
+    Ok(ledger)
 }
 
-async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result<ExitCode> {
-    let filter = Filter {
+fn filter(arguments: &Arguments) -> Filter<'_> {
+    Filter {
         job: arguments.job.as_deref(),
         database: arguments.database.as_deref(),
         outcome: arguments.outcome,
         limit: arguments.limit.into(),
-    };
-    let rows = ledger.runs(&filter).await?;
+    }
+}
+
+async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result<ExitCode> {
+    let rows = ledger.runs(&filter(arguments)).await?;
     if global.json {
         print(&format!("{:#}\n", json!({ "runs": rows })))?;
         return Ok(ExitCode::SUCCESS);

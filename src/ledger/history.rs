@@ -120,6 +120,17 @@ impl Ledger {
         Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
     }
 
+    /// Returns since when schedulers know each job on each database, in its present schedule.
+    pub async fn known_since(&self) -> Result<HashMap<Key, DateTime<Utc>>> {
+        let rows: Vec<(String, String, DateTime<Utc>)> = self
+            .query(
+                "read the schedules",
+                sqlx::query_as("SELECT job, database, known_since FROM pgtend.schedules").fetch_all(&self.pool),
+            )
+            .await?;
+        Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
+    }
+
     /// Returns the last run that ended before this one, to recognize a recovery.
     pub async fn previous(&self, id: i64) -> Result<Option<Row>> {
         self.query(

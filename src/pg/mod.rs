@@ -37,7 +37,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 pub use operator::Operator;
 pub use pooler::TRANSACTION_POOLER;
-pub use settings::Settings;
+pub use settings::{Settings, WrittenUrl};
 use sqlx::postgres::{PgArguments, PgConnection, PgCopyIn};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Column as _, Executor as _, Postgres, Row as _, SqlSafeStr as _, Statement as _};

@@ -1,7 +1,10 @@
 //! Parses a connection URL by libpq's rules. It is pure and looks nothing up. A message about a mistake never contains a piece of
 //! the URL but the names of parameters: everything else may be a password.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What stays as it is in every part of a URL (RFC 3986, 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Returns libpq's keywords with their values, in order, each once: of two with one name the later counts, even if it is empty.
 /// Empty values are left out.
@@ -33,6 +36,39 @@ pub fn parse(url: &str) -> Result<Vec<(String, String)>, String> {
         }
     }
     Ok(last_of_each(found))
+}
+
+/// Writes a URL that [`parse`] reads as these parameters: user, one host by name with its port, and the database before the `?`, all others after it.
+pub fn format<'p>(parameters: impl Iterator<Item = (&'p str, &'p str)>) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
+    let parameters: Vec<(&str, &str)> = parameters.collect();
+    let of = |key: &str| parameters.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+    let is_plain = |host: &&str| host.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_'));
+    let host = of("host").filter(is_plain).filter(|host| !host.is_empty());
+    let port = host.and(of("port")).filter(|port| !port.contains(','));
+    let mut url = "postgres://".to_owned();
+    if let Some(user) = of("user") {
+        url += &encoded(user);
+        url.push('@');
+    }
+    url += host.unwrap_or_default();
+    if let Some(port) = port {
+        url.push(':');
+        url += &encoded(port);
+    }
+    url.push('/');
+    url += &encoded(of("dbname").unwrap_or_default());
+    let is_said = |key: &str| match key {
+        "user" | "dbname" => true,
+        "host" => host.is_some(),
+        "port" => port.is_some(),
+        _ => false,
+    };
+    for (number, (key, value)) in parameters.iter().filter(|(key, _)| !is_said(key)).enumerate() {
+        url.push(if number == 0 { '?' } else { '&' });
+        url += &format!("{}={}", encoded(key), encoded(value));
+    }
+    url
 }
 
 /// An empty value cancels the one before it.
@@ -168,6 +204,26 @@ mod tests {
             ("postgres://u:p@h/d?password=&host=x", "user=u dbname=d host=x"),
         ] {
             assert_eq!(parsed(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_written_is_read_as_the_same_parameters() {
+        for url in [
+            "postgresql://uri-user:s%40:cret@host:12345/db",
+            "postgresql://[::1]:12345/db",
+            "postgresql://u@[fe80::1%eth0]:1/d",
+            "postgres://u@%2Fvar%2Frun%2Fpostgresql/app",
+            "postgres://u@h1,h2:5433/app?target_session_attrs=any",
+            "postgres://u%40corp@h:5433/my%20db%2F%22'%0A%E2%9C%93?options=-c%20geqo%3Doff&sslmode=require",
+            "postgres:///a%3Fb%23c%26d?service=x%26y",
+        ] {
+            let mut expected = parse(url).unwrap();
+            let written = format(expected.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+            let mut found = parse(&written).unwrap_or_else(|error| panic!("{url}: {written}: {error}"));
+            expected.sort();
+            found.sort();
+            assert_eq!(found, expected, "{url}: {written}");
         }
     }
 

@@ -84,6 +84,8 @@ mod copies_held;
 mod copies_missed;
 /// Copies that are restored, fetched, listed and pruned.
 mod copies_used;
+/// What is in the way of a run, and what runs said.
+mod doctor;
 /// Copies for other recipients than the set.
 mod encrypted_anew;
 /// Sets and archives that are encrypted with age.
@@ -93,6 +95,8 @@ mod encryption_archives;
 mod examples;
 /// What is in a set, and one table out of it.
 mod fetch;
+/// The tutorial and the README, typed word for word.
+mod first_steps;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.
 mod gates;
 /// What makes a gate doubt: refusals, clocks, names, lost sets.
@@ -100,6 +104,8 @@ mod gates_doubted;
 mod gates_of_copies;
 /// What the role of `grants` may do is enough for every shipped job.
 mod grants;
+/// The first minutes: what `init` finds, asks and writes.
+mod init;
 /// A bad file among the jobs: the others go on.
 mod layers;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
@@ -208,6 +214,8 @@ mod sql;
 /// What a run of them says was kept, and whether it is done twice.
 mod sql_kept;
 mod sql_prepared;
+/// `pgtend` alone: where one stands.
+mod standing;
 /// One contract for all kinds of store.
 mod store;
 /// Azure Blob Storage and Google Cloud Storage.

@@ -3,6 +3,7 @@
 
 mod default_host;
 mod tools;
+mod written;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use super::route::{Observed, Route};
 use super::tls::{Root, Tls};
 use crate::base::fault::{Fault, Kind};
 use crate::base::network::is_this_machine;
+
+pub use written::WrittenUrl;
 
 /// This is longer than a TCP handshake over any line that is worth a backup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);

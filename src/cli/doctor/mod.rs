@@ -1,0 +1,89 @@
+//! `doctor`: everything that `check --connect` tries, and what a run meets besides: room on disks, versions, files that others can change, jobs that are
+//! late or failed. Each finding says what to do.
+
+mod files;
+mod finding;
+mod room;
+mod versions;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use chrono::Utc;
+use serde_json::json;
+
+use self::finding::{Finding, State};
+use super::check;
+use super::global::Global;
+use super::output::{print, table};
+use super::standing;
+use crate::base::terminal::in_one_line;
+use crate::base::units;
+use crate::pg::failure;
+
+pub async fn run(global: &Global) -> Result<ExitCode> {
+    let (config, folder) = global.load_all()?;
+    let mut findings = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for (job, error) in check::one_place(&config, &folder.jobs).await {
+        findings.push(Finding::new(State::Failed, format!("stores of {job}"), failure::in_a_line(&error)));
+        code = failure::exit_code(&error);
+    }
+    findings.extend(check::notes(&config, &folder).into_iter().map(|note| Finding::new(State::Warning, "files", note)));
+    for attempt in check::try_all(&config, &folder.jobs).await.into_iter().rev() {
+        match attempt.result {
+            Err(error) => {
+                code = failure::exit_code(&error);
+                findings.push(Finding::new(State::Failed, attempt.what, failure::in_a_line(&error)));
+            }
+            Ok(detail) => {
+                let (said, warnings) = check::parts(&detail);
+                findings.extend(warnings.map(|warning| Finding::new(State::Warning, attempt.what.clone(), warning)));
+                findings.push(Finding::new(State::Fine, attempt.what, said));
+            }
+        }
+    }
+    findings.extend(versions::of_tools(&config).await);
+    findings.extend(room::of_stores(&config, &folder.jobs).await);
+    findings.extend(files::of_others(&config, &folder.jobs));
+    findings.extend(of_jobs(global).await);
+    findings.sort_by_key(|finding| finding.state);
+    let text = if global.json { as_json(&findings) } else { in_words(&findings) };
+    print(&text)?;
+    Ok(code)
+}
+
+/// Jobs that are late or failed, and databases without a proved backup: as `pgtend` alone says it.
+async fn of_jobs(global: &Global) -> Vec<Finding> {
+    let now = Utc::now();
+    let standing = standing::look(global, now).await;
+    let attention = standing.attention(now);
+    if attention.is_empty() {
+        return vec![Finding::new(State::Fine, "jobs", "none is late, none failed last, every database has a proved backup")];
+    }
+    attention.into_iter().map(|(what, said)| Finding::new(State::Warning, what, said)).collect()
+}
+
+fn in_words(findings: &[Finding]) -> String {
+    let rows = findings.iter().map(|finding| {
+        vec![finding.state.name().to_owned(), in_one_line(&finding.what).into_owned(), in_one_line(&finding.said).into_owned()]
+    });
+    let count = |state| findings.iter().filter(|finding| finding.state == state).count();
+    let (failed, warnings) = (count(State::Failed), count(State::Warning));
+    let end = match (failed, warnings) {
+        (0, 0) => "All is well.".to_owned(),
+        (0, warnings) => {
+            format!("Nothing is in the way of a run; {} to look at, from the top.", units::plural(warnings, "thing"))
+        }
+        (failed, _) => format!("{} in the way of a run: begin at the top.", units::plural(failed, "thing")),
+    };
+    format!("{}\n{end}\n", table(&["", "", ""], rows).trim_start_matches('\n'))
+}
+
+fn as_json(findings: &[Finding]) -> String {
+    let rows: Vec<_> = findings
+        .iter()
+        .map(|finding| json!({ "what": finding.what, "state": finding.state.name().to_lowercase(), "said": finding.said }))
+        .collect();
+    format!("{:#}\n", json!({ "findings": rows }))
+}

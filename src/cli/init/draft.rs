@@ -1,0 +1,72 @@
+//! What would be written, put together from what was found and what was chosen.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::decide::{Does, LeftOut, Proposal};
+use super::names::free;
+use super::propose::{self, Target};
+use super::prove;
+use super::text::Choices;
+use crate::config::Config;
+use crate::run::job::Job;
+
+/// Jobs that may be written, what is left out, and what has to be done before the first run.
+pub struct Draft {
+    pub proposals: Vec<Proposal>,
+    pub left_out: Vec<LeftOut>,
+    pub to_do: Vec<String>,
+}
+
+/// Proposes jobs, and keeps those that pass every check, on their databases, too.
+pub async fn make(
+    config: &Config,
+    targets: &[Target],
+    known: &[Job],
+    taken: &BTreeSet<String>,
+    choices: &Choices,
+) -> Result<Draft> {
+    let (proposals, mut left_out) = propose::all(targets, known, taken.clone());
+    let jobs = prove::jobs(config, &proposals, choices)?;
+    let lacks = prove::lacks(config, &jobs).await;
+    let (mut kept, mut to_do) = (Vec::new(), Vec::new());
+    for proposal in proposals {
+        let of_it: Vec<_> = lacks.iter().filter(|lack| lack.job == proposal.name).collect();
+        match &proposal.does {
+            Does::Backup { .. } if !of_it.is_empty() => {
+                let (able, unable): (Vec<String>, Vec<String>) =
+                    proposal.databases.iter().cloned().partition(|name| !of_it.iter().any(|lack| lack.database == *name));
+                let reasons: BTreeSet<&str> = of_it.iter().map(|lack| lack.why.as_str()).collect();
+                let why = reasons.into_iter().collect::<Vec<_>>().join("; ");
+                let mut taken: BTreeSet<String> = taken.clone();
+                if !able.is_empty() {
+                    taken.insert(proposal.name.clone());
+                    kept.push(Proposal { databases: able, ..proposal.clone() });
+                }
+                let name = free(proposal.name.clone(), &mut taken);
+                let why = format!("{}. verify = \"restore\" is not possible yet: {why}", proposal.why);
+                kept.push(Proposal { does: Does::Backup { restores: false }, name, databases: unable, why });
+            }
+            _ if proposal.does.is_enabled() || of_it.is_empty() => {
+                to_do.extend(of_it.iter().map(|lack| format!("{} on {}: {}", lack.job, lack.database, lack.why)));
+                kept.push(proposal);
+            }
+            does => {
+                let what =
+                    format!("[{}] of {} in {}", does.kind(), does.table().unwrap_or_default(), proposal.databases.join(", "));
+                left_out.push(LeftOut { what, why: of_it[0].why.clone() });
+            }
+        }
+    }
+    // What was changed is read again; a backup that is only read back may still lack something.
+    let jobs = prove::jobs(config, &kept, choices)?;
+    let only_read: Vec<Job> = jobs
+        .into_iter()
+        .filter(|job| kept.iter().any(|proposal| proposal.name == job.name && proposal.does == Does::Backup { restores: false }))
+        .collect();
+    for lack in prove::lacks(config, &only_read).await {
+        to_do.push(format!("{} on {}: {}", lack.job, lack.database, lack.why));
+    }
+    Ok(Draft { proposals: kept, left_out, to_do })
+}

@@ -1,0 +1,222 @@
+//! Prepares a new configuration: for a server that is looked at.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use chrono::NaiveTime;
+
+use super::arguments::{Arguments, Place, time_of_day};
+use super::facts::{Contents, Listed, Server};
+use super::names::{free, quoted, slug};
+use super::prepared::{Prepared, unread};
+use super::propose::Target;
+use super::shown::{Shown, ShownDatabase, runs_in};
+use super::text::{Choices, DatabaseEntry, NewConfig, NewStore};
+use super::{ask, look, prove, store};
+use crate::base::fault::{Fault, Kind};
+use crate::base::toml_file::did_you_mean;
+use crate::base::units;
+use crate::pg::{Settings, client_tools};
+
+const AT: &str = "02:00";
+
+/// pgtend's own databases for proofs, which come and go.
+const SCRATCH: &str = "pgtend_verify_";
+
+/// Where the URL is, and what an entry of `[databases]` says of that.
+struct Given {
+    url: String,
+    /// `url_env = …` or `url_file = …`: for the one database that it names.
+    elsewhere: Option<String>,
+}
+
+pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result<Prepared> {
+    let given = given(arguments)?;
+    let settings = Settings::from_url(&given.url)?;
+    let is_named = names_a_database(&given.url);
+    let server = look::server(&settings, is_named).await?;
+    let chosen = chosen(&server, &settings, arguments, is_named || given.elsewhere.is_some(), asks)?;
+    let mut shown = Shown::of(&server);
+    let mut found = Vec::new();
+    for listed in &chosen {
+        found.push((listed, look::contents(&settings.with_database(&listed.name)).await));
+    }
+    // Without tables of its own, it is what its name says: a place to connect to.
+    let is_for_connections = |(listed, contents): &(&Listed, Result<Contents>)| {
+        listed.name == "postgres" && contents.as_ref().is_ok_and(|contents| !contents.has_tables)
+    };
+    if found.len() > 1 && arguments.database.is_empty() {
+        found.retain(|found| !is_for_connections(found));
+    }
+    let new_store = choose_store(place, arguments, asks)?;
+    let at = match (arguments.at, asks) {
+        (Some(at), _) => at,
+        (None, true) => ask::question(&format!("When do backups begin ({})?", arguments.timezone.name()), AT, time_of_day)?,
+        (None, false) => NaiveTime::from_hms_opt(2, 0, 0).unwrap_or_default(),
+    };
+    let (mut entries, mut targets, mut taken, mut ledger) = (Vec::new(), Vec::new(), BTreeSet::new(), None);
+    for (listed, contents) in found {
+        let name = free(slug(&listed.name), &mut taken);
+        if listed.may_create && !server.is_standby && ledger.is_none() {
+            ledger = Some(name.clone());
+        }
+        if let Ok(contents) = &contents {
+            shown.runs_already.extend(runs_in(&name, contents));
+        }
+        let contents = contents.unwrap_or_else(|error| {
+            shown.left_out.push(unread(&name, &error));
+            Contents::default()
+        });
+        shown.databases.push(ShownDatabase::of(&name, listed, &contents));
+        entries.push(entry(&name, listed, &contents, &given)?);
+        targets.push(Target { name, contents });
+    }
+    password_to_do(&given, &settings, chosen.iter().map(|listed| listed.name.as_str()), &mut shown)?;
+    let bin_dir = arguments.bin_dir.as_deref().map(|folder| absolute(folder));
+    if let Err(error) = client_tools::find(bin_dir.as_deref().map(Path::new), server.major).await {
+        shown.to_do.push(format!("{error:#}"));
+    }
+    let ledger = ledger.ok_or_else(|| no_ledger(&server, &chosen));
+    let text = NewConfig {
+        schema: "schema/config.json".to_owned(),
+        server: format!("PostgreSQL {} at {}", server.version, server.place),
+        databases: &entries,
+        store: &new_store,
+        bin_dir: bin_dir.as_deref(),
+        ledger: ledger.as_ref().map(String::as_str).map_err(String::as_str),
+    }
+    .text();
+    if let Err(why) = ledger {
+        shown.to_do.push(format!("no [ledger]: {why}"));
+    }
+    let choices = Choices { store: new_store.name().to_owned(), at, timezone: arguments.timezone };
+    Ok(Prepared { config: prove::config(&text)?, new_config: Some(text), targets, known: Vec::new(), choices, shown })
+}
+
+fn given(arguments: &Arguments) -> Result<Given> {
+    if let Some(variable) = &arguments.url_env {
+        let url = std::env::var(variable)
+            .map_err(|_| Fault::new(Kind::Configuration, format!("the environment has no variable `{variable}`")))?;
+        return Ok(Given { url, elsewhere: Some(format!("url_env = {}", quoted(variable))) });
+    }
+    if let Some(file) = &arguments.url_file {
+        let url = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        return Ok(Given { url: url.trim().to_owned(), elsewhere: Some(format!("url_file = {}", quoted(&absolute(file)))) });
+    }
+    Ok(Given { url: arguments.url.clone().unwrap_or_else(|| "postgres://".to_owned()), elsewhere: None })
+}
+
+/// Returns whether the URL or the environment names a database, which is meant then.
+fn names_a_database(url: &str) -> bool {
+    Settings::names_a_database(url) || std::env::var_os("PGDATABASE").is_some_and(|name| !name.is_empty())
+}
+
+/// Chooses the databases: those that were named, else all.
+fn chosen(server: &Server, settings: &Settings, arguments: &Arguments, is_named: bool, asks: bool) -> Result<Vec<Listed>> {
+    let all = || server.databases.iter().filter(|listed| !listed.name.starts_with(SCRATCH)).cloned().collect::<Vec<_>>();
+    let names = match arguments.database.as_slice() {
+        [] if is_named => vec![settings.database().to_owned()],
+        [] if asks && server.databases.len() > 1 => return ask_which(&all()),
+        [] => Vec::new(),
+        names => names.to_vec(),
+    };
+    let chosen: Vec<Listed> = match names.is_empty() {
+        true => all(),
+        false => names.iter().map(|name| named(&server.databases, name)).collect::<Result<_, String>>().map_err(not_there)?,
+    };
+    match chosen.is_empty() {
+        true => Err(not_there("the server has no database that this role may connect to".to_owned()).into()),
+        false => Ok(chosen),
+    }
+}
+
+fn ask_which(all: &[Listed]) -> Result<Vec<Listed>> {
+    let names: Vec<&str> = all.iter().map(|listed| listed.name.as_str()).collect();
+    let question = format!("Which databases, with commas between them? There are: {}", names.join(", "));
+    ask::question(&question, "all", |answer| match answer {
+        "all" => Ok(all.to_vec()),
+        names => names.split(',').map(|name| named(all, name.trim())).collect(),
+    })
+}
+
+fn named(databases: &[Listed], name: &str) -> Result<Listed, String> {
+    let found = databases.iter().find(|listed| listed.name == name).cloned();
+    found.ok_or_else(|| {
+        let names = databases.iter().map(|listed| listed.name.as_str());
+        let hint =
+            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+        format!("the server has no database `{name}` that this role may connect to; {hint}")
+    })
+}
+
+fn not_there(message: String) -> Fault {
+    Fault::new(Kind::Configuration, message)
+}
+
+fn choose_store(place: &Place, arguments: &Arguments, asks: bool) -> Result<NewStore> {
+    let is_here = place.folder.as_os_str().is_empty();
+    let default = if is_here { "store" } else { "/var/lib/pgtend/store" };
+    let chosen = match (&arguments.store, asks) {
+        (Some(text), _) => store::parse(text).map_err(not_there)?,
+        (None, true) => ask::question("Where do backups go: a folder, or s3://BUCKET/PREFIX?", default, store::parse)?,
+        (None, false) => store::parse(default).map_err(not_there)?,
+    };
+    Ok(match chosen {
+        NewStore::Dir(path) => NewStore::Dir(match path.strip_prefix("~/").zip(std::env::home_dir()) {
+            Some((below, home)) => home.join(below).display().to_string(),
+            // The configuration reads a path as relative to itself, a person as relative to where he is.
+            None if is_here => path,
+            None => absolute(Path::new(&path)),
+        }),
+        bucket => bucket,
+    })
+}
+
+fn entry(name: &str, listed: &Listed, contents: &Contents, given: &Given) -> Result<DatabaseEntry> {
+    let connection = match &given.elsewhere {
+        Some(elsewhere) => elsewhere.clone(),
+        None => {
+            let url = Settings::written(&given.url, &listed.name).map_err(not_there)?;
+            format!("url = {}", quoted(&url.text))
+        }
+    };
+    let renamed = if name == listed.name { String::new() } else { format!("{} on its server, ", listed.name) };
+    let extensions = if contents.extensions.is_empty() { String::new() } else { format!("; {}", contents.extensions.join(", ")) };
+    let remark = format!("{renamed}{}{extensions}", units::bytes(listed.size_bytes.unsigned_abs()));
+    Ok(DatabaseEntry { name: name.to_owned(), connection, remark })
+}
+
+/// Says where a password goes that stood in the URL.
+fn password_to_do<'n>(
+    given: &Given,
+    settings: &Settings,
+    mut names: impl Iterator<Item = &'n str>,
+    shown: &mut Shown,
+) -> Result<()> {
+    let first = names.next().unwrap_or_default();
+    if given.elsewhere.is_some() || !Settings::written(&given.url, first).map_err(not_there)?.had_password {
+        return Ok(());
+    }
+    let database = if names.next().is_some() { "*" } else { first };
+    shown.to_do.push(format!(
+        "the URL's password was not written to any file. Put this line with the password into ~/.pgpass, and let nobody else read that (chmod 600 \
+         ~/.pgpass): {}",
+        settings.passfile_line(database)
+    ));
+    Ok(())
+}
+
+/// Says why no database keeps the run history.
+fn no_ledger(server: &Server, chosen: &[Listed]) -> String {
+    if server.is_standby {
+        return "this server is a standby, which takes no rows: name a database of its primary".to_owned();
+    }
+    let name = chosen.first().map_or("NAME", |listed| listed.name.as_str());
+    let database = crate::pg::identifier(name);
+    format!("the role may create a schema in none of the databases: GRANT CREATE ON DATABASE {database} TO the role")
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}

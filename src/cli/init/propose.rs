@@ -1,0 +1,59 @@
+//! Puts together the jobs for all databases, beside those that are there.
+
+use std::collections::BTreeSet;
+
+use super::decide::{self, Does, LeftOut, Proposal};
+use super::facts::Contents;
+use super::names::{free, slug};
+use crate::pg::table::with_schema;
+use crate::run::job::Job;
+use crate::work::Does as Known;
+
+/// A database that gets jobs.
+pub struct Target {
+    /// Its name in the configuration.
+    pub name: String,
+    pub contents: Contents,
+}
+
+/// Returns the jobs that are not there yet, each with a name of its own. `taken` are names of files that are there.
+pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (Vec<Proposal>, Vec<LeftOut>) {
+    let (mut proposals, mut left_out) = (Vec::new(), Vec::new());
+    let without = |has: &dyn Fn(&Job) -> bool| -> Vec<String> {
+        let covered = |name: &String| known.iter().any(|job| has(job) && job.databases.contains(name));
+        targets.iter().map(|target| target.name.clone()).filter(|name| !covered(name)).collect()
+    };
+    let backed_up = |job: &Job| matches!(job.task.does(), Known::Backup { .. });
+    for (does, name, databases, why) in [
+        (Does::Backup { restores: true }, "backup-nightly", without(&backed_up), "A dump of each database, as one set"),
+        (
+            Does::Audit,
+            "audit-monthly",
+            without(&|job| job.task.kind() == "audit"),
+            "Problems before they hurt, each with the statement that ends it",
+        ),
+    ] {
+        if !databases.is_empty() {
+            proposals.push(Proposal { does, name: name.to_owned(), databases, why: why.to_owned() });
+        }
+    }
+    for target in targets {
+        let (of_tables, not_proposed) = decide::for_tables(&target.name, &target.contents);
+        let is_new = |proposal: &Proposal| !known.iter().any(|job| does_the_same(job, proposal));
+        proposals.extend(of_tables.into_iter().filter(is_new).map(|proposal| match targets.len() {
+            1 => proposal,
+            _ => Proposal { name: format!("{}-{}", slug(&target.name), slug(&proposal.name)), ..proposal },
+        }));
+        left_out.extend(not_proposed);
+    }
+    for proposal in &mut proposals {
+        proposal.name = free(slug(&proposal.name), &mut taken);
+    }
+    (proposals, left_out)
+}
+
+fn does_the_same(job: &Job, proposal: &Proposal) -> bool {
+    let table = proposal.does.table().map(with_schema);
+    let is_of_table = job.task.touched().iter().any(|touched| Some(with_schema(touched.table)) == table);
+    job.task.kind() == proposal.does.kind() && is_of_table && proposal.databases.iter().all(|name| job.databases.contains(name))
+}

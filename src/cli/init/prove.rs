@@ -1,0 +1,66 @@
+//! Reads what would be written as every command reads it, and asks the databases whether the jobs may run there.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::decide::Proposal;
+use super::text::{self, Choices};
+use crate::base::toml_file::Problems;
+use crate::config::{self, Config};
+use crate::pg::failure;
+use crate::run::job::{self, Job};
+
+/// A job that may not run on one of its databases, and why.
+pub struct Lack {
+    pub job: String,
+    pub database: String,
+    pub why: String,
+}
+
+/// Reads a configuration that is not there yet.
+pub fn config(text: &str) -> Result<Config> {
+    let folder = scratch()?;
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, text)?;
+    let mut problems = Vec::new();
+    match config::load(&path, &mut problems) {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems).into()),
+    }
+}
+
+/// Reads the jobs as they would be written.
+pub fn jobs(config: &Config, proposals: &[Proposal], choices: &Choices) -> Result<Vec<Job>> {
+    let folder = scratch()?;
+    for proposal in proposals {
+        let path = folder.path().join(format!("{}.toml", proposal.name));
+        std::fs::write(&path, text::job(proposal, choices, "job.json")).with_context(|| format!("the job {}", proposal.name))?;
+    }
+    let loaded = job::load_dir(folder.path(), config).map_err(|problem| Problems(vec![*problem]))?;
+    if loaded.broken.is_empty() { Ok(loaded.jobs) } else { Err(Problems(loaded.problems()).into()) }
+}
+
+/// Asks each database whether its jobs may run: as `check --connect` does.
+pub async fn lacks(config: &Config, jobs: &[Job]) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    for job in jobs {
+        for database in &job.databases {
+            if let Err(error) = may_run(config, job, database).await {
+                lacks.push(Lack { job: job.name.clone(), database: database.clone(), why: failure::in_a_line(&error) });
+            }
+        }
+    }
+    lacks
+}
+
+async fn may_run(config: &Config, job: &Job, database: &str) -> Result<()> {
+    let settings = job.task.settings(config.databases.get(database).context("the database is configured")?)?;
+    let mut connection = settings.connect().await?;
+    job.task.check(&mut connection, &settings, config).await.map(drop)
+}
+
+fn scratch() -> Result<tempfile::TempDir> {
+    let folder = std::env::temp_dir();
+    tempfile::tempdir().with_context(|| format!("cannot create a folder in {}", Path::new(&folder).display()))
+}

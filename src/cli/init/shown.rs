@@ -1,0 +1,159 @@
+//! What `init` says: what it found, what it writes, what is left to do.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+
+use super::decide::LeftOut;
+use super::facts::{Contents, Listed, Server};
+use super::names::remark;
+use super::write::NewFile;
+use crate::base::units;
+use crate::cli::global::Global;
+use crate::cli::output::{print, table};
+
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// What was looked at.
+    about: String,
+    pub databases: Vec<ShownDatabase>,
+    /// Other programs that do some of this already.
+    pub runs_already: Vec<String>,
+    pub left_out: Vec<LeftOut>,
+    /// What has to be done before the first run.
+    pub to_do: Vec<String>,
+    /// Lines for a configuration that is there.
+    pub to_add: Option<String>,
+    pub next: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ShownDatabase {
+    pub name: String,
+    pub size_bytes: Option<u64>,
+    pub extensions: Vec<String>,
+}
+
+impl ShownDatabase {
+    pub fn of(name: &str, listed: &Listed, contents: &Contents) -> Self {
+        Self { name: name.to_owned(), size_bytes: u64::try_from(listed.size_bytes).ok(), extensions: contents.extensions.clone() }
+    }
+}
+
+/// Names what pg_cron and pg_partman do in a database.
+pub fn runs_in(name: &str, contents: &Contents) -> Vec<String> {
+    let mut runs = match &contents.cron {
+        None => vec![format!("pg_cron in {name}, whose jobs this role may not read")],
+        Some(jobs) => jobs.iter().map(|job| format!("pg_cron in {name}: {}: {}", job.schedule, remark(&job.command))).collect(),
+    };
+    match &contents.partman {
+        None => runs.push(format!("pg_partman in {name}, whose table part_config this role may not read")),
+        Some(parents) if !parents.is_empty() => runs.push(format!("pg_partman in {name}: partitions of {}", parents.join(", "))),
+        Some(_) => {}
+    }
+    runs
+}
+
+impl Shown {
+    pub fn of(server: &Server) -> Self {
+        let archiving = server.archiving.as_ref().map(|tool| {
+            format!("the server archives its WAL with {tool}: point-in-time recovery is its work, and these dumps are beside it")
+        });
+        Self {
+            about: format!("PostgreSQL {} at {}", server.version, server.place),
+            runs_already: archiving.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    pub fn of_configuration(path: &Path) -> Self {
+        Self { about: format!("{} is there and stays as it is", path.display()), ..Self::default() }
+    }
+
+    /// Says what was found, and what would be written.
+    pub fn say_before(&self, global: &Global, files: &[NewFile], is_dry_run: bool) -> Result<()> {
+        if global.json {
+            return Ok(());
+        }
+        print(&format!("{}\n", remark(&self.about)))?;
+        let row = |database: &ShownDatabase| {
+            let size = database.size_bytes.map(units::bytes).unwrap_or_default();
+            vec![String::new(), remark(&database.name), size, remark(&database.extensions.join(", "))]
+        };
+        print(&rows(self.databases.iter().map(row)))?;
+        self.section("Runs there already:", self.runs_already.iter().cloned())?;
+        if is_dry_run {
+            for file in files {
+                print(&format!(
+                    "\n==> {} <==\n{}",
+                    file.path.display(),
+                    if is_a_schema(file) { "(for editors; see `pgtend schema`)\n" } else { &file.text }
+                ))?;
+            }
+        } else if !files.is_empty() {
+            print("\nFiles:\n")?;
+            let row = |file: &NewFile| vec![String::new(), remark(&file.path.display().to_string()), remark(&file.about)];
+            print(&rows(files.iter().map(row)))?;
+        }
+        self.section("Left out:", self.left_out.iter().map(|left| format!("{}: {}", left.what, left.why)))
+    }
+
+    /// Says what was done, and what comes next.
+    pub fn say_after(&self, global: &Global, files: &[NewFile], is_written: bool) -> Result<()> {
+        if global.json {
+            return self.as_json(files, is_written);
+        }
+        print(match (is_written, files.is_empty()) {
+            (_, true) => "\nThere is nothing to write: every job that fits is there.\n",
+            (true, false) => "\nAll of these files are written.\n",
+            (false, false) => "\nNothing was written (--dry-run).\n",
+        })?;
+        if let Some(lines) = &self.to_add {
+            print(&format!("\nThe configuration does not have this database:\n{lines}"))?;
+        }
+        self.section("Before the first run:", self.to_do.iter().cloned())?;
+        self.section("Next:", self.next.iter().cloned())
+    }
+
+    fn as_json(&self, files: &[NewFile], is_written: bool) -> Result<()> {
+        let files: Vec<_> = files
+            .iter()
+            .map(|file| json!({ "path": file.path.display().to_string(), "about": file.about, "text": file.text }))
+            .collect();
+        let left_out: Vec<_> = self.left_out.iter().map(|left| json!({ "what": left.what, "why": left.why })).collect();
+        print(&format!(
+            "{:#}\n",
+            json!({
+                "about": self.about,
+                "databases": self.databases,
+                "runs_already": self.runs_already,
+                "written": is_written,
+                "files": files,
+                "left_out": left_out,
+                "to_add": self.to_add,
+                "to_do": self.to_do,
+                "next": self.next,
+            })
+        ))
+    }
+
+    fn section(&self, heading: &str, lines: impl Iterator<Item = String>) -> Result<()> {
+        let lines: String = lines.map(|line| format!("  {}\n", remark(&line))).collect();
+        if lines.is_empty() { Ok(()) } else { print(&format!("\n{heading}\n{lines}")) }
+    }
+}
+
+fn is_a_schema(file: &NewFile) -> bool {
+    file.path.extension().is_some_and(|extension| extension == "json")
+}
+
+/// Rows of a table without headings.
+fn rows(rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.collect();
+    match rows.first() {
+        Some(first) => table(&vec![""; first.len()], rows.clone().into_iter()).trim_start_matches('\n').to_owned(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,112 @@
+//! `logs` prints what the ledger keeps of a run's words: the output of its tools, warnings, the error.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::global::Global;
+use super::output::print;
+use super::runs;
+use super::signals::{cancelled_by_signals, or_cancelled};
+use crate::base::terminal::say;
+use crate::base::units;
+use crate::ledger::report::Outcome;
+use crate::ledger::{Ledger, Row};
+
+/// How often a run under way is asked for.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend logs 17              what pg_dump and psql said, warnings, and the error of run 17
+  pgtend logs 17 --follow     wait for its end, and say how far it is meanwhile
+
+Log lines of the process itself are where its stderr goes: journalctl -u pgtend, kubectl logs.")]
+pub struct Arguments {
+    /// The run's number, as `pgtend runs` lists it
+    id: i64,
+    /// Wait until the run has ended
+    #[arg(long, short)]
+    follow: bool,
+}
+
+pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
+    let ledger = runs::ledger(global).await?;
+    let row = match arguments.follow {
+        true => or_cancelled(&cancelled_by_signals()?, ended(&ledger, arguments.id)).await?,
+        false => read(&ledger, arguments.id).await?,
+    };
+    let text = if global.json { as_json(&row) } else { in_words(&row) };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn read(ledger: &Ledger, id: i64) -> Result<Row> {
+    ledger.run(id).await?.with_context(|| format!("the ledger ({}) has no run {id}", ledger.display()))
+}
+
+/// Waits for the end of a run, which its timeout or the next look for crashed runs brings.
+async fn ended(ledger: &Ledger, id: i64) -> Result<Row> {
+    let mut said = String::new();
+    loop {
+        // A run whose process is gone ends here.
+        let _ = ledger.mark_crashed().await;
+        let row = read(ledger, id).await?;
+        if row.outcome.0.is_some() {
+            return Ok(row);
+        }
+        let now = progress(&row);
+        if now != said {
+            say(&format!("run {id}: {now}"));
+            said = now;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn progress(row: &Row) -> String {
+    match &row.progress {
+        Some(now) => format!("{}, {}", now.phase, now.detail.clone().unwrap_or_else(|| units::bytes(now.done_bytes))),
+        None => "running".to_owned(),
+    }
+}
+
+fn warnings(row: &Row) -> &[String] {
+    row.report.as_ref().map_or(&[], |report| &report.warnings)
+}
+
+fn in_words(row: &Row) -> String {
+    let how = row.outcome.0.map_or_else(|| progress(row), Outcome::in_words);
+    let mut text = format!("run {}: {} on {}: {how}\n", row.id, row.job, row.database);
+    let mut part = |heading: &str, lines: String| {
+        if !lines.trim().is_empty() {
+            text += &format!("\n{heading}:\n{}\n", lines.trim_end());
+        }
+    };
+    part("output of its tools", row.stderr.clone().unwrap_or_default());
+    part("warnings", warnings(row).join("\n"));
+    part("error", row.error.clone().unwrap_or_default());
+    if row.outcome.0.is_none() {
+        part(
+            "it is under way",
+            format!("its tools' output is kept at its end; log lines are those of pid {} on {}", row.pid, row.host),
+        );
+    }
+    text
+}
+
+fn as_json(row: &Row) -> String {
+    let log = json!({
+        "run": row.id,
+        "job": row.job,
+        "database": row.database,
+        "outcome": row.outcome,
+        "stderr": row.stderr,
+        "warnings": warnings(row),
+        "error": row.error,
+    });
+    format!("{log:#}\n")
+}

@@ -1,0 +1,196 @@
+//! Asks stores, databases and the ledger, each for a bounded time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+
+use super::say::{Backup, Configured, Failed, Late, OfDatabase, Standing};
+use crate::base::fault::{Fault, Kind};
+use crate::base::units::Span;
+use crate::cli::filter::Filter;
+use crate::config::Config;
+use crate::ledger::{Key, Ledger, Row};
+use crate::pg::failure;
+use crate::run::job::{Folder, Job};
+use crate::run::scheduler::planner;
+use crate::store::{Store, key};
+use crate::task::backup::gate::{self, Question};
+use crate::task::backup::manifest::Filters;
+use crate::task::backup::set;
+use crate::task::backup::verdict::Bytes;
+use crate::task::backup::whose::Whose;
+use crate::task::backup::{Backup as BackupTask, Scratch};
+
+/// What a person waits for one source.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many databases are asked at once.
+const AT_ONCE: usize = 16;
+
+/// Any set, however old: 10,000 years.
+const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
+
+pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
+    let jobs = &folder.jobs;
+    let to_back_up = config.databases.keys().filter(|name| !is_made_from_backups(jobs, name));
+    let databases = futures_util::stream::iter(to_back_up.map(|name| of_database(config, jobs, name)));
+    let databases = databases.buffered(AT_ONCE).collect::<Vec<_>>();
+    let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs)));
+    let mut standing = Standing {
+        file,
+        configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
+        broken: folder.broken.iter().map(|broken| broken.job.clone()).collect(),
+        databases,
+        has_ledger: config.ledger.is_some(),
+        ..Standing::default()
+    };
+    match history {
+        Ok(Some(history)) => {
+            standing.late = late(jobs, &history, now);
+            standing.failed = failed(history.rows);
+            standing.is_scheduled = !history.known_since.is_empty();
+        }
+        Ok(None) => {}
+        Err(error) => standing.unread.push(failure::in_a_line(&error)),
+    }
+    standing
+}
+
+/// Returns whether a database is a copy that [refresh] makes anew, or only the place of scratch databases: nobody backs that up.
+fn is_made_from_backups(jobs: &[Job], name: &str) -> bool {
+    let mut of_it = jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
+    let is_scratch = |job: &Job| {
+        let scratch = job.task.as_a::<BackupTask>().map(|backup| &backup.scratch);
+        matches!(scratch, Some(Scratch::Database(database)) if database == name)
+    };
+    let has_jobs = of_it.clone().next().is_some();
+    of_it.any(|job| job.task.renames_database()) || (!has_jobs && jobs.iter().any(is_scratch))
+}
+
+async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Result<T> {
+    let answered = tokio::time::timeout(PATIENCE, asking).await;
+    answered.unwrap_or_else(|_| {
+        Err(Fault::new(Kind::Unreachable, format!("{what} did not answer in {} s", PATIENCE.as_secs())).into())
+    })
+}
+
+async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
+    let of_it = || jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
+    let whole = |job: &&Job| job.task.as_a::<BackupTask>().is_some_and(|backup| backup.filters.are_none());
+    let job = of_it().find(whole).map(|job| job.name.clone());
+    if config.stores.is_empty() {
+        return OfDatabase { name: name.to_owned(), job, backup: Ok(None), unsure: None };
+    }
+    let (backup, unsure) = match in_time("the database or a store", newest(config, jobs, name)).await {
+        Ok(backup) => (Ok(backup), None),
+        // Without the server nobody knows whose sets these are, and this is when one wants to know that there is one.
+        Err(error) => {
+            let why = failure::in_a_line(&error);
+            match in_time("a store", newest_by_name(config, name)).await {
+                Ok(Some(backup)) => (Ok(Some(backup)), Some(why)),
+                Ok(None) | Err(_) => (Err(why), None),
+            }
+        }
+    };
+    OfDatabase { name: name.to_owned(), job, backup, unsure }
+}
+
+/// The newest set that would count before a deployment.
+async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<Option<Backup>> {
+    let stores = Filter::everything().opened(config).await?;
+    let stores_of = |job: &Job| Some(job.task.as_a::<BackupTask>()?.stores().map(|kept| kept.store.clone()).collect());
+    let question = Question {
+        database,
+        job: None,
+        store: None,
+        stores_of: jobs.iter().filter_map(|job| Some((job.name.clone(), stores_of(job)?))).collect::<BTreeMap<_, _>>(),
+        filters: Filters::default(),
+        whose: Whose::Own { by_name: true },
+        within: EVER,
+        restored: false,
+        without_vector_indexes: Vec::new(),
+    };
+    let answer = gate::ask(config, stores, &question).await?;
+    Ok(answer.newest.map(|newest| Backup {
+        set: newest.set,
+        store: newest.store,
+        began_at: newest.began_at,
+        restored_at: newest.restored_at,
+    }))
+}
+
+/// The newest intact set of that name in any store that answers.
+async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup>> {
+    let now = Utc::now();
+    let mut newest: Option<Backup> = None;
+    let mut failed = None;
+    for (name, configured) in &config.stores {
+        let listing = async { set::list(&Store::open(configured).await?, &format!("{}/", key::encode(database))).await };
+        match listing.await.with_context(|| format!("store `{name}`")) {
+            Ok(listing) => {
+                let counts = listing.sets.into_iter().filter(|set| {
+                    set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() && !set.is_from_the_future(now)
+                });
+                let found = counts.map(|set| Backup {
+                    set: set.name.to_string(),
+                    store: name.clone(),
+                    began_at: set.manifest.started_at,
+                    restored_at: set.verification.restored_at(),
+                });
+                newest = newest.into_iter().chain(found).max_by_key(|set| set.began_at);
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match (newest, failed) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok(newest),
+    }
+}
+
+/// What the ledger says of the jobs.
+struct History {
+    rows: Vec<Row>,
+    successes: HashMap<Key, DateTime<Utc>>,
+    known_since: HashMap<Key, DateTime<Utc>>,
+}
+
+async fn history(config: &Config, jobs: &[Job]) -> Result<Option<History>> {
+    let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
+    let keys: Vec<Key> =
+        jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+    Ok(Some(History {
+        rows: ledger.last_runs(&keys, 1).await?,
+        successes: ledger.last_successes(&keys).await?,
+        known_since: ledger.known_since().await?,
+    }))
+}
+
+fn late(jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
+    let pairs = jobs.iter().flat_map(|job| job.databases.iter().map(move |database| (job, database)));
+    let late = pairs.filter_map(|(job, database)| {
+        let key = (job.name.clone(), database.clone());
+        let success = history.successes.get(&key).copied();
+        let since = planner::late_since(job, planner::jitter(job, database), *history.known_since.get(&key)?, success, now)?;
+        Some(Late { job: job.name.clone(), database: database.clone(), tick: since, last_success_at: success })
+    });
+    late.collect()
+}
+
+fn failed(rows: Vec<Row>) -> Vec<Failed> {
+    let needs_attention = |row: &Row| row.outcome.0.is_some_and(|outcome| outcome.needs_attention());
+    rows.into_iter()
+        .filter(needs_attention)
+        .map(|row| Failed {
+            run: row.id,
+            at: row.finished_at.unwrap_or(row.started_at),
+            outcome: row.outcome.0.map_or_else(String::new, |outcome| outcome.in_words()),
+            error: row.error.as_deref().and_then(|error| error.lines().next()).unwrap_or_default().to_owned(),
+            job: row.job,
+            database: row.database,
+        })
+        .collect()
+}

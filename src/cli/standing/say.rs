@@ -1,0 +1,342 @@
+//! Where one stands, in words, and the next step: pure.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::base::terminal;
+use crate::base::units;
+use crate::cli::output::table;
+
+/// More lines of a kind than this are counted only.
+const LISTED: usize = 20;
+
+#[derive(Debug, Default)]
+pub struct Standing {
+    pub file: String,
+    pub configured: Configured,
+    /// Jobs whose files have mistakes.
+    pub broken: Vec<String>,
+    pub databases: Vec<OfDatabase>,
+    pub late: Vec<Late>,
+    pub failed: Vec<Failed>,
+    pub has_ledger: bool,
+    /// A scheduler has seen the jobs.
+    pub is_scheduled: bool,
+    /// What did not answer, besides.
+    pub unread: Vec<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Configured {
+    #[default]
+    No,
+    WithMistakes(usize),
+    Yes {
+        stores: usize,
+        jobs: usize,
+    },
+}
+
+/// The newest intact backup of a database.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    pub set: String,
+    pub store: String,
+    pub began_at: DateTime<Utc>,
+    pub restored_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+pub struct OfDatabase {
+    pub name: String,
+    /// A job that backs up all of it.
+    pub job: Option<String>,
+    /// Or why nobody knows.
+    pub backup: Result<Option<Backup>, String>,
+    /// The backup has the database's name, and its server could not be asked whose it is: why.
+    pub unsure: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Late {
+    pub job: String,
+    pub database: String,
+    pub tick: DateTime<Utc>,
+    pub last_success_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+pub struct Failed {
+    pub run: i64,
+    pub job: String,
+    pub database: String,
+    pub at: DateTime<Utc>,
+    pub outcome: String,
+    pub error: String,
+}
+
+/// A command, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub command: String,
+    pub why: &'static str,
+}
+
+impl Standing {
+    /// Returns the one step that helps most now.
+    pub fn next(&self) -> Step {
+        let step = |command: &str, why| Step { command: command.to_owned(), why };
+        match self.configured {
+            Configured::No => return step("pgtend init", "looks at a server, and writes a configuration and jobs that fit"),
+            Configured::WithMistakes(_) => return step("pgtend check", "shows each mistake at its place"),
+            Configured::Yes { .. } => {}
+        }
+        if !self.broken.is_empty() {
+            return step("pgtend check", "shows what is wrong with the jobs that are skipped");
+        }
+        if self.databases.iter().any(|database| database.job.is_none()) {
+            return step("pgtend init", "adds a backup job for the databases that have none");
+        }
+        let without = self.databases.iter().find(|database| matches!(database.backup, Ok(None)));
+        if let Some((OfDatabase { name, .. }, job)) = without.and_then(|database| Some((database, database.job.as_ref()?))) {
+            let command = match self.databases.len() {
+                1 => format!("pgtend run-job {}", word(job)),
+                _ => format!("pgtend run-job {} --database {}", word(job), word(name)),
+            };
+            return Step { command, why: "makes the first backup and proves it" };
+        }
+        if let Some(failed) = self.failed.first() {
+            return Step { command: format!("pgtend runs show {}", failed.run), why: "shows why the last run failed" };
+        }
+        if !self.unread.is_empty() || self.databases.iter().any(|database| database.backup.is_err() || database.unsure.is_some())
+        {
+            return step("pgtend check --connect", "says what does not answer, and what to do");
+        }
+        if !self.late.is_empty() {
+            return step("pgtend serve", "runs what is due: is it running, or are the timers?");
+        }
+        match (self.has_ledger, self.is_scheduled) {
+            (true, false) => step("pgtend serve", "runs the jobs on their schedules; or `pgtend render systemd`"),
+            _ => step("pgtend jobs", "shows what runs when; nothing needs attention now"),
+        }
+    }
+
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
+        let mut text = match self.configured {
+            Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
+            Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
+            Configured::Yes { stores, jobs } => format!(
+                "{}: {}, {}, {}\n",
+                self.file,
+                units::plural(self.databases.len(), "database"),
+                units::plural(stores, "store"),
+                units::plural(jobs, "job")
+            ),
+        };
+        if !self.databases.is_empty() {
+            let rows = self.databases.iter().map(|database| {
+                vec![
+                    line(&database.name),
+                    line(&self.backup_in_words(database, now)),
+                    database.backup.as_ref().map_or_else(|_| String::new(), set_of),
+                ]
+            });
+            text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
+        }
+        text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
+        text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
+        text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
+        text += &section("Without an answer:", self.unread.iter().cloned());
+        let Step { command, why } = self.next();
+        text + &format!("\nNext: {command}    # {why}\n")
+    }
+
+    /// Returns what a person should look at, each with what it is about.
+    pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
+        let not_backed_up =
+            self.databases.iter().filter(|database| !matches!(database.backup, Ok(Some(_))) || database.unsure.is_some());
+        let backups = not_backed_up.map(|database| {
+            let job = database.job.as_ref().map(|job| format!(": pgtend run-job {}", word(job))).unwrap_or_default();
+            (format!("backup of {}", database.name), format!("{}{job}", self.backup_in_words(database, now)))
+        });
+        let failed = self
+            .failed
+            .iter()
+            .map(|failed| (format!("job {}", failed.job), format!("{}: pgtend runs show {}", failed.in_words(now), failed.run)));
+        let late = self.late.iter().map(|late| {
+            let what_to_do = "is `pgtend serve` running, or are the timers?";
+            (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
+        });
+        let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
+        backups.chain(failed).chain(late).chain(unread).collect()
+    }
+
+    fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
+        let said = match (&database.backup, &database.job) {
+            (Ok(Some(backup)), _) => {
+                let proved = backup
+                    .restored_at
+                    .map_or("read back, not restored".to_owned(), |at| format!("restored on {}", at.format("%Y-%m-%d")));
+                format!("{} ago, {proved}", units::age(backup.began_at, now))
+            }
+            (Ok(None), Some(_)) => "none yet".to_owned(),
+            (Ok(None), None) => "none, and no job makes one".to_owned(),
+            (Err(why), _) => format!("unknown: {why}"),
+        };
+        match &database.unsure {
+            Some(why) => format!("{said}, by its name alone: {why}"),
+            None => said,
+        }
+    }
+
+    pub fn as_json(&self, now: DateTime<Utc>) -> Value {
+        let next = self.next();
+        let databases = self.databases.iter().map(|database| {
+            let backup = database.backup.as_ref().ok().and_then(Option::as_ref).map(|backup| {
+                json!({
+                    "set": backup.set,
+                    "store": backup.store,
+                    "began_at": backup.began_at,
+                    "age_seconds": (now - backup.began_at).num_seconds().max(0),
+                    "restored_at": backup.restored_at,
+                })
+            });
+            let unknown = database.backup.as_ref().err().or(database.unsure.as_ref());
+            json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown })
+        });
+        let late = self.late.iter().map(|late| {
+            json!({ "job": late.job, "database": late.database, "tick": late.tick, "last_success_at": late.last_success_at })
+        });
+        let failed = self.failed.iter().map(|failed| {
+            json!({ "run": failed.run, "job": failed.job, "database": failed.database, "at": failed.at, "outcome": failed.outcome, "error": failed.error })
+        });
+        let (mistakes, stores, jobs) = match self.configured {
+            Configured::No => (0, 0, 0),
+            Configured::WithMistakes(count) => (count, 0, 0),
+            Configured::Yes { stores, jobs } => (0, stores, jobs),
+        };
+        json!({
+            "file": self.file,
+            "configured": matches!(self.configured, Configured::Yes { .. }),
+            "mistakes": mistakes,
+            "stores": stores,
+            "jobs": jobs,
+            "broken": self.broken,
+            "databases": databases.collect::<Vec<_>>(),
+            "late": late.collect::<Vec<_>>(),
+            "failed": failed.collect::<Vec<_>>(),
+            "unread": self.unread,
+            "next": { "command": next.command, "why": next.why },
+        })
+    }
+}
+
+impl Late {
+    fn in_words(&self, now: DateTime<Utc>) -> String {
+        let last = self
+            .last_success_at
+            .map_or("it never succeeded".to_owned(), |at| format!("its last success was {} ago", units::age(at, now)));
+        format!(
+            "{} on {}: no success for its tick of {}; {last}",
+            self.job,
+            self.database,
+            self.tick.format("%Y-%m-%d %H:%M UTC")
+        )
+    }
+}
+
+impl Failed {
+    fn in_words(&self, now: DateTime<Utc>) -> String {
+        format!(
+            "{} on {}, run {}: {} {} ago: {}",
+            self.job,
+            self.database,
+            self.run,
+            self.outcome,
+            units::age(self.at, now),
+            self.error
+        )
+    }
+}
+
+fn set_of(backup: &Option<Backup>) -> String {
+    backup.as_ref().map_or_else(String::new, |backup| format!("{} in {}", backup.set, backup.store))
+}
+
+fn section(heading: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
+    let count = lines.len();
+    if count == 0 {
+        return String::new();
+    }
+    let more =
+        count.checked_sub(LISTED).filter(|more| *more > 0).map(|more| format!("  … and {more} more\n")).unwrap_or_default();
+    let listed: String = lines.take(LISTED).map(|text| format!("  {}\n", line(&text))).collect();
+    format!("\n{heading}\n{listed}{more}")
+}
+
+fn line(text: &str) -> String {
+    terminal::in_one_line(text).into_owned()
+}
+
+/// A word of a command; names of databases in the configuration may hold anything.
+fn word(text: &str) -> String {
+    let is_plain = text.chars().all(|letter| letter.is_alphanumeric() || "-_.".contains(letter));
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
+        OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), backup, unsure: None }
+    }
+
+    fn standing(databases: Vec<OfDatabase>) -> Standing {
+        Standing {
+            configured: Configured::Yes { stores: 1, jobs: 1 },
+            databases,
+            has_ledger: true,
+            is_scheduled: true,
+            ..Standing::default()
+        }
+    }
+
+    fn set() -> Option<Backup> {
+        Some(Backup { set: "app/nightly/x".to_owned(), store: "local".to_owned(), began_at: Utc::now(), restored_at: None })
+    }
+
+    #[test]
+    fn the_next_step_is_the_one_that_helps_most() {
+        let late = || Late { job: "nightly".to_owned(), database: "app".to_owned(), tick: Utc::now(), last_success_at: None };
+        let failed = || Failed {
+            run: 7,
+            job: "nightly".to_owned(),
+            database: "app".to_owned(),
+            at: Utc::now(),
+            outcome: "failed".to_owned(),
+            error: String::new(),
+        };
+        let without_job = OfDatabase { job: None, ..database(Ok(None)) };
+        for (standing, expected) in [
+            (Standing::default(), "pgtend init"),
+            (Standing { configured: Configured::WithMistakes(2), ..Standing::default() }, "pgtend check"),
+            (Standing { broken: vec!["x".to_owned()], ..standing(vec![database(Ok(None))]) }, "pgtend check"),
+            (standing(vec![without_job]), "pgtend init"),
+            (standing(vec![database(Ok(None))]), "pgtend run-job nightly"),
+            (standing(vec![database(Ok(set())), database(Ok(None))]), "pgtend run-job nightly --database app"),
+            (
+                Standing { failed: vec![failed()], late: vec![late()], ..standing(vec![database(Ok(set()))]) },
+                "pgtend runs show 7",
+            ),
+            (standing(vec![database(Err("no".to_owned()))]), "pgtend check --connect"),
+            (Standing { unread: vec!["the ledger".to_owned()], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
+            (Standing { late: vec![late()], ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
+            (Standing { is_scheduled: false, ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
+            (standing(vec![database(Ok(set()))]), "pgtend jobs"),
+        ] {
+            assert_eq!(standing.next().command, expected, "{standing:?}");
+            assert!(standing.in_words(Utc::now()).contains(&format!("Next: {expected}")), "{standing:?}");
+        }
+    }
+}

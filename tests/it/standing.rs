@@ -1,0 +1,95 @@
+//! `pgtend` alone: where one stands, and what comes next, whatever does not answer.
+
+use serde_json::Value;
+
+use crate::support::postgres::{Server, server};
+use crate::support::{Scenario, quoted};
+
+fn standing(scenario: &Scenario) -> Value {
+    scenario.json(&[])
+}
+
+#[test]
+fn without_a_configuration_the_next_step_is_init_and_with_mistakes_it_is_check() {
+    let scenario = Scenario::empty();
+    scenario.run(&[]).succeeded().prints(&["There is no configuration", "Next: pgtend init"]);
+    assert_eq!(standing(&scenario)["configured"], false);
+    let scenario = scenario.config("[databases.app]\nulr = 'x'\n[stores.local]\n");
+    scenario.run(&[]).succeeded().prints(&["2 mistakes", "Next: pgtend check "]);
+    assert_eq!(standing(&scenario)["mistakes"], 2);
+}
+
+#[test]
+fn from_the_first_backup_to_a_failure_the_next_step_is_said() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let scenario = Scenario::with_database(server, &database).ledger();
+    scenario.run(&[]).succeeded().prints(&["none, and no job makes one", "Next: pgtend init"]);
+    let scenario = scenario.backup_job("local", "verify = \"restore\"");
+    scenario.run(&[]).succeeded().prints(&["none yet", "Next: pgtend run-job nightly "]);
+    // It only looks: no ledger was made.
+    assert_eq!(server.sql(&database, "SELECT to_regnamespace('pgtend') IS NULL"), "t");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().remove(0);
+    scenario.run(&[]).succeeded().prints(&["ago, restored on 20", &set, "Next: pgtend serve"]);
+    let found = standing(&scenario);
+    assert_eq!(found["databases"][0]["newest"]["set"], Value::from(set), "{found:#}");
+    let scenario = scenario.sql_job("breaks", "", &["SELECT 1/0"]);
+    scenario.run(&["run-job", "breaks"]).exited(1);
+    let run = standing(&scenario)["failed"][0]["run"].as_i64().unwrap();
+    let next = format!("Next: pgtend runs show {run} ");
+    scenario.run(&[]).succeeded().prints(&["Failed last:", "breaks on app", "division by zero", &next]);
+    let scenario = scenario.job("mistaken", "x = 1");
+    scenario.run(&[]).succeeded().prints(&["Skipped, with mistakes", "mistaken", "Next: pgtend check "]);
+}
+
+#[test]
+fn a_job_whose_tick_passed_without_a_success_is_late() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let scenario = Scenario::with_database(server, &database).ledger().backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    // A scheduler has known it for two years, and it has not succeeded since yesterday.
+    let scenario = scenario.sql_job("stats", "schedule = '0 0 * * *'\nlate_after = '1m'", &["SELECT 1"]);
+    scenario.run(&["run-job", "stats"]).succeeded();
+    server.sql(
+        &database,
+        "UPDATE pgtend.runs SET finished_at = now() - interval '3 days', started_at = now() - interval '3 days';
+         INSERT INTO pgtend.schedules (job, database, schedule, known_since) VALUES ('stats', 'app', '0 0 * * * UTC', now() - interval '2 years')",
+    );
+    scenario.run(&[]).succeeded().prints(&[
+        "Late:",
+        "stats on app: no success for its tick of",
+        "its last success was 3 d",
+        "Next: pgtend serve",
+    ]);
+    assert_eq!(standing(&scenario)["late"][0]["job"], "stats");
+}
+
+#[test]
+fn a_server_that_is_gone_hides_no_backup_and_is_no_error() {
+    let mut own = Server::start(18);
+    own.sql("postgres", "CREATE DATABASE app");
+    let scenario = Scenario::with_database(&own, "app").ledger().backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().remove(0);
+    own.crash();
+    let said = scenario.run(&[]).succeeded();
+    said.prints(&[&set, "by its name alone", "cannot connect", "Without an answer:", "Next: pgtend check --connect"]);
+}
+
+#[test]
+fn what_never_answers_is_said_after_some_seconds() {
+    // It accepts connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = quoted(&format!("postgres://nobody@127.0.0.1:{port}/app?sslmode=disable"));
+    let scenario = Scenario::empty()
+        .config(&format!("[databases.app]\nurl = {url}\n[databases.other]\nurl = {url}\n[stores.local]\npath = 'store'\n"))
+        .ledger()
+        .backup_job("local", "");
+    let started = std::time::Instant::now();
+    scenario.run(&[]).succeeded().prints(&["did not answer in 5 s", "the ledger did not answer", "Next: pgtend init"]);
+    // A connection alone may take 20 s, and there are three: it takes 10 s at the most, and a busy machine has ten times as long.
+    assert!(started.elapsed().as_secs() < 100, "{:?}", started.elapsed());
+}
