@@ -88,7 +88,7 @@ fn values_share_a_dictionary_and_everybody_reads_them_as_before_on_15_and_18() {
         assert_eq!((dictionary_of(&report), facts(&report)["rows_compressed"].as_u64()), ("present", Some(3)), "{report:#}");
         assert_eq!((server.sql(&database, DICTIONARIES), server.sql(&database, FORMS)), (name, "0|303".to_owned()));
         assert_eq!(server.sql(&database, HASHES), hashes);
-        scenario.run(&["compress", "undo", "scripts"]).succeeded();
+        scenario.run(&["compress", "undo", "scripts", "--drop-dictionaries"]).succeeded();
         assert_eq!(server.sql(&database, HASHES), hashes);
         assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_proc WHERE proname LIKE '%pgtend%'"), "0");
         server.sql(&database, &format!("DROP OWNED BY {reader}; DROP ROLE {reader}"));
@@ -175,7 +175,7 @@ fn a_dump_with_an_index_and_a_materialized_view_over_such_values_restores_with_s
         );
         let hashes = server.sql(&restored, HASHES);
         assert_eq!(dictionary_of(&of_restored.json(&["run-job", "scripts"])), "present");
-        of_restored.run(&["compress", "undo", "scripts"]).succeeded();
+        of_restored.run(&["compress", "undo", "scripts", "--drop-dictionaries"]).succeeded();
         assert_eq!(server.sql(&restored, HASHES), hashes);
         assert_eq!(server.sql(&restored, DICTIONARIES), "");
     }
@@ -278,7 +278,7 @@ fn other_values_get_another_dictionary_and_the_first_one_stays_as_long_as_it_is_
     assert_eq!(dictionary_of(&report), "present", "{report:#}");
     assert_eq!(server.sql(&database, DICTIONARIES), both);
     let hashes = server.sql(&database, HASHES);
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    scenario.run(&["compress", "undo", "scripts", "--drop-dictionaries"]).succeeded();
     assert_eq!(server.sql(&database, HASHES), hashes);
     assert_eq!(server.sql(&database, DICTIONARIES), "");
 }
@@ -329,7 +329,7 @@ fn a_run_that_is_killed_leaves_no_dictionary_that_no_value_names() {
     eventually("the lock of the killed run is free", || scenario.run(&["run-job", "scripts"]).code == Some(0));
     assert_eq!((server.sql(&database, DICTIONARIES), server.sql(&database, FORMS)), (name, "0|300".to_owned()));
     assert_eq!(server.sql(&database, HASHES), hashes);
-    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    scenario.run(&["compress", "undo", "scripts", "--drop-dictionaries"]).succeeded();
     assert_eq!(server.sql(&database, HASHES), hashes);
     assert_eq!(server.sql(&database, DICTIONARIES), "");
 }
@@ -338,16 +338,21 @@ fn a_run_that_is_killed_leaves_no_dictionary_that_no_value_names() {
 fn dictionaries_stay_after_an_undo_where_archived_rows_may_need_them() {
     let server = server(18);
     let database = of_5_kb(server, 300);
-    let scenario = scenario(server, &database, "").job(
+    // The job names the database by another entry.
+    let same = format!("[databases.same]\nurl = \"{}\"\n", server.url(&database));
+    let scenario = scenario(server, &database, "").config(&same).job(
         "old",
-        "database = 'app'\nenabled = false\n[retention]\ntable = 'scripts'\ncolumn = 'updated_at'\nolder_than = '900d'\n",
+        "database = 'same'\nenabled = false\n[retention]\ntable = 'scripts'\ncolumn = 'updated_at'\nolder_than = '900d'\n",
     );
     scenario.run(&["compress", "install", "scripts"]).succeeded();
     scenario.run(&["run-job", "scripts"]).succeeded();
     let name = server.sql(&database, DICTIONARIES);
     server.sql(&database, "CREATE TABLE archived AS SELECT * FROM scripts_stored WHERE id < 9; DELETE FROM scripts WHERE id < 9");
-    scenario.run(&["compress", "undo", "scripts", "--dry-run"]).succeeded().prints(&["stay", "job old", &name]);
-    scenario.run(&["compress", "undo", "scripts"]).succeeded().says(&["stay", &name]);
+    scenario
+        .run(&["compress", "undo", "scripts", "--drop-dictionaries", "--dry-run"])
+        .succeeded()
+        .prints(&["stay", "job old", &name]);
+    scenario.run(&["compress", "undo", "scripts", "--drop-dictionaries"]).succeeded().says(&["stay", &name]);
     assert_eq!(server.sql(&database, DICTIONARIES), name);
     scenario.run(&["compress", "install", "scripts"]).succeeded();
     server.sql(&database, "INSERT INTO scripts_stored (id, title, content, runs, updated_at, content_gz, content_sha256) SELECT id, title, content, runs, updated_at, content_gz, content_sha256 FROM archived");
@@ -397,7 +402,7 @@ fn a_dry_run_measures_what_a_dictionary_saves() {
     let server = server(18);
     let database = server.new_database();
     server.sql(&database, TABLE);
-    load(server, &database, &prose("parcel", 600));
+    load(server, &database, &prose("parcel", 1200));
     let plan = scenario(server, &database, "").json(&["compress", "install", "scripts", "--dry-run"]);
     let text = plan.to_string();
     assert!(text.contains("gzip"), "{plan:#}");

@@ -2,8 +2,9 @@
 
 use crate::pg::views;
 
-/// The endings of the functions' names.
-pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write", "guard"];
+/// The endings of the functions' names, and their arguments; `own` is of an earlier release.
+pub const FUNCTIONS: [(&str, &str); 6] =
+    [("huffman", "int[]"), ("inflate", "bytea"), ("gunzip", "bytea, bytea, text"), ("own", "xid"), ("write", ""), ("guard", "")];
 
 /// Their names make these the last triggers of a row, so that no other trigger sets the text after them.
 pub const GUARDS: [&str; 2] = ["zz_pgtend_one_form", "zz_pgtend_unseen_text"];
