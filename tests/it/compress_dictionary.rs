@@ -217,7 +217,7 @@ fn a_missing_dictionary_is_named_to_readers_runs_and_undo_and_holds_up_no_other_
 
 /// Puts the functions of the first release in the place of those that are installed: they knew no dictionaries.
 fn with_functions_of_the_first_release(server: &Server, database: &str) {
-    let define = "DO $do$ BEGIN EXECUTE replace(pg_get_functiondef('scripts_pgtend_inflate'::regproc), 'get_byte(input, 0) = 1', 'false'); END $do$";
+    let define = "DO $do$ BEGIN EXECUTE replace(pg_get_functiondef('scripts_pgtend_gunzip'::regproc), 'get_byte(input, 0) = 1', 'false'); END $do$";
     server.sql(database, define);
 }
 
@@ -429,26 +429,32 @@ fn whoever_owns_the_schema_runs_nothing_as_the_owner_of_the_table() {
     scenario.run(&["run-job", "scripts"]).succeeded();
     let hashes = server.sql(&database, HASHES);
     server.sql(&database, &format!("CREATE ROLE {owner}; ALTER SCHEMA public OWNER TO {owner}"));
-    for (name, arguments, returns) in
-        [("scripts_pgtend_inflate", "gz bytea", "bytea"), ("scripts_pgtend_huffman", "lengths int[]", "int[]")]
-    {
-        let before = server.sql(&database, &format!("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = '{name}'"));
-        server.sql(
-            &database,
-            &format!(
-                "SET ROLE {owner}; DROP FUNCTION public.{name};
-                 CREATE FUNCTION public.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE {owner} SUPERUSER'; RETURN $1; END $$"
-            ),
-        );
-        let read = server.psql(&database, "SELECT count(*) FROM scripts WHERE content LIKE '%x%'");
-        assert!(read.unwrap_err().contains(name), "its name is in the error");
-        assert_eq!(server.sql("postgres", &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")), "f");
-        // Nor does a new installation leave it there.
-        scenario.run(&["compress", "install", "scripts"]).exited(77).says(&[name, "belongs to another role"]);
-        server.sql(&database, &format!("DROP FUNCTION public.{name}; {before}"));
-        assert_eq!(server.sql(&database, HASHES), hashes);
-    }
-    server.sql(&database, &format!("ALTER SCHEMA public OWNER TO postgres; DROP ROLE {owner}"));
+    // The functions that an earlier release called by their names: nobody calls them now.
+    let trap = |name: &str, arguments: &str, returns: &str| {
+        format!(
+            "CREATE FUNCTION public.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE {owner} SUPERUSER'; RETURN NULL; END $$;"
+        )
+    };
+    let traps = [("inflate", "gz bytea", "bytea"), ("huffman", "lengths int[]", "int[]"), ("own", "seen xid", "boolean")];
+    let traps = traps.map(|(what, arguments, returns)| trap(&format!("scripts_pgtend_{what}"), arguments, returns));
+    server.sql(&database, &format!("SET ROLE {owner}; {}", traps.concat()));
+    assert_eq!(server.sql(&database, HASHES), hashes);
+    server.sql(&database, "UPDATE scripts SET content = content || ' changed'");
+    assert_eq!(server.sql("postgres", &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'")), "f");
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    // Nor does an installation elsewhere leave to somebody a function that he made there before.
+    let gunzip = trap("scripts_pgtend_gunzip", "gz bytea, hash bytea, encoding text", "text").replace("public.", "app.");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE SCHEMA app; GRANT USAGE, CREATE ON SCHEMA app TO {owner}; SET ROLE {owner}; {gunzip} RESET ROLE;
+             ALTER TABLE scripts_stored SET SCHEMA app; ALTER VIEW scripts SET SCHEMA app"
+        ),
+    );
+    let moved =
+        Scenario::with_database(server, &database).job("scripts", &scripts::job("").replace("public.scripts", "app.scripts"));
+    moved.run(&["compress", "install", "scripts"]).exited(77).says(&["scripts_pgtend_gunzip", "belongs to another role"]);
+    server.sql(&database, &format!("ALTER SCHEMA public OWNER TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"));
 }
 
 #[test]

@@ -164,16 +164,16 @@ fn are_the_owners(table: &Table) -> String {
     format!("DO {}", literal(&check))
 }
 
-/// Makes the statements that create the functions by which compressed text is read, let readers call them, and try them out.
+/// Makes the statements that create the function by which compressed text is read, let readers call it, and try it out.
 pub fn decoder(table: &Table) -> Result<Vec<String>> {
-    let mut statements = vec![inflate::functions(|what| table.function(what), &table.schema).statements];
-    for (what, arguments) in inflate::SIGNATURES {
-        statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
-    }
-    // A reader that comes through another role's view may have no USAGE on this schema, where the functions look for each other.
-    statements.push(format!("ALTER FUNCTION {}(bytea, bytea, text) SECURITY DEFINER", table.function("gunzip")));
-    statements.push(try_out(table)?);
-    Ok(statements)
+    let function = format!("{}({})", table.function("gunzip"), inflate::ARGUMENTS);
+    Ok(vec![
+        inflate::gunzip(table.function("gunzip"), &table.schema).statement,
+        format!("GRANT EXECUTE ON FUNCTION {function} TO PUBLIC"),
+        // A reader that comes through another role's view may have no USAGE on this schema, where the function looks for dictionaries.
+        format!("ALTER FUNCTION {function} SECURITY DEFINER"),
+        try_out(table)?,
+    ])
 }
 
 /// Makes the statements that give a new view the table's privileges and comments.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::super::dictionary::PREFIX;
-use super::super::names::FUNCTIONS;
+use super::super::names::{FORMER_FUNCTIONS, FUNCTIONS};
 use super::super::table::{Table, companion};
 use crate::pg::table::with_schema;
 use crate::pg::{self, literal, qualified};
@@ -25,8 +25,11 @@ pub async fn of(
     run: &RunContext<'_>,
     drop_dictionaries: bool,
 ) -> Result<Functions> {
-    let mut names: Vec<String> =
-        FUNCTIONS.iter().map(|(what, arguments)| format!("{}({arguments})", table.function(what))).collect();
+    let mut names: Vec<String> = FUNCTIONS
+        .iter()
+        .chain(&FORMER_FUNCTIONS)
+        .map(|(what, arguments)| format!("{}({arguments})", table.function(what)))
+        .collect();
     let mut stay = Vec::new();
     let dictionaries = dictionaries(connection, table).await?;
     if !dictionaries.is_empty() {
