@@ -10,7 +10,7 @@ use super::run_job::{self, Request};
 use crate::base::fault::{Fault, Kind};
 use crate::run::job::Job;
 use crate::task::Manual;
-use crate::task::compress::manual::{Install, Undo};
+use crate::task::compress::manual::{Install, Keep, Undo};
 use crate::task::compress::{Compress, Method};
 use crate::work::Mode;
 
@@ -40,6 +40,9 @@ pub enum Command {
         /// Only decompress the values: the view stays, and the job's next run compresses them again
         #[arg(long)]
         keep_view: bool,
+        /// Also drop the table's dictionaries, if nothing is found that needs them: archived rows, or other columns
+        #[arg(long, conflicts_with = "keep_view")]
+        drop_dictionaries: bool,
         /// Run only on this one of the job's databases
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
@@ -61,13 +64,10 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
             };
             run_job::manual(global, &request, work).await
         }
-        Command::Undo { keep_view, .. } => {
+        Command::Undo { keep_view, drop_dictionaries, .. } => {
+            let keep = Keep { view: *keep_view, dictionaries: !drop_dictionaries };
             let work = |job: &Job| {
-                Ok(Manual {
-                    command: "compress undo",
-                    task: job.task.clone(),
-                    work: Undo { compress: gzip_of(job)?, keep_view: *keep_view },
-                })
+                Ok(Manual { command: "compress undo", task: job.task.clone(), work: Undo { compress: gzip_of(job)?, keep } })
             };
             run_job::manual(global, &request, work).await
         }

@@ -9,7 +9,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::postgres::server;
-use crate::support::scripts::{HASHES, Scripts, database, of_5_kb, scenario};
+use crate::support::scripts::{HASHES, Scripts, create_inflated, database, of_5_kb, scenario};
 
 /// Streams of every kind: levels, block kinds, several members.
 fn streams(count: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -77,13 +77,14 @@ fn the_inflate_of_our_own_reads_what_gzip_writes_and_never_wrong_bytes_on_15_and
         let server = server(major);
         let database = database(server, 3);
         scenario(server, &database, "").run(&["compress", "install", "scripts", "--force"]).succeeded();
+        create_inflated(server, &database);
         let mut sql = String::from("CREATE TABLE streams (number int, hash bytea, stream bytea);\nCOPY streams FROM stdin;\n");
         for (number, (body, stream)) in streams.iter().enumerate() {
             sql += &format!("{number}\t\\\\x{}\t\\\\x{}\n", hex(&Sha256::digest(body)), hex(stream));
         }
         server.sql(&database, &(sql + "\\.\n"));
         assert_eq!(
-            server.sql(&database, "SELECT count(*) FROM streams WHERE sha256(scripts_pgtend_inflate(stream)) = hash"),
+            server.sql(&database, "SELECT count(*) FROM streams WHERE sha256(inflated(stream)) = hash"),
             "2000",
             "on {major}"
         );
@@ -91,7 +92,7 @@ fn the_inflate_of_our_own_reads_what_gzip_writes_and_never_wrong_bytes_on_15_and
         let found = server.sql(
             &database,
             "CREATE FUNCTION tried(s bytea, hash bytea) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
-                 RETURN CASE WHEN sha256(scripts_pgtend_inflate(s)) = hash THEN 'same' ELSE 'wrong' END;
+                 RETURN CASE WHEN sha256(inflated(s)) = hash THEN 'same' ELSE 'wrong' END;
              EXCEPTION WHEN data_corrupted THEN RETURN 'refused'; WHEN OTHERS THEN RETURN 'refused: ' || SQLSTATE; END $$;
              SELECT what, result, count(*) > 0 FROM (
                  SELECT 'cut' AS what, tried(substring(stream for n * length(stream) / 25), hash) AS result
@@ -223,12 +224,13 @@ fn streams_that_nobody_makes_by_accident_are_read_exactly_or_refused_on_15_and_1
         let server = server(major);
         let database = database(server, 3);
         scenario(server, &database, "").run(&["compress", "install", "scripts", "--force"]).succeeded();
+        create_inflated(server, &database);
         for (what, body, stream) in &read {
-            let sql = format!("SELECT encode(sha256(scripts_pgtend_inflate('\\x{}')), 'hex')", hex(stream));
+            let sql = format!("SELECT encode(sha256(inflated('\\x{}')), 'hex')", hex(stream));
             assert_eq!(server.sql(&database, &sql), hex(&Sha256::digest(body)), "{what}, on {major}");
         }
         for (what, stream) in &refused {
-            let error = server.psql(&database, &format!("SELECT scripts_pgtend_inflate('\\x{}')", hex(stream))).unwrap_err();
+            let error = server.psql(&database, &format!("SELECT inflated('\\x{}')", hex(stream))).unwrap_err();
             assert!(error.contains("corrupt gzip data"), "{what}, on {major}: {error}");
         }
     }

@@ -66,6 +66,8 @@ mod compress_price;
 mod compress_refused;
 /// What a later run compresses, and what that sets off.
 mod compress_runs;
+/// What roles that do not own a compressed table cannot do to others.
+mod compress_strangers;
 /// Large text that is written anew by TOAST.
 mod compress_toast;
 /// The way back: what an undo waits for, and what stands in its way.

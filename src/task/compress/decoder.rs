@@ -1,4 +1,4 @@
-//! Brings the functions that read compressed text up to date: those of an earlier release know no dictionaries, and call functions of whoever owns them.
+//! Brings the function that reads compressed text up to date: that of an earlier release knows no dictionaries, or calls functions by their names.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -7,35 +7,31 @@ use super::table::Table;
 use super::{inflate, install};
 use crate::pg::{self, identifier};
 
-/// What the functions of a table can do, and the role with them.
+/// What the function of a table can do, and the role with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoder {
     pub reads_dictionaries: bool,
-    /// The role may create functions beside them, which they read.
+    /// The role may create functions beside it, which it reads.
     pub may_create: bool,
 }
 
-/// Puts the functions of this release in the place of earlier ones, where the role may. Readers do not wait for it.
+/// Puts the function of this release in the place of an earlier one, where the role may. Readers do not wait for it.
 pub async fn bring_up_to_date(connection: &mut PgConnection, table: &Table) -> Result<Decoder> {
-    let functions = inflate::functions(|what| table.function(what), &table.schema);
-    let signatures: Vec<String> =
-        inflate::SIGNATURES.iter().map(|(what, arguments)| format!("{}({arguments})", table.function(what))).collect();
-    let (may_create, found): (bool, Vec<String>) = sqlx::query_as(
+    let gunzip = inflate::gunzip(table.function("gunzip"), &table.schema);
+    let (may_create, found): (bool, Option<String>) = sqlx::query_as(
         "SELECT pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')
-                AND NOT EXISTS (SELECT FROM unnest($2::text[]) name JOIN pg_proc p ON p.oid = to_regprocedure(name) AND p.proowner <> c.relowner),
-                ARRAY(SELECT coalesce(p.prosrc, '') FROM unnest($2::text[]) WITH ORDINALITY f (name, number)
-                      LEFT JOIN pg_proc p ON p.oid = to_regprocedure(f.name) ORDER BY number)
-         FROM pg_class c WHERE c.oid = $1::bigint::oid",
+                AND (p.proowner IS NULL OR p.proowner = c.relowner), p.prosrc
+         FROM pg_class c LEFT JOIN pg_proc p ON p.oid = to_regprocedure($2) WHERE c.oid = $1::bigint::oid",
     )
     .bind(table.oid)
-    .bind(signatures)
+    .bind(format!("{}({})", table.function("gunzip"), inflate::ARGUMENTS))
     .fetch_one(&mut *connection)
     .await
     .map_err(pg::in_its_own_words)?;
-    let is_current = found == functions.sources;
+    let is_current = found.is_some_and(|found| found == gunzip.source);
     if !is_current && may_create {
         replace(connection, table).await.with_context(|| {
-            format!("the functions by which {} is read cannot be brought up to date; they are as they were", table.view_sql())
+            format!("the function by which {} is read cannot be brought up to date; it is as it was", table.view_sql())
         })?;
     }
     Ok(Decoder { reads_dictionaries: is_current || may_create, may_create })

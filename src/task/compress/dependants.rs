@@ -169,7 +169,7 @@ async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<Stri
 
 async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
     let functions: Vec<String> =
-        super::names::FUNCTIONS.iter().map(|what| companion(&table.name, &format!("_pgtend_{what}"))).collect();
+        super::names::FUNCTIONS.iter().map(|(what, _)| companion(&table.name, &format!("_pgtend_{what}"))).collect();
     let columns = [companion(&table.text_column.name, "_gz"), companion(&table.text_column.name, "_sha256")];
     Ok(sqlx::query_scalar(
         "SELECT format('there is already a relation or type %I.%I', n.nspname, $2) FROM pg_namespace n

@@ -40,10 +40,14 @@ impl GiveWay {
         })
     }
 
+    /// Returns the time in which it has waited for a processor so far.
+    pub fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited_milliseconds.load(Ordering::Relaxed))
+    }
+
     /// A thread cannot leave SCHED_IDLE without a privilege, but the next one need not enter it.
     fn policy(&self) -> ThreadSchedulePolicy {
-        let waited = Duration::from_millis(self.waited_milliseconds.load(Ordering::Relaxed));
-        if waited < PATIENCE { IDLE } else { NICE }
+        if self.waited() < PATIENCE { IDLE } else { NICE }
     }
 
     fn add(&self, waited: Duration) {
@@ -75,7 +79,7 @@ mod tests {
         let policy = || thread_priority::thread_schedule_policy().unwrap();
         // Time in which the thread does not run counts, and time in which it does, does not.
         give_way.run(|| std::thread::sleep(Duration::from_millis(300)));
-        assert!(give_way.waited_milliseconds.load(Ordering::Relaxed) >= 200);
+        assert!(give_way.waited() >= Duration::from_millis(200));
         assert_eq!(give_way.run(policy), IDLE);
         give_way.add(PATIENCE);
         assert_eq!(give_way.run(policy), NICE);

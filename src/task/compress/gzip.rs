@@ -58,7 +58,9 @@ struct Gzip {
 impl Change for Gzip {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let mut result = Batch::default();
+        let waited = self.give_way.waited();
         let values = read(connection, table, rows, (self.dictionary.as_ref(), &self.give_way), &mut result).await?;
+        result.waited = self.give_way.waited().saturating_sub(waited);
         if !values.is_empty() {
             let new = self.dictionary.as_ref().filter(|_| !self.exists.load(Ordering::Relaxed));
             write(connection, table, &values, new, &mut result).await?;

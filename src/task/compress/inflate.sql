@@ -1,59 +1,15 @@
 -- gzip (RFC 1952) and deflate (RFC 1951) in PL/pgSQL, so that stock PostgreSQL reads compressed text without an extension.
 -- Anything but a complete, intact stream is an error; no wrong text is ever returned.
--- No backslash anywhere: a session's standard_conforming_strings changes nothing. {huffman}, {inflate} and {gunzip} become
--- qualified names, and {schema} a string. One statement costs about 100 ns, so that work per symbol is what counts, and work per byte is avoided.
-
--- A canonical Huffman code as one array. From 0: what the next 9 bits mean, as symbol * 16 + length, 0 where the code is
--- longer. From 512: how many codes have each length. From 528: the symbols in the order of their codes.
-CREATE OR REPLACE FUNCTION {huffman}(lengths int[]) RETURNS int[]
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $pgtend$
-DECLARE
-    code int[] := array_fill(0, ARRAY[528 + array_length(lengths, 1)], ARRAY[0]);
-    place int[] := array_fill(0, ARRAY[17], ARRAY[0]);
-    size int; room int := 1; reversed int := 0; carry int; at int := 528; entry int; i int; j int;
-BEGIN
-    FOREACH size IN ARRAY lengths LOOP
-        code[512 + size] := code[512 + size] + 1;
-    END LOOP;
-    code[512] := 0;
-    FOR i IN 1..15 LOOP
-        room := room * 2 - code[512 + i];
-        IF room < 0 THEN
-            RAISE EXCEPTION 'corrupt gzip data: too many codes' USING ERRCODE = 'data_corrupted';
-        END IF;
-        place[i + 1] := place[i] + code[512 + i];
-    END LOOP;
-    i := 0;
-    FOREACH size IN ARRAY lengths LOOP
-        IF size > 0 THEN
-            code[528 + place[size]] := i;
-            place[size] := place[size] + 1;
-        END IF;
-        i := i + 1;
-    END LOOP;
-    -- Codes count up from their first bit, which comes first in the stream and is the lowest here.
-    FOR size IN 1..9 LOOP
-        FOR j IN 1..code[512 + size] LOOP
-            entry := code[at] * 16 + size;
-            at := at + 1;
-            FOR i IN reversed..511 BY 1 << size LOOP
-                code[i] := entry;
-            END LOOP;
-            carry := 1 << (size - 1);
-            WHILE reversed & carry <> 0 LOOP
-                carry := carry >> 1;
-            END LOOP;
-            reversed := CASE WHEN carry = 0 THEN 0 ELSE (reversed & (carry - 1)) + carry END;
-        END LOOP;
-    END LOOP;
-    RETURN code;
-END
-$pgtend$;
+-- No backslash anywhere: a session's standard_conforming_strings changes nothing. {gunzip} becomes a qualified name, and {schema} a
+-- string. One statement costs about 100 ns, so that work per symbol is what counts, and work per byte is avoided.
 
 -- Reads gzip, or the form with a dictionary: a byte 1, a deflate stream whose window begins with the dictionary, the dictionary's key (16
 -- bytes), and the length of the text (4 bytes, the lowest first). That form has no checksum: the hash of the text is one.
-CREATE OR REPLACE FUNCTION {inflate}(gz bytea) RETURNS bytea
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000000 SET search_path = pg_catalog, pg_temp AS $pgtend$
+--
+-- It runs with the rights of the table's owner, and the schema may be another role's, or another schema of that name. So it is one function, which
+-- calls none but those of pg_catalog.
+CREATE OR REPLACE FUNCTION {gunzip}(gz bytea, hash bytea, encoding text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000000 SET search_path = pg_catalog, pg_temp AS $pgtend$
 DECLARE
     length_base CONSTANT int[] := '{3,4,5,6,7,8,9,10,11,13,15,17,19,23,27,31,35,43,51,59,67,83,99,115,131,163,195,227,258}';
     length_bits CONSTANT int[] := '{0,0,0,0,0,0,0,0,1,1,1,1,2,2,2,2,3,3,3,3,4,4,4,4,5,5,5,5,0}';
@@ -104,14 +60,16 @@ DECLARE
     key bytea;
     name text;
     dictionary_size int := 0;
-    flags int; is_last boolean; kind int; literals int[]; distances int[]; lengths int[]; lengths_code int[];
+    flags int; is_last boolean; kind int; literals int[]; distances int[]; lengths int[];
     symbol int; amount int; distance int; origin int; part bytea; first int; index int; code int; i int; j int; crc bigint;
+    -- A canonical Huffman code as one array. From 0: what the next 9 bits mean, as symbol * 16 + length, 0 where the code is
+    -- longer. From 512: how many codes have each length. From 528: the symbols in the order of their codes.
+    codes int[];
+    coded int[];                -- How long the code of each symbol is.
+    place int[]; width int; room int; reversed int; carry int; slot int; entry int;
 BEGIN
-    -- This runs with the rights of the table's owner, and the schema may be another role's, or another schema of that name: no function of another role is called.
-    PERFORM 1 FROM pg_proc h JOIN pg_proc i ON i.proowner = h.proowner
-        WHERE h.oid = to_regprocedure({huffman_name} || '(pg_catalog.int4[])') AND i.oid = to_regprocedure({inflate_name} || '(pg_catalog.bytea)');
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the function % belongs to another role', {huffman_name} USING ERRCODE = 'insufficient_privilege';
+    IF gz IS NULL THEN
+        RETURN NULL;
     END IF;
     <<members>> LOOP
         IF next + 18 > size THEN
@@ -129,13 +87,17 @@ BEGIN
             next := 1;
             key := substring(input FROM size - 19 FOR 16);
             name := format('%I.%I', {schema}, 'pgtend_dictionary_' || left(encode(sha256(key), 'hex'), 16));
-            -- The reader chooses the name, and this runs with the rights of the owner: no function of another role is called.
-            PERFORM 1 FROM pg_proc WHERE oid = to_regprocedure(name || '(pg_catalog.bytea)') AND pg_get_userbyid(proowner) = current_user;
+            -- Its function is read, not called: the reader chooses the name.
+            SELECT decode(split_part(split_part(prosrc, 'decode(''', 2), '''', 1), 'base64') INTO part FROM pg_proc
+                WHERE oid = to_regprocedure(name || '(pg_catalog.bytea)') AND pg_get_userbyid(proowner) = current_user;
             IF NOT FOUND THEN
                 RAISE EXCEPTION 'the dictionary of this text is missing: there is no function %(bytea) of role %', name, current_user
                     USING ERRCODE = 'undefined_function', HINT = 'Without it the text cannot be read: restore the function from a dump of this database.';
             END IF;
-            EXECUTE 'SELECT ' || name || '($1)' INTO output USING key;
+            -- The server has no XOR for bytea, but for bits.
+            output := substring(varbit_send(('x' || encode(part, 'hex'))::varbit # ('x' || encode((
+                SELECT string_agg(sha512(key || int4send(block)), decode('', 'hex') ORDER BY block) FROM generate_series(1, length(part) / 64) block),
+                'hex'))::varbit) FROM 5);
             dictionary_size := length(output);
         ELSE
             IF get_byte(input, next) <> 31 OR get_byte(input, next + 1) <> 139 OR get_byte(input, next + 2) <> 8 THEN
@@ -199,9 +161,10 @@ BEGIN
                 EXIT blocks WHEN is_last;
                 CONTINUE blocks;
             ELSIF kind = 1 THEN
-                lengths := array_fill(8, ARRAY[144]) || array_fill(9, ARRAY[112]) || array_fill(7, ARRAY[24]) || array_fill(8, ARRAY[8]);
-                literals := {huffman}(lengths);
-                distances := {huffman}(array_fill(5, ARRAY[30]));
+                lengths := array_fill(8, ARRAY[144]) || array_fill(9, ARRAY[112]) || array_fill(7, ARRAY[24]) || array_fill(8, ARRAY[8])
+                    || array_fill(5, ARRAY[30]);
+                first := 288;
+                index := 30;
             ELSE
                 first := 257 + (bits & 31);
                 index := 1 + (bits >> 5 & 31);
@@ -225,8 +188,57 @@ BEGIN
                     bits := bits >> 3;
                     held := held - 3;
                 END LOOP;
+            END IF;
+            -- The codes of the block: if it brings its own, first that of their lengths; then that of bytes and lengths of copies; then that of distances.
+            FOR which IN 2 - kind..2 LOOP
+                coded := CASE which WHEN 0 THEN lengths WHEN 1 THEN lengths[1:first] ELSE lengths[first + 1:first + index] END;
+                codes := array_fill(0, ARRAY[528 + array_length(coded, 1)], ARRAY[0]);
+                place := array_fill(0, ARRAY[17], ARRAY[0]);
+                FOREACH width IN ARRAY coded LOOP
+                    codes[512 + width] := codes[512 + width] + 1;
+                END LOOP;
+                codes[512] := 0;
+                room := 1;
+                FOR i IN 1..15 LOOP
+                    room := room * 2 - codes[512 + i];
+                    IF room < 0 THEN
+                        RAISE EXCEPTION 'corrupt gzip data: too many codes' USING ERRCODE = 'data_corrupted';
+                    END IF;
+                    place[i + 1] := place[i] + codes[512 + i];
+                END LOOP;
+                i := 0;
+                FOREACH width IN ARRAY coded LOOP
+                    IF width > 0 THEN
+                        codes[528 + place[width]] := i;
+                        place[width] := place[width] + 1;
+                    END IF;
+                    i := i + 1;
+                END LOOP;
+                -- Codes count up from their first bit, which comes first in the stream and is the lowest here.
+                reversed := 0;
+                slot := 528;
+                FOR width IN 1..9 LOOP
+                    FOR j IN 1..codes[512 + width] LOOP
+                        entry := codes[slot] * 16 + width;
+                        slot := slot + 1;
+                        FOR i IN reversed..511 BY 1 << width LOOP
+                            codes[i] := entry;
+                        END LOOP;
+                        carry := 1 << (width - 1);
+                        WHILE reversed & carry <> 0 LOOP
+                            carry := carry >> 1;
+                        END LOOP;
+                        reversed := CASE WHEN carry = 0 THEN 0 ELSE (reversed & (carry - 1)) + carry END;
+                    END LOOP;
+                END LOOP;
+                IF which = 1 THEN
+                    literals := codes;
+                    CONTINUE;
+                ELSIF which = 2 THEN
+                    distances := codes;
+                    CONTINUE;
+                END IF;
                 -- Of these codes, none is longer than 7.
-                lengths_code := {huffman}(lengths);
                 lengths := array_fill(0, ARRAY[first + index]);
                 i := 1;
                 WHILE i <= first + index LOOP
@@ -238,7 +250,7 @@ BEGIN
                         next := next + 2;
                         held := held + 16;
                     END IF;
-                    symbol := lengths_code[(bits & 511)::int];
+                    symbol := codes[(bits & 511)::int];
                     IF symbol = 0 THEN
                         RAISE EXCEPTION 'corrupt gzip data: an unknown code' USING ERRCODE = 'data_corrupted';
                     END IF;
@@ -281,9 +293,7 @@ BEGIN
                 IF lengths[257] = 0 THEN
                     RAISE EXCEPTION 'corrupt gzip data: a block without an end' USING ERRCODE = 'data_corrupted';
                 END IF;
-                literals := {huffman}(lengths[1:first]);
-                distances := {huffman}(lengths[first + 1:first + index]);
-            END IF;
+            END LOOP;
 
             LOOP
                 IF held < 20 THEN
@@ -418,7 +428,8 @@ BEGIN
                     + 65536 * get_byte(input, size - 2) + 16777216 * get_byte(input, size - 1)::bigint THEN
                 RAISE EXCEPTION 'corrupt gzip data: length differs' USING ERRCODE = 'data_corrupted';
             END IF;
-            RETURN output;
+            finished := output;
+            EXIT members;
         END IF;
         IF next + 8 > size THEN
             RAISE EXCEPTION 'corrupt gzip data: cut short' USING ERRCODE = 'data_corrupted';
@@ -443,28 +454,9 @@ BEGIN
         finished := finished || output;
         EXIT members WHEN next = size;
     END LOOP;
-    RETURN finished;
-END
-$pgtend$;
-
--- The text of a body: its bytes must have the hash that they had when they were compressed.
-CREATE OR REPLACE FUNCTION {gunzip}(gz bytea, hash bytea, encoding text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000000 SET search_path = pg_catalog, pg_temp AS $pgtend$
-DECLARE
-    bytes bytea;
-BEGIN
-    IF gz IS NULL THEN
-        RETURN NULL;
-    END IF;
-    PERFORM 1 FROM pg_proc WHERE oid = to_regprocedure({inflate_name} || '(pg_catalog.bytea)') AND pg_get_userbyid(proowner) = current_user;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no function % of role %', {inflate_name}, current_user
-            USING ERRCODE = 'insufficient_privilege', HINT = 'pgtend compress install puts the functions in order.';
-    END IF;
-    bytes := {inflate}(gz);
-    IF sha256(bytes) IS DISTINCT FROM hash THEN
+    IF sha256(finished) IS DISTINCT FROM hash THEN
         RAISE EXCEPTION 'the text differs from what was compressed: its hash is another one' USING ERRCODE = 'data_corrupted';
     END IF;
-    RETURN convert_from(bytes, encoding::name);
+    RETURN convert_from(finished, encoding::name);
 END
 $pgtend$;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::names::CONSTRAINT;
+use super::names::{CONSTRAINT, FUNCTIONS};
 use super::table::{Mark, Table, companion};
 use super::{definition, dictionary, inflate, pack, triggers};
 use crate::base::fault::{Fault, Kind};
@@ -70,7 +70,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         if table.has_row_security && !table.dictionaries().is_empty() {
             let message = format!(
                 "{} has row security now, and dictionaries from before: who may read one row could read text of others in them. \
-                 `pgtend compress undo` first, which drops them",
+                 `pgtend compress undo --drop-dictionaries` first",
                 table.sql()
             );
             return Err(Fault::new(Kind::Permission, message).into());
@@ -145,8 +145,7 @@ async fn may_install(connection: &mut PgConnection, table: &Table) -> Result<()>
 fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
     let mut statements = vec![are_the_owners(table)];
     statements.extend(decoder(table)?);
-    statements.extend([triggers::guard(table), triggers::own(table), triggers::write(table, stored)]);
-    statements.push(format!("GRANT EXECUTE ON FUNCTION {}(xid) TO PUBLIC", table.function("own")));
+    statements.extend([triggers::guard(table), triggers::write(table, stored)]);
     statements.push(are_the_owners(table));
     Ok(statements)
 }
@@ -154,8 +153,8 @@ fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
 /// Makes the statement that fails if one of the functions belongs to another role: CREATE OR REPLACE leaves one that was there to who made it, and he could
 /// replace it later.
 fn are_the_owners(table: &Table) -> String {
-    let all = inflate::SIGNATURES.iter().copied().chain([("guard", ""), ("own", "xid"), ("write", "")]);
-    let all: Vec<String> = all.map(|(what, arguments)| literal(&format!("{}({arguments})", table.function(what)))).collect();
+    let all: Vec<String> =
+        FUNCTIONS.iter().map(|(what, arguments)| literal(&format!("{}({arguments})", table.function(what)))).collect();
     let check = format!(
         "DECLARE other text; BEGIN SELECT p.oid::regprocedure::text INTO other FROM unnest(ARRAY[{}]) f JOIN pg_catalog.pg_proc p ON p.oid = pg_catalog.to_regprocedure(f)
          WHERE pg_catalog.pg_get_userbyid(p.proowner) <> {}; IF FOUND THEN RAISE EXCEPTION 'the function % is there already and belongs to another role: drop it', other USING ERRCODE = 'insufficient_privilege'; END IF; END",
@@ -165,16 +164,16 @@ fn are_the_owners(table: &Table) -> String {
     format!("DO {}", literal(&check))
 }
 
-/// Makes the statements that create the functions by which compressed text is read, let readers call them, and try them out.
+/// Makes the statements that create the function by which compressed text is read, let readers call it, and try it out.
 pub fn decoder(table: &Table) -> Result<Vec<String>> {
-    let mut statements = vec![inflate::functions(|what| table.function(what), &table.schema).statements];
-    for (what, arguments) in inflate::SIGNATURES {
-        statements.push(format!("GRANT EXECUTE ON FUNCTION {}({arguments}) TO PUBLIC", table.function(what)));
-    }
-    // A reader that comes through another role's view may have no USAGE on this schema, where the functions look for each other.
-    statements.push(format!("ALTER FUNCTION {}(bytea, bytea, text) SECURITY DEFINER", table.function("gunzip")));
-    statements.push(try_out(table)?);
-    Ok(statements)
+    let function = format!("{}({})", table.function("gunzip"), inflate::ARGUMENTS);
+    Ok(vec![
+        inflate::gunzip(table.function("gunzip"), &table.schema).statement,
+        format!("GRANT EXECUTE ON FUNCTION {function} TO PUBLIC"),
+        // A reader that comes through another role's view may have no USAGE on this schema, where the function looks for dictionaries.
+        format!("ALTER FUNCTION {function} SECURITY DEFINER"),
+        try_out(table)?,
+    ])
 }
 
 /// Makes the statements that give a new view the table's privileges and comments.

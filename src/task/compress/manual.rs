@@ -9,6 +9,7 @@ use super::install::{self, Installation};
 use super::keys::Compress;
 use super::plan::{self, Plan};
 use super::table::prepare;
+pub use super::undo::Keep;
 use super::undo::{self, UndoPlan};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -119,27 +120,27 @@ impl Work for Install {
 
 pub struct Undo {
     pub compress: Compress,
-    pub keep_view: bool,
+    pub keep: Keep,
 }
 
 impl Work for Undo {
     type Plan = UndoPlan;
 
     async fn plan(&self, run: &RunContext<'_>) -> Result<UndoPlan> {
-        let undoing = undo::plan(&self.compress, run, &mut run.settings.connect().await?, self.keep_view).await?;
+        let undoing = undo::plan(&self.compress, run, &mut run.settings.connect().await?, self.keep).await?;
         Ok(UndoPlan { table: undoing.table.with_code_of(run), ..undoing })
     }
 
     async fn apply(&self, run: &RunContext<'_>, undoing: UndoPlan) -> Result<Report> {
         let mut report = Report::default();
-        report.warnings.extend(undoing.wider.iter().chain(&undoing.dictionaries_stay).cloned());
-        let (done, stopped) = undo::apply(&self.compress, run, &undoing, &mut report).await?;
+        report.warnings.extend(undoing.wider.iter().cloned());
+        let (done, stopped) = undo::apply(&self.compress, run, self.keep, &undoing, &mut report).await?;
         let values = units::plural(done.rows, "value");
         report.fact("rows", done.rows);
         report.fact("bytes", done.raw_bytes);
         report.fact("rows_changed_meanwhile", done.changed_meanwhile);
         report.fact("lock_waits", done.lock_waits);
-        report.fact("view_stays", self.keep_view || stopped != Go::On);
+        report.fact("view_stays", self.keep.view || stopped != Go::On);
         if let Go::Stop(reason) = stopped {
             let message = format!("text again: {values}; stopped for now: {reason}. Run it again");
             return Err(Unfinished::error(Some(Kind::Deferred), message, report));
@@ -148,7 +149,7 @@ impl Work for Undo {
             "{}: {values} text again ({}){}",
             undoing.table.view_sql(),
             units::bytes(done.raw_bytes),
-            if self.keep_view { "; the view stays" } else { ", and the table has its name back" }
+            if self.keep.view { "; the view stays" } else { ", and the table has its name back" }
         );
         Ok(report)
     }

@@ -2,8 +2,11 @@
 
 use crate::pg::views;
 
-/// The endings of the functions' names.
-pub const FUNCTIONS: [&str; 6] = ["huffman", "inflate", "gunzip", "own", "write", "guard"];
+/// The endings of the functions' names, and their arguments.
+pub const FUNCTIONS: [(&str, &str); 3] = [("gunzip", "bytea, bytea, text"), ("write", ""), ("guard", "")];
+
+/// Those that an earlier release had besides, and called by their names.
+pub const FORMER_FUNCTIONS: [(&str, &str); 3] = [("huffman", "int[]"), ("inflate", "bytea"), ("own", "xid")];
 
 /// Their names make these the last triggers of a row, so that no other trigger sets the text after them.
 pub const GUARDS: [&str; 2] = ["zz_pgtend_one_form", "zz_pgtend_unseen_text"];

@@ -132,8 +132,7 @@ async fn measure(table: &Table, ctids: &[String], all_bytes: u64, connection: &m
     if !is_text {
         return Ok(measured);
     }
-    let functions = inflate::functions(|what| format!("pg_temp.{}", pg::identifier(&format!("pgtend_{what}"))), "pg_temp");
-    pg::execute(connection, functions.statements).await?;
+    pg::execute(connection, inflate::gunzip("pg_temp.pgtend_gunzip".to_owned(), "pg_temp").statement).await?;
     for statement in priced.dictionaries.iter().flat_map(|dictionary| dictionary.create("pg_temp")) {
         pg::execute(connection, statement).await?;
     }

@@ -39,33 +39,24 @@ END",
     format!("CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql AS {}", table.function("guard"), literal(&body))
 }
 
-/// Returns a function that tells whether the current transaction wrote a row. A savepoint, or a block with EXCEPTION, has a number of
-/// its own, which comes after the transaction's; rows of other open transactions are not visible.
-pub fn own(table: &Table) -> String {
-    let body = "DECLARE
-    own CONSTANT bigint := pg_current_xact_id_if_assigned()::text::bigint;
-    -- Rows store the lower 32 bits.
-    ahead CONSTANT bigint := (seen::text::bigint - own % 4294967296 + 4294967296) % 4294967296;
-BEGIN
-    RETURN coalesce(ahead < 2147483648 AND pg_xact_status((own + ahead)::text::xid8) = 'in progress', false);
-EXCEPTION
-    -- The row is billions of transactions old: its number lies in the future.
-    WHEN invalid_parameter_value THEN RETURN false;
-END";
-    format!(
-        "CREATE OR REPLACE FUNCTION {}(seen xid) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS {}",
-        table.function("own"),
-        literal(body)
-    )
-}
-
 /// Returns the function of the view's trigger. A view's row is as old as its statement: for a plain table the server looks again at a
 /// row that was changed meanwhile, and a trigger cannot. Where it would write over such a change, it fails as a transaction of a
 /// stricter isolation level would.
 ///
 /// It takes no lock on a row before it writes: a lock needs UPDATE, and passes by the policies for DELETE. It writes only to the
 /// version that it has compared; if that is gone, it looks again, because a batch of ours may have replaced it.
+///
+/// It calls no function but those of pg_catalog, and writes to no table but the one that the view reads.
 pub fn write(table: &Table, stored: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql AS {}",
+        table.function("write"),
+        literal(&write_source(table, stored))
+    )
+}
+
+/// Returns what the server has as the source of that function.
+pub fn write_source(table: &Table, stored: &str) -> String {
     let content = table.content();
     let visible: Vec<&Column> = table.visible().collect();
     let others: Vec<&Column> = visible.iter().copied().filter(|column| column.name != table.text_column.name).collect();
@@ -87,8 +78,8 @@ pub fn write(table: &Table, stored: &str) -> String {
         // By its place: should the key be dropped one day, no other row with that key is touched. And by its writer: if another
         // session changes it while this one waits for that, the server compares again, and finds another writer.
         this = "b.ctid OPERATOR(pg_catalog.=) stored.pgtend_ctid AND b.xmin OPERATOR(pg_catalog.=) stored.pgtend_xmin",
-        own = table.function("own"),
         stored = stored,
+        stored_name = literal(stored),
         stored_others = names(&others, "stored."),
         old_others = names(&others, "OLD."),
         content = content,
@@ -102,11 +93,7 @@ pub fn write(table: &Table, stored: &str) -> String {
         returned_text = returned(table, &format!("b.{content}")),
         into = names(&visible, "NEW."),
     );
-    format!(
-        "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql AS {}",
-        table.function("write"),
-        literal(body.trim_end())
-    )
+    body.trim_end().to_owned()
 }
 
 /// Returns the statements of an INSERT. An identity column without a value is left to the table's sequence.

@@ -1,58 +1,78 @@
-//! Columns that the application added to the table behind the view: an ORM's addColumn, once it names that table. A run brings the view up to date.
+//! What makes the view out of date: columns that the application added to the table behind it (an ORM's addColumn, once it names that table), and a
+//! trigger function of an earlier release, or with an earlier name of the table. A run brings the view up to date.
 
 use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::install;
+use super::names::WRITE;
 use super::table::{Table, prepare};
+use super::{install, triggers};
 use crate::base::fault::Kind;
 use crate::ledger::report::Report;
 use crate::live::session::Session;
 use crate::pg::{failure, identifier};
 use crate::work::RunContext;
 
-/// The differences between the columns of the table and those of the view.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+/// The differences between the table and its view.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outdated {
     /// Columns of the table that the view does not show.
     pub new: Vec<String>,
     /// Columns of the view that have another name in the table.
     pub renamed: Vec<String>,
+    /// The trigger function of the view is another one than this release makes for this table.
+    pub writes_otherwise: bool,
 }
 
-/// Compares the columns; None where the view shows all of them, or is not there.
+/// Compares the two; None where the view is up to date, or is not there.
 pub async fn outdated(connection: &mut PgConnection, table: &Table) -> Result<Option<Outdated>> {
     let Some(view) = table.view.as_ref().filter(|view| !view.is_lost) else { return Ok(None) };
     let shown: Vec<String> = sqlx::query_scalar(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
     )
     .bind(view.oid)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     let there: Vec<String> = table.visible().map(|column| column.name.clone()).collect();
-    Ok(compare(&there, &shown))
+    let source: Option<String> = sqlx::query_scalar(
+        "SELECT p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = $1::bigint::oid AND t.tgname = $2",
+    )
+    .bind(view.oid)
+    .bind(WRITE)
+    .fetch_optional(connection)
+    .await?;
+    // Without a trigger, the view is not whole, and a person has to install it.
+    let writes_otherwise = source.is_some_and(|source| source != triggers::write_source(table, &table.sql()));
+    Ok(compare(&there, &shown, writes_otherwise))
 }
 
-fn compare(there: &[String], shown: &[String]) -> Option<Outdated> {
+fn compare(there: &[String], shown: &[String], writes_otherwise: bool) -> Option<Outdated> {
     let beyond = |these: &[String], those: &[String]| -> Vec<String> {
         these.iter().filter(|name| !those.contains(name)).cloned().collect()
     };
-    let outdated = Outdated { new: beyond(there, shown), renamed: beyond(shown, there) };
-    (!outdated.new.is_empty() || !outdated.renamed.is_empty()).then_some(outdated)
+    let outdated = Outdated { new: beyond(there, shown), renamed: beyond(shown, there), writes_otherwise };
+    (outdated != Outdated::default()).then_some(outdated)
 }
 
 impl Outdated {
     /// Says what a run will do about it, or what a person has to do.
     pub fn remark(&self, job: &str) -> String {
-        let new = names(&self.new);
         match self.renamed.is_empty() {
-            true => format!("the view lacks {new}: the run brings it up to date"),
+            true => format!("{}: the run brings it up to date", self.what()),
             false => format!(
-                "the view shows {}, which the table has no longer under that name (it has {new}), so that writes through the view fail: ALTER VIEW … RENAME \
+                "the view shows {}, which the table has no longer under that name (it has {}), so that writes through the view fail: ALTER VIEW … RENAME \
                  COLUMN, then run `pgtend compress install {job}`",
-                names(&self.renamed)
+                names(&self.renamed),
+                names(&self.new)
             ),
+        }
+    }
+
+    fn what(&self) -> String {
+        match self.new.is_empty() {
+            true => "the trigger function of the view is not the one that this release makes for this table".to_owned(),
+            false => format!("the view lacks {}", names(&self.new)),
         }
     }
 }
@@ -79,6 +99,10 @@ pub async fn bring_up_to_date(
     run.stop_if_cancelled(session.pid).await;
     match done {
         Ok(()) => {
+            if outdated.new.is_empty() {
+                tracing::info!("{}: {} was brought up to date", outdated.what(), table.view_sql());
+                return Ok(());
+            }
             let new = names(&outdated.new);
             report.fact("view_columns_added", outdated.new.clone());
             report.warnings.push(format!("the view {} lacked {new}, and was brought up to date", table.view_sql()));
@@ -86,11 +110,10 @@ pub async fn bring_up_to_date(
         }
         Err(error) if failure::kind_of(&error) == Some(Kind::Cancelled) => Err(error),
         Err(error) => {
-            let new = names(&outdated.new);
-            let (view, job) = (table.view_sql(), run.job.name);
-            report.warnings.push(format!(
-                "the view {view} lacks {new}: run `pgtend compress install {job}`; it could not be done here: {error:#}"
-            ));
+            let (what, view, job) = (outdated.what(), table.view_sql(), run.job.name);
+            report
+                .warnings
+                .push(format!("{view}: {what}: run `pgtend compress install {job}`; it could not be done here: {error:#}"));
             Ok(())
         }
     }
@@ -110,11 +133,14 @@ mod tests {
     #[test]
     fn a_column_that_the_view_lacks_is_told_from_one_that_was_renamed() {
         let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let of = |there: &[&str], shown: &[&str]| compare(&columns(there), &columns(shown));
+        let of = |there: &[&str], shown: &[&str]| compare(&columns(there), &columns(shown), false);
         assert_eq!(of(&["id", "content"], &["id", "content"]), None);
         let lacks = of(&["id", "content", "author"], &["id", "content"]).unwrap();
         assert_eq!((lacks.new.as_slice(), lacks.renamed.as_slice()), (&["author".to_owned()][..], &[][..]));
         assert!(lacks.remark("j").contains("the view lacks \"author\""));
+        assert!(
+            compare(&columns(&["id"]), &columns(&["id"]), true).unwrap().remark("j").contains("the trigger function of the view")
+        );
         assert!(of(&["id", "name"], &["id", "title"]).unwrap().remark("j").contains("\"title\", which the table has no longer"));
     }
 }

@@ -106,6 +106,19 @@ impl Scripts {
     }
 }
 
+/// Creates the function `inflated(bytea)`: what reads compressed text, without the hash and the encoding at its end.
+pub fn create_inflated(server: &Server, database: &str) {
+    server.sql(
+        database,
+        "DO $do$ DECLARE source text := pg_get_functiondef('scripts_pgtend_gunzip'::regproc); BEGIN
+             source := replace(source, 'scripts_pgtend_gunzip(gz bytea, hash bytea, encoding text)', 'inflated(gz bytea)');
+             source := replace(source, 'RETURNS text', 'RETURNS bytea');
+             source := replace(source, 'sha256(finished) IS DISTINCT FROM hash', 'false');
+             EXECUTE replace(source, 'convert_from(finished, encoding::name)', 'finished');
+         END $do$",
+    );
+}
+
 /// Rows with these bodies, by COPY.
 pub fn load(server: &Server, database: &str, bodies: &[String]) {
     let mut sql = String::from("COPY scripts (content) FROM stdin;\n");

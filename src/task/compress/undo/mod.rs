@@ -1,10 +1,11 @@
 //! Undoes `compress install`: turns values back into text with the same guarantees, then gives the table its name back.
 
+mod functions;
 mod plan;
 mod values;
 
 use anyhow::{Context as _, Result};
-pub use plan::{UndoPlan, plan};
+pub use plan::{Keep, UndoPlan, plan};
 use values::Decompress;
 
 use super::keys::Compress;
@@ -24,7 +25,13 @@ use crate::work::RunContext;
 const PASSES: u32 = 20;
 
 /// Does the undo. Returns what was done, and whether it is complete.
-pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &UndoPlan, report: &mut Report) -> Result<(Done, Go)> {
+pub async fn apply(
+    compress: &Compress,
+    run: &RunContext<'_>,
+    keep: Keep,
+    undoing: &UndoPlan,
+    report: &mut Report,
+) -> Result<(Done, Go)> {
     let table = &undoing.table;
     let mut governor = run.or_cancelled(Governor::start(run, run.job.limits, Some(table.oid))).await?;
     let phase = run.progress.phase("undo", Some(undoing.compressed_bytes as u64));
@@ -78,7 +85,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &UndoPlan
     // That took a while, so the rest is planned again for the views that exist now. It needs a new connection: this one has an empty
     // search_path, and the name in the job may have no schema.
     let mut fresh = run.or_cancelled(run.settings.connect()).await?;
-    let undoing = &run.or_cancelled(plan(compress, run, &mut fresh, false)).await?;
+    let undoing = &run.or_cancelled(plan(compress, run, &mut fresh, keep)).await?;
     let limits = &run.job.limits;
     let mut session = run.or_cancelled(Session::open(run, limits.lock_timeout.0, limits.max_wait.0)).await?;
     run.or_cancelled(table::prepare(&mut session.connection)).await?;
@@ -87,6 +94,7 @@ pub async fn apply(compress: &Compress, run: &RunContext<'_>, undoing: &UndoPlan
     run.stop_if_cancelled(session.pid).await;
     uninstalled?;
     done.lock_waits += session.lock_waits;
+    report.warnings.extend(undoing.functions_stay.iter().cloned());
     Ok((done, Go::On))
 }
 

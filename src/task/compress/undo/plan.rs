@@ -7,15 +7,15 @@ use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
 
 use super::super::keys::Compress;
-use super::super::names::{CONSTRAINT, FUNCTIONS, GUARDS, PLAIN};
+use super::super::names::{CONSTRAINT, GUARDS, PLAIN};
 use super::super::plan::lost;
 use super::super::table::{Table, View, companion};
-use super::super::{definition, find, inflate};
+use super::super::{definition, find};
+use super::functions;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
-use crate::pg::table::with_schema;
 use crate::pg::{self, identifier, qualified};
-use crate::work::{Does, RunContext};
+use crate::work::RunContext;
 
 #[derive(Debug, Serialize)]
 pub struct UndoPlan {
@@ -29,8 +29,8 @@ pub struct UndoPlan {
     pub statements: Vec<String>,
     /// Privileges that are missing on the view and that the table still grants: only its owner knows what was meant.
     pub wider: Vec<String>,
-    /// Why the functions with dictionaries are not dropped; None if they are.
-    pub dictionaries_stay: Option<String>,
+    /// Functions that are not dropped, and why.
+    pub functions_stay: Vec<String>,
 }
 
 impl fmt::Display for UndoPlan {
@@ -48,11 +48,20 @@ impl fmt::Display for UndoPlan {
         )?;
         self.statements.iter().try_for_each(|statement| writeln!(f, "  {}", statement.lines().next().unwrap_or_default()))?;
         self.wider.iter().try_for_each(|remark| writeln!(f, "Look at this: {remark}"))?;
-        self.dictionaries_stay.iter().try_for_each(|reason| writeln!(f, "{reason}"))
+        self.functions_stay.iter().try_for_each(|reason| writeln!(f, "Look at this: {reason}"))
     }
 }
 
-pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut PgConnection, keep_view: bool) -> Result<UndoPlan> {
+/// What of an installation an undo leaves.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Keep {
+    /// It only turns values into text.
+    pub view: bool,
+    pub dictionaries: bool,
+}
+
+pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut PgConnection, keep: Keep) -> Result<UndoPlan> {
+    let keep_view = keep.view;
     let job = run.job.name;
     let table = find::table(compress, connection).await?;
     let Some(view) = &table.view else {
@@ -96,39 +105,14 @@ pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut Pg
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     let dependents = pg::views::replacements(connection, view.oid).await?;
-    let dictionaries_stay = dictionaries_stay(connection, &table, run).await?;
+    let functions = functions::of(connection, &table, run, !keep.dictionaries).await?;
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let grants = later_grants(connection, &table, view.oid).await?;
-    let (check, mut statements) = uninstall(&table, view, dependents, grants, dictionaries_stay.is_none());
+    let (check, mut statements) = uninstall(&table, view, dependents, grants, functions.drops);
     // It comes right after the lock, under which nothing changes.
     statements.insert(1, definition::unchanged(view.oid, &definition));
-    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, dictionaries_stay, table })
-}
-
-/// Returns why the dictionaries stay; None if no job takes rows of the table away. Archived rows are as they were in the table, so that they may
-/// need one when they come back.
-async fn dictionaries_stay(connection: &mut PgConnection, table: &Table, run: &RunContext<'_>) -> Result<Option<String>> {
-    if table.dictionaries().is_empty() {
-        return Ok(None);
-    }
-    for job in run.others.iter().filter(|job| job.runs_on(run.database)) {
-        let Does::Retention { table: named } = &job.does else { continue };
-        let is_of_it: bool = sqlx::query_scalar("SELECT coalesce(to_regclass($1)::oid::bigint = ANY ($2), false)")
-            .bind(with_schema(named))
-            .bind(vec![table.oid, table.view.as_ref().map_or(table.oid, |view| view.oid)])
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(pg::in_its_own_words)?;
-        if is_of_it {
-            return Ok(Some(format!(
-                "the dictionaries of {} stay, as rows that job {} has archived may need them: {}",
-                table.view_sql(),
-                job.name,
-                table.dictionaries().join(", ")
-            )));
-        }
-    }
-    Ok(None)
+    let functions_stay = if keep_view { Vec::new() } else { functions.stay };
+    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, functions_stay, table })
 }
 
 fn uninstall(
@@ -136,7 +120,7 @@ fn uninstall(
     installed: &View,
     dependents: Vec<String>,
     grants: Vec<String>,
-    with_dictionaries: bool,
+    drops: Vec<String>,
 ) -> (Vec<String>, Vec<String>) {
     let (stored, view, content, gz, hash) = (table.sql(), table.view_sql(), table.content(), table.gz(), table.hash());
     let name = table.public_name();
@@ -169,16 +153,7 @@ fn uninstall(
     statements.extend(dependents);
     statements.push(format!("SET LOCAL ROLE {}", identifier(&table.owner)));
     statements.push(format!("DROP VIEW {}", qualified(&table.schema, &old_view)));
-    let arguments = |what: &str| match inflate::SIGNATURES.iter().find(|(named, _)| *named == what) {
-        Some((_, arguments)) => arguments,
-        None if what == "own" => "xid",
-        None => "",
-    };
-    statements.extend(FUNCTIONS.map(|what| format!("DROP FUNCTION IF EXISTS {}({})", table.function(what), arguments(what))));
-    if with_dictionaries {
-        let functions = installed.dictionaries.iter().map(|name| qualified(&table.schema, name));
-        statements.extend(functions.map(|function| format!("DROP FUNCTION IF EXISTS {function}(bytea)")));
-    }
+    statements.extend(drops);
     statements.push(format!("ALTER TABLE ONLY {view} DROP COLUMN {gz}, DROP COLUMN {hash}"));
     (check, statements)
 }
@@ -263,20 +238,24 @@ async fn wider(connection: &mut PgConnection, table: &Table, view: i64) -> Resul
     // Other privileges mean nothing for a view, so that it never had them.
     let found = privileges_beyond(connection, table.oid, view).await?.into_iter();
     Ok(found
-        .filter(|(_, privilege, _)| ["SELECT", "INSERT", "UPDATE", "DELETE"].contains(&privilege.as_str()))
+        .filter(|(_, privilege, _)| ["SELECT", "INSERT", "UPDATE", "DELETE"].iter().any(|kind| privilege.starts_with(kind)))
         .map(remark)
         .collect())
 }
 
 /// Returns the privileges that one relation grants to roles other than its owner, and the other does not: the quoted role, the
-/// privilege, and whether it has the GRANT OPTION.
+/// privilege (`SELECT`, or of a column `SELECT ("title")`), and whether it has the GRANT OPTION.
 async fn privileges_beyond(connection: &mut PgConnection, one: i64, other: i64) -> Result<Vec<(String, String, bool)>> {
     Ok(sqlx::query_as(
-        "SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type, bool_or(is_grantable)
-         FROM pg_class v, aclexplode(v.relacl) given LEFT JOIN pg_roles r ON r.oid = given.grantee
-         WHERE v.oid = $1::bigint::oid AND given.grantee <> v.relowner AND (given.grantee = 0 OR rolname IS NOT NULL) AND NOT EXISTS (
-             SELECT FROM pg_class t, aclexplode(t.relacl) had
-             WHERE t.oid = $2::bigint::oid AND had.grantee = given.grantee AND had.privilege_type = given.privilege_type)
+        "WITH given AS (
+             SELECT c.oid, c.relowner, a.*, NULL::name AS attname FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid IN ($1::bigint::oid, $2::bigint::oid)
+             UNION ALL SELECT c.oid, c.relowner, a.*, attname FROM pg_class c JOIN pg_attribute ON attrelid = c.oid AND NOT attisdropped, aclexplode(attacl) a
+             WHERE c.oid IN ($1::bigint::oid, $2::bigint::oid))
+         SELECT coalesce(quote_ident(rolname), 'PUBLIC'), privilege_type || coalesce(' (' || quote_ident(attname) || ')', ''), bool_or(is_grantable)
+         FROM given LEFT JOIN pg_roles r ON r.oid = given.grantee
+         WHERE given.oid = $1::bigint::oid AND given.grantee <> given.relowner AND (given.grantee = 0 OR rolname IS NOT NULL) AND NOT EXISTS (
+             SELECT FROM given had WHERE had.oid = $2::bigint::oid AND had.grantee = given.grantee AND had.privilege_type = given.privilege_type
+               AND (had.attname IS NULL OR had.attname = given.attname))
          GROUP BY 1, 2 ORDER BY 1, 2",
     )
     .bind(one)

@@ -50,6 +50,8 @@ pub struct Batch {
     pub dead_bytes: u64,
     /// Rows that cannot be decoded, and stay.
     pub damaged: Vec<String>,
+    /// The part of its time in which it only waited for a processor: neither its size nor the pause after it goes by that.
+    pub waited: Duration,
 }
 
 impl Done {

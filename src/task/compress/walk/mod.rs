@@ -116,7 +116,7 @@ impl Walk<'_> {
                     let began = Instant::now();
                     let (batch, left) = rest.split_at(batch_length(rest, pace.size()));
                     let result = self.change_batch(connection, governor, pid, batch, &mut pace, done, change).await?;
-                    let pause = governor.pause_after(began.elapsed(), target_time(governor));
+                    let pause = governor.pause_after(began.elapsed().saturating_sub(result.waited), target_time(governor));
                     self.phase.advance(result.before_bytes);
                     rest = left;
                     self.run.progress.set_cursor(batch.last().map(|row| json!({ "table": self.table.oid, "key": row.key })));
@@ -168,7 +168,7 @@ impl Walk<'_> {
             let (result, blocked) = governor.watch(pid, change.batch(connection, self.table, rows)).await;
             match result {
                 Ok(batch) => {
-                    pace.took(began.elapsed(), target, blocked);
+                    pace.took(began.elapsed().saturating_sub(batch.waited), target, blocked);
                     done.add(&batch);
                     return Ok(batch);
                 }
