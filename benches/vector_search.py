@@ -142,7 +142,7 @@ def measure(bench, rows):
         settings = bench.by_hand(table, name, 10 if table == "hnsw" else 1, highest)
         contestants[f"by hand: {table}, {settings[4:]}"] = (table, settings, None)
     say("pgtend ...")
-    told, seconds = bench.job("auto", 'table = "items"\nmethod = "auto"\napply_setting = "database"\nbudget = { time = "80s" }\n')
+    told, seconds = bench.job("auto", 'table = "items"\nmethod = "auto"\napply_setting = "database"\n')
     name = "hnsw.ef_search" if told["built"]["method"] == "hnsw" else "ivfflat.probes"
     contestants["**pgtend**, method = auto"] = ("items", "SELECT 1", None)
     bits, _ = bench.job("bits", 'table = "hnsw"\nquantize = "bit"\nindex = "hnsw_bits"\n')

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::found::{Found, WORTH_IT};
-use crate::base::units;
-use crate::task::vector_index::kind::Method;
+pub use super::spec::Spec;
 use crate::task::vector_index::pairs::Pairs;
 
 /// An index that was built on a copy and searched.
@@ -123,46 +122,4 @@ pub fn best_graph(graphs: &[Candidate]) -> Option<&Candidate> {
         }
     }
     best
-}
-
-/// The parameters of a build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case", tag = "method")]
-pub enum Spec {
-    Ivfflat { lists: u32 },
-    Hnsw { m: u32, ef_construction: u32 },
-}
-
-impl Spec {
-    pub fn method(self) -> Method {
-        match self {
-            Self::Ivfflat { .. } => Method::Ivfflat,
-            Self::Hnsw { .. } => Method::Hnsw,
-        }
-    }
-
-    /// Returns the parameters of CREATE INDEX … WITH (…).
-    pub fn options(self) -> String {
-        match self {
-            Self::Ivfflat { lists } => format!("lists = {lists}"),
-            Self::Hnsw { m, ef_construction } => format!("m = {m}, ef_construction = {ef_construction}"),
-        }
-    }
-
-    /// Returns the maximum of ivfflat.probes or hnsw.ef_search, or the value above which a higher one has no effect.
-    pub fn max_setting(self) -> u32 {
-        match self {
-            Self::Ivfflat { lists } => lists,
-            Self::Hnsw { .. } => 1000,
-        }
-    }
-}
-
-impl std::fmt::Display for Spec {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::Ivfflat { lists } => write!(f, "ivfflat with {}", units::plural(*lists as usize, "list")),
-            Self::Hnsw { m, ef_construction } => write!(f, "hnsw with m = {m}, ef_construction = {ef_construction}"),
-        }
-    }
 }

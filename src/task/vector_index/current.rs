@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::candidates::Spec;
 use super::decide::{Current, Index};
+use super::effort::Effort;
 use super::keys::VectorIndex;
 use super::kind::Method;
 use super::measure::{self, Sample};
@@ -99,7 +100,7 @@ async fn measure_index(
         is_hiding: false,
         index: index.name.clone(),
         deadline,
-        effort: table.searched.effort(table.vectors()),
+        effort: Effort::of(&table.searched, table.vectors()),
         spec: Spec::known(method, index.option("lists"), Some(measured.m)),
         searches: 0,
         max_searches: u64::MAX,

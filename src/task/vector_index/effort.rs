@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::candidates::Spec;
-use super::kind::Method;
 use super::measure::ENOUGH;
+use super::spec::Spec;
+use super::target::SearchTarget;
 
 /// To read a value and compare it: 100,000 of 128 dimensions (520 bytes) took 25 ms, 15,000 of 1,536 in the lists of an index 21.7 ms.
 const US_OF_A_VALUE: f64 = 0.15;
@@ -41,6 +41,12 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// Returns what searches of a table or a copy have to read. `vectors`: its number of rows with a vector.
+    pub fn of(searched: &SearchTarget, vectors: f64) -> Self {
+        let SearchTarget { value_bytes, index_bytes, reranks, .. } = searched;
+        Self { vectors, value_bytes: *value_bytes, index_bytes: *index_bytes, reranks: reranks.is_some() }
+    }
+
     /// Returns the expected milliseconds of an exact search.
     pub fn exact_ms(self) -> f64 {
         self.vectors * us_in_table(self.value_bytes) / 1000.0
@@ -75,16 +81,6 @@ impl Effort {
         };
         let fetched = if self.reranks { setting } else { k + 1 };
         (compared * us_in_line(self.index_bytes) + f64::from(fetched) * us_in_table(self.value_bytes)) / 1000.0
-    }
-}
-
-impl Spec {
-    /// Returns the parameters of an index that are known only in part: pgvector's defaults for the others.
-    pub fn known(method: Method, lists: Option<u32>, m: Option<u32>) -> Self {
-        match method {
-            Method::Ivfflat => Self::Ivfflat { lists: lists.unwrap_or(100) },
-            Method::Hnsw => Self::Hnsw { m: m.unwrap_or(16), ef_construction: 64 },
-        }
     }
 }
 

@@ -35,6 +35,7 @@ mod search;
 mod setting;
 mod shown;
 mod source;
+mod spec;
 mod state;
 mod statements;
 mod target;

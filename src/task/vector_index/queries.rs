@@ -9,6 +9,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::disturb;
+use super::effort::Effort;
 use super::keys::{Queries, VectorIndex};
 use super::kind::{Metric, ValueType};
 use super::measure::{self, Sample};
@@ -39,7 +40,7 @@ pub async fn asked(
     time: Duration,
 ) -> Result<Sample> {
     let wanted = job.recall.queries as usize;
-    let count = searched.effort(rows).exact_searches(wanted, time);
+    let count = Effort::of(searched, rows).exact_searches(wanted, time);
     let mut sample = match &job.queries {
         Some(queries) => from_log(connection, job, run, searched, queries).await?,
         None => {

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::budget::Budget;
 use super::candidates::{Candidate, Spec, Tuning};
 use super::decide::{self, Current};
+use super::effort::Effort;
 use super::keys::VectorIndex;
 use super::measure::Sample;
 use super::pairs::{self, ByIndex, Pairs, Rival, Side};
@@ -105,7 +106,7 @@ impl Tuner<'_> {
             is_hiding: false,
             index: CANDIDATE.to_owned(),
             deadline: ground.budget.deadline(),
-            effort: ground.searched.effort(ground.rows as f64),
+            effort: Effort::of(&ground.searched, ground.rows as f64),
             spec,
             searches: ground.budget.searches,
             max_searches: ground.budget.max_searches,

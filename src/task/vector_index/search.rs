@@ -7,13 +7,13 @@ use anyhow::Result;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
-use super::candidates::Spec;
 use super::effort::Effort;
 use super::explained::{node_with_index, pages_of, scan_of};
 use super::found::{Cost, Found};
 use super::interval::Interval;
 use super::kind::Method;
 use super::measure::{self, AT_ONCE, ENOUGH, MIN_QUERIES, Sample};
+use super::spec::Spec;
 use super::target::SearchTarget;
 use crate::pg::{self, literal};
 

@@ -1,6 +1,5 @@
 //! What is searched, and the statements that search it: pure.
 
-use super::effort::Effort;
 use super::kind::ValueType;
 
 /// The relation and column to search, as SQL.
@@ -35,11 +34,6 @@ pub struct SearchTarget {
 }
 
 impl SearchTarget {
-    /// Returns what searches of it have to read. `vectors`: its number of rows with a vector.
-    pub fn effort(&self, vectors: f64) -> Effort {
-        Effort { vectors, value_bytes: self.value_bytes, index_bytes: self.index_bytes, reranks: self.reranks.is_some() }
-    }
-
     /// Returns the SQL condition that the vector is not a zero vector, where that matters.
     pub fn is_nonzero(&self, alias: &str) -> Option<String> {
         let operator = self.inner_product.as_ref()?;

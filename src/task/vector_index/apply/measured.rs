@@ -9,6 +9,7 @@ use super::Worker;
 use crate::live::indexes;
 use crate::task::vector_index::candidates::{Candidate, Spec};
 use crate::task::vector_index::decide::{self, recall_in_words};
+use crate::task::vector_index::effort::Effort;
 use crate::task::vector_index::found::Found;
 use crate::task::vector_index::kind::Method;
 use crate::task::vector_index::measure::Sample;
@@ -157,7 +158,7 @@ impl Worker<'_> {
             is_hiding: false,
             index: name.to_owned(),
             deadline,
-            effort: self.part.table.searched.effort(self.part.table.vectors()),
+            effort: Effort::of(&self.part.table.searched, self.part.table.vectors()),
             spec: built.unwrap_or(Spec::known(method, None, None)),
             searches: 0,
             max_searches: u64::MAX,
