@@ -28,12 +28,16 @@ mod audit_foreign;
 mod audit_groups;
 /// The audit as a job: reports, comparison, waivers, drift, the server.
 mod audit_job;
+/// Databases that somebody made odd, on purpose or not.
+mod audit_odd;
 /// Code that owners put where an audit looks.
 mod audit_owners;
 /// Faults that other tools find.
 mod audit_peers;
 /// Whether an index serves a foreign key.
 mod audit_served;
+/// What is largest and most urgent is looked at first, and what is not looked at is said.
+mod audit_urgent;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.

@@ -118,5 +118,5 @@ fn judge(jobs: &[&Other], context: &AuditContext<'_>, newest: Option<DateTime<Ut
         level: Some(level),
         ..Row::default()
     };
-    CheckResult { rows: vec![row], unknown: Vec::new() }
+    CheckResult::of(vec![row])
 }

@@ -5,28 +5,33 @@
 -- above and below, whose owners can add to them; expressions of indexes, statistics, CHECKs and partition keys, which the planner computes (not of
 -- defaults, which only writes do); rules of a view; and what those consist of, as pg_depend has it. The body of a function that is a text cannot
 -- be looked into.
+--
+-- Each step is LATERAL with UNION ALL or OFFSET 0, so that it looks objects up by their indexes, however many the database has: the planner takes
+-- a list that refers to itself for a long one, and reads pg_class, pg_attribute and pg_constraint from end to end (0.1 s in a database of 3,000 tables).
 WITH RECURSIVE above AS (
     SELECT $1::bigint::oid AS oid
     UNION
-    SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.oid
+    SELECT i.inhparent FROM above a, LATERAL (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = a.oid OFFSET 0) i
 ), below AS (
     SELECT $1::bigint::oid AS oid
     UNION
-    SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
+    SELECT i.inhrelid FROM below b, LATERAL (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = b.oid OFFSET 0) i
 ), reached (classid, objid) AS (
     SELECT h.classid, h.objid FROM (
         SELECT 'pg_class'::regclass::oid AS classid, oid AS objid FROM above
-        UNION ALL SELECT 'pg_class'::regclass, oid FROM below
-        UNION ALL SELECT 'pg_class'::regclass, i.indexrelid FROM below b JOIN pg_index i ON i.indrelid = b.oid
-        UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid FROM below b JOIN pg_statistic_ext s ON s.stxrelid = b.oid
-        UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM below b JOIN pg_constraint k ON k.conrelid = b.oid AND k.contype = 'c'
-        UNION ALL SELECT 'pg_attrdef'::regclass, d.oid FROM below b JOIN pg_attrdef d ON d.adrelid = b.oid JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated <> ''
-        UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM below b JOIN pg_rewrite w ON w.ev_class = b.oid
+        UNION ALL SELECT of_it.classid, of_it.objid FROM below b, LATERAL (
+            SELECT 'pg_class'::regclass::oid AS classid, b.oid AS objid
+            UNION ALL SELECT 'pg_class'::regclass, i.indexrelid FROM pg_index i WHERE i.indrelid = b.oid
+            UNION ALL SELECT 'pg_statistic_ext'::regclass, s.oid FROM pg_statistic_ext s WHERE s.stxrelid = b.oid
+            UNION ALL SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE k.conrelid = b.oid AND k.contype = 'c'
+            UNION ALL SELECT 'pg_attrdef'::regclass, d.oid FROM pg_attribute a, LATERAL (SELECT d.oid FROM pg_attrdef d WHERE d.adrelid = b.oid AND d.adnum = a.attnum OFFSET 0) d WHERE a.attrelid = b.oid AND a.attgenerated <> ''
+            UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w WHERE w.ev_class = b.oid
+        ) of_it
         -- pg_depend has nothing of PostgreSQL's own operator classes, and a superuser may have added functions to their families.
         UNION ALL SELECT 'pg_opfamily'::regclass, o.opcfamily FROM (
-            SELECT unnest(i.indclass::oid[]) AS class FROM below b JOIN pg_index i ON i.indrelid = b.oid
-            UNION SELECT unnest(p.partclass::oid[]) FROM (SELECT oid FROM above UNION SELECT oid FROM below) t JOIN pg_partitioned_table p ON p.partrelid = t.oid
-        ) k JOIN pg_opclass o ON o.oid = k.class
+            SELECT unnest(i.classes) AS class FROM below b, LATERAL (SELECT i.indclass::oid[] AS classes FROM pg_index i WHERE i.indrelid = b.oid OFFSET 0) i
+            UNION SELECT unnest(p.classes) FROM (SELECT oid FROM above UNION SELECT oid FROM below) t, LATERAL (SELECT p.partclass::oid[] AS classes FROM pg_partitioned_table p WHERE p.partrelid = t.oid OFFSET 0) p
+        ) k, LATERAL (SELECT o.opcfamily FROM pg_opclass o WHERE o.oid = k.class OFFSET 0) o
     ) h
     UNION
     SELECT x.classid, x.objid FROM reached r, LATERAL (
@@ -42,13 +47,15 @@ WITH RECURSIVE above AS (
         UNION ALL SELECT 'pg_proc'::regclass, k.castfunc FROM pg_cast k WHERE r.classid = 'pg_type'::regclass AND (k.castsource = r.objid AND k.casttarget < 16384 OR k.casttarget = r.objid AND k.castsource < 16384)
     ) x
 ), owned AS (
-    SELECT CASE WHEN c.oid = $1::bigint::oid THEN 1 ELSE 3 END AS distance, r.classid, r.objid, c.relowner AS owner FROM reached r JOIN pg_class c ON c.oid = r.objid WHERE r.classid = 'pg_class'::regclass
-    UNION ALL SELECT 2, 'pg_namespace'::regclass, n.oid, n.nspowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1::bigint::oid
-    UNION ALL SELECT 4, r.classid, r.objid, p.proowner FROM reached r JOIN pg_proc p ON p.oid = r.objid WHERE r.classid = 'pg_proc'::regclass
-    UNION ALL SELECT 5, r.classid, r.objid, y.typowner FROM reached r JOIN pg_type y ON y.oid = r.objid WHERE r.classid = 'pg_type'::regclass
-    UNION ALL SELECT 6, r.classid, r.objid, o.oprowner FROM reached r JOIN pg_operator o ON o.oid = r.objid WHERE r.classid = 'pg_operator'::regclass
-    UNION ALL SELECT 6, r.classid, r.objid, o.opcowner FROM reached r JOIN pg_opclass o ON o.oid = r.objid WHERE r.classid = 'pg_opclass'::regclass
-    UNION ALL SELECT 6, r.classid, r.objid, o.opfowner FROM reached r JOIN pg_opfamily o ON o.oid = r.objid WHERE r.classid = 'pg_opfamily'::regclass
+    SELECT o.distance, r.classid, r.objid, o.owner FROM reached r, LATERAL (
+        SELECT CASE WHEN c.oid = $1::bigint::oid THEN 1 ELSE 3 END AS distance, c.relowner AS owner FROM pg_class c WHERE r.classid = 'pg_class'::regclass AND c.oid = r.objid
+        UNION ALL SELECT 4, p.proowner FROM pg_proc p WHERE r.classid = 'pg_proc'::regclass AND p.oid = r.objid
+        UNION ALL SELECT 5, y.typowner FROM pg_type y WHERE r.classid = 'pg_type'::regclass AND y.oid = r.objid
+        UNION ALL SELECT 6, o.oprowner FROM pg_operator o WHERE r.classid = 'pg_operator'::regclass AND o.oid = r.objid
+        UNION ALL SELECT 6, o.opcowner FROM pg_opclass o WHERE r.classid = 'pg_opclass'::regclass AND o.oid = r.objid
+        UNION ALL SELECT 6, o.opfowner FROM pg_opfamily o WHERE r.classid = 'pg_opfamily'::regclass AND o.oid = r.objid
+    ) o
+    UNION ALL SELECT 2, 'pg_namespace'::regclass, n.oid, n.nspowner FROM pg_class c, LATERAL (SELECT n.oid, n.nspowner FROM pg_namespace n WHERE n.oid = c.relnamespace OFFSET 0) n WHERE c.oid = $1::bigint::oid
 ), whose AS (
     -- Objects of pg_database_owner belong to the database's owner, who is its only member.
     SELECT o.distance, o.classid, o.objid, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE o.owner END AS owner

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::document::{Change, Document, Finding, State, TopQuery, Waiver};
+use super::tenants;
 
 /// The last audit, from the store or from the ledger.
 #[derive(Clone, Debug, Default)]
@@ -27,14 +28,20 @@ pub fn compare_with_previous(document: &mut Document, previous: Option<Previous>
     if let Some(previous) = previous {
         document.previous = Some(previous.at);
         let before: HashMap<&str, &Finding> = previous.findings.iter().map(|finding| (finding.key.as_str(), finding)).collect();
+        let regrouped_before: HashMap<Regrouped<'_>, &Finding> =
+            previous.findings.iter().filter_map(|finding| Some((regrouped(finding, true)?, finding))).collect();
         for finding in &mut document.findings {
-            let then = before.get(finding.key.as_str());
+            let of_group = || regrouped(finding, false).and_then(|group| regrouped_before.get(&group).copied());
+            let then = before.get(finding.key.as_str()).copied().or_else(of_group);
             finding.change = Some(if then.is_some() { Change::Unchanged } else { Change::New });
             finding.since = then.map_or(finding.since, |then| then.since);
         }
         let now: HashSet<&str> = document.findings.iter().map(|finding| finding.key.as_str()).collect();
-        let gone: Vec<Finding> =
-            previous.findings.iter().filter(|finding| !now.contains(finding.key.as_str())).cloned().collect();
+        let groups: HashSet<Regrouped<'_>> = document.findings.iter().filter_map(|finding| regrouped(finding, false)).collect();
+        let is_gone = |finding: &&Finding| {
+            !now.contains(finding.key.as_str()) && !regrouped(finding, true).is_some_and(|group| groups.contains(&group))
+        };
+        let gone: Vec<Finding> = previous.findings.iter().filter(is_gone).cloned().collect();
         for finding in gone {
             let outcome = document.checks.iter().find(|outcome| outcome.check == finding.check);
             // A check that could not judge every object does not prove that a finding is gone.
@@ -52,6 +59,15 @@ pub fn compare_with_previous(document: &mut Document, previous: Option<Previous>
     document.findings.sort_by_cached_key(|finding| {
         (finding.level, place.get(finding.check.as_str()).copied(), finding.object.clone(), finding.key.clone())
     });
+}
+
+/// A finding in one schema, or the same in many as one finding: its check, the end of its name, and whether it is of one schema now.
+type Regrouped<'a> = (&'a str, &'a str, bool);
+
+/// The same finding is reported for each schema while they are few, and once when they are many: that resolves nothing, and is nothing new.
+fn regrouped(finding: &Finding, is_before: bool) -> Option<Regrouped<'_>> {
+    let of_one = !finding.name().starts_with('*');
+    Some((&finding.check, tenants::after_schema(finding.name())?, of_one != is_before))
 }
 
 fn waive(document: &mut Document, waivers: &[Waiver], today: NaiveDate) {
@@ -91,6 +107,7 @@ mod tests {
             reasons: if unknown.contains(&check) { vec!["no privilege".to_owned()] } else { Vec::new() },
             findings: 0,
             elapsed_seconds: 0.0,
+            cut: None,
         };
         let level = |key: &str| if key.starts_with('a') { Level::Low } else { Level::High };
         let findings = findings.iter().map(|key| finding(key, level(key))).collect();
@@ -116,6 +133,22 @@ mod tests {
         assert_eq!(document.findings[1].since, day(1));
         assert_eq!(keys(&document.resolved), ["a:3"]);
         assert_eq!(document.in_short(), "1 high, 2 low; 2 new, 1 resolved since the last audit");
+    }
+
+    #[test]
+    fn what_many_schemas_have_is_neither_resolved_nor_new_because_it_is_told_once() {
+        for (before, now, resolved, changes) in [
+            (vec!["a:t1.o x", "a:t2.o x", "a:t1.p"], vec!["a:*.o x"], vec!["a:t1.p"], vec![Change::Unchanged]),
+            (vec!["a:*.o x"], vec!["a:t1.o x", "a:t2.p"], vec![], vec![Change::Unchanged, Change::New]),
+            (vec!["a:t1.o x"], vec!["a:t2.o x"], vec!["a:t1.o x"], vec![Change::New]),
+            (vec!["a:*.o x"], vec![], vec!["a:*.o x"], vec![]),
+        ] {
+            let mut document = document(&now, &[]);
+            compare_with_previous(&mut document, Some(previous(&before)), &[], day(2).date_naive());
+            assert_eq!(keys(&document.resolved), resolved, "{before:?} {now:?}");
+            let said: Vec<_> = document.findings.iter().map(|finding| finding.change.unwrap()).collect();
+            assert_eq!(said, changes, "{before:?} {now:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The context that a check gets, and the result that it returns.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -35,6 +35,20 @@ pub struct AuditContext<'a> {
     pub trust_owners: bool,
     /// The statements of the last audit.
     pub baseline: &'a [TopQuery],
+    /// The end of the time of the check that is made: `check_timeout`, or the end of `audit_timeout`.
+    pub deadline: Instant,
+}
+
+impl AuditContext<'_> {
+    /// Returns the same for a check that begins now, which has to be done by `end`.
+    pub fn of_check(&self, end: Instant) -> Self {
+        Self { deadline: (Instant::now() + self.audit.check_timeout).min(end), ..*self }
+    }
+
+    /// Returns the time that the check has left.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
 }
 
 /// One row of a check's query; see `checks.rs`.
@@ -75,6 +89,19 @@ pub struct Row {
     pub foreign_key: Option<ForeignKey>,
 }
 
+impl Row {
+    /// Returns what a finding keeps from one audit to the next.
+    pub fn identity(&self) -> &str {
+        self.identity.as_deref().unwrap_or(&self.object)
+    }
+
+    /// Whether it is a finding, whatever a table or the planner says.
+    pub fn is_certain(&self) -> bool {
+        let is_open = |key: &ForeignKey| key.open.iter().all(|table| !table.leading.is_empty());
+        self.unknown.is_none() && self.probe.is_none() && !self.foreign_key.as_ref().is_some_and(is_open)
+    }
+}
+
 /// A foreign key for which the catalog alone cannot say that each of its tables has an index.
 #[derive(Debug, Deserialize)]
 pub struct ForeignKey {
@@ -108,11 +135,17 @@ pub struct KeyTable {
 pub struct CheckResult {
     pub rows: Vec<Row>,
     pub unknown: Vec<String>,
+    /// The level that the most urgent of the rows that were not read may have.
+    pub unread: Option<Level>,
 }
 
 impl CheckResult {
+    pub fn of(rows: Vec<Row>) -> Self {
+        Self { rows, ..Self::default() }
+    }
+
     pub fn unknown(reason: impl Into<String>) -> Self {
-        Self { rows: Vec::new(), unknown: vec![reason.into()] }
+        Self { unknown: vec![reason.into()], ..Self::default() }
     }
 }
 
@@ -126,13 +159,28 @@ pub async fn session(context: &AuditContext<'_>) -> Result<PgConnection> {
     Ok(connection)
 }
 
-/// Begins a transaction for one query. Nested loops are off: the lists of `prelude.sql` have no statistics, and with 2,000 tables the
-/// planner's guess costs 3.8 s where a hash join takes 0.1.
+/// Begins a transaction for one query, which may take the time that the check has left. Nested loops are off: the lists of `prelude.sql` have no
+/// statistics, and with 2,000 tables the planner's guess costs 3.8 s where a hash join takes 0.1.
 pub async fn begin(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<()> {
+    begin_with(connection, context.left(), "enable_nestloop = off").await
+}
+
+/// This many queries at least share the time that a check has left.
+const SHARES: u32 = 4;
+
+/// Begins a transaction for one of so many queries into tables: while others wait, it may not take all the time that is left. The same few statements
+/// are asked about each table, whose plans are made once.
+pub async fn begin_one_of(connection: &mut PgConnection, context: &AuditContext<'_>, queries: usize) -> Result<()> {
+    let shares = u32::try_from(queries).map_or(SHARES, |queries| queries.clamp(1, SHARES));
+    begin_with(connection, context.left() / shares, "plan_cache_mode = force_generic_plan").await
+}
+
+async fn begin_with(connection: &mut PgConnection, limit: Duration, setting: &str) -> Result<()> {
     let settings = format!(
         "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SET LOCAL search_path = pg_catalog, pg_temp;
-         SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL enable_nestloop = off",
-        context.audit.check_timeout.as_millis(),
+         SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL {setting}",
+        // Zero would be no limit.
+        limit.as_millis().max(1),
         LOCK_TIMEOUT.as_millis()
     );
     pg::execute(connection, settings).await

@@ -88,6 +88,17 @@ pub struct Outcome {
     pub reasons: Vec<String>,
     pub findings: usize,
     pub elapsed_seconds: f64,
+    /// The findings beyond those that are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// How many there are; at least so many, where they were not all read.
+    pub findings: usize,
+    /// The level that the most urgent of them may have.
+    pub level: Level,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

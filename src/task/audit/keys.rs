@@ -28,6 +28,7 @@ const BACKUP_WITHIN: Span = Span(Duration::from_secs(7 * 86_400));
 const IDLE_AFTER: Span = Span(Duration::from_secs(600));
 
 const CHECK_TIMEOUT: Span = Span(Duration::from_secs(10));
+const AUDIT_TIMEOUT: Span = Span(Duration::from_secs(600));
 
 /// `[audit]`, resolved.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ pub struct Audit {
     pub statistics_age: Duration,
     pub backup_within: Span,
     pub check_timeout: Duration,
+    pub audit_timeout: Duration,
     pub idle_after: Duration,
     pub profile: Profile,
     /// By the ID of the check.
@@ -78,6 +80,7 @@ impl Default for Audit {
             statistics_age: STATISTICS_AGE.0,
             backup_within: BACKUP_WITHIN,
             check_timeout: CHECK_TIMEOUT.0,
+            audit_timeout: AUDIT_TIMEOUT.0,
             idle_after: IDLE_AFTER.0,
             profile: Profile::default(),
             checks: BTreeMap::new(),
@@ -110,8 +113,10 @@ pub struct Written {
     pub statistics_age: Option<Span>,
     /// The newest verified backup may be at most this old; default 7 days.
     pub backup_within: Option<Span>,
-    /// Longest time for one query of a check; default 10 s.
+    /// Longest time for one check; what it has not looked at by then is unknown; default 10 s.
     pub check_timeout: Option<Span>,
+    /// Longest time for all checks; those that were not made by then are unknown; default 10 min.
+    pub audit_timeout: Option<Span>,
     /// Sessions of a pool that have been idle for longer than this are reported, as are those that idle in a transaction, and prepared transactions that are older; default 10 min.
     pub idle_after: Option<Span>,
     /// "application": findings that follow a convention of their schema, and those of small tables, are low; "strict": each object counts by
@@ -199,6 +204,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
         statistics_age: written.statistics_age.map_or(default.statistics_age, |age| age.0),
         backup_within: written.backup_within.unwrap_or(default.backup_within),
         check_timeout: written.check_timeout.map_or(default.check_timeout, |timeout| timeout.0),
+        audit_timeout: written.audit_timeout.map_or(default.audit_timeout, |timeout| timeout.0),
         idle_after: written.idle_after.map_or(default.idle_after, |after| after.0),
         profile: written.profile.unwrap_or_default(),
         checks,

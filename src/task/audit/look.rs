@@ -9,22 +9,28 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::checks::{CHECKS, Check, Query};
-use super::document::{Document, FORMAT, Finding, Fix, Outcome, State, TopQuery};
+use super::document::{Cut, Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
 use super::keys::{CheckSetting, Profile};
 use super::probe::{probe, reason_unknown};
 use super::queries::View;
+use super::sizes::Sizes;
 use super::trust::Trust;
 use super::weights::Weights;
 use super::{backup, conventions, drift, queries, rank, served, tenants};
 use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server, failure};
 use crate::task::audit::context::{AuditContext, CheckResult, Row, begin, end, session};
 use crate::work::Does;
 
-/// The limit for one check. A database with more rows of one kind has one problem, not thousands.
-const MAX_ROWS: usize = 1000;
+/// The limit of findings for one check. A database with more of one kind has one problem, not thousands: the most urgent are listed.
+const MAX_FINDINGS: usize = 1000;
+/// The limit of rows that a check reads to find the most urgent: some 40 MB.
+const MAX_ROWS: usize = 20_000;
 const MAX_REASONS: usize = 5;
+/// Before the number of a control character in a key.
+const ESCAPE: char = '␛';
 const STATEMENTS: &str = "STATEMENTS";
 
 /// Runs all checks, or one. It fails only if the connection to the server is lost.
@@ -56,24 +62,34 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         top_queries: Vec::new(),
         turned_off: Vec::new(),
     };
-    let covered = covered(context).await?;
-    let (weights, unknown) = Weights::read(&mut connection, context).await?;
+    let end = Instant::now() + context.audit.audit_timeout;
+    let (sizes, notes) = Sizes::ask(&mut connection, &context.of_check(end)).await?;
+    document.notes.extend(notes);
+    let (weights, unknown) = Weights::read(&mut connection, &context.of_check(end), &sizes).await?;
     document.notes.extend(unknown);
+    let known = Known { covered: covered(context).await?, sizes, weights };
     let mut trust = Trust::of(&mut connection, context.trust_owners).await?;
     // A check that is asked for by its name runs in any case.
     let is_off = |check: &&Check| only.is_none() && context.audit.checks.get(check.id) == Some(&CheckSetting::Off);
-    let (off, checks): (Vec<&Check>, Vec<&Check>) =
+    let (off, mut checks): (Vec<&Check>, Vec<&Check>) =
         CHECKS.iter().filter(|check| only.is_none_or(|only| only.id == check.id)).partition(is_off);
     document.turned_off = off.iter().map(|check| check.id.to_owned()).collect();
+    // Where the time does not suffice for all, the most urgent are made.
+    checks.sort_by_key(|check| check.level);
     let phase = context.progress.phase("audit", None);
     for check in checks {
         let started = Instant::now();
+        let context = &context.of_check(end);
         let seen = match &check.query {
+            _ if started >= end => Ok(CheckResult::unknown(format!(
+                "it was not made: the audit took longer than {} (audit_timeout)",
+                units::duration(context.audit.audit_timeout)
+            ))),
             // It cleans up after itself when it is cancelled; the other checks leave nothing, and the server notices within two seconds
             // that the client is gone.
-            Query::Drift => drift::look(context, &mut connection, in_recovery).await,
-            query => tokio::select! {
-                seen = one(query, context, &mut connection, &covered, &mut trust, &mut document.top_queries) => seen,
+            Query::Drift => drift::look(context, &mut connection, in_recovery, end).await,
+            _ => tokio::select! {
+                seen = one(check, context, &mut connection, &known, &mut trust, &mut document.top_queries) => seen,
                 () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             },
         };
@@ -88,26 +104,34 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         };
         let elapsed = started.elapsed();
         tracing::debug!(check = check.id, "{} ms", elapsed.as_millis());
-        document.checks.push(note(check, seen, elapsed, context, &weights, &mut document.findings));
+        document.checks.push(note(check, seen, elapsed, context, &known.weights, &mut document.findings));
     }
+    document.checks.sort_by_key(|outcome| CHECKS.iter().position(|check| check.id == outcome.check));
     document.notes.extend(trust.note());
     document.finished_at = Utc::now();
     phase.done(&document.in_short());
     Ok(document)
 }
 
+/// What all checks need, read once.
+struct Known {
+    covered: Covered,
+    sizes: Sizes,
+    weights: Weights,
+}
+
 async fn one(
-    query: &Query,
+    check: &Check,
     context: &AuditContext<'_>,
     connection: &mut PgConnection,
-    covered: &Covered,
+    known: &Known,
     trust: &mut Trust,
     top_queries: &mut Vec<TopQuery>,
 ) -> Result<CheckResult> {
-    match query {
-        Query::Catalog(sql) => catalog(connection, context, covered, trust, sql).await,
+    match &check.query {
+        Query::Catalog(sql) => catalog(connection, context, known, trust, check, sql).await,
         Query::Statements(sql) => match queries::view(connection, trust).await? {
-            View::Named(view) => catalog(connection, context, covered, trust, &sql.replace(STATEMENTS, &view)).await,
+            View::Named(view) => catalog(connection, context, known, trust, check, &sql.replace(STATEMENTS, &view)).await,
             View::Unknown(reason) => Ok(CheckResult::unknown(reason)),
         },
         Query::Backup => backup::look(context).await,
@@ -131,6 +155,7 @@ fn note(
         reasons: Vec::new(),
         findings: 0,
         elapsed_seconds: elapsed.as_secs_f64(),
+        cut: None,
     };
     let seen = match seen {
         Ok(seen) => seen,
@@ -148,18 +173,19 @@ fn note(
             outcome.reasons.push(reason);
         }
     }
-    let mut keys = HashSet::new();
-    for row in tenants::fold(check.id, prepared(rows, context, weights)) {
-        let key = printable(&format!("{}:{}", check.id, row.identity.as_deref().unwrap_or(&row.object)));
-        if !keys.insert(key.clone()) {
-            continue;
-        }
-        outcome.findings += 1;
-        findings.push(finding(check, row, key, context));
-    }
+    let (mut listed, cut) = listed(check, rows, seen.unread, context, weights);
+    outcome.findings = listed.len();
+    findings.append(&mut listed);
     if let Some(more) = outcome.reasons.len().checked_sub(MAX_REASONS).filter(|more| *more > 0) {
         outcome.reasons.truncate(MAX_REASONS);
         outcome.reasons.push(format!("and {more} more"));
+    }
+    if let Some(cut) = cut {
+        let least = if seen.unread.is_some() { "at least " } else { "" };
+        let more = units::plural(cut.findings, "finding");
+        let reason = format!("only the {} most urgent are listed: {least}{more} more, {} at most", outcome.findings, cut.level);
+        outcome.reasons.insert(0, reason);
+        outcome.cut = Some(cut);
     }
     if outcome.findings > 0 {
         outcome.state = State::Findings;
@@ -169,20 +195,62 @@ fn note(
     outcome
 }
 
-/// Gives each row the size of its table, and marks conventions.
-fn prepared(mut rows: Vec<Row>, context: &AuditContext<'_>, weights: &Weights) -> Vec<Row> {
+/// Returns the findings that are listed, the most urgent first, and what is cut.
+fn listed(
+    check: &Check,
+    rows: Vec<Row>,
+    unread: Option<Level>,
+    context: &AuditContext<'_>,
+    weights: &Weights,
+) -> (Vec<Finding>, Option<Cut>) {
+    let today = context.now.date_naive();
+    // A waiver of one schema's finding holds although others have the same: that finding is not made part of theirs.
+    let is_waived = |identity: &str| {
+        let key = key(check, identity);
+        context.audit.waive.iter().any(|waiver| waiver.until >= today && waiver.fits(&key))
+    };
+    let is_waived_alone = |identity: &str, folded: &str| is_waived(identity) && !is_waived(folded);
+    let mut rows = by_urgency(check, rows, context, weights);
+    conventions::mark(&mut rows);
+    let mut rows = tenants::fold(check.id, rows, is_waived_alone);
+    rows.sort_by_cached_key(|row| rank::urgency(check, row, context.audit));
+    let mut keys = HashSet::new();
+    rows.retain(|row| keys.insert(key(check, row.identity())));
+    let rest = rows.split_off(rows.len().min(MAX_FINDINGS));
+    let level = rest.first().map(|row| rank::level(check, row, context.audit)).into_iter().chain(unread).min();
+    let cut = level.map(|level| Cut { findings: rest.len() + usize::from(unread.is_some()), level });
+    (rows.into_iter().map(|row| finding(check, row, context)).collect(), cut)
+}
+
+/// Gives each row the size of its table, and puts the most urgent first.
+fn by_urgency(check: &Check, mut rows: Vec<Row>, context: &AuditContext<'_>, weights: &Weights) -> Vec<Row> {
     for row in &mut rows {
         row.weight = weights.of(&row.object);
         if context.audit.profile == Profile::Strict {
             row.convention = None;
         }
     }
-    conventions::mark(&mut rows);
+    rows.sort_by_cached_key(|row| rank::urgency(check, row, context.audit));
     rows
 }
 
-fn finding(check: &Check, row: Row, key: String, context: &AuditContext<'_>) -> Finding {
+/// Returns the key of a finding: the same from one audit to the next, and another one for another object.
+fn key(check: &Check, identity: &str) -> String {
+    let mut key = format!("{}:", check.id);
+    for letter in identity.chars() {
+        match letter {
+            // A name may hold escape sequences for terminals, and two names may differ in those alone.
+            _ if letter.is_control() => key += &format!("{ESCAPE}{:02X}", u32::from(letter)),
+            ESCAPE => key.extend([ESCAPE, ESCAPE]),
+            letter => key.push(letter),
+        }
+    }
+    key
+}
+
+fn finding(check: &Check, row: Row, context: &AuditContext<'_>) -> Finding {
     let level = rank::level(check, &row, context.audit);
+    let key = key(check, row.identity());
     let sql = |sql: Option<String>| sql.map(|sql| sql.trim_end().to_owned()).filter(|sql| !sql.is_empty());
     Finding {
         key,
@@ -219,31 +287,43 @@ fn printable(text: &str) -> String {
 async fn catalog(
     connection: &mut PgConnection,
     context: &AuditContext<'_>,
-    covered: &Covered,
+    known: &Known,
     trust: &mut Trust,
+    check: &Check,
     sql: &str,
 ) -> Result<CheckResult> {
     let prelude = include_str!("prelude.sql");
-    let text = format!("{prelude}\nSELECT to_jsonb(f) FROM (\n{sql}\n) f LIMIT {}", MAX_ROWS + 1);
+    // OFFSET 0: each row is made once, not for the order again.
+    let text = format!(
+        "{prelude}\nSELECT value FROM (SELECT to_jsonb(f) AS value FROM (\n{sql}\n) f OFFSET 0) f
+         ORDER BY array_position(ARRAY['critical', 'high', 'medium', 'low'], coalesce(value ->> 'level', '{}')) LIMIT {}",
+        check.level,
+        MAX_ROWS + 1
+    );
     begin(connection, context).await?;
     let rows = pg::query(text)
         .bind(context.audit.statistics_age.as_secs_f64())
-        .bind(&covered.tables)
+        .bind(&known.covered.tables)
         .bind(context.audit.idle_after.as_secs_f64())
-        .bind(&covered.columns)
+        .bind(&known.covered.columns)
         .bind(context.audit.store.as_ref().or(context.config.stores.keys().next()))
+        .bind(&known.sizes.oids)
+        .bind(&known.sizes.bytes)
         .fetch_all(&mut *connection)
         .await
         .map_err(pg::in_its_own_words)?;
     end(connection).await?;
-    let mut seen = CheckResult::default();
+    let mut read = Vec::with_capacity(rows.len());
     for row in rows {
         let value: Value = sqlx::Row::try_get(&row, 0)?;
-        seen.rows.push(serde_json::from_value(value).context("a check's query returned unexpected columns")?);
+        read.push(serde_json::from_value::<Row>(value).context("a check's query returned unexpected columns")?);
     }
-    if seen.rows.len() > MAX_ROWS {
-        seen.rows.truncate(MAX_ROWS);
-        seen.unknown.push(format!("only the first {MAX_ROWS} are listed"));
+    // The rows come in the order of their levels.
+    let next = if read.len() > MAX_ROWS { read.pop() } else { None };
+    let mut seen = CheckResult::of(by_urgency(check, read, context, &known.weights));
+    seen.unread = next.as_ref().filter(|row| row.is_certain()).map(|row| row.level.unwrap_or(check.level));
+    if next.is_some_and(|row| !row.is_certain()) {
+        seen.unknown.push(format!("there are more than {MAX_ROWS} objects to look at: the others were not looked at"));
     }
     probe(connection, context, trust, &mut seen).await?;
     served::ask(connection, context, trust, &mut seen).await?;

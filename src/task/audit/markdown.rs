@@ -308,6 +308,7 @@ mod tests {
                     reasons: Vec::new(),
                     findings: number,
                     elapsed_seconds: 0.0,
+                    cut: None,
                 }];
                 assert_eq!(render(&document).matches("**Key**").count(), number, "all of them");
             }

@@ -23,10 +23,13 @@ mod probe;
 mod queries;
 mod rank;
 mod served;
+mod sizes;
 mod store;
 mod tenants;
 mod trust;
 mod weights;
+
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
@@ -38,7 +41,7 @@ use sqlx::PgConnection;
 
 use self::checks::{CHECKS, Check};
 use self::compare::Previous;
-use self::document::{Finding, State};
+use self::document::{Finding, Outcome, State};
 use self::store::AuditStore;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -53,6 +56,8 @@ use crate::work::{Other, RunContext, Work};
 /// Findings that the ledger keeps: for the status page, and for the next audit to compare with when there is no store.
 const FINDINGS_IN_REPORT: usize = 50;
 const KEYS_IN_REPORT: usize = 5000;
+/// An error names this many findings.
+const NAMED: usize = 5;
 
 impl Work for Audit {
     type Plan = Plan;
@@ -99,6 +104,7 @@ impl Work for Audit {
             cancel: &run.cancel,
             trust_owners: run.job.limits.trust_owners,
             baseline: &baseline,
+            deadline: Instant::now(),
         };
         let mut document = look::look(&context, None).await?;
         compare::compare_with_previous(&mut document, previous, &self.waive, Utc::now().date_naive());
@@ -143,15 +149,24 @@ impl Audit {
         })
     }
 
-    /// Returns the reason why an audit with these findings fails.
+    /// Returns the reason why an audit with these findings fails. Findings that are not listed count as the most urgent that they may be.
     pub fn failure(&self, document: &Document) -> Option<String> {
         let limit = self.fail_on?;
         let urgent: Vec<&Finding> = document.open().filter(|finding| finding.level <= limit).collect();
-        let some: Vec<&str> = urgent.iter().take(5).map(|finding| finding.key.as_str()).collect();
-        let more = if urgent.len() > some.len() { ", …" } else { "" };
-        (!urgent.is_empty()).then(|| {
+        let today = document.started_at.date_naive();
+        let is_waived = |outcome: &Outcome| {
+            self.waive.iter().any(|waiver| waiver.until >= today && waiver.key == format!("{}:*", outcome.check))
+        };
+        let cut =
+            document.checks.iter().filter(|outcome| outcome.cut.is_some_and(|cut| cut.level <= limit) && !is_waived(outcome));
+        let cut: Vec<String> = cut.map(|outcome| format!("{} that are not listed", outcome.check)).collect();
+        let more = if urgent.len() > NAMED { vec!["…".to_owned()] } else { Vec::new() };
+        let some: Vec<String> =
+            urgent.iter().take(NAMED).map(|finding| finding.key.clone()).chain(more).chain(cut.clone()).collect();
+        (!some.is_empty()).then(|| {
             format!(
-                "{} {limit}{} (fail_on): {}{more}",
+                "{}{} {limit}{} (fail_on): {}",
+                if cut.is_empty() { "" } else { "more than " },
                 units::plural(urgent.len(), "finding"),
                 if limit == Level::Critical { "" } else { " or more urgent" },
                 some.join(", ")
@@ -241,6 +256,7 @@ pub async fn manual(
         cancel,
         trust_owners,
         baseline: &baseline,
+        deadline: Instant::now(),
     };
     let mut document = look::look(&context, only).await?;
     let previous = previous.map(|mut previous| {

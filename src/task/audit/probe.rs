@@ -5,41 +5,39 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use sqlx::PgConnection;
 
-use super::context::{AuditContext, CheckResult, begin, end};
+use super::context::{AuditContext, CheckResult, Row, begin_one_of, end};
 use super::trust::{Code, Trust};
 use crate::base::fault::Kind;
 use crate::base::units;
 use crate::pg::{self, failure};
 
-/// The limit of queries into tables for one check.
+/// The limit of queries into tables for one check, whatever time it has.
 const MAX_PROBES: usize = 200;
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// Queries the tables themselves where the catalog only raises a suspicion. A table that cannot be queried, or not without running code that
-/// is not trusted, is unknown.
+/// Queries the tables themselves where the catalog only raises a suspicion, in the order of the rows. A table that cannot be queried, or not
+/// without running code that is not trusted, is unknown; so are those that are left when the time of the check is over.
 pub async fn probe(
     connection: &mut PgConnection,
     context: &AuditContext<'_>,
     trust: &mut Trust,
     seen: &mut CheckResult,
 ) -> Result<()> {
-    let (mut kept, mut refused) = (Vec::new(), Vec::new());
-    for (index, mut row) in std::mem::take(&mut seen.rows).into_iter().enumerate() {
-        let Some(sql) = row.probe.take().filter(|_| row.unknown.is_none()) else {
-            kept.push(row);
-            continue;
+    let (mut kept, mut refused, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+    let (suspected, others): (Vec<Row>, Vec<Row>) =
+        std::mem::take(&mut seen.rows).into_iter().partition(|row| row.probe.is_some() && row.unknown.is_none());
+    let number = suspected.len();
+    for (index, mut row) in suspected.into_iter().enumerate() {
+        let (Some(sql), Some(name), Some(oid)) = (row.probe.take(), row.reads.take(), row.reads_oid) else {
+            bail!("a probe of {} does not say what it reads", row.object)
         };
-        if index >= MAX_PROBES {
-            row.unknown = Some(format!("more than {MAX_PROBES} tables to look into: the others were not checked"));
-            kept.push(row);
+        if index >= MAX_PROBES || context.left().is_zero() {
+            left_out.push(row.object);
             continue;
         }
-        let (Some(name), Some(oid)) = (row.reads.take(), row.reads_oid) else {
-            bail!("a probe does not say what it reads: {sql}")
-        };
         let mut tables = vec![(name, oid)];
         tables.extend(row.also_reads.take().zip(row.also_reads_oid));
-        begin(connection, context).await?;
+        begin_one_of(connection, context, number.min(MAX_PROBES) - index).await?;
         let answer = read(connection, trust, &tables, sql).await;
         end(connection).await?;
         match answer {
@@ -62,7 +60,16 @@ pub async fn probe(
         }
         kept.push(row);
     }
+    kept.extend(others);
     seen.rows = kept;
+    if let Some(first) = left_out.first() {
+        let limit = match context.left().is_zero() {
+            true => out_of_time(context),
+            false => format!("at most {MAX_PROBES} are"),
+        };
+        let more = units::plural(left_out.len(), "table");
+        seen.unknown.push(format!("{more} of {number} were not looked into, because {limit}: {first} is the largest"));
+    }
     seen.unknown.extend(trust.reasons(&refused));
     Ok(())
 }
@@ -77,7 +84,6 @@ enum Answer {
 
 /// Runs a query of these tables: each by its name, with the oid that the name should have.
 async fn read(connection: &mut PgConnection, trust: &mut Trust, tables: &[(String, i64)], sql: String) -> Result<Answer> {
-    pg::execute(connection, "SET LOCAL enable_nestloop = on".to_owned()).await?;
     for (name, oid) in tables {
         match lock(connection, trust, name, *oid).await? {
             Way::Open => {}
@@ -122,11 +128,16 @@ pub(super) async fn lock(connection: &mut PgConnection, trust: &mut Trust, name:
     Ok(Way::Open)
 }
 
+/// Says that the time of the check is over.
+pub fn out_of_time(context: &AuditContext<'_>) -> String {
+    format!("the check takes longer than {} (check_timeout)", units::duration(context.audit.check_timeout))
+}
+
 /// Returns the reason why a check could not be made, where it is not a defect of the check.
 pub fn reason_unknown(error: &anyhow::Error, timeout: Duration) -> Option<String> {
     let said = failure::in_a_line(error);
     Some(match pg::sql_state(error).as_deref() {
-        Some("57014") => format!("took longer than {} (check_timeout)", units::duration(timeout)),
+        Some("57014") => format!("the time of the check did not suffice: {} (check_timeout)", units::duration(timeout)),
         Some("55P03") => format!("another session holds a lock on an object that it reads: {said}"),
         Some("42501" | "55000") => said,
         _ if failure::kind_of(error) == Some(Kind::Permission) => said,

@@ -72,7 +72,7 @@ pub async fn look(
     let hidden =
         pg::fetch_text(connection, format!("SELECT count(*)::text FROM {view} WHERE query = '<insufficient privilege>'")).await?;
     context::end(connection).await?;
-    let mut seen = CheckResult { rows: slower(context.baseline, &found), unknown: Vec::new() };
+    let mut seen = CheckResult::of(slower(context.baseline, &found));
     if let Some(hidden) = hidden.filter(|hidden| hidden != "0") {
         seen.unknown.push(format!(
             "{} of other roles hidden: GRANT pg_monitor",

@@ -23,6 +23,11 @@ pub fn level(check: &Check, row: &Row, audit: &Audit) -> Level {
     if is_lowered || is_small { Level::Low } else { usual }
 }
 
+/// The order in which rows are looked into and listed: the most urgent first, and of equal ones the largest table.
+pub fn urgency(check: &Check, row: &Row, audit: &Audit) -> (Level, Reverse<Rank>) {
+    (level(check, row, audit), Reverse(rank(row.weight)))
+}
+
 fn grows(check: &Check) -> bool {
     !matches!(check.query, Query::Drift) && check.categories.iter().all(|category| GROWING.contains(category))
 }
@@ -39,7 +44,7 @@ pub fn sort(document: &mut Document) {
     let mut heaviest: BTreeMap<(Level, String, Option<String>), Rank> = BTreeMap::new();
     for finding in &document.findings {
         let group = heaviest.entry(group_of(finding)).or_default();
-        *group = (*group).max(rank(finding));
+        *group = (*group).max(rank(finding.weight));
     }
     document.findings.sort_by_cached_key(|finding| {
         let group = group_of(finding);
@@ -49,17 +54,17 @@ pub fn sort(document: &mut Document) {
             Reverse(of_group),
             place.get(&finding.check).copied(),
             group.2,
-            Reverse(rank(finding)),
+            Reverse(rank(finding.weight)),
             finding.key.clone(),
         )
     });
 }
 
 /// Whether it is of no table, and the size of its table.
-type Rank = (bool, Weight);
+pub type Rank = (bool, Weight);
 
-fn rank(finding: &Finding) -> Rank {
-    (finding.weight.is_none(), finding.weight.unwrap_or_default())
+fn rank(weight: Option<Weight>) -> Rank {
+    (weight.is_none(), weight.unwrap_or_default())
 }
 
 /// Findings of one kind and cause.

@@ -6,19 +6,20 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::context::{AuditContext, CheckResult, KeyTable, Row, begin, end};
-use super::probe::{Way, lock, reason_unknown};
+use super::context::{AuditContext, CheckResult, ForeignKey, KeyTable, Row, begin_one_of, end};
+use super::probe::{Way, lock, out_of_time, reason_unknown};
 use super::trust::{Code, Trust};
-use crate::pg;
+use crate::pg::{self, failure};
 
 /// The limit of tables for which the planner is asked.
 const MAX_ASKED: usize = 500;
 /// This many partitions are named; the rest are only counted.
 const NAMED: usize = 5;
 
-/// A generic plan knows no values, as the plan of the server's own check. Without sequential scans the planner takes any index that it can use.
-const SETTINGS: &str = "SELECT pg_catalog.set_config(name, CASE name WHEN 'plan_cache_mode' THEN 'force_generic_plan' WHEN 'enable_seqscan' THEN 'off' ELSE 'on' END, true)
-     FROM pg_catalog.pg_settings WHERE name = 'plan_cache_mode' OR name LIKE 'enable\\_%' AND vartype = 'bool'";
+/// The settings of the questions: without sequential scans the planner takes any index that it can use. The plan is generic (begin_one_of): it knows no values, as
+/// that of the server's own check.
+const SETTINGS: &str = "SELECT pg_catalog.string_agg(pg_catalog.format('SET LOCAL %I = %s', name, CASE name WHEN 'enable_seqscan' THEN 'off' ELSE 'on' END), '; ')
+     FROM pg_catalog.pg_settings WHERE name LIKE 'enable\\_%' AND vartype = 'bool'";
 
 enum Answer {
     Served,
@@ -43,6 +44,12 @@ pub async fn ask(
     seen: &mut CheckResult,
 ) -> Result<()> {
     let (mut kept, mut refused, mut asked) = (Vec::new(), Vec::new(), 0);
+    let questions = |key: &ForeignKey| key.open.iter().filter(|table| !table.leading.is_empty()).count();
+    let all: usize = seen.rows.iter().filter_map(|row| row.foreign_key.as_ref()).map(questions).sum();
+    let settings = match all {
+        0 => String::new(),
+        _ => pg::fetch_text(connection, SETTINGS.to_owned()).await?.unwrap_or_default(),
+    };
     for mut row in std::mem::take(&mut seen.rows) {
         let Some(key) = row.foreign_key.take() else {
             kept.push(row);
@@ -51,9 +58,14 @@ pub async fn ask(
         let mut unserved = Vec::new();
         for table in key.open {
             asked += usize::from(!table.leading.is_empty());
-            let answer = match asked > MAX_ASKED && !table.leading.is_empty() {
-                true => Answer::Unasked(format!("there are more than {MAX_ASKED} tables to ask about")),
-                false => answer(connection, context, trust, &table, asked, &mut refused).await?,
+            let answer = match table.leading.is_empty() {
+                true => Answer::Unserved,
+                false if asked > MAX_ASKED => Answer::Unasked(format!("there are more than {MAX_ASKED} tables to ask about")),
+                false if context.left().is_zero() => Answer::Unasked(out_of_time(context)),
+                false => {
+                    let question = Question { table: &table, number: asked, of: all.min(MAX_ASKED), settings: &settings };
+                    answer(connection, context, trust, question, &mut refused).await?
+                }
             };
             let by_catalog = match answer {
                 Answer::Served => continue,
@@ -95,22 +107,27 @@ fn judge(mut row: Row, tables: usize, unserved: Vec<Unserved>) -> Option<Row> {
     Some(row)
 }
 
+/// Whether an index of this table serves the key: so many are asked about.
+struct Question<'a> {
+    table: &'a KeyTable,
+    number: usize,
+    of: usize,
+    settings: &'a str,
+}
+
 async fn answer(
     connection: &mut PgConnection,
     context: &AuditContext<'_>,
     trust: &mut Trust,
-    table: &KeyTable,
-    number: usize,
+    question: Question<'_>,
     refused: &mut Vec<(String, Code)>,
 ) -> Result<Answer> {
-    if table.leading.is_empty() {
-        return Ok(Answer::Unserved);
-    }
+    let table = question.table;
     if !table.is_readable {
         return Ok(Answer::Unasked("no privilege to read it".to_owned()));
     }
-    begin(connection, context).await?;
-    let planned = plan(connection, trust, table, number).await;
+    begin_one_of(connection, context, question.of + 1 - question.number).await?;
+    let planned = plan(connection, trust, &question).await;
     end(connection).await?;
     match planned {
         Ok(Planned::Uses(indexes)) if indexes.iter().any(|index| table.leading.contains(index)) => Ok(Answer::Served),
@@ -122,6 +139,10 @@ async fn answer(
         }
         Err(error) => match reason_unknown(&error, context.audit.check_timeout) {
             Some(reason) => Ok(Answer::Unasked(reason)),
+            // One odd table must not hide what is wrong with all others.
+            None if pg::sql_state(&error).is_some() => {
+                Ok(Answer::Unasked(format!("the server does not answer: {}", failure::in_a_line(&error))))
+            }
             None => Err(error.context(format!("while asking the planner about {}", table.reads))),
         },
     }
@@ -135,15 +156,16 @@ enum Planned {
     Refused(Code),
 }
 
-async fn plan(connection: &mut PgConnection, trust: &mut Trust, table: &KeyTable, number: usize) -> Result<Planned> {
+async fn plan(connection: &mut PgConnection, trust: &mut Trust, question: &Question<'_>) -> Result<Planned> {
+    let table = question.table;
     match lock(connection, trust, &table.reads, table.reads_oid).await? {
         Way::Open => (),
         Way::Gone => return Ok(Planned::Gone),
         Way::Refused(code) => return Ok(Planned::Refused(code)),
     }
-    pg::execute(connection, SETTINGS.to_owned()).await?;
+    pg::execute(connection, question.settings.to_owned()).await?;
     // A name of its own for each: a transaction that fails leaves its statement behind.
-    let name = format!("pgtend_foreign_key_{number}");
+    let name = format!("pgtend_foreign_key_{}", question.number);
     pg::execute(connection, format!("PREPARE {name} ({}) AS {}", table.types, table.check)).await?;
     let nulls = vec!["NULL"; table.parameters].join(", ");
     let row = pg::query(format!("EXPLAIN (COSTS OFF, FORMAT JSON) EXECUTE {name} ({nulls})"))

@@ -11,16 +11,18 @@ use super::document::{Level, Weight};
 const SCHEMAS_TO_FOLD: usize = 10;
 const SQL_OF_FOLDED: usize = 50;
 
-/// Merges the same finding in many schemas (one for each tenant) into one: its key has `*` for the schema, and its SQL covers all.
-pub fn fold(check: &str, rows: Vec<Row>) -> Vec<Row> {
+/// Merges the same finding in many schemas (one for each tenant) into one: its identity has `*` for the schema, and its SQL covers all. A row stays by
+/// itself where `stays` says so of its identity and of the one that all would have.
+pub fn fold(check: &str, rows: Vec<Row>, stays: impl Fn(&str, &str) -> bool) -> Vec<Row> {
     let mut folded: BTreeMap<(Option<Level>, String), Vec<Row>> = BTreeMap::new();
     let mut kept = Vec::new();
     for row in rows {
+        let identity = row.identity();
         let rest = match check {
             "comments-missing" => Some(""), // its object is the schema
-            _ => after_schema(row.identity.as_deref().unwrap_or(&row.object)),
+            _ => after_schema(identity),
         };
-        match rest.map(str::to_owned) {
+        match rest.filter(|rest| !stays(identity, &format!("*{rest}"))).map(str::to_owned) {
             Some(rest) => folded.entry((row.level, rest)).or_default().push(row),
             None => kept.push(row),
         }
@@ -64,7 +66,7 @@ fn sum(one: Weight, other: Weight) -> Weight {
 }
 
 /// Returns the part after the schema in `schema.table…`, with its dot; a quoted schema may contain dots. None where there is no schema.
-fn after_schema(name: &str) -> Option<&str> {
+pub fn after_schema(name: &str) -> Option<&str> {
     let end = match name.strip_prefix('"') {
         None => name.find('.')?,
         Some(quoted) => 2 + quoted.replace("\"\"", "..").find('"')?,
@@ -95,12 +97,16 @@ mod tests {
             ..Row::default()
         };
         let nine: Vec<Row> = (0..9).map(|schema| row(schema, "users")).collect();
-        assert_eq!(fold("c", nine).len(), 9);
+        assert_eq!(fold("c", nine, |_, _| false).len(), 9);
         let rows = (0..10).map(|schema| row(schema, "users")).chain([row(0, "docs")]).collect();
-        let folded = fold("c", rows);
-        let identities: Vec<_> = folded.iter().map(|row| row.identity.as_deref().unwrap_or(&row.object)).collect();
+        let folded = fold("c", rows, |_, _| false);
+        let identities: Vec<_> = folded.iter().map(Row::identity).collect();
         assert_eq!(identities, ["t00.docs", "*.users"]);
         assert_eq!(folded[1].fix.as_deref().unwrap().lines().count(), 10);
         assert!(folded[1].issue.as_deref().unwrap().contains("9 other schemas"));
+        let eleven = (0..11).map(|schema| row(schema, "users")).collect();
+        let folded = fold("c", eleven, |identity, folded| identity == "t03.users" && folded == "*.users");
+        let identities: Vec<_> = folded.iter().map(Row::identity).collect();
+        assert_eq!(identities, ["t03.users", "*.users"], "one stays by itself");
     }
 }

@@ -6,9 +6,9 @@ WITH keys AS (
     SELECT DISTINCT ON (f.conrelid, f.columns) f.*, p.conpfeqop::oid[] AS operators, coalesce(to_jsonb(p) ->> 'conperiod', 'false') = 'true' AS over_period
     FROM foreign_keys f JOIN pg_constraint p ON p.oid = f.oid ORDER BY f.conrelid, f.columns, f.conname
 ), members AS (
-    SELECT t.oid AS root, t.oid FROM tables t WHERE NOT t.partitioned
+    SELECT t.oid AS root, t.oid FROM all_tables t WHERE NOT t.partitioned
     UNION ALL
-    SELECT p.root, p.oid FROM partitions p JOIN tables t ON t.oid = p.root AND t.partitioned JOIN pg_class c ON c.oid = p.oid AND c.relkind = 'r'
+    SELECT p.root, p.oid FROM (SELECT root, oid FROM partitions UNION ALL SELECT branch, oid FROM branches) p JOIN all_tables t ON t.oid = p.root AND t.partitioned JOIN pg_class c ON c.oid = p.oid AND c.relkind = 'r'
 ), pairs AS MATERIALIZED (
     -- Materialized: else the joins below run once for each key (1 ms each).
     SELECT k.oid AS key, k.conrelid, k.confrelid, k.over_period, m.oid AS member, cardinality(k.conkey) AS width, u.*

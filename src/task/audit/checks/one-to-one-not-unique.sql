@@ -10,7 +10,9 @@ SELECT f."table" AS object, format('%s(%s)', f."table", f.columns) AS identity,
        format(E'-- fails where a second row comes meanwhile, and leaves an invalid index, which has to be dropped\nCREATE UNIQUE INDEX CONCURRENTLY ON %s (%s);', f."table", f.columns)
            || coalesce((SELECT string_agg(format(E'\nDROP INDEX CONCURRENTLY %s;', i.index), '' ORDER BY i.name) FROM indexes i
                         WHERE i.indrelid = f.conrelid AND i.all_keys = ARRAY[a.attnum] AND NOT i.partial AND NOT i.indisunique AND i.method = 'btree'), '') AS fix
-FROM foreign_keys f JOIN tables r ON r.oid = f.confrelid
+FROM foreign_keys f
+-- An extension's table is none of ours.
+JOIN (SELECT oid, rows FROM all_tables UNION ALL SELECT z.oid, z.rows FROM sizes z WHERE NOT EXISTS (SELECT FROM all_tables t WHERE t.oid = z.oid)) r ON r.oid = f.confrelid
 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
 LEFT JOIN pg_stats s ON s.schemaname = f.schema AND s.tablename = f.name AND s.attname = a.attname AND NOT s.inherited
 WHERE cardinality(f.conkey) = 1 AND NOT f.partitioned AND f.conrelid <> f.confrelid AND f.rows >= 100

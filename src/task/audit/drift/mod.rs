@@ -6,6 +6,7 @@ mod compare;
 mod object;
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -17,15 +18,22 @@ use self::object::{Object, QUERY, Scope};
 use super::context;
 use super::context::{AuditContext, CheckResult};
 use crate::base::child::Child;
+use crate::base::units;
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server};
 use crate::task::backup::{facts, scratch};
 use crate::work::Does;
 
 /// Long enough for a schema of thousands of tables.
-const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_recovery: bool) -> Result<CheckResult> {
+/// `end` is that of the audit: loading a file has more time than one check.
+pub async fn look(
+    context: &AuditContext<'_>,
+    connection: &mut PgConnection,
+    in_recovery: bool,
+    end: Instant,
+) -> Result<CheckResult> {
     let Some(file) = &context.audit.schema_file else { return Ok(CheckResult::unknown("no schema_file is configured")) };
     if in_recovery && context.audit.scratch.is_none() {
         return Ok(CheckResult::unknown(
@@ -59,16 +67,14 @@ pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_
     }
     let name = format!("{prefix}{}", std::process::id());
     let scratch_settings = target.with_database(&name);
-    let loading = load(context, &scratch_settings, file);
+    let loading = load(context, &scratch_settings, file, end);
     let (there, left) = scratch::with_scratch(&target, &name, &like.database, context.cancel, loading).await;
     if let Some(left) = left {
         tracing::warn!("{left}");
     }
     let there = there?;
     Ok(match there {
-        Loaded::Objects(there) => {
-            CheckResult { rows: compare(&there, &here, &file.display().to_string(), &scope), unknown: Vec::new() }
-        }
+        Loaded::Objects(there) => CheckResult::of(compare(&there, &here, &file.display().to_string(), &scope)),
         Loaded::Refused(reason) => CheckResult::unknown(reason),
     })
 }
@@ -81,7 +87,7 @@ enum Loaded {
     Refused(String),
 }
 
-async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::path::Path) -> Result<Loaded> {
+async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::path::Path, end: Instant) -> Result<Loaded> {
     let mut connection = scratch.connect().await?;
     let major = Server::of(&mut connection).await?.major();
     let tools = crate::pg::client_tools::find_for_restore(context.config.tools.bin_dir.as_deref(), major).await?;
@@ -91,16 +97,17 @@ async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::pa
     command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(file);
     let mut psql = Child::spawn(command)?;
     drop(psql.take_stdin()?);
-    let ended = tokio::time::timeout(LOAD_TIMEOUT, psql.wait()).await;
+    let limit = LOAD_TIMEOUT.min(end.saturating_duration_since(Instant::now()));
+    let ended = tokio::time::timeout(limit, psql.wait()).await;
     let Ok(ended) = ended else {
-        return Ok(Loaded::Refused(format!("{} takes more than {} s to load", file.display(), LOAD_TIMEOUT.as_secs())));
+        return Ok(Loaded::Refused(format!("{} takes more than {} to load", file.display(), units::duration(limit))));
     };
     let ended = ended?;
     if !ended.status.success() {
         let said = ended.stderr.lines().find(|line| line.contains("ERROR") || line.contains("error:")).unwrap_or(&ended.stderr);
         return Ok(Loaded::Refused(format!("{} does not load into an empty database: {said}", file.display())));
     }
-    Ok(Loaded::Objects(objects(&mut connection, context).await?))
+    Ok(Loaded::Objects(objects(&mut connection, &context.of_check(end)).await?))
 }
 
 async fn objects(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<Vec<Object>> {
