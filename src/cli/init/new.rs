@@ -73,7 +73,7 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
         targets.push(Target { name, contents });
     }
     password_to_do(&given, &settings, chosen.iter().map(|listed| listed.name.as_str()), &mut shown)?;
-    let bin_dir = arguments.bin_dir.as_deref().map(|folder| absolute(folder));
+    let bin_dir = arguments.bin_dir.as_deref().map(absolute);
     if let Err(error) = client_tools::find(bin_dir.as_deref().map(Path::new), server.major).await {
         shown.to_do.push(format!("{error:#}"));
     }

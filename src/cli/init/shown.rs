@@ -152,8 +152,6 @@ fn is_a_schema(file: &NewFile) -> bool {
 /// Rows of a table without headings.
 fn rows(rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
-    match rows.first() {
-        Some(first) => table(&vec![""; first.len()], rows.clone().into_iter()).trim_start_matches('\n').to_owned(),
-        None => String::new(),
-    }
+    let headings = vec![""; rows.first().map_or(0, Vec::len)];
+    if rows.is_empty() { String::new() } else { table(&headings, rows.into_iter()).trim_start_matches('\n').to_owned() }
 }
