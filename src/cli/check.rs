@@ -35,6 +35,10 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let jobs = folder.jobs;
     let mut warnings = cleartext::warnings(&config, &jobs);
     warnings.extend(folder.misnamed);
+    warnings.extend(folder.unread);
+    warnings.extend(folder.notes);
+    warnings.extend(config.notes.iter().cloned());
+    warnings.extend(nowhere(&config));
     warnings.extend(schedule_notes(&jobs));
     warnings.extend(will_refuse(&jobs));
     warnings.extend(encryption::warnings(&config, &jobs));
@@ -78,6 +82,22 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
         Some(error) => failure::exit_code(&error),
         None => ExitCode::SUCCESS,
     })
+}
+
+/// Databases of which neither the configuration nor the environment says where they are: libpq's defaults may be another server.
+fn nowhere(config: &Config) -> Vec<String> {
+    const VARIABLES: [&str; 5] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE", "PGPORT"];
+    if VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some()) {
+        return Vec::new();
+    }
+    let without = config.databases.iter().filter(|(_, database)| database.url.is_none());
+    let note = |name: &String| {
+        format!(
+            "database `{name}` has no `url`, and the environment has no PGHOST, PGDATABASE or PGSERVICE: it is what psql connects to by itself. \
+             Write url = \"postgres://user@host:5432/database\""
+        )
+    };
+    without.map(|(name, _)| note(name)).collect()
 }
 
 /// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.

@@ -105,6 +105,7 @@ mod layers;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
 mod ledger;
 mod left_out;
+mod mistakes;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
 /// Sets that nobody can delete before a date: S3 Object Lock.
