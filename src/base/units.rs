@@ -7,22 +7,56 @@ use chrono::Utc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What is longer is a mistake, and beyond what PostgreSQL can count back from now.
+const YEARS_MOST: u64 = 1000;
+
 /// A length of time as written in a file: `30s`, `2h`, `90d`, `1h 30m`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "span", "pattern" = SPAN_PATTERN, "not" = { "pattern": NO_NUMBER }, "examples" = ["30s", "2h", "90d"]))]
 pub struct Span(pub Duration);
+
+/// Zero, in any unit.
+const NO_NUMBER: &str = "^[^1-9]*$";
+
+/// Numbers with their units (of humantime).
+const SPAN_PATTERN: &str = r"^\s*(\d+(\.\d+)?\s*(nanos|nsec|ns|usec|us|µs|msec|ms|seconds?|secs?|sec|s|minutes?|mins?|min|m|hours?|hrs?|hr|h|days?|d|weeks?|wks?|wk|w|months?|M|years?|yrs?|yr|y)\s*)+$";
 
 impl TryFrom<String> for Span {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let duration = humantime::parse_duration(&text)
-            .map_err(|error| format!("`{text}` is not a length of time: {error}; write it like \"30s\", \"2h\" or \"90d\""))?;
+        let wrong = |why: String| format!("`{text}` is not a length of time: {why}");
+        let duration = humantime::parse_duration(&text).map_err(|error| wrong(why_not_a_span(text.trim(), &error)))?;
         if duration.is_zero() {
-            return Err(format!("`{text}` is not a duration; write it like \"30s\", \"2h\" or \"90d\""));
+            return Err(wrong("it is zero; write it like \"30s\", \"2h\" or \"90d\"".to_owned()));
+        }
+        if duration.as_secs() > YEARS_MOST * 366 * 86_400 {
+            return Err(wrong(format!("it is more than {YEARS_MOST} years; write it like \"30s\", \"2h\" or \"90d\"")));
         }
         Ok(Self(duration))
+    }
+}
+
+fn why_not_a_span(text: &str, error: &humantime::DurationError) -> String {
+    use humantime::DurationError;
+    const FORMS: &str = "write it like \"30s\", \"2h\" or \"90d\"";
+    let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
+    match error {
+        _ if text.is_empty() => format!("it is empty; {FORMS}"),
+        _ if text.starts_with(['-', '+', '−']) => format!("it has a sign; {FORMS}"),
+        _ if digits == text.len() => {
+            format!("the unit is missing; write \"{text}s\", \"{text}m\" (minutes), \"{text}h\" or \"{text}d\"")
+        }
+        _ if text.contains([':', ',']) => "it is a number with its unit; write it like \"90m\" or \"1h 30m\"".to_owned(),
+        DurationError::UnknownUnit { unit, .. } => {
+            let all = "the units are ms, s, m (minutes), h, d, weeks, months and years";
+            let months = unit.eq_ignore_ascii_case("mo") || unit.eq_ignore_ascii_case("mon");
+            let cure = if months { format!("write \"{}months\"", &text[..digits]) } else { FORMS.to_owned() };
+            format!("it has no unit `{unit}`: {all}; {cure}")
+        }
+        DurationError::NumberOverflow => format!("the number is too large; {FORMS}"),
+        _ => FORMS.to_owned(),
     }
 }
 
@@ -51,7 +85,7 @@ impl fmt::Display for Span {
 /// A number of bytes as written in a file: `8MiB` is 8,388,608 bytes, `8MB` is 8,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "size", "pattern" = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpPeE]([iI]?[bB])?|[bB])?\s*$", "examples" = ["8MiB", "10KB"]))]
 pub struct Size(pub u64);
 
 impl TryFrom<String> for Size {
@@ -79,7 +113,7 @@ impl fmt::Display for Size {
 /// Bytes per second as written in a file: `50MB/s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "rate", "not" = { "pattern": NO_NUMBER }, "pattern" = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpPeE]([iI]?[bB])?|[bB])?\s*/s$", "examples" = ["50MB/s", "800KiB/s"]))]
 pub struct Rate(pub u64);
 
 impl TryFrom<String> for Rate {
@@ -89,8 +123,23 @@ impl TryFrom<String> for Rate {
         let size = text.strip_suffix("/s").and_then(|size| Size::try_from(size.trim_end().to_owned()).ok());
         match size {
             Some(Size(bytes @ 1..)) => Ok(Self(bytes)),
-            _ => Err(format!("`{text}` is not a rate; write it like \"50MB/s\" or \"800KiB/s\"")),
+            _ => Err(format!("`{text}` is not a rate; {}", instead_of_rate(&text))),
         }
+    }
+}
+
+/// A rate without its second, or in bits.
+fn instead_of_rate(text: &str) -> String {
+    let forms = "write it like \"50MB/s\" or \"800KiB/s\"".to_owned();
+    let lower = text.trim().to_ascii_lowercase();
+    let of_bits = |unit: &str| lower.strip_suffix(unit).and_then(|number| number.trim().parse::<f64>().ok());
+    let bits = [("gbit/s", 1000.0), ("gbps", 1000.0), ("mbit/s", 1.0), ("mbps", 1.0)];
+    if let Some(megabits) = bits.iter().find_map(|(unit, times)| Some(of_bits(unit)? * times)).filter(|bits| *bits > 0.0) {
+        return format!("it counts bytes, and 8 bits are one: write \"{}MB/s\"", megabits / 8.0);
+    }
+    match Size::try_from(text.to_owned()) {
+        Ok(Size(1..)) => format!("a rate is per second: write \"{}/s\"", text.trim()),
+        _ => forms,
     }
 }
 
@@ -197,7 +246,21 @@ mod tests {
         assert_eq!(span("90d"), Ok(90 * 86_400));
         assert_eq!(span("1h 30m"), Ok(5400));
         assert!(span("2").unwrap_err().contains("2h"));
-        assert!(span("0s").unwrap_err().contains("is not a duration"));
+        assert!(span("0s").unwrap_err().contains("it is zero"));
+        for (wrong, cure) in [
+            ("30", "write \"30s\", \"30m\" (minutes), \"30h\" or \"30d\""),
+            ("3mo", "write \"3months\""),
+            ("-1h", "it has a sign"),
+            ("", "it is empty"),
+            ("1:30", "\"1h 30m\""),
+            ("1,5h", "\"90m\""),
+            ("3 fortnights", "no unit `fortnights`"),
+            ("100000y", "more than 1000 years"),
+            ("99999999999999999999999y", "the number is too large"),
+        ] {
+            let told = span(wrong).unwrap_err();
+            assert!(told.contains(cure) && told.contains("is not a length of time"), "{told}");
+        }
         assert!(span("soon").is_err());
     }
 
@@ -222,8 +285,10 @@ mod tests {
         assert_eq!(rate("50MB/s"), Ok(50_000_000));
         assert_eq!(rate("1 MiB/s"), Ok(1 << 20));
         for wrong in ["50MB", "50Mbit/s", "0MB/s", "/s", "fast"] {
-            assert!(rate(wrong).unwrap_err().contains("50MB/s"), "{wrong}");
+            assert!(rate(wrong).unwrap_err().contains("MB/s"), "{wrong}");
         }
+        assert!(rate("50Mbit/s").unwrap_err().contains("write \"6.25MB/s\""));
+        assert!(rate("50MB").unwrap_err().contains("write \"50MB/s\""));
         assert_eq!(Rate(50_000_000).to_string(), "50.0 MB/s");
     }
 

@@ -81,10 +81,30 @@ pub(super) fn notes(config: &Config, folder: &Folder) -> Vec<String> {
     let jobs = &folder.jobs;
     let mut notes = cleartext::warnings(config, jobs);
     notes.extend(folder.misnamed.iter().cloned());
+    notes.extend(folder.unread.iter().cloned());
+    notes.extend(folder.notes.iter().cloned());
+    notes.extend(config.notes.iter().cloned());
+    notes.extend(nowhere(config));
     notes.extend(schedule_notes(jobs));
     notes.extend(will_refuse(jobs));
     notes.extend(encryption::warnings(config, jobs));
     notes
+}
+
+/// Databases of which neither the configuration nor the environment says where they are: libpq's defaults may be another server.
+fn nowhere(config: &Config) -> Vec<String> {
+    const VARIABLES: [&str; 5] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE", "PGPORT"];
+    if VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some()) {
+        return Vec::new();
+    }
+    let without = config.databases.iter().filter(|(_, database)| database.url.is_none());
+    let note = |name: &String| {
+        format!(
+            "database `{name}` has no `url`, and the environment has no PGHOST, PGDATABASE or PGSERVICE: it is what psql connects to by itself. \
+             Write url = \"postgres://user@host:5432/database\""
+        )
+    };
+    without.map(|(name, _)| note(name)).collect()
 }
 
 /// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::output::print;
+use crate::base::toml_file::Document as _;
 use crate::config;
 use crate::run::job;
 
@@ -27,12 +28,12 @@ pub fn schema_text(which: Which) -> Result<String> {
 }
 
 pub fn schema(which: Option<Which>) -> Result<ExitCode> {
-    let config = || schemars::schema_for!(config::Written);
-    let job = || schemars::schema_for!(job::Written);
+    let config = &config::Written::known().schema;
+    let job = &job::Written::known().schema;
     let schema = match which {
-        Some(Which::Config) => json!(config()),
-        Some(Which::Job) => json!(job()),
-        None => json!({ "config": config(), "job": job() }),
+        Some(Which::Config) => config.clone(),
+        Some(Which::Job) => job.clone(),
+        None => json!({ "config": config, "job": job }),
     };
     print(&format!("{schema:#}\n"))?;
     Ok(ExitCode::SUCCESS)

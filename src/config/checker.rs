@@ -21,7 +21,10 @@ pub struct Checker<'a> {
 
 impl Checker<'_> {
     pub fn problem<T>(&mut self, at: &Spanned<T>, message: impl Into<String>, hint: impl Into<Option<String>>) {
-        self.problems.push(self.source.problem(Some(at.span()), message, hint.into()));
+        // It may follow from a mistake in a part of the same value.
+        if !self.problems.iter().any(|problem| problem.is_within(&at.span())) {
+            self.problems.push(self.source.problem(Some(at.span()), message, hint.into()));
+        }
     }
 
     pub fn missing(&mut self, message: &str, hint: &str) {
@@ -39,8 +42,15 @@ impl Checker<'_> {
         if names.contains(&name.get_ref().as_str()) {
             return true;
         }
+        if self.config.may_have(kind, name.get_ref()) {
+            return false;
+        }
         let hint = did_you_mean(name.get_ref(), names.iter().copied()).unwrap_or_else(|| {
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            if name.get_ref().contains("${") || name.get_ref().starts_with('$') {
+                return "write the name itself: variables of the environment are not put in; `url_env` and its like name one"
+                    .to_owned();
+            }
             format!("{} has: {known}; add [{kind}s.{}]", self.config.path.display(), name.get_ref())
         });
         self.problem(name, format!("the configuration has no {kind} `{}`", name.get_ref()), hint);
@@ -52,11 +62,15 @@ impl Checker<'_> {
             (Some(one), None) => vec![one],
             (None, Some(several)) if !several.get_ref().is_empty() => several.into_inner(),
             (None, Some(several)) => {
-                self.problem(&several, "`databases` is empty", "name at least one database".to_owned());
+                self.problem(&several, "`databases` is empty", "name at least one: databases = [\"app\"]".to_owned());
                 Vec::new()
             }
             (Some(one), Some(_)) => {
-                self.problem(&one, "both `database` and `databases` are set", "keep one of them".to_owned());
+                self.problem(
+                    &one,
+                    "both `database` and `databases` are set",
+                    "keep one of them: `database` for one, `databases` for several".to_owned(),
+                );
                 Vec::new()
             }
             (None, None) => {
@@ -67,7 +81,11 @@ impl Checker<'_> {
         let mut names: Vec<String> = Vec::new();
         for name in named {
             if names.contains(name.get_ref()) {
-                self.problem(&name, format!("database `{}` is named twice", name.get_ref()), None);
+                self.problem(
+                    &name,
+                    format!("database `{}` is named twice", name.get_ref()),
+                    "name it once: each has one run".to_owned(),
+                );
             } else if self.known("database", &name) {
                 names.push(name.into_inner());
             }

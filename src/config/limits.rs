@@ -60,7 +60,7 @@ pub struct Written {
     /// How much longer commits of other sessions may take while the run works, as a factor, or 5 ms more if that is more; default
     /// 2. Above it, batches get smaller and pauses longer. Measured with commits of its own while others are active. 0 turns it
     /// off.
-    #[schemars(with = "Option<f64>")]
+    #[schemars(with = "Option<f64>", extend("anyOf" = [{ "const": 0 }, { "minimum": 1, "maximum": 1000 }]), example = 2)]
     pub max_slowdown: Option<Spanned<f64>>,
     /// false refuses a table with code of an owner (triggers, rules, CHECKs, index expressions) that would run with more rights
     /// than that owner has; default true: a warning names the code.

@@ -2,13 +2,15 @@
 //! ([`Config`]) once.
 
 pub mod checker;
+pub mod habits;
 pub mod limits;
 mod load;
 mod secret;
 pub mod sessions;
+mod url_instead;
 mod written;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +40,17 @@ pub struct Config {
     pub notify: Notify,
     pub metrics: Metrics,
     pub verify: Verify,
+    /// `databases.NAME` and `stores.NAME` with mistakes, or `databases` and `stores` as a whole: what names them makes no mistake of its own.
+    pub mistaken: BTreeSet<String>,
+    /// What is allowed, and probably not meant.
+    pub notes: Vec<String>,
+}
+
+impl Config {
+    /// Returns whether a store or database of this name is not there because of a mistake in the configuration.
+    pub fn may_have(&self, kind: &str, name: &str) -> bool {
+        self.mistaken.contains(&format!("{kind}s")) || self.mistaken.contains(&format!("{kind}s.{name}"))
+    }
 }
 
 /// Where the run history is, and how long it is kept.

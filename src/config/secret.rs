@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use toml::Spanned;
 
-use crate::base::toml_file::{Problem, Source};
+use crate::base::toml_file::{Problem, Source, without_number};
 
 /// A value that may be in the file itself (`KEY`), in the environment (`KEY_env`) or in a file of its own (`KEY_file`).
 pub struct Secret<'a> {
@@ -31,7 +31,11 @@ impl Secret<'_> {
         let other = env.as_ref().map(Spanned::span).or_else(|| file.as_ref().map(Spanned::span));
         if let (Some(_), Some(other)) = (&literal, other) {
             // The problem does not point at the literal, whose line would be shown.
-            problem(other, format!("both `{key}` and `{key}_env` or `{key}_file` are set"), "keep one of them".to_owned());
+            problem(
+                other,
+                format!("both `{key}` and `{key}_{}` are set", if env.is_some() { "env" } else { "file" }),
+                "keep one of them".to_owned(),
+            );
         } else if let (Some(first), true) = (&env, file.is_some()) {
             problem(first.span(), format!("both `{key}_env` and `{key}_file` are set"), "keep one of them".to_owned());
         }
@@ -51,7 +55,7 @@ impl Secret<'_> {
         match std::fs::read_to_string(&path) {
             Ok(text) => Some((text.trim().to_owned(), Some(file.span()))),
             Err(error) => {
-                let message = format!("cannot read `{}`: {error}", path.display());
+                let message = format!("cannot read `{}`: {}", path.display(), without_number(&error));
                 problem(file.span(), message, format!("it must contain the `{key}` of {of}"));
                 None
             }
@@ -71,6 +75,7 @@ pub fn checked_http_url(
         return Some(SecretString::from(url));
     }
     let hint = "write it like \"https://monitor.example.com/ping/ID\"".to_owned();
-    problems.push(source.problem(span, format!("{of}: not an HTTP URL"), Some(hint)));
+    let why = if url.contains("://") { "" } else { ": it has no https at its beginning" };
+    problems.push(source.problem(span, format!("{of}: not an HTTP URL{why}"), Some(hint)));
     None
 }

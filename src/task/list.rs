@@ -195,7 +195,10 @@ impl Task {
                 checker.missing("no task", &hint);
             }
             1 => {}
-            _ => checker.missing(&format!("more than one task: {}", kinds.join(" and ")), "keep one task in each file"),
+            _ => checker.missing(
+                &format!("more than one task: {}", kinds.join(" and ")),
+                "keep one of them here, and give the others files of their own: jobs/NAME.toml",
+            ),
         }
         written.resolve(checker)
     }
@@ -220,7 +223,7 @@ impl Task {
         {
             let hint =
                 "set 1 or more (commits may take this many times as long as without the run), or 0 to turn it off".to_owned();
-            checker.problem(most, format!("`max_slowdown = {}`", most.get_ref()), hint);
+            checker.problem(most, format!("`max_slowdown = {}` is out of range", most.get_ref()), hint);
         }
         written.into()
     }

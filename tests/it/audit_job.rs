@@ -116,7 +116,7 @@ fn mistakes_in_an_audit_job_are_found_at_their_place() {
     ]);
     let scenario = scenario
         .job("quarterly", "database = 'app'\n[audit]\nwaive = [{ key = 'fk-unindexed:x', reason = '', until = '2027-01-31' }]\n");
-    scenario.run(&["check"]).exited(78).says(&["expected a TOML datetime"]);
+    scenario.run(&["check"]).exited(78).says(&["expected a date without quotation marks"]);
     let scenario = scenario.job(
         "quarterly",
         "database = 'app'\n[audit]\nwaive = [{ key = 'fk-unindexed:x', reason = '', until = 2027-01-31T10:00:00Z }]\n",

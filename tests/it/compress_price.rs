@@ -46,7 +46,7 @@ fn what_saves_too_little_of_the_whole_table_is_refused_and_says_what_to_do() {
     for wrong in ["1.0", "-0.1"] {
         let scenario = Scenario::with_database(server, &database)
             .job("scripts", &job("").replace("minimum_gain = 0\n", &format!("minimum_gain = {wrong}\n")));
-        scenario.run(&["check"]).exited(78).says(&["a share: 0.3 is 30 %"]);
+        scenario.run(&["check"]).exited(78).says(&["0.3 is 30 %"]);
     }
 }
 

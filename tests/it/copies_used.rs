@@ -286,7 +286,7 @@ fn mistakes_in_the_stores_of_a_job_are_named() {
         ("store = [\"local\", \"offsit\"]", "did you mean `offsite`?"),
         ("store = [\"local\"]\nkeep_in.offsite = { last = 1 }", "`keep_in` names `offsite`, which is no store of this job"),
         ("store = [\"local\", \"offsite\"]\nkeep_in.offsite = {}", "`keep` keeps nothing"),
-        ("store = 7", "`store` is the name of a store, or a list of names"),
+        ("store = 7", "found 7, expected a text in quotation marks or a list of texts"),
     ] {
         let scenario = Scenario::empty()
             .config("[databases.app]\nurl = \"postgres://localhost/x\"\n[stores.local]\npath = \"store\"\n[stores.offsite]\npath = \"offsite\"\n")

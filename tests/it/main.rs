@@ -119,6 +119,7 @@ mod ledger;
 mod left_out;
 /// Tags of proved sets, for lifecycle rules of a bucket.
 mod lifecycle_tags;
+mod mistakes;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
 /// Sets that nobody can delete before a date: S3 Object Lock.

@@ -234,7 +234,7 @@ fn mistakes_in_the_file_are_said_at_their_places() {
         stage.scenario.run(&["check"]).exited(78).says(&[said, "jobs/refresh.toml"]);
     }
     std::fs::write(stage.scenario.path("jobs/refresh.toml"), "database = 'staging'\n[refresh]\n").unwrap();
-    stage.scenario.run(&["check"]).exited(78).says(&["[refresh] has no backup job"]);
+    stage.scenario.run(&["check"]).exited(78).says(&["[refresh] has no `from`"]);
 }
 
 #[test]

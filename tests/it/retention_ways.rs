@@ -442,7 +442,7 @@ fn the_newest_rows_of_each_key_stay_whatever_their_age() {
         newest.run(&["run-job", "old"]).succeeded().prints(&["0 rows"]);
         text("keep_newest = 10\nper = 'id'").run(&["run-job", "old"]).exited(78).says(&["no index of", "begins with \"id\""]);
         text("keep_newest = 10").run(&["check"]).exited(78).says(&["`keep_newest` without `per`"]);
-        text("").run(&["check"]).exited(78).says(&["has no limit"]);
+        text("").run(&["check"]).exited(78).says(&["does not say which rows to keep"]);
     }
 }
 

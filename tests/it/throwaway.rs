@@ -448,7 +448,7 @@ fn a_restore_may_be_rarer_than_a_checksum() {
     for (mistake, says) in [
         ("verify = { restore = \"sometimes\" }", "\"every 7th\""),
         ("verify = \"often\"", "\"checksum\", \"restore\", \"none\""),
-        ("verify = { checksum = \"weekly\" }", "`checksum` of `verify` must be \"always\" or \"never\""),
+        ("verify = { checksum = \"weekly\" }", "possible here: \"always\" or \"never\""),
         ("expect = [\"SELECT true\"]", "`expect` without verify = \"restore\""),
         ("verify = \"restore\"\nexpect = [\" ; \"]", "an empty statement"),
     ] {

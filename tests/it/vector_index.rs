@@ -460,10 +460,10 @@ fn mistakes_in_a_job_are_found_before_anything_runs() {
         ("lists = 0", "1 to 32768"),
         ("method = 'hnsw'\nlists = 5", "does not apply to hnsw"),
         ("apply_setting = 'cluster'", "role:NAME"),
-        ("recall = { target = 95 }", "set a share"),
+        ("recall = { target = 95 }", "a share above 0"),
         ("method = 'ivf'", "ivfflat"),
         ("method = 'auto'\nlists = 5", "remove one of them"),
-        ("lists = 'aut'", "a number, or \"auto\""),
+        ("lists = 'aut'", "did you mean `auto`?"),
         ("maintenance_work_mem = '1kB'", "at least \"1MiB\""),
         ("method = 'auto'\nprobes = 5", "belongs to one method"),
     ] {

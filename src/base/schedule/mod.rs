@@ -2,20 +2,24 @@
 //!
 //! croner computes the ticks; only this file and its folder name it.
 
+mod field;
+mod pattern;
 mod read;
+mod why;
+mod zone;
 
 use std::fmt;
-use std::str::FromStr;
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::Deserialize;
+pub use zone::Zone;
 
 /// Five cron fields, six with leading seconds, or a nickname such as `@daily`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = pattern::of_schedules(), "examples" = ["0 2 * * *", "@daily"]))]
 pub struct Schedule {
     text: String,
     cron: croner::Cron,
@@ -143,7 +147,7 @@ impl TryFrom<String> for Schedule {
         // `0 0 31 2 *` is valid, but never comes.
         let start = DateTime::<Utc>::from_timestamp(1_704_067_200, 0).unwrap_or_default();
         if cron.find_next_occurrence(&start, false).is_err() {
-            return Err(format!("`{text}` never runs: no calendar has such a day"));
+            return Err(format!("`{text}` never runs: no calendar has such a day. The last day of a month is L: \"0 2 L * *\""));
         }
         Ok(Self { text, cron, is_fixed_time, note })
     }
@@ -152,28 +156,6 @@ impl TryFrom<String> for Schedule {
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-/// An IANA time zone name: `UTC`, `Europe/Berlin`.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(with = "String")]
-pub struct Zone(pub Tz);
-
-impl TryFrom<String> for Zone {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        Tz::from_str(&name).map(Self).map_err(|_| {
-            let near = chrono_tz::TZ_VARIANTS
-                .iter()
-                .map(|zone| (strsim::jaro_winkler(zone.name(), &name), zone.name()))
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .filter(|(likeness, _)| *likeness > 0.8)
-                .map(|(_, near)| format!("; did you mean `{near}`?"));
-            format!("`{name}` is not an IANA time zone{}", near.unwrap_or_default())
-        })
     }
 }
 
@@ -249,12 +231,6 @@ mod tests {
         let second = daily.next_after(first.with_timezone(&Utc), zone).unwrap();
         assert_eq!(first.to_rfc3339(), "2026-10-25T02:00:00+02:00");
         assert_eq!(second.to_rfc3339(), "2026-10-26T02:00:00+01:00");
-    }
-
-    #[test]
-    fn a_misspelt_zone_gets_a_hint() {
-        let error = Zone::try_from("Europe/Berln".to_owned()).unwrap_err();
-        assert!(error.contains("did you mean `Europe/Berlin`"), "{error}");
     }
 
     fn ticks(text: &str, zone: &str, from: &str, until: &str) -> Vec<String> {

@@ -5,6 +5,9 @@
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
+use super::field::{DAY, Field, HOUR, MINUTE, MONTH, SECOND, WEEKDAY};
+use super::why::{self, FORMS};
+
 /// A schedule that was read.
 pub struct Read {
     pub cron: Cron,
@@ -12,27 +15,6 @@ pub struct Read {
     pub is_fixed_time: bool,
     /// A note for people who wrote the schedule for other schedulers.
     pub note: Option<String>,
-}
-
-/// Each field except the days: its name, its values, and what a larger step comes to.
-const SECOND: Field = Field { name: "second", first: 0, last: 59, names: &[] };
-const MINUTE: Field = Field { name: "minute", first: 0, last: 59, names: &[] };
-const HOUR: Field = Field { name: "hour", first: 0, last: 23, names: &[] };
-const DAY: Field = Field { name: "day", first: 1, last: 31, names: &[] };
-const MONTH: Field = Field {
-    name: "month",
-    first: 1,
-    last: 12,
-    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-};
-const WEEKDAY: Field = Field { name: "weekday", first: 0, last: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] };
-
-struct Field {
-    name: &'static str,
-    first: u16,
-    last: u16,
-    /// The names of its values, from `first` on.
-    names: &'static [&'static str],
 }
 
 /// Reads the text, or returns the reason why it is not a schedule.
@@ -51,7 +33,7 @@ pub fn read(text: &str) -> Result<Read, String> {
     let (seconds, rest) = match fields.as_slice() {
         [minute, hour, day, month, weekday] => (None, [*minute, *hour, *day, *month, *weekday]),
         [second, minute, hour, day, month, weekday] => (Some(*second), [*minute, *hour, *day, *month, *weekday]),
-        _ => return Err(wrong(format!("it has {} fields; {FORMS}", fields.len()))),
+        fields => return Err(wrong(why::not_five(fields))),
     };
     let [minute, hour, day, month, weekday] = rest;
     let known = [(minute, &MINUTE), (hour, &HOUR), (day, &DAY), (month, &MONTH), (weekday, &WEEKDAY)];
@@ -69,7 +51,9 @@ pub fn read(text: &str) -> Result<Read, String> {
     let is_star = |field: &str| matches!(field, "*" | "?");
     let is_both = (begins_with_star(day) || begins_with_star(weekday)) && !is_star(day) && !is_star(weekday);
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).dom_and_dow(is_both).build();
-    let cron = parser.parse(&pattern).map_err(|error| wrong(format!("{error}; {FORMS}")))?;
+    let all = seconds.iter().map(|second| (*second, &SECOND)).chain(known);
+    let why = || all.clone().find_map(|(field, kind)| why::not_a_field(field, kind)).unwrap_or_else(|| FORMS.to_owned());
+    let cron = parser.parse(&pattern).map_err(|_| wrong(why()))?;
     let note = (is_both && !weekday.starts_with('+')).then(|| {
         format!(
             "schedule `{text}`: a day must match both `{day}` and `{weekday}`, as in cron, where a day field that begins with `*` counts as \
@@ -81,8 +65,6 @@ pub fn read(text: &str) -> Result<Read, String> {
     let is_fixed_time = !minute.starts_with('*') && !hour.starts_with('*');
     Ok(Read { cron, is_fixed_time, note })
 }
-
-const FORMS: &str = "write five cron fields like \"0 2 * * *\", six with seconds, or @daily";
 
 /// Returns what a nickname stands for, or why it is invalid; `None` when the text does not look like one.
 fn nickname(text: &str) -> Option<Result<&'static str, String>> {
@@ -133,26 +115,6 @@ fn looked_at(part: &str, field: &Field) -> Result<(), String> {
     let around: Vec<u16> =
         (from_value..=field.last).chain(field.first..=to_value).step_by(step.unwrap_or(1).max(1).into()).collect();
     Err(format!("ranges must ascend: write `{}`", field.list(&around, !from.starts_with(|c: char| c.is_ascii_digit()))))
-}
-
-impl Field {
-    fn value(&self, text: &str) -> Option<u16> {
-        let by_name = self.names.iter().position(|name| *name == text).map(|index| index as u16 + self.first);
-        by_name.or_else(|| text.parse().ok())
-    }
-
-    /// Writes values as the field does: by names, or as ranges of numbers.
-    fn list(&self, values: &[u16], by_name: bool) -> String {
-        let name = |value: u16| self.names.get(usize::from(value - self.first)).map(|name| (*name).to_owned());
-        if by_name {
-            return values.iter().filter_map(|value| name(*value)).collect::<Vec<_>>().join(",");
-        }
-        let runs = values.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
-            [first, .., last] => format!("{first}-{last}"),
-            _ => run.iter().map(u16::to_string).collect(),
-        });
-        runs.collect::<Vec<_>>().join(",")
-    }
 }
 
 #[cfg(test)]
@@ -227,5 +189,37 @@ mod tests {
             assert!(reason.contains(&format!("the field of the {named} has no value")), "{text}: {reason}");
         }
         assert!(read("1,,2 2 1, * *").is_ok(), "it was read before, and still is");
+    }
+
+    #[test]
+    fn the_wrong_field_is_named_with_what_it_may_be() {
+        for (text, expected) in [
+            ("0 25 * * *", "the hour is 0 to 23, and `25` is not"),
+            ("60 2 * * *", "the minute is 0 to 59, and `60` is not"),
+            ("0 2 0 * *", "the day of the month is 1 to 31, and `0` is not"),
+            ("0 2 * 13 *", "the month is 1 to 12 (or jan to dec), and `13` is not"),
+            ("0 2 * * 8", "the day of the week is 0 to 7 (or sun to sat), and `8` is not"),
+            ("0 2-24 * * *", "the hour is 0 to 23, and `24` is not"),
+            ("99999999 2 * * *", "the minute is 0 to 59, and `99999999` is not"),
+            ("0 2 * * monday", "`monday` is no day of the week; write `mon`"),
+            ("0 2 * january *", "`january` is no month; write `jan`"),
+            ("0 2 * * mo", "`mo` is no day of the week; write 0 to 7, or sun to sat"),
+            ("H 2 * * *", "`H` is of Jenkins; write the minute itself"),
+            ("x 2 * * *", "`x` is no minute; write 0 to 59, or `*` for every one"),
+            ("*/0 2 * * *", "the step after `/` in `*/0` (minute)"),
+            ("/5 2 * * *", "has no value before the `/`; write `*/5`"),
+            ("02:00", "write \"0 2 * * *\""),
+            ("2:30pm", "write \"30 14 * * *\""),
+            ("every day at 2", "it is not in cron's form, which has five fields"),
+            ("daily", "it is not in cron's form"),
+            ("0 0 2 * * * 2026", "a year is not possible; leave it out: \"0 0 2 * * *\""),
+            ("0 2 * *", "it has 4 fields, and cron has five: minute, hour"),
+            ("5", "it has 1 field, and cron has five"),
+            ("", "it is empty"),
+        ] {
+            let said = read(text).err().unwrap_or_else(|| panic!("{text} was read"));
+            assert!(said.contains(expected) && said.contains("is not a schedule"), "{text}: {said}");
+            assert!(!["Component", "CronPattern", "attern"].iter().any(|word| said.contains(word)), "{said}");
+        }
     }
 }

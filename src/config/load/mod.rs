@@ -3,7 +3,7 @@
 mod age_keys;
 mod stores;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use toml::Spanned;
 use super::secret::{Secret, checked_http_url};
 use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenVerify};
 use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools, Verify, sessions};
-use crate::base::toml_file::{self, Problem, Source, did_you_mean};
+use crate::base::toml_file::{self, Problem, Source, did_you_mean, without_number};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -32,13 +32,18 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
         Ok(source) => source,
         Err(error) => {
             let hint = "name the file with --config FILE; `config.toml` in pgtend's repository is an example".to_owned();
-            problems.push(Problem::with_file(path, format!("cannot read the configuration: {error}"), Some(hint)));
+            problems.push(Problem::with_file(
+                path,
+                format!("cannot read the configuration: {}", without_number(&error)),
+                Some(hint),
+            ));
             return None;
         }
     };
-    let written: Written = toml_file::parse(&source, problems)?;
+    let toml_file::Read { value: written, without, notes } = toml_file::parse::<Written>(&source, problems)?;
+    let mut mistaken = mistaken(&without);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut loader = Loader { source: &source, folder, problems };
+    let mut loader = Loader { source: &source, folder, without: &without, problems };
     let has_ledger = written.ledger.is_some();
     let max_sessions: Vec<(String, Spanned<u32>)> =
         written.databases.iter().filter_map(|(name, database)| Some((name.clone(), database.max_sessions.clone()?))).collect();
@@ -52,11 +57,16 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
         .collect();
     let mut stores = BTreeMap::new();
     for (name, store) in written.stores {
-        if let Some(store) = loader.store(&name, store) {
-            stores.insert(name, store);
+        match loader.store(&name, store) {
+            Some(store) => {
+                stores.insert(name, store);
+            }
+            None => {
+                mistaken.insert(format!("stores.{name}"));
+            }
         }
     }
-    let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases));
+    let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases, &mistaken));
     let serve = loader.serve(written.serve);
     let notify = loader.notify(written.notify);
     let tools = Tools {
@@ -66,22 +76,41 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     };
     let verify = loader.verify(written.verify);
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
-    let config = Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify };
+    let config =
+        Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify, mistaken, notes };
     for (database, limit) in &max_sessions {
         loader.max_sessions(database, limit, &config);
     }
     Some(config)
 }
 
+/// Names the databases and stores that were left out, as they have mistakes.
+fn mistaken(without: &[Vec<String>]) -> BTreeSet<String> {
+    const KINDS: [&str; 2] = ["databases", "stores"];
+    let near = |key: &str| KINDS.into_iter().filter(|kind| did_you_mean(key, [*kind]).is_some()).map(str::to_owned).collect();
+    let of = |path: &Vec<String>| -> Vec<String> {
+        match path.as_slice() {
+            [kind, name] if KINDS.contains(&kind.as_str()) => vec![format!("{kind}.{name}")],
+            [kind] => near(kind),
+            _ => Vec::new(),
+        }
+    };
+    without.iter().flat_map(of).collect()
+}
+
 struct Loader<'a> {
     source: &'a Source,
     folder: &'a Path,
+    /// The keys that have mistakes already.
+    without: &'a [Vec<String>],
     problems: &'a mut Vec<Problem>,
 }
 
 impl Loader<'_> {
     fn problem<T>(&mut self, at: &Spanned<T>, message: String, hint: &str) {
-        self.problems.push(self.source.problem(Some(at.span()), message, Some(hint.to_owned())));
+        if !self.problems.iter().any(|problem| problem.is_within(&at.span())) {
+            self.problems.push(self.source.problem(Some(at.span()), message, Some(hint.to_owned())));
+        }
     }
 
     fn database(&mut self, name: &str, written: WrittenDatabase, has_ledger: bool) -> Database {
@@ -99,7 +128,7 @@ impl Loader<'_> {
         } = written;
         let max_sessions = max_sessions.map(Spanned::into_inner);
         if let Some(limit) = max_concurrent.as_ref().filter(|limit| !(1..=1000).contains(limit.get_ref())) {
-            self.problem(limit, format!("`max_concurrent = {}`", limit.get_ref()), "1 to 1000");
+            self.problem(limit, format!("`max_concurrent = {}` is out of range", limit.get_ref()), "1 to 1000");
         }
         if let (Some(limit), false) = (&max_concurrent, has_ledger) {
             let message = "`max_concurrent` of a database needs a [ledger], where runners see each other".to_owned();
@@ -130,14 +159,14 @@ impl Loader<'_> {
             "{least} to {MAX_SESSIONS_MOST}: a backup opens one session for its lock, one for pg_dump, one that looks for others who wait behind \
              the dump, and one that asks why, if it fails{of_ledger}"
         );
-        self.problem(limit, format!("`max_sessions = {}`", limit.get_ref()), &hint);
+        self.problem(limit, format!("`max_sessions = {}` is out of range", limit.get_ref()), &hint);
     }
 
     /// A URL that does not parse is a mistake of the file, wherever the text came from.
     fn connection(&mut self, of: &str, secret: Secret<'_>) -> Option<SecretString> {
         let (url, span) = secret.read(self.source, self.folder, self.problems)?;
         if let Err(error) = crate::pg::Settings::check_url(&url) {
-            let hint = "write it like \"postgres://user@host:5432/database\"".to_owned();
+            let hint = super::url_instead::instead(&url);
             self.problems.push(self.source.problem(
                 span,
                 format!("{of}: not a URL that pgtend can connect with: {error}"),
@@ -147,15 +176,20 @@ impl Loader<'_> {
         Some(SecretString::from(url))
     }
 
-    fn ledger(&mut self, written: WrittenLedger, databases: &BTreeMap<String, Database>) -> Ledger {
+    fn ledger(&mut self, written: WrittenLedger, databases: &BTreeMap<String, Database>, mistaken: &BTreeSet<String>) -> Ledger {
         let name = written.database.get_ref();
-        if !databases.contains_key(name) {
+        let may_be_there = mistaken.contains("databases") || mistaken.contains(&format!("databases.{name}"));
+        if !databases.contains_key(name) && !may_be_there {
             let hint =
                 did_you_mean(name, databases.keys().map(String::as_str)).unwrap_or_else(|| format!("add [databases.{name}]"));
             self.problem(&written.database, format!("the ledger's database `{name}` is not configured"), &hint);
         }
         if let Some(keep) = written.keep_last.as_ref().filter(|keep| *keep.get_ref() < LEDGER_KEEP_LAST) {
-            self.problem(keep, format!("`keep_last = {}`", keep.get_ref()), "20 or more: pgtend reads its own history");
+            self.problem(
+                keep,
+                format!("`keep_last = {}` is out of range", keep.get_ref()),
+                "20 or more: pgtend reads its own history",
+            );
         }
         Ledger {
             database: written.database.into_inner(),
@@ -169,12 +203,15 @@ impl Loader<'_> {
             Ok(address) => Some(address),
             Err(_) => {
                 let message = format!("`{}` is not an address to listen on", listen.get_ref());
-                self.problem(listen, message, "an IP address and a port: \"127.0.0.1:9187\", \"[::]:9187\"");
+                let port = listen.get_ref().rsplit(':').next().filter(|port| port.parse::<u16>().is_ok()).unwrap_or("9187");
+                let hint =
+                    format!("an IP address and a port: \"127.0.0.1:{port}\" for this host alone, \"0.0.0.0:{port}\" for all of its addresses");
+                self.problem(listen, message, &hint);
                 None
             }
         });
         if let Some(count) = written.max_concurrent.as_ref().filter(|count| !(1..=1000).contains(count.get_ref())) {
-            self.problem(count, format!("`max_concurrent = {}`", count.get_ref()), "1 to 1000");
+            self.problem(count, format!("`max_concurrent = {}` is out of range", count.get_ref()), "1 to 1000");
         }
         let secret = Secret { key: "token", of: "[serve]", literal: None, env: written.token_env, file: written.token_file };
         let token = secret.read(self.source, self.folder, self.problems).map(|(token, span)| {
@@ -209,7 +246,7 @@ impl Loader<'_> {
     fn verify(&mut self, written: WrittenVerify) -> Verify {
         if let Some(memory) = written.memory.as_ref().filter(|memory| memory.get_ref().0 < MIN_VERIFY_MEMORY_BYTES) {
             let hint = "use 1GiB or more: index builds take 512 MiB of it, and PostgreSQL itself a quarter";
-            self.problem(memory, format!("`memory` of {}", memory.get_ref()), hint);
+            self.problem(memory, format!("`memory` of {} is too little", memory.get_ref()), hint);
         }
         Verify {
             scratch_dir: written.scratch_dir.map(|scratch_dir| absolute(&self.folder.join(scratch_dir))),

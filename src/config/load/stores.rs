@@ -43,6 +43,22 @@ impl Kind {
     }
 }
 
+/// Says how to write the place that a URL means.
+fn place_instead(text: &str, key: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or((if key == "bucket" { "s3" } else { "" }, text));
+    let (bucket, prefix) = rest.trim_end_matches('/').split_once('/').unwrap_or((rest, ""));
+    let prefix = if prefix.is_empty() { String::new() } else { format!(" and prefix = {prefix:?}") };
+    let is_plain = rest.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-/".contains(letter));
+    match scheme {
+        "s3" | "s3a" if is_plain => format!("write bucket = {bucket:?}{prefix}"),
+        "gs" | "gcs" if is_plain => format!("write gcs_bucket = {bucket:?}{prefix}"),
+        "az" | "azure" | "abfs" if is_plain => format!("write container = {bucket:?}, account = \"NAME\"{prefix}"),
+        "file" if is_plain => format!("write path = {rest:?}"),
+        "http" | "https" => "write bucket = \"NAME\", with the server's URL as `endpoint`".to_owned(),
+        _ => "path = \"/var/lib/pgtend/store\" or bucket = \"name\"".to_owned(),
+    }
+}
+
 impl Loader<'_> {
     pub(super) fn store(&mut self, name: &str, mut written: WrittenStore) -> Option<Store> {
         let (env, file) = (written.sign_key_env.take(), written.sign_key_file.take());
@@ -76,12 +92,16 @@ impl Loader<'_> {
         ];
         let mut named = places.into_iter().filter_map(|(kind, key, span)| Some((kind, key, span?)));
         let (message, hint, span) = match (named.next(), named.next()) {
-            (Some((kind, ..)), None) => return Some(kind),
+            (Some((kind, ..)), None) => return self.is_no_url(name, written).then_some(kind),
             (Some((_, key, span)), Some((_, other, _))) => (
                 format!("store `{name}` has a `{key}` and a `{other}`"),
                 "a store has one of them: define two stores",
                 Some(span),
             ),
+            // The place may be one of the keys with mistakes.
+            (None, _) if self.without.iter().any(|path| path.starts_with(&["stores".to_owned(), name.to_owned()])) => {
+                return None;
+            }
             (None, _) => {
                 let message = format!("store `{name}` has neither `path` nor `bucket` nor `container` nor `gcs_bucket`");
                 (message, "path = \"/var/lib/pgtend/store\" or bucket = \"name\"", None)
@@ -89,6 +109,29 @@ impl Loader<'_> {
         };
         self.problems.push(self.source.problem(span, message, Some(hint.to_owned())));
         None
+    }
+
+    /// A URL in place of a folder or of a bucket's name is a mistake: nobody has a folder `s3:`.
+    fn is_no_url(&mut self, name: &str, written: &WrittenStore) -> bool {
+        let path = written.path.as_ref().map(|path| (path.span(), path.get_ref().display().to_string(), "path"));
+        let named = |key, text: &Option<Spanned<String>>| text.as_ref().map(|text| (text.span(), text.get_ref().clone(), key));
+        let places = [
+            path,
+            named("bucket", &written.bucket),
+            named("container", &written.container),
+            named("gcs_bucket", &written.gcs_bucket),
+        ];
+        for (span, text, key) in places.into_iter().flatten() {
+            let is_folder_in_bucket = key == "bucket" && text.contains('/') && !text.starts_with("arn:");
+            if !text.contains("://") && !is_folder_in_bucket {
+                continue;
+            }
+            let what = if key == "path" { "a folder of this host" } else { "a name, without URL and folders" };
+            let message = format!("store `{name}`: `{key}` is {what}");
+            self.problems.push(self.source.problem(Some(span), message, Some(place_instead(&text, key))));
+            return false;
+        }
+        true
     }
 
     /// A key that this kind of store does not have would be ignored.
@@ -160,7 +203,11 @@ impl Loader<'_> {
 
     fn lock(&mut self, written: &WrittenStore) -> Option<Lock> {
         if let Some(lock) = written.lock.as_ref().filter(|lock| !LOCKS.contains(&lock.get_ref().0)) {
-            self.problem(lock, format!("`lock` of {}", lock.get_ref()), "Object Lock takes 1 day to 100 years: \"30d\"");
+            self.problem(
+                lock,
+                format!("`lock` of {} is out of range", lock.get_ref()),
+                "Object Lock takes 1 day to 100 years: \"30d\"",
+            );
         }
         if let (None, Some(mode)) = (&written.lock, &written.lock_mode) {
             self.problem(mode, "`lock_mode` without `lock`".to_owned(), "say how long: lock = \"30d\"");
@@ -180,7 +227,7 @@ impl Loader<'_> {
             self.problem(key, "`kms_key_id` without SSE-KMS".to_owned(), "add server_side_encryption = \"aws:kms\"");
         }
         if let Some(parts) = written.max_parts.as_ref().filter(|parts| !(1..=10_000).contains(parts.get_ref())) {
-            self.problem(parts, format!("`max_parts = {}`", parts.get_ref()), "S3 allows 1 to 10,000");
+            self.problem(parts, format!("`max_parts = {}` is out of range", parts.get_ref()), "S3 allows 1 to 10,000");
         }
         let lock = self.lock(&written);
         let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &format!("store `{name}`")));
@@ -264,7 +311,7 @@ impl Loader<'_> {
 
     fn upload(&mut self, written: &WrittenStore) {
         if let Some(parts) = written.parts_in_flight.as_ref().filter(|parts| !(1..=64).contains(parts.get_ref())) {
-            self.problem(parts, format!("`parts_in_flight = {}`", parts.get_ref()), "1 to 64");
+            self.problem(parts, format!("`parts_in_flight = {}` is out of range", parts.get_ref()), "1 to 64");
         }
         if let Some(memory) = written.upload_memory.as_ref().filter(|memory| memory.get_ref().0 < 10 << 20) {
             self.problem(

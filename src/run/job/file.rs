@@ -1,6 +1,7 @@
 //! One file of a job, as written, and as resolved by what it names.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use chrono_tz::Tz;
 use schemars::JsonSchema;
@@ -9,10 +10,10 @@ use toml::Spanned;
 
 use super::{CATCH_UP_WITHIN, CatchUp, Job, LATE_AFTER, RETRY_DELAY};
 use crate::base::schedule::{Schedule, Zone};
-use crate::base::toml_file::{self, Problem, Source};
+use crate::base::toml_file::{self, Document, Known, Problem, Read, Source, without_number};
 use crate::base::units::Span;
 use crate::config::checker::Checker;
-use crate::config::{self, Config, limits};
+use crate::config::{self, Config, habits, limits};
 use crate::task::{self, Task};
 
 /// A job, and what can only be checked against the other jobs.
@@ -20,6 +21,13 @@ pub struct Loaded {
     pub job: Job,
     pub source: Source,
     pub after: Vec<Spanned<String>>,
+    /// What is allowed, and probably not meant.
+    pub notes: Vec<String>,
+}
+
+/// A file has `database` or `databases`.
+fn a_database() -> serde_json::Value {
+    serde_json::json!([{ "required": ["database"], "not": { "required": ["databases"] } }, { "required": ["databases"], "not": { "required": ["database"] } }])
 }
 
 /// Declares jobs/NAME.toml with a table for each task.
@@ -28,18 +36,19 @@ macro_rules! written {
         /// jobs/NAME.toml as written: keys that every job has, and one table that names the task.
         #[derive(Debug, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
-        #[schemars(title = "pgtend job (jobs/NAME.toml)")]
+        #[schemars(title = "pgtend job (jobs/NAME.toml)", extend("oneOf" = one_task(), "anyOf" = a_database()))]
         pub struct Written {
+            /// What the job is for; lists and the page show it.
             pub description: Option<String>,
             /// Five cron fields, six with leading seconds, or @daily and the like; a job without a schedule is only run by hand.
             pub schedule: Option<Schedule>,
             /// The time zone's IANA name; default UTC.
             pub timezone: Option<Zone>,
             /// The name of a configured database.
-            #[schemars(with = "Option<String>")]
+            #[schemars(with = "Option<String>", example = &"app")]
             pub database: Option<Spanned<String>>,
             /// Several databases, with one run for each.
-            #[schemars(with = "Option<Vec<String>>")]
+            #[schemars(with = "Option<Vec<String>>", length(min = 1), extend("uniqueItems" = true), example = ["app", "other"])]
             pub databases: Option<Spanned<Vec<Spanned<String>>>>,
             /// The run is cancelled after this time; no limit by default.
             pub timeout: Option<Span>,
@@ -54,20 +63,20 @@ macro_rules! written {
             pub jitter: Option<Span>,
             /// Further attempts of a run that failed for a reason that may pass (not: privileges, configuration, timeout);
             /// at most 20; default 0, but 5 for scheduled runs whose database is unreachable.
-            #[schemars(with = "Option<u32>")]
+            #[schemars(with = "Option<u32>", range(max = 20))]
             pub retries: Option<Spanned<u32>>,
             /// The pause before the first retry; it doubles for each further one, up to an hour; default 1 min.
             pub retry_delay: Option<Span>,
             /// Jobs whose run of the same tick must have succeeded first; without `schedule`, this job takes the schedule of the first.
             #[serde(default)]
-            #[schemars(with = "Vec<String>")]
+            #[schemars(with = "Vec<String>", example = ["backup-nightly"])]
             pub after: Vec<Spanned<String>>,
             /// Skips the run when the database has no verified backup set younger than this.
             pub require_backup_within: Option<Span>,
             /// The job is late when it has had no success this long after a tick; default its timeout, or 1 h.
             pub late_after: Option<Span>,
             /// A healthchecks-style URL: a run's start goes to URL/start, its success to the URL itself, its failure to URL/fail.
-            #[schemars(with = "Option<String>")]
+            #[schemars(with = "Option<String>", regex(pattern = r"^https?://"), example = &"https://hc-ping.com/ID")]
             pub ping_url: Option<Spanned<String>>,
             /// The environment variable that holds the URL.
             #[schemars(with = "Option<String>")]
@@ -78,7 +87,15 @@ macro_rules! written {
             /// How much a task that touches live tables may demand from the server: [compress], [partition], [retention].
             #[schemars(with = "Option<limits::Written>")]
             pub limits: Option<Spanned<limits::Written>>,
-            $(pub $kind: Option<task::$kind::Written>,)+
+            $(
+                #[doc = concat!("The task [", stringify!($kind), "].")]
+                pub $kind: Option<task::$kind::Written>,
+            )+
+        }
+
+        /// A file has one task.
+        fn one_task() -> serde_json::Value {
+            serde_json::json!([$({ "required": [stringify!($kind)] },)+])
         }
 
         impl Written {
@@ -91,6 +108,13 @@ macro_rules! written {
 }
 
 task::each_task!(written);
+
+impl Document for Written {
+    fn known() -> &'static Known {
+        static KNOWN: OnceLock<Known> = OnceLock::new();
+        KNOWN.get_or_init(|| Known::of::<Self>(habits::OF_JOBS, habits::WORDS, "docs/jobs.md"))
+    }
+}
 
 pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> Option<Loaded> {
     let name = path.file_stem()?.to_string_lossy().into_owned();
@@ -108,12 +132,12 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
     let source = match Source::read(path) {
         Ok(source) => source,
         Err(error) => {
-            problems.push(Problem::with_file(path, format!("cannot read the job: {error}"), None));
+            problems.push(Problem::with_file(path, format!("cannot read the job: {}", without_number(&error)), None));
             return None;
         }
     };
     let before = problems.len();
-    let mut written: Written = toml_file::parse(&source, problems)?;
+    let Read { value: mut written, notes, .. } = toml_file::parse::<Written>(&source, problems)?;
     let tables = written.take_task();
     let mut checker = Checker {
         source: &source,
@@ -132,7 +156,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
     };
     let ping_url = checker.http_url(ping_url, path.parent().unwrap_or(Path::new(".")));
     if let Some(retries) = written.retries.as_ref().filter(|retries| *retries.get_ref() > 20) {
-        checker.problem(retries, format!("`retries = {}`", retries.get_ref()), "0 to 20".to_owned());
+        checker.problem(retries, format!("`retries = {}` is out of range", retries.get_ref()), "0 to 20: retries = 3".to_owned());
     }
     let task = Task::resolve(tables, &mut checker);
     let limits = Task::limits(task.as_ref(), written.limits, &mut checker);
@@ -157,5 +181,5 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         limits,
         task: task?,
     };
-    Some(Loaded { job, source, after: written.after })
+    Some(Loaded { job, source, after: written.after, notes })
 }

@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::Job;
 use super::file::{Loaded, load_file};
-use crate::base::toml_file::{Problem, did_you_mean};
+use crate::base::toml_file::{Problem, did_you_mean, without_number};
+use crate::base::units::plural;
 use crate::config::Config;
 
 /// The contents of a folder of jobs.
@@ -18,6 +19,10 @@ pub struct Folder {
     pub broken: Vec<Broken>,
     /// Files that look like jobs but are not read, each with advice.
     pub misnamed: Vec<String>,
+    /// Other files and folders that are not read, and may have been meant as jobs.
+    pub unread: Vec<String>,
+    /// What jobs are allowed to say, and probably do not mean.
+    pub notes: Vec<String>,
 }
 
 /// A job that is skipped.
@@ -61,14 +66,18 @@ impl Entry {
     }
 }
 
+/// A folder with more is no folder of jobs.
+const FILES_LOOKED_AT: usize = 1000;
+
 /// Reads every `*.toml` in `folder`, in the order of their names.
 pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> {
     let files = std::fs::read_dir(folder).map_err(|error| {
         let hint = "name the folder with --jobs DIR".to_owned();
-        Box::new(Problem::with_file(folder, format!("cannot read the folder of jobs: {error}"), Some(hint)))
+        Box::new(Problem::with_file(folder, format!("cannot read the folder of jobs: {}", without_number(&error)), Some(hint)))
     })?;
     let mut paths: Vec<_> = files.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.sort();
+    let unread = paths.iter().filter_map(|path| unread(path)).collect();
     let misnamed = paths.iter().filter_map(|path| misnamed(path)).collect();
     let mut entries: Vec<Entry> = paths
         .iter()
@@ -81,6 +90,7 @@ pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> 
         })
         .collect();
     check_order(&mut entries);
+    let notes = entries.iter().flat_map(|entry| entry.loaded.iter().flat_map(|loaded| loaded.notes.clone())).collect();
     let (broken, good): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_broken);
     let broken = broken
         .into_iter()
@@ -88,7 +98,7 @@ pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> 
         .collect();
     let mut jobs: Vec<Job> = good.into_iter().filter_map(|entry| entry.loaded.map(with_order)).collect();
     hand_down_schedules(&mut jobs);
-    Ok(Folder { jobs, broken, misnamed })
+    Ok(Folder { jobs, broken, misnamed, unread, notes })
 }
 
 /// Explains a file that was probably meant as a job: another spelling of `toml`, or another language for such files.
@@ -102,13 +112,35 @@ fn misnamed(path: &Path) -> Option<String> {
     Some(format!("{} is not read: a job is a TOML file whose name ends in .toml, in lower case", path.display()))
 }
 
+/// Names a file that an editor or a person put aside, and a folder with files like jobs.
+fn unread(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    if name.starts_with('.') {
+        return None;
+    }
+    if path.is_dir() {
+        let is_job = |entry: &std::fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.ends_with(".toml") && !name.starts_with('.')
+        };
+        let count = std::fs::read_dir(path).ok()?.flatten().take(FILES_LOOKED_AT).filter(is_job).count();
+        let files = plural(count, "file");
+        return (count > 0 && !name.ends_with(".toml"))
+            .then(|| format!("{} is a folder, and is not read: it has {files} in TOML", path.display()));
+    }
+    let is_aside =
+        name.contains(".toml") && !name.ends_with(".toml") || path.extension().is_some_and(|extension| extension == "txt");
+    (is_aside && misnamed(path).is_none()).then(|| format!("{} is not read: a job's name ends in .toml", path.display()))
+}
+
 /// Finds mistakes in `after`, and the jobs that are skipped because of another one.
 fn check_order(entries: &mut [Entry]) {
     let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
-    for Entry { loaded, problems, .. } in entries.iter_mut() {
+    for Entry { name: own, loaded, problems, .. } in entries.iter_mut() {
         let Some(Loaded { after, source, .. }) = loaded else { continue };
         for name in after.iter().filter(|name| !names.contains(name.get_ref())) {
-            let hint = did_you_mean(name.get_ref(), names.iter().map(String::as_str));
+            let hint = did_you_mean(name.get_ref(), names.iter().map(String::as_str).filter(|other| other != own));
+            let hint = hint.or_else(|| Some("a job is named after its file, without .toml".to_owned()));
             problems.push(source.problem(Some(name.span()), format!("there is no job `{}`", name.get_ref()), hint));
         }
     }
@@ -207,7 +239,7 @@ mod tests {
             Entry {
                 name: name.to_owned(),
                 file: format!("jobs/{name}.toml"),
-                loaded: Some(Loaded { job, source: Source::from_text(""), after: order }),
+                loaded: Some(Loaded { job, source: Source::from_text(""), after: order, notes: Vec::new() }),
                 problems: if is_broken { vec![problem] } else { Vec::new() },
                 because_of: None,
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use toml::Spanned;
 
 use super::checks;
@@ -93,10 +94,10 @@ impl Default for Audit {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The store for reports as JSON, Markdown and HTML; the next audit is compared with the last one there.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"local")]
     pub store: Option<Spanned<String>>,
     /// SQL that creates the intended schema (pg_dump --schema-only): drift against it is reported. Relative to the job's file.
-    #[schemars(with = "Option<PathBuf>")]
+    #[schemars(with = "Option<PathBuf>", example = &"schema.sql")]
     pub schema_file: Option<Spanned<PathBuf>>,
     /// The [databases] entry on whose server `schema_file` is loaded into a temporary database; default: the database's own server.
     #[schemars(with = "Option<String>")]
@@ -104,10 +105,11 @@ pub struct Written {
     /// The run fails when it finds something of at least this priority; default "critical".
     pub fail_on: Option<FailOn>,
     /// Findings that are accepted and do not count: `{ key = "…", reason = "…", until = 2027-01-31 }`.
+    #[schemars(example = json!([{ "key": "fk-unindexed:public.orders(user_id)", "reason": "it is small" }]))]
     #[serde(default)]
     pub waive: Vec<WrittenWaiver>,
     /// The number of audits kept in the store; default 8.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 1), example = 8)]
     pub keep: Option<Spanned<u32>>,
     /// An index counts as unused if statistics at least this old show no use of it; default 30 days.
     pub statistics_age: Option<Span>,
@@ -124,7 +126,7 @@ pub struct Written {
     pub profile: Option<Profile>,
     /// Checks that are not run ("off") or whose findings are low ("low"): `{ "comments-missing" = "off" }`.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, CheckSetting>")]
+    #[schemars(with = "BTreeMap<String, CheckSetting>", example = json!({ "comments-missing": "off" }))]
     pub checks: BTreeMap<String, Spanned<CheckSetting>>,
 }
 
@@ -154,12 +156,12 @@ impl FailOn {
 #[serde(deny_unknown_fields)]
 pub struct WrittenWaiver {
     /// The key as in the report; a `*` at its end matches any ending.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"fk-unindexed:public.orders(user_id)")]
     pub key: Spanned<String>,
     /// The reason why the finding is accepted.
     pub reason: String,
     /// The last day on which the waiver holds (a TOML date, UTC).
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "date"), example = &"2027-01-31")]
     pub until: Spanned<toml::value::Datetime>,
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use toml::Spanned;
 
 use super::choices::RowCheck;
@@ -73,51 +74,55 @@ impl Backup {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The store, by its name in the configuration; or several, as ["local", "offsite"], the nearest first: one dump is written to all of them.
-    #[schemars(with = "WrittenStores")]
+    #[schemars(with = "WrittenStores", example = &"local")]
     pub store: Option<Spanned<WrittenStores>>,
     /// The sets to keep in each store; without it, all of them.
-    #[schemars(with = "Option<Keep>")]
+    #[schemars(with = "Option<Keep>", example = json!({ "last": 3, "daily": 7, "weekly": 4, "monthly": 12 }))]
     pub keep: Option<Spanned<Keep>>,
     /// The sets to keep in single stores, by name, in place of `keep`: { offsite = { last = 7, monthly = 12 } }.
-    #[schemars(with = "BTreeMap<String, Keep>")]
+    #[schemars(with = "BTreeMap<String, Keep>", example = json!({ "offsite": { "last": 7, "monthly": 12 } }))]
     #[serde(default)]
     pub keep_in: BTreeMap<String, Spanned<Keep>>,
     /// "checksum" (the default), "restore", "none", or the frequency of each: { checksum = "always", restore = "weekly" }; there,
     /// vector_indexes = false restores without building them, and rows = "count" counts the rows of the copy without hashing them.
-    #[schemars(with = "Option<WrittenVerify>")]
+    #[schemars(with = "Option<WrittenVerify>", example = &"restore", example = json!({ "checksum": "always", "restore": "weekly" }))]
     pub verify: Option<Spanned<WrittenVerify>>,
     /// With verify = "restore": where a set is restored. "throwaway" is a PostgreSQL server of its own on this host; "same" is a scratch
     /// database on the database's own server; any other text is the database of the configuration on whose server the scratch database is
     /// created. The default is "throwaway" where that is possible, else "same".
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"throwaway")]
     pub scratch: Option<Spanned<String>>,
     /// Queries of one value, which must be true in the restored copy.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", example = ["SELECT count(*) > 0 FROM public.users"])]
     #[serde(default)]
     pub expect: Vec<Spanned<String>>,
     /// Checks of the copy in a server of its own: "amcheck" reads all heaps and B-tree indexes.
-    #[schemars(with = "Vec<Check>")]
+    #[schemars(with = "Vec<Check>", example = ["amcheck"])]
     #[serde(default)]
     pub checks: Vec<Spanned<Check>>,
+    /// "gzip" (default), which `gunzip` reads, or "zstd", which is faster and smaller.
     #[serde(default)]
     pub compression: Compression,
     /// Compression level: gzip 1 to 12, default 4; zstd 1 to 19, default 3.
-    #[schemars(with = "Option<i32>")]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 19), example = 4)]
     pub level: Option<Spanned<i32>>,
     /// Number of compressing threads; default: the processors of the host, at most 4.
-    #[schemars(with = "Option<usize>")]
+    #[schemars(with = "Option<usize>", range(min = 1, max = 64), example = 4)]
     pub threads: Option<Spanned<usize>>,
     /// Number of sessions that read the rows of tables above 8 MiB, all from one snapshot; default 1: pg_dump reads them. With
     /// verify = "restore", as many restore; default there: the processors of the host, at most 4.
-    #[schemars(with = "Option<usize>")]
+    #[schemars(with = "Option<usize>", range(min = 1, max = SESSIONS_MOST), example = 4)]
     pub sessions: Option<Spanned<usize>>,
     /// Dump only these schemas (pg_dump's patterns).
+    #[schemars(example = ["public"])]
     #[serde(default)]
     pub schemas: Vec<String>,
     /// Tables to leave out (pg_dump's patterns).
+    #[schemars(example = ["public.logs"])]
     #[serde(default)]
     pub exclude_tables: Vec<String>,
     /// Tables that are dumped without their rows (pg_dump's patterns).
+    #[schemars(example = ["public.sessions"])]
     #[serde(default)]
     pub exclude_table_data: Vec<String>,
     /// How long pg_dump waits for a table that another session has locked; default 60s.
@@ -132,7 +137,11 @@ pub struct Written {
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
     let stores = stores_of(&written, checker);
     for keep in written.keep.iter().chain(written.keep_in.values()).filter(|keep| keep.get_ref().keeps_nothing()) {
-        checker.problem(keep, "`keep` keeps nothing", "keep at least one set, or remove `keep` to keep all".to_owned());
+        checker.problem(
+            keep,
+            "`keep` keeps nothing",
+            "keep at least one set, as in keep = { last = 3, daily = 7 }, or remove `keep` to keep all".to_owned(),
+        );
     }
     let (verify, how_often) = verify_of(written.verify.as_ref(), checker);
     let vector_indexes = vector_indexes_of(written.verify.as_ref(), verify, checker);
@@ -175,10 +184,14 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
         );
     }
     if let Some(threads) = written.threads.as_ref().filter(|threads| !(1..=64).contains(threads.get_ref())) {
-        checker.problem(threads, format!("`threads = {}`", threads.get_ref()), "set 1 to 64".to_owned());
+        checker.problem(threads, format!("`threads = {}` is out of range", threads.get_ref()), "set 1 to 64".to_owned());
     }
     if let Some(sessions) = written.sessions.as_ref().filter(|sessions| !(1..=SESSIONS_MOST).contains(sessions.get_ref())) {
-        checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), format!("set 1 to {SESSIONS_MOST}"));
+        checker.problem(
+            sessions,
+            format!("`sessions = {}` is out of range", sessions.get_ref()),
+            format!("set 1 to {SESSIONS_MOST}"),
+        );
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mut stores = stores.into_iter();
@@ -210,7 +223,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
 /// Resolves `store`, `keep` and `keep_in`. Empty when a mistake was found.
 fn stores_of(written: &Written, checker: &mut Checker<'_>) -> Vec<InStore> {
     let Some(place) = &written.store else {
-        checker.missing("[backup] has no store", "add store = \"NAME\", with [stores.NAME] in the configuration");
+        checker.missing("[backup] has no `store`", "add store = \"NAME\", with [stores.NAME] in the configuration");
         return Vec::new();
     };
     let names = match place.get_ref() {
@@ -232,7 +245,8 @@ fn stores_of(written: &Written, checker: &mut Checker<'_>) -> Vec<InStore> {
         stores.push(InStore { store: name, keep });
     }
     for (name, keep) in written.keep_in.iter().filter(|(name, _)| stores.iter().all(|known| known.store != **name)) {
-        let hint = did_you_mean(name, stores.iter().map(|known| known.store.as_str()));
+        let known: Vec<&str> = stores.iter().map(|known| known.store.as_str()).collect();
+        let hint = did_you_mean(name, known.iter().copied()).or_else(|| Some(format!("its stores are: {}", known.join(", "))));
         checker.problem(keep, format!("`keep_in` names `{name}`, which is no store of this job"), hint);
     }
     if are_known { stores } else { Vec::new() }
@@ -341,10 +355,10 @@ pub enum WrittenVerify {
 #[serde(deny_unknown_fields)]
 pub struct WrittenHowOften {
     /// "always" (the default) or "never".
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("enum" = ["always", "never"]))]
     checksum: Option<Often>,
     /// "always", "never" (the default), "daily", "weekly", "monthly", or "every 7th" set.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^(always|never|daily|weekly|monthly|every [1-9]\d*[a-z]*)$"), example = &"weekly")]
     restore: Option<Often>,
     /// false: a restore makes indexes by hnsw and ivfflat over no row, as they may take hours; default true.
     vector_indexes: Option<bool>,

@@ -11,12 +11,29 @@ use serde::{Deserialize, Serialize};
 /// Days without a set do not use up places.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("not" = nothing()))]
 pub struct Keep {
+    /// The newest sets, however old.
+    #[schemars(example = 3)]
     pub last: u32,
+    /// The newest set of each of so many days that have one.
+    #[schemars(example = 7)]
     pub daily: u32,
+    /// The newest set of each of so many ISO weeks.
+    #[schemars(example = 4)]
     pub weekly: u32,
+    /// The newest set of each of so many months.
+    #[schemars(example = 12)]
     pub monthly: u32,
+    /// The newest set of each of so many years.
+    #[schemars(example = 5)]
     pub yearly: u32,
+}
+
+/// Rules that keep nothing, for the JSON Schema.
+fn nothing() -> serde_json::Value {
+    let zero = || serde_json::json!({ "const": 0 });
+    serde_json::json!({ "properties": { "last": zero(), "daily": zero(), "weekly": zero(), "monthly": zero(), "yearly": zero() } })
 }
 
 impl Keep {

@@ -48,22 +48,24 @@ pub struct Compress {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The table as in SQL: `public.scripts`, `"Odd Name"`. The view that takes its place has this name.
+    #[schemars(example = &"public.scripts")]
     pub table: String,
     /// The column with the large values: text or varchar; with method = "toast" also bytea, jsonb, json, xml or an array.
+    #[schemars(example = &"content")]
     pub column: String,
     /// "gzip": in a companion column, behind a view; "toast": by PostgreSQL itself.
     pub method: Method,
     /// Values above this, in bytes of text; of jsonb, json, xml and arrays, in bytes as they are stored; at least 2 kB; default "10KB".
-    #[schemars(with = "Option<Size>")]
+    #[schemars(with = "Option<Size>", example = &"10KB")]
     pub larger_than: Option<Spanned<Size>>,
     /// gzip: values above this stay as they are, because reading them through the view would take long; at most 64 MB; default "1MB".
-    #[schemars(with = "Option<Size>")]
+    #[schemars(with = "Option<Size>", example = &"1MB")]
     pub smaller_than: Option<Spanned<Size>>,
     /// toast: "pglz" or "lz4"; by default the smaller of the two.
     #[schemars(with = "Option<Toast>")]
     pub compression: Option<Spanned<Toast>>,
     /// Compression begins only if it saves at least this share of the table with its TOAST table and indexes; default 0.3 for gzip, 0 for toast.
-    #[schemars(with = "Option<f64>")]
+    #[schemars(with = "Option<f64>", range(min = 0), extend("exclusiveMaximum" = 1), example = 0.3)]
     pub minimum_gain: Option<Spanned<f64>>,
     /// gzip: learn a dictionary of the column, in a function beside the table without which values cannot be read; default false.
     #[schemars(with = "Option<bool>")]
@@ -141,7 +143,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Compress> 
         good = false;
     }
     if let Some(share) = written.minimum_gain.as_ref().filter(|share| !(0.0..1.0).contains(share.get_ref())) {
-        checker.problem(share, format!("`minimum_gain = {}`", share.get_ref()), "a share: 0.3 is 30 %".to_owned());
+        checker.problem(
+            share,
+            format!("`minimum_gain = {}` is out of range", share.get_ref()),
+            "a share from 0 to below 1: 0.3 is 30 %".to_owned(),
+        );
         good = false;
     }
     let minimum_gain = if written.method == Method::Gzip { MINIMUM_GAIN } else { 0.0 };

@@ -40,7 +40,7 @@ pub enum Every {
     /// "hour", "day", "week", "month", "quarter" or "year".
     Unit(Unit),
     /// This many numbers, for an identity column or another number key.
-    Step(u32),
+    Step(#[schemars(range(min = 1))] u32),
 }
 
 impl fmt::Display for Every {

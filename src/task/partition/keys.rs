@@ -42,10 +42,13 @@ pub enum Like {
     Newest,
 }
 
+/// Zero, or numbers with units.
+const SPAN_PATTERN_OR_ZERO: &str = r"^(0|(\s*\d+(\.\d+)?\s*[a-zµM]+)+\s*)$";
+
 /// A length of time that may be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "span", "pattern" = SPAN_PATTERN_OR_ZERO, "examples" = ["7d", "0s"]))]
 pub struct Grace(Duration);
 
 impl TryFrom<String> for Grace {
@@ -64,13 +67,13 @@ impl TryFrom<String> for Grace {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The partitioned table, as in SQL.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"public.execution_logs")]
     pub table: Spanned<String>,
     /// Its partition key: one column.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"created_at")]
     pub column: Spanned<String>,
     /// "hour", "day", "week", "month", "quarter", "year", or a number for number keys.
-    #[schemars(with = "Every")]
+    #[schemars(with = "Every", example = &"month")]
     pub every: Spanned<Every>,
     /// The unit of an integer key, counted since 1970: "seconds", "milliseconds" or "microseconds".
     #[schemars(with = "Option<Epoch>")]
@@ -78,13 +81,13 @@ pub struct Written {
     /// IANA name; default the job's.
     pub timezone: Option<Zone>,
     /// Partitions beyond the current one, 1 to 1000; default 3.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = MAX_PREMAKE), example = 3)]
     pub premake: Option<Spanned<u32>>,
     /// The data to keep: a length of time ("90d"), or a number for number keys; without it, everything.
-    #[schemars(with = "Option<Retain>")]
+    #[schemars(with = "Option<Retain>", example = &"90d")]
     pub retain: Option<Spanned<Retain>>,
     /// A store: a partition's rows are written there and read back before it is dropped.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"local")]
     pub archive: Option<Spanned<String>>,
     /// How long a detached partition stays before it is dropped; default 7d.
     pub grace: Option<Grace>,
@@ -104,7 +107,11 @@ pub struct Written {
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition> {
     let is_number = matches!(written.every.get_ref(), Every::Step(_));
     if *written.every.get_ref() == Every::Step(0) {
-        checker.problem(&written.every, "`every = 0`", "set how many numbers a partition covers: 1000000".to_owned());
+        checker.problem(
+            &written.every,
+            "`every = 0` is out of range",
+            "set how many numbers a partition covers: 1000000".to_owned(),
+        );
     }
     if let Some(epoch) = written.epoch.as_ref().filter(|_| is_number) {
         checker.problem(
@@ -114,8 +121,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Partition>
         );
     }
     if let Some(premake) = written.premake.as_ref().filter(|premake| !(1..=MAX_PREMAKE).contains(premake.get_ref())) {
-        let message = format!("`premake = {}`", premake.get_ref());
-        checker.problem(premake, message, format!("1 to {MAX_PREMAKE}"));
+        let message = format!("`premake = {}` is out of range", premake.get_ref());
+        checker.problem(premake, message, format!("1 to {MAX_PREMAKE}: premake = 3"));
     }
     if let Some(retain) = &written.retain {
         match (retain.get_ref(), is_number) {

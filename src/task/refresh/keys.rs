@@ -57,9 +57,11 @@ pub struct Refresh {
 /// `[refresh]` as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["from"]))]
 pub struct Written {
     /// The backup job whose newest set is restored. Where this configuration lacks the job, `store` and `from_database` say where its sets
     /// are.
+    #[schemars(example = &"backup-nightly")]
     pub from: Option<String>,
     /// The database of `from`, by its name in the configuration that made the sets; needed if the job has several, or is not in this
     /// configuration.
@@ -74,13 +76,13 @@ pub struct Written {
     /// The set may be at most this old; otherwise the run fails. No limit by default.
     pub max_age: Option<Span>,
     /// SQL that runs in the copy before anyone else can connect to it, such as masking: in this order, in one session.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", example = ["UPDATE users SET email = id || '@example.org'"])]
     #[serde(default)]
     pub after: Vec<Spanned<String>>,
     /// A file of SQL that runs after that; relative to the job's file.
     pub after_file: Option<PathBuf>,
     /// Queries of one value, which must be true in the copy afterwards: otherwise nothing is swapped.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", example = ["SELECT count(*) > 0 FROM public.users"])]
     #[serde(default)]
     pub expect: Vec<Spanned<String>>,
     /// The search_path of `after` and `expect`; default: that of the source's database, or "public".
@@ -113,7 +115,7 @@ pub struct Written {
     /// Its locale, in place of the source's: a libc locale, "icu:NAME" or "builtin:NAME".
     pub locale: Option<String>,
     /// Number of sessions that restore; default: the processors of the host, at most 4.
-    #[schemars(with = "Option<usize>")]
+    #[schemars(with = "Option<usize>", range(min = 1, max = SESSIONS_MOST), example = 4)]
     pub sessions: Option<Spanned<usize>>,
 }
 
@@ -142,7 +144,11 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Refresh> {
         is_not_empty(statement, "expect", "write a query of one value: \"SELECT count(*) > 0 FROM t\"", checker);
     }
     if let Some(sessions) = written.sessions.as_ref().filter(|sessions| !(1..=SESSIONS_MOST).contains(sessions.get_ref())) {
-        checker.problem(sessions, format!("`sessions = {}`", sessions.get_ref()), format!("set 1 to {SESSIONS_MOST}"));
+        checker.problem(
+            sessions,
+            format!("`sessions = {}` is out of range", sessions.get_ref()),
+            format!("set 1 to {SESSIONS_MOST}"),
+        );
     }
     let swap = written.swap.unwrap_or(true);
     if !swap {

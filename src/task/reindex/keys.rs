@@ -28,12 +28,14 @@ pub struct Reindex {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The table, as in SQL: `public.execution_logs`, `"Odd Name"`. For a partitioned table, all its partitions are covered.
+    #[schemars(example = &"public.execution_logs")]
     pub table: String,
     /// Only these indexes, by name; default: all of the table.
+    #[schemars(example = ["execution_logs_pkey"])]
     #[serde(default)]
     pub indexes: Vec<String>,
     /// Rebuild a b-tree when more than this share of it is empty beyond its fill factor, by estimate; default 0.4.
-    #[schemars(with = "Option<f64>")]
+    #[schemars(with = "Option<f64>", range(min = 0), extend("exclusiveMaximum" = 1), example = 0.4)]
     pub bloat_above: Option<Spanned<f64>>,
     /// Smaller indexes are rebuilt only when they are invalid; default 10 MiB.
     pub larger_than: Option<Size>,
@@ -45,7 +47,11 @@ pub struct Written {
 
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Reindex> {
     if let Some(share) = written.bloat_above.as_ref().filter(|share| !(0.0..1.0).contains(share.get_ref())) {
-        checker.problem(share, format!("`bloat_above = {}`", share.get_ref()), "a share: 0.4 is 40 %".to_owned());
+        checker.problem(
+            share,
+            format!("`bloat_above = {}` is out of range", share.get_ref()),
+            "a share from 0 to below 1: 0.4 is 40 %".to_owned(),
+        );
     }
     Some(Reindex {
         table: written.table,

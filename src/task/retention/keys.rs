@@ -32,38 +32,49 @@ pub struct Retention {
     pub agreed: bool,
 }
 
+/// Rows are kept by one of these at least.
+fn a_limit() -> serde_json::Value {
+    serde_json::json!([{ "required": ["older_than"] }, { "required": ["max_size"] }, { "required": ["keep_newest"] }])
+}
+
 /// `[retention]` as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = a_limit(), "dependentRequired" = { "keep_newest": ["per"], "per": ["keep_newest"] }))]
 pub struct Written {
     /// The table, as in SQL: `public.execution_logs`, `"Odd Name"`.
+    #[schemars(example = &"public.execution_logs")]
     pub table: String,
     /// The column with the row's time: timestamptz, timestamp, date, an integer with `epoch`, uuid (version 7) or text (ULIDs). Rows where
     /// it is NULL stay.
+    #[schemars(example = &"created_at")]
     pub column: String,
     /// Rows are deleted at this age, by the server's clock. Set this, `keep_newest`, `max_size` or several: then only rows that exceed each
     /// of them are deleted.
+    #[schemars(example = &"90d")]
     pub older_than: Option<Span>,
     /// Keep this many rows of each value of `per`, the newest by `column`; at least 1.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 1), example = 10)]
     pub keep_newest: Option<Spanned<u32>>,
     /// The column for `keep_newest`; an index must begin with it. Rows where it is NULL stay.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"user_id")]
     pub per: Option<Spanned<String>>,
     /// Keep the newest rows that fit in this size with their indexes and TOAST: "20GB". The size of the rows counts, not that of the files,
     /// which do not shrink.
-    #[schemars(with = "Option<Size>")]
+    #[schemars(with = "Option<Size>", example = &"20GB")]
     pub max_size: Option<Spanned<Size>>,
     /// The unit of an integer column, counted since 1970: "seconds", "milliseconds" or "microseconds".
     pub epoch: Option<Epoch>,
     /// An SQL condition that rows must also meet: "status <> 'running'".
+    #[schemars(example = &"status <> 'running'")]
     #[serde(rename = "where")]
     pub condition: Option<String>,
     /// The archive store: rows are written to it and read back before they are deleted.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"local")]
     pub archive: Option<Spanned<String>>,
     /// Tables that reference the table, or another table listed here: their rows are deleted and archived first; rows that belong together
     /// go together or not at all.
+    #[schemars(example = ["public.log_lines"])]
     #[serde(default)]
     pub cascade: Vec<String>,
     /// How rows are found: "auto" (default), "index" on the column, or "blocks", one part of the table after another.
@@ -115,8 +126,8 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Retention>
     match (&written.keep_newest, &written.per) {
         (None, None) if written.older_than.is_none() && written.max_size.is_none() => {
             checker.missing(
-                "[retention] has no limit",
-                "older_than = \"90d\", max_size = \"20GB\", or keep_newest = 10 with per = \"a column\"",
+                "[retention] does not say which rows to keep",
+                "add older_than = \"90d\", max_size = \"20GB\", or keep_newest = 10 with per = \"a column\"",
             );
             return None;
         }

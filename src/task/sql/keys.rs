@@ -29,7 +29,7 @@ pub struct Sql {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The statements run in this order; the first that fails ends the run.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", length(min = 1), example = ["ANALYZE public.scripts"])]
     pub statements: Spanned<Vec<Spanned<String>>>,
     /// "each" (default): every statement by itself, as VACUUM and CONCURRENTLY need it; "one": all or nothing.
     #[serde(default)]
@@ -54,7 +54,11 @@ pub enum Transaction {
 
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
     if written.statements.get_ref().is_empty() {
-        checker.problem(&written.statements, "`statements` is empty", "write at least one: \"ANALYZE\"".to_owned());
+        checker.problem(
+            &written.statements,
+            "`statements` is empty",
+            "write at least one: statements = [\"ANALYZE public.scripts\"]".to_owned(),
+        );
     }
     for statement in written.statements.get_ref() {
         if written.transaction == Transaction::One && is_for_itself(statement.get_ref()) {
@@ -62,7 +66,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
             checker.problem(statement, "this statement cannot run inside a transaction", hint);
         }
         if statement.get_ref().trim().trim_matches(';').is_empty() {
-            checker.problem(statement, "an empty statement", None);
+            checker.problem(statement, "an empty statement", "write it like \"ANALYZE public.scripts\"".to_owned());
         }
         if let Some((message, hint)) = text::refusal(statement.get_ref()) {
             checker.problem(statement, message, hint);

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use toml::Spanned;
 
 use super::filter::Filters;
@@ -71,8 +72,10 @@ pub enum ApplySetting {
 #[serde(deny_unknown_fields)]
 pub struct Written {
     /// The table, as in SQL: `public.script_embeddings`, `"Odd Name"`.
+    #[schemars(example = &"public.script_embeddings")]
     pub table: String,
     /// A column of type vector, halfvec, bit or sparsevec.
+    #[schemars(example = &"embedding")]
     pub column: String,
     /// The index to maintain, if the column has several for the metric; the name for a new index, if there is none.
     pub index: Option<String>,
@@ -88,41 +91,44 @@ pub struct Written {
     #[schemars(with = "Option<Quantize>")]
     pub quantize: Option<Spanned<Quantize>>,
     /// ivfflat: a number of lists, or "auto" (default): found by building candidates on a copy.
-    #[schemars(with = "Option<Lists>")]
+    #[schemars(with = "Option<Lists>", example = &"auto", example = 100)]
     pub lists: Option<Spanned<Lists>>,
     /// hnsw: connections of each row; default 16.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 2, max = 100), example = 16)]
     pub m: Option<Spanned<u32>>,
     /// hnsw: candidates considered during the build, at least twice `m`; default 64.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 4, max = 1000), example = 64)]
     pub ef_construction: Option<Spanned<u32>>,
-    #[schemars(with = "Option<WrittenRecall>")]
+    /// The recall that searches must reach, and how it is measured.
+    #[schemars(with = "Option<WrittenRecall>", example = json!({ "target": 0.95, "k": 10 }))]
     pub recall: Option<Spanned<WrittenRecall>>,
     /// The application's own questions: recall is measured with them. Default: rows of the table, moved away from their places.
-    #[schemars(with = "Option<WrittenQueries>")]
+    #[schemars(with = "Option<WrittenQueries>", example = json!({ "table": "search_log", "newest_by": "created_at" }))]
     pub queries: Option<Spanned<WrittenQueries>>,
     /// A condition of the application's searches, as in `WHERE`, or several: `tenant_id = $1`. `$1` is the value of that column in a row or
     /// a question.
-    #[schemars(with = "Option<OneOrSeveral>")]
+    #[schemars(with = "Option<OneOrSeveral>", example = &"tenant_id = $1")]
     pub filter: Option<Spanned<OneOrSeveral>>,
     /// The value of ivfflat.probes that the application sets itself; default: the setting of the database or role.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 32_768), example = 10)]
     pub probes: Option<Spanned<u32>>,
     /// The value of hnsw.ef_search that the application sets itself.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 1000), example = 40)]
     pub ef_search: Option<Spanned<u32>>,
+    /// Limits for the search for lists.
+    #[schemars(example = json!({ "time": "30m" }))]
     #[serde(default)]
     pub budget: WrittenBudget,
     /// With fewer vectors than this no index is built; default 2000.
     pub exact_below: Option<u64>,
     /// maintenance_work_mem of the session that builds, at least 1 MiB; default: the server's.
-    #[schemars(with = "Option<Size>")]
+    #[schemars(with = "Option<Size>", example = &"512MiB")]
     pub maintenance_work_mem: Option<Spanned<Size>>,
     /// max_parallel_maintenance_workers of the session that builds; default: the server's.
-    #[schemars(with = "Option<u32>")]
+    #[schemars(with = "Option<u32>", range(max = 1024), example = 2)]
     pub parallel_workers: Option<Spanned<u32>>,
     /// The place to set the lowest setting that reaches the target: "database", or "role:NAME" for that role in this database.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", regex(pattern = "^(database|role:.+)$"), example = &"database")]
     pub apply_setting: Option<Spanned<String>>,
 }
 
@@ -130,8 +136,10 @@ pub struct Written {
 #[serde(deny_unknown_fields)]
 pub struct WrittenRecall {
     /// The share of the true neighbours that a search must find; default 0.95.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0), example = 0.95)]
     pub target: Option<f64>,
     /// The number of neighbours in a search; default 10.
+    #[schemars(range(min = 1, max = 500), example = 10)]
     pub k: Option<u32>,
     /// The maximum number of the table's rows that are used as queries; default 1000.
     pub queries: Option<u32>,
@@ -183,7 +191,7 @@ pub enum WrittenMethod {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "`lists` is a number, or \"auto\"")]
 pub enum Lists {
-    Number(u32),
+    Number(#[schemars(range(min = 1, max = 32_768))] u32),
     Auto(Auto),
 }
 

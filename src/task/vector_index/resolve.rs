@@ -87,7 +87,8 @@ fn resolve_recall(written: Option<&Spanned<WrittenRecall>>, checker: &mut Checke
     };
     if let Some(place) = written {
         if !(recall.target > 0.0 && recall.target <= 1.0) {
-            checker.problem(place, "`target` is out of range", "set a share above 0, up to 1".to_owned());
+            let message = format!("`target = {}` is out of range", recall.target);
+            checker.problem(place, message, "a share above 0, up to 1: 0.95 is 95 %".to_owned());
         }
         if !(1..=500).contains(&recall.k) || !(measure::MIN_QUERIES as u32..=10_000).contains(&recall.queries) {
             let hint = format!("k is 1 to 500, queries {} to 10000", measure::MIN_QUERIES);
@@ -147,7 +148,7 @@ fn check(written: &Written, checker: &mut Checker<'_>) {
 fn check_numbers(written: &Written, checker: &mut Checker<'_>) {
     let range = |checker: &mut Checker<'_>, name: &str, value: &Option<Spanned<u32>>, min: u32, max: u32| {
         if let Some(value) = value.as_ref().filter(|value| !(min..=max).contains(value.get_ref())) {
-            checker.problem(value, format!("`{name} = {}`", value.get_ref()), format!("{min} to {max}"));
+            checker.problem(value, format!("`{name} = {}` is out of range", value.get_ref()), format!("{min} to {max}"));
         }
     };
     range(checker, "m", &written.m, 2, 100);
@@ -156,7 +157,11 @@ fn check_numbers(written: &Written, checker: &mut Checker<'_>) {
     range(checker, "ef_search", &written.ef_search, 1, 1000);
     range(checker, "parallel_workers", &written.parallel_workers, 0, 1024);
     if let Some(size) = written.maintenance_work_mem.as_ref().filter(|size| size.get_ref().0 < 1 << 20) {
-        checker.problem(size, format!("`maintenance_work_mem = \"{}\"`", size.get_ref()), "at least \"1MiB\"".to_owned());
+        checker.problem(
+            size,
+            format!("`maintenance_work_mem` of {} is too little", size.get_ref()),
+            "at least \"1MiB\": maintenance_work_mem = \"512MiB\"".to_owned(),
+        );
     }
     if let Some(lists) = &written.lists
         && let Lists::Number(0 | 32_769..) = lists.get_ref()

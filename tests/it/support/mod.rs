@@ -3,6 +3,7 @@
 pub mod azurite;
 pub mod google;
 pub mod http;
+pub mod json_schema;
 pub mod moto;
 pub mod owners;
 pub mod pgbench;

@@ -1,0 +1,315 @@
+//! What people who write their first files are told of their mistakes: what is wrong, what is allowed, and what to write.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pgtend::base::toml_file::Problem;
+use pgtend::config;
+use pgtend::run::job;
+use serde_json::{Value, json};
+
+use crate::support::Scenario;
+use crate::support::json_schema::Validator;
+
+#[path = "fixtures/mistakes.rs"]
+mod table;
+
+use table::MISTAKES;
+
+/// The file that has the mistake.
+#[derive(Clone, Copy, PartialEq)]
+pub enum File {
+    Config,
+    Job,
+}
+
+const DATABASE: &str = "[databases.app]\nurl = \"postgres://pgtend@localhost/app\"\n";
+const STORE: &str = "[stores.local]\npath = \"/nowhere/store\"\n";
+const LEDGER: &str = "[ledger]\ndatabase = \"app\"\n";
+const JOB: &str = "database = \"app\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\nkeep = { last = 3 }\n";
+
+/// Mistakes that are none of the file's form: names that do not exist, other files, the calendar, and what goes together.
+const NOT_OF_THE_FORM: &[&str] = &[
+    "limits in backup",
+    "unknown db",
+    "unknown store",
+    "cron feb 31",
+    "tz abbreviation",
+    "tz city",
+    "timeout huge",
+    "after self",
+    "after unknown",
+    "retention archive unknown",
+    "vector mem",
+    "audit check",
+    "ping file missing",
+    "env ref",
+    "db sslmode",
+    "db port",
+    "db pw at",
+    "db pw hash",
+    "db env unset",
+    "db file missing",
+    "ledger unknown",
+    "keep in",
+    "retain number",
+    "waive until text",
+    "tz EST-like",
+    "store lock short",
+    "verify memory",
+];
+
+/// Words of Rust, serde, the TOML parser and the cron parser.
+const WORDS_OF_THE_PROGRAM: &[&str] = &[
+    "field `",
+    "fields `",
+    "untagged",
+    "enum",
+    "struct",
+    "u32",
+    "u64",
+    "i64",
+    "f64",
+    "usize",
+    "Component error",
+    "CronPattern",
+    "illegal character",
+    "`nan`",
+    "sequence",
+    "variant",
+    "a map",
+    "invalid type",
+    "invalid value",
+    "missing field",
+    "unknown field",
+    "expected one of",
+    "literal string",
+    "basic string",
+    "Some(",
+    "None,",
+    "os error",
+    "panicked",
+    "Spanned",
+    "unicode value",
+];
+
+/// Returns the text of config.toml and of the job, of which one has the mistake.
+fn files(file: File, text: &str) -> (String, String) {
+    if file == File::Job {
+        return (format!("{DATABASE}{STORE}{LEDGER}"), text.to_owned());
+    }
+    let mut rest = String::new();
+    if !text.contains("databases") {
+        rest += DATABASE;
+    }
+    if !text.contains("[stores.local]") {
+        rest += STORE;
+    }
+    // Keys without a table come first.
+    let config = if text.starts_with('[') { format!("{rest}{text}") } else { format!("{text}{rest}") };
+    (config, JOB.to_owned())
+}
+
+fn folder_of(scenario: &Scenario) -> PathBuf {
+    scenario.path("config.toml").parent().unwrap().to_owned()
+}
+
+/// Reads both files as every command does.
+fn problems(folder: &Path, config: &str, job: &str) -> Vec<Problem> {
+    fs::create_dir_all(folder.join("jobs")).unwrap();
+    fs::write(folder.join("config.toml"), config).unwrap();
+    fs::write(folder.join("jobs/j.toml"), job).unwrap();
+    let mut problems = Vec::new();
+    if let Some(config) = config::load(&folder.join("config.toml"), &mut problems) {
+        problems
+            .extend(job::load_dir(&folder.join("jobs"), &config).unwrap_or_else(|_| panic!("the folder is there")).problems());
+    }
+    problems
+}
+
+/// `3: message / hint`, without the folder of the test.
+fn told(folder: &Path, problems: &[Problem]) -> Vec<String> {
+    let rows = pgtend::base::toml_file::Problems(problems.to_vec()).to_json();
+    let text = |row: &Value| {
+        let line = row["line"].as_u64().map(|line| format!("{line}: ")).unwrap_or_default();
+        let hint = row["hint"].as_str().map(|hint| format!(" / {hint}")).unwrap_or_default();
+        let told = format!("{line}{}{hint}", row["message"].as_str().unwrap());
+        told.replace(&format!("{}/", folder.display()), "")
+    };
+    rows.as_array().unwrap().iter().map(text).collect()
+}
+
+#[test]
+fn each_typical_mistake_is_told_once_with_what_to_write() {
+    assert!(MISTAKES.len() >= 150, "{}", MISTAKES.len());
+    let scenario = Scenario::empty();
+    let folder = folder_of(&scenario);
+    let mut wrong = Vec::new();
+    for (name, file, text, expected) in MISTAKES {
+        let (config, job) = files(*file, text);
+        let told = told(&folder, &problems(&folder, &config, &job));
+        if told != *expected {
+            wrong.push(format!("{name}\n     told: {told:#?}\n expected: {expected:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_mistake_is_told_in_words_of_the_program() {
+    let scenario = Scenario::empty();
+    for (name, file, text, _) in MISTAKES {
+        let (config, job) = files(*file, text);
+        let found = problems(&folder_of(&scenario), &config, &job);
+        let drawn = pgtend::base::toml_file::Problems(found).render(false);
+        // What the user wrote is drawn as well, and may be anything.
+        for word in WORDS_OF_THE_PROGRAM.iter().filter(|word| !text.contains(**word)) {
+            assert!(!drawn.contains(word), "{name}: `{word}` in\n{drawn}");
+        }
+        assert!(!drawn.contains("hunter2"), "{name}: a password in\n{drawn}");
+    }
+}
+
+#[test]
+fn every_mistake_says_what_to_do() {
+    let scenario = Scenario::empty();
+    for (name, file, text, _) in MISTAKES {
+        let (config, job) = files(*file, text);
+        for problem in problems(&folder_of(&scenario), &config, &job) {
+            let says = |words: &[&str]| words.iter().any(|word| problem.message.contains(word));
+            let is_enough = says(&[
+                "write",
+                "did you mean",
+                " is 0 to ",
+                " is 1 to ",
+                "as in ",
+                "@daily",
+                "every day at",
+                "WantedBy",
+                "name a place",
+                "is L:",
+                "leave it out",
+            ]);
+            assert!(problem.hint.is_some() || is_enough, "{name}: {}", problem.message);
+        }
+    }
+}
+
+fn schema(which: &str) -> Value {
+    let output = Scenario::empty().run(&["schema", which]).succeeded();
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+/// TOML as JSON; dates as texts, as editors see them.
+fn as_json(text: &str) -> Option<Value> {
+    fn value(of: toml::Value) -> Value {
+        match of {
+            toml::Value::String(text) => json!(text),
+            toml::Value::Integer(number) => json!(number),
+            toml::Value::Float(number) => json!(number),
+            toml::Value::Boolean(is) => json!(is),
+            toml::Value::Datetime(date) => json!(date.to_string()),
+            toml::Value::Array(values) => values.into_iter().map(value).collect(),
+            toml::Value::Table(keys) => keys.into_iter().map(|(key, inner)| (key, value(inner))).collect(),
+        }
+    }
+    text.parse::<toml::Table>().ok().map(|table| value(toml::Value::Table(table)))
+}
+
+#[test]
+fn the_schema_refuses_what_check_refuses_and_nothing_that_is_shipped() {
+    let (of_config, of_job) = (schema("config"), schema("job"));
+    let (config, job) = (Validator::new(&of_config), Validator::new(&of_job));
+    let mut passed = Vec::new();
+    for (name, file, text, _) in MISTAKES {
+        let validator = if *file == File::Job { &job } else { &config };
+        let (of_config, of_job) = files(*file, text);
+        // What is no TOML reaches no schema.
+        let Some(value) = as_json(if *file == File::Job { &of_job } else { &of_config }) else { continue };
+        if validator.mistake(&value).is_none() {
+            passed.push(*name);
+        }
+    }
+    assert_eq!(passed, NOT_OF_THE_FORM);
+    assert_eq!(config.mistake(&as_json(&format!("{DATABASE}{STORE}{LEDGER}")).unwrap()), None);
+    assert_eq!(job.mistake(&as_json(JOB).unwrap()), None);
+    assert_eq!(config.mistake(&as_json(&fs::read_to_string("config.toml").unwrap()).unwrap()), None);
+    for entry in fs::read_dir("jobs").unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(job.mistake(&as_json(&fs::read_to_string(&path).unwrap()).unwrap()), None, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_schema_takes_every_way_to_write_a_schedule_or_a_length_of_time() {
+    let of_job = schema("job");
+    let validator = Validator::new(&of_job);
+    let with = |key: &str, value: &str| json!({ "database": "app", "sql": { "statements": ["ANALYZE"] }, key: value });
+    for schedule in [
+        "0 2 * * *",
+        "30 0 2 * * *",
+        "@daily",
+        "@Hourly",
+        "*/5 * * * mon-fri",
+        "0 0 1-7 * +*/7",
+        "0 0 LW * *",
+        "0 0 * * 5#2",
+        "0 0 * * 5L",
+        "0 0 15W * *",
+        "0 22-23,0-4 * JAN-mar sun",
+        "05 09 * * 7",
+        "0 0 ? * 1",
+    ] {
+        assert_eq!(validator.mistake(&with("schedule", schedule)), None, "{schedule}");
+    }
+    for schedule in ["0 25 * * *", "60 2 * * *", "0 2 32 * *", "0 2 * 13 *", "0 2 * * 8", "0 2 * *", "@reboot", "02:00"] {
+        assert!(validator.mistake(&with("schedule", schedule)).is_some(), "{schedule}");
+    }
+    for timeout in ["30s", "1h 30m", "1h30m", "2 hours", "90 days", "3months", "1.5h", "500ms", "10y"] {
+        assert_eq!(validator.mistake(&with("timeout", timeout)), None, "{timeout}");
+    }
+    for timeout in ["30", "0s", "0h 0m", "-1h", "3 fortnights", "", "h"] {
+        assert!(validator.mistake(&with("timeout", timeout)).is_some(), "{timeout}");
+    }
+}
+
+#[test]
+fn the_schema_describes_every_key() {
+    fn undescribed(schema: &Value, place: &str, found: &mut Vec<String>) {
+        for (key, inner) in schema.as_object().into_iter().flatten() {
+            if key == "properties" && !place.ends_with("not") {
+                for (name, property) in inner.as_object().unwrap() {
+                    if property.get("description").and_then(Value::as_str).is_none_or(str::is_empty) {
+                        found.push(format!("{place}/{name}"));
+                    }
+                }
+            }
+            undescribed(inner, &format!("{place}/{key}"), found);
+        }
+        schema.as_array().into_iter().flatten().for_each(|inner| undescribed(inner, place, found));
+    }
+    for which in ["config", "job"] {
+        let mut found = Vec::new();
+        undescribed(&schema(which), which, &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_a_note() {
+    let scenario = Scenario::empty().config(&format!("{DATABASE}{STORE}")).job("j", &format!("timeout = \"2M\"\n{JOB}"));
+    let jobs = folder_of(&scenario).join("jobs");
+    fs::create_dir(jobs.join("sub")).unwrap();
+    for name in ["sub/x.toml", "x.yml", "x.toml~", "x.toml.bak", "job.txt", ".hidden.toml~", "README.md"] {
+        fs::write(jobs.join(name), "").unwrap();
+    }
+    let output = scenario.run(&["check"]).succeeded().prints(&[
+        "timeout = \"2M\": `M` means months; write `m` for minutes",
+        "jobs/x.yml is not read",
+        "jobs/x.toml~ is not read: a job's name ends in .toml",
+        "jobs/x.toml.bak is not read",
+        "jobs/job.txt is not read",
+        "jobs/sub is a folder, and is not read: it has 1 file in TOML",
+    ]);
+    assert!(!output.stdout.contains("hidden") && !output.stdout.contains("README"), "{}", output.stdout);
+}
