@@ -34,6 +34,7 @@ mod audit_owners;
 mod audit_peers;
 /// Whether an index serves a foreign key.
 mod audit_served;
+mod audit_server;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
