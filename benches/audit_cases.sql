@@ -227,13 +227,16 @@ CREATE INDEX tasks_failed_on ON tasks (failed_on) WHERE failed_on IS NOT NULL;
 
 --! index-function-search-path: public.plain(text)
 CREATE TABLE people (id int PRIMARY KEY, name text);
-CREATE FUNCTION plain(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN lower($1); END';
+CREATE FUNCTION unquoted(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT replace($1, ''-'', '''')';
+CREATE FUNCTION plain(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN lower(unquoted($1)); END';
 CREATE INDEX people_plain ON people (plain(name));
 --! twin
 CREATE TABLE people (id int PRIMARY KEY, name text);
 CREATE FUNCTION safe(text) RETURNS text IMMUTABLE LANGUAGE plpgsql SET search_path = pg_catalog AS 'BEGIN RETURN lower($1); END';
 CREATE INDEX people_safe ON people (safe(name));
 CREATE INDEX people_lower ON people (lower(name));
+CREATE FUNCTION only_catalog(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN lower(trim($1)); END';
+CREATE INDEX people_only_catalog ON people (only_catalog(name));
 
 --! varchar-near-limit: public.links.url
 CREATE TABLE links (id int PRIMARY KEY, url varchar(2048));

@@ -35,6 +35,7 @@ mod audit_peers;
 /// Whether an index serves a foreign key.
 mod audit_served;
 mod audit_server;
+mod audit_usage;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.

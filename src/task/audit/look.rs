@@ -14,6 +14,7 @@ use super::keys::{CheckSetting, Profile};
 use super::probe::{probe, reason_unknown};
 use super::queries::View;
 use super::trust::Trust;
+use super::usage::{self, Usage};
 use super::weights::Weights;
 use super::{backup, conventions, drift, queries, rank, served, tenants};
 use crate::base::fault::{Fault, Kind};
@@ -54,8 +55,10 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         previous: None,
         notes: Vec::new(),
         top_queries: Vec::new(),
+        usage: Usage::default(),
         turned_off: Vec::new(),
     };
+    usage::look(&mut connection, context, &mut document).await?;
     let covered = covered(context).await?;
     let (weights, unknown) = Weights::read(&mut connection, context).await?;
     document.notes.extend(unknown);

@@ -91,7 +91,10 @@ static SPOTS: &[(&str, &str)] = &[
     ("unlogged-rows", "Whether somebody can do without these rows."),
     ("fk-type-mismatch", "References that are no foreign keys."),
     ("fk-duplicate", "Keys of which one has more columns than the other."),
-    ("index-function-search-path", "Names that a function builds into dynamic SQL, and functions that these call."),
+    (
+        "index-function-search-path",
+        "Names that a function builds into dynamic SQL, operators of extensions, and what the functions that it calls use.",
+    ),
     ("checksums-off", "Checksums of the file system."),
     ("index-mostly-null", "Values that ANALYZE did not sample, and queries that look for these few."),
     ("type-discouraged", "Clients that depend on the type."),
