@@ -21,6 +21,7 @@ mod archives_parted;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// Each fact of a schema that changes is reported as drift.
+mod audit_against;
 mod audit_drift;
 /// The audit on databases that it was not made for.
 mod audit_foreign;

@@ -1,7 +1,9 @@
-//! Compares the database with its schema file: the file is loaded into a scratch database, and the two are compared object by object.
+//! Compares the database with its schema file: the file is loaded into a scratch database, and the two are compared object by object. Or
+//! with another database that lives (`against`).
 //!
 //! An interruption leaves the scratch database, which the job's next run drops.
 
+mod against;
 mod compare;
 mod object;
 
@@ -26,6 +28,9 @@ use crate::work::Does;
 const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
 
 pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_recovery: bool) -> Result<CheckResult> {
+    if let Some(name) = &context.audit.against {
+        return against::look(context, connection, name).await;
+    }
     let Some(file) = &context.audit.schema_file else { return Ok(CheckResult::unknown("no schema_file is configured")) };
     if in_recovery && context.audit.scratch.is_none() {
         return Ok(CheckResult::unknown(
