@@ -211,7 +211,7 @@ fn a_slot_without_a_consumer_is_found_and_one_that_is_read_is_not() {
 
 #[test]
 fn a_standby_that_does_not_replay_is_found_from_both_sides() {
-    let primary = Server::start_with(18, &["max_wal_size=32MB"]);
+    let primary = Server::start_with(18, &["max_wal_size=32MB", "wal_keep_size=512MB"]);
     let database = primary.trusted_database();
     let standby = primary.standby();
     primary.sql(&database, "CREATE TABLE t (id int)");

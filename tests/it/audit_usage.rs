@@ -68,9 +68,8 @@ fn an_index_that_was_used_once_is_found_when_no_audit_has_seen_a_use_for_long() 
     let server = server(17);
     let database = once_used(server);
     without_a_reset(server, &database);
-    let scenario = Scenario::with_database(server, &database)
-        .config("[stores.local]\npath = \"store\"\n")
-        .job("quarterly", &JOB.replace("[audit]", "[audit]\nstore = 'local'"));
+    let scenario =
+        Scenario::with_database(server, &database).job("quarterly", &JOB.replace("[audit]", "[audit]\nstore = 'local'"));
     scenario.run(&["run-job", "quarterly"]).succeeded();
     let first = unused(&scenario);
     assert_eq!(keys(&first).len(), 0, "it was just seen: {first:#}");

@@ -159,11 +159,11 @@ fn other_version(server: &Server) -> String {
     let database = server.new_database();
     server.sql(
         &database,
-        "CREATE COLLATION german (provider = icu, locale = 'de');
+        &format!("CREATE COLLATION german ({});
          CREATE TABLE people (id int PRIMARY KEY, name text COLLATE german, town text); INSERT INTO people SELECT i, 'n' || i, 't' || i FROM generate_series(1, 500) i;
          CREATE UNIQUE INDEX people_name ON people (name); CREATE INDEX people_some ON people (id) WHERE name > 'm' COLLATE german; CREATE INDEX people_town ON people (town);
          CREATE TABLE parts (id int, name text COLLATE german) PARTITION BY RANGE (id); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9); CREATE INDEX parts_name ON parts (name);
-         UPDATE pg_collation SET collversion = '0' WHERE collname = 'german'",
+         UPDATE pg_collation SET collversion = '0' WHERE collname = 'german'", if server.major == 15 { "provider = icu, locale = 'de'" } else { "provider = builtin, locale = 'C.UTF-8'" }),
     );
     database
 }
@@ -173,7 +173,7 @@ const FILES: &str = "SELECT string_agg(relname || ' ' || relfilenode, ', ' ORDER
 
 #[test]
 fn all_indexes_of_a_collation_are_rebuilt_before_its_version_is_refreshed() {
-    for major in [15, 16] {
+    for major in [15, 17] {
         let server = server(major);
         let database = other_version(server);
         let scenario =
@@ -214,10 +214,9 @@ fn a_version_is_not_refreshed_while_an_index_is_old() {
         .says(&["the version of collation public.german was not refreshed: \"public\".\"rooms_name_excl\" is not rebuilt"]);
     assert_eq!(server.sql(&database, OLD), "1");
     // What was rebuilt is not rebuilt again; a person ends it.
-    scenario
-        .run(&["run-job", "tidy", "--dry-run"])
-        .succeeded()
-        .prints(&["leave \"public\".\"people_name\" (btree): was rebuilt with version "]);
+    let before = server.sql(&database, FILES);
+    scenario.run(&["run-job", "tidy"]).succeeded().prints(&["no index of all tables needs to be rebuilt; refreshed: nothing"]);
+    assert_eq!(server.sql(&database, FILES), before);
     server.sql(&database, "REINDEX TABLE rooms; DROP TABLE rooms");
     scenario.run(&["run-job", "tidy"]).succeeded().prints(&["refreshed: collation public.german"]);
     assert_eq!(server.sql(&database, OLD), "0");
