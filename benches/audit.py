@@ -8,7 +8,6 @@ prints a Markdown table: how many of the planted faults were found, and how many
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
@@ -121,7 +120,7 @@ class Bench:
         return self.call(self.bin / "psql", "-X", "-q", "-A", "-t", "-v", f"ON_ERROR_STOP={int(stop)}", "-d", self.url(database), "-f", "-", stdin=script)
 
     def make(self, name):
-        self.sql("postgres", f"DROP DATABASE IF EXISTS {name};\nCREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8';")
+        self.sql("postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE);\nCREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8';")
 
     def audit(self, name, keys=""):
         """The audit of a database by an [audit] job with these keys, and how long it took."""

@@ -242,8 +242,8 @@ CREATE INDEX people_only_catalog ON people (only_catalog(name));
 CREATE TABLE links (id int PRIMARY KEY, url varchar(2048));
 INSERT INTO links SELECT i, repeat('u', 100 + i % 1940) || i FROM generate_series(1, 4000) i;
 --! twin
-CREATE TABLE links (id int PRIMARY KEY, url varchar(2048), code varchar(8));
-INSERT INTO links SELECT i, repeat('u', 100 + i % 1000) || i, lpad(i::text, 8, '0') FROM generate_series(1, 4000) i;
+CREATE TABLE links (id int PRIMARY KEY, url varchar(2048), code varchar(8), postal_code varchar(10));
+INSERT INTO links SELECT i, repeat('u', 100 + i % 1000) || i, lpad(i::text, 8, '0'), lpad(i::text, 5, '0') || CASE i % 3 WHEN 0 THEN '-1234' ELSE '' END FROM generate_series(1, 4000) i;
 
 --! large-text-uncompressed: public.scripts.content
 CREATE TABLE scripts (id int PRIMARY KEY, content text);
