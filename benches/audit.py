@@ -30,6 +30,7 @@ class Database:
     sql: str = ""
     undo: str = ""
     session: str = ""
+    analyze: bool = True
     planted: set = field(default_factory=set)
     also: set = field(default_factory=set)
 
@@ -66,6 +67,8 @@ def cases(path):
             part = "undo"
         elif word == "keys":
             case.keys += rest + "\n"
+        elif word == "unanalyzed":
+            database.analyze = False
         elif word == "session":
             database.session = rest
         elif word == "also":
@@ -144,7 +147,7 @@ class Bench:
                 session = subprocess.Popen([self.bin / "psql", "-X", "-q", "-d", self.url(name)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=self.environment | {"PGAPPNAME": "web 7"})
                 session.stdin.write(database.session + "\n")
                 session.stdin.flush()
-            self.sql(name, "SET client_min_messages = error;\n" + database.sql + "\nRESET ALL;\nANALYZE;")
+            self.sql(name, "SET client_min_messages = error;\n" + database.sql + "\nRESET ALL;\n" + ("ANALYZE;" if database.analyze else ""))
             said, _ = self.audit(name, case.keys)
         finally:
             if session:

@@ -1,6 +1,7 @@
 -- What benches/audit.py plants: for each check a database with the fault, and a healthy twin that looks like it. `--! CHECK: OBJECT | OBJECT` begins a case and
 -- names what has to be found (keys without their check), `--! twin` its healthy twin, `--! healthy` a database of which nothing is to be said, `--! also KEY` what comes with the fault by nature, `--! undo` what
--- ends it where it is of the server, `--! keys` keys of the [audit] job, `--! session` a session that stays open with this statement.
+-- ends it where it is of the server, `--! keys` keys of the [audit] job, `--! session` a session that stays open with this statement,
+-- `--! unanalyzed` that it is not analyzed at the end.
 
 --! sequence-near-end: public.tickets_id_seq
 CREATE TABLE tickets (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
@@ -520,14 +521,12 @@ SELECT 1;
 
 --! sequential-scans: public.read_whole
 CREATE TABLE read_whole (id int PRIMARY KEY, filler text);
-ALTER TABLE read_whole ALTER filler SET STORAGE PLAIN;
-INSERT INTO read_whole SELECT i, repeat('x', 7000) FROM generate_series(1, 3000) i;
+INSERT INTO read_whole SELECT i, repeat('x', 450) FROM generate_series(1, 40000) i;
 DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM count(*) FROM read_whole WHERE filler = 'y'; END LOOP; END $$;
 SELECT pg_stat_force_next_flush();
 --! twin
 CREATE TABLE looked_up (id int PRIMARY KEY, filler text);
-ALTER TABLE looked_up ALTER filler SET STORAGE PLAIN;
-INSERT INTO looked_up SELECT i, repeat('x', 7000) FROM generate_series(1, 3000) i;
+INSERT INTO looked_up SELECT i, repeat('x', 450) FROM generate_series(1, 40000) i;
 ANALYZE looked_up;
 DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM filler FROM looked_up WHERE id = i; PERFORM FROM looked_up LIMIT 1; END LOOP; END $$;
 SELECT pg_stat_force_next_flush();
@@ -544,6 +543,8 @@ CREATE INDEX posts_body ON posts ((body ->> 'title'));
 INSERT INTO posts SELECT i, ARRAY[i::text], '{}' FROM generate_series(1, 2000) i;
 
 --! index-bloat: public.events_word
+--! also durability-off:fsync
+--! also table-bloat:public.events
 CREATE TABLE events (id int PRIMARY KEY, word text);
 INSERT INTO events SELECT i, repeat('w', 90) || i FROM generate_series(1, 600000) i;
 CREATE INDEX events_word ON events (word);
@@ -551,14 +552,17 @@ DELETE FROM events WHERE id % 3 <> 0;
 SELECT pg_stat_force_next_flush();
 VACUUM events;
 --! twin
+--! also durability-off:fsync
 CREATE TABLE events (id int PRIMARY KEY, word text);
 INSERT INTO events SELECT i, repeat('w', 90) || i FROM generate_series(1, 400000) i;
 CREATE INDEX events_word ON events (word);
 
 --! statistics-missing: public.readings
+--! unanalyzed
 CREATE TABLE readings (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE TABLE readings_1 PARTITION OF readings FOR VALUES FROM (0) TO (1000000);
 INSERT INTO readings SELECT generate_series(1, 20000);
+ANALYZE readings_1;
 --! twin
 CREATE TABLE readings (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE TABLE readings_1 PARTITION OF readings FOR VALUES FROM (0) TO (1000000);
@@ -593,6 +597,7 @@ CREATE INDEX ON books (room, shelf);
 INSERT INTO books VALUES (1, 1, 1), (2, 7, NULL);
 
 --! archiving-fails: archiver
+SELECT pg_stat_reset_shared('archiver');
 ALTER SYSTEM SET archive_command = 'false';
 SELECT pg_reload_conf();
 SELECT pg_logical_emit_message(false, 'x', 'y');

@@ -1,5 +1,5 @@
--- Tables and partitions of 16 MiB that are read whole (half of the rows a scan, in the mean: a LIMIT ends sooner), at least 200 times and more often than once an hour
--- since the statistics began: dumps and reports of the night are rarer. Whether an index would serve, or all rows are wanted, the statements say.
+-- Tables and partitions of 16 MiB of which scans have read as many rows as 200 times the table, and more often than once an hour since the statistics began: dumps and reports of
+-- the night are rarer. By rows, because each worker of a parallel scan counts as one, and a LIMIT ends a scan soon. Whether an index would serve, or all rows are wanted, the statements say.
 -- Where the last audit is older than a day, since then.
 WITH seen AS MATERIALIZED (
     SELECT key AS "table", (value ->> 'scans')::bigint AS scans, (value ->> 'rows')::bigint AS rows, (value ->> 'at')::timestamptz AS at FROM jsonb_each(nullif(current_setting('pgtend.usage', true), '')::jsonb -> 'tables')
@@ -13,10 +13,10 @@ SELECT t."table" AS object, t."table" AS identity,
 FROM tables t JOIN (
     SELECT coalesce(p.root, c.oid) AS oid, r.*, n.*
     FROM asked a, pg_class c JOIN schemas h ON h.oid = c.relnamespace LEFT JOIN partitions p ON p.oid = c.oid LEFT JOIN seen e ON e."table" = format('%I.%I', h.schema, c.relname) AND e.scans <= pg_stat_get_numscans(c.oid),
-    LATERAL (SELECT pg_stat_get_numscans(c.oid) - coalesce(e.scans, 0) AS scans, pg_stat_get_tuples_returned(c.oid) - coalesce(e.rows, 0) AS rows_read, greatest(c.reltuples, pg_stat_get_live_tuples(c.oid)) AS rows_now,
+    LATERAL (SELECT pg_stat_get_tuples_returned(c.oid) - coalesce(e.rows, 0) AS rows_read, greatest(c.reltuples, pg_stat_get_live_tuples(c.oid)) AS rows_now,
                     (SELECT coalesce(sum(pg_stat_get_numscans(i.indexrelid)), 0) FROM pg_index i WHERE i.indrelid = c.oid) AS by_indexes) r,
-    LATERAL (SELECT coalesce(e.at, a.statistics_since) AS since, greatest(extract(epoch FROM now() - coalesce(e.at, a.statistics_since)) / 86400, 0.0001) AS days) n
+    LATERAL (SELECT coalesce(e.at, a.statistics_since) AS since, greatest(extract(epoch FROM now() - coalesce(e.at, a.statistics_since)) / 86400, 0.0001) AS days, floor(r.rows_read / nullif(r.rows_now, 0))::bigint AS scans) n
     WHERE c.relkind = 'r' AND c.relpages::bigint * current_setting('block_size')::bigint >= 16777216
 ) s ON s.oid = t.oid
-WHERE s.scans >= 200 AND s.scans >= 24 * s.days AND s.rows_now >= 1000 AND s.rows_read >= 0.5 * s.scans * s.rows_now
+WHERE s.scans >= 200 AND s.scans >= 24 * s.days AND s.rows_now >= 1000
 GROUP BY t."table", t.name, t.bytes, t.rows
