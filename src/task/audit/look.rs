@@ -14,9 +14,9 @@ use super::keys::{CheckSetting, Profile};
 use super::probe::{probe, reason_unknown};
 use super::queries::View;
 use super::trust::Trust;
-use super::usage::{self, Usage};
+use super::usage::Usage;
 use super::weights::Weights;
-use super::{backup, conventions, drift, queries, rank, served, tenants};
+use super::{backup, conventions, count, drift, queries, rank, served, tenants};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::table::with_schema;
 use crate::pg::{self, Server, failure};
@@ -58,7 +58,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         usage: Usage::default(),
         turned_off: Vec::new(),
     };
-    usage::look(&mut connection, context, &mut document).await?;
+    count::look(&mut connection, context, &mut document).await?;
     let covered = covered(context).await?;
     let (weights, unknown) = Weights::read(&mut connection, context).await?;
     document.notes.extend(unknown);

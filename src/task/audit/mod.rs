@@ -14,6 +14,7 @@ mod plan;
 mod backup;
 mod compare;
 mod conventions;
+mod count;
 mod drift;
 mod entry;
 pub mod html;

@@ -29,7 +29,13 @@ const LOAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(300);
 
 pub async fn look(context: &AuditContext<'_>, connection: &mut PgConnection, in_recovery: bool) -> Result<CheckResult> {
     if let Some(name) = &context.audit.against {
-        return against::look(context, connection, name).await;
+        let mut other = match against::connect(context, name).await? {
+            Ok(other) => other,
+            Err(reason) => return Ok(CheckResult::unknown(reason)),
+        };
+        let (there, here) = (objects(&mut other, context).await?, objects(connection, context).await?);
+        let rows = against::differences(&there, &here, name, partitioned_by_jobs(connection, context).await?);
+        return Ok(CheckResult { rows, ..CheckResult::default() });
     }
     let Some(file) = &context.audit.schema_file else { return Ok(CheckResult::unknown("no schema_file is configured")) };
     if in_recovery && context.audit.scratch.is_none() {
