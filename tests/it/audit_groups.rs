@@ -239,4 +239,16 @@ fn the_first_screen_has_ten_lines_and_markdown_stays_below_five_hundred() {
     assert_eq!(one.succeeded().stdout.matches("**Key**").count(), 300, "one check has no limit");
     let html = report("html");
     assert!(html.contains("<details") && !html.contains("<script"), "groups are folded");
+    // Each object of the index leads to its findings, and each of these to the others of its object.
+    let (_, index) = html.split_once("id=\"objects\"").unwrap();
+    let (_, of_one) = index.split_once("public.&quot;Thing 7&quot;").unwrap();
+    let links: Vec<&str> =
+        of_one.split_once("</tr>").unwrap().0.split("href=\"#").skip(1).map(|link| link.split_once('"').unwrap().0).collect();
+    assert!(links.len() > 2, "{links:?}");
+    for link in &links {
+        let (_, article) = html.split_once(&format!("<article id=\"{link}\"")).unwrap_or_else(|| panic!("no {link}"));
+        let article = article.split_once("</article>").unwrap().0;
+        let others = links.iter().filter(|other| *other != link && article.contains(&format!("href=\"#{other}\""))).count();
+        assert_eq!(others, links.len() - 1, "of {link}: {article}");
+    }
 }

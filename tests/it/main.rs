@@ -21,6 +21,7 @@ mod archives_parted;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// Each fact of a schema that changes is reported as drift.
+mod audit_against;
 mod audit_drift;
 /// The audit on databases that it was not made for.
 mod audit_foreign;
@@ -38,6 +39,8 @@ mod audit_peers;
 mod audit_served;
 /// What is largest and most urgent is looked at first, and what is not looked at is said.
 mod audit_urgent;
+mod audit_server;
+mod audit_usage;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.

@@ -153,3 +153,86 @@ fn an_index_that_is_not_there_is_found_before_anything_runs_and_one_that_must_st
     let output = scenario(server, &database, "indexes = ['logs_span_excl']").run(&["run-job", "tidy"]).succeeded();
     output.says(&["logs_span_excl", "stays", "exclusion constraint"]);
 }
+
+/// A collation whose version the library is said to have changed, with indexes in its order.
+fn other_version(server: &Server) -> String {
+    let database = server.new_database();
+    server.sql(
+        &database,
+        &format!("CREATE COLLATION german ({});
+         CREATE TABLE people (id int PRIMARY KEY, name text COLLATE german, town text); INSERT INTO people SELECT i, 'n' || i, 't' || i FROM generate_series(1, 500) i;
+         CREATE UNIQUE INDEX people_name ON people (name); CREATE INDEX people_some ON people (id) WHERE name > 'm' COLLATE german; CREATE INDEX people_town ON people (town);
+         CREATE TABLE parts (id int, name text COLLATE german) PARTITION BY RANGE (id); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9); CREATE INDEX parts_name ON parts (name);
+         UPDATE pg_collation SET collversion = '0' WHERE collname = 'german'", if server.major == 15 { "provider = icu, locale = 'de'" } else { "provider = builtin, locale = 'C.UTF-8'" }),
+    );
+    database
+}
+
+const OLD: &str = "SELECT count(*) FROM pg_collation WHERE collname = 'german' AND collversion = '0'";
+const FILES: &str = "SELECT string_agg(relname || ' ' || relfilenode, ', ' ORDER BY relname) FROM pg_class WHERE relname IN ('people_name', 'people_some', 'parts_1_name_idx')";
+
+#[test]
+fn all_indexes_of_a_collation_are_rebuilt_before_its_version_is_refreshed() {
+    for major in [15, 17] {
+        let server = server(major);
+        let database = other_version(server);
+        let scenario =
+            Scenario::with_database(server, &database).job("tidy", "database = 'app'\n[reindex]\ncollations = true\n").ledger();
+        scenario.run(&["check", "--connect"]).succeeded().prints(&["may rebuild 3 indexes"]);
+        scenario.run(&["run-job", "tidy", "--dry-run"]).succeeded().prints(&[
+            "rebuild \"public\".\"people_name\" (btree): was built with version 0 of collation public.german",
+            "rebuild \"public\".\"people_some\"",
+            "rebuild \"public\".\"parts_1_name_idx\"",
+            "refresh collation public.german: version 0 to ",
+        ]);
+        let before = server.sql(&database, FILES);
+        assert_eq!(server.sql(&database, OLD), "1", "a dry run changes nothing");
+        let town = server.sql(&database, "SELECT relfilenode FROM pg_class WHERE relname = 'people_town'");
+        scenario.run(&["run-job", "tidy"]).succeeded().prints(&["refreshed: collation public.german from 0 to "]);
+        assert_eq!(server.sql(&database, OLD), "0");
+        let after = server.sql(&database, FILES);
+        assert!(before.split(", ").zip(after.split(", ")).all(|(before, after)| before != after), "{before}\n{after}");
+        assert_eq!(
+            server.sql(&database, "SELECT relfilenode FROM pg_class WHERE relname = 'people_town'"),
+            town,
+            "it has another order"
+        );
+        scenario.run(&["run-job", "tidy"]).succeeded().prints(&["no index of all tables needs to be rebuilt"]);
+    }
+}
+
+#[test]
+fn a_version_is_not_refreshed_while_an_index_is_old() {
+    let server = server(15);
+    let database = other_version(server);
+    server.sql(&database, "CREATE TABLE rooms (name text COLLATE german, EXCLUDE USING btree (name WITH =))");
+    let scenario =
+        Scenario::with_database(server, &database).job("tidy", "database = 'app'\n[reindex]\ncollations = true\n").ledger();
+    scenario
+        .run(&["run-job", "tidy"])
+        .succeeded()
+        .says(&["the version of collation public.german was not refreshed: \"public\".\"rooms_name_excl\" is not rebuilt"]);
+    assert_eq!(server.sql(&database, OLD), "1");
+    // What was rebuilt is not rebuilt again; a person ends it.
+    let before = server.sql(&database, FILES);
+    scenario.run(&["run-job", "tidy"]).succeeded().prints(&["no index of all tables needs to be rebuilt; refreshed: nothing"]);
+    assert_eq!(server.sql(&database, FILES), before);
+    server.sql(&database, "REINDEX TABLE rooms; DROP TABLE rooms");
+    scenario.run(&["run-job", "tidy"]).succeeded().prints(&["refreshed: collation public.german"]);
+    assert_eq!(server.sql(&database, OLD), "0");
+}
+
+#[test]
+fn collations_are_of_the_whole_database() {
+    let server = server(15);
+    let database = server.new_database();
+    for (keys, hint) in [
+        ("collations = true\ntable = 'logs'", "leave out one of the two"),
+        ("collations = true\nindexes = ['a']", "leave out indexes"),
+        ("parallel_workers = 1", "collations = true"),
+        ("collations = false", "collations = true"),
+    ] {
+        let scenario = Scenario::with_database(server, &database).job("tidy", &format!("database = 'app'\n[reindex]\n{keys}\n"));
+        scenario.run(&["check"]).exited(78).says(&[hint]);
+    }
+}

@@ -6,6 +6,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 
 use super::document::{Change, Document, Finding, State, TopQuery, Waiver};
 use super::tenants;
+use super::usage::{Before, Usage};
 
 /// The last audit, from the store or from the ledger.
 #[derive(Clone, Debug, Default)]
@@ -13,13 +14,20 @@ pub struct Previous {
     pub at: DateTime<Utc>,
     pub findings: Vec<Finding>,
     pub top_queries: Vec<TopQuery>,
+    pub usage: Usage,
+}
+
+impl Previous {
+    pub fn counted(&self) -> Before {
+        Before { at: self.at, usage: self.usage.clone() }
+    }
 }
 
 impl From<Document> for Previous {
     fn from(document: Document) -> Self {
         // Findings that could not be checked then may still exist.
         let findings = document.findings.into_iter().chain(document.not_seen).collect();
-        Self { at: document.started_at, findings, top_queries: document.top_queries }
+        Self { at: document.started_at, findings, top_queries: document.top_queries, usage: document.usage }
     }
 }
 
@@ -116,7 +124,7 @@ mod tests {
 
     fn previous(keys: &[&str]) -> Previous {
         let findings = keys.iter().map(|key| Finding { since: day(1), ..finding(key, Level::Low) }).collect();
-        Previous { at: day(1), findings, top_queries: Vec::new() }
+        Previous { at: day(1), findings, ..Previous::default() }
     }
 
     fn keys(findings: &[Finding]) -> Vec<&str> {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::document::{Level, TopQuery, Weight};
 use super::keys::Audit;
+use super::usage::Before;
 use crate::base::progress::Progress;
 use crate::config::Config;
 use crate::pg;
@@ -35,6 +36,8 @@ pub struct AuditContext<'a> {
     pub trust_owners: bool,
     /// The statements of the last audit.
     pub baseline: &'a [TopQuery],
+    /// What the last audit counted.
+    pub before: Option<&'a Before>,
     /// The end of the time of the check that is made: `check_timeout`, or the end of `audit_timeout`.
     pub deadline: Instant,
 }

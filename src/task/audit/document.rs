@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::usage::Usage;
 use crate::base::bounds::{self, Bounded};
 
 /// The version of the stored document. A program that meets a newer one refuses it rather than guess.
@@ -73,6 +74,9 @@ pub struct Document {
     pub notes: Vec<String>,
     #[serde(default)]
     pub top_queries: Vec<TopQuery>,
+    /// How much indexes and large tables were used.
+    #[serde(default)]
+    pub usage: Usage,
     /// Checks that the job leaves out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub turned_off: Vec<String>,
@@ -259,6 +263,9 @@ impl Bounded for Document {
         self.previous.into_iter().try_for_each(|at| bounds::time("previous", at))?;
         let findings = self.findings.iter().chain(&self.not_seen).chain(&self.resolved);
         findings.map(|finding| finding.since).try_for_each(|since| bounds::time("since", since))?;
+        let (indexes, tables) = (self.usage.indexes.values(), self.usage.tables.values());
+        indexes.map(|used| used.unused_since).try_for_each(|since| bounds::time("unused_since", since))?;
+        tables.map(|scanned| scanned.at).try_for_each(|at| bounds::time("at", at))?;
         self.checks.iter().try_for_each(|outcome| bounds::seconds("elapsed_seconds", outcome.elapsed_seconds))
     }
 }
@@ -358,6 +365,7 @@ pub mod tests {
             previous: None,
             notes: Vec::new(),
             top_queries: Vec::new(),
+            usage: Usage::default(),
             turned_off: Vec::new(),
         }
     }

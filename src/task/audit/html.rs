@@ -1,4 +1,6 @@
-//! The report as one HTML document that needs no script and no other file.
+//! The report as one HTML document that needs no script and no other file. What a search would find is an index: each object, with links to what is said of it.
+
+use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
@@ -8,9 +10,13 @@ use super::markdown::{capitalized, evidence, fixes};
 use crate::base::html_page;
 use crate::base::units::{count, duration, plural};
 
+/// A finding has links to this many others of its object; the index has all.
+const ALSO: usize = 20;
+
 pub fn render(document: &Document) -> String {
     let counts = document.counts();
     let groups = groups::of(document);
+    let places = places(&groups);
     let body = html! {
         header {
             h1 { "Audit of " (document.database) }
@@ -37,8 +43,9 @@ pub fn render(document: &Document) -> String {
                 section {
                     h2 { "Findings" }
                     @for level in Level::ALL { (switch(level)) }
-                    @for (index, of_group) in groups.iter().enumerate() { (group(index + 1, of_group)) }
+                    @for (index, of_group) in groups.iter().enumerate() { (group(index + 1, of_group, &places)) }
                 }
+                (index(&places))
             }
             (waived(document))
             (list("Resolved since the last audit", &document.resolved))
@@ -79,7 +86,7 @@ fn overview(groups: &[Group<'_>]) -> Markup {
 }
 
 /// Folded, unless it is urgent.
-fn group(number: usize, group: &Group<'_>) -> Markup {
+fn group(number: usize, group: &Group<'_>, places: &Places<'_>) -> Markup {
     let first = group.findings[0];
     html! {
         details id={ "group-" (number) } class={ "group of-" (group.level) } open[group.level <= Level::High] {
@@ -89,15 +96,50 @@ fn group(number: usize, group: &Group<'_>) -> Markup {
             }
             p { (first.impact) }
             p { (first.fix.words) }
-            @for finding in &group.findings { (one(finding)) }
+            @for finding in &group.findings { (one(finding, places)) }
         }
     }
 }
 
-fn one(finding: &Finding) -> Markup {
-    let evidence = evidence(finding);
+/// The findings of each object, with their numbers.
+type Places<'a> = BTreeMap<&'a str, Vec<(usize, &'a Finding)>>;
+
+fn places<'a>(groups: &[Group<'a>]) -> Places<'a> {
+    let mut places = Places::new();
+    for (number, finding) in groups.iter().flat_map(|group| group.findings.iter().copied()).enumerate() {
+        places.entry(finding.object.as_str()).or_default().push((number + 1, finding));
+    }
+    places
+}
+
+/// Folded: the browser's own search opens it.
+fn index(places: &Places<'_>) -> Markup {
     html! {
-        article {
+        section {
+            h2 id="objects" { "Objects" }
+            details {
+                summary { (plural(places.len(), "object")) ", by name, with what was found of each" }
+                table { tbody { @for (object, of_object) in places {
+                    tr {
+                        th scope="row" { code { (object) } }
+                        td { @for (number, finding) in of_object { (link(*number, finding)) " " } }
+                    }
+                } }
+            } }
+        }
+    }
+}
+
+fn link(number: usize, finding: &Finding) -> Markup {
+    html! { a.level.(finding.level.name()) href={ "#finding-" (number) } { (finding.check) } }
+}
+
+fn one(finding: &Finding, places: &Places<'_>) -> Markup {
+    let evidence = evidence(finding);
+    let of_object = places.get(finding.object.as_str()).map_or(&[][..], Vec::as_slice);
+    let number = of_object.iter().find(|(_, other)| other.key == finding.key).map_or(0, |(number, _)| *number);
+    html! {
+        article id={ "finding-" (number) } {
             h3 { code { (finding.name()) } }
             dl {
                 dt { "Issue" } dd { (finding.issue) }
@@ -120,6 +162,10 @@ fn one(finding: &Finding) -> Markup {
                 }
                 dt { "Lock" } dd { (finding.fix.lock) }
                 dt { "Key" } dd { code { (finding.key) } }
+                @if of_object.len() > 1 {
+                    dt { "Also" }
+                    dd { @for (other, found) in of_object.iter().filter(|(other, _)| *other != number).take(ALSO) { (link(*other, found)) " " } a href="#objects" { "all objects" } }
+                }
             }
         }
     }

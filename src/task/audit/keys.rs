@@ -37,6 +37,8 @@ pub struct Audit {
     pub store: Option<String>,
     pub schema_file: Option<PathBuf>,
     pub scratch: Option<String>,
+    /// The [databases] entry that the schema is compared with, in the place of `schema_file`.
+    pub against: Option<String>,
     /// None: findings do not fail the run.
     pub fail_on: Option<Level>,
     pub waive: Vec<Waiver>,
@@ -75,6 +77,7 @@ impl Default for Audit {
             store: None,
             schema_file: None,
             scratch: None,
+            against: None,
             fail_on: Some(Level::Critical),
             waive: Vec::new(),
             keep: KEEP as usize,
@@ -102,6 +105,9 @@ pub struct Written {
     /// The [databases] entry on whose server `schema_file` is loaded into a temporary database; default: the database's own server.
     #[schemars(with = "Option<String>")]
     pub scratch: Option<Spanned<String>>,
+    /// A [databases] entry: drift against it is reported, in the place of `schema_file`. It is only read.
+    #[schemars(with = "Option<String>")]
+    pub against: Option<Spanned<String>>,
     /// The run fails when it finds something of at least this priority; default "critical".
     pub fail_on: Option<FailOn>,
     /// Findings that are accepted and do not count: `{ key = "…", reason = "…", until = 2027-01-31 }`.
@@ -174,6 +180,14 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
     if let Some(scratch) = &written.scratch {
         is_right &= checker.known("database", scratch);
     }
+    if let Some(against) = &written.against {
+        is_right &= checker.known("database", against);
+        if written.schema_file.is_some() || written.scratch.is_some() {
+            let hint = "leave out one of them: make two jobs to compare with both";
+            checker.problem(against, "`against` takes the place of `schema_file` and `scratch`", hint.to_owned());
+            is_right = false;
+        }
+    }
     if let Some(keep) = written.keep.as_ref().filter(|keep| *keep.get_ref() == 0) {
         checker.problem(
             keep,
@@ -200,6 +214,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
         store: written.store.map(Spanned::into_inner),
         schema_file,
         scratch: written.scratch.map(Spanned::into_inner),
+        against: written.against.map(Spanned::into_inner),
         fail_on: written.fail_on.map_or(default.fail_on, FailOn::level),
         waive,
         keep: written.keep.map_or(default.keep, |keep| keep.into_inner() as usize),

@@ -15,8 +15,9 @@ use super::probe::{probe, reason_unknown};
 use super::queries::View;
 use super::sizes::Sizes;
 use super::trust::Trust;
+use super::usage::Usage;
 use super::weights::Weights;
-use super::{backup, conventions, drift, queries, rank, served, tenants};
+use super::{backup, conventions, count, drift, queries, rank, served, tenants};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::table::with_schema;
@@ -60,11 +61,13 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         previous: None,
         notes: Vec::new(),
         top_queries: Vec::new(),
+        usage: Usage::default(),
         turned_off: Vec::new(),
     };
     let end = Instant::now() + context.audit.audit_timeout;
     let (sizes, notes) = Sizes::ask(&mut connection, &context.of_check(end)).await?;
     document.notes.extend(notes);
+    count::look(&mut connection, &context.of_check(end), &mut document).await?;
     let (weights, unknown) = Weights::read(&mut connection, &context.of_check(end), &sizes).await?;
     document.notes.extend(unknown);
     let known = Known { covered: covered(context).await?, sizes, weights };

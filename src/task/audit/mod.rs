@@ -14,6 +14,7 @@ mod plan;
 mod backup;
 mod compare;
 mod conventions;
+mod count;
 mod drift;
 mod entry;
 pub mod html;
@@ -27,6 +28,7 @@ mod sizes;
 mod store;
 mod tenants;
 mod trust;
+mod usage;
 mod weights;
 
 use std::time::Instant;
@@ -36,6 +38,7 @@ use chrono::Utc;
 pub use document::{Document, Level};
 pub use keys::{Audit, CheckSetting, FailOn, Profile, Written, WrittenWaiver, resolve};
 pub use plan::Plan;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
@@ -43,6 +46,7 @@ use self::checks::{CHECKS, Check};
 use self::compare::Previous;
 use self::document::{Finding, Outcome, State};
 use self::store::AuditStore;
+use self::usage::Usage;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::Config;
@@ -91,6 +95,7 @@ impl Work for Audit {
         let previous = async { Ok(self.previous(run.config, audits.as_ref(), run.database, run.job.name).await) };
         let (previous, unread) = run.or_cancelled(previous).await?;
         let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
+        let before = previous.as_ref().map(Previous::counted);
         let context = AuditContext {
             audit: self,
             config: run.config,
@@ -105,6 +110,7 @@ impl Work for Audit {
             trust_owners: run.job.limits.trust_owners,
             baseline: &baseline,
             deadline: Instant::now(),
+            before: before.as_ref(),
         };
         let mut document = look::look(&context, None).await?;
         compare::compare_with_previous(&mut document, previous, &self.waive, Utc::now().date_naive());
@@ -243,6 +249,7 @@ pub async fn manual(
         Err(error) => (None, Some(format!("not compared with an earlier audit: {}", failure::in_a_line(&error)))),
     };
     let baseline = previous.as_ref().map(|previous| previous.top_queries.clone()).unwrap_or_default();
+    let before = previous.as_ref().map(Previous::counted);
     let context = AuditContext {
         audit: &audit,
         config,
@@ -257,6 +264,7 @@ pub async fn manual(
         trust_owners,
         baseline: &baseline,
         deadline: Instant::now(),
+        before: before.as_ref(),
     };
     let mut document = look::look(&context, only).await?;
     let previous = previous.map(|mut previous| {
@@ -275,13 +283,15 @@ async fn previous_of_ledger(config: &Config, database: &str, job: &str) -> Resul
     let filter = Filter { job: Some(job), database: Some(database), outcome: None, limit: 20 };
     let rows = ledger.runs(&filter).await?;
     let last = rows.into_iter().find_map(|row| {
-        let keys = row.report?.facts.get("keys")?.as_object()?.clone();
-        Some((row.started_at, keys))
+        let facts = row.report?.facts;
+        let usage = facts.get("usage").and_then(|usage| Usage::deserialize(usage).ok()).unwrap_or_default();
+        Some((row.started_at, facts.get("keys")?.as_object()?.clone(), usage))
     });
-    Ok(last.map(|(at, keys)| Previous {
+    Ok(last.map(|(at, keys, usage)| Previous {
         at,
         findings: keys.iter().filter_map(|(key, since)| remembered(key, since)).collect(),
         top_queries: Vec::new(),
+        usage,
     }))
 }
 
@@ -329,6 +339,7 @@ fn report(document: &Document, with_keys: bool) -> Report {
             .map(|finding| (finding.key.clone(), json!(finding.since)))
             .collect();
         report.fact("keys", keys);
+        report.fact("usage", json!(document.usage));
     }
     let unknown: Vec<Value> = document
         .checks

@@ -51,12 +51,19 @@ pub struct Step {
     pub(super) table_oid: i64,
     pub(super) action: Action,
     pub(super) reason: String,
+    /// The versions of collations that it has after a rebuild.
+    #[serde(skip)]
+    pub(super) version: Option<String>,
 }
 
-/// Known from the last run: the size in bytes of each index when it was new, by its qualified name.
+/// Known from the last run, by the qualified name of an index.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Known {
+    /// Its size in bytes when it was new.
     pub(super) when_new: BTreeMap<String, i64>,
+    /// The versions of collations with which it was rebuilt, as long as they are not refreshed.
+    #[serde(default)]
+    pub(super) rebuilt_for: BTreeMap<String, String>,
 }
 
 /// Returns the action for one index, and the reason. Pure.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::Reindex;
+use super::{Reindex, Scope};
 use crate::config::Config;
 use crate::pg;
 use crate::work::{Entry, Memberships};
@@ -14,6 +14,9 @@ impl Entry for Reindex {
     }
 
     async fn grants(&self, connection: &mut PgConnection, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
-        memberships.in_owner_of_indexes(connection, &self.table, role).await
+        match &self.scope {
+            Scope::Table(table) => memberships.in_owner_of_indexes(connection, table, role).await,
+            Scope::Collations => memberships.in_all_owners(connection, role).await,
+        }
     }
 }

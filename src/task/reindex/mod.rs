@@ -1,7 +1,9 @@
-//! `[reindex]`: rebuilds indexes of a table that are invalid or bloated, CONCURRENTLY.
+//! `[reindex]`: rebuilds indexes of a table that are invalid or bloated, or those of a database that another version of a collation
+//! concerns, CONCURRENTLY.
 //!
 //! An interruption leaves an invalid `…_ccnew` or `…_ccold`, which every insert maintains. The next run drops it.
 
+mod collations;
 mod decide;
 mod entry;
 mod keys;
@@ -10,7 +12,7 @@ mod plan;
 use anyhow::{Context as _, Result};
 pub use decide::{Action, Index, Step};
 use decide::{Known, decide};
-pub use keys::{Reindex, Written, resolve};
+pub use keys::{Reindex, Scope, Written, resolve};
 pub use plan::Plan;
 use plan::has_no;
 use serde_json::{Value, json};
@@ -32,21 +34,28 @@ impl Work for Reindex {
         let mut connection = connect(run).await?;
         let known = known(run);
         let mut steps = Vec::new();
-        for oid in tables(&mut connection, &self.table).await?.0 {
+        let table = match &self.scope {
+            Scope::Table(table) => table,
+            Scope::Collations => {
+                let (steps, refresh) = collations::plan(&mut connection, &known).await?;
+                return Ok(Plan { table: "all tables".to_owned(), steps, missing: Vec::new(), refresh });
+            }
+        };
+        for oid in tables(&mut connection, table).await?.0 {
             let found: Vec<Index> = sqlx::query_as(include_str!("indexes.sql"))
                 .bind(oid)
                 .fetch_all(&mut connection)
                 .await
                 .map_err(pg::in_its_own_words)
-                .with_context(|| format!("indexes of {}", self.table))?;
+                .with_context(|| format!("indexes of {table}"))?;
             let names: Vec<String> = found.iter().map(|index| index.name.clone()).collect();
             for index in found {
                 let (action, reason) = decide(self, &index, &names, known.when_new.get(&index.sql()).copied());
-                steps.push(Step { index, table_oid: oid, action, reason });
+                steps.push(Step { index, table_oid: oid, action, reason, version: None });
             }
         }
         let missing = self.indexes.iter().filter(|name| !steps.iter().any(|step| step.index.name == **name)).cloned().collect();
-        Ok(Plan { table: self.table.clone(), steps, missing })
+        Ok(Plan { table: table.clone(), steps, missing, refresh: Vec::new() })
     }
 
     fn refusal(&self, _run: &RunContext<'_>, plan: &Plan) -> Option<anyhow::Error> {
@@ -69,8 +78,21 @@ impl Work for Reindex {
             }
             self.take(run, &mut connection, step, &mut done).await?;
         }
+        let (mut refreshed, mut left) = (Vec::new(), Vec::new());
+        if done.failures.is_empty() && !plan.refresh.is_empty() {
+            (refreshed, left) = run.or_cancelled(collations::refresh(&mut connection, &plan.refresh, &done.known)).await?;
+        }
+        if left.is_empty() && !refreshed.is_empty() {
+            done.known.rebuilt_for.clear();
+        }
         run.progress.set_cursor(Some(serde_json::to_value(&done.known)?));
         let mut report = self.report(&plan, done.rebuilt, done.dropped);
+        report.warnings.extend(left);
+        if !plan.refresh.is_empty() {
+            report.summary +=
+                &format!("; refreshed: {}", if refreshed.is_empty() { "nothing".to_owned() } else { refreshed.join(", ") });
+            report.fact("refreshed", refreshed);
+        }
         governor.report(&mut report);
         Unfinished::of(&done.failures, report)
     }
@@ -114,7 +136,12 @@ impl Reindex {
                 done.rebuilt.push(
                     json!({ "index": name, "reason": step.reason, "bytes_before": step.index.bytes, "bytes_after": bytes }),
                 );
+                if let Some(version) = &step.version {
+                    done.known.rebuilt_for.insert(name.clone(), version.clone());
+                }
                 done.known.when_new.insert(name, bytes);
+                // What a run that is killed has done, the next one need not do again.
+                run.progress.set_cursor(Some(serde_json::to_value(&done.known)?));
             }
             Ok(Ended::Blocked(who)) => {
                 clean_up(run, step, &leaves).await;
@@ -157,8 +184,13 @@ impl Reindex {
 
     /// Checks that the role owns the table and that the named indexes exist, for `check --connect`.
     async fn may_run(&self, connection: &mut sqlx::PgConnection) -> Result<String> {
-        check_owner(connection, &self.table).await?;
-        let oids = tables(connection, &self.table).await?.0;
+        let Scope::Table(table) = &self.scope else {
+            let (steps, _) = collations::plan(connection, &Known::default()).await?;
+            let indexes = steps.iter().filter(|step| step.action == Action::Rebuild).count();
+            return Ok(format!("may rebuild {}", units::plural(indexes, "index").replace("indexs", "indexes")));
+        };
+        check_owner(connection, table).await?;
+        let oids = tables(connection, table).await?.0;
         let names: Vec<String> = sqlx::query_scalar(
             "SELECT x.relname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid::bigint = ANY ($1)",
         )
@@ -167,9 +199,9 @@ impl Reindex {
         .await?;
         let missing: Vec<String> = self.indexes.iter().filter(|name| !names.contains(name)).cloned().collect();
         if !missing.is_empty() {
-            return Err(has_no(&self.table, &missing).into());
+            return Err(has_no(table, &missing).into());
         }
-        Ok(format!("owns {} and may rebuild its indexes", self.table))
+        Ok(format!("owns {table} and may rebuild its indexes"))
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
@@ -207,7 +239,7 @@ mod tests {
 
     fn job() -> Reindex {
         Reindex {
-            table: "t".to_owned(),
+            scope: Scope::Table("t".to_owned()),
             indexes: Vec::new(),
             bloat_above: 0.4,
             larger_than: Size(1 << 20),

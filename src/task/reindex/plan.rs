@@ -4,14 +4,18 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::collations::Refresh;
 use super::decide::{Action, Step};
 use crate::base::fault::{self, Kind};
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
+    /// Or that they are of all tables.
     pub(super) table: String,
     pub(super) steps: Vec<Step>,
     pub(super) missing: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) refresh: Vec<Refresh>,
 }
 
 impl fmt::Display for Plan {
@@ -24,6 +28,12 @@ impl fmt::Display for Plan {
                 Action::Leave => "leave",
             };
             writeln!(f, "  {what} {} ({}): {}", step.index.sql(), step.index.method, step.reason)?;
+        }
+        for refresh in &self.refresh {
+            match &refresh.stays {
+                None => writeln!(f, "  refresh {}: version {} to {}", refresh.what, refresh.recorded, refresh.actual)?,
+                Some(why) => writeln!(f, "  leave version {} of {}: {why}", refresh.recorded, refresh.what)?,
+            }
         }
         if !self.missing.is_empty() {
             writeln!(f, "  {}", has_no(&self.table, &self.missing))?;

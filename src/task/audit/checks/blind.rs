@@ -91,11 +91,35 @@ static SPOTS: &[(&str, &str)] = &[
     ("unlogged-rows", "Whether somebody can do without these rows."),
     ("fk-type-mismatch", "References that are no foreign keys."),
     ("fk-duplicate", "Keys of which one has more columns than the other."),
-    ("index-function-search-path", "Names that a function builds into dynamic SQL, and functions that these call."),
+    (
+        "index-function-search-path",
+        "Names that a function builds into dynamic SQL, operators of extensions, and what the functions that it calls use.",
+    ),
     ("checksums-off", "Checksums of the file system."),
     ("index-mostly-null", "Values that ANALYZE did not sample, and queries that look for these few."),
     ("type-discouraged", "Clients that depend on the type."),
     ("extension-outdated", "Packages that are not installed on the server."),
+    ("archiving-fails", "Whether what archive_command took is there, and archives that a receiver keeps (pg_receivewal)."),
+    (
+        "standby-behind",
+        "Standbys that are not connected, other moments, and from the primary how late one is that replays nothing.",
+    ),
+    ("slot-inactive", "Before 17, since when it has no consumer: the audit before this one says whether it had none then, too."),
+    ("transaction-long", "Other moments, and transactions in other databases of the server (xmin-held sees those)."),
+    (
+        "ssl-off",
+        "What a tunnel or a service mesh encrypts, addresses of sessions that the role may not see, and sessions of other moments.",
+    ),
+    (
+        "password-encryption",
+        "What clients set for their sessions, and passwords that they hash by themselves (psql's \\password).",
+    ),
+    ("sequential-scans", "Which statements read it, and scans on replicas and before the statistics began."),
+    ("btree-on-array", "Use on replicas and before the statistics began."),
+    ("index-bloat", "The true amount: it is an estimate from average widths. Indexes other than btree, and below 32 MiB."),
+    ("statistics-missing", "Statistics that are outdated: the server does not count the changes of a partitioned table."),
+    ("policy-always-true", "Conditions that are always true and written otherwise, and what SECURITY DEFINER functions change."),
+    ("fk-partly-null", "Rows beyond the sample of 20,000: the statement in the evidence asks all."),
 ];
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ SELECT v.what AS object, v.what AS identity,
        E'-- first the indexes, all of them; a UNIQUE one may fail: then two rows have the same key, and one must go\n'
            || string_agg(CASE WHEN i.partitioned OR EXISTS (SELECT FROM pg_index e WHERE e.indexrelid = i.oid AND e.indisexclusion) THEN format('REINDEX INDEX %s;', i.index) ELSE format('REINDEX INDEX CONCURRENTLY %s;', i.index) END, E'\n' ORDER BY i.bytes, i.index) FILTER (WHERE i.turn <= 200)
            || CASE WHEN count(*) > 200 THEN E'\n-- and others: REINDEX (CONCURRENTLY) DATABASE rebuilds all' ELSE '' END
-           || E'\n-- then, and not before: it ends the warning\n' || v.refresh AS fix
+           || E'\n-- then, and not before: it ends the warning\n' || v.refresh AS fix,
+       E'# all of it, one index after the other, while the application goes on\n[reindex]\ncollations = true\n' AS job
 FROM (
     SELECT 100::oid AS oid, format('database %I', d.datname) AS what, to_jsonb(d) ->> 'datcollversion' AS recorded, a.actual, format('ALTER DATABASE %I REFRESH COLLATION VERSION;', d.datname) AS refresh
     FROM pg_database d, LATERAL (SELECT CASE WHEN to_jsonb(d) ->> 'datcollversion' IS NOT NULL THEN pg_collation_actual_version(100) END AS actual) a WHERE d.datname = current_database()

@@ -1,4 +1,4 @@
-//! The checks of an audit. A check is an entry in `table.rs` or `peers.rs` and a query beside it: docs/audit.md is tested against them.
+//! The checks of an audit. A check is an entry in `table.rs`, `peers.rs`, `server.rs` or `access.rs` and a query beside it: docs/audit.md is tested against them.
 //!
 //! A query selects from the views of `prelude.sql` and returns one row for each finding: `object`, `identity` (what the finding keeps from
 //! one audit to the next: names, no sizes), `issue`, `evidence`, and `fix` (SQL), `job` (a task's table) or both. `lock` and `level`
@@ -15,8 +15,10 @@ macro_rules! catalog {
     };
 }
 
+mod access;
 mod blind;
 mod peers;
+mod server;
 mod table;
 
 pub use blind::cannot_show;

@@ -1,18 +1,28 @@
 //! The checks of the January audit, and those that belong to them, in the order of the reports.
 
 use super::super::document::Level::{Critical, High, Low, Medium};
+use super::access::ACCESS;
 use super::peers::PEERS;
+use super::server::SERVER;
 use super::{Check, MOMENT, NONE, ONLINE, Query, REWRITE};
 
 /// All checks, in the order of the reports.
 pub static CHECKS: &[Check] = &all();
 
-const fn all() -> [Check; TABLE.len() + PEERS.len()] {
-    let mut checks = [TABLE[0]; TABLE.len() + PEERS.len()];
-    let mut place = 0;
+const LISTS: [&[Check]; 4] = [TABLE, PEERS, SERVER, ACCESS];
+
+const fn all() -> [Check; TABLE.len() + PEERS.len() + SERVER.len() + ACCESS.len()] {
+    let mut checks = [TABLE[0]; TABLE.len() + PEERS.len() + SERVER.len() + ACCESS.len()];
+    let (mut place, mut list, mut of_list) = (0, 0, 0);
     while place < checks.len() {
-        checks[place] = if place < TABLE.len() { TABLE[place] } else { PEERS[place - TABLE.len()] };
-        place += 1;
+        if of_list == LISTS[list].len() {
+            list += 1;
+            of_list = 0;
+        } else {
+            checks[place] = LISTS[list][of_list];
+            place += 1;
+            of_list += 1;
+        }
     }
     checks
 }

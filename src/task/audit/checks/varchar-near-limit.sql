@@ -1,5 +1,6 @@
 -- From the sample of ANALYZE, which keeps no value above 1,024 bytes: where the limit allows such values (a character has up to four bytes), and where there are no
--- statistics, a sample of the table is read. Values that are all of one length are codes, and few different ones are a list: neither grows.
+-- statistics, a sample of the table is read. Values that are all of one length are codes, and few different ones are a list: neither grows; nor does what has ten characters at most (codes of
+-- countries, languages and places).
 SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
        CASE WHEN w.is_known THEN format('The longest sampled value of %I has %s of %s characters: a longer value fails with an error.', c."column", l.longest, c.atttypmod - 4)
             ELSE format('Values of %I are nearly as long as its %s characters allow: a longer value fails with an error.', c."column", c.atttypmod - 4) END AS issue,
@@ -19,6 +20,6 @@ LEFT JOIN LATERAL (
 ) l ON true
 LEFT JOIN hindrances d ON d.oid = c.oid AND d.attnum = c.attnum,
 LATERAL (SELECT coalesce(l.longest >= 0.9 * (c.atttypmod - 4) AND l.shortest < l.longest, false) AS is_known, s.attname IS NULL OR 4 * (c.atttypmod - 4) + 4 > 1024 AND (s.n_distinct < 0 OR s.n_distinct > 50) AS is_hidden, least(100, greatest(0.01, round(100.0 * 20000 / greatest(c.rows, 1), 4))) AS percent) w
-WHERE c.type = 'varchar' AND c.atttypmod > 4 AND c.rows >= 100
+WHERE c.type = 'varchar' AND c.atttypmod > 14 AND c.rows >= 100
   AND (NOT c.readable OR w.is_known OR w.is_hidden)
   AND NOT EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = c.oid AND c.attnum = ANY (p.partattrs::int2[]))

@@ -1,7 +1,9 @@
-//! Compares the database with its schema file: the file is loaded into a scratch database, and the two are compared object by object.
+//! Compares the database with its schema file: the file is loaded into a scratch database, and the two are compared object by object. Or
+//! with another database that lives (`against`).
 //!
 //! An interruption leaves the scratch database, which the job's next run drops.
 
+mod against;
 mod compare;
 mod object;
 
@@ -34,6 +36,15 @@ pub async fn look(
     in_recovery: bool,
     end: Instant,
 ) -> Result<CheckResult> {
+    if let Some(name) = &context.audit.against {
+        let mut other = match against::connect(context, name).await? {
+            Ok(other) => other,
+            Err(reason) => return Ok(CheckResult::unknown(reason)),
+        };
+        let (there, here) = (objects(&mut other, context).await?, objects(connection, context).await?);
+        let rows = against::differences(&there, &here, name, partitioned_by_jobs(connection, context).await?);
+        return Ok(CheckResult { rows, ..CheckResult::default() });
+    }
     let Some(file) = &context.audit.schema_file else { return Ok(CheckResult::unknown("no schema_file is configured")) };
     if in_recovery && context.audit.scratch.is_none() {
         return Ok(CheckResult::unknown(
