@@ -1,5 +1,7 @@
 //! Azure Blob Storage and Google Cloud Storage: what they have of their own, and what they say when they refuse. The contract is in `store`.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -205,6 +207,35 @@ fn all_pages_of_a_list_of_google_are_read() {
             store.put(name, b"x".to_vec()).await.unwrap();
         }
         assert_eq!(keys(&store, "a/").await.unwrap(), names);
+    });
+}
+
+#[test]
+fn pages_of_a_list_that_come_again_in_turns_end_it() {
+    let google = S3Server::start_google();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut buffer) = (String::new(), [0; 4096]);
+            while !head.contains("\r\n\r\n") {
+                let read = stream.read(&mut buffer).unwrap();
+                head.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+            let next = if head.contains("continuation-token=first") { "second" } else { "first" };
+            let page = format!(
+                "<ListBucketResult><Name>b</Name><IsTruncated>true</IsTruncated><NextContinuationToken>{next}</NextContinuationToken></ListBucketResult>"
+            );
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", page.len());
+            stream.write_all((head + &page).as_bytes()).unwrap();
+        }
+    });
+    let configured = changed(google_config(&google), |cloud| cloud.endpoint = Some(endpoint.clone()));
+    block_on(async {
+        let store = Store::open(&configured).await.unwrap();
+        let error = format!("{:#}", keys(&store, "a/").await.unwrap_err());
+        assert!(error.contains("the same page of its list again"), "{error}");
     });
 }
 

@@ -1,9 +1,12 @@
 //! Lists of objects, page by page. object_store refuses a whole list for one name that is no path to it (`exports//report.csv`), and whoever may write one
 //! object could hide all sets so: names are taken as the server gives them.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use http::Method;
+use quick_xml::events::Event;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
@@ -22,7 +25,7 @@ struct Page {
 impl Cloud {
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>> {
         let prefix = self.full_key(folder);
-        let (mut objects, mut token) = (Vec::new(), None);
+        let (mut objects, mut token, mut seen) = (Vec::new(), None, BTreeSet::new());
         for _ in 0..PAGES {
             let url = self.url_of_a_page(&prefix, token.as_deref())?;
             let answer = self.send(Method::GET, url, None).await.map_err(|error| self.explain(&*error))?;
@@ -37,7 +40,8 @@ impl Cloud {
             objects.extend(own.filter(|object| object.key.starts_with(folder)));
             match page.next {
                 None => return Ok(objects),
-                next if next == token => anyhow::bail!("{} returned the same page of its list again", self.at),
+                // Whatever their period: no page comes twice.
+                Some(next) if !seen.insert(next.clone()) => anyhow::bail!("{} returned the same page of its list again", self.at),
                 next => token = next,
             }
         }
@@ -90,6 +94,7 @@ struct BlobProperties {
 }
 
 fn page_of_azure(text: &[u8]) -> Result<Page> {
+    ensure_root(text, "EnumerationResults")?;
     let page: Blobs = quick_xml::de::from_reader(text)?;
     let blobs = page.blobs.blobs.into_iter().filter(|blob| blob.properties.resource_type.as_deref() != Some("directory"));
     let objects = blobs.map(|Blob { name, properties }| Object {
@@ -98,6 +103,23 @@ fn page_of_azure(text: &[u8]) -> Result<Page> {
         modified_at: Some(properties.last_modified),
     });
     Ok(Page { objects: objects.collect(), next: page.next_marker.filter(|marker| !marker.is_empty()) })
+}
+
+/// Fails unless that is the name of the document: a proxy's page, or an error, has no objects either, and is no empty list.
+pub(super) fn ensure_root(text: &[u8], expected: &str) -> Result<()> {
+    let (mut reader, mut buffer) = (quick_xml::Reader::from_reader(text), Vec::new());
+    loop {
+        match reader.read_event_into(&mut buffer)? {
+            Event::Start(root) | Event::Empty(root) => {
+                let root = root.local_name();
+                let found = String::from_utf8_lossy(root.as_ref());
+                anyhow::ensure!(found == expected, "it is a document `{found}`, and not `{expected}`");
+                return Ok(());
+            }
+            Event::Eof => anyhow::bail!("it is empty"),
+            _ => buffer.clear(),
+        }
+    }
 }
 
 fn rfc1123<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
@@ -125,6 +147,7 @@ struct Content {
 }
 
 fn page_of_google(text: &[u8]) -> Result<Page> {
+    ensure_root(text, "ListBucketResult")?;
     let page: Contents = quick_xml::de::from_reader(text)?;
     let next = page.next_continuation_token.filter(|token| !token.is_empty());
     anyhow::ensure!(next.is_some() || !page.is_truncated, "it is incomplete, without a token for the rest");
@@ -169,6 +192,15 @@ mod tests {
         let page = page_of_google(text.as_bytes()).unwrap();
         let keys: Vec<_> = page.objects.iter().map(|object| object.key.as_str()).collect();
         assert_eq!((keys, page.next.as_deref()), (vec!["exports//report.csv", "a b"], Some("t")));
+        // With the status 200.
+        for other in [
+            "<html><head/><body>Sign in</body></html>",
+            "<?xml version='1.0'?><Error><Code>ServerBusy</Code></Error>",
+            "<EnumerationResults><Blobs/></EnumerationResults>",
+            "",
+        ] {
+            assert!(page_of_google(other.as_bytes()).is_err(), "{other}");
+        }
         let cut = text.replace("<NextContinuationToken>t</NextContinuationToken>", "");
         assert!(page_of_google(cut.as_bytes()).is_err(), "a list that is cut is no list");
         let empty = "<ListBucketResult><Name>b</Name></ListBucketResult>";

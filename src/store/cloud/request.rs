@@ -16,6 +16,7 @@ use super::Cloud;
 use super::PAGES;
 use super::answer::Answer;
 use super::attempts::ATTEMPTS;
+use super::list::ensure_root;
 use super::provider::Provider;
 use crate::config;
 use crate::store::object::{Unfinished, Version};
@@ -78,6 +79,8 @@ impl Cloud {
             }
             let answer = self.send(Method::GET, url, None).await.map_err(|error| self.explain(&*error))?;
             let text = answer.into_body().bytes().await.map_err(|error| self.explain(&error))?;
+            ensure_root(&text, "ListMultipartUploadsResult")
+                .with_context(|| format!("{} answered a list of uploads unlike Google Cloud Storage", self.at))?;
             let page: Uploads = quick_xml::de::from_reader(&text[..])
                 .with_context(|| format!("{} answered a list of uploads unlike Google Cloud Storage", self.at))?;
             for upload in page.uploads {
