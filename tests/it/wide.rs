@@ -744,8 +744,13 @@ fn a_dump_has_as_many_sessions_as_connection_limits_leave() {
             (9, -1, 3, "by 3 sessions (the job has sessions = 4; CONNECTION LIMIT 9 of the role leaves 3"),
             (20, 8, 2, "by 2 sessions (the job has sessions = 4; CONNECTION LIMIT 8 of the database leaves 2"),
             (5, -1, 1, "pg_dump alone reads all rows, as CONNECTION LIMIT 5 of the role leaves too few"),
+            // The limit is that of the login, whatever role its settings SET.
+            (-5, -1, 1, "pg_dump alone reads all rows, as CONNECTION LIMIT 5 of the role leaves too few"),
             (20, 20, 4, "by 4 sessions\n"),
         ] {
+            let sets = if limit < 0 { "SET role = 'pg_read_all_data'" } else { "RESET role" };
+            let limit = i32::abs(limit);
+            server.sql("postgres", &format!("ALTER ROLE {role} {sets}"));
             server.sql(
                 "postgres",
                 &format!("ALTER ROLE {role} CONNECTION LIMIT {limit}; ALTER DATABASE {database} CONNECTION LIMIT {of_database}"),

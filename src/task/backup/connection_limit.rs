@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row as _};
 
 use crate::config::sessions::Limit;
 
-/// Returns how many more sessions the role may open in this database beside those of others, by the narrower of both limits. None without a limit:
+/// Returns how many more sessions the login may open in this database beside those of others, by the narrower of both limits. None without a limit:
 /// a superuser has none. `own`: so many that are open may be this run's own, for its lock and the ledger.
 pub async fn left(connection: &mut PgConnection, own: u32) -> Result<Option<Limit>> {
     let row = sqlx::query(LEFT).bind(i64::from(own)).fetch_optional(connection).await?;
@@ -19,7 +19,7 @@ pub async fn left(connection: &mut PgConnection, own: u32) -> Result<Option<Limi
     Ok(Some(Limit { most: left, by }))
 }
 
-/// `InitPostgres` and `CheckMyDatabase` (utils/init) hold both limits against all but superusers.
+/// `InitPostgres` and `CheckMyDatabase` (utils/init) hold both limits against all but superusers: of the login, whatever role its settings SET.
 const LEFT: &str = "
     SELECT l.most, l.used, l.whose FROM pg_catalog.pg_roles r, pg_catalog.pg_database d, LATERAL (
         SELECT pg_catalog.count(*) FILTER (WHERE a.usesysid = r.oid) AS of_role,
@@ -30,5 +30,5 @@ const LEFT: &str = "
     ) a, LATERAL (
         VALUES (r.rolconnlimit, a.of_role - a.own, 'the role'), (d.datconnlimit, a.of_database - a.own, 'the database')
     ) l (most, used, whose)
-    WHERE r.rolname = current_user AND NOT r.rolsuper AND d.datname = pg_catalog.current_database() AND l.most >= 0
+    WHERE r.rolname = session_user AND NOT r.rolsuper AND d.datname = pg_catalog.current_database() AND l.most >= 0
     ORDER BY l.most - l.used LIMIT 1";
