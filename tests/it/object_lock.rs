@@ -180,6 +180,20 @@ fn prune_extends_the_lock_of_a_set_that_a_longer_rule_keeps_and_shortens_none() 
     assert!(until(&old).iter().all(|days| (52.8..=53.0).contains(days)), "none is shortened: {:?}", until(&old));
 }
 
+#[test]
+fn an_object_that_somebody_has_hidden_keeps_the_locks_of_the_others_from_nothing() {
+    let moto = Moto::start();
+    let (scenario, set) = folder_and_locked_bucket(&moto);
+    almost_end_its_locks(&moto, &set);
+    moto.ask("DELETE", &format!("locked/test/{set}/globals.sql.gz"), SIGNED, "");
+    let pruned = scenario.run(&["backups", "prune"]).succeeded();
+    pruned.says(&[&set, "could not all be extended", "globals.sql.gz is gone"]);
+    for object in ["dump.sql.gz", "manifest.json"] {
+        let days = days_from_now(locked_until(&moto, &format!("{set}/{object}")).0);
+        assert!(days > 6.9, "{object}: {days}");
+    }
+}
+
 /// A folder and a bucket with `lock`, in which a set was made.
 fn folder_and_locked_bucket(moto: &Moto) -> (Scenario, String) {
     let server = server(18);

@@ -15,6 +15,9 @@ use crate::store::Store;
 /// Sets whose locks are read at once.
 const AT_ONCE: usize = 8;
 
+/// Sets that a warning names.
+const SETS_NAMED: usize = 10;
+
 /// Locks the sets that stay. Returns warnings: a set whose lock cannot be extended stays as it is.
 pub async fn extend(store: &Store, listing: &Listing, decisions: &[Decision]) -> Vec<String> {
     let Some(span) = store.lock_span() else { return Vec::new() };
@@ -30,13 +33,23 @@ pub async fn extend(store: &Store, listing: &Listing, decisions: &[Decision]) ->
         extending.push(async move { (set, extend_one(store, set, decision.kept_until, now, span).await) });
     }
     let extended: Vec<_> = stream::iter(extending).buffered(AT_ONCE).collect().await;
-    let mut failed = extended.into_iter().filter_map(|(set, extended)| Some((set, extended.err()?)));
-    let Some((set, error)) = failed.next() else { return Vec::new() };
-    let others = match failed.count() {
+    let failed: Vec<(&Set, anyhow::Error)> =
+        extended.into_iter().filter_map(|(set, extended)| Some((set, extended.err()?))).collect();
+    let Some((first, error)) = failed.first() else { return Vec::new() };
+    let others = match failed.len() - 1 {
         0 => String::new(),
-        count => format!(", and those of {count} other sets that `keep` keeps"),
+        count => format!(" and of {count} others"),
     };
-    vec![format!("the lock of set {}{others} could not be extended: {}", set.name, failure::in_a_line(&error))]
+    let named: Vec<String> = failed.iter().take(SETS_NAMED).map(|(set, _)| set.name.to_string()).collect();
+    let more = if failed.len() > named.len() { ", …" } else { "" };
+    let sets = if failed.len() > 1 { format!(" ({}{more})", named.join(", ")) } else { String::new() };
+    let problem =
+        first.listed.globals_problem.as_ref().map(|why| format!(" ({why}; the rest of it is locked)")).unwrap_or_default();
+    vec![format!(
+        "the locks of set {}{others} that `keep` keeps could not all be extended: {}{problem}{sets}",
+        first.name,
+        failure::in_a_line(error)
+    )]
 }
 
 /// Locks a copy that is there as a whole already, as a prune locks what stays.
@@ -55,7 +68,8 @@ pub async fn as_new(store: &Store, keys: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// All objects of a set are locked alike; the one whose lock ends first decides, since one that was there before a copy was mended has an older lock.
+/// All objects of a set are locked alike; the one whose lock ends first decides, since one that was there before a copy was mended has an older lock. One that
+/// cannot be locked keeps no other from it: the error is of the first such.
 async fn extend_one(
     store: &Store,
     set: &Set,
@@ -66,20 +80,29 @@ async fn extend_one(
     let globals = matches!(set.manifest.globals, Globals::Object { .. }).then(|| set.globals_object());
     let objects = [Some(&*set.manifest.dump.object), globals, Some(MANIFEST)].into_iter().flatten();
     let keys: Vec<String> = objects.map(|object| set.name.key(object)).collect();
-    let mut locks = Vec::new();
+    let (mut locks, mut failed) = (Vec::new(), None);
     for key in &keys {
-        locks.push(store.locked_until(key).await?);
+        match store.locked_until(key).await {
+            Ok(locked_until) => locks.push((key, locked_until)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
     // No lock ends before any time.
-    let Some(until) = wanted(locks.into_iter().min().flatten(), kept_until, now, span) else { return Ok(()) };
+    let first = locks.iter().map(|(_, locked_until)| *locked_until).min();
+    let until = first.and_then(|first| wanted(first, kept_until, now, span));
     let mut has_changed = false;
-    for key in &keys {
-        has_changed |= store.lock_until(key, until).await?;
+    if let Some(until) = until {
+        for (key, _) in &locks {
+            match store.lock_until(key, until).await {
+                Ok(changed) => has_changed |= changed,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if has_changed {
+            tracing::info!("{} is locked until {}", set.name, until.format("%Y-%m-%d %H:%M UTC"));
+        }
     }
-    if has_changed {
-        tracing::info!("{} is locked until {}", set.name, until.format("%Y-%m-%d %H:%M UTC"));
-    }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Until when a set that stays is to be locked: until the rules let it go, or for another `span` where they do not say when. None while more than half of
