@@ -148,7 +148,9 @@ fn a_copy_for_old_recipients_gives_way_only_when_that_is_said_and_the_other_one_
     stays();
     std::fs::write(&dump, good).unwrap();
     scenario.run(&["backups", "verify", set, "--store", "local"]).succeeded();
-    anew.copies(&["--encrypt-to", "store", "--replace", "--dry-run"]).succeeded().prints(&["gives way first"]);
+    anew.copies(&["--encrypt-to", "store", "--replace", "--dry-run"])
+        .succeeded()
+        .prints(&["gives way when all of this one was sent"]);
     stays();
     anew.copies(&["--encrypt-to", "store", "--replace"]).succeeded().prints(&["is copied from local to offsite", "intact"]);
     assert_eq!(anew.recipients("offsite"), serde_json::json!([new]));
@@ -206,7 +208,7 @@ fn what_is_sealed_is_sealed_for_the_new_recipients() {
     assert_eq!(listed(scenario).len(), 1);
 }
 
-/// Of each step that has written something: killed, the set is whole in the store that it comes from, and the next call ends it.
+/// Killed on its way, the set is whole in the store that it comes from, what it would replace is where it was, and the next call ends it.
 #[test]
 fn killed_midway_nothing_is_lost_and_the_next_call_goes_on() {
     let server = server(18);
@@ -230,10 +232,10 @@ fn killed_midway_nothing_is_lost_and_the_next_call_goes_on() {
         };
         files.into_iter().any(|file| is_partial(file.file_name()))
     };
+    let intact = || vec![(set.clone(), "intact".to_owned())];
     let is_whole_in_local = || {
-        assert_eq!(in_store(&scenario, "local"), [(set.clone(), "intact".to_owned())]);
+        assert_eq!(in_store(&scenario, "local"), intact());
         scenario.run(&["backups", "verify", &set, "--store", "local"]).succeeded();
-        assert_eq!(in_store(&scenario, "offsite"), []);
     };
     for replaces in [false, true] {
         let anew: &[&str] = if replaces { &["--encrypt-to", &new, "--replace"] } else { &["--encrypt-to", &new] };
@@ -245,13 +247,93 @@ fn killed_midway_nothing_is_lost_and_the_next_call_goes_on() {
             std::fs::write(&path, &config).unwrap();
         }
         let running = scenario.start(&arguments);
-        eventually("the dump is on its way", || is_begun() && !there("manifest.json").exists());
+        eventually("the dump is on its way", is_begun);
         running.kill();
         is_whole_in_local();
+        // What it would replace is there until all of it was sent.
+        assert_eq!(there("manifest.json").exists(), replaces);
+        assert_eq!(in_store(&scenario, "offsite"), if replaces { intact() } else { vec![] });
         fast();
         scenario.run(&arguments).succeeded().prints(&["is copied from local to offsite"]);
         assert_eq!(in_store(&scenario, "offsite"), [(set.clone(), "intact".to_owned())]);
         assert_eq!(listed(&scenario).len(), 1);
         std::fs::write(&path, &config).unwrap();
     }
+}
+
+/// A large set and a newer one in `local`, of which its rule keeps the newest alone, and in `offsite`, which keeps both.
+fn replacing(server: &Server, speed: &str) -> (Scenario, String, String) {
+    let database = crate::backup_faults::large_database(server);
+    let scenario = Scenario::with_database(server, &database);
+    let (old, new) = (age_key(&scenario, "old"), age_key(&scenario, "new"));
+    let keys = format!("encrypt_to = [\"{old}\"]\nidentity_file = \"old\"\n");
+    let job = |keep: &str| format!("database = \"app\"\n[backup]\nstore = [\"local\", \"offsite\"]\n{keep}\n");
+    let scenario =
+        scenario.config(&keys).config(&format!("[stores.offsite]\npath = \"offsite\"\n{keys}")).job("nightly", &job(""));
+    run(&scenario).succeeded();
+    run(&scenario).succeeded();
+    let set = scenario.sets().swap_remove(0);
+    let scenario = scenario.config(speed).job("nightly", &job("keep = { last = 1 }\nkeep_in.offsite = { last = 50 }"));
+    (scenario, set, new)
+}
+
+/// A prune by a host that knows of `local` alone.
+fn prune_local(scenario: &Scenario) -> crate::support::Output {
+    let path = scenario.path("jobs/nightly.toml");
+    let job = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, "database = \"app\"\n[backup]\nstore = \"local\"\nkeep = { last = 1 }\n").unwrap();
+    let pruned = scenario.run(&["backups", "prune"]);
+    std::fs::write(&path, job).unwrap();
+    pruned
+}
+
+fn has(scenario: &Scenario, store: &str, set: &str) -> bool {
+    in_store(scenario, store).contains(&(set.to_owned(), "intact".to_owned()))
+}
+
+#[test]
+fn a_prune_of_the_source_takes_no_set_whose_other_copy_is_being_replaced() {
+    let (scenario, set, new) = replacing(server(18), "max_upload = \"1MB/s\"\n");
+    let running =
+        scenario.start(&["backups", "copy", &set, "--from", "local", "--to", "offsite", "--encrypt-to", &new, "--replace"]);
+    let folder = scenario.path(&format!("offsite/{set}"));
+    eventually("the dump is on its way", || {
+        let mut files = std::fs::read_dir(&folder).unwrap().flatten();
+        files.any(|file| file.file_name().to_string_lossy().ends_with(".partial"))
+    });
+    running.signal(rustix::process::Signal::STOP);
+    prune_local(&scenario).succeeded();
+    assert!(!has(&scenario, "local", &set) && has(&scenario, "offsite", &set), "offsite has it as it was");
+    running.signal(rustix::process::Signal::CONT);
+    assert_ne!(running.wait().code, Some(0));
+    assert!(has(&scenario, "offsite", &set), "what it would replace stays");
+    scenario.run(&["backups", "verify", &set, "--store", "offsite"]).succeeded();
+}
+
+#[test]
+fn a_copy_that_fails_while_it_takes_the_place_of_another_one_leaves_the_source_held() {
+    let (scenario, set, new) = replacing(server(18), "");
+    let replace = ["backups", "copy", &*set, "--from", "local", "--to", "offsite", "--encrypt-to", &new, "--replace"];
+    let hold = scenario.path(&format!("store/{set}/hold-for-copy.json"));
+    // The dump is put in its place, and the globals cannot be.
+    let globals = scenario.path(&format!("offsite/{set}/globals.sql.gz.age"));
+    std::fs::remove_file(&globals).unwrap();
+    std::fs::create_dir_all(globals.join("in-the-way")).unwrap();
+    assert_ne!(scenario.run(&replace).code, Some(0));
+    assert!(hold.exists() && !has(&scenario, "offsite", &set));
+    prune_local(&scenario).succeeded().prints(&["this may be the only one"]);
+    assert!(has(&scenario, "local", &set));
+    // The run cannot copy it either: without a hold, too, it deletes no set that the other store is to have.
+    std::fs::remove_file(&hold).unwrap();
+    run(&scenario).succeeded().says(&["could not be copied there"]);
+    assert!(has(&scenario, "local", &set), "offsite keeps it by its rules, and lacks it");
+    std::fs::remove_dir_all(&globals).unwrap();
+    run(&scenario).succeeded().prints(&["copied 1 set that offsite lacked"]);
+    assert!(has(&scenario, "offsite", &set) && !hold.exists());
+    assert!(!has(&scenario, "local", &set), "now its rule lets it go");
+    // One that succeeds leaves no hold.
+    let newest = in_store(&scenario, "local").pop().unwrap().0;
+    let replace = replace.map(|argument| if argument == set { &newest } else { argument });
+    scenario.run(&replace).succeeded();
+    assert!(has(&scenario, "offsite", &newest) && !scenario.path(&format!("store/{newest}/hold-for-copy.json")).exists());
 }

@@ -15,14 +15,14 @@ use crate::config::Config;
 use crate::store::Store;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::latest::Choice;
-use crate::task::backup::markers::{self, HOLD, HOLDS, Hold};
+use crate::task::backup::markers::{self, ALL_HOLDS, HOLD, Hold};
 use crate::task::backup::set;
 use crate::task::backup::set_name::SetName;
 
 /// Holds all copies of a set.
 pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTime<Utc>, reason: &str) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let hold = Hold { until, reason: reason.to_owned(), because_of: None };
+    let hold = Hold { until, reason: reason.to_owned(), because_of: None, for_copy: false };
     let (mut held, mut name) = (Vec::new(), None);
     for found in find_copies(global, &config, wanted, filter, &Choice::default()).await? {
         markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
@@ -76,7 +76,7 @@ pub async fn release(global: &Global, wanted: &str, filter: &Filter) -> Result<E
     let are_several = copies.len() > 1;
     let (mut released, mut name) = (Vec::new(), None);
     for found in copies {
-        for object in HOLDS {
+        for object in ALL_HOLDS {
             found.store.delete(&found.set.name.key(object)).await?;
         }
         let in_store = if are_several { format!(" in {}", found.store_name) } else { String::new() };

@@ -70,7 +70,7 @@ pub async fn hold(store: &Store, before: &Set, lost_in: &str, reason: &str, now:
         true => HIDDEN,
         false => &format!("after it, {reason}"),
     };
-    let hold = Hold { until: now + HELD_FOR, reason: reason.to_owned(), because_of: Some(lost_in.to_owned()) };
+    let hold = Hold { until: now + HELD_FOR, reason: reason.to_owned(), because_of: Some(lost_in.to_owned()), for_copy: false };
     if before.holds.iter().any(|earlier| earlier.because_of.is_some() && earlier.until >= hold.until) {
         return Ok(());
     }

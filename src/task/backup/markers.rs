@@ -18,7 +18,11 @@ pub const DELETING: &str = "deleting.json";
 pub const HOLD: &str = "hold.json";
 /// The hold after the next dump lost something that this set has.
 pub const LOSS_HOLD: &str = "hold-after-loss.json";
+/// The hold while a copy of this set takes the place of another one: until it is whole, this may be the only one.
+pub const COPY_HOLD: &str = "hold-for-copy.json";
+/// The holds that all copies of a set share.
 pub const HOLDS: [&str; 2] = [HOLD, LOSS_HOLD];
+pub const ALL_HOLDS: [&str; 3] = [HOLD, LOSS_HOLD, COPY_HOLD];
 
 /// The wait between writing and reading back, where a store ignores conditions: longer than two hosts take from looking to writing.
 const SETTLES: std::time::Duration = std::time::Duration::from_secs(3);
@@ -57,6 +61,9 @@ pub struct Hold {
     /// The set that lost what this one has; accepting it ends the hold.
     #[serde(default)]
     pub because_of: Option<String>,
+    /// It holds this copy alone, while another one is made of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_copy: bool,
 }
 
 impl Hold {

@@ -166,6 +166,7 @@ impl Work for Backup {
         warnings.extend(mend::mend(&mut targets, run).await?);
         let folder = key::folder(run.database, run.job.name);
         warnings.extend(run.or_cancelled(async { Ok(mend::share_holds(&mut targets, &folder).await) }).await?);
+        mend::keep_what_is_lacked(&mut targets);
         for target in targets.iter_mut().filter(|target| target.is_good()) {
             let pruning = in_run::prune(target, &plan, run);
             let pruned = run.or_cancelled(async { Ok(pruning.await) }).await?;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::copies::holds::Elsewhere;
-use super::copies::lacks::{self, KEEP_ALL, Lacking};
+use super::copies::lacks::{self, COPIES_IN_A_RUN, KEEP_ALL, Lacking};
 use super::found::Found;
 use super::identity::Identity;
 use super::keep::{Candidate, Decision, Keep};
@@ -34,6 +34,9 @@ pub struct OfStore {
     pub keep: Vec<Decision>,
     /// What others of the job's stores have, and this one lacks: it is copied after the dump.
     pub lacks: Vec<Lacking>,
+    /// What it lacks besides, for later runs.
+    #[serde(skip)]
+    pub lacks_later: Vec<Lacking>,
     /// The reasons why this run deletes nothing there; empty when it may.
     pub deletes_nothing: Vec<String>,
     /// What copies of its sets in other stores are held for.
@@ -75,6 +78,8 @@ impl Own<'_> {
             sweep.objects.clear();
             sweep.uploads.clear();
         }
+        let mut lacks = self.lacks(into, all);
+        let lacks_later = lacks.split_off(lacks.len().min(COPIES_IN_A_RUN));
         let (_, previous) = last_good(&into.listing, &into.series, self.identity, self.run.now);
         OfStore {
             store: into.kept.store.clone(),
@@ -82,7 +87,8 @@ impl Own<'_> {
             encrypted_to: into.encrypted_to.clone(),
             away: None,
             keep: if deletes_nothing.is_empty() { self.fates(into) } else { Vec::new() },
-            lacks: self.lacks(into, all),
+            lacks,
+            lacks_later,
             held_elsewhere: into.held_elsewhere.clone(),
             sweep,
             deletes_nothing,
@@ -140,6 +146,7 @@ fn away(kept: &InStore, why: &str) -> OfStore {
         sweep: sweep::Plan::default(),
         keep: Vec::new(),
         lacks: Vec::new(),
+        lacks_later: Vec::new(),
         held_elsewhere: Vec::new(),
         deletes_nothing: Vec::new(),
         kept: kept.clone(),

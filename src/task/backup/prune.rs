@@ -1,11 +1,11 @@
 //! Deletes the sets that no rule keeps: only those of the own series, under a guard, each marked before it is deleted.
 
 use anyhow::{Context as _, Result};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::copies::holds::{self, Elsewhere};
 use super::guard::{Guard, Readers};
-use super::markers::{self, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
+use super::markers::{self, COPY_HOLD, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::set::{self, Listing, MANIFEST, Set, VERIFICATION};
 use super::{proof, relock};
 use crate::base::process_identity::ProcessIdentity;
@@ -36,17 +36,13 @@ pub async fn apply(
     for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
         let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
         guard.check().await.context("nothing more is deleted")?;
-        // The listing is as old as the reading of the unread sets.
-        if set::read_holds(store, &set.name).await.iter().any(|hold| hold.until > rules.now) {
-            continue;
-        }
         // A restore that comes now waits for one deletion only, and then for none.
         readers.keep_out().await.context("nothing more is deleted")?;
-        tracing::info!(set = decision.name, "pruned: {}", decision.reasons.join(", "));
-        let deleted = delete(store, set, &decision.reasons).await;
+        let deleted = delete(store, set, &decision.reasons, rules.now).await;
         readers.let_in().await?;
         match deleted {
-            Ok(()) => pruned.sets.push(decision.name.clone()),
+            Ok(true) => pruned.sets.push(decision.name.clone()),
+            Ok(false) => {}
             // A bucket that retains objects (Object Lock, credentials without DeleteObject) does not make the backup fail.
             Err(error) => {
                 pruned.warnings.push(format!("set {} should be deleted but cannot be: {error:#}", decision.name));
@@ -86,8 +82,13 @@ async fn check_unknown(
 }
 
 /// Marks the set for deletion; then deletes its dump, the manifest and the rest, the markers last. If the dump cannot be deleted (a legal
-/// hold on it alone), all of the set stays. A kill in between leaves a set, or a marker without a dump, which the next sweep removes.
-async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
+/// hold on it alone), all of the set stays. A kill in between leaves a set, or a marker without a dump, which the next sweep removes. False where it is held
+/// now: the listing is as old as the reading of the unread sets, and whoever holds a set looks for the marker after that.
+async fn delete(store: &Store, set: &Set, reasons: &[String], now: DateTime<Utc>) -> Result<bool> {
+    let is_held = async || set::read_holds(store, &set.name).await.iter().any(|hold| hold.until > now);
+    if is_held().await {
+        return Ok(false);
+    }
     let marker = DeletingMarker {
         process: ProcessIdentity::own(),
         identity: set.identity(),
@@ -95,6 +96,11 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
         started_at: Utc::now(),
     };
     markers::write(store, &set.name, DELETING, &marker).await?;
+    if is_held().await {
+        store.delete(&set.name.key(DELETING)).await?;
+        return Ok(false);
+    }
+    tracing::info!(set = %set.name, "pruned: {}", reasons.join(", "));
     if let Err(error) = store.delete(&set.name.key(&set.manifest.dump.object)).await {
         // With its dump it is still a set, whatever the marker says.
         if let Err(error) = store.delete(&set.name.key(DELETING)).await {
@@ -102,15 +108,14 @@ async fn delete(store: &Store, set: &Set, reasons: &[String]) -> Result<()> {
         }
         return Err(error.context("its dump cannot be deleted, so the whole set stays"));
     }
-    for object in [MANIFEST, VERIFICATION, set.globals_object(), HOLD, LOSS_HOLD, RUN, DELETING] {
+    for object in [MANIFEST, VERIFICATION, set.globals_object(), HOLD, LOSS_HOLD, COPY_HOLD, RUN, DELETING] {
         store.delete(&set.name.key(object)).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, Utc};
     use chrono_tz::Tz;
     use proptest::prelude::*;
 

@@ -278,7 +278,7 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memor
         false => Verification::default(),
     };
     let mut holds = Vec::new();
-    for object in markers::HOLDS {
+    for object in markers::ALL_HOLDS {
         if has(objects, name, object) {
             holds.extend(read_hold(store, name, object).await);
         }
@@ -355,13 +355,13 @@ async fn read_hold(store: &Store, name: &SetName, object: &str) -> Option<Hold> 
         Err(error) => format!("its hold cannot be read: {error:#}"),
     };
     tracing::warn!("set {name}: {reason}");
-    Some(Hold { until: DateTime::<Utc>::MAX_UTC, reason, because_of: None })
+    Some(Hold { until: DateTime::<Utc>::MAX_UTC, reason, because_of: None, for_copy: false })
 }
 
 /// The holds beside it now, whatever a listing said before.
 pub async fn read_holds(store: &Store, name: &SetName) -> Vec<Hold> {
     let mut holds = Vec::new();
-    for object in markers::HOLDS {
+    for object in markers::ALL_HOLDS {
         holds.extend(read_hold(store, name, object).await);
     }
     holds

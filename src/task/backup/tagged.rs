@@ -133,7 +133,12 @@ mod tests {
     #[test]
     fn only_proved_sets_are_tagged_that_nothing_speaks_against_and_that_are_not_the_newest() {
         let mut held = set(8, &[None]);
-        held.holds.push(Hold { until: now() + chrono::TimeDelta::days(9), reason: "it".to_owned(), because_of: None });
+        held.holds.push(Hold {
+            until: now() + chrono::TimeDelta::days(9),
+            reason: "it".to_owned(),
+            because_of: None,
+            for_copy: false,
+        });
         let mut damaged = set(9, &[None]);
         damaged.verification = Verification::default();
         let monthly = Some("monthly");

@@ -9,11 +9,10 @@ use crate::base::age_keys::Recipient;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::members::decrypt::recipients_in_words;
-use crate::store::Store;
 use crate::task::backup::locked;
 use crate::task::backup::manifest::Manifest;
 use crate::task::backup::sealed;
-use crate::task::backup::set::{MANIFEST, Set, VERIFICATION};
+use crate::task::backup::set::Set;
 use crate::task::backup::verify;
 
 impl Copy<'_> {
@@ -63,9 +62,8 @@ impl Copy<'_> {
         let (to, set) = (self.to.0, &self.set.name);
         let message = || {
             format!(
-                "{set} is in {to} already, {}, and stays as it is. With --replace, this copy takes its place: while it is made, the set is in {} alone",
-                in_words(copy),
-                self.from.0
+                "{set} is in {to} already, {}, and stays as it is. With --replace, this copy takes its place when all of it was sent",
+                in_words(copy)
             )
         };
         anyhow::ensure!(self.replace, Fault::new(Kind::Configuration, message()));
@@ -79,15 +77,6 @@ impl Copy<'_> {
             None => Ok(()),
             Some(why) => Err(locked::refusal(self.from.1, self.set, &why)),
         }
-    }
-
-    /// Makes the copy for others no set any more: what is written in its place would not fit its manifest. Its verdict goes first, as one without a manifest
-    /// says that a set was lost.
-    pub(super) async fn make_way(&self, to: &Store) -> Result<()> {
-        for object in [VERIFICATION, MANIFEST] {
-            to.delete(&self.set.name.key(object)).await?;
-        }
-        Ok(())
     }
 
     /// Seals the manifest of a copy for others than those of the store, if the set's is sealed, or the store seals all.

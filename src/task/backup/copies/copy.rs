@@ -18,7 +18,7 @@ use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::{Phase, Progress};
 use crate::pg::failure;
 use crate::store::lease::{self, Lease, Taken};
-use crate::store::{Precondition, Store};
+use crate::store::{Precondition, Store, Upload};
 use crate::task::backup::manifest::{self, Globals, Manifest};
 use crate::task::backup::markers::{RUN, RunMarker};
 use crate::task::backup::set::{self, AsListed, Set, globals_object};
@@ -114,7 +114,13 @@ impl Copy<'_> {
             Place::Begun(_) | Place::Free => {}
         }
         let lease = self.take_lease().await?;
-        let copied = self.copy(lease.as_ref(), (nonce, run), progress, cancel).await;
+        let mut sent = Vec::new();
+        let copied = self.copy(lease.as_ref(), (nonce, run), &mut sent, progress, cancel).await;
+        if copied.is_err() {
+            for mut upload in sent {
+                upload.abort().await;
+            }
+        }
         if let Some(lease) = lease
             && let Err(error) = lease.release().await
         {
@@ -124,15 +130,25 @@ impl Copy<'_> {
         self.prove(copy, copied, progress, cancel).await
     }
 
+    /// Returns the copy, which is not read back yet. `sent`: the uploads that wait until the copy before gives way.
     async fn copy(
         &self,
         lease: Option<&Lease>,
         (nonce, run): (String, Option<i64>),
+        sent: &mut Vec<Upload>,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(Set, Copied)> {
         let (to_name, to) = self.to;
-        self.begin(to, to_name, nonce, run).await?;
+        let marker = RunMarker {
+            process: ProcessIdentity::own(),
+            nonce,
+            run,
+            identity: self.set.identity(),
+            started_at: Utc::now(),
+            completed_at: None,
+        };
+        let replaced = self.begin(&marker).await?;
         self.sealed_for_others().iter().for_each(|note| tracing::warn!("{note}"));
         let (mut copied, mut made) = (Copied::default(), Vec::new());
         for source in sources(&self.set.manifest) {
@@ -143,7 +159,8 @@ impl Copy<'_> {
                 phase.done(&format!("{} is in {to_name}", to.location(&key)));
                 continue;
             }
-            let stored = self.send(&source, &key, &phase, cancel).await?;
+            let (stored, upload) = self.send(&source, &key, replaced.is_none(), (&phase, cancel)).await?;
+            sent.extend(upload);
             copied.sent_bytes += stored.bytes;
             phase.done(&format!("{} → {}", self.from.1.location(&self.set.name.key(&source.object)), to.location(&key)));
             made.push((source.object, stored));
@@ -155,6 +172,9 @@ impl Copy<'_> {
         if let Some(lease) = lease {
             lease.prove().await?;
         }
+        if let Some(old) = &replaced {
+            self.take_the_place_of(old, &manifest, sent, &marker).await?;
+        }
         self.bring_holds().await?;
         // A verdict that stands there is of the bytes before.
         to.delete(&self.set.name.key(set::VERIFICATION)).await?;
@@ -164,7 +184,7 @@ impl Copy<'_> {
             name: self.set.name.clone(),
             manifest,
             verification: Verification::default(),
-            holds: self.set.holds.clone(),
+            holds: self.set.holds.iter().filter(|hold| !hold.for_copy).cloned().collect(),
             listed: AsListed::default(),
         };
         Ok((copy, copied))
@@ -173,24 +193,12 @@ impl Copy<'_> {
     /// Holds the copy for as long as the set is held where it comes from: now, as a run may have held it since it was listed.
     async fn bring_holds(&self) -> Result<()> {
         let now = Utc::now();
-        for hold in set::read_holds(self.from.1, &self.set.name).await.iter().filter(|hold| hold.until > now) {
+        for hold in set::read_holds(self.from.1, &self.set.name).await.iter().filter(|hold| hold.until > now && !hold.for_copy) {
             if holds::write_longer(self.to.1, &self.set.name, hold).await? {
                 tracing::info!("{} is held in {}, as it is in {}", self.set.name, self.to.0, self.from.0);
             }
         }
         Ok(())
-    }
-
-    /// Removes objects that the manifest of a damaged copy named, and that of the new copy does not.
-    async fn remove_objects_before(&self, manifest: &Manifest) {
-        let named = sources(manifest);
-        for object in
-            set::DUMPS.into_iter().chain(set::ALL_GLOBALS).filter(|object| !named.iter().any(|source| source.object == *object))
-        {
-            if let Err(error) = self.to.1.delete(&self.set.name.key(object)).await {
-                tracing::warn!("{object} of the damaged copy stays: {}", failure::in_a_line(&error));
-            }
-        }
     }
 
     /// A signature says that pgtend wrote the object: it must not be given to what anyone may have written.
@@ -263,29 +271,20 @@ impl Copy<'_> {
         }
     }
 
-    /// Writes `run.json` with this process, under the lock: what is there may have changed since it was looked at.
-    async fn begin(&self, to: &Store, to_name: &str, nonce: String, run: Option<i64>) -> Result<()> {
-        let marker = RunMarker {
-            process: ProcessIdentity::own(),
-            nonce: nonce.clone(),
-            run,
-            identity: self.set.identity(),
-            started_at: Utc::now(),
-            completed_at: None,
-        };
+    /// Writes `run.json` with this process, under the lock: what is there may have changed since it was looked at. Returns the copy for others that is there
+    /// and stays until all was sent.
+    async fn begin(&self, marker: &RunMarker) -> Result<Option<Set>> {
+        let (to_name, to) = self.to;
         let key = self.set.name.key(RUN);
         let gone = || Fault::new(Kind::Busy, format!("another process has just begun to write {} to {to_name}", self.set.name));
-        match place::look(to, to_name, self.set, &nonce).await? {
-            Place::Complete(copy) if self.replace && !self.is_for_them(&copy) => {
-                to.put_json(&key, &marker).await?;
-                self.make_way(to).await
-            }
-            Place::Complete(_) => Err(gone().into()),
+        match place::look(to, to_name, self.set, &marker.nonce).await? {
+            Place::Complete(copy) if self.replace && !self.is_for_them(&copy) => return Ok(Some(*copy)),
+            Place::Complete(_) => return Err(gone().into()),
             Place::Free if to.can_put_if().await? => {
-                let written = to.put_if(&key, to.to_json(&key, &marker)?, Precondition::Absent).await?;
-                written.map(drop).ok_or_else(|| gone().into())
+                let written = to.put_if(&key, to.to_json(&key, marker)?, Precondition::Absent).await?;
+                written.ok_or_else(gone)?;
             }
-            Place::Free => to.put_json(&key, &marker).await,
+            Place::Free => to.put_json(&key, marker).await?,
             Place::Begun(there) => {
                 // Encrypted anew, the bytes are others than those that the run may still be writing.
                 let may_be_alive = !self.runs_are_over && there.process != marker.process && !there.process.is_known_dead();
@@ -297,31 +296,43 @@ impl Copy<'_> {
                     return Err(Fault::new(Kind::Deferred, message).into());
                 }
                 let deletion = place::interrupted_deletion(to, to_name, self.set, self.runs_are_over).await?;
-                to.put_json(&key, &marker).await?;
-                match deletion {
-                    Some(interrupted) => interrupted.finish(to).await,
-                    None => Ok(()),
+                if let Err(error) = self.hold_source().await {
+                    let why = failure::in_a_line(&error);
+                    tracing::warn!("{} is not held in {} while it is copied: {why}", self.set.name, self.from.0);
+                }
+                to.put_json(&key, marker).await?;
+                if let Some(interrupted) = deletion {
+                    interrupted.finish(to).await?;
                 }
             }
         }
+        Ok(None)
     }
 
-    /// Sends one object, and makes it visible only if its bytes are those of the manifest.
-    async fn send(&self, source: &Source, key: &str, phase: &Phase, cancel: &CancellationToken) -> Result<Stored> {
+    /// Sends one object, and makes it visible only if its bytes are those of the manifest, and now only if it is to `finish`: else it returns the upload.
+    async fn send(
+        &self,
+        source: &Source,
+        key: &str,
+        finish: bool,
+        (phase, cancel): (&Phase, &CancellationToken),
+    ) -> Result<(Stored, Option<Upload>)> {
         let mut upload = self.to.1.upload_locked(key, source.bytes).await?;
         let sending = async {
             let key = self.set.name.key(&source.object);
             let (store_name, store) = self.from;
             let from = pass::Origin { store_name, store, key, opens: self.opens(&source.object) };
             let stored = pass::pass(&from, source, self.recipients(), &mut upload, phase).await?;
-            upload.finish().await?;
+            if finish {
+                upload.finish().await?;
+            }
             Ok(stored)
         };
         let sent = cancel.run_until_cancelled(sending).await.unwrap_or_else(|| Err(cancelled()));
         if sent.is_err() {
             upload.abort().await;
         }
-        sent
+        Ok((sent?, (!finish).then_some(upload)))
     }
 
     /// The manifest of the copy.
@@ -367,13 +378,14 @@ impl Copy<'_> {
         let written_at = self.set.written_before_it_began();
         let proved = Verification { written_at, ..self.set.verification.clone() };
         record_proof(&proved, self.from, to, &self.set.manifest, &mut copy).await?;
+        self.release_source().await;
         copied.set = Some(copy);
         Ok(copied)
     }
 }
 
 /// The objects of a set besides its manifest.
-fn sources(manifest: &Manifest) -> Vec<Source> {
+pub(super) fn sources(manifest: &Manifest) -> Vec<Source> {
     let dump = &manifest.dump;
     let mut sources = vec![Source { object: dump.object.clone(), bytes: dump.bytes, sha256: dump.sha256.clone() }];
     if let Globals::Object { bytes, sha256, .. } = &manifest.globals {

@@ -54,7 +54,7 @@ impl fmt::Display for Plan {
         if self.replaces {
             writeln!(
                 f,
-                "  the copy there, for others, gives way first, when that in {} was read and decoded: then the set is there alone until this is done",
+                "  that in {} is read and decoded first; the copy there, for others, gives way when all of this one was sent",
                 self.from
             )?;
         }

@@ -7,7 +7,7 @@ use super::place::is_copy_of;
 use crate::pg::failure;
 use crate::store::Store;
 use crate::task::backup::loss;
-use crate::task::backup::markers::{self, HOLD, HOLDS, Hold, LOSS_HOLD};
+use crate::task::backup::markers::{self, COPY_HOLD, HOLD, HOLDS, Hold, LOSS_HOLD};
 use crate::task::backup::set::{self, Listing, Set};
 use crate::task::backup::set_name::SetName;
 
@@ -101,7 +101,11 @@ fn longest<'h>(holds: &'h [Hold], object: &str, now: DateTime<Utc>) -> Option<&'
 }
 
 fn object_of(hold: &Hold) -> &'static str {
-    if hold.because_of.is_some() { LOSS_HOLD } else { HOLD }
+    match hold {
+        Hold { for_copy: true, .. } => COPY_HOLD,
+        Hold { because_of: Some(_), .. } => LOSS_HOLD,
+        Hold { .. } => HOLD,
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +120,7 @@ mod tests {
             until: now + TimeDelta::days(*days),
             reason: "it".to_owned(),
             because_of: after_loss.then(|| "app/nightly/2026-11-29T02-00-00Z".to_owned()),
+            for_copy: false,
         };
         let set = Set {
             name: "app/nightly/2026-11-28T02-00-00Z".parse().unwrap(),

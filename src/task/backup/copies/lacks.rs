@@ -14,8 +14,8 @@ use crate::task::backup::set::{Listing, Set, VERIFICATION};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
-/// A run copies no more than this into a store; the next one continues.
-const COPIES_IN_A_RUN: usize = 3;
+/// A run copies no more than this into a store; the next one continues, and no store deletes the rest meanwhile.
+pub const COPIES_IN_A_RUN: usize = 3;
 
 /// A set to be copied into a store.
 #[derive(Clone, Debug, Serialize)]
@@ -63,7 +63,6 @@ pub fn decide(
         lacking.retain(|(set, _)| kept.contains(set.name.to_string().as_str()));
     }
     lacking.sort_by_key(|(set, _)| std::cmp::Reverse(set.name.taken_at));
-    lacking.truncate(COPIES_IN_A_RUN);
     lacking
         .into_iter()
         .map(|(set, from)| Lacking { set: set.name.to_string(), from: from.to_owned(), copied: set.clone() })

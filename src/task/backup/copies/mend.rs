@@ -1,7 +1,7 @@
 //! Copies what single stores of a run lack, after the run's own set is complete: sets, and holds.
 
 use anyhow::Result;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 
 use super::copy::Copy;
 use super::holds::{self, Elsewhere};
@@ -9,6 +9,7 @@ use super::several::within;
 use super::target::Target;
 use crate::base::fault::Kind;
 use crate::pg::failure;
+use crate::task::backup::markers::Hold;
 use crate::task::backup::set::{self, Listing};
 use crate::work::RunContext;
 
@@ -49,6 +50,25 @@ pub async fn mend(targets: &mut [Target], run: &RunContext<'_>) -> Result<Vec<St
     }
     Ok(warnings)
 }
+
+/// Keeps every store from deleting a set that another one lacks still, and whose rules would keep it: that may be the last copy. Only this run is bound.
+pub fn keep_what_is_lacked(targets: &mut [Target]) {
+    let mut lacked = Vec::new();
+    for target in targets.iter() {
+        let still = target.lacks.iter().chain(&target.lacks_later).filter(|lacking| !target.copied.contains(&lacking.set));
+        lacked.extend(still.map(|lacking| (lacking.copied.name.clone(), target.name().to_owned())));
+    }
+    for (set, store) in lacked {
+        let reason = format!("{store} keeps it by its rules, and lacks it: it is to be copied there first");
+        let hold = Hold { until: Utc::now() + KEPT_FOR, reason, because_of: None, for_copy: true };
+        for target in targets.iter_mut().filter(|target| target.name() != store) {
+            target.held_elsewhere.push(Elsewhere { set: set.clone(), hold: hold.clone(), store: store.clone() });
+        }
+    }
+}
+
+/// Longer than a run prunes.
+const KEPT_FOR: TimeDelta = TimeDelta::days(2);
 
 /// Gives every copy in the stores of a run the longest holds of all, as far as one store may say so to another, and notes of each store what others hold.
 /// What the plan saw counts on where a store has failed or cannot be read now. Returns warnings.

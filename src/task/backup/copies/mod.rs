@@ -1,5 +1,5 @@
 //! Sets in several stores. A run writes one dump to all stores of its job at once (`fan_out`, `patience`, `target`); what a store lacks is copied later,
-//! object by object (`copy`, `pass`, `place`), also for other recipients (`anew`), by a person or by the next run (`lacks`, `mend`). Each store has its own manifest, verdicts and rules; a hold is
+//! object by object (`copy`, `pass`, `place`), also for other recipients (`anew`) in the place of a copy for others (`replace`), by a person or by the next run (`lacks`, `mend`). Each store has its own manifest, verdicts and rules; a hold is
 //! of all copies (`holds`), and so is what one of them was refused for (`together`, `known`, `proof`).
 
 mod anew;
@@ -14,6 +14,7 @@ mod pass;
 mod patience;
 pub mod place;
 pub mod proof;
+mod replace;
 pub mod several;
 pub mod target;
 pub mod together;

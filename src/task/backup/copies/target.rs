@@ -33,6 +33,8 @@ pub struct Target {
     pub seen: Option<Seen>,
     /// Sets of others of these stores, to be copied into this one.
     pub lacks: Vec<Lacking>,
+    /// The same, for later runs.
+    pub lacks_later: Vec<Lacking>,
     /// What copies of its sets in other stores are held for: it deletes none of these.
     pub held_elsewhere: Vec<Elsewhere>,
     /// The folder of the set belongs to this run.
@@ -70,6 +72,7 @@ impl Target {
             deletes_nothing: of_store.deletes_nothing.clone(),
             may_sweep: !of_store.sweep.is_empty() || left.iter().any(|left| !left.for_ever),
             lacks: of_store.lacks.clone(),
+            lacks_later: of_store.lacks_later.clone(),
             held_elsewhere: of_store.held_elsewhere.clone(),
             is_claimed: false,
             set: None,

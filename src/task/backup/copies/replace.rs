@@ -1,0 +1,114 @@
+//! A copy that takes the place of one for others. All of it is sent before that one gives way, so that the set is there until then. Where its objects have
+//! the same names, there is a moment without a set: for that the source is held, as it may be the only one if this process ends there.
+
+use anyhow::Result;
+use chrono::{TimeDelta, Utc};
+
+use super::copy::{Copy, sources};
+use super::place::{self, Place};
+use crate::base::fault::{Fault, Kind};
+use crate::pg::failure;
+use crate::store::Upload;
+use crate::task::backup::manifest::Manifest;
+use crate::task::backup::markers::{self, COPY_HOLD, DELETING, Hold, RUN, RunMarker};
+use crate::task::backup::set::{self, MANIFEST, Set, VERIFICATION};
+
+/// The source is held for so long if this process ends before the copy is whole; the next one that makes it ends the hold.
+const HELD_FOR: TimeDelta = TimeDelta::days(30);
+
+/// A hold that others have put on the source lasts for a replacement if it lasts for so long.
+const LONG_ENOUGH: TimeDelta = TimeDelta::days(1);
+
+impl Copy<'_> {
+    /// Makes visible what was sent; the manifest is still to be written.
+    pub(super) async fn take_the_place_of(
+        &self,
+        old: &Set,
+        new: &Manifest,
+        sent: &mut [Upload],
+        marker: &RunMarker,
+    ) -> Result<()> {
+        let (to_name, to) = self.to;
+        let is_the_same = |there: &Set| there.manifest.dump.sha256 == old.manifest.dump.sha256;
+        match place::look(to, to_name, self.set, &marker.nonce).await? {
+            Place::Complete(there) if is_the_same(&there) => {}
+            Place::Complete(_) | Place::Begun(_) | Place::Free => {
+                let message = format!("{} in {to_name} was deleted or replaced meanwhile, so nothing was written", self.set.name);
+                return Err(Fault::new(Kind::Busy, message).into());
+            }
+        }
+        to.put_json(&self.set.name.key(RUN), marker).await?;
+        // The names of the dump and of the globals.
+        let names = |manifest: &Manifest| (manifest.dump.object.clone(), manifest.dump.encryption.is_some());
+        let ((dump, encrypted), (new_dump, new_encrypted)) = (names(&old.manifest), names(new));
+        if dump == new_dump || encrypted == new_encrypted {
+            self.hold_source().await?;
+            // Without a manifest it is no set: what is written in its place would not fit. Its verdict goes first, as one without a manifest says that a set
+            // was lost.
+            for object in [VERIFICATION, MANIFEST] {
+                to.delete(&self.set.name.key(object)).await?;
+            }
+        }
+        for upload in sent {
+            upload.finish().await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps every prune from deleting the set where it comes from. A prune that came first has written its marker, and one that comes later reads the hold.
+    pub(super) async fn hold_source(&self) -> Result<()> {
+        let ((from_name, from), name, now) = (self.from, &self.set.name, Utc::now());
+        let reason = format!(
+            "a copy of it is made in {}, in place of another one: until that is whole, this may be the only one",
+            self.to.0
+        );
+        let hold = Hold { until: now + HELD_FOR, reason, because_of: None, for_copy: true };
+        if let Err(error) = markers::write(from, name, COPY_HOLD, &hold).await {
+            let is_held = set::read_holds(from, name).await.iter().any(|hold| hold.until - now > LONG_ENOUGH);
+            let message = || {
+                format!(
+                    "{name} could not be held in {from_name}, where a prune might delete it while it is the only copy, so that in {} stays. Hold it with \
+                     credentials that may write there (`pgtend backups hold`), then copy it",
+                    self.to.0
+                )
+            };
+            if !is_held {
+                return Err(error.context(Fault::new(Kind::Permission, message())));
+            }
+        }
+        let is_going = from.exists_for_certain(&name.key(DELETING)).await?;
+        if is_going || !from.exists_for_certain(&name.key(&self.set.manifest.dump.object)).await? {
+            self.release_source().await;
+            return Err(Fault::new(Kind::Deferred, format!("{name} is being deleted in {from_name}")).into());
+        }
+        Ok(())
+    }
+
+    /// Removes objects that the manifest of the copy before named, and that of the new copy does not.
+    pub(super) async fn remove_objects_before(&self, manifest: &Manifest) {
+        let named = sources(manifest);
+        for object in
+            set::DUMPS.into_iter().chain(set::ALL_GLOBALS).filter(|object| !named.iter().any(|source| source.object == *object))
+        {
+            if let Err(error) = self.to.1.delete(&self.set.name.key(object)).await {
+                tracing::warn!("{object} of the copy before stays: {}", failure::in_a_line(&error));
+            }
+        }
+    }
+
+    /// Ends that hold: the copy is whole, and was read back. A copy that was killed may have left it.
+    pub(super) async fn release_source(&self) {
+        let (from_name, from) = self.from;
+        if !set::read_holds(from, &self.set.name).await.iter().any(|hold| hold.for_copy) {
+            return;
+        }
+        if let Err(error) = from.delete(&self.set.name.key(COPY_HOLD)).await {
+            tracing::warn!(
+                "{} stays held in {from_name} for {} days: {}",
+                self.set.name,
+                HELD_FOR.num_days(),
+                failure::in_a_line(&error)
+            );
+        }
+    }
+}
