@@ -304,6 +304,14 @@ impl Store {
         }
     }
 
+    /// Returns false for a directory that pgtend has never written to: it may be the empty mount point of another one.
+    pub fn is_marked(&self) -> bool {
+        match self {
+            Self::Dir(dir) => dir.path_of(dir::mounted::MARKER).exists(),
+            Self::S3(_) | Self::Cloud(_) => true,
+        }
+    }
+
     /// Returns the bytes free for new objects, if the store has such a limit.
     pub fn free_bytes(&self) -> Option<u64> {
         match self {

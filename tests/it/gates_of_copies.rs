@@ -18,6 +18,11 @@ struct Restored {
 
 impl Restored {
     fn new(server: &Server) -> Self {
+        Self::with(server, "")
+    }
+
+    /// With more keys of `local`.
+    fn with(server: &Server, keys: &str) -> Self {
         let database = with_rows(server);
         // What the rows are worth is up to a setting, as it is up to time elsewhere.
         let login = format!("{database}_login");
@@ -31,7 +36,9 @@ impl Restored {
             ),
         );
         let job = "database = \"app\"\n[backup]\nstore = [\"local\", \"two\"]\nverify = \"restore\"\nscratch = \"same\"\n";
-        let scenario = Scenario::with_database(server, &database).config("[stores.two]\npath = \"two\"\n").job("nightly", job);
+        let scenario = Scenario::with_database(server, &database);
+        fs::write(scenario.path("sign"), "0123456789abcdef0123456789abcdef").unwrap();
+        let scenario = scenario.config(&format!("{keys}[stores.two]\npath = \"two\"\n")).job("nightly", job);
         scenario.run(&["run-job", "nightly"]).succeeded();
         let set = scenario.sets().pop().unwrap();
         Self { scenario, set, refuses: server.url_as(&login, "postgres") }
@@ -210,4 +217,80 @@ fn a_list_of_one_store_and_show_know_what_a_copy_in_another_was_refused_for() {
     let scenario = restored.scenario.config("[stores.third]\npath = \"third\"\n");
     let said = scenario.run(&list).succeeded();
     assert!(!said.stderr.contains("third"), "{}", said.stderr);
+}
+
+#[test]
+fn a_proof_in_a_store_without_a_key_refutes_no_refusal_in_one_with_a_key() {
+    let restored = Restored::with(server(18), "sign_key_file = \"sign\"\n");
+    let (scenario, set) = (&restored.scenario, &restored.set);
+    scenario.run(&restored.verify("local", &restored.refuses)).exited(1);
+    // Whoever may write to `two` writes a good one after it.
+    let path = restored.verdicts("two");
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let restores = record["restores"].as_array_mut().unwrap();
+    let mut good = restores.last().unwrap().clone();
+    good["refusal"] = Value::Null;
+    good.as_object_mut().unwrap().remove("refused_for_its_data");
+    restores.push(good);
+    fs::write(&path, record.to_string()).unwrap();
+    for more in [&["--store", "local"][..], &["--store", "local", "--restored"], &["--store", "two"], &["--restored"]] {
+        scenario.run(&require(more)).exited(75).says(&["refused it"]);
+    }
+    let certified = scenario.run(&["backups", "certificate", set, "--store", "local"]).succeeded();
+    certified.prints(&["no restore that succeeded was recorded after that"]);
+}
+
+#[test]
+fn a_refusal_that_cannot_be_recorded_beside_its_copy_is_said_and_told_to_the_others() {
+    let restored = Restored::new(server(18));
+    let (scenario, set) = (&restored.scenario, &restored.set);
+    // Nothing can be written in its place.
+    let record = restored.verdicts("store");
+    fs::remove_file(&record).unwrap();
+    fs::create_dir_all(format!("{record}/in-the-way")).unwrap();
+    let said = scenario.run(&restored.verify("local", &restored.refuses));
+    assert_ne!(said.code, Some(0));
+    said.says(&["odd rows", "could not be recorded beside the copy in local"]);
+    let there: Value = serde_json::from_slice(&fs::read(restored.verdicts("two")).unwrap()).unwrap();
+    assert_eq!(there["restores"].as_array().unwrap().last().unwrap()["copy_in"], "local", "{set}: {there:#}");
+    scenario.run(&require(&["--restored"])).exited(75).says(&["odd rows"]);
+}
+
+#[test]
+fn a_restore_that_is_dated_in_the_future_is_certified_and_listed_by_nobody() {
+    let restored = Restored::new(server(18));
+    let (scenario, set) = (&restored.scenario, &restored.set);
+    for store in ["store", "two"] {
+        let path = restored.verdicts(store);
+        let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        record["restores"][0]["checked_at"] = "2999-01-01T00:00:00Z".into();
+        fs::write(&path, record.to_string()).unwrap();
+    }
+    let certified = scenario.run(&["backups", "certificate", set]).succeeded();
+    let (proved, not_proved) = certified.stdout.split_once("What was not proved").unwrap();
+    assert!(!proved.contains("was restored on"), "{}", certified.stdout);
+    assert!(not_proved.contains("no server has restored it"), "{}", certified.stdout);
+    assert!(not_proved.contains("is dated in the future, on 2999-01-01"), "{}", certified.stdout);
+    let listed = scenario.run(&["backups", "list"]).succeeded();
+    assert!(listed.stdout.contains("dated in the future, 2999-01-01") && !listed.stdout.contains("on 18."), "{}", listed.stdout);
+}
+
+#[test]
+fn a_copy_whose_record_is_lost_is_named_by_a_gate_and_a_certificate() {
+    let restored = Restored::new(server(18));
+    restored.refused_only_beside("local");
+    let (scenario, set) = (&restored.scenario, &restored.set);
+    let record = restored.verdicts("store");
+    for (lost, why) in [(Some("{"), "verification.json cannot be read"), (None, "it has no verification.json")] {
+        match lost {
+            Some(text) => fs::write(&record, text).unwrap(),
+            None => fs::remove_file(&record).unwrap(),
+        }
+        let not_known = "whether a copy of it in local was refused for its data is not known: ";
+        let asked = require(&["--restored"]);
+        scenario.run(&asked).succeeded().prints(&[&format!("{set} in two"), not_known, why]);
+        assert_eq!(scenario.json(&asked)["unread_stores"][0]["store"], "local");
+        let certificate = ["backups", "certificate", set, "--store", "two"];
+        scenario.run(&certificate).succeeded().prints(&["That no copy of it in local was refused for its data: ", why]);
+    }
 }

@@ -135,6 +135,23 @@ fn a_store_that_is_away_hides_no_set_of_the_other_and_its_newer_ones_are_not_den
 }
 
 #[test]
+fn a_nearest_store_that_is_not_mounted_is_named_before_an_older_set_is_taken() {
+    let stage = in_two_folders(server(18), "");
+    // A host that has not written there does not know that it was a store.
+    let scenario = stage.scenario.env("STATE_DIRECTORY", "of-another-host");
+    std::fs::rename(scenario.path("store"), scenario.path("away")).unwrap();
+    for is_mount_point in [false, true] {
+        if is_mount_point {
+            std::fs::create_dir(scenario.path("store")).unwrap();
+        }
+        let planned = scenario.run(&["run-job", "refresh", "--dry-run"]).succeeded();
+        let says = ["store `local`", "is a disk not mounted?), so a newer set may be there"];
+        planned.prints(&says);
+        scenario.run(&["backups", "show", "latest"]).succeeded().says(&says);
+    }
+}
+
+#[test]
 fn a_copy_that_this_host_cannot_open_gives_way_to_one_that_it_can() {
     let server = server(18);
     let stage = stage_in(server, "[\"local\", \"offsite\"]", "", |scenario| {

@@ -174,6 +174,9 @@ pub(super) async fn find_copies(
             .map(|found| found.set.name.clone())
             .ok_or_else(|| none(wanted, "`pgtend backups list` shows all sets"))?,
     };
+    if wanted == "latest" && filter.store.is_none() {
+        warn_of_empty_folders(config, &nearness, &name.job, &candidates).await;
+    }
     candidates.retain(|found| found.set.name == name);
     are_of_one_set(&candidates)?;
     for (_, said) in unreadable.iter().filter(|(of, _)| of.taken_at == name.taken_at) {
@@ -181,6 +184,19 @@ pub(super) async fn find_copies(
     }
     warn_of_damage(&candidates, &nearness);
     Ok(candidates)
+}
+
+/// Names the stores of the job that were never written to: an empty mount point holds newer sets when its disk is there.
+async fn warn_of_empty_folders(config: &Config, nearness: &Nearness, job: &str, read: &[Found]) {
+    for name in nearness.stores(job).iter().filter(|name| read.iter().all(|found| found.store_name != **name)) {
+        let Ok(store) = Store::named(config, name).await else { continue };
+        if !store.is_marked() {
+            tracing::warn!(
+                "store `{name}`: {} was never written to (yet, or is a disk not mounted?), so a newer set may be there",
+                store.location("")
+            );
+        }
+    }
 }
 
 /// There is no set that can be meant.

@@ -306,7 +306,7 @@ fn table(sets: &[Row], now: DateTime<Utc>) -> String {
             unless_sealed(manifest, units::count(manifest.table_count() as u64)),
             unless_sealed(manifest, units::count(manifest.rows())),
             set.verification.verdict().name().to_owned(),
-            set.verification.restored_in_words(),
+            set.verification.restored_in_words(now),
         ];
         row.extend(with_identity.then(|| identity(set)));
         row.push(notes(listed, now));

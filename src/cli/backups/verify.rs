@@ -228,8 +228,16 @@ async fn by_restore(
     let proof = verify::Proof { place: &place, expect: &[], checks: &[], vector_indexes: true, rows, sessions: None, cancel };
     let mut others = or_cancelled(cancel, OtherCopies::of(global, config, found)).await?;
     others.tell_of_refusals(found).await;
-    let verified = verify::by_restore(&found.store, &mut found.set, &proof, &global.progress()).await?;
+    let mut verified = verify::by_restore(&found.store, &mut found.set, &proof, &global.progress()).await?;
     others.tell(found, verified.is_data_refused).await;
+    if let Some(error) = verified.unrecorded.take() {
+        let (set, store) = (&found.set.name, &found.store_name);
+        let Some(refusal) = verified.refusal else {
+            return Err(error.context(format!("{set} was restored, and that could not be recorded beside the copy in {store}")));
+        };
+        tracing::warn!("the refusal of {set} could not be recorded beside the copy in {store}: {}", failure::in_a_line(&error));
+        return Ok(Verified::Restored(Some(refusal), None));
+    }
     verified.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(hashed) = &verified.hashed {
         hashed.only_counted.iter().for_each(|table| tracing::info!("only counted: {table}"));

@@ -86,7 +86,11 @@ impl Proving<'_, '_> {
         let Backup { expect, checks, vector_indexes, rows, restore_sessions, .. } = self.backup;
         let (vector_indexes, rows, sessions) = (*vector_indexes, *rows, *restore_sessions);
         let proof = Proof { place, expect, checks, vector_indexes, rows, sessions, cancel: &self.run.cancel };
-        verify::by_restore(self.store, set, &proof, &self.run.progress).await
+        let mut verified = verify::by_restore(self.store, set, &proof, &self.run.progress).await?;
+        match verified.unrecorded.take() {
+            Some(error) => Err(error),
+            None => Ok(verified),
+        }
     }
 
     /// The bytes are proved although the set is not restored: `keep` counts it by them.

@@ -82,13 +82,22 @@ pub fn refusal_for_the_data(restores: &[RestoreCheck], now: DateTime<Utc>) -> Op
     restores.iter().rev().find(about_data).filter(|check| check.refused_for_its_data)
 }
 
+/// What is recorded beside one copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    pub restores: &'a [RestoreCheck],
+    /// The key of its store has signed it.
+    pub is_signed: bool,
+}
+
 /// The same for the copies of one set, each with its own restores, and the number of the copy that it stands beside: what one was refused for holds for all.
 /// A good restore refutes it that was recorded after it beside a copy where both stand. Of two that stand apart nobody knows which came later: clocks of
-/// two hosts do not say it, so the doubt stays.
-pub fn refusal_of_copies<'a>(copies: &[&'a [RestoreCheck]], now: DateTime<Utc>) -> Option<(usize, &'a RestoreCheck)> {
-    copies.iter().enumerate().find_map(|(number, restores)| {
-        let refusal = refusal_for_the_data(restores, now)?;
-        let is_refuted = copies.iter().any(|restores| is_refuted_in(restores, refusal, now));
+/// two hosts do not say it, so the doubt stays. What is recorded without a key refutes nothing that is recorded with one: anybody may have written it.
+pub fn refusal_of_copies<'a>(copies: &[Beside<'a>], now: DateTime<Utc>) -> Option<(usize, &'a RestoreCheck)> {
+    copies.iter().enumerate().find_map(|(number, beside)| {
+        let refusal = refusal_for_the_data(beside.restores, now)?;
+        let vouch = copies.iter().filter(|other| other.is_signed || !beside.is_signed);
+        let is_refuted = vouch.into_iter().any(|other| is_refuted_in(other.restores, refusal, now));
         (!is_refuted).then_some((number, refusal))
     })
 }
@@ -198,8 +207,20 @@ pub mod tests {
             (vec![refused(4), healed], Some(0)),
             (vec![good(1), vec![]], None),
         ] {
-            let slices: Vec<&[RestoreCheck]> = copies.iter().map(Vec::as_slice).collect();
-            assert_eq!(refusal_of_copies(&slices, now()).map(|(copy, _)| copy), expected, "{copies:?}");
+            let beside: Vec<Beside<'_>> = copies.iter().map(|restores| Beside { restores, is_signed: false }).collect();
+            assert_eq!(refusal_of_copies(&beside, now()).map(|(copy, _)| copy), expected, "{copies:?}");
+        }
+    }
+
+    #[test]
+    fn a_proof_that_no_key_has_signed_refutes_no_refusal_that_one_has() {
+        let refused = [check("db", 1, BY_DATA)];
+        let healed = [check("db", 1, BY_DATA), check("db", 2, GOOD)];
+        for (is_signed, other_is_signed, expected) in
+            [(true, false, Some(0)), (true, true, None), (false, false, None), (false, true, None)]
+        {
+            let beside = [Beside { restores: &refused, is_signed }, Beside { restores: &healed, is_signed: other_is_signed }];
+            assert_eq!(refusal_of_copies(&beside, now()).map(|(copy, _)| copy), expected, "{is_signed}, {other_is_signed}");
         }
     }
 

@@ -65,6 +65,10 @@ pub struct AsListed {
     pub manifest_at: Option<DateTime<Utc>>,
     /// Why the globals are not those of the manifest, though the dump is.
     pub globals_problem: Option<String>,
+    /// Why what is recorded beside it is not known: there is no record, or one that does not count.
+    pub record_problem: Option<String>,
+    /// A key of its store has signed it, and what is recorded beside it.
+    pub is_signed: bool,
 }
 
 impl Set {
@@ -273,10 +277,11 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memor
         let _held = in_memory.acquire_many(mib).await?;
         read_manifest(store, name).await?
     };
-    let verification = match has(objects, name, VERIFICATION) {
+    let (verification, record_problem) = match has(objects, name, VERIFICATION) {
         true => read_verification(store, name).await?,
-        false => Verification::default(),
-    };
+        false => Err(format!("it has no {VERIFICATION}")),
+    }
+    .map_or_else(|problem| (Verification::default(), Some(problem)), |verification| (verification, None));
     let mut holds = Vec::new();
     for object in markers::ALL_HOLDS {
         if has(objects, name, object) {
@@ -292,7 +297,8 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memor
         dump.bytes,
         manifest.dump.bytes
     );
-    let listed = AsListed { manifest_at, globals_problem: globals_problem(name, objects, &manifest) };
+    let globals_problem = globals_problem(name, objects, &manifest);
+    let listed = AsListed { manifest_at, globals_problem, record_problem, is_signed: signature == Signature::Valid };
     Ok((Set { name: name.clone(), manifest, verification, holds, listed }, signature))
 }
 
@@ -328,19 +334,19 @@ async fn read_manifest(store: &Store, name: &SetName) -> Result<(Manifest, Signa
 }
 
 /// A verification that cannot be read, or that lacks a valid signature where the store has a key, is ignored; a store that cannot be read
-/// is an error.
-async fn read_verification(store: &Store, name: &SetName) -> Result<Verification> {
+/// is an error. The inner error says why it is not known what is recorded.
+async fn read_verification(store: &Store, name: &SetName) -> Result<Result<Verification, String>> {
     let key = name.key(VERIFICATION);
     Ok(match store.get_json(&key).await? {
-        None => Verification::default(),
-        Some(Ok((verification, signature))) if signature.is_ours() => verification,
+        None => Err(format!("its {VERIFICATION} is gone")),
+        Some(Ok((verification, signature))) if signature.is_ours() => Ok(verification),
         Some(Ok((_, signature))) => {
             tracing::warn!("{} is ignored: {}", store.location(&key), signature.in_words());
-            Verification::default()
+            Err(format!("its {VERIFICATION} does not count: {}", signature.in_words()))
         }
         Some(Err(error)) => {
             tracing::warn!("{error:#}; it is ignored");
-            Verification::default()
+            Err(format!("its {VERIFICATION} cannot be read: {error:#}"))
         }
     })
 }

@@ -240,9 +240,12 @@ impl Verification {
     }
 
     /// "on 18.4, 2026-11-23", "not on 14.2 (42601)" or "-", for a column.
-    pub fn restored_in_words(&self) -> String {
-        match self.restores.iter().rev().find(|restore| restore.refusal.is_none()).or(self.restores.last()) {
+    pub fn restored_in_words(&self, now: DateTime<Utc>) -> String {
+        match self.restores.iter().rev().find(|restore| restore.is_proof(now)).or(self.restores.last()) {
             None => "-".to_owned(),
+            Some(ahead) if ahead.refusal.is_none() && ahead.is_dated_ahead(now) => {
+                format!("dated in the future, {}", ahead.checked_at.format("%Y-%m-%d"))
+            }
             Some(RestoreCheck { refusal: None, version, .. }) if version.is_empty() => "yes".to_owned(),
             Some(RestoreCheck { refusal: None, version, checked_at, without_vector_indexes, copy_in, .. }) => {
                 let copy = copy_in.as_ref().map(|store| format!(", as the copy in {store}")).unwrap_or_default();
@@ -321,7 +324,7 @@ mod tests {
         let again = read(&serde_json::to_string(&verification).unwrap());
         assert_eq!(again.verdict(), Bytes::Intact, "a refusal is the server's");
         assert!(!again.was_restored());
-        assert_eq!(again.restored_in_words(), "not on 14.2 (42601)");
+        assert_eq!(again.restored_in_words(now), "not on 14.2 (42601)");
     }
 
     #[test]
@@ -456,12 +459,12 @@ mod tests {
         here.record_proof_of_copy(&there, "local", now());
         assert_eq!(here.restores.len(), 1, "a refusal for rights there says nothing here");
         assert!(here.was_restored());
-        assert_eq!(here.restored_in_words(), "on 18.4, 2026-11-23, as the copy in local");
+        assert_eq!(here.restored_in_words(now()), "on 18.4, 2026-11-23, as the copy in local");
         let mut third = Verification::default();
         third.record_proof_of_copy(&here, "offsite", now());
         assert_eq!(third.restores[0].copy_in.as_deref(), Some("local"), "the copy that was restored");
         here.record_restore(check("db:5432", 2, None));
         here.record_proof_of_copy(&there, "local", now());
-        assert_eq!(here.restored_in_words(), "on 18.4, 2026-11-23");
+        assert_eq!(here.restored_in_words(now()), "on 18.4, 2026-11-23");
     }
 }

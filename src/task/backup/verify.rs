@@ -37,8 +37,13 @@ pub async fn by_checksum(store: &Store, set: &mut Set, progress: &Progress) -> R
         verification.record_bytes(check.clone());
         verification.sets_since_restore = verification.sets_since_restore.or(sets_since_restore);
     });
-    recorded.await?;
-    ensure_intact(set, &check)?;
+    // What was found comes before whether it could be written down.
+    let recorded = recorded.await;
+    if let Err(error) = ensure_intact(set, &check) {
+        warn_unrecorded(set, recorded);
+        return Err(error);
+    }
+    recorded?;
     anyhow::ensure!(
         set.verification.verdict() != Bytes::Damaged,
         "set {} is damaged, as was found when it was decoded. Its length and its SHA-256 match, which does not refute that: verify it on a host that \
@@ -110,6 +115,8 @@ pub struct Verified {
     pub warnings: Vec<String>,
     /// The version of the server.
     pub version: String,
+    /// Why the result does not stand beside the set.
+    pub unrecorded: Option<anyhow::Error>,
 }
 
 /// Restores the set into a database that is removed afterwards, and records both verdicts.
@@ -177,8 +184,12 @@ pub async fn by_restore(store: &Store, set: &mut Set, proof: &Proof<'_>, progres
             }
         }
     });
-    recorded.await?;
-    ensure_intact(set, &check)?;
+    let recorded = recorded.await;
+    if let Err(error) = ensure_intact(set, &check) {
+        warn_unrecorded(set, recorded);
+        return Err(error);
+    }
+    verified.unrecorded = recorded.err();
     if verified.refusal.is_none() {
         done(set, "restored", &phase);
     }
@@ -419,6 +430,12 @@ pub fn refusal_of(error: &anyhow::Error) -> Refusal {
 }
 
 /// Fails when the bytes differ from what was written, or when that could not be determined.
+fn warn_unrecorded(set: &Set, recorded: Result<()>) {
+    if let Err(error) = recorded {
+        tracing::warn!("that could not be recorded beside {}: {}", set.name, failure::in_a_line(&error));
+    }
+}
+
 fn ensure_intact(set: &Set, check: &BytesCheck) -> Result<()> {
     match check.verdict {
         Bytes::Intact => Ok(()),

@@ -60,6 +60,14 @@ pub async fn list(config: &Config, source: &Source) -> Result<Listed> {
         let why = failure::in_a_line(error);
         format!("store `{name}` cannot be read, so a newer set may be there; a copy in another one is taken: {why}")
     }));
+    // Its disk may not be mounted.
+    let away = read.iter().filter(|(_, found)| are_several && found.sets.is_empty() && !found.store.is_marked());
+    notes.extend(away.map(|(name, found)| {
+        let folder = found.store.location("");
+        format!(
+            "store `{name}`: {folder} was never written to (yet, or is a disk not mounted?), so a newer set may be there; a copy in another one is taken"
+        )
+    }));
     let mut by_name: BTreeMap<SetName, Vec<SetCopy>> = BTreeMap::new();
     for (name, InStore { store, sets, notes: of_store }) in read {
         notes.extend(of_store);

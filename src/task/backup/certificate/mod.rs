@@ -75,8 +75,8 @@ impl Certificate {
             issued_at: now,
             pgtend_version: env!("CARGO_PKG_VERSION").to_owned(),
             is: what_it_is(set, store_name, &location, signature),
-            proved: proved::proved(set),
-            not_proved: proved::not_proved(set, signature, elsewhere),
+            proved: proved::proved(set, now),
+            not_proved: proved::not_proved(set, signature, elsewhere, now),
             kept: kept(set, stay, now),
             facts: facts(set, store_name, &location, signature, elsewhere, now),
         }

@@ -30,25 +30,33 @@ pub fn moment(at: DateTime<Utc>) -> String {
 const OWN_SERVER: &str = "a server of its own";
 
 /// What holds, each in a sentence with its date.
-pub fn proved(set: &Set) -> Vec<String> {
+pub fn proved(set: &Set, now: DateTime<Utc>) -> Vec<String> {
     let verification = &set.verification;
     let read = verification.bytes.iter().filter(|check| check.verdict == Bytes::Intact).map(|check| read_back(set, check));
-    let restored = verification.restores.iter().filter(|check| check.refusal.is_none());
+    let restored = verification.restores.iter().filter(|check| check.is_proof(now));
     read.chain(restored.map(restored_in_words)).collect()
 }
 
 /// What nobody has proved, or what was found to be otherwise.
-pub fn not_proved(set: &Set, signature: Signature, elsewhere: &Elsewhere<'_>) -> Vec<String> {
+pub fn not_proved(set: &Set, signature: Signature, elsewhere: &Elsewhere<'_>, now: DateTime<Utc>) -> Vec<String> {
     let (verification, manifest) = (&set.verification, &set.manifest);
     let mut said = Vec::new();
     if set.is_adopted() {
         said.push("Who made the dump, when, from which server, and whether it is the whole database: it was adopted.".to_owned());
     }
     said.extend(unproved_bytes(set));
-    let done: Vec<&RestoreCheck> = verification.restores.iter().filter(|check| check.refusal.is_none()).collect();
+    let done: Vec<&RestoreCheck> = verification.restores.iter().filter(|check| check.is_proof(now)).collect();
     if done.is_empty() {
         said.push("That it can be restored: no server has restored it.".to_owned());
     }
+    let ahead = verification.restores.iter().filter(|check| check.refusal.is_none() && check.is_dated_ahead(now));
+    said.extend(ahead.map(|check| {
+        let at = moment(check.checked_at);
+        format!(
+            "Anything by the restore on {}: it is dated in the future, on {at}. A clock was wrong then, or is now.",
+            on(check)
+        )
+    }));
     let refused = elsewhere.refused;
     said.extend(refused.map(|refused| refused_in_words(&refused, set)));
     let is_said = |check: &RestoreCheck| refused.is_some_and(|refused| refused.check.is_one_with(check));
@@ -213,6 +221,7 @@ mod tests {
 
     use crate::task::backup::how_proved::{Amchecked, Hashed};
     use crate::task::backup::manifest::tests::manifest;
+    use crate::task::backup::restore_check::tests::now;
     use crate::task::backup::verdict::Verification;
 
     fn set(verification: Verification) -> Set {
@@ -244,8 +253,8 @@ mod tests {
     #[test]
     fn of_a_set_that_nobody_has_read_nothing_is_proved() {
         let set = set(Verification::default());
-        assert_eq!(proved(&set), Vec::<String>::new());
-        let said = not_proved(&set, Signature::NotAsked, &Elsewhere::default()).join("\n");
+        assert_eq!(proved(&set, now()), Vec::<String>::new());
+        let said = not_proved(&set, Signature::NotAsked, &Elsewhere::default(), now()).join("\n");
         for expected in ["nobody has read it back", "no server has restored it", "`expect`", "amcheck", "the store has no key"] {
             assert!(said.contains(expected), "{expected}: {said}");
         }
@@ -271,14 +280,14 @@ mod tests {
         let verification = Verification { restores: vec![restored(Some(how))], ..Verification::default() };
         let set = set(verification);
         assert_eq!(
-            proved(&set),
+            proved(&set, now()),
             [
                 "It was restored on 2026-11-23 03:00:00 UTC in a PostgreSQL 18.4 of its own; each table was counted there and has the rows of the \
               manifest (2 tables, 3 rows); the values of 1 table (2 rows) were hashed there, and are those of the dump; 1 query of `expect` was true there: SELECT true; amcheck read 2 tables and 1 index there and found \
               nothing; it took 4.0 s (pgtend 0.9.0)."
             ]
         );
-        let said = not_proved(&set, Signature::Valid, &Elsewhere::default()).join("\n");
+        let said = not_proved(&set, Signature::Valid, &Elsewhere::default(), now()).join("\n");
         assert!(said.contains("Left out of a restore: subscriptions."), "{said}");
         assert!(said.contains("not compared by its values: public.b: column p has values of type money."), "{said}");
         for unexpected in ["no server", "not hashed", "`expect`", "amcheck", "no key"] {
@@ -292,21 +301,30 @@ mod tests {
         let unread = [("away".to_owned(), "it does not answer".to_owned())];
         let elsewhere = Elsewhere { refused: Some(Refused { check: &check, copy_in: "two" }), unread: &unread };
         let mut set = set(Verification { restores: vec![restored(None)], ..Verification::default() });
-        let said = not_proved(&set, Signature::Valid, &elsewhere).join("\n");
+        let said = not_proved(&set, Signature::Valid, &elsewhere, now()).join("\n");
         let expected = "refused them in the copy in two on 2026-11-23 03:00:00 UTC, and no restore that succeeded was recorded after that: SECRET.";
         assert!(said.contains(expected) && said.contains("in away was refused for its data: it does not answer."), "{said}");
         set.verification.restores.push(RestoreCheck { refusal: Some("hidden".to_owned()), ..check.clone() });
-        let said = not_proved(&set, Signature::Valid, &elsewhere).join("\n");
+        let said = not_proved(&set, Signature::Valid, &elsewhere, now()).join("\n");
         assert!(said.matches("hidden").count() == 1 && !said.contains("SECRET"), "{said}");
+    }
+
+    #[test]
+    fn a_restore_that_is_dated_in_the_future_is_not_certified() {
+        let ahead = RestoreCheck { checked_at: now() + chrono::TimeDelta::days(5), ..restored(None) };
+        let set = set(Verification { restores: vec![ahead], ..Verification::default() });
+        assert_eq!(proved(&set, now()), Vec::<String>::new());
+        let said = not_proved(&set, Signature::Valid, &Elsewhere::default(), now()).join("\n");
+        assert!(said.contains("no server has restored it") && said.contains("is dated in the future, on 2026-11-28"), "{said}");
     }
 
     #[test]
     fn what_earlier_releases_did_not_record_is_not_made_up() {
         let verification = Verification { restores: vec![restored(None)], ..Verification::default() };
-        let said = proved(&set(verification)).join("\n");
+        let said = proved(&set(verification), now()).join("\n");
         assert!(said.contains("was not recorded then") && !said.contains("rows of the manifest"), "{said}");
         let set = set(Verification { restores: vec![restored(Some(HowProved::default()))], ..Verification::default() });
-        let said = not_proved(&set, Signature::Valid, &Elsewhere::default()).join("\n");
+        let said = not_proved(&set, Signature::Valid, &Elsewhere::default(), now()).join("\n");
         assert!(said.contains("its rows were counted, and not hashed"), "{said}");
     }
 }

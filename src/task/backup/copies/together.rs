@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::place::is_copy_of;
-use crate::task::backup::restore_check::{RestoreCheck, refusal_of_copies};
+use crate::task::backup::restore_check::{Beside, RestoreCheck, refusal_of_copies};
 use crate::task::backup::set::{Listing, Set};
 use crate::task::backup::set_name::SetName;
 
@@ -40,10 +40,12 @@ impl<'a> Together<'a> {
     /// The refusal for the data that stands beside one of its copies, and that no restore refutes which was recorded after it.
     pub fn refused_for_its_data(&self, set: &Set, now: DateTime<Utc>) -> Option<Refused<'a>> {
         let copies: Vec<(&str, &Set)> = self.copies(set).collect();
-        let restores: Vec<&[RestoreCheck]> = copies.iter().map(|(_, copy)| &copy.verification.restores[..]).collect();
-        let (number, check) = refusal_of_copies(&restores, now)?;
-        let (beside, _) = copies.get(number)?;
-        Some(Refused { check, copy_in: check.copy_in.as_deref().unwrap_or(beside) })
+        let beside =
+            |(_, copy): &(&str, &'a Set)| Beside { restores: &copy.verification.restores, is_signed: copy.listed.is_signed };
+        let beside: Vec<Beside<'a>> = copies.iter().map(beside).collect();
+        let (number, check) = refusal_of_copies(&beside, now)?;
+        let (store, _) = copies.get(number)?;
+        Some(Refused { check, copy_in: check.copy_in.as_deref().unwrap_or(store) })
     }
 
     /// The time of the manifest of the copy that was written before the set began, by its store's clock.
