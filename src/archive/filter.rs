@@ -46,7 +46,7 @@ impl Filter {
     }
 
     /// Returns it as it is written to a store with these keys: where that seals, nobody reads its columns and values without a key.
-    pub fn as_written(self, keys: &AgeKeys) -> Result<Self> {
+    pub fn into_written(self, keys: &AgeKeys) -> Result<Self> {
         if self.is_all() || self.sealed.is_some() || !keys.seals_manifests || keys.recipients.is_empty() {
             return Ok(self);
         }

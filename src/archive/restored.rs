@@ -204,7 +204,7 @@ impl Record {
         let changed = store.change_json(&key, |there| {
             let mut record = accepts.take(there)?.opened(store.age_keys())?;
             change(&mut record);
-            record.as_written(store.age_keys())
+            record.into_written(store.age_keys())
         });
         changed.await.map(drop).context("cannot record that rows went back")
     }
@@ -218,9 +218,9 @@ impl Record {
     }
 
     /// The record as it is written to a store with these keys: where that seals, without names and values.
-    fn as_written(mut self, keys: &AgeKeys) -> Result<Self> {
+    fn into_written(mut self, keys: &AgeKeys) -> Result<Self> {
         for restored in &mut self.times {
-            restored.filter = std::mem::take(&mut restored.filter).as_written(keys)?;
+            restored.filter = std::mem::take(&mut restored.filter).into_written(keys)?;
             if keys.seals_manifests {
                 restored.place.name.clear();
             }

@@ -120,11 +120,11 @@ pub async fn run(
 
 /// Fails where nobody knows from which table rows came: the names are sealed, as the rows are.
 async fn ensure_names_are_known(found: &[Found]) -> Result<()> {
-    for Found { store, batch: (name, manifest), .. } in found.iter().filter(|found| found.batch.1.names_are_sealed()) {
-        archive::ensure_opens(store, name, manifest).await?;
-        anyhow::bail!("{name}: its manifest is sealed for other keys than its rows, and none of them is here");
-    }
-    Ok(())
+    let Some(Found { store, batch: (name, manifest), .. }) = found.iter().find(|found| found.batch.1.names_are_sealed()) else {
+        return Ok(());
+    };
+    archive::ensure_opens(store, name, manifest).await?;
+    anyhow::bail!("{name}: its manifest is sealed for other keys than its rows, and none of them is here")
 }
 
 /// Warns of batches that anyone may have put there: a plain one in a store that encrypts.
