@@ -231,10 +231,8 @@ fn words(name: &str) -> Vec<String> {
         if !letter.is_alphabetic() || (letter.is_uppercase() && was_lower) {
             words.push(String::new());
         }
-        if letter.is_alphabetic() {
-            if let Some(word) = words.last_mut() {
-                word.extend(letter.to_lowercase());
-            }
+        if let Some(word) = words.last_mut().filter(|_| letter.is_alphabetic()) {
+            word.extend(letter.to_lowercase());
         }
         was_lower = letter.is_lowercase();
     }

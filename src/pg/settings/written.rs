@@ -49,7 +49,7 @@ fn written(given: &str, database: &str, variable: &dyn Fn(&str) -> Option<String
     if !found.contains_key("service") {
         for (key, name) in FROM_ENVIRONMENT {
             let is_a_place = matches!(key, "host" | "hostaddr");
-            if let Some(value) = variable(name).filter(|_| !found.contains_key(key) && !(is_a_place && says_where)) {
+            if let Some(value) = variable(name).filter(|_| !(found.contains_key(key) || (is_a_place && says_where))) {
                 found.insert(key, value);
             }
         }
