@@ -197,9 +197,13 @@ fn a_store_that_was_gone_for_a_week_loses_nothing_and_gets_what_its_rules_keep()
     assert_eq!(names("offsite"), before, "nothing of it went meanwhile");
     run(&scenario).succeeded().prints(&["copied 3 sets that offsite lacked"]);
     let (local, offsite) = (names("local"), names("offsite"));
-    assert!(local.iter().all(|set| offsite.contains(set)) && local.len() == 4, "{local:?}, {offsite:?}");
+    assert!(local[1..].iter().all(|set| offsite.contains(set)), "{local:?}, {offsite:?}");
+    assert!(local.len() == 5 && !offsite.contains(&local[0]), "what is for the next run stays: {local:?}, {offsite:?}");
     assert_eq!(offsite.len(), 6, "{offsite:?}");
-    run(&scenario).succeeded();
+    run(&scenario).succeeded().prints(&["copied 1 set that offsite lacked"]);
+    let (rest, offsite) = (names("local"), names("offsite"));
+    assert!(rest.iter().chain(&local[..1]).all(|set| offsite.contains(set)), "{rest:?}, {offsite:?}");
+    assert_eq!((rest.len(), offsite.len()), (4, 6), "{rest:?}, {offsite:?}");
     for set in names("offsite") {
         scenario.run(&["backups", "verify", &set, "--store", "offsite"]).succeeded().prints(&["2,000 rows"]);
     }
