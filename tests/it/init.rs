@@ -56,9 +56,9 @@ fn fill(server: &Server, database: &str, odd: &str) {
              CREATE TABLE {odd}.{large} (id int PRIMARY KEY, {body} text);
              INSERT INTO {odd}.{large} SELECT i, (SELECT string_agg(md5((i * j)::text), ' ') FROM generate_series(1, 300) j) FROM generate_series(1, 20) i;
              ANALYZE;
-             UPDATE pg_class SET relpages = 100000 WHERE oid = (SELECT reltoastrelid FROM pg_class WHERE relname = {name});",
+             UPDATE pg_class SET relpages = 100000 WHERE oid = (SELECT reltoastrelid FROM pg_class WHERE relname = 'large {name}');",
             odd = identifier(odd),
-            name = format!("'{}'", format!("large {odd}").replace('\'', "''")),
+            name = odd.replace('\'', "''"),
         ),
     );
     if WITH_PGVECTOR.contains(&server.major) {

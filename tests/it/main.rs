@@ -37,9 +37,9 @@ mod audit_owners;
 mod audit_peers;
 /// Whether an index serves a foreign key.
 mod audit_served;
+mod audit_server;
 /// What is largest and most urgent is looked at first, and what is not looked at is said.
 mod audit_urgent;
-mod audit_server;
 mod audit_usage;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;

@@ -67,7 +67,7 @@ async fn write_objects(
     let key = |store: &Store| plan.name.key(dump_object(backup, store));
     *dump = FanOut::open(targets, key, plan.server.database.size_bytes.max(0) as u64, patience).await?;
     // A dump that is given up is dropped, and kills its pg_dumps.
-    let dumping = run.or_cancelled(dump_into(dump, (plan, backup), &run.settings, &phase));
+    let dumping = run.or_cancelled(Box::pin(dump_into(dump, (plan, backup), &run.settings, &phase)));
     let (streamed, stderr) = waiters::watch(&run.settings, backup.give_way, &waited_for_us, dumping).await?;
     let dump_seconds = phase.elapsed().as_secs_f64();
     let stored_bytes = dump.first_stored().map_or(0, |stored| stored.bytes);

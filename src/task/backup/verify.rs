@@ -276,7 +276,7 @@ async fn in_scratch(
         began = true;
         let sessions = restore_sessions(proof.sessions, &set.manifest);
         let target = Target { settings: &inside, choices: &choices, in_transaction: false, superuser: None, sessions };
-        restore_and_ask(store, set, &target, proof, phase).await
+        Box::pin(restore_and_ask(store, set, &target, proof, phase)).await
     };
     // The location of its files does not matter.
     let like = DatabaseFacts { tablespace: None, ..set.manifest.server.database.clone() };
@@ -324,7 +324,7 @@ async fn in_own_server(
         let sessions = if is_limited { 1 } else { restore_sessions(proof.sessions, &set.manifest) };
         let target =
             Target { settings: &settings, choices: &choices, in_transaction: false, superuser: Some(&superuser), sessions };
-        restore_and_ask(store, set, &target, proof, phase).await
+        Box::pin(restore_and_ask(store, set, &target, proof, phase)).await
     };
     let within_its_space = async {
         tokio::select! {
@@ -391,6 +391,7 @@ impl RestoredCopy {
     }
 }
 
+/// Boxed where it is called: with it, a future has 150 KB, and an unoptimized build overflows the main thread's 8 MiB.
 async fn restore_and_ask(
     store: &Store,
     set: &Set,
