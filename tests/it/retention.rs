@@ -484,7 +484,7 @@ fn rows_that_would_stay_unseen_or_go_unarchived_are_refused() {
         .job("old-logs", text)
         .run(&["run-job", "old-logs"])
         .exited(78)
-        .says(&["older_than"]);
+        .says(&["jobs/old-logs.toml:5:14", "more than 1000 years"]);
 }
 
 #[test]
