@@ -1,8 +1,8 @@
 //! What roles that do not own the compressed table can do to those who write to it, read it and undo it: nothing.
 
-use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
-use crate::support::scripts::{self, BODY, HASHES, TABLE, of_5_kb};
+use crate::support::scripts::{self, BODY, Client, HASHES, TABLE, of_5_kb};
+use crate::support::{Scenario, eventually};
 
 /// Twenty scripts in a schema `app`, compressed.
 fn in_a_schema_of_its_own(server: &Server) -> (String, String) {
@@ -187,7 +187,12 @@ fn privileges_on_columns_of_the_view_are_kept_by_an_undo() {
             "GRANT USAGE ON SCHEMA app TO {reader}; GRANT SELECT (id, content) ON app.scripts TO {reader}; GRANT UPDATE (title) ON app.scripts TO {reader} WITH GRANT OPTION"
         ),
     );
-    at(server, &database, "app").run(&["compress", "undo", "scripts"]).succeeded();
+    let scenario = at(server, &database, "app");
+    server.sql(&database, "ALTER VIEW app.scripts RENAME COLUMN title TO \"Ti, tle\"");
+    scenario.run(&["compress", "undo", "scripts"]).exited(78).says(&["privileges of their own", "\"Ti, tle\"", "RENAME COLUMN"]);
+    assert_ne!(server.sql(&database, "SELECT count(content_gz) FROM app.scripts_stored"), "0");
+    server.sql(&database, "ALTER VIEW app.scripts RENAME COLUMN \"Ti, tle\" TO title");
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
     let may = |what: &str| server.psql(&database, &format!("SET ROLE {reader}; {what}"));
     assert!(may("SELECT count(content) FROM app.scripts").unwrap().ends_with("20"));
     assert!(may("SELECT title FROM app.scripts").is_err());
@@ -243,4 +248,160 @@ fn dictionaries_follow_a_table_whose_mark_was_lost_and_made_anew() {
     assert_eq!(server.sql(&database, &format!("SET search_path = app; {HASHES}")), hashes);
     moved.run(&["compress", "undo", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, &format!("SET search_path = app; {HASHES}")), hashes);
+}
+
+/// What the stranger does once the schema got another name while a superuser's write waits: a table of the old name, with this row in it.
+fn trap_with_the_row(stranger: &str) -> String {
+    format!(
+        "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; {} ALTER TABLE app.scripts_stored DISABLE TRIGGER mine; TRUNCATE app.scripts_stored;
+         INSERT INTO app.scripts_stored SELECT id, title, content, runs, updated_at, content_gz, content_sha256 FROM other.scripts_stored WHERE id = 1;
+         ALTER TABLE app.scripts_stored ENABLE TRIGGER mine; COMMIT",
+        trap("app", stranger)
+    )
+}
+
+#[test]
+fn a_write_that_waits_while_the_schema_is_renamed_goes_to_no_table_of_the_old_name() {
+    for major in [15, 18] {
+        for (holds, write) in [
+            ("LOCK TABLE app.scripts_stored IN SHARE MODE", "INSERT INTO app.scripts (content) VALUES ('new')"),
+            ("UPDATE app.scripts_stored SET runs = runs WHERE id = 1", "UPDATE app.scripts SET title = 'new' WHERE id = 1"),
+            ("UPDATE app.scripts_stored SET runs = runs WHERE id = 1", "DELETE FROM app.scripts WHERE id = 1"),
+        ] {
+            let server = server(major);
+            let (database, stranger) = in_a_schema_of_its_own(server);
+            server.sql(
+                &database,
+                &format!("GRANT USAGE ON SCHEMA app TO {stranger}; GRANT SELECT, UPDATE ON app.scripts_stored TO {stranger}"),
+            );
+            let [mut holder, mut writer] = [(); 2].map(|()| Client::of(server, &database));
+            holder.ask(&format!("SET ROLE {stranger}; BEGIN; {holds}"));
+            assert_eq!(holder.state(), "00000", "{holds}");
+            writer.send(write);
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+            eventually("the write waits", || server.sql(&database, waiting) == "1");
+            server.sql(&database, "ALTER SCHEMA app RENAME TO other");
+            holder.ask(&trap_with_the_row(&stranger));
+            assert_eq!(holder.state(), "00000", "{write}");
+            writer.answer();
+            assert_eq!(writer.state(), "55000", "{write}");
+            assert_eq!(
+                server.sql("postgres", &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{stranger}'")),
+                "f",
+                "{write}"
+            );
+            assert_eq!(server.sql(&database, "SELECT count(*) FROM other.scripts WHERE title = 'untitled'"), "20", "{write}");
+            server.sql(&database, &format!("DROP OWNED BY {stranger} CASCADE; DROP ROLE {stranger}"));
+        }
+    }
+}
+
+#[test]
+fn an_install_over_row_security_asks_the_policies_of_the_reader_whatever_the_view_had() {
+    let server = server(18);
+    for (option, runs_at_once) in [("false", false), ("on", true), ("YES", true), ("1", true), ("f", false)] {
+        let (database, reader) = in_a_schema_of_its_own(server);
+        server.sql(
+            &database,
+            &format!(
+                "ALTER VIEW app.scripts SET (security_invoker = {option}, security_barrier = true); GRANT USAGE ON SCHEMA app TO {reader};
+                 GRANT SELECT ON app.scripts, app.scripts_stored TO {reader}; ALTER TABLE app.scripts_stored ENABLE ROW LEVEL SECURITY;
+                 CREATE POLICY even ON app.scripts_stored USING (id % 2 = 0)"
+            ),
+        );
+        let scenario = at(server, &database, "app");
+        match runs_at_once {
+            true => scenario.run(&["run-job", "scripts"]).succeeded(),
+            false => scenario.run(&["run-job", "scripts"]).exited(78).says(&["compress install scripts"]),
+        };
+        scenario.run(&["compress", "install", "scripts"]).succeeded();
+        assert_eq!(
+            server.sql(&database, &format!("SET ROLE {reader}; SELECT count(*), min(id) FROM app.scripts")),
+            "10|2",
+            "{option}"
+        );
+        let options = server.sql(&database, "SELECT reloptions FROM pg_class WHERE oid = 'app.scripts'::regclass");
+        assert!(options.contains("security_invoker=true") && options.contains("security_barrier=true"), "{options}");
+        scenario.run(&["run-job", "scripts"]).succeeded();
+        server.sql(&database, &format!("DROP OWNED BY {reader}; DROP ROLE {reader}"));
+    }
+}
+
+#[test]
+fn row_security_after_a_dictionary_is_refused_by_run_plan_check_and_install() {
+    let server = server(18);
+    let (database, scenario, name) = with_a_dictionary(server);
+    server.sql(
+        &database,
+        "ALTER TABLE scripts_stored ENABLE ROW LEVEL SECURITY; CREATE POLICY even ON scripts_stored USING (id % 2 = 0);
+         ALTER VIEW scripts SET (security_invoker = true)",
+    );
+    let says = ["row security", "dictionaries", "undo --drop-dictionaries"];
+    // Also where the mark was made anew, and names no dictionary.
+    let lost = format!(
+        "DO $do$ BEGIN EXECUTE (SELECT format('COMMENT ON CONSTRAINT pgtend_one_form ON scripts_stored IS %L', replace(obj_description(oid, 'pg_constraint'), '\"{name}\"', ''))
+         FROM pg_constraint WHERE conname = 'pgtend_one_form'); END $do$"
+    );
+    for change in ["SELECT 1", &lost] {
+        server.sql(&database, change);
+        scenario.run(&["run-job", "scripts"]).exited(78).says(&says);
+        scenario.run(&["run-job", "scripts", "--dry-run"]).exited(78).prints(&says);
+        let check = scenario.run(&["check", "--connect"]);
+        assert!(says.iter().all(|part| format!("{check:?}").contains(part)), "{check:?}");
+        scenario.run(&["compress", "install", "scripts"]).exited(78).says(&says);
+    }
+    scenario.run(&["compress", "undo", "scripts", "--drop-dictionaries"]).succeeded();
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+}
+
+#[test]
+fn dictionaries_stay_for_rows_in_columns_of_domains_and_arrays() {
+    let server = server(18);
+    let (database, scenario, name) = with_a_dictionary(server);
+    let undo = ["compress", "undo", "scripts", "--drop-dictionaries", "--dry-run"];
+    server.sql(&database, "CREATE DOMAIN gz AS bytea; CREATE DOMAIN gzs AS gz[]");
+    for (kind, value) in
+        [("gz", "content_gz"), ("bytea[]", "ARRAY['x', content_gz]"), ("gz[]", "ARRAY[content_gz]"), ("gzs", "ARRAY[content_gz]")]
+    {
+        server.sql(&database, &format!("CREATE TABLE copied (id int, gz {kind})"));
+        scenario.run(&undo).succeeded().prints(&[&format!("DROP FUNCTION IF EXISTS \"public\".\"{name}\"(bytea)")]);
+        server.sql(
+            &database,
+            &format!(
+                "INSERT INTO copied VALUES (0, NULL); INSERT INTO copied SELECT id, {value} FROM scripts_stored WHERE id < 5"
+            ),
+        );
+        scenario.run(&undo).succeeded().prints(&["values of public.copied.gz need one", &name]);
+        server.sql(&database, "DROP TABLE copied");
+    }
+    scenario.run(&undo[..4]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_proc WHERE proname LIKE '%pgtend%'"), "0");
+}
+
+#[test]
+fn a_function_that_somebodys_view_keeps_after_an_undo_is_no_hindrance_to_the_next_install() {
+    let server = server(18);
+    let (database, stranger) = in_a_schema_of_its_own(server);
+    server.sql(
+        &database,
+        &format!(
+            "GRANT USAGE ON SCHEMA app TO {stranger}; SET ROLE {stranger}; CREATE SCHEMA m; CREATE VIEW m.v AS SELECT app.scripts_pgtend_gunzip('x', 'y', 'UTF8');
+             CREATE TABLE m.t (id int); CREATE TRIGGER t BEFORE UPDATE ON m.t FOR EACH ROW EXECUTE FUNCTION app.scripts_pgtend_guard()"
+        ),
+    );
+    let scenario = at(server, &database, "app");
+    scenario.run(&["compress", "undo", "scripts"]).succeeded().says(&["view m.v", "m.t"]);
+    scenario.run(&["compress", "install", "scripts"]).succeeded();
+    scenario.run(&["run-job", "scripts"]).succeeded();
+    scenario.run(&["compress", "undo", "scripts"]).succeeded();
+    // But one that belongs to another view of this owner, or to another role, is.
+    server.sql(
+        &database,
+        "CREATE TABLE app.other (id int); CREATE TRIGGER t BEFORE UPDATE ON app.other FOR EACH ROW EXECUTE FUNCTION app.scripts_pgtend_guard()",
+    );
+    scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["there is already a function", "scripts_pgtend_guard"]);
+    server.sql(&database, &format!("DROP TABLE app.other; ALTER FUNCTION app.scripts_pgtend_gunzip OWNER TO {stranger}"));
+    scenario.run(&["compress", "install", "scripts"]).exited(78).says(&["there is already a function", "scripts_pgtend_gunzip"]);
+    server.sql(&database, &format!("DROP OWNED BY {stranger} CASCADE; DROP ROLE {stranger}"));
 }

@@ -73,31 +73,37 @@ fn decide<'s>(sets: &'s [Set], decisions: &[Decision], verify: Verify, now: Date
             false if verify == Verify::Checksum => "checksum",
             false => return None,
         };
-        let is_clear = set.verification.verdict() == Bytes::Intact
-            && set.verification.restores.iter().all(|check| check.refusal.is_none())
-            && set.listed.globals_problem.is_none()
-            && set.held(now).next().is_none()
-            && !newest.contains(&&set.name);
-        is_clear.then_some(Tags { proved, keep })
+        let may_move = is_clear(set) && set.held(now).next().is_none() && !newest.contains(&&set.name);
+        may_move.then_some(Tags { proved, keep })
     };
     staying.iter().map(|(set, rule)| (*set, tags(set, *rule))).collect()
 }
 
-/// The newest set that is intact, and the newest that was restored, of those with the same filters.
+/// The newest set that is intact, the newest that was restored, and the newest of each that nothing speaks against, of those with the same filters.
 fn newest_proved<'s>(sets: impl Iterator<Item = &'s Set>) -> Vec<&'s super::set_name::SetName> {
-    let mut newest: BTreeMap<(String, bool), &Set> = BTreeMap::new();
+    let mut newest: BTreeMap<(String, bool, bool), &Set> = BTreeMap::new();
     for set in sets.filter(|set| set.verification.verdict() == Bytes::Intact) {
         let Filters { schemas, exclude_tables, exclude_table_data } = &set.manifest.filters;
         let kind = format!("{schemas:?} {exclude_tables:?} {exclude_table_data:?}");
-        let ways = [Some(false), set.verification.was_restored().then_some(true)];
-        for way in ways.into_iter().flatten() {
-            let newer = newest.entry((kind.clone(), way)).or_insert(set);
+        let (was_restored, is_clear) = (set.verification.was_restored(), is_clear(set));
+        for way in [(false, false), (true, false), (false, true), (true, true)] {
+            if way.0 > was_restored || way.1 > is_clear {
+                continue;
+            }
+            let newer = newest.entry((kind.clone(), way.0, way.1)).or_insert(set);
             if newer.name.taken_at < set.name.taken_at {
                 *newer = set;
             }
         }
     }
     newest.values().map(|set| &set.name).collect()
+}
+
+/// Tells whether nothing speaks against a set: it is intact, no server has refused it, and its globals are whole.
+fn is_clear(set: &Set) -> bool {
+    set.verification.verdict() == Bytes::Intact
+        && set.verification.restores.iter().all(|check| check.refusal.is_none())
+        && set.listed.globals_problem.is_none()
 }
 
 #[cfg(test)]
@@ -165,5 +171,24 @@ mod tests {
         }
         let gone: Vec<Decision> = decisions.into_iter().map(|decision| Decision { keep: false, ..decision }).collect();
         assert!(decide(&sets, &gone, Verify::Restore, now()).is_empty());
+    }
+
+    #[test]
+    fn the_newest_set_that_nothing_speaks_against_is_not_tagged_though_newer_ones_were_refused() {
+        let mut no_globals = set(22, &[None]);
+        no_globals.listed.globals_problem = Some("damaged".to_owned());
+        let sets = [
+            set(1, &[None]),
+            set(2, &[None]),
+            set(3, &[]),
+            set(4, &[]),
+            set(20, &[None, Some(true)]),
+            set(21, &[Some(true)]),
+            no_globals,
+        ];
+        let decisions: Vec<Decision> = sets.iter().map(|set| stays(set, Some("monthly"))).collect();
+        let tagged = decide(&sets, &decisions, Verify::Checksum, now());
+        let tagged: Vec<u32> = tagged.iter().zip(1..).filter(|((_, tags), _)| tags.is_some()).map(|(_, number)| number).collect();
+        assert_eq!(tagged, [1, 3], "2 is the newest that was restored and is clear, 4 the newest that is clear");
     }
 }

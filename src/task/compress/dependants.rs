@@ -4,7 +4,8 @@ use anyhow::Result;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::names::{CONSTRAINT, PLAIN};
+use super::dictionary::PREFIX;
+use super::names::{CONSTRAINT, FUNCTIONS, PLAIN};
 use super::table::{Table, companion};
 use crate::pg::{self, identifier, stat_statements};
 
@@ -57,6 +58,8 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     }
     if table.view.is_none() {
         found.refusals.extend(names_taken(connection, table).await?);
+    } else if table.has_row_security && has_dictionaries(connection, table).await? {
+        found.refusals.push(ROWS_SHARE_TEXT.to_owned());
     }
     found.notes.extend(ways_of_applications(table));
     Ok(found)
@@ -167,16 +170,40 @@ async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<Stri
     Ok(refusals)
 }
 
+const ROWS_SHARE_TEXT: &str = "it has row security now, and dictionaries from before: who may read one row could read text of others in them. Run `pgtend \
+     compress undo --drop-dictionaries` first, then `pgtend compress install`";
+
+/// Tells whether values of the table have a dictionary, or may have one: a mark that was made anew names none.
+async fn has_dictionaries(connection: &mut PgConnection, table: &Table) -> Result<bool> {
+    if !table.dictionaries().is_empty() {
+        return Ok(true);
+    }
+    // Most databases have no dictionary, and then no value is read.
+    let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_proc WHERE starts_with(proname::text, $1))")
+        .bind(PREFIX)
+        .fetch_one(&mut *connection)
+        .await?;
+    let sql = format!(
+        "SELECT 'some' FROM ONLY {} WHERE octet_length({gz}) > 20 AND substring({gz} FROM 1 FOR 1) = decode('01', 'hex') LIMIT 1",
+        table.sql(),
+        gz = table.gz()
+    );
+    Ok(any && pg::fetch_text(connection, sql).await?.is_some())
+}
+
+/// Returns the objects that have names of pgtend's. A function of the table's owner that no view or table of the owner uses is one that an undo had to leave, as
+/// somebody's object needs it: it is replaced.
 async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
-    let functions: Vec<String> =
-        super::names::FUNCTIONS.iter().map(|(what, _)| companion(&table.name, &format!("_pgtend_{what}"))).collect();
+    let functions: Vec<String> = FUNCTIONS.iter().map(|(what, _)| companion(&table.name, &format!("_pgtend_{what}"))).collect();
     let columns = [companion(&table.text_column.name, "_gz"), companion(&table.text_column.name, "_sha256")];
     Ok(sqlx::query_scalar(
         "SELECT format('there is already a relation or type %I.%I', n.nspname, $2) FROM pg_namespace n
          WHERE n.nspname = $1 AND (EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = $2)
             OR EXISTS (SELECT FROM pg_type WHERE typnamespace = n.oid AND typname = $2))
-         UNION ALL SELECT format('there is already a function %s', oid::regprocedure) FROM pg_proc
+         UNION ALL SELECT format('there is already a function %s', p.oid::regprocedure) FROM pg_proc p
          WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND proname = ANY ($3)
+           AND (pg_get_userbyid(proowner) <> $6 OR EXISTS (
+               SELECT FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE t.tgfoid = p.oid AND c.relowner = p.proowner))
          UNION ALL SELECT format('it already has a column %I', attname) FROM pg_attribute
          WHERE attrelid = $4::bigint::oid AND attname = ANY ($5) AND NOT attisdropped",
     )
@@ -185,6 +212,7 @@ async fn names_taken(connection: &mut PgConnection, table: &Table) -> Result<Vec
     .bind(functions)
     .bind(table.oid)
     .bind(columns.to_vec())
+    .bind(&table.owner)
     .fetch_all(connection)
     .await?)
 }

@@ -86,7 +86,8 @@ UNION SELECT DISTINCT 'hard', format('view %s reads it with the rights of its ow
 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class JOIN pg_class t ON t.oid = $1::bigint::oid
 WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND v.relkind = 'v' AND t.relrowsecurity
   AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = v.oid AND tgname = 'pgtend_write')
-  AND NOT coalesce(v.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false)
+  AND NOT EXISTS (SELECT FROM pg_options_to_table(v.reloptions)
+                  WHERE CASE WHEN option_name = 'security_invoker' THEN option_value::boolean ELSE false END)
 UNION SELECT 'hard', 'it is temporary' FROM pg_class WHERE oid = $1::bigint::oid AND relpersistence = 't'
 UNION SELECT 'hard', 'it belongs to an extension' FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = $1::bigint::oid AND deptype = 'e'
 UNION SELECT 'soft', format('function %s names it together with ON CONFLICT, TRUNCATE or MERGE, which a view does not take', p.oid::regprocedure)

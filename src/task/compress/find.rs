@@ -155,7 +155,9 @@ async fn facts(connection: &mut PgConnection, oid: i64, view: Option<i64>) -> Re
                     AND cardinality($5) = (
                         SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND tgname = ANY ($5) AND tgenabled = 'A')
                     AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $2::bigint::oid AND tgname = $6 AND tgenabled <> 'D')
-                    AND (NOT c.relrowsecurity OR EXISTS (SELECT FROM pg_class v WHERE v.oid = $2::bigint::oid AND v.reloptions && ARRAY['security_invoker=true']))
+                    AND (NOT c.relrowsecurity OR EXISTS (
+                        SELECT FROM pg_class v, pg_options_to_table(v.reloptions) WHERE v.oid = $2::bigint::oid
+                          AND CASE WHEN option_name = 'security_invoker' THEN option_value::boolean ELSE false END))
                 END AS is_whole
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.conname = $3

@@ -67,14 +67,6 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend([unchanged, set_role]);
         statements.push(mark_of(table, doubts).on(&stored_sql)?);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
-        if table.has_row_security && !table.dictionaries().is_empty() {
-            let message = format!(
-                "{} has row security now, and dictionaries from before: who may read one row could read text of others in them. \
-                 `pgtend compress undo --drop-dictionaries` first",
-                table.sql()
-            );
-            return Err(Fault::new(Kind::Permission, message).into());
-        }
         statements.extend(dictionary::follow(connection, &table.schema, &table.owner, table.dictionaries()).await?);
     } else {
         // Readers lock a view before its table: the opposite order would deadlock with them.
@@ -87,7 +79,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     statements.extend(functions(table, &stored_sql)?);
     statements.push(view_of(table, &view_sql, &stored_sql));
     // CREATE OR REPLACE VIEW takes away the options that somebody gave it, security_invoker among them.
-    if let Some(options) = options_of(connection, &view_sql, again).await? {
+    if let Some(options) = options_of(connection, &view_sql, again, table).await? {
         statements.push(format!("ALTER VIEW {view_sql} SET ({options})"));
     }
     statements.extend(defaults(table, &view_sql));
@@ -109,15 +101,15 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     })
 }
 
-/// Returns the options of the view that is there, as in SQL.
-async fn options_of(connection: &mut PgConnection, view: &str, is_there: bool) -> Result<Option<String>> {
+/// Returns the options of the view that is there, as in SQL. With row security, `security_invoker` is none that somebody chooses.
+async fn options_of(connection: &mut PgConnection, view: &str, is_there: bool, table: &Table) -> Result<Option<String>> {
     if !is_there {
         return Ok(None);
     }
     let options =
         "SELECT string_agg(format('%I = %L', option_name, option_value), ', ') FROM pg_class c, pg_options_to_table(c.reloptions)
-                   WHERE c.oid = to_regclass($1) AND c.relkind = 'v'";
-    sqlx::query_scalar(options).bind(view).fetch_one(connection).await.map_err(pg::in_its_own_words)
+                   WHERE c.oid = to_regclass($1) AND c.relkind = 'v' AND NOT (option_name = 'security_invoker' AND $2)";
+    sqlx::query_scalar(options).bind(view).bind(table.has_row_security).fetch_one(connection).await.map_err(pg::in_its_own_words)
 }
 
 /// Fails if the role may not install the view.

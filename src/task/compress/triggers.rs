@@ -46,7 +46,8 @@ END",
 /// It takes no lock on a row before it writes: a lock needs UPDATE, and passes by the policies for DELETE. It writes only to the
 /// version that it has compared; if that is gone, it looks again, because a batch of ours may have replaced it.
 ///
-/// It calls no function but those of pg_catalog, and writes to no table but the one that the view reads.
+/// It calls no function but those of pg_catalog, and writes to no table but the one that the view reads: it looks in each attempt, and again at what was
+/// written.
 pub fn write(table: &Table, stored: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql AS {}",
@@ -106,7 +107,7 @@ fn insert(table: &Table, stored: &str) -> String {
             true => "DEFAULT VALUES".to_owned(),
             false => format!("({}) VALUES ({})", names(columns, ""), names(columns, "NEW.")),
         };
-        format!("INSERT INTO {stored} AS b {values} RETURNING {returned} INTO {into};")
+        format!("INSERT INTO {stored} AS b {values} RETURNING {returned}, b.tableoid INTO {into}, written;")
     };
     let given: Vec<&Column> = visible.iter().copied().filter(|column| !column.is_generated).collect();
     match visible.iter().find(|column| !column.identity.is_empty()) {

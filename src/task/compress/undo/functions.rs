@@ -77,8 +77,8 @@ async fn needed(
             return Ok(Some(format!("rows that job {} has archived may need them", job.name)));
         }
     }
-    for (relation, column) in others(connection, table).await? {
-        match names_one(connection, &relation, &column, dictionaries).await {
+    for (relation, column, is_array) in others(connection, table).await? {
+        match names_one(connection, &relation, (&column, is_array), dictionaries).await {
             Ok(false) => {}
             Ok(true) => return Ok(Some(format!("values of {relation}.{column} need one"))),
             Err(error) => {
@@ -89,13 +89,18 @@ async fn needed(
     Ok(None)
 }
 
-/// Returns all columns of the database, but the table's own, that may have compressed values.
-async fn others(connection: &mut PgConnection, table: &Table) -> Result<Vec<(String, String)>> {
+/// Returns all columns of the database, but the table's own, that may have compressed values: of bytea, domains over it, and arrays of these. The third is
+/// whether it is an array.
+async fn others(connection: &mut PgConnection, table: &Table) -> Result<Vec<(String, String, bool)>> {
     sqlx::query_as(
-        "SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname)
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+        "WITH RECURSIVE of_bytes (type, is_array) AS (
+             SELECT 'bytea'::regtype::oid, false
+             UNION SELECT t.oid, is_array OR t.typtype <> 'd' FROM of_bytes JOIN pg_type e ON e.oid = type
+             JOIN pg_type t ON t.oid = e.typarray OR t.typtype = 'd' AND t.typbasetype = e.oid)
+         SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname), is_array
+         FROM of_bytes JOIN pg_attribute a ON a.atttypid = type JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-           AND a.atttypid = 'bytea'::regtype AND a.attnum > 0 AND NOT a.attisdropped AND NOT (c.oid = $1::bigint::oid AND a.attname = $2)
+           AND a.attnum > 0 AND NOT a.attisdropped AND NOT (c.oid = $1::bigint::oid AND a.attname = $2)
          ORDER BY 1, 2",
     )
     .bind(table.oid)
@@ -105,11 +110,17 @@ async fn others(connection: &mut PgConnection, table: &Table) -> Result<Vec<(Str
     .map_err(pg::in_its_own_words)
 }
 
-async fn names_one(connection: &mut PgConnection, relation: &str, column: &str, dictionaries: &[String]) -> Result<bool> {
+async fn names_one(
+    connection: &mut PgConnection,
+    relation: &str,
+    (column, is_array): (&str, bool),
+    dictionaries: &[String],
+) -> Result<bool> {
+    let values = if is_array { format!("unnest(t.{column}::bytea[])") } else { format!("(SELECT t.{column}::bytea)") };
     let sql = format!(
-        "SELECT EXISTS (SELECT FROM ONLY {relation} t WHERE octet_length(t.{column}) > 20 AND substring(t.{column} FROM 1 FOR 1) = decode('01', 'hex')
+        "SELECT EXISTS (SELECT FROM ONLY {relation} t, LATERAL {values} v (gz) WHERE octet_length(v.gz) > 20 AND substring(v.gz FROM 1 FOR 1) = decode('01', 'hex')
              AND EXISTS (SELECT FROM unnest($1::text[]) name WHERE strpos(name, {} || left(encode(sha256(
-                 substring(t.{column} FROM octet_length(t.{column}) - 19 FOR 16)), 'hex'), 16)) > 0))",
+                 substring(v.gz FROM octet_length(v.gz) - 19 FOR 16)), 'hex'), 16)) > 0))",
         literal(PREFIX)
     );
     let found = pg::query(sql).bind(dictionaries).fetch_one(connection).await.map_err(pg::in_its_own_words)?;

@@ -82,6 +82,7 @@ pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut Pg
     let (compressed_rows, compressed_bytes) = (row.try_get(0)?, row.try_get(1)?);
     if !keep_view {
         may_uninstall(connection, &table).await?;
+        refuse_renamed(connection, &table, view.oid).await?;
     }
     let in_the_way = if keep_view { Vec::new() } else { bound_to(connection, view.oid).await? };
     let on_columns = if keep_view { Vec::new() } else { bound_to_columns(connection, &table, view.oid).await? };
@@ -183,6 +184,26 @@ async fn may_uninstall(connection: &mut PgConnection, table: &Table) -> Result<(
     let (owner, name) = (identifier(&table.owner), table.sql());
     let message = format!("only the owner of {name} may rename it: GRANT {owner} TO the role; --keep-view needs only UPDATE");
     Err(Fault::new(Kind::Permission, message).into())
+}
+
+/// Fails, before hours of work, if a column of the view has privileges and another name than in the table: they could not be granted there.
+async fn refuse_renamed(connection: &mut PgConnection, table: &Table, view: i64) -> Result<()> {
+    let names: Option<String> = sqlx::query_scalar(
+        "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY attnum) FROM pg_attribute a
+         WHERE attrelid = $2::bigint::oid AND NOT attisdropped AND attacl IS NOT NULL AND NOT EXISTS (
+             SELECT FROM pg_attribute b WHERE b.attrelid = $1::bigint::oid AND b.attname = a.attname AND NOT b.attisdropped)",
+    )
+    .bind(table.oid)
+    .bind(view)
+    .fetch_one(connection)
+    .await?;
+    let Some(names) = names else { return Ok(()) };
+    let message = format!(
+        "view {} has columns with privileges of their own and with other names than in {}: {names}. First give them those names (ALTER VIEW … RENAME COLUMN)",
+        table.view_sql(),
+        table.sql()
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 /// Returns the objects, other than pgtend's, that need the companion columns, by pg_depend and by the text of trigger functions.
