@@ -187,6 +187,29 @@ fn another_version_of_a_collation_is_found_with_its_indexes_and_ended_in_order()
     }
 }
 
+#[test]
+fn an_index_that_has_a_collation_inside_its_type_is_found_by_the_version() {
+    let server = server(15);
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE COLLATION german (provider = icu, locale = 'de'); CREATE TYPE address AS (street text COLLATE german, number int); CREATE TYPE words AS RANGE (subtype = text, collation = german);
+         CREATE COLLATION unused (provider = icu, locale = 'fr');
+         CREATE FUNCTION even(int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 % 2 = 0';
+         CREATE TABLE t (id int PRIMARY KEY, a address, r words, d jsonb); CREATE INDEX t_a ON t (a); CREATE INDEX t_r ON t (r); CREATE INDEX t_d ON t (d); CREATE INDEX t_even ON t (id) WHERE even(id);
+         UPDATE pg_collation SET collversion = '0' WHERE collname IN ('german', 'unused')",
+    );
+    let scenario = Scenario::with_database(server, &database);
+    let found = look(&scenario, "collation-version");
+    assert_eq!(keys(&found), set(&["collation-version:collation public.german"]));
+    let sql = fix(&found["findings"][0]).to_owned();
+    // A function may compare as it likes.
+    assert!(["t_a", "t_r", "t_even"].iter().all(|index| sql.contains(&format!("CONCURRENTLY public.{index};"))), "{sql}");
+    assert!(!sql.contains("t_d;") && !sql.contains("t_pkey"), "{sql}");
+    server.sql(&database, &sql);
+    assert_eq!(state(&look(&scenario, "collation-version"), "collation-version"), "ok");
+}
+
 fn idle(server: &Server, database: &str, begins: &str) -> std::process::Child {
     use std::io::Write as _;
     let mut psql = server.tool("psql", database);

@@ -236,3 +236,90 @@ fn collations_are_of_the_whole_database() {
         scenario.run(&["check"]).exited(78).says(&[hint]);
     }
 }
+
+/// Returns the indexes of a database with the files that they have.
+fn files(server: &Server, database: &str) -> Vec<String> {
+    let sql = "SELECT relname || ' ' || oid FROM pg_class WHERE relkind = 'i' AND relnamespace = 'public'::regnamespace ORDER BY relname";
+    server.sql(database, sql).lines().map(str::to_owned).collect()
+}
+
+/// Asserts that a run rebuilds all indexes but those whose names begin with `not_`.
+fn is_rebuilt_but_for_not(server: &Server, database: &str, scenario: &Scenario, refreshed: &str) {
+    let before = files(server, database);
+    scenario.run(&["run-job", "tidy"]).succeeded().prints(&[refreshed]);
+    let after = files(server, database);
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before == after, before.starts_with("not_"), "{before}, {after}");
+    }
+}
+
+const TIDY: &str = "database = 'app'\n[reindex]\ncollations = true\n";
+
+#[test]
+fn an_index_whose_type_has_the_collation_inside_is_rebuilt_before_its_refresh() {
+    for (major, provider) in [(15, "provider = icu, locale = 'de'"), (17, "provider = builtin, locale = 'C.UTF-8'")] {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            &format!(
+                "CREATE COLLATION german ({provider});
+                 CREATE TYPE address AS (street text COLLATE german, number int); CREATE DOMAIN home AS address; CREATE TYPE person AS (id int, homes home[]);
+                 CREATE DOMAIN word AS text COLLATE german; CREATE TYPE words AS RANGE (subtype = word, collation = german); CREATE TYPE plain AS (a text COLLATE \"C\", b int);
+                 CREATE FUNCTION is_late(text) RETURNS bool IMMUTABLE LANGUAGE sql AS $$ SELECT $1 > 'm' COLLATE public.german $$;
+                 CREATE TABLE t (id int, a address, h home, s address[], p person, r words, m words_multirange, doc jsonb, plain plain);
+                 CREATE INDEX i_composite ON t (a); CREATE INDEX i_domain ON t (h); CREATE INDEX i_array ON t (s); CREATE INDEX i_nested ON t (p);
+                 CREATE INDEX i_range ON t (id, r); CREATE INDEX i_gist ON t USING gist (r); CREATE INDEX i_multirange ON t (m);
+                 CREATE INDEX i_expression ON t ((coalesce(a, h::address))); CREATE INDEX i_condition ON t (id) WHERE a > h::address;
+                 CREATE INDEX i_function ON t (id) WHERE is_late(id::text);
+                 CREATE INDEX not_int ON t (id); CREATE INDEX not_jsonb ON t (doc); CREATE INDEX not_plain ON t (plain); CREATE INDEX not_condition ON t (id) WHERE id > 3;
+                 UPDATE pg_collation SET collversion = '0' WHERE collname = 'german'"
+            ),
+        );
+        let scenario = Scenario::with_database(server, &database).job("tidy", TIDY).ledger();
+        is_rebuilt_but_for_not(server, &database, &scenario, "refreshed: collation public.german from 0 to ");
+    }
+}
+
+#[test]
+fn an_index_of_jsonb_has_the_order_of_the_database() {
+    for (major, provider) in [(15, "icu ICU_LOCALE 'de'"), (17, "builtin BUILTIN_LOCALE 'C.UTF-8'")] {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            "postgres",
+            &format!("DROP DATABASE {database}; CREATE DATABASE {database} TEMPLATE template0 LOCALE 'C' ENCODING 'UTF8' LOCALE_PROVIDER {provider}"),
+        );
+        server.sql(
+            &database,
+            "CREATE TYPE address AS (street text, number int); CREATE TYPE words AS RANGE (subtype = text); CREATE TYPE doc AS (id int, docs jsonb[]);
+             CREATE TABLE t (doc jsonb, a address, r words, d doc, c text COLLATE \"C\", id int);
+             CREATE UNIQUE INDEX i_doc ON t (doc); CREATE INDEX i_composite ON t (a); CREATE INDEX i_range ON t (r); CREATE INDEX i_docs ON t (d);
+             CREATE INDEX not_gin ON t USING gin (doc); CREATE INDEX not_hash ON t USING hash (doc); CREATE INDEX not_c ON t (c) INCLUDE (doc)",
+        );
+        server.sql("postgres", &format!("UPDATE pg_database SET datcollversion = '0' WHERE datname = '{database}'"));
+        let scenario = Scenario::with_database(server, &database).job("tidy", TIDY).ledger();
+        is_rebuilt_but_for_not(server, &database, &scenario, &format!("refreshed: database {database} from 0 to "));
+    }
+}
+
+#[test]
+fn what_an_earlier_run_rebuilt_is_known_by_its_oid_in_its_database() {
+    let server = server(15);
+    let database = other_version(server);
+    server.sql(&database, "CREATE TABLE rooms (name text COLLATE german, EXCLUDE USING btree (name WITH =))");
+    let before = server.copy_of(&database);
+    let scenario = Scenario::with_database(server, &database).job("tidy", TIDY).ledger();
+    scenario.run(&["run-job", "tidy"]).succeeded().prints(&["3 indexes of all tables rebuilt", "refreshed: nothing"]);
+    // Another index may have the name by now.
+    server.sql(&database, "DROP INDEX people_some; CREATE INDEX people_some ON people (id) WHERE name > 'n' COLLATE german");
+    scenario.run(&["run-job", "tidy"]).succeeded().prints(&["1 index of all tables rebuilt", "refreshed: nothing"]);
+    // The database is set back to before.
+    server.sql("postgres", &format!("DROP DATABASE {database} WITH (FORCE); ALTER DATABASE {before} RENAME TO {database}"));
+    server.sql(&database, "DROP TABLE rooms");
+    scenario
+        .run(&["run-job", "tidy"])
+        .succeeded()
+        .prints(&["3 indexes of all tables rebuilt", "refreshed: collation public.german"]);
+}

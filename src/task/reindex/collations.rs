@@ -24,7 +24,7 @@ pub struct Refresh {
     pub(super) stays: Option<String>,
 }
 
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, sqlx::FromRow)]
 struct Found {
     what: String,
     recorded: String,
@@ -42,6 +42,8 @@ struct Found {
     rows: Option<f64>,
     table_oid: Option<i64>,
     is_index_own: Option<bool>,
+    /// The database and the start of its server.
+    place: String,
 }
 
 impl Found {
@@ -62,7 +64,10 @@ impl Found {
 
 /// Returns what is to be rebuilt, and what is to be refreshed when that is done.
 pub(super) async fn plan(connection: &mut PgConnection, known: &Known) -> Result<(Vec<Step>, Vec<Refresh>)> {
-    let found = sqlx::query_as(include_str!("collations.sql")).fetch_all(connection).await.map_err(pg::in_its_own_words)?;
+    let found = sqlx::query_as(concat!(include_str!("../collated.sql"), include_str!("collations.sql")))
+        .fetch_all(connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
     Ok(decide(&found, known))
 }
 
@@ -80,9 +85,9 @@ fn decide(found: &[Found], known: &Known) -> (Vec<Step>, Vec<Refresh>) {
             refreshes.push(Refresh { what, recorded, actual, statement: one.refresh.clone(), stays });
         }
         let (Some(index), Some(table_oid)) = (one.index(), one.table_oid) else { continue };
-        let version = versions[&index.oid].iter().cloned().collect::<Vec<_>>().join(", ");
+        let version = format!("{} in {}", versions[&index.oid].iter().cloned().collect::<Vec<_>>().join(", "), one.place);
         let siblings: Vec<&str> = names.iter().filter(|(of, _)| *of == table_oid).map(|(_, name)| *name).collect();
-        let (action, reason, keeps) = of_index(one, &index, &siblings, known.rebuilt_for.get(&index.sql()) == Some(&version));
+        let (action, reason, keeps) = of_index(one, &index, &siblings, known.rebuilt.get(&index.oid) == Some(&version));
         if keeps {
             let refresh = refreshes.iter_mut().find(|refresh| refresh.what == one.what);
             refresh.into_iter().for_each(|refresh| {
@@ -103,7 +108,7 @@ fn of_index(one: &Found, index: &Index, siblings: &[&str], is_rebuilt: bool) -> 
         return (Action::Drop, format!("left by an interrupted REINDEX of {base}"), false);
     }
     if is_rebuilt {
-        return (Action::Leave, format!("was rebuilt with version {} by an earlier run", one.actual), false);
+        return (Action::Leave, format!("was rebuilt with version {} since the server started", one.actual), false);
     }
     if one.is_index_own == Some(false) {
         return (Action::Leave, "only the owner of its table may rebuild it".to_owned(), true);
@@ -172,6 +177,7 @@ mod tests {
             rows: Some(1.0),
             table_oid: Some(7),
             is_index_own: Some(true),
+            place: "database 5".to_owned(),
         }
     }
 
@@ -185,8 +191,10 @@ mod tests {
         assert_eq!(actions, [("i", Action::Rebuild), ("excluding", Action::Leave), ("i_ccnew", Action::Drop)]);
         assert_eq!(refreshes.iter().map(|refresh| refresh.stays.is_some()).collect::<Vec<_>>(), [false, true]);
         let mut known = Known::default();
-        known.rebuilt_for.insert(steps[0].index.sql(), steps[0].version.clone().unwrap());
+        known.rebuilt.insert(1, steps[0].version.clone().unwrap());
         assert_eq!(decide(&all, &known).0[0].action, Action::Leave, "an earlier run did it");
+        let elsewhere: Vec<Found> = all.iter().map(|one| Found { place: "database 6".to_owned(), ..one.clone() }).collect();
+        assert_eq!(decide(&elsewhere, &known).0[0].action, Action::Rebuild, "but in another database");
         let newer: Vec<Found> = all.into_iter().map(|one| Found { actual: "3".to_owned(), ..one }).collect();
         assert_eq!(decide(&newer, &known).0[0].action, Action::Rebuild, "but for another version");
     }

@@ -51,19 +51,20 @@ pub struct Step {
     pub(super) table_oid: i64,
     pub(super) action: Action,
     pub(super) reason: String,
-    /// The versions of collations that it has after a rebuild.
+    /// The versions of collations that it has after a rebuild, and the start of the server that has them.
     #[serde(skip)]
     pub(super) version: Option<String>,
 }
 
-/// Known from the last run, by the qualified name of an index.
+/// Known from the last run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Known {
-    /// Its size in bytes when it was new.
+    /// The size in bytes of an index when it was new, by its qualified name.
     pub(super) when_new: BTreeMap<String, i64>,
-    /// The versions of collations with which it was rebuilt, as long as they are not refreshed.
+    /// The versions of collations with which an index was rebuilt, and where, by its oid, as long as they are not refreshed. A name would be that of
+    /// another index after a restore or a rename.
     #[serde(default)]
-    pub(super) rebuilt_for: BTreeMap<String, String>,
+    pub(super) rebuilt: BTreeMap<i64, String>,
 }
 
 /// Returns the action for one index, and the reason. Pure.

@@ -9,6 +9,8 @@ mod entry;
 mod keys;
 mod plan;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 pub use decide::{Action, Index, Step};
 use decide::{Known, decide};
@@ -66,7 +68,8 @@ impl Work for Reindex {
         if let Some(refusal) = self.refusal(run, &plan) {
             return Err(refusal);
         }
-        let mut done = Done { known: known(run), ..Done::default() };
+        let planned = plan.steps.iter().map(|step| step.index.oid).collect();
+        let mut done = Done { known: known(run), planned, ..Done::default() };
         let mut governor =
             run.or_cancelled(Governor::start(run, run.job.limits, plan.steps.first().map(|step| step.table_oid))).await?;
         let mut connection = run.or_cancelled(run.settings.connect()).await?;
@@ -83,7 +86,7 @@ impl Work for Reindex {
             (refreshed, left) = run.or_cancelled(collations::refresh(&mut connection, &plan.refresh, &done.known)).await?;
         }
         if left.is_empty() && !refreshed.is_empty() {
-            done.known.rebuilt_for.clear();
+            done.known.rebuilt.clear();
         }
         run.progress.set_cursor(Some(serde_json::to_value(&done.known)?));
         let mut report = self.report(&plan, done.rebuilt, done.dropped);
@@ -105,6 +108,8 @@ struct Done {
     dropped: Vec<String>,
     failures: Vec<Failure>,
     known: Known,
+    /// The oids of the indexes as they were before.
+    planned: BTreeSet<i64>,
 }
 
 impl Reindex {
@@ -131,13 +136,14 @@ impl Reindex {
         match concurrently::run(run, run.job.limits, work).await {
             Ok(Ended::Done) if step.action == Action::Drop => done.dropped.push(step.index.name.clone()),
             Ok(Ended::Done) => {
-                let bytes = size(connection, step).await?;
+                let (oid, bytes) = rebuilt(connection, step).await?;
                 phase.done(&format!("{} to {}", step.index.name, units::bytes(bytes.max(0) as u64)));
                 done.rebuilt.push(
                     json!({ "index": name, "reason": step.reason, "bytes_before": step.index.bytes, "bytes_after": bytes }),
                 );
-                if let Some(version) = &step.version {
-                    done.known.rebuilt_for.insert(name.clone(), version.clone());
+                // An index with an oid of before was given the name meanwhile.
+                if let Some(version) = step.version.as_ref().filter(|_| !done.planned.contains(&oid)) {
+                    done.known.rebuilt.insert(oid, version.clone());
                 }
                 done.known.when_new.insert(name, bytes);
                 // What a run that is killed has done, the next one need not do again.
@@ -215,11 +221,14 @@ fn known(run: &RunContext<'_>) -> Known {
     run.resume.clone().and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
 }
 
-async fn size(connection: &mut sqlx::PgConnection, step: &Step) -> Result<i64> {
-    // REINDEX gives the name to an index with a new oid.
-    let bytes: Option<i64> =
-        sqlx::query_scalar("SELECT pg_relation_size(to_regclass($1))").bind(step.index.sql()).fetch_one(connection).await?;
-    Ok(bytes.unwrap_or(0))
+/// Returns the oid and the size in bytes of what has the name now: REINDEX gives it to an index with a new oid.
+async fn rebuilt(connection: &mut sqlx::PgConnection, step: &Step) -> Result<(i64, i64)> {
+    let found: Option<(i64, i64)> =
+        sqlx::query_as("SELECT c.oid::bigint, pg_relation_size(c.oid) FROM pg_class c WHERE c.oid = to_regclass($1)")
+            .bind(step.index.sql())
+            .fetch_optional(connection)
+            .await?;
+    Ok(found.unwrap_or((step.index.oid, 0)))
 }
 
 async fn clean_up(run: &RunContext<'_>, step: &Step, left: &InvalidIndexes<'_>) {

@@ -1,4 +1,4 @@
--- Of the database's own collation (since 15) and of others. Only where an index has that order; C and POSIX have no version.
+-- Of the database's own collation (since 15) and of others. Only where an index certainly has that order, and then with those that may have it; C and POSIX have no version. It follows collated.sql.
 SELECT v.what AS object, v.what AS identity,
        format('%s was made with version %s of its library, and the server now has %s: %s may be in another order than the one in which it is searched, so that rows are not found and duplicates are accepted.', v.what, v.recorded, v.actual, CASE count(*) WHEN 1 THEN format('the index %s', min(i.index)) ELSE format('each of %s indexes', count(*)) END) AS issue,
        jsonb_build_object('recorded', v.recorded, 'actual', v.actual, 'indexes', (array_agg(i.index ORDER BY i.bytes DESC))[1:20]) AS evidence,
@@ -9,10 +9,14 @@ SELECT v.what AS object, v.what AS identity,
        E'# all of it, one index after the other, while the application goes on\n[reindex]\ncollations = true\n' AS job
 FROM (
     SELECT 100::oid AS oid, format('database %I', d.datname) AS what, to_jsonb(d) ->> 'datcollversion' AS recorded, a.actual, format('ALTER DATABASE %I REFRESH COLLATION VERSION;', d.datname) AS refresh
-    FROM pg_database d, LATERAL (SELECT CASE WHEN to_jsonb(d) ->> 'datcollversion' IS NOT NULL THEN pg_collation_actual_version(100) END AS actual) a WHERE d.datname = current_database()
+    FROM pg_database d CROSS JOIN own_version a WHERE d.datname = current_database()
     UNION ALL
     SELECT c.oid, format('collation %I.%I', n.nspname, c.collname), c.collversion, pg_collation_actual_version(c.oid), format('ALTER COLLATION %I.%I REFRESH VERSION;', n.nspname, c.collname)
     FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.collversion IS NOT NULL AND c.oid <> 100
-) v JOIN LATERAL (SELECT x.*, row_number() OVER (ORDER BY x.bytes, x.index) AS turn FROM indexes x WHERE v.oid = ANY (x.indcollation::oid[])) i ON true
+) v JOIN LATERAL (
+    SELECT x.*, c.is_certain, row_number() OVER (ORDER BY x.bytes, x.index) AS turn
+    FROM indexes x JOIN (SELECT c.index AS oid, bool_or(c.is_certain) AS is_certain FROM collated c WHERE c.collation IN (v.oid, 0) GROUP BY c.index) c ON c.oid = x.oid
+) i ON true
 WHERE v.recorded <> v.actual
 GROUP BY v.what, v.recorded, v.actual, v.refresh
+HAVING bool_or(i.is_certain)

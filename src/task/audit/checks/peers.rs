@@ -52,7 +52,7 @@ pub const PEERS: &[Check] = &[
         why: "After an update of the operating system texts may sort otherwise: lookups by such an index miss rows, and UNIQUE accepts duplicates.",
         fix: "Rebuild the indexes, check partitions and materialized views that are ordered by text, then refresh the version.",
         lock: ONLINE,
-        query: catalog!("collation-version"),
+        query: Query::Catalog(concat!(include_str!("../../collated.sql"), include_str!("collation-version.sql"))),
     },
     Check {
         id: "row-security-off",
