@@ -87,6 +87,7 @@ fn stopped_while_the_old_index_is_dropped_the_next_run_drops_it() {
     let server = server(18);
     for signal in [Signal::KILL, Signal::TERM] {
         let database = items(server, 3000, 16, IVFFLAT);
+        prefers_indexes(server, &database);
         // Without a snapshot: builds do not wait for it, DROP INDEX does.
         let holder = server.session(&database, "BEGIN; SELECT count(*) FROM items");
         let job = scenario(server, &database, &format!("lists = 12\n{QUICK}"));
