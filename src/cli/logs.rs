@@ -27,6 +27,7 @@ const EVERY: Duration = Duration::from_secs(1);
 Log lines of the process itself are where its stderr goes: journalctl -u pgtend, kubectl logs.")]
 pub struct Arguments {
     /// The run's number, as `pgtend runs` lists it
+    #[arg(value_parser = runs::number)]
     id: i64,
     /// Wait until the run has ended
     #[arg(long, short)]

@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long)]
     outcome: Option<Outcome>,
     /// Show at most this many
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, default_value_t = 20, value_parser = limit)]
     limit: u16,
     /// Print a line for each run that starts or ends, until Ctrl-C; with --json one document in a line
     #[arg(long, short, conflicts_with_all = ["outcome", "limit"])]
@@ -54,6 +54,7 @@ enum Command {
     /// Show one run: its report, its error, and the output of its tools
     Show {
         /// The run's number, as `pgtend runs` lists it
+        #[arg(value_parser = number)]
         id: i64,
         /// The output format; `html` for a run of [refresh]: a drill, for auditors
         #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -121,6 +122,16 @@ async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result
     });
     print(&output::table(&["RUN", "JOB", "DATABASE", "TASK", "STARTED", "TOOK", "TRIGGER", "OUTCOME", "WHAT"], lines))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn limit(text: &str) -> Result<u16, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=10_000).contains(limit));
+    limit.ok_or_else(|| "write a number from 1 to 10000".to_owned())
+}
+
+/// Reads the number of a run.
+pub fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "a run has a number: `pgtend runs` lists them".to_owned())
 }
 
 async fn show(global: &Global, ledger: &Ledger, id: i64, format: Format) -> Result<ExitCode> {

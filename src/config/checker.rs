@@ -45,13 +45,19 @@ impl Checker<'_> {
         if self.config.may_have(kind, name.get_ref()) {
             return false;
         }
+        // A URL or a login in the place of a name is not repeated.
+        if name.get_ref().contains("://") || name.get_ref().contains('@') {
+            let hint = format!("name one of [{kind}s.NAME] in {}; its URL or place stands there", self.config.path.display());
+            self.problem(name, format!("this is no name of a {kind}"), hint);
+            return false;
+        }
         let hint = did_you_mean(name.get_ref(), names.iter().copied()).unwrap_or_else(|| {
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             if name.get_ref().contains("${") || name.get_ref().starts_with('$') {
                 return "write the name itself: variables of the environment are not put in; `url_env` and its like name one"
                     .to_owned();
             }
-            format!("{} has: {known}; add [{kind}s.{}]", self.config.path.display(), name.get_ref())
+            format!("{} has: {known}; add [{kind}s.{}]", self.config.path.display(), as_key(name.get_ref()))
         });
         self.problem(name, format!("the configuration has no {kind} `{}`", name.get_ref()), hint);
         false
@@ -98,4 +104,10 @@ impl Checker<'_> {
         let (url, place) = secret.read(self.source, folder, self.problems)?;
         checked_http_url(url, place, &format!("`{key}` of {of}"), self.source, self.problems)
     }
+}
+
+/// Writes a name as TOML wants it in the header of a table.
+fn as_key(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter));
+    if is_bare { name.to_owned() } else { format!("{name:?}") }
 }

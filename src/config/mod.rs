@@ -20,7 +20,7 @@ use anyhow::Result;
 pub use load::load;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
-pub use secret::{Secret, checked_http_url};
+pub use secret::{Secret, checked_http_url, is_of_a_variable};
 use serde::Deserialize;
 pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenStore, WrittenVerify};
 

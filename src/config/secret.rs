@@ -45,8 +45,18 @@ impl Secret<'_> {
         if let Some(variable) = env {
             let value = std::env::var(variable.get_ref()).ok();
             if value.is_none() {
-                let message = format!("the environment has no variable `{}`", variable.get_ref());
-                problem(variable.span(), message, format!("set it for this process, or use `{key}_file`"));
+                let (message, hint) = match is_of_a_variable(variable.get_ref()) {
+                    true => {
+                        let message = format!("the environment has no variable `{}`", variable.get_ref());
+                        (message, format!("set it for this process, or use `{key}_file`"))
+                    }
+                    // It may be the secret itself.
+                    false => (
+                        format!("the environment has no variable that `{key}_env` of {of} names"),
+                        format!("write the name of a variable, not its value: {key}_env = \"NAME\"; or use `{key}_file`"),
+                    ),
+                };
+                problem(variable.span(), message, hint);
             }
             return value.map(|value| (value, Some(variable.span())));
         }
@@ -61,6 +71,12 @@ impl Secret<'_> {
             }
         }
     }
+}
+
+/// Returns whether a text looks as names of variables of the environment do: anything else may be a secret in its place.
+pub fn is_of_a_variable(text: &str) -> bool {
+    let is_of_name = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+    !text.is_empty() && text.chars().all(is_of_name)
 }
 
 /// Checks an HTTP URL that is a secret: messages about mistakes do not contain it.

@@ -28,7 +28,8 @@ fn has(findings: &[(String, String, String)], state: &str, what: &str, said: &st
 fn doctor_finds_nothing_where_a_proved_backup_was_made_and_all_is_private() {
     let server = server(18);
     let database = server.trusted_database();
-    let scenario = Scenario::with_database(server, &database).ledger().backup_job("local", "");
+    let job = "database = \"app\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\n";
+    let scenario = Scenario::with_database(server, &database).ledger().job("nightly", job);
     scenario.run(&["run-job", "nightly"]).succeeded();
     for file in ["config.toml", "jobs/nightly.toml"] {
         fs::set_permissions(scenario.path(file), Permissions::from_mode(0o644)).unwrap();
@@ -56,7 +57,7 @@ fn doctor_says_what_is_in_the_way_and_puts_it_first() {
     fs::set_permissions(scenario.path("jobs/nightly.toml"), Permissions::from_mode(0o666)).unwrap();
     let found = findings(&scenario, 0);
     has(&found, "warning", "files", "chmod o-w");
-    has(&found, "warning", "backup of app", "none yet: pgtend run-job nightly");
+    has(&found, "warning", "backup of app", "none yet; its job nightly has no schedule: pgtend run-job nightly");
     scenario.run(&["run-job", "nightly"]).succeeded();
     fs::set_permissions(scenario.path("store"), Permissions::from_mode(0o755)).unwrap();
     let scenario = scenario.sql_job("breaks", "", &["SELECT 1/0"]);
@@ -100,6 +101,8 @@ fn logs_print_what_a_run_said_and_follow_waits_for_its_end() {
     let run = scenario.runs(&[])[0]["id"].to_string();
     scenario.run(&["logs", &run]).succeeded().prints(&["breaks on app: failed", "error:", "division by zero"]);
     assert!(scenario.json(&["logs", &run])["error"].as_str().unwrap().contains("division by zero"));
+    scenario.run(&["logs", "abc"]).exited(64).says(&["a run has a number"]);
+    scenario.run(&["runs", "--limit", "abc"]).exited(64).says(&["from 1 to 10000"]);
     scenario.run(&["logs", "4711"]).exited(1).says(&["has no run 4711"]);
     // One under way ends, and so does the wait for it.
     let holder = server.session(&database, "SELECT pg_advisory_lock(7)");

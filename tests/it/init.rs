@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -185,6 +185,56 @@ fn init_writes_no_password_and_says_where_it_goes() {
     let config = contents(&scenario)["config.toml"].clone();
     assert!(config.contains("url_file = \"/") && !config.contains("hunter2"), "{config}");
     scenario.run(&["check", "--connect"]).succeeded();
+}
+
+#[test]
+fn a_url_that_stays_where_it_is_makes_no_entry_for_another_database() {
+    let server = server(18);
+    let (own, other) = (server.trusted_database(), server.trusted_database());
+    let bin_dir = server.bin_dir.display().to_string();
+    let scenario = empty_folder().env("APP_URL", &server.url(&own));
+    fs::write(scenario.path("secret"), server.url(&own)).unwrap();
+    let init = |more: &[&str]| scenario.run(&[&["init", "--yes", "--bin-dir", &bin_dir], more].concat());
+    let would = format!("an entry for `{other}` would lead to `{own}`");
+    for more in [
+        &["--url-env", "APP_URL", "--database", &other][..],
+        &["--url-env", "APP_URL", "--database", &own, "--database", &other],
+        &["--url-file", "secret", "--database", &other],
+    ] {
+        init(more).exited(78).says(&[&would, "of its own"]);
+        assert_eq!(names(&scenario), Vec::<String>::new());
+    }
+    // The URL in the place of the variable's name is not repeated.
+    let said = init(&["--url-env", "postgres://u:hunter2@h/x"]).exited(78);
+    assert!(!said.stderr.contains("hunter2"), "{}", said.stderr);
+    init(&["--url-env", "APP_URL", "--database", &own]).succeeded();
+    scenario.run(&["run-job", "backup-nightly"]).succeeded();
+}
+
+#[test]
+fn a_named_database_is_found_among_however_many_and_one_without_files_ends_nothing() {
+    let own = Server::start(18);
+    own.sql("postgres", "CREATE DATABASE named");
+    // Rows alone, without files: as of databases that are being dropped.
+    own.sql(
+        "postgres",
+        "SET allow_system_table_mods = on;
+         INSERT INTO pg_database
+         SELECT (900000 + i)::oid, 'aa' || i, datdba, encoding, datlocprovider, false, true, dathasloginevt, -1, datfrozenxid, datminmxid, dattablespace,
+                datcollate, datctype, datlocale, daticurules, datcollversion, NULL
+         FROM pg_database, generate_series(1, 501) i WHERE datname = 'named'",
+    );
+    let scenario = empty_folder();
+    let bin_dir = own.bin_dir.display().to_string();
+    let server_url = own.url("x").trim_end_matches("/x").to_owned();
+    let all = |more: &[&str]| scenario.run(&[&["init", &server_url, "--yes", "--bin-dir", &bin_dir], more].concat());
+    all(&[]).exited(78).says(&["more than 500 databases", "--database NAME"]);
+    let said = all(&["--database", "missing-one-here"]).exited(78).says(&["no database `missing-one-here`", ", …"]);
+    assert!(said.stderr.len() < 1000, "{}", said.stderr);
+    assert_eq!(names(&scenario), Vec::<String>::new());
+    all(&["--database", "named", "--dry-run"]).succeeded().prints(&["[databases.named]"]);
+    init(&scenario, &own, "named", &[]).succeeded();
+    scenario.run(&["run-job", "backup-nightly"]).succeeded();
 }
 
 #[test]
@@ -377,8 +427,9 @@ fn the_first_run_into_a_bucket_works() {
     assert_eq!(names(&wrong), Vec::<String>::new());
 }
 
-/// Runs a command on a terminal of its own, and types these answers.
-fn on_a_terminal(scenario: &Scenario, command: &str, answers: &str) -> Output {
+/// Runs a command on a terminal of its own, and types each answer after its question was read. Its input stays open: script(1) types an EOF two seconds
+/// after the end of that, which a slow command would take for an answer.
+fn on_a_terminal(scenario: &Scenario, command: &str, answers: &[&str]) -> Output {
     let mut script = Command::new("script");
     script.args(["-qec", command, "/dev/null"]).current_dir(scenario.path("")).env("HOME", scenario.path(""));
     for inherited in ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD"] {
@@ -386,10 +437,24 @@ fn on_a_terminal(scenario: &Scenario, command: &str, answers: &str) -> Output {
     }
     let mut child =
         ends_with_tests(&mut script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut said, mut answered, mut chunk) = (Vec::new(), 0, [0; 4096]);
+    loop {
+        let read = stdout.read(&mut chunk).unwrap();
+        if read == 0 {
+            break;
+        }
+        said.extend_from_slice(&chunk[..read]);
+        let asked = String::from_utf8_lossy(&said).matches("]: ").count().min(answers.len());
+        for answer in &answers[answered.min(asked)..asked] {
+            stdin.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        }
+        answered = asked.max(answered);
+    }
     let ended = child.wait_with_output().unwrap();
+    drop(stdin);
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Output { code: ended.status.code(), stdout: text(ended.stdout), stderr: text(ended.stderr) }
+    Output { code: ended.status.code(), stdout: text(said), stderr: text(ended.stderr) }
 }
 
 #[test]
@@ -400,10 +465,10 @@ fn on_a_terminal_init_asks_and_enter_takes_the_default() {
     let command =
         format!("'{}' init '{}' --bin-dir '{}'", env!("CARGO_BIN_EXE_pgtend"), server.url(&database), server.bin_dir.display());
     // No to the last question: nothing is written.
-    on_a_terminal(&scenario, &command, "\n\nno\n").exited(78).prints(&["nothing was written"]);
+    on_a_terminal(&scenario, &command, &["", "", "no"]).exited(78).prints(&["nothing was written"]);
     assert_eq!(names(&scenario), Vec::<String>::new());
     // An answer that makes no sense is asked again.
-    let said = on_a_terminal(&scenario, &command, "elsewhere\n25:99\n23:30\n\n").succeeded();
+    let said = on_a_terminal(&scenario, &command, &["elsewhere", "25:99", "23:30", ""]).succeeded();
     said.prints(&[
         "Where do backups go",
         "[store]",

@@ -170,6 +170,66 @@ fn no_mistake_is_told_in_words_of_the_program() {
     }
 }
 
+/// Where people put a secret: `%s` is it.
+const WITH_SECRETS: &[(File, &str)] = &[
+    (File::Config, "[databases.app]\npassword = %s\n"),
+    (File::Config, "[databases.app]\npass = %s!\n"),
+    (File::Config, "[databases.app]\nurl = [\"u:%s@db/app\"]\n"),
+    (File::Config, "[databases.app]\nurl_env = \"host=x password=%s\"\n"),
+    (File::Config, "[databases.app]\nurl_env = \"%s\"\n"),
+    (File::Config, "[databases]\na = \"u:%s@h/db\"\n"),
+    (File::Config, "[stores.local]\nkey_id = %s/x\n"),
+    (File::Config, "[stores.local]\npath = \"x\"\nsign_key_env = \"%s\"\n"),
+    (File::Config, "[stores.local]\ncontainer = \"c\"\naccount = \"aaaa\"\ncredentials_env = \"%s\"\n"),
+    (File::Config, "[stores.local]\nbucket = \"c\"\nendpoint = \"k:%s@h\"\n"),
+    (File::Config, "[serve]\ntoken_file = [\"%s\"]\n"),
+    (File::Config, "[serve]\ntoken_env = \"the-%s\"\n"),
+    (File::Config, "[ledger]\ndatabase = \"postgres://u:%s@h/x\"\n"),
+    (File::Config, "[ledger]\ndatabase = \"u:%s@h/x\"\n"),
+    (File::Job, "database = \"postgres://u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),
+    (File::Job, "database = \"u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),
+    (File::Job, "databases = [\"app\", \"u:%s@h/x\"]\n[backup]\nstore = \"local\"\n"),
+    (File::Job, "database = \"app\"\n[backup]\nstore = \"s3://KEY:%s@b\"\n"),
+    (File::Job, "database = \"app\"\n[backup]\nstore = \"k:%s@b\"\n"),
+    (File::Job, "database = \"app\"\nping_url = [\"hc-ping.com/%s\"]\n[backup]\nstore = \"local\"\n"),
+    (File::Job, "database = \"app\"\nping_url_env = \"hc/%s\"\n[backup]\nstore = \"local\"\n"),
+    (File::Job, "database = \"app\"\n[sql]\nstatements = \"ALTER ROLE x PASSWORD '%s'\"\n"),
+];
+
+#[test]
+fn no_mistake_shows_a_secret_wherever_it_was_put() {
+    let scenario = Scenario::empty();
+    let mut shown = Vec::new();
+    for (file, text) in WITH_SECRETS {
+        let (config, job) = files(*file, &text.replace("%s", "hunter2Secret"));
+        let folder = folder_of(&scenario);
+        let found = problems(&folder, &config, &job);
+        assert!(!found.is_empty(), "{text} is a mistake");
+        let mut said = told(&folder, &found);
+        said.extend(found.iter().map(Problem::in_a_line));
+        said.push(pgtend::base::toml_file::Problems(found).render(false));
+        shown.extend(said.into_iter().filter(|said| said.contains("hunter2")).map(|said| format!("{text}\n  {said}")));
+    }
+    assert!(shown.is_empty(), "{}", shown.join("\n"));
+}
+
+#[test]
+fn a_word_for_true_or_false_is_never_guessed() {
+    let scenario = Scenario::empty();
+    for (word, expected) in [
+        ("disabled", "enabled = false"),
+        ("Inactive", "enabled = false"),
+        ("n", "enabled = false"),
+        ("yes", "enabled = true"),
+        ("maybe", "enabled = true, or enabled = false"),
+        ("nein", "enabled = true, or enabled = false"),
+    ] {
+        let (config, job) = files(File::Job, &format!("enabled = \"{word}\"\n{JOB}"));
+        let found = problems(&folder_of(&scenario), &config, &job);
+        assert_eq!(found[0].hint.as_deref(), Some(format!("without quotation marks: {expected}").as_str()), "{word}");
+    }
+}
+
 #[test]
 fn every_mistake_says_what_to_do() {
     let scenario = Scenario::empty();

@@ -3,7 +3,13 @@
 use serde_json::Value;
 
 use crate::support::postgres::{Server, server};
-use crate::support::{Scenario, quoted};
+use crate::support::{Scenario, eventually, quoted};
+
+/// A backup job that runs by itself.
+fn nightly(scenario: Scenario, above: &str, more: &str) -> Scenario {
+    let job = format!("database = \"app\"\nschedule = \"0 2 * * *\"\n{above}\n[backup]\nstore = \"local\"\n{more}\n");
+    scenario.job("nightly", &job)
+}
 
 fn standing(scenario: &Scenario) -> Value {
     scenario.json(&[])
@@ -25,7 +31,7 @@ fn from_the_first_backup_to_a_failure_the_next_step_is_said() {
     let database = server.trusted_database();
     let scenario = Scenario::with_database(server, &database).ledger();
     scenario.run(&[]).succeeded().prints(&["none, and no job makes one", "Next: pgtend init"]);
-    let scenario = scenario.backup_job("local", "verify = \"restore\"");
+    let scenario = nightly(scenario, "", "verify = \"restore\"\nscratch = \"same\"");
     scenario.run(&[]).succeeded().prints(&["none yet", "Next: pgtend run-job nightly "]);
     // It only looks: no ledger was made.
     assert_eq!(server.sql(&database, "SELECT to_regnamespace('pgtend') IS NULL"), "t");
@@ -92,4 +98,65 @@ fn what_never_answers_is_said_after_some_seconds() {
     scenario.run(&[]).succeeded().prints(&["did not answer in 5 s", "the ledger did not answer", "Next: pgtend init"]);
     // A connection alone may take 20 s, and there are three: it takes 10 s at the most, and a busy machine has ten times as long.
     assert!(started.elapsed().as_secs() < 100, "{:?}", started.elapsed());
+}
+
+#[test]
+fn without_a_ledger_the_newest_set_is_late_by_the_jobs_own_schedule() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let scenario = nightly(Scenario::with_database(server, &database), "", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let said = scenario.run(&[]).succeeded().prints(&["Next: pgtend jobs ", "without [ledger] no more is known"]);
+    assert!(!said.stdout.contains("Late:"), "{}", said.stdout);
+    scenario.run(&["doctor"]).succeeded().prints(&["without [ledger] no more is known"]);
+    // The same set, and a schedule whose ticks have passed since.
+    let job = "database = \"app\"\nschedule = \"* * * * * *\"\nlate_after = \"1s\"\n[backup]\nstore = \"local\"\n";
+    let scenario = scenario.job("nightly", job);
+    eventually("the set is late", || standing(&scenario)["late"][0]["job"] == "nightly");
+    scenario.run(&[]).succeeded().prints(&["Late:", "the newest set is", "Next: pgtend serve"]);
+    scenario.run(&["doctor"]).prints(&["job nightly", "the newest set is"]);
+}
+
+#[test]
+fn a_backup_job_that_never_runs_by_itself_is_said() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let scenario = nightly(Scenario::with_database(server, &database).ledger(), "", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let scenario = nightly(scenario, "enabled = false", "");
+    scenario.run(&[]).succeeded().prints(&[
+        "its job nightly is disabled",
+        "Next: pgtend jobs ",
+        "disabled, or without a schedule",
+    ]);
+    scenario.run(&["doctor"]).prints(&["backup of app", "its job nightly is disabled"]);
+    assert_eq!(standing(&scenario)["databases"][0]["idle"], "is disabled");
+    let scenario = scenario.backup_job("local", "");
+    scenario.run(&[]).succeeded().prints(&["its job nightly has no schedule", "Next: pgtend jobs "]);
+    // One that runs is enough.
+    let scenario = scenario.job("other", "database = \"app\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\n");
+    let said = scenario.run(&[]).succeeded();
+    assert!(!said.stdout.contains("has no schedule"), "{}", said.stdout);
+}
+
+#[test]
+fn a_newest_set_that_is_damaged_is_said_and_makes_another_the_next_step() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let scenario = nightly(Scenario::with_database(server, &database).ledger(), "", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().remove(0);
+    let dump = scenario.path(&format!("store/{set}/dump.sql.gz"));
+    let mut bytes = std::fs::read(&dump).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&dump, bytes).unwrap();
+    scenario.run(&["backups", "verify", &set]);
+    scenario.run(&[]).succeeded().prints(&["none; the newest, ", &set, "its bytes are damaged", "Next: pgtend run-job nightly "]);
+    scenario.run(&["doctor"]).prints(&["backup of app", "its bytes are damaged: pgtend run-job nightly"]);
+    assert_eq!(standing(&scenario)["databases"][0]["lost"]["set"], Value::from(set));
+    // Once a newer one is there, it is history.
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let said = scenario.run(&[]).succeeded().prints(&["Next: pgtend serve"]);
+    assert!(!said.stdout.contains("damaged"), "{}", said.stdout);
 }

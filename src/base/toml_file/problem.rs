@@ -30,9 +30,11 @@ impl Source {
     pub fn problem(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: Option<String>) -> Problem {
         let position = span.clone().map(|span| position(&self.text, span.start));
         // The lines of the place are drawn whole.
-        let drawn = span.clone().filter(|span| !is_secret(lines_of(&self.text, span)));
+        let drawn = span.clone().filter(|span| !may_hold_a_secret(lines_of(&self.text, span)));
+        // A hint may have a URL as an example.
+        let is_written = |url: &str| self.text.contains(&format!("://{url}"));
         Problem {
-            message: without_secret_keys(&without_urls(&message.into())),
+            message: safe(&message.into(), |_| true),
             file: NamedSource::new(&self.name, Arc::clone(&self.text)),
             position,
             place: span.clone(),
@@ -40,7 +42,7 @@ impl Source {
                 let shows_a_url = self.text.get(span.clone()).is_some_and(|text| text.contains("://"));
                 SourceSpan::from((span.start, if shows_a_url { 0 } else { span.end.saturating_sub(span.start) }))
             }),
-            hint: hint.map(|hint| without_secret_keys(&hint)),
+            hint: hint.map(|hint| safe(&hint, is_written)),
         }
     }
 }
@@ -51,6 +53,36 @@ fn lines_of<'t>(text: &'t str, span: &Range<usize>) -> &'t str {
     let first = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
     let last = text[end..].find('\n').map_or(text.len(), |newline| end + newline);
     &text[first..last]
+}
+
+/// Parts of keys and of SQL beside which a secret stands, or may stand by mistake.
+const BESIDE_SECRETS: [&str; 11] =
+    ["pass", "pwd", "secret", "token", "access_key", "key_id", "credential", "webhook", "ping_url", "sign_key", "_env"];
+
+/// Returns whether a key, a value or a line is better not repeated.
+pub(super) fn may_hold_a_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    is_secret(text) || BESIDE_SECRETS.iter().any(|word| lower.contains(word)) || without_passwords(text) != text
+}
+
+/// Removes what may be a secret from words for people; `is_hidden` decides about the part of a URL behind `://`.
+fn safe(text: &str, is_hidden: impl Fn(&str) -> bool) -> String {
+    without_secret_keys(&without_passwords(&without_urls(text, is_hidden)))
+}
+
+/// Removes words such as `user:password@host`, with a scheme or without.
+fn without_passwords(text: &str) -> String {
+    let word = |word: &str| {
+        let plain = word.trim_end_matches(is_between_words);
+        let beside = plain.rsplit_once('@').map_or("", |(login, _)| login);
+        let login = beside.split_once("://").map_or(beside, |(_, login)| login);
+        if login.contains(':') { format!("…{}", &word[plain.len()..]) } else { word.to_owned() }
+    };
+    text.split_inclusive(is_between_words).map(word).collect()
+}
+
+fn is_between_words(letter: char) -> bool {
+    letter.is_whitespace() || "\"'`".contains(letter)
 }
 
 /// Removes secret keys of age, which may have been put where a file's name or a public key belongs.
@@ -66,13 +98,13 @@ fn without_secret_keys(text: &str) -> String {
 }
 
 /// Removes URLs: one may contain a password, or be a secret as a whole, wherever it was put by mistake.
-fn without_urls(text: &str) -> String {
+fn without_urls(text: &str, is_hidden: impl Fn(&str) -> bool) -> String {
     let (mut safe, mut rest) = (String::new(), text);
     while let Some(at) = rest.find("://") {
         let (scheme, url) = rest.split_at(at + 3);
-        let end = url.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(url.len());
+        let end = url.find(is_between_words).unwrap_or(url.len());
         safe += scheme;
-        safe.push('…');
+        safe += if is_hidden(&url[..end]) { "…" } else { &url[..end] };
         rest = &url[end..];
     }
     safe + rest

@@ -5,6 +5,7 @@ use toml::de::DeValue;
 
 use super::known::{Form, Known};
 use super::near::did_you_mean;
+use super::problem::may_hold_a_secret;
 
 /// The most keys of a table that are listed.
 const KEYS_LISTED: usize = 8;
@@ -18,9 +19,17 @@ pub fn list(words: &[String], and: &str) -> String {
     }
 }
 
+/// Keys whose texts are SQL, which may hold a password or what is in a row.
+const SQL: [&str; 2] = ["statements", "where"];
+
+fn may_be_repeated(key: &str, text: &str) -> bool {
+    !SQL.contains(&key) && !may_hold_a_secret(key) && !may_hold_a_secret(text)
+}
+
 /// Describes a value that was found.
-pub fn found(value: &DeValue<'_>) -> String {
+pub fn found(key: &str, value: &DeValue<'_>) -> String {
     match value {
+        DeValue::String(text) if !may_be_repeated(key, text) => "a text".to_owned(),
         DeValue::String(text) => format!("the text {:?}", &**text),
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.as_str().to_owned(),
@@ -83,17 +92,18 @@ pub fn of_wrong_form(known: &Known, key: &str, value: &DeValue<'_>, schema: &Val
         Form::Text(schema) => schema.get("format").and_then(Value::as_str),
         _ => None,
     });
-    let short = |text: &str| text.len() <= 60 && !text.contains("://") && !text.contains('\n');
+    let short =
+        |text: &str| text.len() <= 60 && !text.contains("://") && !text.contains(['\n', '@']) && may_be_repeated(key, text);
     match value {
         DeValue::String(text) if takes(|form| matches!(form, Form::List(_))) && short(text) => {
             let single = key.strip_suffix('s').filter(|single| siblings.contains(single));
             let or = single.map(|single| format!(", or {single} = {:?}", &**text)).unwrap_or_default();
             format!("write {key} = [{:?}]{or}", &**text)
         }
-        DeValue::String(text) if takes(|form| matches!(form, Form::Flag)) => {
-            let no = ["no", "off", "false", "0", "never", "none"].iter().any(|no| text.eq_ignore_ascii_case(no));
-            format!("without quotation marks: {key} = {}", !no)
-        }
+        DeValue::String(text) if takes(|form| matches!(form, Form::Flag)) => match flag(text) {
+            Some(flag) => format!("without quotation marks: {key} = {flag}"),
+            None => format!("without quotation marks: {key} = true, or {key} = false"),
+        },
         DeValue::String(text) if takes(|form| matches!(form, Form::Number)) && share_of(text).is_some() => {
             format!("a share, without quotation marks: {key} = {}", share_of(text).unwrap_or_default())
         }
@@ -126,6 +136,15 @@ pub fn of_wrong_form(known: &Known, key: &str, value: &DeValue<'_>, schema: &Val
         }
         _ => format!("write it like {key} = {}", known.example(schema)),
     }
+}
+
+/// What a word for true or false means; None for any other word.
+fn flag(text: &str) -> Option<bool> {
+    let is_of = |words: &[&str]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+    if is_of(&["true", "yes", "on", "1", "enabled", "active", "always", "y", "t"]) {
+        return Some(true);
+    }
+    is_of(&["false", "no", "off", "0", "disabled", "inactive", "never", "none", "n", "f"]).then_some(false)
 }
 
 /// The unit in the example of the key itself.

@@ -192,7 +192,7 @@ impl<'l> Look<'l> {
         let siblings = self.siblings(path);
         let table = forms.iter().find_map(|form| if let Form::Table(table) = form { Some(*table) } else { None });
         let as_table = table.filter(|_| name.starts_with('[')).map(|table| self.as_table(table, name));
-        let message = format!("found {}, expected {}", say::found(value), say::expected(self.known, &forms));
+        let message = format!("found {}, expected {}", say::found(key, value), say::expected(self.known, &forms));
         let hint = as_table.unwrap_or_else(|| say::of_wrong_form(self.known, key, value, schema, &siblings));
         self.mistake(path, span, message, Some(hint));
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::de::Error;
 
-use crate::base::age_keys::is_secret;
+use super::problem::may_hold_a_secret;
 
 /// A place, what is wrong there, and what to write.
 type Told = (Option<Range<usize>>, String, Option<String>);
@@ -180,9 +180,8 @@ impl<'t> Line<'t> {
 
     /// A URL may have a password, and a key may be a secret.
     fn safe<'s>(&self, text: &'s str) -> &'s str {
-        let lower = self.text.to_ascii_lowercase();
-        let is_secret_by_name = ["password", "secret", "token", "access_key", "passwd"].iter().any(|word| lower.contains(word));
-        if is_secret_by_name || lower.contains("://") || is_secret(self.text) || text.len() > 100 { "…" } else { text }
+        let is_private = may_hold_a_secret(self.text) || self.text.contains("://");
+        if is_private || text.len() > 100 { "…" } else { text }
     }
 }
 

@@ -59,7 +59,14 @@ async fn of_jobs(global: &Global) -> Vec<Finding> {
     let standing = standing::look(global, now).await;
     let attention = standing.attention(now);
     if attention.is_empty() {
-        return vec![Finding::new(State::Fine, "jobs", "none is late, none failed last, every database has a proved backup")];
+        let known = match (standing.has_ledger, standing.is_scheduled) {
+            (true, true) => "none is late, none failed last, every database has a proved backup",
+            (true, false) => {
+                "none failed last, no backup is late, every database has a proved backup; no scheduler has seen the jobs yet"
+            }
+            (false, _) => "every database has a proved backup, and none is late; without [ledger] no more is known of the jobs",
+        };
+        return vec![Finding::new(State::Fine, "jobs", known)];
     }
     attention.into_iter().map(|(what, said)| Finding::new(State::Warning, what, said)).collect()
 }

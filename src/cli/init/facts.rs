@@ -14,7 +14,7 @@ pub struct Server {
     pub is_standby: bool,
     /// What keeps its WAL, where the role may see that.
     pub archiving: Option<String>,
-    /// All databases that the role may connect to, by name.
+    /// The databases that the role may connect to, by name, behind those that were asked for: at most some more than `look::MOST_DATABASES`.
     pub databases: Vec<Listed>,
 }
 
@@ -22,7 +22,8 @@ pub struct Server {
 #[derive(Clone, Debug, FromRow)]
 pub struct Listed {
     pub name: String,
-    pub size_bytes: i64,
+    /// None where nobody knows: it is being dropped.
+    pub size_bytes: Option<i64>,
     /// The role may create a schema in it: that of the ledger.
     pub may_create: bool,
 }

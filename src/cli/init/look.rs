@@ -20,10 +20,11 @@ const LOCK_TIMEOUT: &str = "2s";
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// More databases than this are not looked at: one job file for each kind of work would be better written by hand.
-const MOST_DATABASES: i64 = 500;
+pub const MOST_DATABASES: usize = 500;
 
-/// Looks at the server to which these settings lead. With `is_named`, only that database of it will do.
-pub async fn server(settings: &Settings, is_named: bool) -> Result<Server> {
+/// Looks at the server to which these settings lead. With `is_named`, only that database of it will do. Databases of these names come first: they are
+/// found among however many.
+pub async fn server(settings: &Settings, is_named: bool, names: &[String]) -> Result<Server> {
     let (settings, mut connection) = connected(settings, is_named).await?;
     let server = pg::Server::of(&mut connection).await?;
     let is_standby = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
@@ -31,9 +32,11 @@ pub async fn server(settings: &Settings, is_named: bool) -> Result<Server> {
         "SELECT datname::text AS name, pg_database_size(oid) AS size_bytes, has_database_privilege(oid, 'CREATE') AS may_create
          FROM pg_database
          WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 AND has_database_privilege(oid, 'CONNECT')
-         ORDER BY datname LIMIT $1",
+         ORDER BY datname::text = ANY ($1) DESC, datname LIMIT $2",
     )
-    .bind(MOST_DATABASES)
+    .bind(names)
+    // One more, to see that there are more.
+    .bind(i64::try_from(MOST_DATABASES + 1 + names.len())?)
     .fetch_all(&mut connection)
     .await?;
     let display = settings.display();

@@ -17,9 +17,13 @@ use super::{ask, look, prove, store};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::base::units;
+use crate::config::is_of_a_variable;
 use crate::pg::{Settings, client_tools};
 
 const AT: &str = "02:00";
+
+/// So many names of databases are listed in a message.
+const NAMES_LISTED: usize = 10;
 
 /// pgtend's own databases for proofs, which come and go.
 const SCRATCH: &str = "pgtend_verify_";
@@ -35,8 +39,13 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
     let given = given(arguments)?;
     let settings = Settings::from_url(&given.url)?;
     let is_named = names_a_database(&given.url);
-    let server = look::server(&settings, is_named).await?;
-    let chosen = chosen(&server, &settings, arguments, is_named || given.elsewhere.is_some(), asks)?;
+    ensure_one_url_for_one_database(&given, &settings, arguments)?;
+    let names = match arguments.database.as_slice() {
+        [] if is_named || given.elsewhere.is_some() => vec![settings.database().to_owned()],
+        names => names.to_vec(),
+    };
+    let server = look::server(&settings, is_named, &names).await?;
+    let chosen = chosen(&server, &names, asks)?;
     let mut shown = Shown::of(&server);
     let mut found = Vec::new();
     for listed in &chosen {
@@ -56,6 +65,7 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
         (None, false) => NaiveTime::from_hms_opt(2, 0, 0).unwrap_or_default(),
     };
     let (mut entries, mut targets, mut taken, mut ledger) = (Vec::new(), Vec::new(), BTreeSet::new(), None);
+    let mut looked_at = Vec::new();
     for (listed, contents) in found {
         let name = free(slug(&listed.name), &mut taken);
         if listed.may_create && !server.is_standby && ledger.is_none() {
@@ -63,6 +73,7 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
         }
         if let Ok(contents) = &contents {
             shown.runs_already.extend(runs_in(&name, contents));
+            looked_at.push((name.clone(), listed.name.clone()));
         }
         let contents = contents.unwrap_or_else(|error| {
             shown.left_out.push(unread(&name, &error));
@@ -91,13 +102,14 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
         shown.to_do.push(format!("no [ledger]: {why}"));
     }
     let choices = Choices { store: new_store.name().to_owned(), at, timezone: arguments.timezone };
-    Ok(Prepared { config: prove::config(&text)?, new_config: Some(text), targets, known: Vec::new(), choices, shown })
+    let config = prove::config(&text)?;
+    prove::entries_lead_to(&config, &looked_at).await?;
+    Ok(Prepared { config, new_config: Some(text), targets, known: Vec::new(), choices, shown })
 }
 
 fn given(arguments: &Arguments) -> Result<Given> {
     if let Some(variable) = &arguments.url_env {
-        let url = std::env::var(variable)
-            .map_err(|_| Fault::new(Kind::Configuration, format!("the environment has no variable `{variable}`")))?;
+        let url = std::env::var(variable).map_err(|_| Fault::new(Kind::Configuration, no_variable(variable)))?;
         return Ok(Given { url, elsewhere: Some(format!("url_env = {}", quoted(variable))) });
     }
     if let Some(file) = &arguments.url_file {
@@ -107,20 +119,47 @@ fn given(arguments: &Arguments) -> Result<Given> {
     Ok(Given { url: arguments.url.clone().unwrap_or_else(|| "postgres://".to_owned()), elsewhere: None })
 }
 
+/// What is no name of a variable may be the URL itself.
+fn no_variable(name: &str) -> String {
+    match is_of_a_variable(name) {
+        true => format!("the environment has no variable `{name}`"),
+        false => "the environment has no such variable: --url-env takes the name of one, not the URL".to_owned(),
+    }
+}
+
+/// A URL that stays where it is leads to one database, and every entry that names it would lead there.
+fn ensure_one_url_for_one_database(given: &Given, settings: &Settings, arguments: &Arguments) -> Result<()> {
+    let own = settings.database();
+    let Some(other) = arguments.database.iter().find(|name| *name != own).filter(|_| given.elsewhere.is_some()) else {
+        return Ok(());
+    };
+    let message = format!(
+        "--url-env and --url-file are for the one database that the URL names, which is `{own}`: an entry for `{other}` would lead to `{own}`. Put a URL \
+         of `{other}` into a variable or file of its own: for a first configuration, name that one here; in one that is there, add [databases.NAME] with \
+         url_env or url_file, and run `pgtend init` again. Or give the server's URL without a password, which comes from ~/.pgpass: \
+         pgtend init postgres://USER@HOST --database NAME"
+    );
+    Err(not_there(message).into())
+}
+
 /// Returns whether the URL or the environment names a database, which is meant then.
 fn names_a_database(url: &str) -> bool {
     Settings::names_a_database(url) || std::env::var_os("PGDATABASE").is_some_and(|name| !name.is_empty())
 }
 
 /// Chooses the databases: those that were named, else all.
-fn chosen(server: &Server, settings: &Settings, arguments: &Arguments, is_named: bool, asks: bool) -> Result<Vec<Listed>> {
+fn chosen(server: &Server, names: &[String], asks: bool) -> Result<Vec<Listed>> {
+    if names.is_empty() && server.databases.len() > look::MOST_DATABASES {
+        let message = format!(
+            "the server has more than {} databases: name those that are meant, with --database NAME for each or in the URL",
+            look::MOST_DATABASES
+        );
+        return Err(not_there(message).into());
+    }
     let all = || server.databases.iter().filter(|listed| !listed.name.starts_with(SCRATCH)).cloned().collect::<Vec<_>>();
-    let names = match arguments.database.as_slice() {
-        [] if is_named => vec![settings.database().to_owned()],
-        [] if asks && server.databases.len() > 1 => return ask_which(&all()),
-        [] => Vec::new(),
-        names => names.to_vec(),
-    };
+    if names.is_empty() && asks && server.databases.len() > 1 {
+        return ask_which(&all());
+    }
     let chosen: Vec<Listed> = match names.is_empty() {
         true => all(),
         false => names.iter().map(|name| named(&server.databases, name)).collect::<Result<_, String>>().map_err(not_there)?,
@@ -144,10 +183,16 @@ fn named(databases: &[Listed], name: &str) -> Result<Listed, String> {
     let found = databases.iter().find(|listed| listed.name == name).cloned();
     found.ok_or_else(|| {
         let names = databases.iter().map(|listed| listed.name.as_str());
-        let hint =
-            did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
+        let hint = did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", some(names)));
         format!("the server has no database `{name}` that this role may connect to; {hint}")
     })
+}
+
+/// The first of the names.
+fn some<'n>(mut names: impl ExactSizeIterator<Item = &'n str>) -> String {
+    let first: Vec<&str> = names.by_ref().take(NAMES_LISTED).collect();
+    let more = if names.len() > 0 { ", …" } else { "" };
+    first.join(", ") + more
 }
 
 fn not_there(message: String) -> Fault {
@@ -183,7 +228,8 @@ fn entry(name: &str, listed: &Listed, contents: &Contents, given: &Given) -> Res
     };
     let renamed = if name == listed.name { String::new() } else { format!("{} on its server, ", listed.name) };
     let extensions = if contents.extensions.is_empty() { String::new() } else { format!("; {}", contents.extensions.join(", ")) };
-    let remark = format!("{renamed}{}{extensions}", units::bytes(listed.size_bytes.unsigned_abs()));
+    let size = listed.size_bytes.map_or("of unknown size".to_owned(), |bytes| units::bytes(bytes.unsigned_abs()));
+    let remark = format!("{renamed}{size}{extensions}");
     Ok(DatabaseEntry { name: name.to_owned(), connection, remark })
 }
 

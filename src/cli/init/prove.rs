@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::decide::Proposal;
 use super::text::{self, Choices};
+use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::Problems;
 use crate::config::{self, Config};
 use crate::pg::failure;
@@ -39,6 +40,23 @@ pub fn jobs(config: &Config, proposals: &[Proposal], choices: &Choices) -> Resul
     }
     let loaded = job::load_dir(folder.path(), config).map_err(|problem| Problems(vec![*problem]))?;
     if loaded.broken.is_empty() { Ok(loaded.jobs) } else { Err(Problems(loaded.problems()).into()) }
+}
+
+/// Asks each entry of the configuration whether it leads to the database that it is for. What does not answer was told before.
+pub async fn entries_lead_to(config: &Config, entries: &[(String, String)]) -> Result<()> {
+    for (name, database) in entries {
+        let settings = config.databases.get(name).context("the database is configured")?.settings()?;
+        let Ok(mut connection) = settings.connect().await else { continue };
+        let found: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut connection).await?;
+        if found != *database {
+            let message = format!(
+                "the entry [databases.{name}] would lead to the database `{found}` and not to `{database}`; nothing was written. A pooler may rename \
+                 databases, or PGDATABASE is set: give a URL that names the database"
+            );
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+    }
+    Ok(())
 }
 
 /// Asks each database whether its jobs may run: as `check --connect` does.

@@ -38,7 +38,11 @@ pub struct ShownDatabase {
 
 impl ShownDatabase {
     pub fn of(name: &str, listed: &Listed, contents: &Contents) -> Self {
-        Self { name: name.to_owned(), size_bytes: u64::try_from(listed.size_bytes).ok(), extensions: contents.extensions.clone() }
+        Self {
+            name: name.to_owned(),
+            size_bytes: listed.size_bytes.map(i64::unsigned_abs),
+            extensions: contents.extensions.clone(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
-use super::say::{Backup, Configured, Failed, Late, OfDatabase, Standing};
+use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::cli::filter::Filter;
@@ -47,16 +47,35 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
         has_ledger: config.ledger.is_some(),
         ..Standing::default()
     };
+    let mut known_since = HashMap::new();
     match history {
         Ok(Some(history)) => {
             standing.late = late(jobs, &history, now);
             standing.failed = failed(history.rows);
             standing.is_scheduled = !history.known_since.is_empty();
+            known_since = history.known_since;
         }
         Ok(None) => {}
         Err(error) => standing.unread.push(failure::in_a_line(&error)),
     }
+    let by_sets = late_by_sets(jobs, &standing.databases, &known_since, now);
+    standing.late.extend(by_sets);
     standing
+}
+
+/// Returns whether a job backs up all of a database.
+fn is_of_all(job: &Job, database: &str) -> bool {
+    job.databases.iter().any(|name| name == database)
+        && job.task.as_a::<BackupTask>().is_some_and(|backup| backup.filters.are_none())
+}
+
+/// Says why a job does not run by itself.
+fn idle(job: &Job) -> Option<&'static str> {
+    match (job.enabled, &job.schedule) {
+        (false, _) => Some("is disabled"),
+        (true, None) => Some("has no schedule"),
+        (true, Some(_)) => None,
+    }
 }
 
 /// Returns whether a database is a copy that [refresh] makes anew, or only the place of scratch databases: nobody backs that up.
@@ -78,14 +97,18 @@ async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Resu
 }
 
 async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
-    let of_it = || jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
-    let whole = |job: &&Job| job.task.as_a::<BackupTask>().is_some_and(|backup| backup.filters.are_none());
-    let job = of_it().find(whole).map(|job| job.name.clone());
+    let of_it = || jobs.iter().filter(|job| is_of_all(job, name));
+    let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
+    let (job, idle) = (found.map(|job| job.name.clone()), found.and_then(idle));
     if config.stores.is_empty() {
-        return OfDatabase { name: name.to_owned(), job, backup: Ok(None), unsure: None };
+        return OfDatabase { name: name.to_owned(), job, idle, backup: Ok(None), lost: None, unsure: None };
     }
+    let mut lost = None;
     let (backup, unsure) = match in_time("the database or a store", newest(config, jobs, name)).await {
-        Ok(backup) => (Ok(backup), None),
+        Ok((backup, newer)) => {
+            lost = newer;
+            (Ok(backup), None)
+        }
         // Without the server nobody knows whose sets these are, and this is when one wants to know that there is one.
         Err(error) => {
             let why = failure::in_a_line(&error);
@@ -95,11 +118,11 @@ async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
             }
         }
     };
-    OfDatabase { name: name.to_owned(), job, backup, unsure }
+    OfDatabase { name: name.to_owned(), job, idle, backup, lost, unsure }
 }
 
-/// The newest set that would count before a deployment.
-async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<Option<Backup>> {
+/// The newest set that would count before a deployment, and a newer one that is lost.
+async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option<Backup>, Option<Lost>)> {
     let stores = Filter::everything().opened(config).await?;
     let stores_of = |job: &Job| Some(job.task.as_a::<BackupTask>()?.stores().map(|kept| kept.store.clone()).collect());
     let question = Question {
@@ -114,12 +137,17 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<Option<
         without_vector_indexes: Vec::new(),
     };
     let answer = gate::ask(config, stores, &question).await?;
-    Ok(answer.newest.map(|newest| Backup {
+    let newest = answer.newest.map(|newest| Backup {
         set: newest.set,
         store: newest.store,
         began_at: newest.began_at,
         restored_at: newest.restored_at,
-    }))
+    });
+    // A copy of the set that counts may be lost, too: that set is there.
+    let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
+    let lost = answer.passed_over.into_iter().find(|seen| seen.is_lost() && is_other(&seen.set));
+    let lost = lost.map(|seen| Lost { set: seen.set, store: seen.store, why: seen.why_not.unwrap_or_default() });
+    Ok((newest, lost))
 }
 
 /// The newest intact set of that name in any store that answers.
@@ -175,9 +203,31 @@ fn late(jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
         let key = (job.name.clone(), database.clone());
         let success = history.successes.get(&key).copied();
         let since = planner::late_since(job, planner::jitter(job, database), *history.known_since.get(&key)?, success, now)?;
-        Some(Late { job: job.name.clone(), database: database.clone(), tick: since, last_success_at: success })
+        Some(Late { job: job.name.clone(), database: database.clone(), tick: since, last_success_at: success, is_by_sets: false })
     });
     late.collect()
+}
+
+/// Backup jobs of which the ledger knows no schedule, or where there is no ledger: the newest set is older than the last tick whose grace is over.
+fn late_by_sets(
+    jobs: &[Job],
+    databases: &[OfDatabase],
+    known_since: &HashMap<Key, DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Vec<Late> {
+    let mut late = Vec::new();
+    for OfDatabase { name, backup, .. } in databases {
+        let Ok(Some(Backup { began_at, .. })) = backup else { continue };
+        let is_unknown = |job: &&Job| !known_since.contains_key(&(job.name.clone(), name.clone()));
+        for job in jobs.iter().filter(|job| is_of_all(job, name)).filter(is_unknown) {
+            let jitter = planner::jitter(job, name);
+            if let Some(tick) = planner::late_since(job, jitter, DateTime::<Utc>::MIN_UTC, Some(*began_at), now) {
+                let (job, database) = (job.name.clone(), name.clone());
+                late.push(Late { job, database, tick, last_success_at: Some(*began_at), is_by_sets: true });
+            }
+        }
+    }
+    late
 }
 
 fn failed(rows: Vec<Row>) -> Vec<Failed> {

@@ -49,12 +49,24 @@ pub struct Backup {
 #[derive(Debug)]
 pub struct OfDatabase {
     pub name: String,
-    /// A job that backs up all of it.
+    /// A job that backs up all of it: one that runs by itself, if there is one.
     pub job: Option<String>,
+    /// Why that job does not run by itself.
+    pub idle: Option<&'static str>,
     /// Or why nobody knows.
     pub backup: Result<Option<Backup>, String>,
+    /// The newest set that is newer than the backup and lost.
+    pub lost: Option<Lost>,
     /// The backup has the database's name, and its server could not be asked whose it is: why.
     pub unsure: Option<String>,
+}
+
+/// A set that cannot be relied upon: it is damaged, cannot be read, or is dated in the future.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    pub set: String,
+    pub store: String,
+    pub why: String,
 }
 
 #[derive(Debug)]
@@ -63,6 +75,8 @@ pub struct Late {
     pub database: String,
     pub tick: DateTime<Utc>,
     pub last_success_at: Option<DateTime<Utc>>,
+    /// The ledger knows nothing of its schedule, and the success is the newest set.
+    pub is_by_sets: bool,
 }
 
 #[derive(Debug)]
@@ -103,7 +117,12 @@ impl Standing {
                 1 => format!("pgtend run-job {}", word(job)),
                 _ => format!("pgtend run-job {} --database {}", word(job), word(name)),
             };
-            return Step { command, why: "makes the first backup and proves it" };
+            return Step { command, why: "makes a backup and proves it" };
+        }
+        let lost = self.databases.iter().find(|database| database.lost.is_some());
+        if let Some((OfDatabase { name, .. }, job)) = lost.and_then(|database| Some((database, database.job.as_ref()?))) {
+            let command = format!("pgtend run-job {} --database {}", word(job), word(name));
+            return Step { command, why: "makes another backup in place of the newest, which is lost" };
         }
         if let Some(failed) = self.failed.first() {
             return Step { command: format!("pgtend runs show {}", failed.run), why: "shows why the last run failed" };
@@ -115,7 +134,11 @@ impl Standing {
         if !self.late.is_empty() {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
         }
+        if self.databases.iter().any(|database| database.idle.is_some()) {
+            return step("pgtend jobs", "shows the backup jobs that never run by themselves: disabled, or without a schedule");
+        }
         match (self.has_ledger, self.is_scheduled) {
+            (false, _) => step("pgtend jobs", "shows what runs when; no backup is late, and without [ledger] no more is known"),
             (true, false) => step("pgtend serve", "runs the jobs on their schedules; or `pgtend render systemd`"),
             _ => step("pgtend jobs", "shows what runs when; nothing needs attention now"),
         }
@@ -153,10 +176,14 @@ impl Standing {
 
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
-        let not_backed_up =
-            self.databases.iter().filter(|database| !matches!(database.backup, Ok(Some(_))) || database.unsure.is_some());
+        let not_backed_up = self.databases.iter().filter(|database| {
+            let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
+            !matches!(database.backup, Ok(Some(_))) || !is_sure
+        });
         let backups = not_backed_up.map(|database| {
-            let job = database.job.as_ref().map(|job| format!(": pgtend run-job {}", word(job))).unwrap_or_default();
+            let needs_a_run = !matches!(database.backup, Ok(Some(_))) || database.lost.is_some();
+            let job = database.job.as_ref().filter(|_| needs_a_run);
+            let job = job.map(|job| format!(": pgtend run-job {}", word(job))).unwrap_or_default();
             (format!("backup of {}", database.name), format!("{}{job}", self.backup_in_words(database, now)))
         });
         let failed = self
@@ -179,14 +206,17 @@ impl Standing {
                     .map_or("read back, not restored".to_owned(), |at| format!("restored on {}", at.format("%Y-%m-%d")));
                 format!("{} ago, {proved}", units::age(backup.began_at, now))
             }
+            (Ok(None), _) if database.lost.is_some() => "none".to_owned(),
             (Ok(None), Some(_)) => "none yet".to_owned(),
             (Ok(None), None) => "none, and no job makes one".to_owned(),
             (Err(why), _) => format!("unknown: {why}"),
         };
-        match &database.unsure {
-            Some(why) => format!("{said}, by its name alone: {why}"),
-            None => said,
-        }
+        let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
+        let newest = if matches!(database.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
+        let lost =
+            database.lost.as_ref().map(|Lost { set, store, why }| format!("; {newest}, {set} in {store}, does not count: {why}"));
+        let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
+        [Some(said), unsure, lost, idle].into_iter().flatten().collect()
     }
 
     pub fn as_json(&self, now: DateTime<Utc>) -> Value {
@@ -202,7 +232,8 @@ impl Standing {
                 })
             });
             let unknown = database.backup.as_ref().err().or(database.unsure.as_ref());
-            json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown })
+            json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown,
+                "idle": database.idle, "lost": database.lost.as_ref().map(|lost| json!({ "set": lost.set, "store": lost.store, "why": lost.why })) })
         });
         let late = self.late.iter().map(|late| {
             json!({ "job": late.job, "database": late.database, "tick": late.tick, "last_success_at": late.last_success_at })
@@ -233,9 +264,10 @@ impl Standing {
 
 impl Late {
     fn in_words(&self, now: DateTime<Utc>) -> String {
-        let last = self
-            .last_success_at
-            .map_or("it never succeeded".to_owned(), |at| format!("its last success was {} ago", units::age(at, now)));
+        let last = self.last_success_at.map_or("it never succeeded".to_owned(), |at| match self.is_by_sets {
+            true => format!("the newest set is {} old", units::age(at, now)),
+            false => format!("its last success was {} ago", units::age(at, now)),
+        });
         format!(
             "{} on {}: no success for its tick of {}; {last}",
             self.job,
@@ -289,7 +321,7 @@ mod tests {
     use super::*;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
-        OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), backup, unsure: None }
+        OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None }
     }
 
     fn standing(databases: Vec<OfDatabase>) -> Standing {
@@ -308,7 +340,13 @@ mod tests {
 
     #[test]
     fn the_next_step_is_the_one_that_helps_most() {
-        let late = || Late { job: "nightly".to_owned(), database: "app".to_owned(), tick: Utc::now(), last_success_at: None };
+        let late = || Late {
+            job: "nightly".to_owned(),
+            database: "app".to_owned(),
+            tick: Utc::now(),
+            last_success_at: None,
+            is_by_sets: false,
+        };
         let failed = || Failed {
             run: 7,
             job: "nightly".to_owned(),
@@ -318,6 +356,9 @@ mod tests {
             error: String::new(),
         };
         let without_job = OfDatabase { job: None, ..database(Ok(None)) };
+        let disabled = OfDatabase { idle: Some("is disabled"), ..database(Ok(set())) };
+        let newer = Lost { set: "app/nightly/y".to_owned(), store: "local".to_owned(), why: "its bytes are damaged".to_owned() };
+        let lost = OfDatabase { lost: Some(newer), ..database(Ok(set())) };
         for (standing, expected) in [
             (Standing::default(), "pgtend init"),
             (Standing { configured: Configured::WithMistakes(2), ..Standing::default() }, "pgtend check"),
@@ -334,6 +375,8 @@ mod tests {
             (Standing { late: vec![late()], ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (Standing { is_scheduled: false, ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (standing(vec![database(Ok(set()))]), "pgtend jobs"),
+            (Standing { is_scheduled: false, ..standing(vec![disabled]) }, "pgtend jobs"),
+            (standing(vec![lost]), "pgtend run-job nightly --database app"),
         ] {
             assert_eq!(standing.next().command, expected, "{standing:?}");
             assert!(standing.in_words(Utc::now()).contains(&format!("Next: {expected}")), "{standing:?}");

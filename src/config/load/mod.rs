@@ -180,9 +180,13 @@ impl Loader<'_> {
         let name = written.database.get_ref();
         let may_be_there = mistaken.contains("databases") || mistaken.contains(&format!("databases.{name}"));
         if !databases.contains_key(name) && !may_be_there {
-            let hint =
-                did_you_mean(name, databases.keys().map(String::as_str)).unwrap_or_else(|| format!("add [databases.{name}]"));
-            self.problem(&written.database, format!("the ledger's database `{name}` is not configured"), &hint);
+            // A URL or a login in the place of a name is not repeated.
+            let is_private = name.contains("://") || name.contains('@');
+            let near = did_you_mean(name, databases.keys().map(String::as_str)).filter(|_| !is_private);
+            let add = if is_private { "name one of [databases.NAME]".to_owned() } else { format!("add [databases.{name}]") };
+            let shown = if is_private { "…" } else { name };
+            let message = format!("the ledger's database `{shown}` is not configured");
+            self.problem(&written.database, message, &near.unwrap_or(add));
         }
         if let Some(keep) = written.keep_last.as_ref().filter(|keep| *keep.get_ref() < LEDGER_KEEP_LAST) {
             self.problem(

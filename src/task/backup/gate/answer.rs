@@ -10,6 +10,9 @@ use crate::base::units::{self, Span};
 use crate::task::backup::manifest::Filters;
 use crate::task::backup::whose::Whose;
 
+pub(super) const DAMAGED: &str = "its bytes are damaged";
+pub(super) const IN_THE_FUTURE: &str = "it is dated in the future: a clock was wrong when it was made, or is now";
+
 /// At most this many sets that do not count are named in a sentence.
 const NAMED: usize = 5;
 
@@ -85,6 +88,13 @@ pub(super) fn decide(mut seen: Vec<Seen>, within: Span, now: DateTime<Utc>) -> A
     let within = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
     let is_met = newest.as_ref().is_some_and(|newest| now - newest.began_at <= within);
     Answer { is_met, newest, passed_over: seen, not_asked: Vec::new(), now, ahead: None }
+}
+
+impl Seen {
+    /// Returns whether it does not count because something is wrong with it or with a clock: a person should know.
+    pub fn is_lost(&self) -> bool {
+        self.is_unreadable || self.why_not.as_deref().is_some_and(|why| [DAMAGED, IN_THE_FUTURE].contains(&why))
+    }
 }
 
 impl Answer {

@@ -26,8 +26,8 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::store::{Store, key};
 
-use answer::decide;
 pub use answer::{Answer, NotAsked, Question, Seen};
+use answer::{DAMAGED, IN_THE_FUTURE, decide};
 
 /// All stores, each with its name, or with the reason why it could not be opened.
 pub type Stores = Vec<(String, Result<Store>)>;
@@ -224,7 +224,7 @@ fn failed_in_words(check: &RestoreCheck) -> String {
 fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Together<'_>, now: DateTime<Utc>) -> Option<String> {
     let name = &set.name;
     if set.is_from_the_future(now) {
-        return Some("it is dated in the future: a clock was wrong when it was made, or is now".to_owned());
+        return Some(IN_THE_FUTURE.to_owned());
     }
     if let Some(written_at) = together.written_before_it_began(set) {
         return Some(written_too_early(set, written_at));
@@ -242,7 +242,7 @@ fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Toget
             "it holds a part of the database: its job has filters".to_owned()
         }
         _ if *filters != question.filters => "it was made with other filters than its job has now".to_owned(),
-        _ if verification.verdict() == Bytes::Damaged => "its bytes are damaged".to_owned(),
+        _ if verification.verdict() == Bytes::Damaged => DAMAGED.to_owned(),
         _ if verification.verdict() == Bytes::Unknown => {
             format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
         }
