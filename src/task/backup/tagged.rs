@@ -87,7 +87,7 @@ fn newest_proved<'s>(sets: impl Iterator<Item = &'s Set>) -> Vec<&'s super::set_
         let kind = format!("{schemas:?} {exclude_tables:?} {exclude_table_data:?}");
         let (was_restored, is_clear) = (set.verification.was_restored(), is_clear(set));
         for way in [(false, false), (true, false), (false, true), (true, true)] {
-            if way.0 > was_restored || way.1 > is_clear {
+            if (way.0 && !was_restored) || (way.1 && !is_clear) {
                 continue;
             }
             let newer = newest.entry((kind.clone(), way.0, way.1)).or_insert(set);
