@@ -481,6 +481,6 @@ fn an_installation_takes_no_dictionary_of_another_role_and_none_with_row_securit
     moved.run(&["compress", "install", "scripts"]).succeeded();
     assert_eq!(server.sql(&database, &format!("SET search_path = app; {HASHES}")), hashes);
     server.sql(&database, "ALTER TABLE app.scripts_stored ENABLE ROW LEVEL SECURITY");
-    moved.run(&["compress", "install", "scripts"]).exited(77).says(&["row security", "undo"]);
+    moved.run(&["compress", "install", "scripts"]).exited(78).says(&["row security", "undo"]);
     server.sql(&database, &format!("DROP SCHEMA aaa CASCADE; DROP ROLE {role}"));
 }
