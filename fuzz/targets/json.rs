@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (_, held) = most_held(|| set(bytes));
     assert!(held < (1 << 20) + 256 * bytes.len(), "{held} bytes held for {}", bytes.len());
     if let Some(verification) = read_again::<Verification>(bytes) {
-        let (_, _) = (verification.in_words(), verification.restored_in_words());
+        let (_, _) = (verification.in_words(), verification.restored_in_words(chrono::DateTime::UNIX_EPOCH));
         assert!(verification.damaged_at().is_none() || verification.verdict().name() == "damaged");
     }
     read_again::<RunMarker>(bytes);
