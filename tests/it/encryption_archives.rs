@@ -1,12 +1,13 @@
 //! Rows that leave a table and are encrypted with age: as safe as others, and back with a key.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::archives::{ALL, batches};
 use crate::encryption::{age_key, set_keys};
 use crate::retention::{logs, nothing_is_lost_or_twice, scenario};
 use crate::support::postgres::server;
+use crate::support::{Scenario, eventually};
 
 #[test]
 fn encrypted_rows_come_back_with_a_key_once_and_are_archived_once() {
@@ -83,6 +84,16 @@ fn a_damaged_encrypted_object_puts_nothing_back() {
 
 #[test]
 fn partitions_go_after_their_encrypted_archive_is_proved() {
+    partitions_go_and_come_back(
+        |_| (),
+        |scenario| {
+            assert!(scenario.files("store").iter().any(|file| file.ends_with(".sql.gz.age")));
+        },
+    );
+}
+
+/// Archives a partition into a store that encrypts, and restores it. `prepare`: what else the store is to have; `look` is called when the partition is gone.
+pub fn partitions_go_and_come_back(prepare: impl Fn(&Scenario), look: impl Fn(&Scenario)) {
     let server = server(18);
     let database = server.new_database();
     server.sql(
@@ -91,15 +102,16 @@ fn partitions_go_after_their_encrypted_archive_is_proved() {
          CREATE TABLE parts_old PARTITION OF parts FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
          INSERT INTO parts VALUES (1, '2001-01-05', 'one'), (2, '2001-01-06', NULL);",
     );
-    let scenario = crate::support::Scenario::with_database(server, &database).partitions(
+    let scenario = Scenario::with_database(server, &database).partitions(
         "public.parts",
         "at",
         "every = \"month\"\nretain = \"90d\"\ngrace = \"0s\"\narchive = \"local\"",
     );
     let public = age_key(&scenario, "key");
     set_keys(&scenario, &[&public], None);
+    prepare(&scenario);
     scenario.tend().succeeded().prints(&["archived 1 partition, dropped 1 partition"]);
-    assert!(scenario.files("store").iter().any(|file| file.ends_with(".sql.gz.age")));
+    look(&scenario);
     set_keys(&scenario, &[&public], Some("key"));
     server.sql(&database, "CREATE TABLE back (LIKE parts)");
     scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["2 rows put back"]);
@@ -125,21 +137,25 @@ fn a_plain_batch_in_a_store_that_encrypts_is_warned_of_and_a_second_object_named
 
 #[test]
 fn killed_at_any_moment_of_encrypted_archiving_no_row_is_lost() {
+    kills_of_archiving_lose_no_row(|_| (), |_| ());
+}
+
+/// Kills runs that archive into a store that encrypts. `prepare`: what else the store is to have; `look` is called after each of them.
+pub fn kills_of_archiving_lose_no_row(prepare: impl Fn(&Scenario), look: impl Fn(&Scenario)) {
     let server = server(17);
     let database = logs(server, 20_000);
     let scenario = scenario(server, &database, "archive = 'local'\n[limits]\npause = '10ms'");
     let public = age_key(&scenario, "key");
     set_keys(&scenario, &[&public], None);
+    prepare(&scenario);
     for moment in [30, 90, 150, 210, 300, 420, 550] {
         let running = scenario.start(&["run-job", "old-logs", "--yes"]);
         std::thread::sleep(Duration::from_millis(moment));
         running.kill();
+        look(&scenario);
     }
-    let started = Instant::now();
-    while scenario.run(&["run-job", "old-logs", "--yes"]).code != Some(0) {
-        assert!(started.elapsed() < Duration::from_secs(30));
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    eventually("the rest is archived", || scenario.run(&["run-job", "old-logs", "--yes"]).code == Some(0));
+    look(&scenario);
     set_keys(&scenario, &[&public], Some("key"));
     nothing_is_lost_or_twice(server, &database, &scenario, 20_001);
     assert!(!scenario.files("store").iter().any(|file| file.ends_with(".pending.json")));

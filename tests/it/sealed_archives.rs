@@ -1,10 +1,9 @@
 //! Archived rows in a store that seals (`seal_manifest`): nothing beside them names their table, and all holds that holds of others.
 
-use std::time::{Duration, Instant};
-
 use crate::archives::{ALL, batches};
 use crate::encryption::{age_key, set_keys};
-use crate::retention::{logs, nothing_is_lost_or_twice, scenario};
+use crate::encryption_archives::{kills_of_archiving_lose_no_row, partitions_go_and_come_back};
+use crate::retention::{logs, scenario};
 use crate::sealed::opened_by_age;
 use crate::support::Scenario;
 use crate::support::postgres::server;
@@ -108,51 +107,10 @@ fn what_was_restored_of_a_sealed_batch_is_told_by_its_key_alone() {
 
 #[test]
 fn partitions_go_and_come_back_by_their_number_where_the_name_is_sealed() {
-    let server = server(18);
-    let database = server.new_database();
-    server.sql(
-        &database,
-        "CREATE TABLE parts (id int, at timestamptz, x text) PARTITION BY RANGE (at);
-         CREATE TABLE parts_old PARTITION OF parts FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
-         INSERT INTO parts VALUES (1, '2001-01-05', 'one'), (2, '2001-01-06', NULL);",
-    );
-    let scenario = Scenario::with_database(server, &database).partitions(
-        "public.parts",
-        "at",
-        "every = \"month\"\nretain = \"90d\"\ngrace = \"0s\"\narchive = \"local\"",
-    );
-    let public = age_key(&scenario, "key");
-    set_keys(&scenario, &[&public], None);
-    seal(&scenario);
-    scenario.tend().succeeded().prints(&["archived 1 partition, dropped 1 partition"]);
-    says_nothing(&scenario);
-    set_keys(&scenario, &[&public], Some("key"));
-    server.sql(&database, "CREATE TABLE back (LIKE parts)");
-    scenario.run(&["archives", "restore", "--into", "public.back"]).succeeded().prints(&["2 rows put back"]);
-    assert_eq!(server.sql(&database, "SELECT string_agg(id || coalesce(x, '-'), ',' ORDER BY id) FROM back"), "1one,2-");
+    partitions_go_and_come_back(seal, says_nothing);
 }
 
 #[test]
 fn killed_at_any_moment_of_sealed_archiving_no_row_is_lost() {
-    let server = server(17);
-    let database = logs(server, 20_000);
-    let scenario = scenario(server, &database, "archive = 'local'\n[limits]\npause = '10ms'");
-    let public = age_key(&scenario, "key");
-    set_keys(&scenario, &[&public], None);
-    seal(&scenario);
-    for moment in [30, 90, 150, 210, 300, 420, 550] {
-        let running = scenario.start(&["run-job", "old-logs", "--yes"]);
-        std::thread::sleep(Duration::from_millis(moment));
-        running.kill();
-        says_nothing(&scenario);
-    }
-    let started = Instant::now();
-    while scenario.run(&["run-job", "old-logs", "--yes"]).code != Some(0) {
-        assert!(started.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    says_nothing(&scenario);
-    set_keys(&scenario, &[&public], Some("key"));
-    nothing_is_lost_or_twice(server, &database, &scenario, 20_001);
-    assert!(!scenario.files("store").iter().any(|file| file.ends_with(".pending.json")));
+    kills_of_archiving_lose_no_row(seal, says_nothing);
 }
