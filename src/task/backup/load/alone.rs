@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 use sqlx::postgres::PgConnection;
 
-use super::queue::{Resource, Use};
+use super::queue::{Mode, Resource, Use};
 use super::way::{Build, What};
 use crate::pg;
 
@@ -68,20 +68,22 @@ pub async fn uses(connection: &mut PgConnection, build: &Build) -> Result<Option
         uses.extend(uses_of(build.what, &found));
     }
     if build.needs_memory {
-        uses.push(Use::exclusive(Resource::Memory));
+        uses.push(Use { of: Resource::Memory, mode: Mode::Exclusive });
     }
     Ok(Some(uses))
 }
 
 /// A constraint of a partitioned table, and a foreign key from or to one, locks its partitions as well. Pure.
 fn uses_of(what: What, Found { oid, root, is_partitioned }: &Found) -> Vec<Use> {
-    let of = |oid: &i64, is_exclusive| Use { of: Resource::Table(*oid), is_exclusive };
-    let tree = |is_exclusive| root.iter().filter(|root| *root != oid).map(move |root| of(root, is_exclusive));
-    match what {
-        What::Index => [of(oid, false)].into_iter().chain(tree(false)).collect(),
-        What::Constraint => [of(oid, true)].into_iter().chain(tree(*is_partitioned)).collect(),
-        What::ForeignKey => [of(oid, true)].into_iter().chain(tree(true)).collect(),
-    }
+    let (of_table, of_tree) = match what {
+        What::Index => (Mode::Shared, Mode::Shared),
+        What::Constraint if *is_partitioned => (Mode::Exclusive, Mode::Exclusive),
+        What::Constraint => (Mode::Exclusive, Mode::Shared),
+        What::ForeignKey => (Mode::ForeignKey, Mode::ForeignKey),
+    };
+    let of = |oid: &i64, mode| Use { of: Resource::Table(*oid), mode };
+    let tree = root.iter().filter(|root| *root != oid).map(|root| of(root, of_tree));
+    [of(oid, of_table)].into_iter().chain(tree).collect()
 }
 
 #[cfg(test)]
@@ -91,20 +93,20 @@ mod tests {
     #[test]
     fn partitions_are_used_with_their_tree() {
         let found = |oid, root, is_partitioned| Found { oid, root, is_partitioned };
-        let table = |oid, is_exclusive| Use { of: Resource::Table(oid), is_exclusive };
+        let table = |oid, mode| Use { of: Resource::Table(oid), mode };
         let (plain, leaf, root, middle) =
             (found(1, None, false), found(11, Some(10), false), found(10, Some(10), true), found(12, Some(10), true));
         for (what, found, expected) in [
-            (What::Index, &plain, &[table(1, false)][..]),
-            (What::Index, &leaf, &[table(11, false), table(10, false)]),
-            (What::Index, &root, &[table(10, false)]),
-            (What::Constraint, &plain, &[table(1, true)]),
-            (What::Constraint, &leaf, &[table(11, true), table(10, false)]),
-            (What::Constraint, &root, &[table(10, true)]),
-            (What::Constraint, &middle, &[table(12, true), table(10, true)]),
-            (What::ForeignKey, &plain, &[table(1, true)]),
-            (What::ForeignKey, &leaf, &[table(11, true), table(10, true)]),
-            (What::ForeignKey, &root, &[table(10, true)]),
+            (What::Index, &plain, &[table(1, Mode::Shared)][..]),
+            (What::Index, &leaf, &[table(11, Mode::Shared), table(10, Mode::Shared)]),
+            (What::Index, &root, &[table(10, Mode::Shared)]),
+            (What::Constraint, &plain, &[table(1, Mode::Exclusive)]),
+            (What::Constraint, &leaf, &[table(11, Mode::Exclusive), table(10, Mode::Shared)]),
+            (What::Constraint, &root, &[table(10, Mode::Exclusive)]),
+            (What::Constraint, &middle, &[table(12, Mode::Exclusive), table(10, Mode::Exclusive)]),
+            (What::ForeignKey, &plain, &[table(1, Mode::ForeignKey)]),
+            (What::ForeignKey, &leaf, &[table(11, Mode::ForeignKey), table(10, Mode::ForeignKey)]),
+            (What::ForeignKey, &root, &[table(10, Mode::ForeignKey)]),
         ] {
             assert_eq!(uses_of(what, found), expected, "{what:?}");
         }
