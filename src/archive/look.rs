@@ -67,7 +67,7 @@ pub(super) async fn look_at_what_is_back(
 
 /// Returns whether any of the batch's first rows is in the table, of those with this filter: by the primary key, or by all values in a table without
 /// one. Reads only.
-async fn is_any_there(
+pub(super) async fn is_any_there(
     store: &Store,
     (name, manifest): &(BatchName, Manifest),
     connection: &mut PgConnection,

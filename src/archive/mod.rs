@@ -250,7 +250,21 @@ impl Archive {
         let mut manifest = manifest.clone();
         manifest.exported.rows -= manifest.came_back.min(manifest.exported.rows);
         self.back().committed();
+        self.ensure_is_there(name, &manifest).await?;
         self.make_count(name, &manifest).await
+    }
+
+    /// A manifest never counts without its object.
+    async fn ensure_is_there(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        let found = self.bytes_of(name, manifest).await?;
+        anyhow::ensure!(
+            manifest.is_empty() || found == Some(manifest.exported.bytes),
+            "the rows of {} have left their table, and their object {} {}: somebody else works in this folder. A backup or a standby that is behind has them",
+            self.location(name),
+            name.object(&manifest.exported),
+            found.map_or("is gone".to_owned(), |found| format!("has {found} bytes in place of {}", manifest.exported.bytes))
+        );
+        Ok(())
     }
 
     /// Makes the batch count. A batch without rows, since all of them are in other batches, is removed. The pending file goes last: it says which rows

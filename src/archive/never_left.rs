@@ -11,9 +11,10 @@ use super::manifest::Manifest;
 use super::outcome::Recovered;
 use super::restored::{Accepts, Here, Record, Restored};
 use super::session::{self, Fate};
-use super::{Archive, listing};
+use super::{Archive, listing, look};
+use crate::base::fault::{Fault, Kind};
 use crate::pg;
-use crate::store::Object;
+use crate::store::{Object, Store};
 
 impl Archive {
     /// Finds batches of this archive whose transaction is in the server's future, and records that their rows never left. Afterwards the server
@@ -80,7 +81,7 @@ fn entry(manifest: &Manifest, here: &Here) -> Restored {
 
 /// Returns whether the server says that the batch's transaction did not commit, although it did: its number is free, or of one that was rolled back.
 /// Only the table that the rows were in can tell; a physical copy of its server has the same numbers under another name in the configuration.
-pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest, here: &Here) -> Result<bool> {
+async fn is_undone(connection: &mut PgConnection, manifest: &Manifest, here: &Here) -> Result<bool> {
     let place = &here.place;
     let is_its_table = manifest.database == place.configured
         && match manifest.origin {
@@ -88,14 +89,58 @@ pub(super) async fn is_undone(connection: &mut PgConnection, manifest: &Manifest
             None => !manifest.names_are_sealed() && pg::qualified(&manifest.schema, &manifest.table) == place.name,
         };
     let is_its_server = manifest.system_identifier.as_ref() == Some(&place.system_identifier);
-    let is_same_start = manifest.server_started_at.as_ref() == Some(&here.server_started_at);
-    let Some(transaction) = manifest.transaction.filter(|_| is_its_table && is_its_server && !is_same_start) else {
+    let its_start = manifest.server_started_at.as_deref().unwrap_or_default();
+    let may_be_set_back = its_start != here.server_started_at && !here.ran_already(manifest.archived_at, its_start);
+    let Some(transaction) = manifest.transaction.filter(|_| is_its_table && is_its_server && may_be_set_back) else {
         return Ok(false);
     };
-    Ok(session::fate(connection, transaction, None).await? == Fate::Aborted)
+    Ok(session::fate(connection, transaction, None).await? == Fate::Undone)
 }
 
-pub(super) fn never_left(name: &BatchName, manifest: &Manifest) -> String {
+/// Returns a sentence where the rows of a batch never left this table. A note of a server with another start may be one of a physical copy, which knows nothing
+/// of the batch: it counts where rows are found in the table, and not where this server knows that they left. It is an error where neither tells.
+pub(super) async fn what_never_left(
+    store: &Store,
+    batch: &(BatchName, Manifest),
+    connection: &mut PgConnection,
+    record: &mut Record,
+    here: &Here,
+) -> Result<Option<String>> {
+    let (name, manifest) = batch;
+    let Some(noted) = record.whole(here).filter(|whole| whole.never_left && whole.left_again == 0).cloned() else {
+        let is_undone = record.may_never_have_left(here) && is_undone(connection, manifest, here).await?;
+        return Ok(is_undone.then(|| never_left(name, manifest)));
+    };
+    if noted.server_started_at == here.server_started_at {
+        return Ok(Some(never_left(name, manifest)));
+    }
+    if has_left(connection, manifest).await? {
+        record.forget_what_never_left(here);
+        return Ok(None);
+    }
+    if look::is_any_there(store, batch, connection, (&here.place, &noted.filter)).await? {
+        return Ok(Some(never_left(name, manifest)));
+    }
+    Err(Fault::new(Kind::Busy, noted_by_another(name, manifest, &noted)).into())
+}
+
+/// Returns whether this server knows, without a restart since, that the batch's transaction committed.
+async fn has_left(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
+    let Some(transaction) = manifest.transaction else { return Ok(false) };
+    Ok(session::fate(connection, transaction, manifest.server_started_at.as_deref()).await? == Fate::Committed)
+}
+
+fn noted_by_another(name: &BatchName, manifest: &Manifest, noted: &Restored) -> String {
+    format!(
+        "a server that was started at {} noted on {} that the rows of {name} never left {}: this one, set back to a state before that, or a physical copy of \
+         it, which knows nothing of the batch. None of them was found there. Where no later batch has them either, --again puts them back",
+        noted.server_started_at,
+        noted.at.format("%Y-%m-%d"),
+        manifest.table_in_words()
+    )
+}
+
+fn never_left(name: &BatchName, manifest: &Manifest) -> String {
     format!(
         "the rows of {name} never left {}: the server was set back to a state before transaction {}, which archived them. They are in the \
          table, or in a later batch; --again puts them back anyway",

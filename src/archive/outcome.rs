@@ -28,6 +28,8 @@ pub(super) enum Rows {
     /// The server does not know. But nothing had been written, so that the transaction cannot have committed, unless the manifest is an
     /// old one that was copied back.
     NothingWritten,
+    /// They are in the table if this server was set back. They left if it is a copy of the server where they were: the object is then all that there is.
+    LeftElsewhere,
 }
 
 /// Returns the end of the transaction of a pending batch. It is an error when it has none yet, or is one of another server.
@@ -53,7 +55,8 @@ pub(super) fn rows_after(fate: Fate, manifest: &Manifest) -> Result<Rows> {
     match fate {
         Fate::Committed => Ok(Rows::Left),
         Fate::Aborted | Fate::InProgress => Ok(Rows::Stayed),
-        Fate::MaybeCommitted | Fate::Forgotten if manifest.exported.bytes == 0 => Ok(Rows::NothingWritten),
+        Fate::MaybeCommitted | Fate::Forgotten | Fate::Undone if manifest.exported.bytes == 0 => Ok(Rows::NothingWritten),
+        Fate::Undone => Ok(Rows::LeftElsewhere),
         Fate::MaybeCommitted => anyhow::bail!(
             "transaction {transaction} of a killed run committed, but the server was restarted since, and may have given \
              the number to another after a crash: {ADVICE}"

@@ -1,4 +1,5 @@
-//! Cleans up after a kill: completes or removes the batches of transactions whose end no process recorded.
+//! Cleans up after a kill: completes or removes the batches of transactions whose end no process recorded. What it removes, the server of the transaction
+//! has rolled back, as it says itself without a restart in between: a physical copy of that server says of every later transaction that it was not committed.
 
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
@@ -51,6 +52,10 @@ impl Archive {
                 recovered.left.extend(names_no_sources(&manifest));
                 self.make_count(name, &manifest).await
             }
+            Rows::LeftElsewhere => {
+                recovered.left.push(self.may_be_of_another_server(name, &manifest));
+                Ok(())
+            }
             // The rows may exist nowhere else: nothing of the batch is deleted, and no later run fails because of it.
             Rows::Left | Rows::NothingWritten => {
                 recovered.left.push(self.does_not_match(name, &manifest, found));
@@ -74,7 +79,7 @@ impl Archive {
     }
 
     /// Returns the length of the object that a manifest speaks of. One that announces no object yet may have either.
-    async fn bytes_of(&self, name: &BatchName, manifest: &Manifest) -> Result<Option<u64>> {
+    pub(super) async fn bytes_of(&self, name: &BatchName, manifest: &Manifest) -> Result<Option<u64>> {
         let is_known = manifest.exported.bytes > 0;
         let keys = if is_known { vec![name.object(&manifest.exported)] } else { name.objects().into() };
         for key in keys {
@@ -112,6 +117,17 @@ impl Archive {
                 Ok(())
             }
         }
+    }
+
+    fn may_be_of_another_server(&self, name: &BatchName, manifest: &Manifest) -> String {
+        format!(
+            "{} stays: its transaction {} did not commit on this server, which was started since. If this is a copy of the server that archived the rows, that one \
+             completes it. If this one was set back or crashed, check whether the rows are in the table: if they are, delete the {PENDING} and {}; if \
+             not, rename it to {MANIFEST}",
+            self.store.location(&name.pending()),
+            manifest.transaction.unwrap_or_default(),
+            name.object(&manifest.exported)
+        )
     }
 
     fn does_not_match(&self, name: &BatchName, manifest: &Manifest, found: Option<u64>) -> String {

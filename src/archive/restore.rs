@@ -10,7 +10,7 @@ use super::copy::{NotAll, copy};
 use super::filter::Filter;
 use super::look::look_at_what_is_back;
 use super::manifest::Manifest;
-use super::never_left::{is_undone, never_left};
+use super::never_left::what_never_left;
 use super::primary_key::same_key;
 use super::restored::{Accepts, Ends, Here, Place, Record, Restored};
 use super::session::{prepare_session, transaction};
@@ -94,9 +94,8 @@ pub async fn prepare(
         let expected = filter.is_all().then_some(manifest.exported.rows);
         return Ok(Intent::Restore(Box::new(Prepared { expected, ..Prepared::all(here, ends, filter) })));
     }
-    let is_noted = record.whole(&here).is_some_and(|whole| whole.never_left && whole.left_again == 0);
-    if is_noted || (record.may_never_have_left(&here) && is_undone(connection, manifest, &here).await?) {
-        return Ok(Intent::Leave(RestoreOutcome::NeverLeft(never_left(name, manifest))));
+    if let Some(never_left) = what_never_left(store, batch, connection, &mut record, &here).await? {
+        return Ok(Intent::Leave(RestoreOutcome::NeverLeft(never_left)));
     }
     refuse_what_may_be_back(&record, name, &here)?;
     refuse_what_is_sealed(&record, name, &here)?;

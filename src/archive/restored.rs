@@ -103,6 +103,15 @@ impl Here {
     }
 }
 
+impl Here {
+    /// Returns whether this server ran already when one with another start did something at `at`: then they are two.
+    pub fn ran_already(&self, at: DateTime<Utc>, their_start: &str) -> bool {
+        let start = |text: &str| DateTime::parse_from_rfc3339(text).ok();
+        start(&self.server_started_at)
+            .is_some_and(|here| here + CLOCKS_DIFFER < at || start(their_start).is_some_and(|theirs| here < theirs))
+    }
+}
+
 /// Says whether an entry was made at the place of this session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -122,11 +131,7 @@ impl Restored {
         if self.place.configured == here.place.configured || self.server_started_at == here.server_started_at {
             return At::Here;
         }
-        let start = |text: &str| DateTime::parse_from_rfc3339(text).ok();
-        let ran_already = start(&here.server_started_at).is_some_and(|here| {
-            here + CLOCKS_DIFFER < self.at || start(&self.server_started_at).is_some_and(|theirs| here < theirs)
-        });
-        if ran_already { At::Elsewhere } else { At::Either }
+        if here.ran_already(self.at, &self.server_started_at) { At::Elsewhere } else { At::Either }
     }
 
     fn place(&self, here: &Here) -> At {
@@ -242,6 +247,11 @@ impl Record {
         !self.left_later && self.at(here).next().is_none()
     }
 
+    /// Forgets what another server noted: this one knows that the rows left.
+    pub fn forget_what_never_left(&mut self, here: &Here) {
+        self.times.retain(|restored| !restored.never_left || restored.place(here) != At::Here);
+    }
+
     /// Returns the last entry of the whole batch in this place: earlier ones do not count.
     pub fn whole(&self, here: &Here) -> Option<&Restored> {
         self.at(here).filter(|restored| restored.filter.is_all() && restored.is_committed).last()
@@ -297,7 +307,7 @@ impl Record {
             }
             let end = match session::fate(connection, restored.transaction, Some(&restored.server_started_at)).await? {
                 Fate::Committed => true,
-                Fate::Aborted => false,
+                Fate::Aborted | Fate::Undone => false,
                 Fate::InProgress | Fate::MaybeCommitted | Fate::Forgotten => continue,
             };
             if restored.is_committed {

@@ -137,6 +137,9 @@ pub(super) enum Fate {
     InProgress,
     Committed,
     Aborted,
+    /// It did not commit in this server's history, and the server was started since: it was set back or lost the number in a crash, or it is a physical copy
+    /// of the server where the transaction was.
+    Undone,
     /// The server was restarted since, and may have given the number to another transaction after a crash.
     MaybeCommitted,
     Forgotten,
@@ -151,8 +154,8 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
             .await;
     let status = match status.map_err(anyhow::Error::from) {
         Ok(status) => status,
-        // "transaction ID is in the future": a crash has undone it so thoroughly that its number is free again.
-        Err(error) if pg::sql_state(&error).as_deref() == Some("22023") => return Ok(Fate::Aborted),
+        // "transaction ID is in the future": its number is free again, or was never given out here.
+        Err(error) if pg::sql_state(&error).as_deref() == Some("22023") => Some("aborted".to_owned()),
         Err(error) => return Err(error),
     };
     let has_restarted = server_started_at != Some(self::server_started_at(connection).await?.as_str());
@@ -160,6 +163,7 @@ pub(super) async fn fate(connection: &mut PgConnection, transaction: i64, server
         Some("in progress") => Fate::InProgress,
         Some("committed") if has_restarted => Fate::MaybeCommitted,
         Some("committed") => Fate::Committed,
+        Some(_) if has_restarted => Fate::Undone,
         Some(_) => Fate::Aborted,
         None => Fate::Forgotten,
     })

@@ -241,6 +241,61 @@ fn rows_of_a_batch_that_never_left_do_not_come_back_twice() {
     assert_eq!(server.sql(&database, ALL), before);
 }
 
+/// A physical copy of the server that went its own way, with a configuration of the same store and jobs, and numbers that the original has given out.
+fn copied(server: &Server, database: &str, scenario: &Scenario) -> Server {
+    let copy = server.standby();
+    copy.catches_up(server);
+    copy.promote();
+    copy.sql(database, "DELETE FROM logs WHERE created_at < now() - interval '10 days'");
+    server.sql(database, "DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$");
+    configured_alike(scenario, &copy.url(database));
+    copy
+}
+
+const ON_THE_COPY: [&str; 5] = ["--config", "staging.toml", "--jobs", "jobs", "run-job"];
+
+#[test]
+fn a_copy_of_the_server_deletes_no_batch_that_the_original_has_not_recorded_yet() {
+    let server = Server::start(18);
+    let database = logs(&server, 1000);
+    let scenario = scenario(&server, &database, "archive = 'local'");
+    let copy = copied(&server, &database, &scenario);
+    let (url, on_the_copy) = (server.url(&database), [&ON_THE_COPY[..], &["old-logs"]].concat());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        archive_100(store_of(&scenario).await.unwrap(), url, false).await.unwrap();
+    });
+    let run = scenario.run(&on_the_copy).succeeded();
+    run.says(&["stays", "copy of the server that archived the rows"]);
+    assert_eq!(ending(&scenario, ".pending.json").len(), 1);
+    // The original's next run finds that it had committed.
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    assert_eq!(ending(&scenario, ".pending.json"), Vec::<String>::new());
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "1001");
+    drop(copy);
+}
+
+#[test]
+fn a_copy_of_the_server_does_not_say_for_the_original_that_rows_never_left() {
+    let mut server = Server::start(18);
+    let database = logs(&server, 1000);
+    let scenario = scenario(&server, &database, "archive = 'local'");
+    let copy = copied(&server, &database, &scenario);
+    let before = server.sql(&database, ALL);
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&[&ON_THE_COPY[..], &["old-logs"]].concat()).succeeded();
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    assert_eq!(server.sql(&database, ALL), before);
+    // After a restart the original knows it no longer for certain, and says so.
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    scenario.run(&[&ON_THE_COPY[..], &["old-logs"]].concat()).succeeded();
+    server.crash();
+    server.start_again();
+    let said = scenario.run(&["archives", "restore"]).exited(75);
+    said.says(&["physical copy", "None of them was found", "--again"]);
+    drop(copy);
+}
+
 /// A second configuration that calls another database the same, with the same store and jobs.
 fn configured_alike(scenario: &Scenario, url: &str) {
     let text = format!(

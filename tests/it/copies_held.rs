@@ -107,6 +107,31 @@ fn a_hold_reaches_a_copy_that_is_there_already_and_a_release_says_where_it_did_n
     assert_eq!((in_store(&scenario, "local").len(), in_store(&scenario, "offsite").len()), (1, 1));
 }
 
+#[test]
+fn a_set_that_is_being_deleted_is_not_said_to_be_held_or_copied() {
+    let server = server(18);
+    let scenario = two_folders(server, &small_database(server), "keep = { last = 5 }");
+    run(&scenario).succeeded();
+    let set = listed(&scenario)[0].0.clone();
+    let deleting = |host: &str| {
+        let marker = serde_json::json!({
+            "process": { "host": host, "machine_id": "m", "boot_id": "b", "pid_namespace": "p", "pid": 1, "start_ticks": "1" },
+            "identity": null, "reasons": ["no rule keeps it"], "started_at": "2026-11-29T02:00:00Z",
+        });
+        std::fs::write(scenario.path(&format!("offsite/{set}/deleting.json")), marker.to_string()).unwrap();
+    };
+    deleting("another");
+    let hold = ["backups", "hold", &*set, "--until", "2999-01-01", "--store", "offsite"];
+    scenario.run(&hold).exited(75).says(&["is being deleted in offsite"]);
+    assert!(!is_held(&scenario, "offsite", &set));
+    scenario.run(&["backups", "hold", &set, "--until", "2999-01-01", "--store", "local"]).succeeded();
+    scenario.run(&["backups", "copy", &set, "--from", "local", "--to", "offsite"]).exited(75).says(&["may be being deleted"]);
+
+    std::fs::remove_file(scenario.path(&format!("offsite/{set}/deleting.json"))).unwrap();
+    scenario.run(&["backups", "copy", &set, "--from", "local", "--to", "offsite"]).succeeded();
+    assert!(is_held(&scenario, "offsite", &set));
+}
+
 /// Sets are in `local` alone, and the job is then to keep one of them in `other`.
 fn with_another_name(scenario: Scenario, stores: [&str; 2]) -> Scenario {
     let [first, other] = stores;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::copies::{in_store, listed, run, small_database};
+use crate::copies::{in_store, listed, run, small_database, two_folders};
 use crate::copies_used::damage;
 use crate::encryption::age_key;
 use crate::fetch::sum;
@@ -336,4 +336,58 @@ fn a_copy_that_fails_while_it_takes_the_place_of_another_one_leaves_the_source_h
     let replace = replace.map(|argument| if argument == set { &newest } else { argument });
     scenario.run(&replace).succeeded();
     assert!(has(&scenario, "offsite", &newest) && !scenario.path(&format!("store/{newest}/hold-for-copy.json")).exists());
+}
+
+#[test]
+fn the_dump_of_a_replacement_that_was_killed_outlives_the_store_that_it_was_copied_from() {
+    let (scenario, set, new) = replacing(server(18), "");
+    let globals = scenario.path(&format!("offsite/{set}/globals.sql.gz.age"));
+    std::fs::remove_file(&globals).unwrap();
+    std::fs::create_dir_all(globals.join("in-the-way")).unwrap();
+    let replace = ["backups", "copy", &*set, "--from", "local", "--to", "offsite", "--encrypt-to", &new, "--replace"];
+    assert_ne!(scenario.run(&replace).code, Some(0));
+    std::fs::remove_dir_all(&globals).unwrap();
+    std::fs::rename(scenario.path("store"), scenario.path("dead")).unwrap();
+    // The process is known to be dead, so that this run sweeps what it left.
+    assert_ne!(run(&scenario).code, None);
+    assert!(scenario.path(&format!("offsite/{set}/dump.sql.gz.age")).exists(), "it is the only dump of that set");
+}
+
+#[test]
+fn of_two_replacements_in_opposite_directions_neither_takes_the_others_source() {
+    let (scenario, set, new) = replacing(server(18), "");
+    // The other one has held what it copies from, and comes to the moment without a set.
+    let hold = serde_json::json!({"until": "2999-01-01T00:00:00Z", "reason": "a copy of it is made in local", "for_copy": true});
+    std::fs::write(scenario.path(&format!("offsite/{set}/hold-for-copy.json")), hold.to_string()).unwrap();
+    let replace = ["backups", "copy", &*set, "--from", "local", "--to", "offsite", "--encrypt-to", &new, "--replace"];
+    scenario.run(&replace).exited(75).says(&["a copy in another store is being made of", "release"]);
+    assert!(has(&scenario, "offsite", &set) && has(&scenario, "local", &set));
+    assert!(!scenario.path(&format!("store/{set}/hold-for-copy.json")).exists(), "it holds nothing that it does not copy");
+}
+
+#[test]
+fn what_a_killed_encryption_left_in_the_clear_goes_with_the_next_copy_or_with_the_set() {
+    for again in [true, false] {
+        let server = server(18);
+        let scenario = two_folders(server, &small_database(server), "keep = { last = 1 }");
+        let new = age_key(&scenario, "new");
+        run(&scenario).succeeded();
+        let set = in_store(&scenario, "offsite")[0].0.clone();
+        let folder = scenario.path(&format!("offsite/{set}"));
+        let plain =
+            ["dump.sql.gz", "globals.sql.gz"].map(|object| (folder.join(object), std::fs::read(folder.join(object)).unwrap()));
+        let copy = ["backups", "copy", &*set, "--from", "local", "--to", "offsite", "--encrypt-to", &new, "--replace"];
+        scenario.run(&copy).succeeded();
+        // Killed after the manifest and before the plain objects went.
+        for (path, bytes) in &plain {
+            std::fs::write(path, bytes).unwrap();
+        }
+        if again {
+            scenario.run(&copy).succeeded();
+        } else {
+            run(&scenario).succeeded();
+            assert!(!in_store(&scenario, "offsite").iter().any(|(name, _)| *name == set), "pruned");
+        }
+        assert!(plain.iter().all(|(path, _)| !path.exists()), "again: {again}");
+    }
 }

@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::find::{Filter, find_copies};
 use super::nearness::Nearness;
-use crate::base::fault::{Fault, Kind};
 use crate::base::terminal;
 use crate::cli::global::Global;
 use crate::cli::output::print;
 use crate::config::Config;
 use crate::store::Store;
+use crate::task::backup::copies::holds;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::latest::Choice;
 use crate::task::backup::markers::{self, ALL_HOLDS, HOLD, Hold};
@@ -26,10 +26,9 @@ pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTim
     let (mut held, mut name) = (Vec::new(), None);
     for found in find_copies(global, &config, wanted, filter, &Choice::default()).await? {
         markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
-        // A concurrent prune may have deleted it in between: then there is nothing to hold.
-        if !found.store.exists_for_certain(&found.set.name.key(set::MANIFEST)).await? {
+        if let Err(error) = holds::ensure_counts(&found.store, &found.store_name, &found.set.name).await {
             found.store.delete(&found.set.name.key(HOLD)).await?;
-            return Err(Fault::new(Kind::Configuration, format!("{} was deleted meanwhile", found.set.name)).into());
+            return Err(error);
         }
         print(&format!("{} in {} is held until {}\n", found.set.name, found.store_name, until.format("%Y-%m-%d %H:%M UTC")))?;
         held.push(found.store_name);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::copies::holds::{self, Elsewhere};
 use super::guard::{Guard, Readers};
 use super::markers::{self, COPY_HOLD, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
-use super::set::{self, Listing, MANIFEST, Set, VERIFICATION};
+use super::set::{self, ALL_GLOBALS, DUMPS, Listing, MANIFEST, Set, VERIFICATION};
 use super::{proof, relock};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
@@ -108,7 +108,9 @@ async fn delete(store: &Store, set: &Set, reasons: &[String], now: DateTime<Utc>
         }
         return Err(error.context("its dump cannot be deleted, so the whole set stays"));
     }
-    for object in [MANIFEST, VERIFICATION, set.globals_object(), HOLD, LOSS_HOLD, COPY_HOLD, RUN, DELETING] {
+    // Also a plain dump and plain globals that a killed replacement left beside encrypted ones.
+    let objects = [MANIFEST, VERIFICATION].into_iter().chain(DUMPS).chain(ALL_GLOBALS);
+    for object in objects.chain([HOLD, LOSS_HOLD, COPY_HOLD, RUN, DELETING]) {
         store.delete(&set.name.key(object)).await?;
     }
     Ok(true)

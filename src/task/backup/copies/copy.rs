@@ -95,7 +95,12 @@ impl Copy<'_> {
                 cancel.run_until_cancelled(proving).await.unwrap_or_else(|| Err(cancelled()))?;
             }
             Place::Complete(copy) => {
-                self.bring_holds().await?;
+                if let Some(interrupted) = place::interrupted_deletion(to, to_name, self.set, self.runs_are_over).await? {
+                    interrupted.finish(to).await?;
+                }
+                if self.bring_holds().await? {
+                    holds::ensure_counts(to, to_name, &self.set.name).await?;
+                }
                 let there = Copied { was_there: true, ..Copied::default() };
                 match self.prove(*copy, there, progress, cancel).await {
                     Err(error) if !cancel.is_cancelled() => match place::look(to, to_name, self.set, &nonce).await? {
@@ -105,6 +110,7 @@ impl Copy<'_> {
                     Ok(copied) => {
                         if let Some(copy) = &copied.set {
                             relock::renew(to, copy).await?;
+                            self.remove_objects_before(&copy.manifest).await;
                         }
                         return Ok(copied);
                     }
@@ -190,15 +196,16 @@ impl Copy<'_> {
         Ok((copy, copied))
     }
 
-    /// Holds the copy for as long as the set is held where it comes from: now, as a run may have held it since it was listed.
-    async fn bring_holds(&self) -> Result<()> {
-        let now = Utc::now();
+    /// Holds the copy for as long as the set is held where it comes from: now, as a run may have held it since it was listed. Returns whether it wrote.
+    async fn bring_holds(&self) -> Result<bool> {
+        let (now, mut wrote) = (Utc::now(), false);
         for hold in set::read_holds(self.from.1, &self.set.name).await.iter().filter(|hold| hold.until > now && !hold.for_copy) {
             if holds::write_longer(self.to.1, &self.set.name, hold).await? {
                 tracing::info!("{} is held in {}, as it is in {}", self.set.name, self.to.0, self.from.0);
+                wrote = true;
             }
         }
-        Ok(())
+        Ok(wrote)
     }
 
     /// A signature says that pgtend wrote the object: it must not be given to what anyone may have written.
@@ -300,7 +307,8 @@ impl Copy<'_> {
                     let why = failure::in_a_line(&error);
                     tracing::warn!("{} is not held in {} while it is copied: {why}", self.set.name, self.from.0);
                 }
-                to.put_json(&key, marker).await?;
+                // Of a copy that was complete once, no sweep takes the dump before this one is.
+                to.put_json(&key, &RunMarker { completed_at: there.completed_at, ..marker.clone() }).await?;
                 if let Some(interrupted) = deletion {
                     interrupted.finish(to).await?;
                 }

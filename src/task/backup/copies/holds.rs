@@ -4,11 +4,12 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::place::is_copy_of;
+use crate::base::fault::{Fault, Kind};
 use crate::pg::failure;
 use crate::store::Store;
 use crate::task::backup::loss;
-use crate::task::backup::markers::{self, COPY_HOLD, HOLD, HOLDS, Hold, LOSS_HOLD};
-use crate::task::backup::set::{self, Listing, Set};
+use crate::task::backup::markers::{self, COPY_HOLD, DELETING, DeletingMarker, HOLD, HOLDS, Hold, LOSS_HOLD};
+use crate::task::backup::set::{self, Listing, MANIFEST, Set};
 use crate::task::backup::set_name::SetName;
 
 /// A hold of a copy in another store that lasts longer than those of the copy here.
@@ -67,6 +68,24 @@ pub async fn unite(name: &SetName, copies: &[(&str, &Store)]) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Fails where a hold that was just written came too late. Whoever deletes a set writes its marker, then looks for holds: a deletion that began before has
+/// its marker by now, and one that begins later finds the hold.
+pub async fn ensure_counts(store: &Store, store_name: &str, name: &SetName) -> Result<()> {
+    let is_going = match markers::read::<DeletingMarker>(store, name, DELETING).await {
+        // Of a deletion whose process has died, only the marker may be there: with its manifest and its dump it is still a set.
+        Ok(deleting) => deleting.is_some_and(|deleting| !deleting.process.is_known_dead()),
+        Err(_) => true,
+    };
+    if is_going || !store.exists_for_certain(&name.key(MANIFEST)).await? {
+        return Err(Fault::new(
+            Kind::Deferred,
+            format!("{name} is being deleted in {store_name}, so a hold of it there is too late"),
+        )
+        .into());
+    }
+    Ok(())
 }
 
 /// Holds a set, unless it is held for as long already. Returns whether it wrote. A hold that is in doubt is not passed on, and

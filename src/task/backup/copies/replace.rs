@@ -37,12 +37,14 @@ impl Copy<'_> {
                 return Err(Fault::new(Kind::Busy, message).into());
             }
         }
-        to.put_json(&self.set.name.key(RUN), marker).await?;
+        // Until the new copy has its manifest, the dump that is there is that of a set: no sweep takes it.
+        to.put_json(&self.set.name.key(RUN), &RunMarker { completed_at: Some(Utc::now()), ..marker.clone() }).await?;
         // The names of the dump and of the globals.
         let names = |manifest: &Manifest| (manifest.dump.object.clone(), manifest.dump.encryption.is_some());
         let ((dump, encrypted), (new_dump, new_encrypted)) = (names(&old.manifest), names(new));
         if dump == new_dump || encrypted == new_encrypted {
             self.hold_source().await?;
+            self.ensure_nobody_copies_from_there().await?;
             // Without a manifest it is no set: what is written in its place would not fit. Its verdict goes first, as one without a manifest says that a set
             // was lost.
             for object in [VERIFICATION, MANIFEST] {
@@ -76,10 +78,31 @@ impl Copy<'_> {
                 return Err(error.context(Fault::new(Kind::Permission, message())));
             }
         }
-        let is_going = from.exists_for_certain(&name.key(DELETING)).await?;
-        if is_going || !from.exists_for_certain(&name.key(&self.set.manifest.dump.object)).await? {
+        let mut is_gone = from.exists_for_certain(&name.key(DELETING)).await?;
+        for object in [MANIFEST, &self.set.manifest.dump.object] {
+            is_gone |= !from.exists_for_certain(&name.key(object)).await?;
+        }
+        if is_gone {
             self.release_source().await;
-            return Err(Fault::new(Kind::Deferred, format!("{name} is being deleted in {from_name}")).into());
+            return Err(Fault::new(Kind::Deferred, format!("{name} is being deleted or replaced in {from_name}")).into());
+        }
+        Ok(())
+    }
+
+    /// Fails where the copy that would give way is the source of another replacement. Each holds its source before it looks here: of two in opposite directions,
+    /// one at least sees the other.
+    async fn ensure_nobody_copies_from_there(&self) -> Result<()> {
+        let (to_name, to) = self.to;
+        let now = Utc::now();
+        let held = set::read_holds(to, &self.set.name).await;
+        if held.iter().any(|hold| hold.for_copy && hold.until > now) {
+            self.release_source().await;
+            let message = format!(
+                "a copy in another store is being made of {} in {to_name}, or was interrupted: finish that one first (`pgtend backups copy`), or end its hold \
+                 (`pgtend backups release`) when a good copy is elsewhere",
+                self.set.name
+            );
+            return Err(Fault::new(Kind::Busy, message).into());
         }
         Ok(())
     }
