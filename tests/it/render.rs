@@ -83,7 +83,10 @@ fn what_the_compose_file_starts_makes_and_proves_a_set() {
 }
 
 fn passes(script: &str) {
-    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).env("PGTEND", env!("CARGO_BIN_EXE_pgtend")).output().unwrap();
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .env("PGTEND", env!("CARGO_BIN_EXE_pgtend"))
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
 }
