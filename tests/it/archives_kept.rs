@@ -277,23 +277,26 @@ fn a_copy_of_the_server_deletes_no_batch_that_the_original_has_not_recorded_yet(
 
 #[test]
 fn a_copy_of_the_server_does_not_say_for_the_original_that_rows_never_left() {
-    let mut server = Server::start(18);
-    let database = logs(&server, 1000);
-    let scenario = scenario(&server, &database, "archive = 'local'");
-    let copy = copied(&server, &database, &scenario);
-    let before = server.sql(&database, ALL);
-    scenario.run(&["run-job", "old-logs"]).succeeded();
-    scenario.run(&[&ON_THE_COPY[..], &["old-logs"]].concat()).succeeded();
-    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
-    assert_eq!(server.sql(&database, ALL), before);
-    // After a restart the original knows it no longer for certain, and says so.
-    scenario.run(&["run-job", "old-logs"]).succeeded();
-    scenario.run(&[&ON_THE_COPY[..], &["old-logs"]].concat()).succeeded();
-    server.crash();
-    server.start_again();
-    let said = scenario.run(&["archives", "restore"]).exited(75);
-    said.says(&["physical copy", "None of them was found", "--again"]);
-    drop(copy);
+    for restarts in [false, true] {
+        let mut server = Server::start(18);
+        let database = logs(&server, 1000);
+        let scenario = scenario(&server, &database, "archive = 'local'");
+        let copy = copied(&server, &database, &scenario);
+        let before = server.sql(&database, ALL);
+        scenario.run(&["run-job", "old-logs"]).succeeded();
+        scenario.run(&[&ON_THE_COPY[..], &["old-logs"]].concat()).succeeded();
+        if restarts {
+            // From here on the original does not know it for certain, and says so.
+            server.crash();
+            server.start_again();
+            scenario.run(&["archives", "restore"]).exited(75).says(&["physical copy", "None of them was found", "--again"]);
+            scenario.run(&["archives", "restore", "--again"]).succeeded().prints(&["760 rows put back"]);
+        } else {
+            scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+        }
+        assert_eq!(server.sql(&database, ALL), before, "restarts: {restarts}");
+        drop(copy);
+    }
 }
 
 /// A second configuration that calls another database the same, with the same store and jobs.
