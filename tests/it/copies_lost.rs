@@ -1,13 +1,17 @@
 //! Tests that try to lose the last good copy of a set: the other one is damaged, lost, unread, away, or has only that name.
 
+use std::time::Duration;
+
+use hyper::Method;
 use serde_json::Value;
 
+use crate::backup_faults::always;
 use crate::copies::{in_store, listed, run, small_database, two_folders};
 use crate::copies_used::damage;
 use crate::gates::{REQUIRE, require};
-use crate::support::Scenario;
 use crate::support::postgres::server;
 use crate::support::s3::{Fault, Rule, S3Server};
+use crate::support::{Scenario, eventually};
 
 const FEWER_IN_LOCAL: &str = "keep = { last = 2 }\nkeep_in.offsite = { last = 50 }";
 
@@ -194,7 +198,8 @@ fn a_prune_by_hand_deletes_nothing_that_a_new_store_lacks() {
     }
     let more = "keep = { last = 1 }\nkeep_in.offsite = { last = 50 }";
     let scenario = scenario.job("nightly", &job("[\"local\", \"offsite\"]", more));
-    let planned = scenario.run(&["backups", "prune", "--dry-run"]).succeeded().prints(&["offsite keeps it by its rules, and lacks it"]);
+    let planned =
+        scenario.run(&["backups", "prune", "--dry-run"]).succeeded().prints(&["offsite keeps it by its rules, and lacks it"]);
     assert!(!planned.stdout.contains("delete "), "{}", planned.stdout);
     let pruned = scenario.run(&["backups", "prune"]).succeeded();
     pruned.says(&["2 sets stay in", "for offsite", "Runs copy it"]);
@@ -226,16 +231,15 @@ fn no_copy_is_made_in_the_place_of_a_run_that_may_still_write_there() {
 fn a_backup_that_could_not_write_to_a_store_removes_nothing_that_is_no_longer_its_own() {
     let server = server(18);
     let s3 = S3Server::start();
-    let scenario = Scenario::with_database(server, &small_database(server))
-        .s3(&s3)
-        .job("nightly", &job("[\"local\", \"bucket\"]", ""));
+    let scenario =
+        Scenario::with_database(server, &small_database(server)).s3(&s3).job("nightly", &job("[\"local\", \"bucket\"]", ""));
     // Until the globals have failed there, somebody else has the folder.
-    let slowly = std::time::Duration::from_secs(4);
-    s3.break_with(Rule { method: hyper::Method::PUT, contains: "globals", skip: 0, times: 1, fault: Fault::Slow(slowly) });
-    s3.break_with(Rule { method: hyper::Method::PUT, contains: "manifest.json", skip: 0, times: u32::MAX, fault: Fault::InternalError });
+    let slowly = Fault::Slow(Duration::from_secs(4));
+    s3.break_with(Rule { method: Method::PUT, contains: "globals", skip: 0, times: 1, fault: slowly });
+    s3.break_with(always(Method::PUT, "manifest.json", Fault::InternalError));
     let running = scenario.start(&["run-job", "nightly"]);
     let marker_of = || s3.objects().into_iter().find(|key| key.ends_with("/run.json"));
-    crate::support::eventually("the run has its folder, and its dump", || {
+    eventually("the run has its folder, and its dump", || {
         marker_of().is_some() && s3.objects().iter().any(|key| key.ends_with("dump.sql.gz"))
     });
     let file = s3.file_of(&marker_of().unwrap());
@@ -297,10 +301,9 @@ fn a_copy_stays_whose_refusal_cannot_be_recorded_beside_the_other_one() {
     let scenario = Scenario::with_database(server, &database).s3(&s3).job("nightly", &job("[\"local\", \"bucket\"]", more));
     run(&scenario).succeeded();
     let set = listed(&scenario)[0].0.clone();
-    let failing = |contains| Rule { method: hyper::Method::PUT, contains, skip: 0, times: u32::MAX, fault: Fault::InternalError };
     // Not that of the newer set: its name is not known yet.
     let verdict: &'static str = format!("{}/verification.json", set.rsplit_once('/').unwrap().1).leak();
-    s3.break_with(failing(verdict));
+    s3.break_with(always(Method::PUT, verdict, Fault::InternalError));
     scenario.run(&["backups", "verify", &set, "--store", "local", "--restore-on", "app"]).exited(1);
     run(&scenario).succeeded().says(&["could not be recorded beside its copy in bucket", "stays in"]);
     assert!(has(&scenario, "local", &set), "the bucket has the set, and does not know of the doubt");

@@ -103,12 +103,7 @@ impl Own<'_> {
     }
 
     /// What other stores need of this one, besides what this run copies into them: as if no copy failed.
-    fn needed<'f>(
-        &self,
-        here: &Found,
-        state: &State,
-        all: impl Iterator<Item = (&'f Found, &'f Vec<Lacking>)>,
-    ) -> Vec<Needed> {
+    fn needed<'f>(&self, here: &Found, state: &State, all: impl Iterator<Item = (&'f Found, &'f Vec<Lacking>)>) -> Vec<Needed> {
         let Some(keep) = &here.kept.keep else { return Vec::new() };
         let (rules, own) = (self.rules(here, keep), self.candidate());
         let needed = |other: &Other<'_>| needs::needed(&here.listing, other, &rules, Some((&own, &self.backup.filters)));

@@ -31,7 +31,8 @@ pub async fn share(stores: &[(&str, &Store, &Listing)]) -> (Vec<Needed>, Vec<Str
                 Err(error) => {
                     has_failed = true;
                     let why = failure::in_a_line(&error);
-                    warnings.push(format!("what speaks against {} could not be recorded beside its copy in {name}: {why}", set.name));
+                    warnings
+                        .push(format!("what speaks against {} could not be recorded beside its copy in {name}: {why}", set.name));
                     untold.push(Needed { set: set.name.clone(), store: (*name).to_owned(), why: Why::Untold });
                 }
             }

@@ -71,7 +71,7 @@ pub fn decide(
 /// The names under which there is a set, or may be one. No run replaces what is there. The rest of a set is none: what an interrupted run has left, and one
 /// that has lost its manifest; a copy makes it whole.
 fn names(listing: &Listing) -> impl Iterator<Item = &SetName> {
-    let is_rest = |name: &SetName| listing.incomplete.iter().any(|(incomplete, _)| incomplete == name);
+    let is_rest = move |name: &SetName| listing.incomplete.iter().any(|(incomplete, _)| incomplete == name);
     let unreadable = listing.unreadable.iter().map(|(name, _)| name).filter(move |name| !is_rest(name));
     let not_ours = listing.not_ours.iter().map(|(set, _)| &set.name);
     listing.sets.iter().chain(&listing.adopted).map(|set| &set.name).chain(unreadable).chain(not_ours)

@@ -57,9 +57,8 @@ pub fn needed(here: &Listing, other: &Other<'_>, rules: &Rules<'_>, with: Option
         kept.extend(kept_there(&lacking, other, &rules, with, |_| true));
         kept
     });
-    let is_doubted = |set: &Set| {
-        set.verification.refused_for_its_data(rules.now).is_some() || set.written_before_it_began().is_some()
-    };
+    let is_doubted =
+        |set: &Set| set.verification.refused_for_its_data(rules.now).is_some() || set.written_before_it_began().is_some();
     lacking
         .into_iter()
         .filter(|(set, why)| {
@@ -142,7 +141,7 @@ pub fn warnings(listing: &Listing, rules: &Rules<'_>, location: &str) -> Vec<Str
         .collect();
     let mut groups: BTreeMap<(&str, &Why), BTreeSet<&SetName>> = BTreeMap::new();
     for needed in rules.needed.iter().filter(|needed| would_go.contains(&needed.set.to_string())) {
-        groups.entry((&needed.store, &needed.why)).or_default().insert(&needed.set);
+        groups.entry((needed.store.as_str(), &needed.why)).or_default().insert(&needed.set);
     }
     let warning = |((store, why), sets): ((&str, &Why), BTreeSet<&SetName>)| {
         let newest = sets.last()?;
@@ -156,7 +155,11 @@ pub fn warnings(listing: &Listing, rules: &Rules<'_>, location: &str) -> Vec<Str
                 "that store could not be read, and its rules would keep what it is not known to have. When it can be read again, the rules here go on; if it is \
                  gone for good, remove `{store}` from `store` of the job"
             ),
-            Why::Lacking => format!("its rules keep what it lacks. Runs copy it, three sets at a time; this does it at once: {copy}"),
+            Why::Lacking => {
+                format!(
+                    "its rules keep what it lacks. Runs copy it, three sets at a time, unless only that store signs; this does it at once: {copy}"
+                )
+            }
             Why::NotGood(why) => format!(
                 "its rules keep it, and it is not known to have a good copy ({why}). No run replaces what is there; this reads it, and makes it anew if it is \
                  damaged: {copy}"
