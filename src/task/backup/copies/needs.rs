@@ -98,7 +98,7 @@ fn why_not_there(set: &Set, listing: Option<&Listing>) -> Option<Why> {
     let not_ours = listing.not_ours.iter().find(|(there, _)| there.name == set.name);
     Some(match (unreadable, not_ours) {
         (Some((_, why)), _) => Why::NotGood(why.clone()),
-        (None, Some((_, signature))) => Why::NotGood(signature.in_words()),
+        (None, Some((_, signature))) => Why::NotGood(signature.in_words().to_owned()),
         (None, None) if listing.adopted.iter().any(|there| there.name == set.name) => Why::NotGood(ANOTHER.to_owned()),
         (None, None) if listing.doubt().is_some() => Why::Unread,
         (None, None) => Why::Lacking,
