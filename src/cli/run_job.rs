@@ -266,14 +266,13 @@ fn say(global: &Global, ended: &Ended) -> Result<()> {
     if let (Some(plan), false) = (&ended.plan, global.json) {
         print(plan)?;
     }
-    if let (Some(report), None) = (&run.report, &ended.error) {
-        for warning in &report.warnings {
-            tracing::warn!(job = run.job, database = run.database, "{warning}");
-        }
-        if !global.json {
-            let id = run.id.map(|id| format!(" (run {id})")).unwrap_or_default();
-            print(&format!("{who}: succeeded in {elapsed}{id}\n  {}\n", report.summary))?;
-        }
+    // Also those of a run that failed: a store that is away is the reason of both.
+    for warning in run.report.iter().flat_map(|report| &report.warnings) {
+        tracing::warn!(job = run.job, database = run.database, "{warning}");
+    }
+    if let (Some(report), None, false) = (&run.report, &ended.error, global.json) {
+        let id = run.id.map(|id| format!(" (run {id})")).unwrap_or_default();
+        print(&format!("{who}: succeeded in {elapsed}{id}\n  {}\n", report.summary))?;
     }
     if let Some(error) = &ended.error {
         let outcome = if run.outcome == Outcome::Succeeded { Outcome::Failed } else { run.outcome };

@@ -89,6 +89,8 @@ mod contract;
 mod copies;
 /// Holds of copies, and two names of one place.
 mod copies_held;
+/// What would lose the last good copy of a set: the other one is damaged, lost, unread or away.
+mod copies_lost;
 /// Copies that cannot be used: of a store that does not answer, of a deletion that was interrupted, with bytes that rotted unseen.
 mod copies_missed;
 /// Copies that are restored, fetched, listed and pruned.

@@ -107,7 +107,7 @@ fn in_a_line(all: &[NotPruned<'_>]) -> String {
 fn prunes_of(job: &Job) -> Vec<(Manual<Prune>, String)> {
     let Some(backup) = job.task.as_a::<Backup>() else { return Vec::new() };
     let prune = |kept: &InStore| {
-        let others = backup.stores().map(|other| other.store.clone()).filter(|other| *other != kept.store).collect();
+        let others = backup.stores().filter(|other| other.store != kept.store).cloned().collect();
         let work = Prune { store: kept.store.clone(), others, keep: kept.keep?, verify: backup.verify };
         let in_store = if backup.copies.is_empty() { String::new() } else { format!(" in {}", kept.store) };
         Some((Manual { command: "backups prune", task: job.task.clone(), work }, in_store))

@@ -13,6 +13,7 @@ use super::copies::several::none_took_it;
 use super::copies::target::Target;
 use super::keys::Backup;
 use super::manifest::{self, DumpObject, Globals, Manifest};
+use super::markers::RunMarker;
 use super::pg_dump::{self, Share};
 use super::plan::Plan;
 use super::set::{self, Set, globals_object};
@@ -31,9 +32,15 @@ use crate::work::RunContext;
 /// Where another store has the set, which is to be verified: the next run sweeps what stays.
 const CLEAN_UP_LONGEST: Duration = Duration::from_secs(20);
 
-/// Writes the set `plan.name` to all targets whose folder of that name belongs to this run. Each has the set, or the reason why not, when this
+/// Writes the set `plan.name` to all targets whose folder of that name belongs to this run, as `marker` says. Each has the set, or the reason why not, when this
 /// returns Ok, and one at least has it. Nothing is left where there is no set.
-pub async fn write_set(targets: &mut [Target], plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<()> {
+pub async fn write_set(
+    targets: &mut [Target],
+    plan: &Plan,
+    marker: &RunMarker,
+    backup: &Backup,
+    run: &RunContext<'_>,
+) -> Result<()> {
     let (mut dump, mut globals) = (FanOut::default(), FanOut::default());
     let written = write_objects(targets, (&mut dump, &mut globals), plan, backup, run).await;
     dump.abort().await;
@@ -41,7 +48,7 @@ pub async fn write_set(targets: &mut [Target], plan: &Plan, backup: &Backup, run
     let are_several = targets.len() > 1;
     let without = targets.iter().filter(|target| target.set.is_none() && target.is_claimed);
     join_all(without.map(|target| async move {
-        let cleaning = set::clean_up(&target.store, &plan.name);
+        let cleaning = set::clean_up(&target.store, &plan.name, marker);
         if !are_several {
             cleaning.await;
         } else if timeout(CLEAN_UP_LONGEST, cleaning).await.is_err() {

@@ -109,6 +109,7 @@ pub async fn prune(target: &Target, plan: &Plan, run: &RunContext<'_>) -> Result
         series: &target.series,
         own: Some(&plan.name),
         has_schedule: run.job.has_schedule,
+        needed: &target.needed,
     };
     let checks_most = if plan.verify == Verify::None { 0 } else { CHECKS_IN_A_RUN };
     let folder = key::folder(database, job);

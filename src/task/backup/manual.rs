@@ -6,16 +6,18 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use serde::Serialize;
 
+use super::copies::doubts;
 use super::copies::holds::{self, Elsewhere};
+use super::copies::needs::{self, Needed, Other};
 use super::copies::several::{ensure_answers, ensure_apart, within};
 use super::guard::{self, Asked};
 use super::identity::Identity;
 use super::keep::{Decision, Keep};
-use super::keys::Verify;
+use super::keys::{InStore, Verify};
 use super::rules::{self, Rules};
 use super::series::Series;
 use super::set::Listing;
-use super::warnings::doubts;
+use super::warnings;
 use super::{facts, prune, set, tagged};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
@@ -30,8 +32,8 @@ const CHECKS: usize = usize::MAX;
 /// Deletes the sets of a job that its `keep` no longer keeps.
 pub struct Prune {
     pub store: String,
-    /// The job's others: what is held there stays here, too.
-    pub others: Vec<String>,
+    /// The job's others: what is held there stays here, too, and what they need and are not known to have.
+    pub others: Vec<InStore>,
     pub keep: Keep,
     pub verify: Verify,
 }
@@ -45,6 +47,14 @@ pub struct Plan {
     /// What copies in other stores are held for.
     #[serde(skip)]
     held: Vec<Elsewhere>,
+    /// What stays for other stores.
+    #[serde(skip)]
+    needed: Vec<Needed>,
+    #[serde(skip)]
+    listing: Listing,
+    /// The sets of the job's other stores that could be read.
+    #[serde(skip)]
+    elsewhere: Vec<(String, Listing)>,
     #[serde(skip)]
     identity: Option<Identity>,
     #[serde(skip)]
@@ -75,13 +85,17 @@ impl Work for Prune {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
         // The doubts that keep a run from deleting keep a person from it, too.
-        let mut doubts = doubts(&server, host_clock, &series, &listing);
+        let mut doubts = warnings::doubts(&server, host_clock, &series, &listing);
         doubts.extend(trouble);
-        let held = self.held_elsewhere(run, &store, &listing).await?;
+        let elsewhere = self.elsewhere(run, &store).await?;
+        let others: Vec<(&str, &Listing)> = elsewhere.iter().map(|(name, listing)| (name.as_str(), listing)).collect();
+        let held = holds::elsewhere(&listing, &others, Utc::now());
         holds::add(&mut listing, &held);
-        let mut plan = Plan { sets: Vec::new(), doubts, held, identity: Identity::of(&server), series };
+        let (sets, needed, identity) = (Vec::new(), Vec::new(), Identity::of(&server));
+        let mut plan = Plan { sets, doubts, held, needed, listing, elsewhere, identity, series };
+        plan.needed = self.needed(run, &plan);
         if plan.doubts.is_empty() {
-            plan.sets = rules::decide(&listing, &self.rules(run, &plan), None);
+            plan.sets = rules::decide(&plan.listing, &self.rules(run, &plan), None);
         }
         Ok(plan)
     }
@@ -90,7 +104,7 @@ impl Work for Prune {
         (!plan.doubts.is_empty()).then(|| Fault::new(Kind::Deferred, plan.doubts.join("; ")).into())
     }
 
-    async fn apply(&self, run: &RunContext<'_>, plan: Plan) -> Result<Report> {
+    async fn apply(&self, run: &RunContext<'_>, mut plan: Plan) -> Result<Report> {
         if let Some(refusal) = self.refusal(run, &plan) {
             return Err(refusal);
         }
@@ -102,6 +116,7 @@ impl Work for Prune {
         let mut readers = run.or_cancelled(guard::Readers::of(ledger, database, job)).await?;
         readers.keep_out().await?;
         readers.let_in().await?;
+        let told = run.or_cancelled(async { Ok(self.share_doubts(&store, &others, &mut plan).await) }).await?;
         let mut guard = match guard::ask(&store, database, job, ledger.is_some(), None).await {
             Asked::Granted(guard) => guard,
             Asked::Refused(why) => return Err(Fault::new(Kind::Deferred, why).into()),
@@ -111,6 +126,7 @@ impl Work for Prune {
         let pruned = run.or_cancelled(pruning).await;
         guard.release().await;
         let mut pruned = pruned?;
+        pruned.warnings.extend(told);
         let tagging = tagged::tag(&store, &folder, &pruned.decisions, self.verify, rules.now);
         pruned.warnings.extend(run.or_cancelled(async { Ok(tagging.await) }).await?);
         let mut report = Report { warnings: pruned.warnings, ..Report::default() };
@@ -125,7 +141,7 @@ impl Prune {
     /// The job's other stores that can be opened.
     async fn opened(&self, run: &RunContext<'_>) -> Vec<(&str, Store)> {
         let mut opened = Vec::new();
-        for name in &self.others {
+        for InStore { store: name, .. } in &self.others {
             match Store::named(run.config, name).await {
                 Ok(store) => opened.push((name.as_str(), store)),
                 Err(error) => tracing::debug!("{error:#}"),
@@ -145,8 +161,9 @@ impl Prune {
         ensure_apart(&stores, gives_ids).await
     }
 
-    /// What the job's other stores hold of the sets here. One that cannot be read is a warning: the copies there stay held by what is written beside them.
-    async fn held_elsewhere(&self, run: &RunContext<'_>, store: &Store, listing: &Listing) -> Result<Vec<Elsewhere>> {
+    /// The sets of the job's other stores. One that cannot be read is a warning: what it holds is not known, but the copies here stay held by what is written
+    /// beside them, and what its rules keep stays here.
+    async fn elsewhere(&self, run: &RunContext<'_>, store: &Store) -> Result<Vec<(String, Listing)>> {
         let others = self.opened(run).await;
         self.ensure_apart(store, &others, false).await?;
         let folder = key::folder(run.database, run.job.name);
@@ -157,12 +174,33 @@ impl Prune {
                 within(true, set::list(other, &folder)).await
             };
             match reading.await {
-                Ok(listing) => listings.push((*name, listing)),
+                Ok(listing) => listings.push(((*name).to_owned(), listing)),
                 Err(error) => tracing::warn!("what is held in {name} is not known: {}", failure::in_a_line(&error)),
             }
         }
-        let listings: Vec<(&str, &Listing)> = listings.iter().map(|(name, listing)| (*name, listing)).collect();
-        Ok(holds::elsewhere(listing, &listings, Utc::now()))
+        Ok(listings)
+    }
+
+    /// What the other stores need of this one.
+    fn needed(&self, run: &RunContext<'_>, plan: &Plan) -> Vec<Needed> {
+        let rules = self.rules(run, plan);
+        let needed = self.others.iter().flat_map(|InStore { store, keep }| {
+            let listing = plan.elsewhere.iter().find(|(name, _)| name == store).map(|(_, listing)| listing);
+            needs::needed(&plan.listing, &Other { store, keep: keep.as_ref(), listing }, &rules, None)
+        });
+        needed.collect()
+    }
+
+    /// Records beside every copy what speaks against the data of its set; where that is not possible, the copies here stay. Returns warnings.
+    async fn share_doubts(&self, store: &Store, others: &[(&str, Store)], plan: &mut Plan) -> Vec<String> {
+        let mut stores = vec![(self.store.as_str(), store, &plan.listing)];
+        for (name, listing) in &plan.elsewhere {
+            let opened = others.iter().find(|(other, _)| other == name);
+            stores.extend(opened.map(|(name, other)| (*name, other, listing)));
+        }
+        let (untold, warnings) = doubts::share(&stores).await;
+        plan.needed.extend(untold.into_iter().filter(|needed| needed.store != self.store));
+        warnings
     }
 
     fn rules<'a>(&'a self, run: &RunContext<'_>, plan: &'a Plan) -> Rules<'a> {
@@ -174,6 +212,7 @@ impl Prune {
             series: &plan.series,
             own: None,
             has_schedule: run.job.has_schedule,
+            needed: &plan.needed,
         }
     }
 }

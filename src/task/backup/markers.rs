@@ -44,6 +44,18 @@ pub struct RunMarker {
     pub completed_at: Option<DateTime<Utc>>,
 }
 
+impl RunMarker {
+    /// Returns whether both are of one run, or one copy, in one process.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.process == other.process && self.nonce == other.nonce && self.started_at == other.started_at
+    }
+
+    /// Returns whether nothing may be written any more by whoever wrote it: the set had its manifest, or the process is known to be dead.
+    pub fn is_over(&self) -> bool {
+        self.completed_at.is_some() || self.process.is_known_dead()
+    }
+}
+
 /// `deleting.json`: the decision that the set is deleted, and why.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeletingMarker {

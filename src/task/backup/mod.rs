@@ -134,7 +134,6 @@ use crate::base::units;
 use crate::ledger::report::{Report, Unfinished, with_result};
 pub use crate::members::compress::Compression;
 use crate::pg::{failure, throwaway};
-use crate::store::key;
 use crate::work::{RunContext, Work};
 
 impl Work for Backup {
@@ -161,12 +160,10 @@ impl Work for Backup {
             completed_at: None,
         };
         run.or_cancelled(target::claim(&mut targets, &mut plan, &marker)).await?;
-        dump::write_set(&mut targets, &plan, self, run).await?;
+        dump::write_set(&mut targets, &plan, &marker, self, run).await?;
         let verified = in_run::verify(self, &mut targets, &plan, run).await?;
         warnings.extend(mend::mend(&mut targets, run).await?);
-        let folder = key::folder(run.database, run.job.name);
-        warnings.extend(run.or_cancelled(async { Ok(mend::share_holds(&mut targets, &folder).await) }).await?);
-        mend::keep_what_is_lacked(&mut targets);
+        warnings.extend(run.or_cancelled(async { Ok(mend::before_pruning(&mut targets, &plan, run).await) }).await?);
         for target in targets.iter_mut().filter(|target| target.is_good()) {
             let pruning = in_run::prune(target, &plan, run);
             let pruned = run.or_cancelled(async { Ok(pruning.await) }).await?;

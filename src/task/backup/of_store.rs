@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::copies::holds::Elsewhere;
 use super::copies::lacks::{self, COPIES_IN_A_RUN, KEEP_ALL, Lacking};
+use super::copies::needs::{self, Needed, Other};
 use super::found::Found;
 use super::identity::Identity;
 use super::keep::{Candidate, Decision, Keep};
@@ -34,9 +35,6 @@ pub struct OfStore {
     pub keep: Vec<Decision>,
     /// What others of the job's stores have, and this one lacks: it is copied after the dump.
     pub lacks: Vec<Lacking>,
-    /// What it lacks besides, for later runs.
-    #[serde(skip)]
-    pub lacks_later: Vec<Lacking>,
     /// The reasons why this run deletes nothing there; empty when it may.
     pub deletes_nothing: Vec<String>,
     /// What copies of its sets in other stores are held for.
@@ -63,13 +61,16 @@ pub struct Own<'a> {
 /// Decides for all stores, the nearest that could be read first.
 pub fn decide(state: &State, own: &Own<'_>) -> Vec<OfStore> {
     let found: Vec<&Found> = [&state.main].into_iter().chain(&state.others).collect();
-    let mut stores: Vec<OfStore> = found.iter().map(|into| own.of(state, into, &found)).collect();
+    let lacks: Vec<Vec<Lacking>> = found.iter().map(|into| own.lacks(into, &found)).collect();
+    let needed = |here: &Found| own.needed(here, state, found.iter().copied().zip(&lacks));
+    let mut stores: Vec<OfStore> =
+        found.iter().zip(&lacks).map(|(into, lacks)| own.of(state, into, lacks.clone(), &needed(into))).collect();
     stores.extend(state.away.iter().map(|(kept, why)| away(kept, why)));
     stores
 }
 
 impl Own<'_> {
-    fn of(&self, state: &State, into: &Found, all: &[&Found]) -> OfStore {
+    fn of(&self, state: &State, into: &Found, lacks: Vec<Lacking>, needed: &[Needed]) -> OfStore {
         let mut deletes_nothing = doubts(&state.server, state.host_clock, &into.series, &into.listing);
         deletes_nothing.extend(into.series_trouble.clone());
         let (leftovers, uploads) = (into.leftovers.clone(), into.uploads.clone());
@@ -78,17 +79,14 @@ impl Own<'_> {
             sweep.objects.clear();
             sweep.uploads.clear();
         }
-        let mut lacks = self.lacks(into, all);
-        let lacks_later = lacks.split_off(lacks.len().min(COPIES_IN_A_RUN));
         let (_, previous) = last_good(&into.listing, &into.series, self.identity, self.run.now);
         OfStore {
             store: into.kept.store.clone(),
             location: into.location.clone(),
             encrypted_to: into.encrypted_to.clone(),
             away: None,
-            keep: if deletes_nothing.is_empty() { self.fates(into) } else { Vec::new() },
+            keep: if deletes_nothing.is_empty() { self.fates(into, needed) } else { Vec::new() },
             lacks,
-            lacks_later,
             held_elsewhere: into.held_elsewhere.clone(),
             sweep,
             deletes_nothing,
@@ -99,16 +97,36 @@ impl Own<'_> {
     }
 
     /// Says of each set, that of this run among them, whether `keep` keeps it. Nothing without `keep`.
-    fn fates(&self, into: &Found) -> Vec<Decision> {
+    fn fates(&self, into: &Found, needed: &[Needed]) -> Vec<Decision> {
         let Some(keep) = &into.kept.keep else { return Vec::new() };
-        rules::decide(&into.listing, &self.rules(into, keep), Some((self.candidate(), &self.backup.filters)))
+        rules::decide(&into.listing, &Rules { needed, ..self.rules(into, keep) }, Some((self.candidate(), &self.backup.filters)))
     }
 
+    /// What other stores need of this one, besides what this run copies into them: as if no copy failed.
+    fn needed<'f>(&self, here: &Found, state: &State, all: impl Iterator<Item = (&'f Found, &'f Vec<Lacking>)>) -> Vec<Needed> {
+        let Some(keep) = &here.kept.keep else { return Vec::new() };
+        let (rules, own) = (self.rules(here, keep), self.candidate());
+        let needed = |other: &Other<'_>| needs::needed(&here.listing, other, &rules, Some((&own, &self.backup.filters)));
+        let mut all_needed = Vec::new();
+        for (there, lacks) in all.filter(|(there, _)| there.kept != here.kept) {
+            let other = Other { store: &there.kept.store, keep: there.kept.keep.as_ref(), listing: Some(&there.listing) };
+            let is_copied = |needed: &Needed| lacks.iter().any(|lacking| lacking.copied.name == needed.set);
+            all_needed.extend(needed(&other).into_iter().filter(|needed| !is_copied(needed)));
+        }
+        for (away, _) in &state.away {
+            all_needed.extend(needed(&Other { store: &away.store, keep: away.keep.as_ref(), listing: None }));
+        }
+        all_needed
+    }
+
+    /// What this run copies into it.
     fn lacks(&self, into: &Found, all: &[&Found]) -> Vec<Lacking> {
         let others: Vec<&Found> = all.iter().copied().filter(|other| other.kept != into.kept).collect();
         let rules = into.kept.keep.as_ref().map(|keep| self.rules(into, keep));
         let keep_all = self.rules(into, &KEEP_ALL);
-        lacks::decide(into, &others, rules.as_ref(), &keep_all, (self.candidate(), &self.backup.filters))
+        let mut lacks = lacks::decide(into, &others, rules.as_ref(), &keep_all, (self.candidate(), &self.backup.filters));
+        lacks.truncate(COPIES_IN_A_RUN);
+        lacks
     }
 
     fn rules<'k>(&'k self, into: &'k Found, keep: &'k Keep) -> Rules<'k> {
@@ -120,6 +138,7 @@ impl Own<'_> {
             series: &into.series,
             own: None,
             has_schedule: self.run.job.has_schedule,
+            needed: &[],
         }
     }
 
@@ -146,7 +165,6 @@ fn away(kept: &InStore, why: &str) -> OfStore {
         sweep: sweep::Plan::default(),
         keep: Vec::new(),
         lacks: Vec::new(),
-        lacks_later: Vec::new(),
         held_elsewhere: Vec::new(),
         deletes_nothing: Vec::new(),
         kept: kept.clone(),

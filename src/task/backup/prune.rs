@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 
 use super::copies::holds::{self, Elsewhere};
+use super::copies::needs;
 use super::guard::{Guard, Readers};
 use super::markers::{self, COPY_HOLD, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::set::{self, ALL_GLOBALS, DUMPS, Listing, MANIFEST, Set, VERIFICATION};
@@ -33,6 +34,7 @@ pub async fn apply(
     let mut pruned = Pruned::default();
     check_unknown(store, &mut listing, rules, checks_most, progress, &mut pruned).await?;
     pruned.decisions = proof::decide(store, &mut listing, rules, progress, &mut pruned).await?;
+    pruned.warnings.extend(needs::warnings(&listing, rules, &store.location(folder)));
     for decision in pruned.decisions.iter().filter(|decision| !decision.keep && !decision.check_first) {
         let Some(set) = listing.sets.iter().find(|set| set.name.to_string() == decision.name) else { continue };
         guard.check().await.context("nothing more is deleted")?;
@@ -230,6 +232,7 @@ mod tests {
                     series: &series,
                     own: Some(&own),
                     has_schedule: true,
+                    needed: &[],
                 };
                 let gone: Vec<String> = decide(&listing, &rules, None)
                     .into_iter()

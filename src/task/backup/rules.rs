@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+use super::copies::needs::Needed;
 use super::identity::Identity;
 use super::keep::{self, Candidate, Decision, Keep};
 use super::manifest::Filters;
@@ -24,6 +25,8 @@ pub struct Rules<'a> {
     pub own: Option<&'a SetName>,
     /// True if the job has a schedule: then manual sets fill no places.
     pub has_schedule: bool,
+    /// The sets that stay for other stores of the job.
+    pub needed: &'a [Needed],
 }
 
 impl Rules<'_> {
@@ -36,6 +39,7 @@ impl Rules<'_> {
             true => hold.reason.clone(),
             false => format!("held until {}: {}", hold.until.format("%Y-%m-%d"), hold.reason),
         }));
+        pinned.extend(self.needed.iter().filter(|needed| needed.set == set.name).map(Needed::in_words));
         let is_from_the_future = set.is_from_the_future(self.now);
         if is_from_the_future {
             pinned.push("dated in the future: a clock was wrong".to_owned());
@@ -70,7 +74,6 @@ pub(super) fn decide_by(
     with: Option<(Candidate, &Filters)>,
     is_believed: &dyn Fn(&Set) -> bool,
 ) -> Vec<Decision> {
-    let mut kinds: Vec<(&Filters, Vec<Candidate>)> = Vec::new();
     let listed = rules.own_sets(listing).map(|set| {
         let mut candidate = rules.candidate(set);
         if candidate.bytes == Bytes::Intact && !is_believed(set) {
@@ -78,7 +81,13 @@ pub(super) fn decide_by(
         }
         (candidate, &set.manifest.filters)
     });
-    for (candidate, filters) in listed.chain(with) {
+    of_candidates(listed.chain(with), rules)
+}
+
+/// Decides on candidates, each with the filters of its job. Pure.
+pub fn of_candidates<'s>(candidates: impl Iterator<Item = (Candidate, &'s Filters)>, rules: &Rules<'_>) -> Vec<Decision> {
+    let mut kinds: Vec<(&Filters, Vec<Candidate>)> = Vec::new();
+    for (candidate, filters) in candidates {
         match kinds.iter_mut().find(|(kind, _)| *kind == filters) {
             Some((_, candidates)) => candidates.push(candidate),
             None => kinds.push((filters, vec![candidate])),

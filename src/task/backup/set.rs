@@ -391,11 +391,14 @@ pub async fn write_manifest(store: &Store, name: &SetName, manifest: &Manifest) 
     Ok(())
 }
 
-/// Removes what a run without a set has written. The manifest goes first: a lost answer does not mean that it was not written. The marker
-/// goes last, and only when nothing is left that it stands for.
-pub(super) async fn clean_up(store: &Store, name: &SetName) {
+/// Removes what a run without a set has written, while the folder is still that of its `marker`: a copy may have made the set whole since. The manifest goes
+/// first: a lost answer does not mean that it was not written. The marker goes last, and only when nothing is left that it stands for.
+pub(super) async fn clean_up(store: &Store, name: &SetName, marker: &RunMarker) {
     let cleaned = async {
-        for object in [MANIFEST].into_iter().chain(DUMPS).chain(ALL_GLOBALS) {
+        let there = markers::read::<RunMarker>(store, name, markers::RUN).await?;
+        let is_ours = there.is_some_and(|there| there.is_of(marker));
+        anyhow::ensure!(is_ours, "{} does not name it any more", store.location(&name.key(markers::RUN)));
+        for object in [MANIFEST, VERIFICATION].into_iter().chain(DUMPS).chain(ALL_GLOBALS) {
             store.delete(&name.key(object)).await?;
         }
         let uploads = store.unfinished(&name.key("")).await?;

@@ -56,6 +56,9 @@ pub struct Plan {
     pub left: Vec<Left>,
     #[serde(skip)]
     discard: Vec<Unfinished>,
+    /// The folders that are swept, each with the run that made it.
+    #[serde(skip)]
+    folders: Vec<(SetName, Option<RunMarker>)>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -167,6 +170,7 @@ pub fn decide(
                 plan.uploads.extend(leftover.uploads.iter().map(|upload| upload.key.clone()));
                 plan.discard.extend(leftover.uploads);
                 plan.objects.extend(in_order_of_deletion(&leftover.name, &leftover.objects));
+                plan.folders.push((leftover.name, leftover.run));
             }
         }
     }
@@ -218,20 +222,30 @@ pub async fn apply(store: &Store, folder: &str, own: Option<&Identity>, guard: &
             warnings.push(undeletable(store, &upload.key, &error));
         }
     }
-    let folder_of = |key: &str| key.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
-    let mut kept: Option<String> = None;
-    for key in &plan.objects {
-        if kept.as_deref() == Some(&*folder_of(key)) {
+    for (name, run) in &plan.folders {
+        if !is_still_of(store, name, run.as_ref()).await {
             continue;
         }
-        guard.check().await?;
-        tracing::info!("removing an object that an interrupted run left: {}", store.location(key));
-        if let Err(error) = store.delete(key).await {
-            warnings.push(undeletable(store, key, &error));
-            kept = Some(folder_of(key));
+        for key in plan.objects.iter().filter(|key| key.starts_with(&name.key(""))) {
+            guard.check().await?;
+            tracing::info!("removing an object that an interrupted run left: {}", store.location(key));
+            if let Err(error) = store.delete(key).await {
+                warnings.push(undeletable(store, key, &error));
+                break;
+            }
         }
     }
     Ok(warnings)
+}
+
+/// Returns whether the folder is marked as it was when that was decided: a copy may have begun in it since.
+async fn is_still_of(store: &Store, name: &SetName, run: Option<&RunMarker>) -> bool {
+    match (run, markers::read::<RunMarker>(store, name, RUN).await) {
+        (Some(then), Ok(Some(now))) => now.is_of(then),
+        // One that cannot be read was decided on by its `deleting.json`.
+        (None, Ok(None) | Err(_)) => true,
+        (Some(_), Ok(None) | Err(_)) | (None, Ok(Some(_))) => false,
+    }
 }
 
 fn undeletable(store: &Store, key: &str, error: &anyhow::Error) -> String {

@@ -57,7 +57,7 @@ pub async fn adopt(source: Source, into: &Destination<'_>, phase: &Phase, cancel
     let name = markers::claim(into.store, &SetName::new(into.database, JOB, started_at), &marker).await?;
     let made = make(source, into, &name, started_at, phase, cancel).await;
     if made.is_err() {
-        set::clean_up(into.store, &name).await;
+        set::clean_up(into.store, &name, &marker).await;
     }
     made
 }

@@ -56,7 +56,7 @@ impl Stay {
     pub fn by_rules(set: &Set, listing: &Listing, series: &Series, keep: &Keep, zone: chrono_tz::Tz, has_schedule: bool) -> Self {
         let identity = series.identity_of(set);
         let (identity, now) = (identity.as_ref(), Utc::now());
-        let rules = Rules { keep, zone, now, identity, series, own: None, has_schedule };
+        let rules = Rules { keep, zone, now, identity, series, own: None, has_schedule, needed: &[] };
         let name = set.name.to_string();
         let decided = rules::decide(listing, &rules, None).into_iter().find(|decision| decision.name == name);
         Self { reasons: decided.map(|decision| decision.reasons), unknown: None }

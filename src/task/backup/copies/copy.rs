@@ -293,9 +293,9 @@ impl Copy<'_> {
             }
             Place::Free => to.put_json(&key, marker).await?,
             Place::Begun(there) => {
-                // Encrypted anew, the bytes are others than those that the run may still be writing.
-                let may_be_alive = !self.runs_are_over && there.process != marker.process && !there.process.is_known_dead();
-                if self.encrypts() && may_be_alive {
+                // A run may still be writing other bytes, if they are encrypted, and removes what it wrote if it fails.
+                let may_be_alive = !self.runs_are_over && there.process != marker.process && !there.is_over();
+                if may_be_alive {
                     let message = format!(
                         "{} may still be written to {to_name} by {}: copy it when that has ended, on the same host, or let the next run do it",
                         self.set.name, there.process

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::place::is_copy_of;
-use crate::store::Object;
 use crate::task::backup::found::Found;
 use crate::task::backup::keep::{Candidate, Keep};
 use crate::task::backup::manifest::Filters;
 use crate::task::backup::rules::{self, Rules};
-use crate::task::backup::set::{Listing, Set, VERIFICATION};
+use crate::task::backup::set::{Listing, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
@@ -69,16 +68,13 @@ pub fn decide(
         .collect()
 }
 
-/// The names under which there is a set, or may be one. What an interrupted run has left is none, nor what is left of one that lost its manifest and its
-/// verdict: a copy makes it whole.
+/// The names under which there is a set, or may be one. No run replaces what is there. The rest of a set is none: what an interrupted run has left, and one
+/// that has lost its manifest; a copy makes it whole.
 fn names(listing: &Listing) -> impl Iterator<Item = &SetName> {
-    let has_verdict = |name: &SetName, objects: &[Object]| objects.iter().any(|object| object.key == name.key(VERIFICATION));
-    let is_lost = move |name: &SetName| {
-        listing.incomplete.iter().any(|(incomplete, objects)| incomplete == name && !has_verdict(name, objects))
-    };
-    let unreadable = listing.unreadable.iter().map(|(name, _)| name).filter(move |name| !is_lost(name));
+    let is_rest = move |name: &SetName| listing.incomplete.iter().any(|(incomplete, _)| incomplete == name);
+    let unreadable = listing.unreadable.iter().map(|(name, _)| name).filter(move |name| !is_rest(name));
     let not_ours = listing.not_ours.iter().map(|(set, _)| &set.name);
-    listing.sets.iter().map(|set| &set.name).chain(unreadable).chain(not_ours)
+    listing.sets.iter().chain(&listing.adopted).map(|set| &set.name).chain(unreadable).chain(not_ours)
 }
 
 /// Rules that keep everything, for a store without `keep`.

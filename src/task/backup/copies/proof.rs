@@ -29,6 +29,15 @@ pub async fn record_proof(
     if says_nothing {
         return Ok(());
     }
+    record_beside(proved, from_name, to, copy).await
+}
+
+/// Records beside a copy what speaks against the data of the set.
+pub async fn record_doubt(doubt: &Verification, from_name: &str, to: &Store, copy: &mut Set) -> Result<()> {
+    record_beside(doubt.clone(), from_name, to, copy).await
+}
+
+async fn record_beside(mut proved: Verification, from_name: &str, to: &Store, copy: &mut Set) -> Result<()> {
     // What the server said may show rows, which nobody reads beside an encrypted copy.
     if to.encrypts() || copy.is_encrypted() {
         for check in proved.restores.iter_mut().filter(|check| check.refusal.is_some()) {
@@ -36,5 +45,6 @@ pub async fn record_proof(
             check.refusal = Some(format!("it was refused{state}; what the server said stands beside the copy in {from_name}"));
         }
     }
+    let now = Utc::now();
     set::record(to, copy, |verification| verification.record_proof_of_copy(&proved, from_name, now)).await
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::holds::Elsewhere;
 use super::lacks::Lacking;
+use super::needs::Needed;
 use super::several::{ensure_apart, none_took_it, within};
 use crate::base::fault::Kind;
 use crate::base::shell;
@@ -33,10 +34,10 @@ pub struct Target {
     pub seen: Option<Seen>,
     /// Sets of others of these stores, to be copied into this one.
     pub lacks: Vec<Lacking>,
-    /// The same, for later runs.
-    pub lacks_later: Vec<Lacking>,
     /// What copies of its sets in other stores are held for: it deletes none of these.
     pub held_elsewhere: Vec<Elsewhere>,
+    /// What others of the job's stores need of it: it deletes none of these, either.
+    pub needed: Vec<Needed>,
     /// The folder of the set belongs to this run.
     pub is_claimed: bool,
     /// The set, when it is complete there.
@@ -72,8 +73,8 @@ impl Target {
             deletes_nothing: of_store.deletes_nothing.clone(),
             may_sweep: !of_store.sweep.is_empty() || left.iter().any(|left| !left.for_ever),
             lacks: of_store.lacks.clone(),
-            lacks_later: of_store.lacks_later.clone(),
             held_elsewhere: of_store.held_elsewhere.clone(),
+            needed: Vec::new(),
             is_claimed: false,
             set: None,
             failure: None,
