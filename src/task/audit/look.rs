@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::checks::{CHECKS, Check, Query};
-use super::document::{Cut, Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
+use super::document::{Cut, Document, FORMAT, Finding, Fix, Level, Outcome, State};
 use super::keys::{CheckSetting, Profile};
 use super::probe::{probe, reason_unknown};
 use super::queries::View;
@@ -17,7 +17,7 @@ use super::sizes::Sizes;
 use super::trust::Trust;
 use super::usage::Usage;
 use super::weights::Weights;
-use super::{backup, conventions, count, drift, queries, rank, served, tenants};
+use super::{backup, baseline, conventions, count, drift, queries, rank, served, tenants, tried, versions};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::table::with_schema;
@@ -61,10 +61,12 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         previous: None,
         notes: Vec::new(),
         top_queries: Vec::new(),
+        baseline: None,
         usage: Usage::default(),
         turned_off: Vec::new(),
     };
     let end = Instant::now() + context.audit.audit_timeout;
+    baseline::look(&mut connection, &context.of_check(end), &mut document).await?;
     let (sizes, notes) = Sizes::ask(&mut connection, &context.of_check(end)).await?;
     document.notes.extend(notes);
     count::look(&mut connection, &context.of_check(end), &mut document).await?;
@@ -92,7 +94,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
             // that the client is gone.
             Query::Drift => drift::look(context, &mut connection, in_recovery, end).await,
             _ => tokio::select! {
-                seen = one(check, context, &mut connection, &known, &mut trust, &mut document.top_queries) => seen,
+                seen = one(check, context, &mut connection, &known, &mut trust, &mut document) => seen,
                 () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             },
         };
@@ -129,7 +131,7 @@ async fn one(
     connection: &mut PgConnection,
     known: &Known,
     trust: &mut Trust,
-    top_queries: &mut Vec<TopQuery>,
+    document: &mut Document,
 ) -> Result<CheckResult> {
     match &check.query {
         Query::Catalog(sql) => catalog(connection, context, known, trust, check, sql).await,
@@ -138,7 +140,8 @@ async fn one(
             View::Unknown(reason) => Ok(CheckResult::unknown(reason)),
         },
         Query::Backup => backup::look(context).await,
-        Query::TopQueries => queries::look(context, connection, trust, top_queries).await,
+        Query::TopQueries => queries::look(context, connection, trust, document).await,
+        Query::Versions(of) => versions::look(*of, context, connection).await,
         Query::Drift => Ok(CheckResult::default()),
     }
 }
@@ -330,6 +333,7 @@ async fn catalog(
     }
     probe(connection, context, trust, &mut seen).await?;
     served::ask(connection, context, trust, &mut seen).await?;
+    tried::ask(connection, context, trust, &mut seen).await?;
     Ok(seen)
 }
 
