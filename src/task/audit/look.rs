@@ -33,6 +33,10 @@ const MAX_REASONS: usize = 5;
 /// Before the number of a control character in a key.
 const ESCAPE: char = '␛';
 const STATEMENTS: &str = "STATEMENTS";
+/// The words of a query that locks sequences: how many parts there are, and which one is read.
+const PARTS: [&str; 2] = ["OF_PARTS", "THIS_PART"];
+/// A transaction has room for 6,400 locks by default (64 of 100 sessions).
+const SEQUENCES_IN_PART: i64 = 3000;
 
 /// Runs all checks, or one. It fails only if the connection to the server is lost.
 pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Document> {
@@ -298,6 +302,42 @@ async fn catalog(
     check: &Check,
     sql: &str,
 ) -> Result<CheckResult> {
+    let parts = if sql.contains(PARTS[0]) { parts(connection).await? } else { 1 };
+    let mut read = Vec::new();
+    for part in 0..parts {
+        let sql = sql.replace(PARTS[0], &parts.to_string()).replace(PARTS[1], &part.to_string());
+        read.extend(rows(connection, context, known, check, &sql).await?);
+    }
+    // The rows of each part come in the order of their levels.
+    read.sort_by_key(|row: &Row| row.level.unwrap_or(check.level));
+    let next = (read.len() > MAX_ROWS).then(|| read.split_off(MAX_ROWS).into_iter().next()).flatten();
+    let mut seen = CheckResult::of(by_urgency(check, read, context, &known.weights));
+    seen.unread = next.as_ref().filter(|row| row.is_certain()).map(|row| row.level.unwrap_or(check.level));
+    if next.is_some_and(|row| !row.is_certain()) {
+        seen.unknown.push(format!("there are more than {MAX_ROWS} objects to look at: the others were not looked at"));
+    }
+    probe(connection, context, trust, &mut seen).await?;
+    served::ask(connection, context, trust, &mut seen).await?;
+    tried::ask(connection, context, trust, &mut seen).await?;
+    Ok(seen)
+}
+
+async fn parts(connection: &mut PgConnection) -> Result<i64> {
+    let sequences: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_catalog.pg_sequence")
+        .fetch_one(connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+    Ok(sequences / SEQUENCES_IN_PART + 1)
+}
+
+/// Runs a check's query.
+async fn rows(
+    connection: &mut PgConnection,
+    context: &AuditContext<'_>,
+    known: &Known,
+    check: &Check,
+    sql: &str,
+) -> Result<Vec<Row>> {
     let prelude = include_str!("prelude.sql");
     // OFFSET 0: each row is made once, not for the order again.
     let text = format!(
@@ -319,22 +359,11 @@ async fn catalog(
         .await
         .map_err(pg::in_its_own_words)?;
     end(connection).await?;
-    let mut read = Vec::with_capacity(rows.len());
-    for row in rows {
+    let read = |row: sqlx::postgres::PgRow| -> Result<Row> {
         let value: Value = sqlx::Row::try_get(&row, 0)?;
-        read.push(serde_json::from_value::<Row>(value).context("a check's query returned unexpected columns")?);
-    }
-    // The rows come in the order of their levels.
-    let next = if read.len() > MAX_ROWS { read.pop() } else { None };
-    let mut seen = CheckResult::of(by_urgency(check, read, context, &known.weights));
-    seen.unread = next.as_ref().filter(|row| row.is_certain()).map(|row| row.level.unwrap_or(check.level));
-    if next.is_some_and(|row| !row.is_certain()) {
-        seen.unknown.push(format!("there are more than {MAX_ROWS} objects to look at: the others were not looked at"));
-    }
-    probe(connection, context, trust, &mut seen).await?;
-    served::ask(connection, context, trust, &mut seen).await?;
-    tried::ask(connection, context, trust, &mut seen).await?;
-    Ok(seen)
+        serde_json::from_value(value).context("a check's query returned unexpected columns")
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// The tables and columns that jobs of the configuration take care of.

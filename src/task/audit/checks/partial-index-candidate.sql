@@ -6,12 +6,16 @@ WITH asked_for AS MATERIALIZED (
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND query ~* '^\s*(select|with|update|delete)' AND query NOT LIKE '%/* pgtend */%'
 ), words AS MATERIALIZED (
     SELECT DISTINCT q.place, lower(w[1]) AS word FROM asked_for q, regexp_matches(q.query, '[[:alpha:]_][[:alnum:]_$]*', 'g') w
-), sampled AS MATERIALIZED (
-    SELECT c.*, s.null_frac, s.n_distinct, s.most_common_vals::text::text[] AS common, s.most_common_freqs AS shares, '"?' || regexp_replace(c."column", '([^a-zA-Z0-9_])', '\\\1', 'g') || '"?' AS called,
-           coalesce((SELECT a.attname FROM pg_index p JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.indkey[0] WHERE p.indrelid = c.oid AND p.indisprimary), c."column") AS key
-    FROM columns c JOIN pg_stats s ON s.schemaname = c.schema AND s.tablename = c.name AND s.attname = c."column" AND NOT s.inherited
+), candidates AS MATERIALIZED (
+    -- Materialized: else statistics are joined by the names of columns alone, and each has as many as there are tables.
+    SELECT c.*, '"?' || regexp_replace(c."column", '([^a-zA-Z0-9_])', '\\\1', 'g') || '"?' AS called
+    FROM columns c
     WHERE NOT c.partitioned AND c.rows >= 1000 AND EXISTS (SELECT FROM words w WHERE w.word = lower(c.name)) AND EXISTS (SELECT FROM words w WHERE w.word = lower(c."column"))
       AND NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = c.oid AND i.indisvalid AND NOT i.partial AND i.keys[1] = c.attnum)
+), sampled AS MATERIALIZED (
+    SELECT c.*, s.null_frac, s.n_distinct, s.most_common_vals::text::text[] AS common, s.most_common_freqs AS shares,
+           coalesce((SELECT a.attname FROM pg_index p JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.indkey[0] WHERE p.indrelid = c.oid AND p.indisprimary), c."column") AS key
+    FROM candidates c JOIN pg_stats s ON s.schemaname = c.schema AND s.tablename = c.name AND s.attname = c."column" AND NOT s.inherited
 ), few AS (
     -- The most frequent of the values that at most a fifth of the rows have. Where none prevails, an index of the whole column is the answer.
     SELECT DISTINCT ON (s.oid, s.attnum) s.*, v.value, v.share
