@@ -22,10 +22,10 @@ const KEPT: i64 = 20;
 const MIN_CALLS: i64 = 20;
 const MIN_MILLISECONDS: f64 = 5.0;
 
-/// Statements of the audit: those into tables are marked, and all others name the system's catalogs. Another program's that do so by the same login are left out with
-/// them: nothing tells them apart.
-const OURS: &str = r"(query LIKE '%/* pgtend */%' OR userid = (SELECT oid FROM pg_roles WHERE rolname = current_user)
-    AND query ~* '\mpg_(catalog|class|namespace|stat\w*|database|roles|extension\w*|locks|settings|inherits|proc|index|type|depend|attribute|constraint|auth\w*|trigger|available_extensions)\M')";
+/// Statements of the audit and of its run: those into tables are marked, those into the ledger name its schema, and all others name the system's catalogs. Another program's
+/// that do so by the same login are left out with them: nothing tells them apart.
+const OURS: &str = r"(query LIKE '%/* pgtend */%' OR query LIKE '%-- pgtend %' OR query ~ '\mpgtend\.' OR userid = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+    AND query ~* '\mpg_(catalog|class|namespace|stat\w*|database\w*|roles|extension\w*|locks|settings|inherits|proc|index|type|depend|attribute|constraint|auth\w*|trigger|available_extensions|advisory_unlock_all)\M')";
 
 /// Whether a replica could run a statement, by its text: it has no word of a statement that writes, and calls no function that may write. What a view or an operator calls is
 /// not seen.

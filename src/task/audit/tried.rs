@@ -12,6 +12,8 @@ use crate::pg::{self, failure};
 
 /// The limit of indexes that are tried for one check.
 const MAX_TRIED: usize = 100;
+/// An index that makes the statement less than twice as cheap is not worth what it costs each write.
+const LEAST_GAIN: f64 = 2.0;
 const NOT_THERE: &str = "hypopg is not installed";
 
 /// The schema of hypopg, quoted, if its functions are there: those of the extension, which are in C.
@@ -24,10 +26,8 @@ const HYPOPG: &str = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.p
 
 enum Answer {
     /// What the statement costs without the index and with it, in the planner's units.
-    Uses {
-        before: f64,
-        with: f64,
-    },
+    Uses { before: f64, with: f64 },
+    /// Not, or to little avail.
     UsesNot,
     /// The table is no longer there.
     Gone,
@@ -111,7 +111,7 @@ async fn compare(
     let create = format!("SELECT indexname FROM {schema}.hypopg_create_index({})", pg::literal(&trial.index));
     let name = pg::fetch_text(connection, create).await?.context("hypopg made no index")?;
     let with = plan(connection, &trial.query).await?;
-    Ok(match names_index(&with, &name) {
+    Ok(match names_index(&with, &name) && cost(&before) >= LEAST_GAIN * cost(&with) {
         true => Answer::Uses { before: cost(&before), with: cost(&with) },
         false => Answer::UsesNot,
     })

@@ -42,7 +42,7 @@ WITH asked_for AS MATERIALIZED (
 )
 SELECT c."table" AS object, format('%s(%I) %s', c."table", c."column", c.label) AS identity,
        CASE WHEN c.is_known THEN format('%s statements ask for rows where %I %s, which are %s %% of %s.', n.calls, c."column", c.label, n.percent, c."table")
-            WHEN c.label = '= a value' THEN format('%s statements compare %I with a value: one that few rows have is that of %s %% of %s.', n.calls, c."column", n.percent, c."table")
+            WHEN c.label = '= a value' THEN format('%s statements compare %I with a value, and one of its values stands in only %s %% of %s.', n.calls, c."column", n.percent, c."table")
             ELSE format('%s statements compare %I with true or false: rows where it %s are %s %% of %s.', n.calls, c."column", c.label, n.percent, c."table") END AS issue,
        jsonb_build_object('calls', n.calls, 'seconds', n.seconds, 'share_percent', n.percent, 'rows', c.rows) AS evidence,
        CASE WHEN c.is_known THEN format('CREATE INDEX CONCURRENTLY ON %s (%I) WHERE %s;', c."table", c.key, c.condition) END AS fix,

@@ -28,7 +28,7 @@ use crate::pg::{self, Server};
 use crate::task::backup::{facts, scratch};
 use crate::work::Does;
 
-/// Long enough for a schema of thousands of tables.
+/// Long enough for a schema of 20,000 tables, whose facts take some 10 s.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// `end` is that of the audit: loading a file has more time than one check.
@@ -43,7 +43,7 @@ pub async fn look(
             Ok(other) => other,
             Err(reason) => return Ok(CheckResult::unknown(reason)),
         };
-        let (there, here) = (objects(&mut other, context.left()).await?, objects(connection, context.left()).await?);
+        let (there, here) = (objects(&mut other, left(end)).await?, objects(connection, left(end)).await?);
         let rows = against::differences(&there, &here, name, partitioned_by_jobs(connection, context).await?);
         return Ok(CheckResult { rows, ..CheckResult::default() });
     }
@@ -66,7 +66,7 @@ pub async fn look(
     }
     let mut scope = Scope::of_file(&text);
     scope.partitioned_by_jobs = partitioned_by_jobs(connection, context).await?;
-    let here = objects(connection, context.left()).await?;
+    let here = objects(connection, left(end)).await?;
     let mut like = facts::server(connection, context.settings).await?;
     like.database.tablespace = None;
     // The login owns the scratch database. The database's owner could let itself in there, and the file's SQL runs with the login's rights.
@@ -99,6 +99,11 @@ pub async fn look(
     })
 }
 
+/// The time for one step.
+fn left(end: Instant) -> Duration {
+    LOAD_TIMEOUT.min(end.saturating_duration_since(Instant::now()))
+}
+
 /// Whether one of its subscriptions would reach out while the file is loaded: all that pg_dump writes have `connect = false`.
 fn connects_to_publisher(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
@@ -127,7 +132,7 @@ async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::pa
     command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(file);
     let mut psql = Child::spawn(command)?;
     drop(psql.take_stdin()?);
-    let limit = LOAD_TIMEOUT.min(end.saturating_duration_since(Instant::now()));
+    let limit = left(end);
     let ended = tokio::time::timeout(limit, psql.wait()).await;
     let Ok(ended) = ended else {
         return Ok(Loaded::Refused(format!("{} takes more than {} to load", file.display(), units::duration(limit))));
@@ -137,7 +142,7 @@ async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::pa
         let said = ended.stderr.lines().find(|line| line.contains("ERROR") || line.contains("error:")).unwrap_or(&ended.stderr);
         return Ok(Loaded::Refused(format!("{} does not load into an empty database: {said}", file.display())));
     }
-    Ok(Loaded::Objects(objects(&mut connection, context.of_check(end).left()).await?))
+    Ok(Loaded::Objects(objects(&mut connection, left(end)).await?))
 }
 
 async fn objects(connection: &mut PgConnection, limit: Duration) -> Result<Vec<Object>> {

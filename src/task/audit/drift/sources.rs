@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use sqlx::PgConnection;
 
-use super::{against, objects};
+use super::{LOAD_TIMEOUT, against, objects};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::{Config, Database};
@@ -34,12 +34,12 @@ pub async fn try_sources(audit: &Audit, here: &mut PgConnection, config: &Config
         )));
     }
     let Some(name) = &audit.against else { return Ok(None) };
-    let found = look(audit, here, config, name).await.with_context(|| format!("against = \"{name}\""))?;
+    let found = look(here, config, name).await.with_context(|| format!("against = \"{name}\""))?;
     Ok(Some(found))
 }
 
 /// Reads what an audit reads there.
-async fn look(audit: &Audit, here: &mut PgConnection, config: &Config, name: &str) -> Result<String> {
+async fn look(here: &mut PgConnection, config: &Config, name: &str) -> Result<String> {
     let (mut other, server) = reach(config, name).await?;
     if server.major() < OLDEST {
         let message = format!("its server is PostgreSQL {}, and schemas are compared from {OLDEST} on", server.version);
@@ -48,7 +48,7 @@ async fn look(audit: &Audit, here: &mut PgConnection, config: &Config, name: &st
     if against::is_same(here, &mut other).await? {
         return Err(Fault::new(Kind::Configuration, against::itself(name)).into());
     }
-    let objects = objects(&mut other, audit.check_timeout).await?;
+    let objects = objects(&mut other, LOAD_TIMEOUT).await?;
     Ok(format!("compares with database {name} (PostgreSQL {}, {})", server.version, units::plural(objects.len(), "object")))
 }
 
