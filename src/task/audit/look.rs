@@ -322,11 +322,10 @@ async fn catalog(
     Ok(seen)
 }
 
+/// How many transactions it takes to read all sequences that may end.
 async fn parts(connection: &mut PgConnection) -> Result<i64> {
-    let sequences: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_catalog.pg_sequence")
-        .fetch_one(connection)
-        .await
-        .map_err(pg::in_its_own_words)?;
+    let sequences: i64 =
+        sqlx::query_scalar(include_str!("sequences.sql")).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
     Ok(sequences / SEQUENCES_IN_PART + 1)
 }
 

@@ -8,7 +8,10 @@ pub fn cannot_show(id: &str) -> Option<&'static str> {
 static SPOTS: &[(&str, &str)] = &[
     ("no-verified-backup", "Backups that other programs make."),
     ("wraparound", "What holds back VACUUM at this moment: pg_stat_activity, pg_prepared_xacts and pg_replication_slots say it."),
-    ("sequence-near-end", "Keys that no sequence fills, and numbers that an application takes by itself."),
+    (
+        "sequence-near-end",
+        "Keys that no sequence fills, numbers that an application takes by itself, and a sequence of bigint that somebody set near its end.",
+    ),
     (
         "partition-runway",
         "Tables that are partitioned by a number, a list or several columns, and those whose partitions inherit.",
