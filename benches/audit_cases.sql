@@ -470,6 +470,7 @@ INSERT INTO versions (script_id, number) SELECT id, v FROM scripts, generate_ser
 INSERT INTO execution_logs (script_id, status, created_at) SELECT 1 + i % 6000, 'ok', now() - make_interval(mins => i) FROM generate_series(1, 30000) i;
 
 --! durability-off: fsync
+--! also server-outdated:minor
 --! also checksums-off:data_checksums
 CREATE TABLE filler (id int PRIMARY KEY, filler text);
 INSERT INTO filler SELECT i, repeat('x', 1000) FROM generate_series(1, 100000) i;
@@ -544,6 +545,7 @@ INSERT INTO posts SELECT i, ARRAY[i::text], '{}' FROM generate_series(1, 2000) i
 
 --! index-bloat: public.events_word
 --! also durability-off:fsync
+--! also server-outdated:minor
 --! also table-bloat:public.events
 CREATE TABLE events (id int PRIMARY KEY, word text);
 INSERT INTO events SELECT i, repeat('w', 90) || i FROM generate_series(1, 600000) i;
@@ -553,6 +555,7 @@ SELECT pg_stat_force_next_flush();
 VACUUM events;
 --! twin
 --! also durability-off:fsync
+--! also server-outdated:minor
 CREATE TABLE events (id int PRIMARY KEY, word text);
 INSERT INTO events SELECT i, repeat('w', 90) || i FROM generate_series(1, 400000) i;
 CREATE INDEX events_word ON events (word);

@@ -80,7 +80,9 @@ impl Ledger {
         // Each statement must see what was committed while this one waited for the lock.
         pg::set(&mut connection, "default_transaction_isolation", "read committed").await?;
         let mut transaction = sqlx::Connection::begin(&mut connection).await?;
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('pgtend ledger', 0))").execute(&mut *transaction).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('pgtend ledger', 0)) /* pgtend */")
+            .execute(&mut *transaction)
+            .await?;
         refuse_foreign(&mut transaction).await?;
         let version = version(&mut transaction).await?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {

@@ -55,6 +55,7 @@ pub fn decided(finding: &Value) -> Option<String> {
             ("<WHAT A ROW OF IT IS>", "'a thing'"),
             ("<WHAT IT MEANS>", "'a part'"),
             ("<COMMIT OR ROLLBACK>", "ROLLBACK"),
+            ("<VALUE>", "true"),
         ];
         return Some(holes.iter().fold(draft.to_owned(), |sql, (hole, text)| sql.replace(hole, text)));
     }

@@ -9,7 +9,11 @@ use crate::audit::{findings, keys};
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
 
-const ZOO: &str = include_str!("fixtures/zoo.sql");
+const ZOO: &str = concat!(include_str!("fixtures/zoo.sql"), include_str!("fixtures/zoo_news.sql"));
+/// A copy of a database has no subscription.
+const NEWS: &str = include_str!("fixtures/zoo_news.sql");
+/// The subscription of this database: all databases have theirs in one catalog.
+const IS_NEWS: &str = "subname = 'zoo_news' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 const QUERY: &str = concat!(
     include_str!("../../src/task/audit/drift/begin.sql"),
     include_str!("../../src/task/audit/drift/types.sql"),
@@ -255,6 +259,19 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("publication", "tables", "zoo_some", "ALTER PUBLICATION zoo_some SET TABLE zoo.animals, zoo.visits (id, at) WHERE (id > 6)"),
     ("publication", "tables", "zoo_some", "ALTER PUBLICATION zoo_some SET TABLE zoo.animals, zoo.visits (id) WHERE (id > 5)"),
     ("publication", "schemas", "zoo_schema", "ALTER PUBLICATION zoo_schema SET TABLES IN SCHEMA annex, zoo"),
+    ("type", "comments of checks", "zoo.positive", "COMMENT ON CONSTRAINT is_positive ON DOMAIN zoo.positive IS 'changed'"),
+    ("table", "order of columns", "zoo.unordered", "ALTER TABLE zoo.unordered DROP a, ADD a int"),
+    ("subscription", "publications", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET PUBLICATION one, two WITH (refresh = false)"),
+    ("subscription", "slot", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (slot_name = 'other')"),
+    ("subscription", "binary", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (binary = true)"),
+    ("subscription", "streaming", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (streaming = on)"),
+    ("subscription", "synchronous commit", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (synchronous_commit = local)"),
+    ("subscription", "two phase", "zoo_news", "UPDATE pg_subscription SET subtwophasestate = 'e' WHERE NEWS"),
+    ("subscription", "disable on error", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (disable_on_error = true)"),
+    ("subscription", "password required", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (password_required = false)"),
+    ("subscription", "run as owner", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (run_as_owner = true)"),
+    ("subscription", "origin", "zoo_news", "ALTER SUBSCRIPTION zoo_news SET (origin = none)"),
+    ("subscription", "failover", "zoo_news", "UPDATE pg_subscription SET subfailover = true WHERE NEWS"),
     ("event trigger", "event", "zoo_notice", "UPDATE pg_event_trigger SET evtevent = 'ddl_command_end'"),
     ("event trigger", "tags", "zoo_notice", "UPDATE pg_event_trigger SET evttags = '{CREATE CAST}'"),
     ("event trigger", "function", "zoo_notice", "UPDATE pg_event_trigger SET evtfoid = 'zoo.notice_other'::regproc"),
@@ -272,6 +289,10 @@ fn exists_on(major: u32, kind: &str, fact: &str) -> bool {
     match (kind, fact) {
         ("collation", "rules") => major >= 16,
         ("publication", "generated columns") => major >= 18,
+        ("subscription", "password required" | "run as owner" | "origin") => major >= 16,
+        ("subscription", "failover") => major >= 17,
+        // In a file that pg_dump wrote, none is enabled: audit_against.rs has it.
+        ("subscription", "enabled") => false,
         _ => true,
     }
 }
@@ -315,6 +336,17 @@ impl Zoo {
         Self { server, database, objects }
     }
 
+    fn copy(&self) -> String {
+        let database = self.server.copy_of(&self.database);
+        self.server.sql(&database, NEWS);
+        database
+    }
+
+    /// No database with a subscription can be dropped.
+    fn without_news(&self, database: &str) {
+        self.server.sql(database, "ALTER SUBSCRIPTION zoo_news SET (slot_name = NONE); DROP SUBSCRIPTION zoo_news");
+    }
+
     /// Every fact of the check's queries.
     fn facts(&self) -> BTreeSet<(String, String)> {
         let of = |object: &Value| -> Vec<(String, String)> {
@@ -333,7 +365,7 @@ impl Zoo {
                 kind: (*kind).to_owned(),
                 fact: (*fact).to_owned(),
                 object: object.replace("NAME", &extension),
-                sql: sql.replace("NAME", &extension),
+                sql: sql.replace("NAME", &extension).replace("WHERE NEWS", &format!("WHERE {IS_NEWS}")),
             })
             .collect();
         let mut seen = BTreeSet::new();
@@ -405,7 +437,7 @@ fn every_changed_fact_is_reported_and_ended_by_its_fix(major: u32) {
     assert!(without.is_empty(), "facts without a change: {without:?}");
     let (mut silent, mut stayed, mut fixed) = (Vec::new(), Vec::new(), 0);
     for round in rounds(changes) {
-        let database = zoo.server.copy_of(&zoo.database);
+        let database = zoo.copy();
         for change in &round {
             zoo.server.psql(&database, &change.sql).unwrap_or_else(|error| panic!("{}: {error}", change.sql));
         }
@@ -431,8 +463,10 @@ fn every_changed_fact_is_reported_and_ended_by_its_fix(major: u32) {
                 .iter()
                 .filter_map(|(change, fix)| Some(format!("{}: {fix}: {}", change.sql, reports(&after, change)?["issue"]))),
         );
+        zoo.without_news(&database);
         zoo.server.sql("postgres", &format!("DROP DATABASE {database}"));
     }
+    zoo.without_news(&zoo.database);
     assert!(silent.is_empty(), "{} changes on {major} are silent: {silent:#?}", silent.len());
     assert!(stayed.is_empty(), "fixes on {major} did not end their findings: {stayed:#?}");
     assert!(fixed >= 60, "{fixed} fixes are SQL");
@@ -509,6 +543,37 @@ fn a_file_without_owners_and_rights_is_compared_in_all_else() {
     assert_eq!(fix, "ALTER TABLE zoo.animals ENABLE ROW LEVEL SECURITY;");
     zoo.server.sql(&zoo.database, fix);
     no_drift(&scenario(&zoo.server, &zoo.database, &file));
+}
+
+#[test]
+fn a_file_whose_subscription_would_take_a_slot_at_its_publisher_is_not_loaded() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let file = "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=1' PUBLICATION p WITH (slot_name = 'x');";
+    let now = drift(&scenario(server, &database, file));
+    assert_eq!(now["checks"][0]["state"], "unknown", "{now:#}");
+    assert!(now["checks"][0]["reasons"][0].as_str().unwrap().contains("write connect = false"), "{now:#}");
+    let now = drift(&scenario(server, &database, &file.replace("slot_name = 'x'", "connect = false, slot_name = 'x'")));
+    assert_eq!(keys(&now), BTreeSet::from(["schema-drift:subscription s".to_owned()]), "{now:#}");
+    assert_eq!(
+        server.sql("postgres", "SELECT count(*) FROM pg_subscription WHERE subname = 's'"),
+        "0",
+        "the scratch database is gone"
+    );
+}
+
+#[test]
+fn columns_in_another_order_are_a_finding_that_a_person_decides_and_new_ones_are_none() {
+    let server = server(18);
+    let database = server.trusted_database();
+    server.sql(&database, "CREATE TABLE t (a int, b int, c int); ALTER TABLE t DROP b, ADD b int");
+    let now = drift(&scenario(server, &database, "CREATE TABLE t (a int, b int, c int);"));
+    assert_eq!(keys(&now), BTreeSet::from(["schema-drift:table public.t".to_owned()]), "{now:#}");
+    let finding = &now["findings"][0];
+    assert_eq!((finding["level"].as_str(), finding["fix"]["sql"].is_null()), (Some("low"), true), "{finding:#}");
+    assert!(finding["fix"]["decide"].as_str().unwrap().contains("No statement changes their order"), "{finding:#}");
+    let now = drift(&scenario(server, &database, "CREATE TABLE t (a int, new int, c int, b int);"));
+    assert_eq!(keys(&now), BTreeSet::from(["schema-drift:column public.t.new".to_owned()]), "{now:#}");
 }
 
 /// As the first release wrote it.

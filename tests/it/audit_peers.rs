@@ -12,7 +12,8 @@ use crate::support::{Scenario, eventually};
 const FIXTURE: &str = include_str!("fixtures/audit_peers.sql");
 
 /// What is found in the fixture on every version.
-const PLANTED: [&str; 21] = [
+const PLANTED: [&str; 23] = [
+    "duplicate-index:public.days_1_again",
     "fk-duplicate:public.calls again",
     "fk-duplicate:public.visits cascades",
     "fk-orphans:public.books on_shelf",
@@ -21,6 +22,7 @@ const PLANTED: [&str; 21] = [
     "index-function-search-path:public.plain(text)",
     "index-mostly-null:public.tasks_failed_on",
     "key-near-end:public.imported.id",
+    "overlapping-index:public.days_1_id",
     "public-can-create:public",
     "replication-role-replica:role app",
     "row-security-by-view:public.all_accounts",

@@ -48,6 +48,9 @@ fn age(scenario: &Scenario, days: i64) {
         for scanned in document["usage"]["tables"].as_object_mut().unwrap().values_mut() {
             scanned["at"] = then(&scanned["at"]);
         }
+        for grown in document["usage"]["growth"].as_object_mut().unwrap().values_mut() {
+            grown["since"] = then(&grown["since"]);
+        }
         std::fs::write(&entry, serde_json::to_vec(&document).unwrap()).unwrap();
     }
 }
@@ -83,6 +86,47 @@ fn an_index_that_was_used_once_is_found_when_no_audit_has_seen_a_use_for_long() 
     use_it(server, &database);
     server.sql(&database, "CREATE INDEX t_new ON t (word, id)");
     assert_eq!(keys(&unused(&scenario)).len(), 0);
+}
+
+#[test]
+fn growth_from_one_audit_to_the_next_is_evidence_before_the_statistics_are_old_enough() {
+    let server = server(16);
+    let database = server.new_database();
+    // Three tables that were restored yesterday: each row was only inserted. By their names, none is a log.
+    server.sql(
+        &database,
+        "CREATE TABLE deliveries (id int PRIMARY KEY, created_at timestamptz); CREATE TABLE carts (id int PRIMARY KEY, created_at timestamptz, note text);
+         CREATE TABLE stations (id int PRIMARY KEY, created_at timestamptz);
+         INSERT INTO deliveries SELECT i, now() FROM generate_series(1, 20000) i; INSERT INTO carts SELECT i, now() FROM generate_series(1, 20000) i; INSERT INTO stations SELECT i, now() FROM generate_series(1, 20000) i;
+         CREATE TABLE people (id int PRIMARY KEY); CREATE TABLE profiles (id int PRIMARY KEY, person_id int NOT NULL REFERENCES people ON DELETE CASCADE); CREATE INDEX ON profiles (person_id);
+         INSERT INTO people SELECT generate_series(1, 2000); INSERT INTO profiles SELECT i, i FROM generate_series(1, 1500) i; ANALYZE",
+    );
+    let job = JOB.replace("[audit]", "[audit]\nstore = 'local'").replace("2d", "20d");
+    let scenario = Scenario::with_database(server, &database).job("quarterly", &job);
+    let look =
+        |check: &str| scenario.json(&["audit", "--database", "app", "--check", check, "--fail-on", "never"])["audit"].clone();
+    scenario.run(&["run-job", "quarterly"]).succeeded();
+    let first = look("append-only-unbounded");
+    assert_eq!((keys(&first).len(), state(&first, "append-only-unbounded")), (0, "unknown"), "{first:#}");
+    age(&scenario, 30);
+    // One grows, one is worked on, one stays as it is.
+    server.sql(
+        &database,
+        "INSERT INTO deliveries SELECT i, now() FROM generate_series(20001, 30000) i; UPDATE carts SET note = 'x' WHERE id % 3 = 0; INSERT INTO profiles SELECT i, i FROM generate_series(1501, 2000) i; ANALYZE; SELECT pg_stat_force_next_flush()",
+    );
+    let second = look("append-only-unbounded");
+    assert_eq!(keys(&second), ["append-only-unbounded:public.deliveries".to_owned()].into(), "{second:#}");
+    let finding = &second["findings"][0];
+    assert!(
+        finding["issue"]
+            .as_str()
+            .unwrap()
+            .contains("(30 days, 2 audits) it grew from 20000 to 30000 rows, and 0 were changed or deleted"),
+        "{finding:#}"
+    );
+    let relation = look("one-to-one-not-unique");
+    let issue = relation["findings"][0]["issue"].as_str().unwrap();
+    assert!(issue.contains("(2 audits) the table grew from 1500 to 2000 rows, and no person_id came twice"), "{issue}");
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod audit_peers;
 /// Whether an index serves a foreign key.
 mod audit_served;
 mod audit_server;
+mod audit_statements;
 /// What is largest and most urgent is looked at first, and what is not looked at is said.
 mod audit_urgent;
 mod audit_usage;

@@ -90,6 +90,8 @@ pub struct Row {
     pub weight: Option<Weight>,
     /// The finding holds unless the planner says that an index serves this foreign key.
     pub foreign_key: Option<ForeignKey>,
+    /// The finding holds unless the planner would not use this index.
+    pub trial: Option<Trial>,
 }
 
 impl Row {
@@ -101,7 +103,7 @@ impl Row {
     /// Whether it is a finding, whatever a table or the planner says.
     pub fn is_certain(&self) -> bool {
         let is_open = |key: &ForeignKey| key.open.iter().all(|table| !table.leading.is_empty());
-        self.unknown.is_none() && self.probe.is_none() && !self.foreign_key.as_ref().is_some_and(is_open)
+        self.unknown.is_none() && self.probe.is_none() && self.trial.is_none() && !self.foreign_key.as_ref().is_some_and(is_open)
     }
 }
 
@@ -131,6 +133,18 @@ pub struct KeyTable {
     pub serves_by_catalog: bool,
     /// The statement that builds an index here.
     pub create: String,
+}
+
+/// An index that is proposed, and the statement that it is for.
+#[derive(Debug, Deserialize)]
+pub struct Trial {
+    /// The table, quoted.
+    pub reads: String,
+    pub reads_oid: i64,
+    pub is_readable: bool,
+    /// CREATE INDEX.
+    pub index: String,
+    pub query: String,
 }
 
 /// The result of a check: its rows, and the reasons why some are unknown.
@@ -165,7 +179,12 @@ pub async fn session(context: &AuditContext<'_>) -> Result<PgConnection> {
 /// Begins a transaction for one query, which may take the time that the check has left. Nested loops are off: the lists of `prelude.sql` have no
 /// statistics, and with 2,000 tables the planner's guess costs 3.8 s where a hash join takes 0.1.
 pub async fn begin(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<()> {
-    begin_with(connection, context.left(), "enable_nestloop = off").await
+    begin_within(connection, context.left()).await
+}
+
+/// The same, with this time.
+pub async fn begin_within(connection: &mut PgConnection, limit: Duration) -> Result<()> {
+    begin_with(connection, limit, "enable_nestloop = off").await
 }
 
 /// This many queries at least share the time that a check has left.

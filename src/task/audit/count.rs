@@ -13,7 +13,7 @@ use crate::pg;
 /// The setting by which the queries of the checks read it (JSON). It is of this session alone.
 const SETTING: &str = "pgtend.usage";
 
-/// The counters of indexes of tables with 1,000 rows, and of tables of 16 MiB: the largest.
+/// The counters of indexes of tables with 1,000 rows, and of tables of 16 MiB; the rows of tables that have 100: the largest.
 const COUNTERS: &str = "
     (SELECT 'index' AS kind, format('%I.%I', n.nspname, c.relname) AS name,
             CASE c.relkind WHEN 'I' THEN (SELECT coalesce(sum(pg_stat_get_numscans(h.inhrelid)), 0)::bigint FROM pg_inherits h WHERE h.inhparent = c.oid) ELSE pg_stat_get_numscans(c.oid) END AS scans, 0::bigint AS rows
@@ -24,7 +24,12 @@ const COUNTERS: &str = "
     (SELECT 'table', format('%I.%I', n.nspname, c.relname), pg_stat_get_numscans(c.oid), pg_stat_get_tuples_returned(c.oid)
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'r' AND c.relpages::bigint * current_setting('block_size')::bigint >= 16777216 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtend') AND n.nspname NOT LIKE 'pg\\_%'
-     ORDER BY c.relpages DESC, 2 LIMIT 1000)";
+     ORDER BY c.relpages DESC, 2 LIMIT 1000)
+    UNION ALL
+    (SELECT 'growth', format('%I.%I', n.nspname, c.relname), pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid), c.reltuples::bigint
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'r' AND NOT c.relispartition AND c.reltuples >= 100 AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgtend') AND n.nspname NOT LIKE 'pg\\_%'
+     ORDER BY c.reltuples DESC, 2 LIMIT 1000)";
 
 /// When the counters began; where they were never reset, since when the server runs at least.
 const BEGAN: &str = "SELECT coalesce(pg_stat_get_db_stat_reset_time(oid), pg_postmaster_start_time()) FROM pg_database WHERE datname = current_database()";
@@ -60,7 +65,7 @@ pub async fn look(connection: &mut PgConnection, context: &AuditContext<'_>, doc
 }
 
 async fn tell(connection: &mut PgConnection, value: &str) -> Result<()> {
-    sqlx::query("SELECT set_config($1, $2, false)")
+    sqlx::query("SELECT set_config($1, $2, false) /* pgtend */")
         .bind(SETTING)
         .bind(value)
         .execute(connection)

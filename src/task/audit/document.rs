@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::baseline::Baseline;
 use super::usage::Usage;
 use crate::base::bounds::{self, Bounded};
 
@@ -74,6 +75,8 @@ pub struct Document {
     pub notes: Vec<String>,
     #[serde(default)]
     pub top_queries: Vec<TopQuery>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     /// How much indexes and large tables were used.
     #[serde(default)]
     pub usage: Usage,
@@ -226,6 +229,9 @@ pub struct TopQuery {
     pub total_seconds: f64,
     pub mean_milliseconds: f64,
     pub rows: i64,
+    /// By its text, a replica could run it.
+    #[serde(default)]
+    pub reads_only: bool,
 }
 
 /// Counts of findings that are neither waived nor resolved.
@@ -261,11 +267,13 @@ impl Bounded for Document {
         bounds::time("finished_at", self.finished_at)?;
         self.statistics_since.into_iter().try_for_each(|at| bounds::time("statistics_since", at))?;
         self.previous.into_iter().try_for_each(|at| bounds::time("previous", at))?;
+        self.baseline.iter().filter_map(|baseline| baseline.since).try_for_each(|at| bounds::time("since", at))?;
         let findings = self.findings.iter().chain(&self.not_seen).chain(&self.resolved);
         findings.map(|finding| finding.since).try_for_each(|since| bounds::time("since", since))?;
         let (indexes, tables) = (self.usage.indexes.values(), self.usage.tables.values());
         indexes.map(|used| used.unused_since).try_for_each(|since| bounds::time("unused_since", since))?;
         tables.map(|scanned| scanned.at).try_for_each(|at| bounds::time("at", at))?;
+        self.usage.growth.values().map(|grown| grown.since).try_for_each(|since| bounds::time("since", since))?;
         self.checks.iter().try_for_each(|outcome| bounds::seconds("elapsed_seconds", outcome.elapsed_seconds))
     }
 }
@@ -365,6 +373,7 @@ pub mod tests {
             previous: None,
             notes: Vec::new(),
             top_queries: Vec::new(),
+            baseline: None,
             usage: Usage::default(),
             turned_off: Vec::new(),
         }

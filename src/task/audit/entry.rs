@@ -3,8 +3,8 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::Audit;
 use super::trust::Trust;
+use super::{Audit, drift};
 use crate::config::Config;
 use crate::pg;
 use crate::work::{Entry, Memberships};
@@ -20,8 +20,10 @@ impl Entry for Audit {
         Ok(Trust::of(connection, trust_owners).await?.warning())
     }
 
-    async fn check(&self, connection: &mut PgConnection, _settings: &pg::Settings, _config: &Config) -> Result<String> {
-        self.may_run(connection).await
+    async fn check(&self, connection: &mut PgConnection, _settings: &pg::Settings, config: &Config) -> Result<String> {
+        let mut said = self.may_run(connection).await?;
+        said.extend(drift::try_sources(self, connection, config).await?);
+        Ok(said.join("; "))
     }
 
     async fn grants(&self, _connection: &mut PgConnection, role: &str, _memberships: &mut Memberships) -> Result<Vec<String>> {

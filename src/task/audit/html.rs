@@ -50,6 +50,7 @@ pub fn render(document: &Document) -> String {
             (waived(document))
             (list("Resolved since the last audit", &document.resolved))
             (list("Found last time, not checked this time", &document.not_seen))
+            (baseline(document))
             (top_queries(document))
             (checks(document))
         }
@@ -189,6 +190,18 @@ fn list(title: &str, findings: &[Finding]) -> Markup {
             section {
                 h2 { (title) }
                 ul { @for finding in findings { li { (finding.title) ": " code { (finding.object) } " (" (finding.key) ")" } } }
+            }
+        }
+    }
+}
+
+fn baseline(document: &Document) -> Markup {
+    html! {
+        @if let Some(baseline) = &document.baseline {
+            section {
+                h2 { "Baseline" }
+                p { "Numbers, no findings." }
+                table { tbody { @for (name, value) in baseline.lines() { tr { th scope="row" { (name) } td { (value) } } } } }
             }
         }
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::checks::{CHECKS, Check, Query};
-use super::document::{Cut, Document, FORMAT, Finding, Fix, Level, Outcome, State, TopQuery};
+use super::document::{Cut, Document, FORMAT, Finding, Fix, Level, Outcome, State};
 use super::keys::{CheckSetting, Profile};
 use super::probe::{probe, reason_unknown};
 use super::queries::View;
@@ -17,7 +17,7 @@ use super::sizes::Sizes;
 use super::trust::Trust;
 use super::usage::Usage;
 use super::weights::Weights;
-use super::{backup, conventions, count, drift, queries, rank, served, tenants};
+use super::{backup, baseline, conventions, count, drift, queries, rank, served, tenants, tried, versions};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::table::with_schema;
@@ -33,6 +33,10 @@ const MAX_REASONS: usize = 5;
 /// Before the number of a control character in a key.
 const ESCAPE: char = '␛';
 const STATEMENTS: &str = "STATEMENTS";
+/// The words of a query that locks sequences: how many parts there are, and which one is read.
+const PARTS: [&str; 2] = ["OF_PARTS", "THIS_PART"];
+/// A transaction has room for 6,400 locks by default (64 of 100 sessions).
+const SEQUENCES_IN_PART: i64 = 3000;
 
 /// Runs all checks, or one. It fails only if the connection to the server is lost.
 pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Document> {
@@ -61,10 +65,12 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         previous: None,
         notes: Vec::new(),
         top_queries: Vec::new(),
+        baseline: None,
         usage: Usage::default(),
         turned_off: Vec::new(),
     };
     let end = Instant::now() + context.audit.audit_timeout;
+    baseline::look(&mut connection, &context.of_check(end), &mut document).await?;
     let (sizes, notes) = Sizes::ask(&mut connection, &context.of_check(end)).await?;
     document.notes.extend(notes);
     count::look(&mut connection, &context.of_check(end), &mut document).await?;
@@ -92,7 +98,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
             // that the client is gone.
             Query::Drift => drift::look(context, &mut connection, in_recovery, end).await,
             _ => tokio::select! {
-                seen = one(check, context, &mut connection, &known, &mut trust, &mut document.top_queries) => seen,
+                seen = one(check, context, &mut connection, &known, &mut trust, &mut document) => seen,
                 () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled").into()),
             },
         };
@@ -129,7 +135,7 @@ async fn one(
     connection: &mut PgConnection,
     known: &Known,
     trust: &mut Trust,
-    top_queries: &mut Vec<TopQuery>,
+    document: &mut Document,
 ) -> Result<CheckResult> {
     match &check.query {
         Query::Catalog(sql) => catalog(connection, context, known, trust, check, sql).await,
@@ -138,7 +144,8 @@ async fn one(
             View::Unknown(reason) => Ok(CheckResult::unknown(reason)),
         },
         Query::Backup => backup::look(context).await,
-        Query::TopQueries => queries::look(context, connection, trust, top_queries).await,
+        Query::TopQueries => queries::look(context, connection, trust, document).await,
+        Query::Versions(of) => versions::look(*of, context, connection).await,
         Query::Drift => Ok(CheckResult::default()),
     }
 }
@@ -295,6 +302,41 @@ async fn catalog(
     check: &Check,
     sql: &str,
 ) -> Result<CheckResult> {
+    let parts = if sql.contains(PARTS[0]) { parts(connection).await? } else { 1 };
+    let mut read = Vec::new();
+    for part in 0..parts {
+        let sql = sql.replace(PARTS[0], &parts.to_string()).replace(PARTS[1], &part.to_string());
+        read.extend(rows(connection, context, known, check, &sql).await?);
+    }
+    // The rows of each part come in the order of their levels.
+    read.sort_by_key(|row: &Row| row.level.unwrap_or(check.level));
+    let next = (read.len() > MAX_ROWS).then(|| read.split_off(MAX_ROWS).into_iter().next()).flatten();
+    let mut seen = CheckResult::of(by_urgency(check, read, context, &known.weights));
+    seen.unread = next.as_ref().filter(|row| row.is_certain()).map(|row| row.level.unwrap_or(check.level));
+    if next.is_some_and(|row| !row.is_certain()) {
+        seen.unknown.push(format!("there are more than {MAX_ROWS} objects to look at: the others were not looked at"));
+    }
+    probe(connection, context, trust, &mut seen).await?;
+    served::ask(connection, context, trust, &mut seen).await?;
+    tried::ask(connection, context, trust, &mut seen).await?;
+    Ok(seen)
+}
+
+/// How many transactions it takes to read all sequences that may end.
+async fn parts(connection: &mut PgConnection) -> Result<i64> {
+    let sequences: i64 =
+        sqlx::query_scalar(include_str!("sequences.sql")).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
+    Ok(sequences / SEQUENCES_IN_PART + 1)
+}
+
+/// Runs a check's query.
+async fn rows(
+    connection: &mut PgConnection,
+    context: &AuditContext<'_>,
+    known: &Known,
+    check: &Check,
+    sql: &str,
+) -> Result<Vec<Row>> {
     let prelude = include_str!("prelude.sql");
     // OFFSET 0: each row is made once, not for the order again.
     let text = format!(
@@ -316,21 +358,11 @@ async fn catalog(
         .await
         .map_err(pg::in_its_own_words)?;
     end(connection).await?;
-    let mut read = Vec::with_capacity(rows.len());
-    for row in rows {
+    let read = |row: sqlx::postgres::PgRow| -> Result<Row> {
         let value: Value = sqlx::Row::try_get(&row, 0)?;
-        read.push(serde_json::from_value::<Row>(value).context("a check's query returned unexpected columns")?);
-    }
-    // The rows come in the order of their levels.
-    let next = if read.len() > MAX_ROWS { read.pop() } else { None };
-    let mut seen = CheckResult::of(by_urgency(check, read, context, &known.weights));
-    seen.unread = next.as_ref().filter(|row| row.is_certain()).map(|row| row.level.unwrap_or(check.level));
-    if next.is_some_and(|row| !row.is_certain()) {
-        seen.unknown.push(format!("there are more than {MAX_ROWS} objects to look at: the others were not looked at"));
-    }
-    probe(connection, context, trust, &mut seen).await?;
-    served::ask(connection, context, trust, &mut seen).await?;
-    Ok(seen)
+        serde_json::from_value(value).context("a check's query returned unexpected columns")
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// The tables and columns that jobs of the configuration take care of.

@@ -81,6 +81,7 @@ fn report(document: &Document, limits: &Limits) -> String {
     text += &waived(document, limits);
     text += &list("Resolved since the last audit", &document.resolved, limits);
     text += &list("Found last time, not checked this time", &document.not_seen, limits);
+    text += &baseline(document);
     text += &top_queries(document);
     text + &checks(document)
 }
@@ -183,6 +184,12 @@ fn section(title: &str, lines: Vec<String>, limits: &Limits) -> String {
     };
     let shown: Vec<&str> = lines.iter().take(limits.listed).map(String::as_str).collect();
     format!("## {title}\n\n{}{more}\n\n", shown.join("\n"))
+}
+
+fn baseline(document: &Document) -> String {
+    let Some(baseline) = &document.baseline else { return String::new() };
+    let lines = baseline.lines().into_iter().map(|(name, value)| format!("| {} | {} |\n", escaped(name), escaped(&value)));
+    format!("## Baseline\n\n| Numbers, no findings | |\n|---|---|\n{}\n", lines.collect::<String>())
 }
 
 fn top_queries(document: &Document) -> String {

@@ -12,6 +12,7 @@ mod keys;
 mod plan;
 
 mod backup;
+mod baseline;
 mod compare;
 mod conventions;
 mod count;
@@ -27,8 +28,10 @@ mod served;
 mod sizes;
 mod store;
 mod tenants;
+mod tried;
 mod trust;
 mod usage;
+mod versions;
 mod weights;
 
 use std::time::Instant;
@@ -134,7 +137,7 @@ impl Work for Audit {
 
 impl Audit {
     /// Says in words which objects the role may read and create, for `check --connect`.
-    async fn may_run(&self, connection: &mut PgConnection) -> Result<String> {
+    async fn may_run(&self, connection: &mut PgConnection) -> Result<Vec<String>> {
         let (monitor, reads, creates): (bool, bool, bool) = sqlx::query_as(
             "SELECT pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_read_all_data', 'USAGE'), rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user",
         )
@@ -149,10 +152,10 @@ impl Audit {
             .filter(|(_, has)| !has)
             .map(|(role, _)| role)
             .collect();
-        Ok(match lacks.is_empty() {
+        Ok(vec![match lacks.is_empty() {
             true => "has all privileges that the checks need".to_owned(),
             false => format!("reads the catalog; the result of some checks is unknown without {}", lacks.join(" and ")),
-        })
+        }])
     }
 
     /// Returns the reason why an audit with these findings fails. Findings that are not listed count as the most urgent that they may be.

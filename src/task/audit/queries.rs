@@ -6,9 +6,10 @@ use anyhow::Result;
 use serde_json::json;
 use sqlx::PgConnection;
 
+use super::baseline::Statements;
 use super::context;
 use super::context::{AuditContext, CheckResult, Row};
-use super::document::TopQuery;
+use super::document::{Document, TopQuery};
 use super::trust::Trust;
 use crate::base::units;
 use crate::pg;
@@ -20,6 +21,17 @@ const KEPT: i64 = 20;
 /// A statement with fewer calls may be slower by chance.
 const MIN_CALLS: i64 = 20;
 const MIN_MILLISECONDS: f64 = 5.0;
+
+/// Statements of the audit and of its run: those into tables are marked, those into the ledger name its schema, and all others name the system's catalogs. Another program's
+/// that do so by the same login are left out with them: nothing tells them apart.
+const OURS: &str = r"(query LIKE '%/* pgtend */%' OR query LIKE '%-- pgtend %' OR query ~ '\mpgtend\.' OR userid = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+    AND query ~* '\mpg_(catalog|class|namespace|stat\w*|database\w*|roles|extension\w*|locks|settings|inherits|proc|index|type|depend|attribute|constraint|auth\w*|trigger|available_extensions|advisory_unlock_all)\M')";
+
+/// Whether a replica could run a statement, by its text: it has no word of a statement that writes, and calls no function that may write. What a view or an operator calls is
+/// not seen.
+const READS_ONLY: &str = r#"(query ~* '^\s*(select|with)\M' AND query !~* '\m(insert|update|delete|merge|into)\M' AND query !~* '\mfor\s+(key\s+)?share\M'
+    AND query !~* '\m(nextval|setval|pg_(try_)?advisory\w*|pg_notify|lo_\w+|pg_logical\w*|pg_create\w*|pg_drop\w*|pg_switch_wal|txid_current|pg_current_xact_id)\s*\('
+    AND NOT EXISTS (SELECT FROM regexp_matches(query, '([[:alpha:]_][[:alnum:]_$]*)"?\s*\(', 'g') w JOIN pg_proc p ON p.proname IN (w[1], lower(w[1])) AND p.provolatile = 'v' AND p.pronamespace <> 'pg_catalog'::regnamespace))"#;
 
 /// The view pg_stat_statements.
 pub enum View {
@@ -52,7 +64,7 @@ pub async fn look(
     context: &AuditContext<'_>,
     connection: &mut PgConnection,
     trust: &mut Trust,
-    top: &mut Vec<TopQuery>,
+    document: &mut Document,
 ) -> Result<CheckResult> {
     let view = match view(connection, trust).await? {
         View::Named(view) => view,
@@ -61,14 +73,18 @@ pub async fn look(
     context::begin(connection, context).await?;
     // Only statements whose constants were replaced: utility statements are stored as they were typed, with passwords. Statements of other
     // roles are hidden from roles outside pg_read_all_stats.
+    let of_database =
+        format!("FROM {view} WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND NOT {OURS}");
     let sql = format!(
-        "SELECT queryid::text AS query_id, left(regexp_replace(min(query), '\\s+', ' ', 'g'), 400) AS query, sum(calls)::bigint AS calls,
-                sum(total_exec_time) / 1000 AS total_seconds, sum(total_exec_time) / greatest(sum(calls)::float8, 1) AS mean_milliseconds, sum(rows)::bigint AS rows
-         FROM {view} WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND queryid IS NOT NULL
-           AND query ~* '^\\s*(select|insert|update|delete|merge|with)\\M'
-         GROUP BY queryid ORDER BY sum(total_exec_time) DESC LIMIT {KEPT}"
+        "SELECT query_id, left(regexp_replace(query, '\\s+', ' ', 'g'), 400) AS query, calls, total_seconds, total_seconds * 1000 / greatest(calls::float8, 1) AS mean_milliseconds, rows, {READS_ONLY} AS reads_only
+         FROM (SELECT queryid::text AS query_id, min(query) AS query, sum(calls)::bigint AS calls, sum(total_exec_time) / 1000 AS total_seconds, sum(rows)::bigint AS rows
+               {of_database} AND queryid IS NOT NULL AND query ~* '^\\s*(select|insert|update|delete|merge|with)\\M'
+               GROUP BY queryid ORDER BY sum(total_exec_time) DESC LIMIT {KEPT}) q
+         ORDER BY total_seconds DESC"
     );
     let found = pg::fetch_all_as::<TopQuery>(connection, sql).await?;
+    let seconds =
+        pg::fetch_text(connection, format!("SELECT (coalesce(sum(total_exec_time), 0) / 1000)::text {of_database}")).await?;
     let hidden =
         pg::fetch_text(connection, format!("SELECT count(*)::text FROM {view} WHERE query = '<insufficient privilege>'")).await?;
     context::end(connection).await?;
@@ -79,7 +95,13 @@ pub async fn look(
             units::plural(hidden.parse::<u64>().unwrap_or_default(), "statement")
         ));
     }
-    *top = found;
+    document.baseline.get_or_insert_default().statements = Some(Statements {
+        top: found.len(),
+        read_only: found.iter().filter(|query| query.reads_only).count(),
+        read_only_seconds: found.iter().filter(|query| query.reads_only).map(|query| query.total_seconds).sum(),
+        seconds: seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or_default(),
+    });
+    document.top_queries = found;
     Ok(seen)
 }
 
@@ -129,6 +151,7 @@ mod tests {
             total_seconds: calls as f64 * mean / 1000.0,
             mean_milliseconds: mean,
             rows: 0,
+            reads_only: false,
         }
     }
 

@@ -1,4 +1,4 @@
-//! How often indexes and large tables were used, from one audit to the next: the server's counters say only what was since they began, and
+//! How often indexes and large tables were used, and how tables grew, from one audit to the next: the server's counters say only what was since they began, and
 //! nothing of one that was used long ago and is no longer. Pure.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ pub struct Usage {
     pub indexes: BTreeMap<String, Used>,
     #[serde(default)]
     pub tables: BTreeMap<String, Scanned>,
+    #[serde(default)]
+    pub growth: BTreeMap<String, Grown>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,19 @@ pub struct Scanned {
     pub at: DateTime<Utc>,
 }
 
+/// A table of many rows, since the first audit that counted them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    pub rows: i64,
+    pub since: DateTime<Utc>,
+    pub rows_then: i64,
+    /// Rows that were updated or deleted since then, as far as the server has counted them.
+    pub changed: i64,
+    /// The server's own count of them.
+    pub counter: i64,
+    pub audits: u32,
+}
+
 /// What the last audit has counted, and when.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
@@ -39,7 +54,7 @@ pub struct Before {
     pub usage: Usage,
 }
 
-/// `kind`: index or table.
+/// `kind`: index, table, or growth, of which `scans` are rows that were updated or deleted.
 #[derive(Debug, sqlx::FromRow)]
 pub struct Counter {
     pub kind: String,
@@ -69,6 +84,11 @@ pub fn carried(
             usage.tables.insert(name, Scanned { scans, rows, at: now });
             continue;
         }
+        if kind == "growth" {
+            let then = before.and_then(|before| before.usage.growth.get(&name));
+            usage.growth.insert(name, grown(then, rows, scans, now));
+            continue;
+        }
         let then = before.and_then(|before| before.usage.indexes.get(&name));
         let (unused_since, audits) = match then {
             // What was between the last audit and the reset is not known.
@@ -80,6 +100,13 @@ pub fn carried(
         usage.indexes.insert(name, Used { scans, unused_since, audits });
     }
     usage
+}
+
+fn grown(then: Option<&Grown>, rows: i64, counter: i64, now: DateTime<Utc>) -> Grown {
+    let Some(then) = then else { return Grown { rows, since: now, rows_then: rows, changed: 0, counter, audits: 1 } };
+    // A counter that is lower than before was reset meanwhile.
+    let more = if counter >= then.counter { counter - then.counter } else { counter };
+    Grown { rows, counter, changed: then.changed.saturating_add(more), audits: then.audits.saturating_add(1), ..*then }
 }
 
 #[cfg(test)]
@@ -96,7 +123,7 @@ mod tests {
 
     fn before(scans: i64, unused_since: u32) -> Before {
         let used = Used { scans, unused_since: day(unused_since), audits: 2 };
-        Before { at: day(10), usage: Usage { indexes: [("i".to_owned(), used)].into(), tables: BTreeMap::new() } }
+        Before { at: day(10), usage: Usage { indexes: [("i".to_owned(), used)].into(), ..Usage::default() } }
     }
 
     #[test]
@@ -112,8 +139,22 @@ mod tests {
         assert_eq!(of(0, Some(&before(7, 5)), 12), (day(12), 1), "the statistics were reset");
         let others = Before {
             at: day(10),
-            usage: Usage { indexes: [("j".to_owned(), before(7, 5).usage.indexes["i"].clone())].into(), tables: BTreeMap::new() },
+            usage: Usage { indexes: [("j".to_owned(), before(7, 5).usage.indexes["i"].clone())].into(), ..Usage::default() },
         };
         assert_eq!(of(0, Some(&others), 3), (day(20), 1), "it was made since the last audit");
+    }
+
+    #[test]
+    fn a_table_grows_since_the_first_audit_that_counted_it() {
+        let first = grown(None, 100, 7, day(3));
+        assert_eq!(
+            (first.since, first.rows_then, first.changed, first.audits),
+            (day(3), 100, 0, 1),
+            "what was before does not count"
+        );
+        let second = grown(Some(&first), 250, 9, day(10));
+        assert_eq!((second.since, second.rows_then, second.rows, second.changed, second.audits), (day(3), 100, 250, 2, 2));
+        let third = grown(Some(&second), 300, 4, day(20));
+        assert_eq!((third.changed, third.audits), (6, 3), "the counter was reset");
     }
 }

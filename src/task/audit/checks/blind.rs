@@ -8,7 +8,10 @@ pub fn cannot_show(id: &str) -> Option<&'static str> {
 static SPOTS: &[(&str, &str)] = &[
     ("no-verified-backup", "Backups that other programs make."),
     ("wraparound", "What holds back VACUUM at this moment: pg_stat_activity, pg_prepared_xacts and pg_replication_slots say it."),
-    ("sequence-near-end", "Keys that no sequence fills, and numbers that an application takes by itself."),
+    (
+        "sequence-near-end",
+        "Keys that no sequence fills, numbers that an application takes by itself, and a sequence of bigint that somebody set near its end.",
+    ),
     (
         "partition-runway",
         "Tables that are partitioned by a number, a list or several columns, and those whose partitions inherit.",
@@ -17,7 +20,10 @@ static SPOTS: &[(&str, &str)] = &[
     ("pool-sizes", "Other moments, and clients of a pooler."),
     ("slot-holds-wal", "Slots of other servers, and how much disk is left."),
     ("prepared-transaction-old", "Transactions that were prepared in other databases of the server."),
-    ("extension-cve", "Vulnerabilities that became known after this release, and those of extensions that are not in its list."),
+    (
+        "extension-cve",
+        "Vulnerabilities that became known after the day of the list of versions, those of extensions that are not in it, and whether a server process still runs the library of an older version.",
+    ),
     ("superuser-application", "Applications that are not connected at this moment, or call themselves psql."),
     (
         "security-definer-search-path",
@@ -59,12 +65,12 @@ static SPOTS: &[(&str, &str)] = &[
         "The true amount: it is an estimate from average widths, which ANALYZE does not know of values stored out of line.",
     ),
     ("autovacuum-behind", "Dead rows that were lost with the statistics, by a crash or a reset."),
-    ("duplicate-index", "Indexes of single partitions, and expressions that are equal but written differently."),
-    ("overlapping-index", "Indexes of single partitions, and queries for which the smaller index is faster."),
+    ("duplicate-index", "Expressions that are equal but written differently."),
+    ("overlapping-index", "Queries for which the smaller index is faster."),
     ("unused-index", "Use on replicas and before the statistics began, and work that comes once a year."),
     (
         "partial-index-candidate",
-        "Conditions other than IS NULL and IS NOT NULL, and statements that pg_stat_statements has forgotten.",
+        "Which value a statement compares with, ranges, conditions on several columns together, partitioned tables, and statements that pg_stat_statements has forgotten. Without hypopg, whether the planner would use the index.",
     ),
     ("top-queries", "Statements beyond the first 20, and those that pg_stat_statements has forgotten."),
     ("timestamp-without-zone", "In which zone the values were written."),
@@ -118,6 +124,10 @@ static SPOTS: &[(&str, &str)] = &[
     ("btree-on-array", "Use on replicas and before the statistics began."),
     ("index-bloat", "The true amount: it is an estimate from average widths. Indexes other than btree, and below 32 MiB."),
     ("statistics-missing", "Statistics that are outdated: the server does not count the changes of a partitioned table."),
+    (
+        "server-outdated",
+        "What came out after the day of the list of versions, and what a distributor has mended in an older minor release.",
+    ),
     ("policy-always-true", "Conditions that are always true and written otherwise, and what SECURITY DEFINER functions change."),
     ("fk-partly-null", "Rows beyond the sample of 20,000: the statement in the evidence asks all."),
 ];

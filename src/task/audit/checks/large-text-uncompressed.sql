@@ -15,9 +15,9 @@ SELECT c."table" AS object, format('%s.%I', c."table", c."column") AS identity,
             ELSE format(E'# a dry run estimates the saving; pgtend compress install creates the view through which readers see plain text\n[compress]\ntable = %s\ncolumn = %s\nlarger_than = "10KB"\nmethod = "gzip"\n', to_json(c."table"), to_json(c."column"::text)) END AS job,
        CASE WHEN NOT k.forbidden THEN 'ACCESS EXCLUSIVE for a moment, when the view is installed; then row locks while rows are written' END AS lock,
        CASE WHEN NOT k.forbidden THEN 'low' END AS level
-FROM asked a, columns c,
+FROM asked a, columns c LEFT JOIN (SELECT r.oid, x.relpages FROM pg_class r JOIN pg_class x ON x.oid = r.reltoastrelid) w ON w.oid = c.oid,
 LATERAL (SELECT c.attstorage IN ('e', 'p') AS forbidden) k,
-LATERAL (SELECT coalesce(sum(x.relpages), 0)::bigint * current_setting('block_size')::bigint AS bytes FROM pg_class r JOIN pg_class x ON x.oid = r.reltoastrelid WHERE r.oid = c.oid) z
+LATERAL (SELECT coalesce(w.relpages, 0)::bigint * current_setting('block_size')::bigint AS bytes) z
 WHERE c.type IN ('text', 'varchar') AND c.rows > 0 AND c.attgenerated = ''
   AND (k.forbidden OR z.bytes >= 16777216 AND NOT c.partitioned AND (c.atttypmod < 0 OR c.atttypmod > 10240) AND format('%s:%s', c.oid, c."column") <> ALL (a.compressed)
        AND NOT EXISTS (SELECT FROM columns g WHERE g.oid = c.oid AND g."column" = c."column" || '_gz'))

@@ -3,7 +3,7 @@
 //! A query selects from the views of `prelude.sql` and returns one row for each finding: `object`, `identity` (what the finding keeps from
 //! one audit to the next: names, no sizes), `issue`, `evidence`, and `fix` (SQL), `job` (a task's table) or both. `lock` and `level`
 //! override those of the check. Where a person has to decide, there is no `fix` but `decide` (words) and, if it helps, `draft` (SQL with `<HOLES>`, which the
-//! server refuses as it stands). `convention`, `sharing`, `siblings` and `differ` say what siblings in the schema share. `unknown` says why this object cannot be judged. `probe` is a query into the table itself, and names
+//! server refuses as it stands). `convention`, `sharing`, `siblings` and `differ` say what siblings in the schema share. `unknown` says why this object cannot be judged. `trial` is an index that hypopg tries. `probe` is a query into the table itself, and names
 //! no other one than `reads` (quoted), whose oid is `reads_oid`, and `also_reads`: without a row there is no finding.
 
 use super::document::Level;
@@ -55,6 +55,18 @@ pub enum Query {
     Backup,
     /// Compares pg_stat_statements with the last audit.
     TopQueries,
+    /// Compares versions with the list of known ones.
+    Versions(Of),
+}
+
+/// Whose versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Server,
+    /// Those with a known vulnerability.
+    Extensions,
+    /// Those that are older than the server's packages.
+    Packages,
 }
 
 pub fn find(id: &str) -> Option<&'static Check> {

@@ -1,8 +1,13 @@
 -- Every sampled value is different, and at least half of the referenced rows have one: by chance that does not happen. The probe counts. Not where the column is unique
--- together with another: then several are intended. Without statistics the question is open.
+-- together with another: then several are intended. Without statistics the question is open. Rows that came since an earlier audit are evidence, too.
+WITH seen AS MATERIALIZED (
+    SELECT g.key AS "table", (g.value ->> 'since')::timestamptz AS since, (g.value ->> 'rows_then')::bigint AS rows_then, (g.value ->> 'rows')::bigint AS rows, (g.value ->> 'changed')::bigint AS changed, (g.value ->> 'audits')::int AS audits
+    FROM jsonb_each(nullif(current_setting('pgtend.usage', true), '')::jsonb -> 'growth') g WHERE (g.value ->> 'audits')::int > 1
+)
 SELECT f."table" AS object, format('%s(%s)', f."table", f.columns) AS identity,
-       format('Each row of %s has at most one row here, but nothing enforces it: a second one with the same %s would be accepted.', f.referenced, f.columns) AS issue,
-       jsonb_build_object('column', a.attname, 'rows', f.rows, 'referenced_rows', r.rows) AS evidence,
+       format('Each row of %s has at most one row here, but nothing enforces it: a second one with the same %s would be accepted.%s', f.referenced, f.columns,
+              CASE WHEN e.rows > e.rows_then THEN format(' Since %s (%s audits) the table grew from %s to %s rows, and no %s came twice.', to_char(e.since AT TIME ZONE 'UTC', 'YYYY-MM-DD'), e.audits, e.rows_then, e.rows, f.columns) END) AS issue,
+       jsonb_build_object('column', a.attname, 'rows', f.rows, 'referenced_rows', r.rows, 'rows_then', e.rows_then, 'since', e.since) AS evidence,
        CASE WHEN NOT f.readable THEN format('no privilege to read the statistics of %s', f."table")
             WHEN s.attname IS NULL THEN format('there are no statistics of %s: it was never analyzed, or row security hides them', f."table") END AS unknown,
        f."table" AS reads, f.conrelid::bigint AS reads_oid,
@@ -14,6 +19,7 @@ FROM foreign_keys f
 -- An extension's table is none of ours.
 JOIN (SELECT oid, rows FROM all_tables UNION ALL SELECT z.oid, z.rows FROM sizes z WHERE NOT EXISTS (SELECT FROM all_tables t WHERE t.oid = z.oid)) r ON r.oid = f.confrelid
 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
+LEFT JOIN seen e ON e."table" = f."table"
 LEFT JOIN pg_stats s ON s.schemaname = f.schema AND s.tablename = f.name AND s.attname = a.attname AND NOT s.inherited
 WHERE cardinality(f.conkey) = 1 AND NOT f.partitioned AND f.conrelid <> f.confrelid AND f.rows >= 100
   AND NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = f.conrelid AND i.indisunique AND i.indisvalid AND NOT i.partial AND i.keys @> ARRAY[a.attnum])

@@ -22,8 +22,10 @@ FROM (
                EXISTS (SELECT FROM unnest(x.bounds) e WHERE e ~ 'TO \(MAXVALUE\)' OR e ~ 'infinity') AS endless,
                'DEFAULT' = ANY (x.bounds) AS has_default
         FROM tables t JOIN pg_partitioned_table p ON p.partrelid = t.oid AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partattrs[0] > 0
-        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = p.partattrs[0] AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype),
-        LATERAL (SELECT coalesce(array_agg(pg_get_expr(c.relpartbound, 0)), '{}') AS bounds FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = t.oid AND NOT i.inhdetachpending) x
+        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = p.partattrs[0] AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
+        LEFT JOIN (SELECT i.inhparent, array_agg(pg_get_expr(c.relpartbound, 0)) AS bounds FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition AND c.relkind IN ('r', 'p', 'f')
+                   WHERE NOT i.inhdetachpending GROUP BY i.inhparent) d ON d.inhparent = t.oid,
+        LATERAL (SELECT coalesce(d.bounds, '{}') AS bounds) x
     ) b WHERE NOT endless AND NOT (has_default AND last IS NULL)
 ) b
 WHERE last IS NULL OR last < (now() AT TIME ZONE 'UTC') + least(width, interval '1 year') AND last > (now() AT TIME ZONE 'UTC') - interval '1 year'

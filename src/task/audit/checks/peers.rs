@@ -1,7 +1,7 @@
 //! Checks for faults that other tools find, and that the January audit did not ask for; in the order of the reports.
 
 use super::super::document::Level::{Critical, High, Low, Medium};
-use super::{Check, MOMENT, NONE, ONLINE, Query, REWRITE};
+use super::{Check, MOMENT, NONE, ONLINE, Of, Query, REWRITE};
 
 pub const PEERS: &[Check] = &[
     Check {
@@ -222,6 +222,6 @@ pub const PEERS: &[Check] = &[
         why: "The package was updated and the database was not: mended functions are not in use.",
         fix: "ALTER EXTENSION … UPDATE.",
         lock: "depends on the extension's update",
-        query: catalog!("extension-outdated"),
+        query: Query::Versions(Of::Packages),
     },
 ];

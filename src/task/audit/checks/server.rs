@@ -1,7 +1,7 @@
 //! Checks of the server and of what runs on it at this moment, in the order of the reports.
 
 use super::super::document::Level::{High, Low, Medium};
-use super::{Check, NONE, Query};
+use super::{Check, NONE, Of, Query};
 
 pub const SERVER: &[Check] = &[
     Check {
@@ -63,5 +63,15 @@ pub const SERVER: &[Check] = &[
         fix: "Set password_encryption = 'scram-sha-256'; it has been the default since 14.",
         lock: NONE,
         query: catalog!("password-encryption"),
+    },
+    Check {
+        id: "server-outdated",
+        level: High,
+        title: "PostgreSQL is older than its newest minor release",
+        categories: &["security", "operations"],
+        why: "Minor releases mend faults that lose data and holes through which a user takes over the server; nothing else is in them.",
+        fix: "Install the newest minor release of the same major version, and restart the server; of a major version that gets none any more, the next one.",
+        lock: "a restart",
+        query: Query::Versions(Of::Server),
     },
 ];

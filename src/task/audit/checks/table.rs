@@ -4,7 +4,7 @@ use super::super::document::Level::{Critical, High, Low, Medium};
 use super::access::ACCESS;
 use super::peers::PEERS;
 use super::server::SERVER;
-use super::{Check, MOMENT, NONE, ONLINE, Query, REWRITE};
+use super::{Check, MOMENT, NONE, ONLINE, Of, Query, REWRITE};
 
 /// All checks, in the order of the reports.
 pub static CHECKS: &[Check] = &all();
@@ -116,7 +116,7 @@ const TABLE: &[Check] = &[
         why: "Whoever may run SQL may be able to read or write the server's memory.",
         fix: "Install the newer package, then ALTER EXTENSION … UPDATE.",
         lock: "ACCESS EXCLUSIVE on what the extension's update touches, for a moment",
-        query: catalog!("extension-cve"),
+        query: Query::Versions(Of::Extensions),
     },
     Check {
         id: "superuser-application",
@@ -383,7 +383,7 @@ const TABLE: &[Check] = &[
         level: Low,
         title: "A partial index would speed up frequent statements",
         categories: &["performance"],
-        why: "Statements that look for few rows by IS NULL or IS NOT NULL read many.",
+        why: "Statements that ask for few rows by a condition on one column read many.",
         fix: "Create a partial index with that condition; it holds only those rows.",
         lock: ONLINE,
         query: Query::Statements(include_str!("partial-index-candidate.sql")),

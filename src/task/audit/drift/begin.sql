@@ -1,5 +1,5 @@
 -- The facts of a schema: one row for each object, each fact of it by its name. Two databases with the same facts have the same `pg_dump --schema-only`.
--- Left out: what extensions made, pgtend's own schema, temporary tables, subscriptions (their connection strings hold passwords), security labels,
+-- Left out: what extensions made, pgtend's own schema, temporary tables, connection strings of subscriptions (they hold passwords), security labels,
 -- and rights on PostgreSQL's own objects. docs/audit.md says so.
 --
 -- Each list below has: `rank` (objects can be created in this order), `kind`, `name`, `parent` (the table that it belongs to), its place in the catalog, `address` (as in COMMENT ON),
@@ -41,6 +41,7 @@ WITH schemas AS (
     UNION ALL SELECT 'pg_ts_dict'::regclass, oid, 0, dictowner, NULL, NULL FROM pg_ts_dict WHERE oid >= 16384
     UNION ALL SELECT 'pg_publication'::regclass, oid, 0, pubowner, NULL, NULL FROM pg_publication
     UNION ALL SELECT 'pg_event_trigger'::regclass, oid, 0, evtowner, NULL, NULL FROM pg_event_trigger
+    UNION ALL SELECT 'pg_subscription'::regclass, oid, 0, subowner, NULL, NULL FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 ), rights AS (
     -- What others than the owner may do, and what the owner took from itself. Who granted it is not compared.
     SELECT classid, oid, subid, jsonb_agg(entry ORDER BY entry) AS entries
@@ -71,7 +72,7 @@ WITH schemas AS (
     WHERE r.relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
 ), defined AS (
     -- A column as CREATE TABLE writes it.
-    SELECT oid, attnum, attname, attinhcount,
+    SELECT oid, attnum, attname, attinhcount = 0 OR relispartition AS has_place,
            type || coalesce(' COLLATE ' || columns.collation, '')
            || CASE WHEN attgenerated = 's' THEN format(' GENERATED ALWAYS AS (%s) STORED', value)
                    WHEN attgenerated = 'v' THEN format(' GENERATED ALWAYS AS (%s)', value)
@@ -81,7 +82,8 @@ WITH schemas AS (
     FROM columns
 ), bodies AS (
     -- Once for all tables: a subquery for each reads all columns each time (5 s for 2,000 tables).
-    SELECT oid, string_agg(format(E'\n    %I %s', attname, definition), ',' ORDER BY attnum) || E'\n' AS body FROM defined GROUP BY oid
+    -- A column that is inherited has its place by its parent: a dump puts it first.
+    SELECT oid, string_agg(format(E'\n    %I %s', attname, definition), ',' ORDER BY attnum) || E'\n' AS body, jsonb_agg(attname ORDER BY attnum) FILTER (WHERE has_place) AS ordered FROM defined GROUP BY oid
 ), attached AS (
     SELECT i.inhrelid AS oid, string_agg(format('%I.%I', n.nspname, p.relname), ', ' ORDER BY i.inhseqno) AS parents
     FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n ON n.oid = p.relnamespace GROUP BY i.inhrelid

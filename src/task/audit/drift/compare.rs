@@ -6,14 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::super::context::Row;
 use super::super::document::Level;
-use super::object::{Object, Scope, add_labels, entries, granting};
+use super::object::{ORDER, Object, Scope, add_labels, entries, granting};
 
 /// These own others, whose absence their own absence explains.
 const PARENTS: [&str; 6] = ["table", "partition", "foreign table", "view", "materialized view", "type"];
 /// A change of their definition drops them and creates them again.
 const REPLACED: [&str; 7] = ["constraint", "index", "trigger", "rule", "policy", "statistics", "event trigger"];
-/// They change nothing that a query returns, nor who may ask it.
-const HARMLESS: [&str; 5] = ["comment", "statistics", "target", "storage", "compression"];
+/// They change nothing that a query returns, nor who may ask it: but `SELECT *`, by its order.
+const HARMLESS: [&str; 7] = ["comment", "comments of checks", "statistics", "target", "storage", "compression", ORDER];
 /// What keeps rows from being seen, or from being wrong.
 const GUARDS: [&str; 4] = ["row security", "forced row security", "enabled", "triggers"];
 const LONGEST: usize = 160;
@@ -156,6 +156,14 @@ fn difference(wanted: &Object, found: &Object, path: &str, scope: &Scope) -> Opt
     row.issue = Some(format!("The {} {} is different: {}.", wanted.kind, wanted.name, said.join("; ")));
     row.level = Some(level(&wanted.kind, &facts, found));
     row.fix = change(wanted, found, &facts, scope);
+    if facts == [ORDER] {
+        row.fix = None;
+        row.decide = Some(
+            "whether anything takes columns by their place: SELECT *, INSERT or COPY without a list of columns. No statement changes their order. \
+             If nothing does, write it in the file as it is here; if something does, the table has to be made again."
+                .to_owned(),
+        );
+    }
     Some(row)
 }
 
@@ -173,7 +181,7 @@ fn level(kind: &str, facts: &[&str], found: &Object) -> Level {
 /// Returns statements that change the database's object into that of the file; None where a person has to decide.
 fn change(wanted: &Object, found: &Object, facts: &[&str], scope: &Scope) -> Option<String> {
     let mut statements: Vec<String> = Vec::new();
-    for fact in facts {
+    for fact in facts.iter().filter(|fact| **fact != ORDER) {
         let more = match (*fact, &wanted.granted) {
             ("grants", Some(granted)) => granting(granted, &entries(wanted.fact(fact)), &entries(found.fact(fact)))?,
             ("labels", _) => vec![add_labels(wanted, found)?],

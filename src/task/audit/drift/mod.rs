@@ -6,6 +6,7 @@
 mod against;
 mod compare;
 mod object;
+mod sources;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use sqlx::PgConnection;
 
 use self::compare::compare;
 use self::object::{Object, QUERY, Scope};
+pub use self::sources::try_sources;
 use super::context;
 use super::context::{AuditContext, CheckResult};
 use crate::base::child::Child;
@@ -26,7 +28,7 @@ use crate::pg::{self, Server};
 use crate::task::backup::{facts, scratch};
 use crate::work::Does;
 
-/// Long enough for a schema of thousands of tables.
+/// Long enough for a schema of 20,000 tables, whose facts take some 10 s.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// `end` is that of the audit: loading a file has more time than one check.
@@ -37,11 +39,11 @@ pub async fn look(
     end: Instant,
 ) -> Result<CheckResult> {
     if let Some(name) = &context.audit.against {
-        let mut other = match against::connect(context, name).await? {
+        let mut other = match against::connect(context, connection, name).await? {
             Ok(other) => other,
             Err(reason) => return Ok(CheckResult::unknown(reason)),
         };
-        let (there, here) = (objects(&mut other, context).await?, objects(connection, context).await?);
+        let (there, here) = (objects(&mut other, left(end)).await?, objects(connection, left(end)).await?);
         let rows = against::differences(&there, &here, name, partitioned_by_jobs(connection, context).await?);
         return Ok(CheckResult { rows, ..CheckResult::default() });
     }
@@ -55,9 +57,16 @@ pub async fn look(
         return Ok(CheckResult::unknown(format!("schema_file {} does not exist", file.display())));
     }
     let text = tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?;
-    let mut scope = Scope::of_file(&String::from_utf8_lossy(&text));
+    let text = String::from_utf8_lossy(&text);
+    if connects_to_publisher(&text) {
+        return Ok(CheckResult::unknown(format!(
+            "{} would make a subscription that connects to its publisher and takes a slot there: write connect = false, as pg_dump does",
+            file.display()
+        )));
+    }
+    let mut scope = Scope::of_file(&text);
     scope.partitioned_by_jobs = partitioned_by_jobs(connection, context).await?;
-    let here = objects(connection, context).await?;
+    let here = objects(connection, left(end)).await?;
     let mut like = facts::server(connection, context.settings).await?;
     like.database.tablespace = None;
     // The login owns the scratch database. The database's owner could let itself in there, and the file's SQL runs with the login's rights.
@@ -90,6 +99,21 @@ pub async fn look(
     })
 }
 
+/// The time for one step.
+fn left(end: Instant) -> Duration {
+    LOAD_TIMEOUT.min(end.saturating_duration_since(Instant::now()))
+}
+
+/// Whether one of its subscriptions would reach out while the file is loaded: all that pg_dump writes have `connect = false`.
+fn connects_to_publisher(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    let mut subscriptions = upper.split("CREATE SUBSCRIPTION ").skip(1);
+    subscriptions.any(|rest| {
+        let statement: String = rest.split(';').next().unwrap_or_default().split_whitespace().collect();
+        !["CONNECT=FALSE", "CONNECT='FALSE'", "CONNECT=OFF"].iter().any(|no| statement.contains(no))
+    })
+}
+
 /// The result of loading a file.
 enum Loaded {
     /// The objects that the file creates.
@@ -108,7 +132,7 @@ async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::pa
     command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-f"]).arg(file);
     let mut psql = Child::spawn(command)?;
     drop(psql.take_stdin()?);
-    let limit = LOAD_TIMEOUT.min(end.saturating_duration_since(Instant::now()));
+    let limit = left(end);
     let ended = tokio::time::timeout(limit, psql.wait()).await;
     let Ok(ended) = ended else {
         return Ok(Loaded::Refused(format!("{} takes more than {} to load", file.display(), units::duration(limit))));
@@ -118,11 +142,11 @@ async fn load(context: &AuditContext<'_>, scratch: &pg::Settings, file: &std::pa
         let said = ended.stderr.lines().find(|line| line.contains("ERROR") || line.contains("error:")).unwrap_or(&ended.stderr);
         return Ok(Loaded::Refused(format!("{} does not load into an empty database: {said}", file.display())));
     }
-    Ok(Loaded::Objects(objects(&mut connection, &context.of_check(end)).await?))
+    Ok(Loaded::Objects(objects(&mut connection, left(end)).await?))
 }
 
-async fn objects(connection: &mut PgConnection, context: &AuditContext<'_>) -> Result<Vec<Object>> {
-    context::begin(connection, context).await?;
+async fn objects(connection: &mut PgConnection, limit: Duration) -> Result<Vec<Object>> {
+    context::begin_within(connection, limit).await?;
     let sql = format!("SELECT to_jsonb(o) FROM (\n{QUERY}\n) o");
     let rows = pg::query(sql).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
     context::end(connection).await?;

@@ -37,11 +37,16 @@ pub struct Object {
     pub sets: BTreeMap<String, Option<String>>,
 }
 
+/// What no statement changes.
+pub const ORDER: &str = "order of columns";
+
 /// Which facts are compared: a file of `pg_dump --no-owner --no-privileges` says nothing about owners and rights.
 #[derive(Debug, Default)]
 pub struct Scope {
     pub owners: bool,
     pub grants: bool,
+    /// Whether a subscription is enabled: in a file that pg_dump wrote, none is.
+    pub enabled_subscriptions: bool,
     /// Tables whose partitions a [partition] job makes and retires.
     pub partitioned_by_jobs: HashSet<String>,
 }
@@ -54,7 +59,7 @@ impl Scope {
             |line: &str| ["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "].iter().any(|words| line.starts_with(words));
         // A dump with owners has the rights, too, if there are any.
         let grants = owners || upper.lines().any(|line| is_grant(line.trim_start()));
-        Self { owners, grants, partitioned_by_jobs: HashSet::new() }
+        Self { owners, grants, ..Self::default() }
     }
 
     pub fn has(&self, object: &Object, fact: &str) -> bool {
@@ -62,6 +67,7 @@ impl Scope {
             "owner" => self.owners,
             "grants" => self.grants,
             "bound" | "parents" if self.is_made_by_job(object) => false,
+            "enabled" if object.kind == "subscription" => self.enabled_subscriptions,
             _ => true,
         }
     }
@@ -83,7 +89,10 @@ impl Object {
     /// Returns the names of the facts that differ, the type of a column first.
     pub fn differing<'a>(&'a self, other: &'a Object, scope: &Scope) -> Vec<&'a str> {
         let names: std::collections::BTreeSet<&str> = self.facts.keys().chain(other.facts.keys()).map(String::as_str).collect();
-        let differs = |name: &&str| !means_the_same(self.fact(name), other.fact(name));
+        let differs = |name: &&str| match *name {
+            ORDER => !is_in_order(self.fact(name), other.fact(name)),
+            name => !means_the_same(self.fact(name), other.fact(name)),
+        };
         let mut names: Vec<&str> = names.into_iter().filter(|name| scope.has(self, name)).filter(differs).collect();
         names.sort_by_key(|name| *name != "type");
         names
@@ -102,7 +111,17 @@ impl Object {
             Value::Null => false,
             value => fact != "replica identity" || value != "DEFAULT",
         };
-        let facts = ["owner", "owned by", "storage", "compression", "statistics", "target", "replica identity", "comment"];
+        let facts = [
+            "owner",
+            "owned by",
+            "storage",
+            "compression",
+            "statistics",
+            "target",
+            "replica identity",
+            "comment",
+            "comments of checks",
+        ];
         let facts = facts.into_iter().filter(|fact| scope.has(self, fact) && is_set(fact));
         let mut statements: Vec<String> = facts.filter_map(|fact| self.sets.get(fact)?.clone()).collect();
         if let (true, Some(granted)) = (scope.grants, &self.granted) {
@@ -157,6 +176,13 @@ pub fn add_labels(wanted: &Object, found: &Object) -> Option<String> {
     Some(statements.join("\n"))
 }
 
+/// Compares the order of the columns that both have: what only one has is a difference by itself.
+fn is_in_order(one: &Value, other: &Value) -> bool {
+    let (one, other) = (entries(one), entries(other));
+    let of_one = one.iter().filter(|name| other.contains(name));
+    of_one.eq(other.iter().filter(|name| one.contains(name)))
+}
+
 /// Compares two facts. The server writes `status IN ('a', 'b')` of a varchar as `(ARRAY['a'::character varying, …])::text[]`, and once that was read back as
 /// `ARRAY[('a'::character varying)::text, …]`: casts between both types, and their parentheses, make no difference where there is an array.
 fn means_the_same(one: &Value, other: &Value) -> bool {
@@ -197,6 +223,18 @@ mod tests {
             json!("CHECK ((st)::text = ANY (ARRAY[('b'::character varying)::text, ('it''s'::character varying)::text]))");
         assert!(!means_the_same(&before, &another));
         assert!(!means_the_same(&json!("(st)::text = 'a'::text"), &json!("st = 'a'")), "only lists are written in two ways");
+    }
+
+    #[test]
+    fn the_order_of_columns_is_that_of_those_which_both_have() {
+        for (one, other, same) in [
+            (json!(["a", "b", "c"]), json!(["a", "c", "b"]), false),
+            (json!(["a", "b", "c"]), json!(["a", "new", "c"]), true),
+            (json!(["b", "a"]), json!(["a", "b", "new"]), false),
+            (Value::Null, json!(["a"]), true),
+        ] {
+            assert_eq!(is_in_order(&one, &other), same, "{one} {other}");
+        }
     }
 
     #[test]

@@ -97,6 +97,19 @@
     LATERAL (SELECT concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END, CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END) AS operations) o
     WHERE NOT EXISTS (SELECT FROM members x WHERE x.classid = 'pg_publication'::regclass AND x.objid = p.oid)
     UNION ALL
+    -- Not its connection string: it holds a password, and only superusers see it. What a version lacks has its default: a name that pg_subscription does not have is that of `lacks`.
+    SELECT 155, 'subscription', format('%I', s.subname), NULL, 'pg_subscription'::regclass, s.oid, 0, format('SUBSCRIPTION %I', s.subname), NULL, false,
+           jsonb_build_object('enabled', s.subenabled, 'publications', l.publications, 'slot', s.subslotname) || o.options, NULL,
+           jsonb_build_object('enabled', format('ALTER SUBSCRIPTION %I %s;', s.subname, CASE WHEN s.subenabled THEN 'ENABLE' ELSE 'DISABLE' END), 'slot', format('ALTER SUBSCRIPTION %I SET (slot_name = %s);', s.subname, coalesce(quote_literal(s.subslotname), 'NONE')),
+                              'publications', format(E'ALTER SUBSCRIPTION %I SET PUBLICATION %s WITH (refresh = false);\n-- once it is enabled: ALTER SUBSCRIPTION %1$I REFRESH PUBLICATION;', s.subname, l.publications))
+           || (SELECT jsonb_object_agg(option, format('ALTER SUBSCRIPTION %I SET (%s = %s);', s.subname, replace(option, ' ', '_'), value)) FROM jsonb_each_text(o.options) e(option, value) WHERE option NOT IN ('two phase', 'failover'))
+    FROM pg_subscription s CROSS JOIN (SELECT NULL::text AS subtwophasestate, NULL::bool AS subdisableonerr, NULL::bool AS subpasswordrequired, NULL::bool AS subrunasowner, NULL::text AS suborigin, NULL::bool AS subfailover) lacks,
+    LATERAL (SELECT string_agg(quote_ident(p), ', ' ORDER BY p) AS publications FROM unnest(s.subpublications) p) l,
+    LATERAL (SELECT jsonb_build_object('binary', subbinary, 'streaming', CASE substream::text WHEN 'true' THEN 'on' WHEN 't' THEN 'on' WHEN 'p' THEN 'parallel' ELSE 'off' END, 'synchronous commit', subsynccommit, 'two phase', coalesce(subtwophasestate::text, 'd') <> 'd',
+                                       'disable on error', coalesce(subdisableonerr, false), 'password required', coalesce(subpasswordrequired, true), 'run as owner', coalesce(subrunasowner, false), 'origin', coalesce(suborigin, 'any'), 'failover', coalesce(subfailover, false)) AS options
+             FROM pg_subscription x WHERE x.oid = s.oid) o
+    WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    UNION ALL
     SELECT 160, 'event trigger', format('%I', e.evtname), NULL, 'pg_event_trigger'::regclass, e.oid, 0, format('EVENT TRIGGER %I', e.evtname), NULL, false,
            jsonb_build_object('event', e.evtevent, 'tags', array_to_string(e.evttags, ', '), 'function', e.evtfoid::regprocedure::text, 'enabled', w.enabled),
            format('CREATE EVENT TRIGGER %I ON %s%s EXECUTE FUNCTION %s();', e.evtname, e.evtevent, (SELECT ' WHEN TAG IN (' || string_agg(quote_literal(t), ', ') || ')' FROM unnest(e.evttags) t), e.evtfoid::regproc), jsonb_build_object('enabled', format('ALTER EVENT TRIGGER %I %s;', e.evtname, w.enabled))

@@ -12,7 +12,7 @@
     LEFT JOIN relations o ON o.oid = d.refobjid LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
     UNION ALL
     SELECT CASE WHEN r.relispartition THEN 51 ELSE 50 END, CASE WHEN r.relispartition THEN 'partition' WHEN r.relkind = 'f' THEN 'foreign table' ELSE 'table' END, r.name, v.root, 'pg_class'::regclass, r.oid, 0, format('%s %s', r.word, r.name), format('ON TABLE %s', r.name), false,
-           jsonb_build_object('partition key', pg_get_partkeydef(r.oid), 'unlogged', r.relpersistence = 'u', 'access method', m.amname, 'tablespace', r.tablespace, 'options', r.options,
+           jsonb_build_object('order of columns', b.ordered, 'partition key', pg_get_partkeydef(r.oid), 'unlogged', r.relpersistence = 'u', 'access method', m.amname, 'tablespace', r.tablespace, 'options', r.options,
                               'TOAST options', (SELECT string_agg(o, ', ' ORDER BY o) FROM pg_class x, unnest(x.reloptions) o WHERE x.oid = r.reltoastrelid),
                               'row security', r.relrowsecurity, 'forced row security', r.relforcerowsecurity, 'replica identity', i.identity,
                               'parents', p.parents, 'bound', pg_get_expr(r.relpartbound, r.oid), 'of type', CASE WHEN r.reloftype <> 0 THEN format_type(r.reloftype, NULL) END,

@@ -8,7 +8,10 @@
 ), labels AS (
     SELECT enumtypid AS oid, jsonb_agg(enumlabel ORDER BY enumsortorder) AS labels, string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) AS listed FROM pg_enum GROUP BY enumtypid
 ), checked AS (
-    SELECT contypid AS oid, string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)), ' ' ORDER BY conname) AS checks FROM pg_constraint WHERE contypid <> 0 AND contype = 'c' GROUP BY contypid
+    SELECT k.contypid AS oid, string_agg(format('CONSTRAINT %I %s', k.conname, pg_get_constraintdef(k.oid)), ' ' ORDER BY k.conname) AS checks,
+           string_agg(format('%I: %s', k.conname, c.description), ', ' ORDER BY k.conname) FILTER (WHERE c.description IS NOT NULL) AS comments,
+           string_agg(format('COMMENT ON CONSTRAINT %I ON DOMAIN %s IS %L;', k.conname, y.name, c.description), E'\n' ORDER BY k.conname) FILTER (WHERE c.description IS NOT NULL) AS comment_on
+    FROM pg_constraint k JOIN typed y ON y.oid = k.contypid LEFT JOIN pg_description c ON c.classoid = 'pg_constraint'::regclass AND c.objoid = k.oid WHERE k.contype = 'c' GROUP BY k.contypid
 ), of_types (rank, kind, name, parent, classid, oid, subid, address, granted, is_inner, facts, "create", sets) AS (
     SELECT 10, 'schema', format('%I', schema), NULL, 'pg_namespace'::regclass, oid, 0, format('SCHEMA %I', schema), format('ON SCHEMA %I', schema), false, '{}'::jsonb, format('CREATE SCHEMA %I;', schema), '{}'::jsonb FROM schemas
     UNION ALL
@@ -26,7 +29,7 @@
     UNION ALL
     SELECT 30, 'type', y.name, NULL, 'pg_type'::regclass, y.oid, 0, format('%s %s', CASE y.class WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, y.name), format('ON TYPE %s', y.name), false,
            jsonb_build_object('sort', CASE y.class WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' WHEN 'c' THEN 'composite' WHEN 'r' THEN 'range' WHEN 'b' THEN 'base' ELSE 'shell' END, 'labels', e.labels,
-                              'base type', CASE y.class WHEN 'd' THEN format_type(y.typbasetype, y.typtypmod) END, 'collation', CASE WHEN y.class = 'd' THEN y.collation END, 'default', CASE y.class WHEN 'd' THEN y.typdefault END, 'not null', CASE y.class WHEN 'd' THEN y.typnotnull END, 'checks', k.checks,
+                              'base type', CASE y.class WHEN 'd' THEN format_type(y.typbasetype, y.typtypmod) END, 'collation', CASE WHEN y.class = 'd' THEN y.collation END, 'default', CASE y.class WHEN 'd' THEN y.typdefault END, 'not null', CASE y.class WHEN 'd' THEN y.typnotnull END, 'checks', k.checks, 'comments of checks', k.comments,
                               'attributes', CASE y.class WHEN 'c' THEN (SELECT string_agg(format('%I %s%s', c.attname, c.type, coalesce(' COLLATE ' || c.collation, '')), ', ' ORDER BY c.attnum) FROM columns c WHERE c.oid = y.typrelid) END,
                               'definition', CASE y.class
                                   WHEN 'r' THEN (SELECT jsonb_build_object('subtype', format_type(r.rngsubtype, NULL), 'operator class', o.opcname, 'collation', CASE WHEN r.rngcollation <> t.typcollation THEN l.collname END, 'canonical', r.rngcanonical::text, 'difference', r.rngsubdiff::text, 'multirange', format_type(r.rngmultitypid, NULL))
@@ -36,5 +39,5 @@
            CASE y.class WHEN 'e' THEN format('CREATE TYPE %s AS ENUM (%s);', y.name, e.listed)
                         WHEN 'd' THEN format('CREATE DOMAIN %s AS %s%s%s%s%s;', y.name, format_type(y.typbasetype, y.typtypmod), coalesce(' COLLATE ' || y.collation, ''), coalesce(' DEFAULT ' || y.typdefault, ''), CASE WHEN y.typnotnull THEN ' NOT NULL' ELSE '' END, coalesce(' ' || k.checks, ''))
                         WHEN 'c' THEN format('CREATE TYPE %s AS (%s);', y.name, (SELECT string_agg(format('%I %s%s', c.attname, c.type, coalesce(' COLLATE ' || c.collation, '')), ', ' ORDER BY c.attnum) FROM columns c WHERE c.oid = y.typrelid)) END,
-           CASE y.class WHEN 'd' THEN jsonb_build_object('default', format('ALTER DOMAIN %s %s;', y.name, coalesce('SET DEFAULT ' || y.typdefault, 'DROP DEFAULT')), 'not null', format('ALTER DOMAIN %s %s NOT NULL;', y.name, CASE WHEN y.typnotnull THEN 'SET' ELSE 'DROP' END)) ELSE '{}' END
+           CASE y.class WHEN 'd' THEN jsonb_build_object('default', format('ALTER DOMAIN %s %s;', y.name, coalesce('SET DEFAULT ' || y.typdefault, 'DROP DEFAULT')), 'not null', format('ALTER DOMAIN %s %s NOT NULL;', y.name, CASE WHEN y.typnotnull THEN 'SET' ELSE 'DROP' END), 'comments of checks', k.comment_on) ELSE '{}' END
     FROM typed y LEFT JOIN labels e ON e.oid = y.oid LEFT JOIN checked k ON k.oid = y.oid
