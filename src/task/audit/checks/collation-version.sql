@@ -13,6 +13,8 @@ FROM (
     UNION ALL
     SELECT c.oid, format('collation %I.%I', n.nspname, c.collname), c.collversion, pg_collation_actual_version(c.oid), format('ALTER COLLATION %I.%I REFRESH VERSION;', n.nspname, c.collname)
     FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.collversion IS NOT NULL AND c.oid <> 100
+      -- One for another encoding has the same name, and is of no use here.
+      AND c.collencoding IN (-1, (SELECT d.encoding FROM pg_database d WHERE d.datname = current_database()))
 ) v JOIN LATERAL (
     SELECT x.*, c.is_certain, row_number() OVER (ORDER BY x.bytes, x.index) AS turn
     FROM indexes x JOIN (SELECT c.index AS oid, bool_or(c.is_certain) AS is_certain FROM collated c WHERE c.collation IN (v.oid, 0) GROUP BY c.index) c ON c.oid = x.oid
