@@ -110,7 +110,7 @@ mod tests {
         for none in
             ["\\N\n".to_owned(), "\\\\x\n".to_owned(), format!("\\\\x02{}\n", &value[2..]), format!("\\\\x{}\n", &value[6..])]
         {
-            assert_eq!(row(none.clone()), [[0; 16]; 0], "{none}");
+            assert!(row(none.clone()).is_empty(), "{none}");
         }
     }
 }
