@@ -1,5 +1,5 @@
 -- The collations that each index depends on: (index, collation, is_certain). 0 stands for any: what is not PostgreSQL's own may compare as it likes.
--- A partition key is among them, with the oid of its table in the place of the index.
+-- A partition key is among them, with the oid of its table in the place of the index. `in_ranges`: tables that a collation divides.
 -- `own_version` is what the library has for the database's own collation.
 -- Objects below 12000 are pinned: PostgreSQL's own (FirstUnpinnedObjectId). The walk through types ends since UNION keeps each pair once.
 WITH RECURSIVE own_version AS (
@@ -85,4 +85,9 @@ WITH RECURSIVE own_version AS (
         SELECT k.index, 0, false FROM key_columns k WHERE k.class >= 12000 AND NOT EXISTS (SELECT FROM extended e WHERE e.classid = 'pg_opclass'::regclass AND e.objid = k.class)
     ) c WHERE c.collation <> 0 OR NOT c.is_certain
     GROUP BY c.index, c.collation
+), in_ranges AS (
+    -- Whose rows may be in a wrong partition now: those of ranges; and where values that were equal no longer are, all.
+    SELECT c.collation, string_agg(format('%I.%I', n.nspname, t.relname), ', ' ORDER BY n.nspname, t.relname) AS tables
+    FROM collated c JOIN pg_partitioned_table p ON p.partrelid = c.index JOIN pg_class t ON t.oid = p.partrelid JOIN pg_namespace n ON n.oid = t.relnamespace LEFT JOIN pg_collation o ON o.oid = c.collation
+    WHERE c.is_certain AND (p.partstrat = 'r' OR NOT o.collisdeterministic) GROUP BY c.collation
 )

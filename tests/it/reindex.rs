@@ -337,6 +337,8 @@ fn a_version_is_not_refreshed_while_its_order_divides_the_rows_of_a_table() {
             .says(&says)
             .prints(&["3 indexes of all tables rebuilt; refreshed: nothing"]);
         assert_eq!(server.sql(&database, OLD), "1");
+        let audit = scenario.run(&["audit", "--database", "app", "--json"]).stdout;
+        assert!(audit.contains("public.houses: some may be in a wrong partition now"), "{audit}");
         server.sql(&database, "DROP TABLE \"Streets\", houses");
         scenario.run(&["run-job", "tidy"]).succeeded().prints(&["refreshed: collation public.german"]);
     }

@@ -15,11 +15,6 @@
     SELECT v.oid, c.index FROM versions v JOIN collated c ON c.collation = v.oid
     UNION
     SELECT v.oid, c.index FROM versions v CROSS JOIN collated c WHERE c.collation = 0
-), in_ranges AS (
-    -- Whose rows may be in a wrong partition now: those of ranges; and where values that were equal no longer are, all.
-    SELECT c.collation, string_agg(format('%I.%I', n.nspname, t.relname), ', ' ORDER BY n.nspname, t.relname) AS tables
-    FROM collated c JOIN pg_partitioned_table p ON p.partrelid = c.index JOIN pg_class t ON t.oid = p.partrelid JOIN pg_namespace n ON n.oid = t.relnamespace LEFT JOIN pg_collation o ON o.oid = c.collation
-    WHERE c.is_certain AND (p.partstrat = 'r' OR NOT o.collisdeterministic) GROUP BY c.collation
 )
 SELECT v.what, v.recorded, v.actual, v.refresh, v.is_own, (SELECT r.tables FROM in_ranges r WHERE r.collation = v.oid) AS in_ranges, i.oid, i.schema, i.name, i.method, i.is_valid, i.is_exclusion, i.bytes, i.rows, i.expected_bytes, i.table_oid, i.is_index_own,
        format('database %s of the server started at %s', (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), extract(epoch FROM pg_postmaster_start_time())) AS place
