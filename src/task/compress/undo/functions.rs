@@ -89,7 +89,7 @@ async fn of_no_table(connection: &mut PgConnection, table: &Table) -> Result<Vec
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT format('%I.%I(bytea)', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_class c ON c.oid = $1::bigint::oid
          WHERE n.nspname = $2 AND p.proowner = c.relowner AND starts_with(p.proname::text, $3) AND p.proargtypes = '17'::oidvector
-           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conname = $4 AND strpos(obj_description(k.oid, 'pg_constraint'), p.proname::text) > 0)
+           AND NOT EXISTS (SELECT FROM pg_constraint k JOIN pg_class o ON o.oid = k.conrelid AND o.relowner = c.relowner WHERE k.conname = $4 AND strpos(obj_description(k.oid, 'pg_constraint'), p.proname::text) > 0)
          ORDER BY 1",
     )
     .bind(table.oid)
