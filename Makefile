@@ -46,10 +46,11 @@ systemd: ## the units, in a Debian container that systemd boots (root)
 	cargo build
 	tests/systemd/run
 
-kubernetes: ## manifests against the Kubernetes schema, timers against systemd's calendar, the image (root)
+kubernetes: ## manifests and chart against the Kubernetes schema, timers against systemd's calendar, the image (root)
 	scripts/setup buildah debootstrap
 	cargo build
 	PGTEND=target/debug/pgtend tests/kubernetes/validate
+	PGTEND=target/debug/pgtend tests/kubernetes/chart
 	PGTEND=target/debug/pgtend tests/kubernetes/calendar
 	PGTEND=target/debug/pgtend tests/kubernetes/image
 

@@ -1,6 +1,7 @@
 //! `render`: jobs in the language of systemd and Kubernetes.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -69,6 +70,25 @@ fn five_hundred_databases_with_five_jobs_are_2500_valid_cron_jobs() {
     println!("rendered in {:?}", started.elapsed());
     assert_eq!(rendered.matches("kind: CronJob").count(), 2500);
     valid(&rendered);
+}
+
+#[test]
+fn a_real_helm_renders_the_chart_with_each_example_and_refuses_wrong_values() {
+    passes("tests/kubernetes/chart");
+}
+
+#[test]
+fn what_the_compose_file_starts_makes_and_proves_a_set() {
+    passes("tests/compose/run");
+}
+
+fn passes(script: &str) {
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
+        .env("PGTEND", env!("CARGO_BIN_EXE_pgtend"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
 }
 
 /// Against the Kubernetes schema, by PyPI's kubernetes-validate.
