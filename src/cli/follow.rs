@@ -30,7 +30,7 @@ pub async fn runs(ledger: &Ledger, filter: &Filter<'_>, is_json: bool) -> Result
     let (mut is_first, mut is_away) = (true, false);
     while !cancel.is_cancelled() {
         let _ = ledger.mark_crashed().await;
-        match ledger.runs(&filter).await {
+        match looked_at(ledger, &filter, &seen).await {
             Ok(rows) => {
                 is_away = false;
                 let new: Vec<&Row> =
@@ -54,6 +54,17 @@ pub async fn runs(ledger: &Ledger, filter: &Filter<'_>, is_json: bool) -> Result
         let _ = cancel.run_until_cancelled(tokio::time::sleep(EVERY)).await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the newest runs, and those of before that had not ended when they were seen and are no longer among these.
+async fn looked_at(ledger: &Ledger, filter: &Filter<'_>, seen: &HashMap<i64, bool>) -> Result<Vec<Row>> {
+    let mut rows = ledger.runs(filter).await?;
+    let mut left: Vec<i64> = seen.iter().filter(|(_, has_ended)| !**has_ended).map(|(id, _)| *id).collect();
+    left.retain(|id| rows.iter().all(|row| row.id != *id));
+    for id in left {
+        rows.extend(ledger.run(id).await?);
+    }
+    Ok(rows)
 }
 
 /// Writes what became of a run. Returns whether anybody reads it.

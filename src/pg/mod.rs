@@ -9,6 +9,7 @@ mod contract;
 pub mod copy_text;
 pub mod failure;
 pub mod form;
+pub mod locked;
 mod operator;
 mod parameters;
 mod passfile;

@@ -120,11 +120,11 @@ fn logs_print_what_a_run_said_and_follow_waits_for_its_end() {
 fn runs_that_are_followed_are_told_as_they_start_and_end() {
     let server = server(18);
     let database = server.trusted_database();
-    let scenario = Scenario::with_database(server, &database).ledger().sql_job("stats", "", &["SELECT 1"]).sql_job(
-        "breaks",
-        "",
-        &["SELECT 1/0"],
-    );
+    let scenario = Scenario::with_database(server, &database)
+        .ledger()
+        .sql_job("stats", "", &["SELECT 1"])
+        .sql_job("breaks", "", &["SELECT 1/0"])
+        .sql_job("waits", "", &["SELECT pg_advisory_xact_lock(8)"]);
     scenario.run(&["run-job", "stats"]).succeeded();
     let mut follow = scenario.command(&["runs", "--follow"]);
     let mut child = follow.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -134,6 +134,19 @@ fn runs_that_are_followed_are_told_as_they_start_and_end() {
     // It may have started and ended between two looks.
     let told = lines.find(|line| !line.contains(": started (")).unwrap();
     assert!(told.contains("breaks on app: failed after") && told.contains("division by zero"), "{told}");
+    // One that is not among the newest any more when it ends.
+    let holder = server.session(&database, "SELECT pg_advisory_lock(8)");
+    let under_way = scenario.start(&["run-job", "waits"]);
+    lines.find(|line| line.contains("waits on app: started (")).unwrap();
+    server.sql(
+        &database,
+        "INSERT INTO pgtend.runs (job, database, task, trigger, started_at, heartbeat_at, finished_at, outcome, host, pid, version)
+         SELECT 'many', 'app', 'sql', 'manual', now(), now(), now(), 'succeeded', 'elsewhere', 1, '1' FROM generate_series(1, 501)",
+    );
+    lines.find(|line| line.contains("many on app: succeeded")).unwrap();
+    holder.ends_with("SELECT pg_advisory_unlock(8)");
+    under_way.wait().succeeded();
+    lines.find(|line| line.contains("waits on app: succeeded after")).unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(child.wait().unwrap().success());

@@ -64,6 +64,8 @@ mod cli;
 mod compress;
 /// Dictionaries, which compressed text needs to be read.
 mod compress_dictionary;
+/// What an undo sees of other tables, and what it does not run.
+mod compress_elsewhere;
 /// The inflate in SQL, which readers go through.
 mod compress_inflate;
 /// What others do to a compressed table after its installation.

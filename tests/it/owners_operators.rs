@@ -172,6 +172,11 @@ fn functions_of_families_aggregates_bodies_casts_and_keys_are_searched_for_other
             "CREATE TABLE lines (log int REFERENCES logs); CREATE INDEX ON lines (log); CREATE INDEX by_note ON lines ((log + ALICE.hidden()))",
             "index by_note of public.lines calls ALICE.hidden",
         ),
+        (
+            // And what inherits from it.
+            "CREATE TABLE lines (log int REFERENCES logs); CREATE INDEX ON lines (log); CREATE TABLE heirs () INHERITS (lines); CREATE INDEX by_note ON heirs ((log + ALICE.hidden()))",
+            "index by_note of public.heirs calls ALICE.hidden",
+        ),
     ] {
         let (database, alice) = beside(server, LOGS);
         let scenario = jobs(Scenario::with_database(server, &database), RETENTION);

@@ -198,6 +198,14 @@ fn all_indexes_of_a_collation_are_rebuilt_before_its_version_is_refreshed() {
             "it has another order"
         );
         scenario.run(&["run-job", "tidy"]).succeeded().prints(&["no index of all tables needs to be rebuilt"]);
+        // One of the same name for another encoding: no statement here can mean it.
+        server.sql(
+            &database,
+            "CREATE TEMP TABLE twin AS SELECT * FROM pg_collation WHERE collname = 'german'; UPDATE twin SET oid = 4000000000, collencoding = 8, collversion = '0';
+             INSERT INTO pg_collation SELECT * FROM twin",
+        );
+        let report = scenario.json(&["run-job", "tidy"]).to_string();
+        assert!(!report.contains("german"), "{report}");
     }
 }
 
@@ -279,6 +287,60 @@ fn an_index_whose_type_has_the_collation_inside_is_rebuilt_before_its_refresh() 
         );
         let scenario = Scenario::with_database(server, &database).job("tidy", TIDY).ledger();
         is_rebuilt_but_for_not(server, &database, &scenario, "refreshed: collation public.german from 0 to ");
+    }
+}
+
+#[test]
+fn an_index_that_compares_rows_is_rebuilt_before_its_refresh() {
+    for (major, provider) in [(15, "provider = icu, locale = 'de'"), (17, "provider = builtin, locale = 'C.UTF-8'")] {
+        let server = server(major);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            &format!(
+                "CREATE COLLATION german ({provider}); CREATE DOMAIN word AS text COLLATE german;
+                 CREATE TABLE t (id int, a text COLLATE german, b text COLLATE german, c text COLLATE \"C\"); CREATE TABLE w (id int, a text COLLATE german);
+                 CREATE INDEX i_condition ON t (id) WHERE (a, b) < ('a5', 'b'); CREATE INDEX i_expression ON t (((a, b) < ('a5', 'b')));
+                 CREATE INDEX i_second ON t (id) WHERE (numrange(1, 2), a) >= (numrange(1, 2), 'a5');
+                 CREATE INDEX i_array ON t (id) WHERE ARRAY[ROW(id, a)] > ARRAY[ROW(5, 'a5'::text)]; CREATE INDEX i_called ON t (id) WHERE record_lt(ROW(id, a), ROW(5, 'a5'::text));
+                 CREATE INDEX i_domain ON t (id) WHERE ARRAY[ROW(id, c::word)] > ARRAY[ROW(5, 'a5'::word)];
+                 CREATE INDEX i_collate ON t (id) WHERE ARRAY[ROW(id, c COLLATE german)] > ARRAY[ROW(5, 'a5'::text)];
+                 CREATE INDEX i_whole ON w (id) WHERE record_gt(w.*, ROW(5, 'a5'::text)); CREATE INDEX i_row ON w (id) WHERE w.* > ROW(5, 'a5')::w;
+                 CREATE INDEX not_c ON t (id) WHERE (c, c) < ('a5', 'b'); CREATE INDEX not_int ON t (id) WHERE (id, id) < (5, 6);
+                 UPDATE pg_collation SET collversion = '0' WHERE collname = 'german'"
+            ),
+        );
+        let scenario = Scenario::with_database(server, &database).job("tidy", TIDY).ledger();
+        is_rebuilt_but_for_not(server, &database, &scenario, "refreshed: collation public.german from 0 to ");
+    }
+}
+
+#[test]
+fn a_version_is_not_refreshed_while_its_order_divides_the_rows_of_a_table() {
+    for major in [15, 17] {
+        let server = server(major);
+        let database = other_version(server);
+        server.sql(
+            &database,
+            "CREATE TABLE towns (name text COLLATE german) PARTITION BY LIST (name);
+             CREATE TABLE \"Streets\" (id int, name text COLLATE german) PARTITION BY RANGE (id, name);
+             CREATE TABLE houses (name text COLLATE \"C\") PARTITION BY RANGE ((lower(name COLLATE german)))",
+        );
+        let scenario = Scenario::with_database(server, &database).job("tidy", TIDY).ledger();
+        let says = [
+            "was not refreshed: its order divides the rows of public.\"Streets\", public.houses,",
+            "ALTER COLLATION public.german REFRESH VERSION",
+        ];
+        scenario
+            .run(&["run-job", "tidy"])
+            .succeeded()
+            .says(&says)
+            .prints(&["3 indexes of all tables rebuilt; refreshed: nothing"]);
+        assert_eq!(server.sql(&database, OLD), "1");
+        let audit = scenario.run(&["audit", "--database", "app", "--json"]).stdout;
+        assert!(audit.contains("public.houses: some may be in a wrong partition now"), "{audit}");
+        server.sql(&database, "DROP TABLE \"Streets\", houses");
+        scenario.run(&["run-job", "tidy"]).succeeded().prints(&["refreshed: collation public.german"]);
     }
 }
 

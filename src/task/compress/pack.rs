@@ -19,7 +19,7 @@ const MAX_SHARE: f64 = 0.9;
 /// The first byte of the form with a dictionary; gzip's is 31.
 const WITH_DICTIONARY: u8 = 1;
 const LENGTH_BYTES: usize = 4;
-const TRAILER_BYTES: usize = size_of::<Key>() + LENGTH_BYTES;
+pub const TRAILER_BYTES: usize = size_of::<Key>() + LENGTH_BYTES;
 
 /// A value in its new form.
 pub struct Packed {

@@ -47,13 +47,19 @@
     ) x
 ), all_tables AS MATERIALIZED (
     SELECT oid FROM tables UNION SELECT oid FROM reached
+), keyed AS (
+    -- At either end of a foreign key of ours or of a table that a key reaches, and what inherits from these: queries name them without ONLY.
+    (
+        SELECT k.conrelid AS oid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
+        UNION SELECT k.confrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype = 'f'
+    )
+    UNION
+    SELECT i.inhrelid FROM keyed k JOIN pg_catalog.pg_inherits i ON i.inhparent = k.oid
 ), around AS (
-    -- Tables whose owners may put code where our statements come by: above and below in the tree of partitions, at either end of a foreign key of
-    -- ours or of a table that a key reaches.
+    -- Tables whose owners may put code where our statements come by: also above and below in the tree of partitions.
     SELECT oid FROM all_tables
     UNION SELECT a.relid::pg_catalog.oid FROM all_tables t, LATERAL pg_catalog.pg_partition_ancestors(t.oid::pg_catalog.regclass) a
-    UNION SELECT k.conrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.confrelid = t.oid AND k.contype = 'f'
-    UNION SELECT k.confrelid FROM all_tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.oid AND k.contype = 'f'
+    UNION SELECT oid FROM keyed
 ), firing AS (
     SELECT g.* FROM pg_catalog.pg_trigger g, silencing
     -- Before 15, those that a partition has of its parent are marked as internal.

@@ -31,6 +31,8 @@ struct Found {
     actual: String,
     refresh: String,
     is_own: bool,
+    /// Partitioned tables whose rows its order divides, quoted.
+    in_ranges: Option<String>,
     /// None: no index has its order.
     oid: Option<i64>,
     schema: Option<String>,
@@ -81,8 +83,7 @@ fn decide(found: &[Found], known: &Known) -> (Vec<Step>, Vec<Refresh>) {
     for one in found {
         if !refreshes.iter().any(|refresh| refresh.what == one.what) {
             let (what, recorded, actual) = (one.what.clone(), one.recorded.clone(), one.actual.clone());
-            let stays = (!one.is_own).then(|| format!("only its owner may refresh it: {}", one.refresh));
-            refreshes.push(Refresh { what, recorded, actual, statement: one.refresh.clone(), stays });
+            refreshes.push(Refresh { what, recorded, actual, statement: one.refresh.clone(), stays: stays(one) });
         }
         let (Some(index), Some(table_oid)) = (one.index(), one.table_oid) else { continue };
         let version = format!("{} in {}", versions[&index.oid].iter().cloned().collect::<Vec<_>>().join(", "), one.place);
@@ -101,10 +102,27 @@ fn decide(found: &[Found], known: &Known) -> (Vec<Step>, Vec<Refresh>) {
     (steps, refreshes)
 }
 
+/// Returns why the version stays whatever becomes of the indexes.
+fn stays(one: &Found) -> Option<String> {
+    let of_owner = || format!("only its owner may refresh it: {}", one.refresh);
+    let of_ranges = |tables: &String| {
+        format!(
+            "its order divides the rows of {tables}, and no rebuild moves a row that belongs into another partition now: look for such rows \
+             (docs/reference/tasks/reindex.md), then {}",
+            one.refresh
+        )
+    };
+    one.in_ranges.as_ref().map(of_ranges).or_else(|| (!one.is_own).then(of_owner))
+}
+
 /// Returns the action for an index, why, and whether it keeps its collation from being refreshed.
 fn of_index(one: &Found, index: &Index, siblings: &[&str], is_rebuilt: bool) -> (Action, String, bool) {
     let leftover = base_of_reindex(&index.name).filter(|base| !index.is_valid && siblings.iter().any(|name| is_cut(base, name)));
     if let Some(base) = leftover {
+        if one.is_index_own == Some(false) {
+            let reason = format!("left by an interrupted REINDEX of {base}, and only the owner of its table may drop it");
+            return (Action::Leave, reason, false);
+        }
         return (Action::Drop, format!("left by an interrupted REINDEX of {base}"), false);
     }
     if is_rebuilt {
@@ -132,7 +150,7 @@ pub(super) async fn refresh(
 ) -> Result<(Vec<String>, Vec<String>)> {
     // Once more: the library may have been updated meanwhile.
     let (steps, now) = plan(connection, known).await?;
-    let (mut done, mut left) = (Vec::new(), Vec::new());
+    let (mut refreshed, mut left) = (Vec::new(), Vec::new());
     for refresh in planned {
         let Some(now) = now.iter().find(|now| now.what == refresh.what) else { continue };
         let stays = match &now.stays {
@@ -149,11 +167,15 @@ pub(super) async fn refresh(
             Some(why) => left.push(format!("the version of {} was not refreshed: {why}", refresh.what)),
             None => {
                 pg::execute(connection, now.statement.clone()).await?;
-                done.push(format!("{} from {} to {}", now.what, now.recorded, now.actual));
+                refreshed.push(now);
             }
         }
     }
-    Ok((done, left))
+    let still = if refreshed.is_empty() { Vec::new() } else { plan(connection, known).await?.1 };
+    let (same, done): (Vec<&Refresh>, Vec<_>) =
+        refreshed.into_iter().partition(|one| still.iter().any(|now| now.what == one.what));
+    left.extend(same.iter().map(|one| format!("the version of {} is {} still, after {}", one.what, one.recorded, one.statement)));
+    Ok((done.iter().map(|one| format!("{} from {} to {}", one.what, one.recorded, one.actual)).collect(), left))
 }
 
 #[cfg(test)]
@@ -167,6 +189,7 @@ mod tests {
             actual: "2".to_owned(),
             refresh: "ALTER".to_owned(),
             is_own: true,
+            in_ranges: None,
             oid: Some(oid),
             schema: Some("public".to_owned()),
             name: Some(name.to_owned()),
@@ -185,6 +208,14 @@ mod tests {
     fn an_index_of_two_collations_is_rebuilt_once_and_one_that_cannot_be_keeps_its_own() {
         let exclusion = Found { is_exclusion: Some(true), ..found("b", 2, "excluding") };
         let leftover = Found { is_valid: Some(false), ..found("a", 3, "i_ccnew") };
+        let others = Found { is_index_own: Some(false), ..leftover.clone() };
+        assert_eq!(
+            decide(&[found("a", 1, "i"), others], &Known::default()).0[1].action,
+            Action::Leave,
+            "only its owner may drop it"
+        );
+        let ranged = Found { in_ranges: Some("public.t".to_owned()), ..found("a", 1, "i") };
+        assert!(decide(&[ranged], &Known::default()).1[0].stays.as_ref().is_some_and(|why| why.contains("public.t")));
         let all = [found("a", 1, "i"), found("b", 1, "i"), exclusion, leftover];
         let (steps, refreshes) = decide(&all, &Known::default());
         let actions: Vec<(&str, Action)> = steps.iter().map(|step| (step.index.name.as_str(), step.action)).collect();

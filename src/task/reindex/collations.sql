@@ -7,6 +7,8 @@
     UNION ALL
     SELECT c.oid, format('collation %I.%I', n.nspname, c.collname), c.collversion, pg_collation_actual_version(c.oid), format('ALTER COLLATION %I.%I REFRESH VERSION', n.nspname, c.collname), pg_has_role(c.collowner, 'USAGE')
     FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.collversion IS NOT NULL AND c.oid <> 100
+      -- One for another encoding has the same name, and is of no use here.
+      AND c.collencoding IN (-1, (SELECT d.encoding FROM pg_database d WHERE d.datname = current_database()))
 ), versions AS MATERIALIZED (
     SELECT * FROM compared WHERE recorded <> actual
 ), concerned AS (
@@ -14,7 +16,7 @@
     UNION
     SELECT v.oid, c.index FROM versions v CROSS JOIN collated c WHERE c.collation = 0
 )
-SELECT v.what, v.recorded, v.actual, v.refresh, v.is_own, i.oid, i.schema, i.name, i.method, i.is_valid, i.is_exclusion, i.bytes, i.rows, i.expected_bytes, i.table_oid, i.is_index_own,
+SELECT v.what, v.recorded, v.actual, v.refresh, v.is_own, (SELECT r.tables FROM in_ranges r WHERE r.collation = v.oid) AS in_ranges, i.oid, i.schema, i.name, i.method, i.is_valid, i.is_exclusion, i.bytes, i.rows, i.expected_bytes, i.table_oid, i.is_index_own,
        format('database %s of the server started at %s', (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), extract(epoch FROM pg_postmaster_start_time())) AS place
 FROM versions v LEFT JOIN (
     SELECT c.oid AS version, x.oid::bigint AS oid, n.nspname::text AS schema, x.relname::text AS name, am.amname::text AS method, i.indisvalid AS is_valid, i.indisexclusion AS is_exclusion, pg_relation_size(x.oid) AS bytes, x.reltuples::float8 AS rows,

@@ -42,23 +42,9 @@ pub async fn is_the_locked(session: &mut PgConnection, table: &Table) -> Result<
     }
 }
 
-/// Returns an error if this transaction has read another relation of a user than these tables, by their oids: until it ends, it holds a lock on each that it has read,
-/// whatever the name led to in between (seen on 14 to 18, for COPY of a table and of a query). Indexes, whose tables a query locks with them, do not count.
+/// Returns an error if this transaction has read another relation of a user than these tables, by their oids.
 pub async fn has_read_nothing_else(session: &mut PgConnection, tables: &[i64]) -> Result<()> {
-    // pg_index_has_property knows an index that was created after the snapshot.
-    let other: Option<i64> = sqlx::query_scalar(
-        "SELECT l.relation::pg_catalog.int8 FROM pg_catalog.pg_locks l
-         WHERE l.locktype = 'relation' AND l.pid = pg_catalog.pg_backend_pid() AND l.relation >= 16384
-           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-           AND l.relation::pg_catalog.int8 <> ALL ($1) AND pg_catalog.pg_index_has_property(l.relation, 'clusterable') IS NULL
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_class t WHERE t.reltoastrelid = l.relation)
-         LIMIT 1",
-    )
-    .bind(tables)
-    .fetch_optional(session)
-    .await
-    .map_err(pg::in_its_own_words)?;
-    match other {
+    match pg::locked::beside(session, tables).await? {
         None => Ok(()),
         Some(oid) => Err(Another(format!("the relation with OID {oid}, which the dump came to,")).into()),
     }

@@ -4,10 +4,11 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::super::dictionary::PREFIX;
-use super::super::names::{FORMER_FUNCTIONS, FUNCTIONS};
-use super::super::table::{Table, companion};
+use super::super::names::{CONSTRAINT, FORMER_FUNCTIONS, FUNCTIONS};
+use super::super::table::Table;
+use super::elsewhere;
 use crate::pg::table::with_schema;
-use crate::pg::{self, literal, qualified};
+use crate::pg::{self, qualified};
 use crate::work::{Does, RunContext};
 
 #[derive(Debug, Default)]
@@ -37,6 +38,9 @@ pub async fn of(
             Some(reason) => stay.push(format!("dictionaries stay, as {reason}: {}", dictionaries.join(", "))),
             None => names.extend(dictionaries),
         }
+    }
+    if drop_dictionaries {
+        stay.extend(of_no_table(connection, table).await?);
     }
     let mut functions = droppable(connection, table, names).await?;
     functions.stay.extend(stay);
@@ -77,54 +81,31 @@ async fn needed(
             return Ok(Some(format!("rows that job {} has archived may need them", job.name)));
         }
     }
-    for (relation, column, is_array) in others(connection, table).await? {
-        match names_one(connection, &relation, (&column, is_array), dictionaries).await {
-            Ok(false) => {}
-            Ok(true) => return Ok(Some(format!("values of {relation}.{column} need one"))),
-            Err(error) => {
-                return Ok(Some(format!("values of {relation}.{column} may need one, which could not be seen ({error:#})")));
-            }
-        }
-    }
-    Ok(None)
+    elsewhere::needs_one(connection, table, dictionaries, run).await
 }
 
-/// Returns all columns of the database, but the table's own, that may have compressed values: of bytea, domains over it, and arrays of these. The third is
-/// whether it is an array.
-async fn others(connection: &mut PgConnection, table: &Table) -> Result<Vec<(String, String, bool)>> {
-    sqlx::query_as(
-        "WITH RECURSIVE of_bytes (type, is_array) AS (
-             SELECT 'bytea'::regtype::oid, false
-             UNION SELECT t.oid, is_array OR t.typtype <> 'd' FROM of_bytes JOIN pg_type e ON e.oid = type
-             JOIN pg_type t ON t.oid = e.typarray OR t.typtype = 'd' AND t.typbasetype = e.oid)
-         SELECT format('%I.%I', n.nspname, c.relname), quote_ident(a.attname), is_array
-         FROM of_bytes JOIN pg_attribute a ON a.atttypid = type JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-           AND a.attnum > 0 AND NOT a.attisdropped AND NOT (c.oid = $1::bigint::oid AND a.attname = $2)
-         ORDER BY 1, 2",
+/// Returns why dictionaries of the owner stay that no table's mark names: they are of an earlier undo, or of a table that is gone, and nothing says of which.
+async fn of_no_table(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%I.%I(bytea)', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_class c ON c.oid = $1::bigint::oid
+         WHERE n.nspname = $2 AND p.proowner = c.relowner AND starts_with(p.proname::text, $3) AND p.proargtypes = '17'::oidvector
+           AND NOT EXISTS (SELECT FROM pg_constraint k JOIN pg_class o ON o.oid = k.conrelid AND o.relowner = c.relowner WHERE k.conname = $4 AND strpos(obj_description(k.oid, 'pg_constraint'), p.proname::text) > 0)
+         ORDER BY 1",
     )
     .bind(table.oid)
-    .bind(companion(&table.text_column.name, "_gz"))
+    .bind(&table.schema)
+    .bind(PREFIX)
+    .bind(CONSTRAINT)
     .fetch_all(connection)
     .await
-    .map_err(pg::in_its_own_words)
-}
-
-async fn names_one(
-    connection: &mut PgConnection,
-    relation: &str,
-    (column, is_array): (&str, bool),
-    dictionaries: &[String],
-) -> Result<bool> {
-    let values = if is_array { format!("unnest(t.{column}::bytea[])") } else { format!("(SELECT t.{column}::bytea)") };
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM ONLY {relation} t, LATERAL {values} v (gz) WHERE octet_length(v.gz) > 20 AND substring(v.gz FROM 1 FOR 1) = decode('01', 'hex')
-             AND EXISTS (SELECT FROM unnest($1::text[]) name WHERE strpos(name, {} || left(encode(sha256(
-                 substring(v.gz FROM octet_length(v.gz) - 19 FOR 16)), 'hex'), 16)) > 0))",
-        literal(PREFIX)
-    );
-    let found = pg::query(sql).bind(dictionaries).fetch_one(connection).await.map_err(pg::in_its_own_words)?;
-    Ok(sqlx::Row::try_get(&found, 0)?)
+    .map_err(pg::in_its_own_words)?;
+    let reason =
+        "are of an earlier undo, or of a table that is gone: DROP FUNCTION, if no rows that were archived or copied need them";
+    Ok(if names.is_empty() {
+        names
+    } else {
+        vec![format!("dictionaries that no table names stay; they {reason}: {}", names.join(", "))]
+    })
 }
 
 /// Tells functions that can be dropped from those that cannot: everybody may make an object that needs one of them, or a function of that name.

@@ -1,5 +1,6 @@
 //! Undoes `compress install`: turns values back into text with the same guarantees, then gives the table its name back.
 
+mod elsewhere;
 mod functions;
 mod plan;
 mod values;
