@@ -138,7 +138,7 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     Logs(logs::Arguments),
     /// List, verify, restore and prune backup sets
     #[command(after_help = "Examples:
-  pgtend backups list                                                  sets, their ages, what was proved of them
+  pgtend backups list                                                  sets, their ages, their proofs
   pgtend backups verify latest --restore-on app                        prove one by a restore
   pgtend backups restore latest --into postgres:///app_copy --create   restore one")]
     Backups {
@@ -181,9 +181,9 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     Grants(grants::Arguments),
     /// Print the JSON Schema of the configuration, of jobs, and of what commands print with --json
     #[command(after_help = "Examples:
-  pgtend schema job >schema/job.json   for editors: the first line of a job is #:schema ../schema/job.json
+  pgtend schema job >schema/job.json   for editors: #:schema ../schema/job.json
   pgtend schema output backups list    what `pgtend backups list --json` prints
-  pgtend schema output error           what a command with --json prints that fails")]
+  pgtend schema output error           what a command prints that fails")]
     Schema {
         /// Print only this schema; `output` is followed by a command
         which: Option<documents::Which>,

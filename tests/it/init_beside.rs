@@ -30,14 +30,14 @@ fn a_job_that_backs_up_a_part_leaves_the_rest_to_init() {
 fn a_copy_that_a_refresh_makes_anew_gets_no_backup_job() {
     let server = server(18);
     let (source, copy) = (server.trusted_database(), server.trusted_database());
-    let refresh = "database = \"copy\"\nschedule = \"0 4 * * *\"\n[refresh]\nfrom = { database = \"app\" }\n";
+    let refresh = "database = \"copy\"\nschedule = \"0 4 * * *\"\n[refresh]\nfrom = \"nightly\"\n";
     let scenario = Scenario::with_database(server, &source)
         .config(&format!("[databases.copy]\nurl = {}\n", quoted(&server.url(&copy))))
         .ledger()
+        .backup_job("local", "")
         .job("copy", refresh);
-    scenario.run(&["init", "--yes"]).succeeded().prints(&["jobs/backup-nightly.toml"]);
-    let job = text(&scenario, "jobs/backup-nightly.toml");
-    assert!(job.contains("database = \"app\"\n"), "{job}");
+    scenario.run(&["init", "--yes"]).succeeded().prints(&["jobs/audit-monthly.toml"]);
+    assert!(!scenario.path("jobs/backup-nightly.toml").exists());
 }
 
 #[test]

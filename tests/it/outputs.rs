@@ -72,7 +72,7 @@ fn every_command_prints_json_as_its_schema_says() {
         ("backups fetch", &["latest", "--table", "public.scripts", "--output", &rows]),
         ("backups restore", &["latest", "--into", &into, "--create", "--check-rows"]),
         ("backups restore", &["latest", "--into", &into, "--table", "public.scripts", "--as", "public.other"]),
-        ("backups restore", &["latest", "--into", &into, "--merge", "public.scripts", "--dry-run"]),
+        ("backups restore", &["latest", "--into", &into, "--table", "public.scripts", "--merge", "insert-missing", "--dry-run"]),
         ("backups prune", &["--dry-run"]),
         ("backups require", &["--database", "app", "--within", "1d"]),
         ("backups adopt", &[&dump, "--database", "app", "--store", "local"]),

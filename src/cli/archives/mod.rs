@@ -40,8 +40,8 @@ pub enum Command {
     /// Put rows back once: each batch as a whole or not at all, oldest first. The archive does not change
     #[command(after_help = "Examples:
   pgtend archives restore --job logs-retention --dry-run
-  pgtend archives restore --job logs-retention --time 2026-01-01..2026-02-01 --into public.logs_2026   rows of January, into another table
-  pgtend archives restore --job logs-retention --key user_id=17,18                                     rows of two users")]
+  pgtend archives restore --job logs-retention --key user_id=17,18
+  pgtend archives restore --job logs-retention --time 2026-01-01..2026-02-01 --into public.old")]
     Restore {
         #[command(flatten)]
         filter: Filter,

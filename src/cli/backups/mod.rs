@@ -54,8 +54,8 @@ pub enum Command {
     },
     /// Prove that a set is what its manifest says
     #[command(after_help = "Examples:
-  pgtend backups verify latest                                read it back, and compare it with its manifest
-  pgtend backups verify latest --restore-on app               restore it beside that database, and count its rows
+  pgtend backups verify latest                                read it back
+  pgtend backups verify latest --restore-on app               restore it beside that database
   pgtend backups verify 2026-11-23T02-00-00Z --database app   one of a time")]
     Verify {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
