@@ -9,7 +9,7 @@ use clap::Parser;
 use pgtend::cli::{self, Arguments};
 
 fn main() -> ExitCode {
-    cli::answer();
+    cli::answer_completions();
     match Arguments::try_parse() {
         Ok(arguments) => cli::run(arguments),
         Err(error) => cli::usage(&error),

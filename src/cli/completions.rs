@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 
+use super::global::{Global, LogFormat};
 use super::output::print;
-use super::{Arguments, Global, LogFormat};
 use crate::config;
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const RUNS_LOOKED_AT: i64 = 200;
 
 /// Answers a shell that asks, and ends the process; returns where nobody asks.
-pub fn answer() {
-    CompleteEnv::with_factory(|| with_candidates(Arguments::command(), "")).var(VARIABLE).complete();
+pub fn answer(command: fn() -> Command) {
+    CompleteEnv::with_factory(|| with_candidates(command(), "")).var(VARIABLE).complete();
 }
 
 /// Prints what a shell has to know, so that it asks.
@@ -162,7 +162,10 @@ fn of_run(row: &Row) -> CompletionCandidate {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Arguments;
 
     /// Each argument of each command that is completed, as "command argument".
     fn completed(command: &Command, path: &str, found: &mut Vec<(String, Names)>) {

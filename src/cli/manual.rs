@@ -100,7 +100,9 @@ fn page(command: &Command, out: &mut dyn Write) -> Result<()> {
         }
     }
     roff.to_writer(out)?;
-    man.render_version_section(out)?;
+    if command.get_version().is_some() {
+        man.render_version_section(out)?;
+    }
     Ok(())
 }
 

@@ -39,7 +39,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
-pub use completions::answer;
 pub use failed::usage;
 pub use global::{Global, LogFormat};
 use tracing_subscriber::Layer as _;
@@ -74,7 +73,7 @@ pub enum Command {
     Init(init::Arguments),
     /// Run all jobs on their schedules, until SIGTERM; SIGHUP reloads the configuration
     #[command(after_help = "Examples:
-  pgtend serve                     in the foreground; a service does the same: systemctl start pgtend
+  pgtend serve                     in the foreground; as a service: systemctl start pgtend
   pgtend serve --log-format json   log lines for a collector
 
 Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
@@ -112,7 +111,7 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     /// Check the configuration and all jobs, and show every mistake at once
     #[command(after_help = "Examples:
   pgtend check                                mistakes in the files, without any connection
-  pgtend check --connect                      also try databases, privileges, stores and client tools
+  pgtend check --connect                      also try databases, privileges, stores and tools
   pgtend check --config new.toml --jobs new   before files are put in place")]
     Check {
         /// Also try databases, stores and client tools; creates the ledger's schema if it is missing
@@ -138,7 +137,7 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     Logs(logs::Arguments),
     /// List, verify, restore and prune backup sets
     #[command(after_help = "Examples:
-  pgtend backups list                                                  sets, their ages, their proofs
+  pgtend backups list                                                  sets and their proofs
   pgtend backups verify latest --restore-on app                        prove one by a restore
   pgtend backups restore latest --into postgres:///app_copy --create   restore one")]
     Backups {
@@ -207,6 +206,11 @@ They know the jobs, databases, stores and checks of the configuration, and sets 
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
+}
+
+/// Answers a shell that completes a command line, and ends the process; returns where none asks.
+pub fn answer_completions() {
+    completions::answer(Arguments::command);
 }
 
 /// Runs the command, and returns its exit code.

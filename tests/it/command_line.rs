@@ -128,7 +128,8 @@ fn completion_asks_no_server_for_jobs_and_gives_up_on_a_silent_ledger() {
     assert!(silent.accept().is_err(), "nobody has connected");
     silent.set_nonblocking(false).unwrap();
     let started = std::time::Instant::now();
-    assert_eq!(offered(&scenario, "pgtend backups show "), ["latest"]);
+    let offered = offered(&scenario, "pgtend backups show ");
+    assert!(offered.contains(&"latest".to_owned()) && !offered.iter().any(|word| word.contains('/')), "{offered:?}");
     // It waits 2 s, and a busy machine has ten times as long.
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::Moment;
+use super::common::Moment;
 
 /// `pgtend` alone: where one stands, and what comes next.
 #[derive(JsonSchema)]

@@ -6,59 +6,15 @@
 #![expect(dead_code, reason = "they describe what is printed, and are never made")]
 
 mod before_runs;
+mod common;
 mod parts_of_sets;
 mod runs;
 mod sets;
 
+use common::{Described, Failure};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
-use serde_json::{Map, Value};
-
-/// An object that docs/reference/formats.md or docs/audit.md describes.
-type Described = Map<String, Value>;
-
-/// A moment, as RFC 3339 has it.
-#[derive(JsonSchema)]
-#[schemars(inline, extend("format" = "date-time"))]
-struct Moment(String);
-
-/// What a command prints that failed before it had printed anything else; mistakes in files are told one by one.
-#[derive(JsonSchema)]
-struct Failure {
-    error: Error,
-    #[schemars(skip_serializing_if = "Vec::is_empty")]
-    problems: Vec<Problem>,
-}
-
-#[derive(JsonSchema)]
-struct Error {
-    /// What failed, and why, on one line.
-    message: String,
-    /// `usage`, `configuration`, `unreachable`, `permission`, `busy`, `not_now`, `unknown`, `timed_out`, `cancelled`, or `failed` for everything else.
-    kind: String,
-    exit_code: u8,
-    /// What to do, where the message does not say it.
-    hint: Option<String>,
-}
-
-/// A mistake in a file.
-#[derive(JsonSchema)]
-struct Problem {
-    file: String,
-    /// From 1.
-    line: Option<u64>,
-    /// From 1.
-    column: Option<u64>,
-    message: String,
-    hint: Option<String>,
-}
-
-/// A store that could not be read.
-#[derive(JsonSchema)]
-struct UnreadStore {
-    store: String,
-    reason: String,
-}
+use serde_json::Value;
 
 /// The commands that print JSON, as they are written on a command line, each with what it prints. The first is `pgtend` alone.
 const OUTPUTS: [(&str, fn() -> Schema); 29] = [

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::Described;
+use super::common::Described;
 
 /// `backups diff`
 #[derive(JsonSchema)]

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::{Described, Moment};
+use super::common::{Described, Moment};
 
 /// `jobs`
 #[derive(JsonSchema)]

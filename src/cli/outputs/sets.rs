@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use super::{Described, Moment, UnreadStore};
+use super::common::{Described, Moment, UnreadStore};
 
 /// `backups list`
 #[derive(JsonSchema)]

@@ -33,7 +33,7 @@ pub enum Command {
     },
     /// Print CronJobs, one for each scheduled job and database, as YAML
     #[command(after_help = "Examples:
-  pgtend render kubernetes --image registry.example/pgtend:1 --namespace tending | kubectl apply -f -")]
+  pgtend render kubernetes --image example.org/pgtend:1 --namespace tending | kubectl apply -f -")]
     Kubernetes {
         /// The container image
         #[arg(long, default_value = "pgtend")]
