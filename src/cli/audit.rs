@@ -21,6 +21,11 @@ use crate::work::Other;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:
+  pgtend audit --database app                        findings, the most urgent first
+  pgtend audit --database app --format markdown      with fixes, and the locks they take
+  pgtend audit --database app --check fk-unindexed   one check alone
+  pgtend audit --database app --fail-on high         for CI: ends with 1")]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -41,6 +46,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say what a check looks for, why, and which lock its fix takes; without an ID, list the checks
+    #[command(after_help = "Examples:
+  pgtend audit explain                all checks
+  pgtend audit explain fk-unindexed   what it looks for, why, and which lock its fix takes")]
     Explain {
         /// The check's ID as reports show it, such as fk-unindexed
         id: Option<String>,

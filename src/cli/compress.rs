@@ -17,6 +17,9 @@ use crate::work::Mode;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Put a view in place of a [compress] job's table, so that readers see text in whatever form it is stored
+    #[command(after_help = "Examples:
+  pgtend compress install scripts --dry-run   what it saves, and what it changes for readers
+  pgtend compress install scripts")]
     Install {
         /// The job's name
         job: String,
@@ -31,6 +34,9 @@ pub enum Command {
         database: Option<String>,
     },
     /// Turn all values back into text, and give the table its name back
+    #[command(after_help = "Examples:
+  pgtend compress undo scripts --dry-run
+  pgtend compress undo scripts --drop-dictionaries")]
     Undo {
         /// The job's name
         job: String,

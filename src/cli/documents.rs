@@ -1,14 +1,15 @@
-//! Prints what is generated from the code: JSON Schema, shell completions, manual pages.
+//! Prints JSON Schemas: of files, and of what commands print.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::print;
-use crate::base::toml_file::Document as _;
+use super::outputs;
+use crate::base::fault::{Fault, Kind};
+use crate::base::toml_file::{Document as _, did_you_mean};
 use crate::config;
 use crate::run::job;
 
@@ -16,21 +17,24 @@ use crate::run::job;
 pub enum Which {
     Config,
     Job,
+    Output,
 }
 
-/// Returns one schema, as a file for editors.
-pub fn schema_text(which: Which) -> Result<String> {
-    let schema = match which {
-        Which::Config => schemars::schema_for!(config::Written),
-        Which::Job => schemars::schema_for!(job::Written),
-    };
-    Ok(format!("{:#}\n", json!(schema)))
+/// The schemas of files, for editors: each with its name.
+pub fn schemas_of_files() -> [(&'static str, String); 2] {
+    let text = |schema: &Value| format!("{schema:#}\n");
+    [("config.json", text(&config::Written::known().schema)), ("job.json", text(&job::Written::known().schema))]
 }
 
-pub fn schema(which: Option<Which>) -> Result<ExitCode> {
+pub fn schema(which: Option<Which>, command: &[String]) -> Result<ExitCode> {
     let config = &config::Written::known().schema;
     let job = &job::Written::known().schema;
     let schema = match which {
+        Some(Which::Output) => schema_of_output(&command.join(" "))?,
+        _ if !command.is_empty() => {
+            let message = format!("`pgtend schema` takes one word, and a command only after `output`: {}", command.join(" "));
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
         Some(Which::Config) => config.clone(),
         Some(Which::Job) => job.clone(),
         None => json!({ "config": config, "job": job }),
@@ -39,24 +43,11 @@ pub fn schema(which: Option<Which>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn completions(mut command: clap::Command, shell: clap_complete::Shell) -> Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, "pgtend", &mut script);
-    print(&String::from_utf8(script)?)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub fn man(command: clap::Command, folder: Option<&Path>) -> Result<ExitCode> {
-    match folder {
-        Some(folder) => {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            clap_mangen::generate_to(command, folder).with_context(|| format!("cannot write to {}", folder.display()))?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            print(&String::from_utf8(page)?)?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+fn schema_of_output(command: &str) -> Result<Value> {
+    outputs::schema(command).ok_or_else(|| {
+        let names = outputs::commands().filter(|name| !name.is_empty());
+        let hint = did_you_mean(command, names.clone())
+            .unwrap_or_else(|| format!("these print JSON: {}", names.collect::<Vec<_>>().join(", ")));
+        Fault::new(Kind::Configuration, format!("no command `{command}` prints JSON; {hint}")).into()
+    })
 }

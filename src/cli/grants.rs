@@ -16,6 +16,9 @@ use crate::work::Memberships;
 const OWN_NAMES: &str = "SET search_path = pg_catalog, pg_temp;\n";
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend grants >grants.sql   read it, then: psql -f grants.sql
+  pgtend grants --role tender --database app")]
 pub struct Arguments {
     /// The name of the role
     #[arg(long, default_value = "pgtend")]

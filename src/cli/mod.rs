@@ -5,10 +5,13 @@ mod audit;
 mod backups;
 mod check;
 mod cleartext;
+mod completions;
 mod compress;
+mod covered;
 mod doctor;
 mod documents;
 mod encryption;
+mod failed;
 mod filter;
 mod follow;
 mod global;
@@ -17,7 +20,9 @@ mod init;
 mod jobs;
 mod lifetimes;
 mod logs;
+mod manual;
 mod output;
+pub mod outputs;
 mod partition;
 pub mod render;
 mod run_job;
@@ -25,6 +30,7 @@ mod runs;
 mod serve;
 mod signals;
 mod standing;
+mod table;
 mod trusts;
 mod unless_within;
 
@@ -33,27 +39,23 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
+pub use failed::usage;
 pub use global::{Global, LogFormat};
-use output::print;
-use serde_json::json;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::base::progress::{LogWriter, Progress};
 use crate::base::telemetry::{self, Telemetry};
-use crate::base::terminal::{self, say};
-use crate::base::toml_file::Problems;
 use crate::base::units::Span;
 use crate::base::{descriptors, tool_output};
-use crate::pg::failure;
 use crate::work::Mode;
 
 /// Tends PostgreSQL databases: runs declared jobs, and proves that they worked.
 #[derive(Debug, Parser)]
 #[command(name = "pgtend", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated.\n\nStart with `pgtend init`. `pgtend` alone says where one stands, and what comes next."
+    after_help = "Examples:\n  pgtend                          where one stands, and the next step\n  pgtend init postgres:///app     look at a server, and write a configuration and jobs\n  pgtend check --connect          try everything that a run needs\n  pgtend run-job backup-nightly   run a job now\n  pgtend serve                    run all jobs on their schedules\n\nExit codes: 0 done, 1 failed, 64 usage, 69 unreachable, 75 busy, 77 permission, 78 configuration, 143 terminated."
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -70,9 +72,22 @@ pub enum Command {
     /// Look at a server, and write a configuration and jobs that fit
     Init(init::Arguments),
     /// Run all jobs on their schedules, until SIGTERM; SIGHUP reloads the configuration
+    #[command(after_help = "Examples:
+  pgtend serve                     in the foreground; as a service: systemctl start pgtend
+  pgtend serve --log-format json   log lines for a collector
+
+Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     Serve,
     /// Run a job now
-    #[command(name = "run-job")]
+    #[command(
+        name = "run-job",
+        after_help = "Examples:
+  pgtend run-job backup-nightly                      run it now
+  pgtend run-job backup-nightly --dry-run            say what it would do, and why
+  pgtend run-job backup-nightly --database app       on one of its databases
+  pgtend run-job backup-nightly --unless-within 1h   before a deployment
+  pgtend run-job backup-nightly --json               for scripts"
+    )]
     RunJob {
         /// The job's name: that of its file in the folder of jobs, without .toml
         name: String,
@@ -94,6 +109,10 @@ pub enum Command {
         unless_within: Option<Span>,
     },
     /// Check the configuration and all jobs, and show every mistake at once
+    #[command(after_help = "Examples:
+  pgtend check                                mistakes in the files, without any connection
+  pgtend check --connect                      also try databases, privileges, stores and tools
+  pgtend check --config new.toml --jobs new   before files are put in place")]
     Check {
         /// Also try databases, stores and client tools; creates the ledger's schema if it is missing
         #[arg(long)]
@@ -107,6 +126,9 @@ pub enum Command {
     /// Look for problems in a database now, and print the findings with their fixes; writes nothing to it
     Audit(audit::Arguments),
     /// List the jobs with their next run and their last outcome
+    #[command(after_help = "Examples:
+  pgtend jobs                                schedules, next runs, last outcomes
+  pgtend jobs --json | jq -r '.jobs[].job'   their names")]
     Jobs,
     /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
@@ -114,44 +136,81 @@ pub enum Command {
     /// Print what a run's tools said, its warnings and its error
     Logs(logs::Arguments),
     /// List, verify, restore and prune backup sets
+    #[command(after_help = "Examples:
+  pgtend backups list                                                  sets and their proofs
+  pgtend backups verify latest --restore-on app                        prove one by a restore
+  pgtend backups restore latest --into postgres:///app_copy --create   restore one")]
     Backups {
         #[command(subcommand)]
         command: backups::Command,
     },
     /// Convert the table of a [partition] job, or undo that
+    #[command(after_help = "Examples:
+  pgtend partition convert logs --dry-run   every statement, and the lock it takes
+  pgtend partition convert logs             convert the table while it is in use")]
     Partition {
         #[command(subcommand)]
         command: partition::Command,
     },
     /// Install or undo the view of a [compress] job with method = "gzip"
+    #[command(after_help = "Examples:
+  pgtend compress install scripts --dry-run   what it saves, and what it changes for readers
+  pgtend compress undo scripts                back to a plain table")]
     Compress {
         #[command(subcommand)]
         command: compress::Command,
     },
     /// List rows that left a table through [retention] or [partition], and put them back
+    #[command(after_help = "Examples:
+  pgtend archives list                                     rows that left their tables
+  pgtend archives restore --job logs-retention --dry-run   what would go back, and where")]
     Archives {
         #[command(subcommand)]
         command: archives::Command,
     },
     /// Print systemd timers or Kubernetes CronJobs for the scheduled jobs
+    #[command(after_help = "Examples:
+  pgtend render systemd /etc/systemd/system                    a timer for each job
+  pgtend render kubernetes --image registry.example/pgtend:1   a CronJob for each job and database")]
     Render {
         #[command(subcommand)]
         command: render::Command,
     },
     /// Print SQL for a role that may do what the jobs do, and no more
     Grants(grants::Arguments),
-    /// Print the JSON Schema of the configuration and of jobs, for editors
+    /// Print the JSON Schema of the configuration, of jobs, and of what commands print with --json
+    #[command(after_help = "Examples:
+  pgtend schema job >schema/job.json   for editors: #:schema ../schema/job.json
+  pgtend schema output backups list    what `pgtend backups list --json` prints
+  pgtend schema output error           what a command prints that fails")]
     Schema {
-        /// Print only this schema
+        /// Print only this schema; `output` is followed by a command
         which: Option<documents::Which>,
+        /// With `output`: a command, such as backups list; none is `pgtend` alone, and `error` is what each prints that fails
+        #[arg(num_args = 0..)]
+        command: Vec<String>,
     },
     /// Print completions for a shell
+    #[command(after_help = "Examples:
+  pgtend completions bash >/etc/bash_completion.d/pgtend
+  pgtend completions zsh >/usr/share/zsh/site-functions/_pgtend
+  pgtend completions fish >~/.config/fish/completions/pgtend.fish
+
+They know the jobs, databases, stores and checks of the configuration, and sets and runs of its ledger.")]
     Completions { shell: clap_complete::Shell },
     /// Print the manual page, or write one for each command to a folder
+    #[command(after_help = "Examples:
+  pgtend man | man -l -
+  pgtend man /usr/share/man/man1   a page for each command")]
     Man {
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
+}
+
+/// Answers a shell that completes a command line, and ends the process; returns where none asks.
+pub fn answer_completions() {
+    completions::answer(Arguments::command);
 }
 
 /// Runs the command, and returns its exit code.
@@ -164,7 +223,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let built = builder.worker_threads(2).thread_stack_size(8 << 20).enable_all().build();
     let runtime = match built {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&arguments.global, &anyhow::Error::from(error).context("cannot start")),
+        Err(error) => return failed::command(&arguments.global, &anyhow::Error::from(error).context("cannot start")),
     };
     let result = runtime.block_on(dispatch(&arguments));
     // A thread may still wait for a pipe: it ends with the process.
@@ -172,7 +231,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     drop(telemetry);
     match result {
         Ok(code) => code,
-        Err(error) => fail(&arguments.global, &error),
+        Err(error) => failed::command(&arguments.global, &error),
     }
 }
 
@@ -199,24 +258,10 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Archives { command } => archives::run(global, command).await,
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,
-        Command::Schema { which } => documents::schema(*which),
-        Command::Completions { shell } => documents::completions(Arguments::command(), *shell),
-        Command::Man { folder } => documents::man(Arguments::command(), folder.as_deref()),
+        Command::Schema { which, command } => documents::schema(*which, command),
+        Command::Completions { shell } => completions::script(*shell),
+        Command::Man { folder } => manual::pages(Arguments::command(), folder.as_deref()),
     }
-}
-
-fn fail(global: &Global, error: &anyhow::Error) -> ExitCode {
-    if let Some(problems) = error.downcast_ref::<Problems>() {
-        if global.json {
-            let _ = print(&format!("{}\n", json!({ "problems": problems.to_json() })));
-        }
-        // Its colours are escape sequences, and its text is from the user's own files.
-        eprint!("{}", problems.render(output::colour()));
-        say(&problems.to_string());
-    } else {
-        say(&format!("pgtend: {}", terminal::as_one_entry(&failure::in_a_line(error))));
-    }
-    failure::exit_code(error)
 }
 
 fn start_logging(global: &Global) -> Option<Telemetry> {

@@ -16,6 +16,10 @@ use crate::work::Mode;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Convert the table of a [partition] job into a partitioned one while it is in use
+    #[command(after_help = "Examples:
+  pgtend partition convert logs --dry-run   every statement, and the lock it takes
+  pgtend partition convert logs
+  pgtend partition convert logs --undo      as long as no other partition has rows")]
     Convert {
         /// The job's name
         job: String,

@@ -52,6 +52,9 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show one run: its report, its error, and the output of its tools
+    #[command(after_help = "Examples:
+  pgtend runs show 17                             its report, its error, the output of its tools
+  pgtend runs show 17 --format html >drill.html   of a [refresh], for auditors")]
     Show {
         /// The run's number, as `pgtend runs` lists it
         #[arg(value_parser = number)]

@@ -45,14 +45,19 @@ pub fn in_a_line(error: &anyhow::Error) -> String {
 }
 
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(match kind_of(error) {
+    ExitCode::from(code(error))
+}
+
+/// Returns the number of the exit code.
+pub fn code(error: &anyhow::Error) -> u8 {
+    match kind_of(error) {
         Some(Kind::Configuration) => 78,
         Some(Kind::Unreachable) => 69,
         Some(Kind::Permission) => 77,
         Some(Kind::Busy | Kind::Deferred) => 75,
         Some(Kind::Cancelled) => 143,
         Some(Kind::TimedOut | Kind::Unknown) | None => 1,
-    })
+    }
 }
 
 /// Returns the SQLSTATE of a server's refusal, if there is one.

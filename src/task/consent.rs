@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::base::shell::word;
 use crate::ledger::RunsByRule;
 use crate::ledger::report::Report;
 use crate::work::RunContext;
@@ -36,7 +37,7 @@ pub fn question(run: &RunContext<'_>, what: &str) -> String {
 
 /// Says how to agree.
 pub fn how(run: &RunContext<'_>) -> String {
-    format!("confirm it once with pgtend run-job {} --database {} --yes", run.job.name, run.database)
+    format!("confirm it once with pgtend run-job {} --database {} --yes", word(&run.job.name), word(run.database))
 }
 
 impl Consent {

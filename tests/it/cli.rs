@@ -202,7 +202,8 @@ fn schema_completions_and_manual_pages_are_generated() {
         schema["job"]["properties"]["backup"].is_object() && schema["config"]["properties"]["stores"].is_object(),
         "{schema}"
     );
-    scenario.run(&["completions", "bash"]).succeeded().prints(&["run-job"]);
+    // What they offer: command_line.rs.
+    scenario.run(&["completions", "bash"]).succeeded().prints(&["complete -o nospace", "PGTEND_COMPLETE=\"bash\""]);
     scenario.run(&["man"]).succeeded().prints(&[".TH", "pgtend"]);
     scenario.run(&["man", "pages"]).succeeded();
     assert!(scenario.files("pages").iter().any(|file| file == "pgtend-run-job.1"), "{:?}", scenario.files("pages"));

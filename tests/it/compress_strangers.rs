@@ -297,6 +297,47 @@ fn a_write_that_waits_while_the_schema_is_renamed_goes_to_no_table_of_the_old_na
 }
 
 #[test]
+fn a_writer_with_privileges_on_columns_alone_adds_no_row_to_a_table_of_the_old_name() {
+    for major in [15, 18] {
+        let server = server(major);
+        let (database, stranger) = in_a_schema_of_its_own(server);
+        let columns = "title, content, runs, updated_at, content_gz, content_sha256";
+        // Such a writer may not lock the table, so its write alone waits: after the look at the name.
+        server.sql(
+            &database,
+            &format!(
+                "CREATE ROLE writer_{database}; GRANT USAGE ON SCHEMA app TO {stranger}, writer_{database};
+                 GRANT SELECT, UPDATE ON app.scripts_stored TO {stranger}; GRANT SELECT, INSERT ON app.scripts TO writer_{database};
+                 GRANT SELECT, INSERT (id, {columns}) ON app.scripts_stored TO writer_{database}"
+            ),
+        );
+        let as_writer = format!("SET ROLE writer_{database}; INSERT INTO app.scripts (content) VALUES ('new')");
+        server.sql(&database, &as_writer);
+        let [mut holder, mut writer] = [(); 2].map(|()| Client::of(server, &database));
+        holder.ask(&format!("SET ROLE {stranger}; BEGIN; LOCK TABLE app.scripts_stored IN SHARE MODE"));
+        assert_eq!(holder.state(), "00000");
+        writer.send(&as_writer);
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        eventually("the write waits", || server.sql(&database, waiting) == "1");
+        server.sql(&database, "ALTER SCHEMA app RENAME TO other");
+        // No trigger refuses the row: the writer is no superuser, and could not make anybody one.
+        holder.ask(
+            "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; CREATE TABLE app.scripts_stored (id int DEFAULT 0, title text, content text, runs int,
+             updated_at timestamptz, content_gz bytea, content_sha256 bytea); GRANT ALL ON app.scripts_stored TO PUBLIC; COMMIT",
+        );
+        assert_eq!(holder.state(), "00000");
+        writer.answer();
+        assert_eq!(writer.state(), "55000");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM app.scripts_stored"), "0");
+        assert_eq!(server.sql(&database, "SELECT count(*) FROM other.scripts"), "21");
+        server.sql(
+            &database,
+            &format!("DROP OWNED BY {stranger}, writer_{database} CASCADE; DROP ROLE {stranger}, writer_{database}"),
+        );
+    }
+}
+
+#[test]
 fn an_install_over_row_security_asks_the_policies_of_the_reader_whatever_the_view_had() {
     let server = server(18);
     for (option, runs_at_once) in [("false", false), ("on", true), ("YES", true), ("1", true), ("f", false)] {

@@ -60,6 +60,8 @@ mod by_hand;
 mod certificate;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
+/// Help, manual pages, completions, terminals.
+mod command_line;
 /// Large text in another form: readers, writers, the way there and back.
 mod compress;
 /// Dictionaries, which compressed text needs to be read.
@@ -120,6 +122,8 @@ mod gates_of_copies;
 mod grants;
 /// The first minutes: what `init` finds, asks and writes.
 mod init;
+/// `init` beside files that are there.
+mod init_beside;
 /// A bad file among the jobs: the others go on.
 mod layers;
 /// The run history: who writes what when, and what becomes of runs that nobody ended.
@@ -132,6 +136,8 @@ mod mistakes;
 mod notify;
 /// Sets that nobody can delete before a date: S3 Object Lock.
 mod object_lock;
+/// What commands print with --json, and its schemas.
+mod outputs;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
 /// Roles that own nothing of a table, and may put code there.
@@ -229,6 +235,8 @@ mod sql;
 /// What a run of them says was kept, and whether it is done twice.
 mod sql_kept;
 mod sql_prepared;
+/// Materialized views in order.
+mod sql_views;
 /// `pgtend` alone: where one stands.
 mod standing;
 /// One contract for all kinds of store.

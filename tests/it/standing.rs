@@ -140,6 +140,41 @@ fn a_backup_job_that_never_runs_by_itself_is_said() {
 }
 
 #[test]
+fn a_newest_set_that_a_server_refused_is_not_called_proved() {
+    let server = server(18);
+    let database = server.trusted_database();
+    server.sql(&database, "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i");
+    let restore = "verify = \"restore\"\nscratch = \"same\"\n";
+    let scenario = nightly(Scenario::with_database(server, &database).ledger(), "", restore);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let proved = scenario.sets().remove(0);
+    scenario.run(&[]).succeeded().prints(&["restored on 20"]);
+    // The next is made, and is refused for its data.
+    let scenario = nightly(scenario, "", &format!("{restore}expect = [\"SELECT count(*) > 5000 FROM t\"]"));
+    scenario.run(&["run-job", "nightly"]).exited(1);
+    let refused = scenario.sets().pop().unwrap();
+    assert_ne!(refused, proved);
+    let next = format!("Next: pgtend backups show {refused} ");
+    let said = format!("a newer one, {refused} in local, is not proved: refused by ");
+    scenario.run(&[]).succeeded().prints(&[&proved, &said, "are not true there", &next]);
+    let found = standing(&scenario);
+    assert_eq!(found["databases"][0]["lost"]["set"], Value::from(refused.clone()), "{found:#}");
+    assert!(found["databases"][0]["lost"]["refused_by"].as_str().unwrap().contains("are not true there"), "{found:#}");
+    scenario.run(&["doctor"]).prints(&[&said, &format!("pgtend backups show {refused}")]);
+    // Where a server refused it for something else, it counts as read back, and as no more.
+    let other = server.trusted_database();
+    let scenario = nightly(Scenario::with_database(server, &other).ledger(), "", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().remove(0);
+    let role = format!("poor_{other}");
+    server.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    scenario.run(&["backups", "verify", &set, "--restore-on", &server.url_as(&role, &other)]).exited_with_one_of(&[1, 77]);
+    let next = format!("Next: pgtend backups show {set} ");
+    scenario.run(&[]).succeeded().prints(&[" ago, not proved: refused by ", &next]);
+    server.sql("postgres", &format!("DROP ROLE {role}"));
+}
+
+#[test]
 fn a_newest_set_that_is_damaged_is_said_and_makes_another_the_next_step() {
     let server = server(18);
     let database = server.trusted_database();

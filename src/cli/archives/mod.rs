@@ -27,6 +27,9 @@ use crate::store::sign::Signature;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the batches
+    #[command(after_help = "Examples:
+  pgtend archives list   all batches
+  pgtend archives list --job logs-retention --json")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -35,6 +38,10 @@ pub enum Command {
         unsigned_ok: bool,
     },
     /// Put rows back once: each batch as a whole or not at all, oldest first. The archive does not change
+    #[command(after_help = "Examples:
+  pgtend archives restore --job logs-retention --dry-run
+  pgtend archives restore --job logs-retention --key user_id=17,18
+  pgtend archives restore --job logs-retention --time 2026-01-01..2026-02-01 --into public.old")]
     Restore {
         #[command(flatten)]
         filter: Filter,

@@ -20,6 +20,9 @@ use crate::task::backup::adopt::{self, Destination, Source};
 use crate::task::backup::set::Set;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend backups adopt old.dump --database app
+  pgtend backups adopt nightly/app.sql.gz --key --database app --store s3   an object of the store")]
 pub struct Arguments {
     /// The dump of one database by pg_dump: SQL, also in gzip or zstd, or the custom format (-Fc); told by its content, not by its
     /// name. A file of this host, or with --key an object of the store

@@ -27,6 +27,10 @@ use crate::task::backup::copies::several::{ensure_answers, ensure_apart};
 use crate::task::backup::latest::Choice;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend backups copy latest --to offsite
+  pgtend backups copy latest --to offsite --dry-run            what would be sent
+  pgtend backups copy latest --to partner --encrypt-to store   for the keys of that store")]
 pub struct Arguments {
     /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
     set: String,

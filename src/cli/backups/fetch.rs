@@ -29,6 +29,9 @@ use crate::task::backup::scan::TableData;
 use crate::task::backup::tokens::Statement;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend backups fetch latest --table public.users --output users.sql
+  pgtend backups fetch latest --table public.users --format csv >users.csv")]
 pub struct Arguments {
     /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
     set: String,

@@ -41,6 +41,10 @@ use crate::task::backup::choices::RowCheck;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List sets, oldest first
+    #[command(after_help = "Examples:
+  pgtend backups list                                  all sets
+  pgtend backups list --database app --store offsite
+  pgtend backups list --json | jq -r '.sets[-1].set'   the name of the newest")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -49,6 +53,10 @@ pub enum Command {
         unsigned_ok: bool,
     },
     /// Prove that a set is what its manifest says
+    #[command(after_help = "Examples:
+  pgtend backups verify latest                                read it back
+  pgtend backups verify latest --restore-on app               restore it beside that database
+  pgtend backups verify 2026-11-23T02-00-00Z --database app   one of a time")]
     Verify {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
         set: String,
@@ -71,6 +79,8 @@ pub enum Command {
     /// Take in a dump that pgtend did not make, as a set that is listed, verified and restored; unproved until somebody proves it
     Adopt(adopt::Arguments),
     /// Compare the rows of each table in two sets
+    #[command(after_help = "Examples:
+  pgtend backups diff 2026-11-22T02-00-00Z latest --database app   rows of each table, then and now")]
     Diff {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
         before: String,
@@ -82,6 +92,9 @@ pub enum Command {
         which: Which,
     },
     /// Show what is in a set: tables with their rows, extensions, large objects
+    #[command(after_help = "Examples:
+  pgtend backups show latest --database app
+  pgtend backups show app/backup-nightly/2026-11-23T02-00-00Z --json")]
     Show {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
         set: String,
@@ -91,6 +104,9 @@ pub enum Command {
         which: Which,
     },
     /// Print what was proved of a set, when, how and by which release, and what was not; from what is recorded, for auditors
+    #[command(after_help = "Examples:
+  pgtend backups certificate latest --format html >certificate.html
+  pgtend backups certificate --check certificate.html   was it changed since?")]
     Certificate {
         /// DATABASE/JOB/TIME as listed, TIME alone, or `latest`
         #[arg(required_unless_present = "check")]
@@ -111,6 +127,9 @@ pub enum Command {
     /// Copy a set from one store to another: what is there already is compared and not sent again, and the copy is read back
     Copy(copy::Arguments),
     /// Delete the sets that the jobs' `keep` does not keep; sets that were never read back are read first
+    #[command(after_help = "Examples:
+  pgtend backups prune --dry-run   what would be kept and deleted, and why
+  pgtend backups prune --job backup-nightly")]
     Prune {
         /// Only sets of this job
         #[arg(long)]
@@ -122,6 +141,8 @@ pub enum Command {
     /// Exit with 0 if the stores hold an intact set of a whole database that began within a time, else with 75: for deployments
     Require(require::Arguments),
     /// Keep a set until a date, whatever the jobs' `keep` says
+    #[command(after_help = "Examples:
+  pgtend backups hold 2026-11-23T02-00-00Z --database app --until 2099-12-31 --reason audit")]
     Hold {
         /// DATABASE/JOB/TIME as listed, or TIME alone
         set: String,
@@ -135,6 +156,8 @@ pub enum Command {
         reason: String,
     },
     /// End a hold
+    #[command(after_help = "Examples:
+  pgtend backups release 2026-11-23T02-00-00Z --database app")]
     Release {
         /// DATABASE/JOB/TIME as listed, or TIME alone
         set: String,

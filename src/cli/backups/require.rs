@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::base::fault::{Fault, Kind};
+use crate::base::shell::word;
 use crate::base::toml_file::did_you_mean;
 use crate::base::units::Span;
 use crate::cli::filter::Filter;
@@ -20,6 +21,9 @@ use crate::task::backup::whose::Whose;
 use crate::task::backup::{Backup, Verify};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend backups require --database app --within 1h && ./deploy   deploy only beside a fresh backup
+  pgtend backups require --database app --within 1d --restored    one that a server has restored")]
 pub struct Arguments {
     /// The database, by its name in the configuration
     #[arg(long, value_name = "NAME")]
@@ -104,8 +108,10 @@ pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
 
 /// Says what makes a set. Jobs are not needed for the answer, so one that cannot be read is no reason for another exit code.
 fn advice(jobs: &[job::Job], database: &str) -> String {
-    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.databases.iter().any(|name| name == database));
-    let command = |job: &job::Job| format!("`pgtend run-job {} --database {database}`", job.name);
+    let named = database;
+    let database = word(database);
+    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.databases.iter().any(|name| name == named));
+    let command = |job: &job::Job| format!("`pgtend run-job {} --database {database}`", word(&job.name));
     let (mut count, mut unread) = (Vec::new(), Vec::new());
     for job in makes_sets {
         match job.task.as_a::<Backup>() {
@@ -121,7 +127,7 @@ fn advice(jobs: &[job::Job], database: &str) -> String {
         ([], [job, ..]) => format!(
             "Make one, have it read back, then ask again: {} and `pgtend backups verify latest --database {database} --job {}`",
             command(job),
-            job.name
+            word(&job.name)
         ),
         (count, _) => format!("Make one, then ask again: {}", count.join(" or ")),
     }

@@ -35,6 +35,10 @@ use crate::task::backup::set::Set;
 use crate::task::backup::{existing_database, gains, guard, new_database, scratch};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pgtend backups restore latest --into postgres:///app_copy --create   into a new database
+  pgtend backups restore latest --database app --into postgres:///app --table public.users
+  pgtend backups restore 2026-11-23T02-00-00Z --into postgres:///copy --create --check-rows")]
 pub struct Arguments {
     /// DATABASE/JOB/TIME as listed, TIME alone, or `latest` (the newest that is not damaged, partial or dated in the future)
     set: String,

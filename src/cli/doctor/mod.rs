@@ -1,6 +1,7 @@
 //! `doctor`: everything that `check --connect` tries, and what a run meets besides: room on disks, versions, files that others can change, jobs that are
 //! late or failed. Each finding says what to do.
 
+mod asked;
 mod files;
 mod finding;
 mod room;
@@ -43,8 +44,9 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
             }
         }
     }
-    findings.extend(versions::of_tools(&config).await);
-    findings.extend(room::of_stores(&config, &folder.jobs).await);
+    let databases = asked::databases(&config).await;
+    findings.extend(versions::of_tools(&config, &databases).await);
+    findings.extend(room::of_stores(&config, &folder.jobs, &databases));
     findings.extend(files::of_others(&config, &folder.jobs));
     findings.extend(of_jobs(global).await);
     findings.sort_by_key(|finding| finding.state);

@@ -3,39 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use futures_util::StreamExt as _;
-
+use super::asked::Asked;
 use super::finding::{Finding, State};
 use crate::base::units;
 use crate::config::{Config, Store};
 use crate::run::job::Job;
 use crate::task::backup::{Backup, Verify};
 
-const AT_ONCE: usize = 16;
-
 /// A dump is compressed, mostly to less than this share of its database.
 const SHARE_OF_DATABASE: f64 = 0.5;
 
-/// What the next backups would write to each folder, beside what is free there. Databases that do not answer were said before.
-pub async fn of_stores(config: &Config, jobs: &[Job]) -> Vec<Finding> {
-    let sizes = futures_util::stream::iter(&config.databases).map(|(name, database)| async move {
-        let mut connection = database.settings().ok()?.connect().await.ok()?;
-        let size: i64 = sqlx::query_scalar("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
-            .fetch_one(&mut connection)
-            .await
-            .ok()?;
-        Some((name.as_str(), size.max(0) as u64))
-    });
-    let sizes: BTreeMap<&str, u64> = sizes.buffer_unordered(AT_ONCE).filter_map(async |size| size).collect().await;
+/// What the next backups would write to each folder, beside what is free there.
+pub fn of_stores(config: &Config, jobs: &[Job], databases: &BTreeMap<&str, Asked>) -> Vec<Finding> {
     let (mut in_stores, mut largest_proof) = (BTreeMap::<&str, u64>::new(), 0);
     for job in jobs {
         let Some(backup) = job.task.as_a::<Backup>() else { continue };
-        let of_job = job.databases.iter().filter_map(|name| sizes.get(name.as_str()));
+        let of_job = job.databases.iter().filter_map(|name| Some(databases.get(name.as_str())?.size_bytes));
         for kept in backup.stores() {
             *in_stores.entry(kept.store.as_str()).or_default() += of_job.clone().sum::<u64>();
         }
         if backup.verify == Verify::Restore {
-            largest_proof = of_job.copied().max().unwrap_or_default().max(largest_proof);
+            largest_proof = of_job.max().unwrap_or_default().max(largest_proof);
         }
     }
     let mut findings = Vec::new();

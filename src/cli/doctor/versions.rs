@@ -2,22 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::StreamExt as _;
-
+use super::asked::Asked;
 use super::finding::{Finding, State};
 use crate::config::Config;
-use crate::pg::{Server, client_tools};
+use crate::pg::client_tools;
 
-const AT_ONCE: usize = 16;
-
-/// Looks at the tools for each server. What does not connect was said before.
-pub async fn of_tools(config: &Config) -> Vec<Finding> {
-    let servers = futures_util::stream::iter(config.databases.values()).map(|database| async move {
-        let mut connection = database.settings().ok()?.connect().await.ok()?;
-        Server::of(&mut connection).await.ok()
-    });
-    let servers: Vec<Option<Server>> = servers.buffer_unordered(AT_ONCE).collect().await;
-    let by_major: BTreeMap<u32, Server> = servers.into_iter().flatten().map(|server| (server.major(), server)).collect();
+/// Looks at the tools for each server.
+pub async fn of_tools(config: &Config, databases: &BTreeMap<&str, Asked>) -> Vec<Finding> {
+    let by_major: BTreeMap<u32, _> = databases.values().map(|asked| (asked.server.major(), &asked.server)).collect();
     let mut findings = Vec::new();
     for (major, server) in by_major {
         let Ok(tools) = client_tools::find(config.tools.bin_dir.as_deref(), major).await else { continue };

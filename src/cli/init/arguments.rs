@@ -8,10 +8,10 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pgtend init postgres:///app                        one database of the server on this host
-  pgtend init postgres://pgtend@db1.example.com      all databases of a server; the password comes from ~/.pgpass
+  pgtend init postgres://pgtend@db1.example.com      all databases of a server
   pgtend init --url-env DATABASE_URL --store s3://my-backups/prod --yes
   pgtend init --dry-run                              print the files, and write none
-  pgtend init                                        later: jobs for what is new in the configured databases
+  pgtend init                                        later: jobs for what is new
 
 It writes new files and changes none that are there. Jobs that change a database are written with `enabled = false`.")]
 pub struct Arguments {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::decide::{Does, LeftOut, Proposal};
 use super::names::free;
 use super::propose::{self, Target};
-use super::prove;
+use super::prove::{self, Lack};
 use super::text::Choices;
 use crate::config::Config;
 use crate::run::job::Job;
@@ -32,7 +32,9 @@ pub async fn make(
     let lacks = prove::lacks(config, &jobs).await;
     let (mut kept, mut to_do) = (Vec::new(), Vec::new());
     for proposal in proposals {
-        let of_it: Vec<_> = lacks.iter().filter(|lack| lack.job == proposal.name).collect();
+        let (unknown, of_it): (Vec<&Lack>, Vec<&Lack>) =
+            lacks.iter().filter(|lack| lack.job == proposal.name).partition(|lack| lack.is_unreachable);
+        to_do.extend(unknown.iter().map(|lack| lack.in_words()));
         match &proposal.does {
             Does::Backup { .. } if !of_it.is_empty() => {
                 let (able, unable): (Vec<String>, Vec<String>) =
@@ -49,7 +51,7 @@ pub async fn make(
                 kept.push(Proposal { does: Does::Backup { restores: false }, name, databases: unable, why });
             }
             _ if proposal.does.is_enabled() || of_it.is_empty() => {
-                to_do.extend(of_it.iter().map(|lack| format!("{} on {}: {}", lack.job, lack.database, lack.why)));
+                to_do.extend(of_it.iter().map(|lack| lack.in_words()));
                 kept.push(proposal);
             }
             does => {
@@ -66,7 +68,7 @@ pub async fn make(
         .filter(|job| kept.iter().any(|proposal| proposal.name == job.name && proposal.does == Does::Backup { restores: false }))
         .collect();
     for lack in prove::lacks(config, &only_read).await {
-        to_do.push(format!("{} on {}: {}", lack.job, lack.database, lack.why));
+        to_do.push(lack.in_words());
     }
     Ok(Draft { proposals: kept, left_out, to_do })
 }

@@ -29,9 +29,10 @@ use self::arguments::Place;
 use self::draft::Draft;
 use self::prepared::Prepared;
 use self::write::{NewFile, is_there};
-use super::documents::{self, Which};
+use super::documents;
 use super::global::Global;
 use crate::base::fault::{Fault, Kind};
+use crate::base::shell;
 use crate::run::job::Job;
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
@@ -56,7 +57,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         let path = place.jobs.join(format!("{}.toml", proposal.name));
         files.push(NewFile { path, text, about: text::in_words(proposal, &choices) });
     }
-    files.extend(schemas(&place, !files.is_empty())?);
+    files.extend(schemas(&place, !files.is_empty()));
     shown.next = next(&proposals, &known);
     shown.say_before(global, &files, arguments.dry_run)?;
     if asks && !files.is_empty() && !ask::yes_or_no("Write these files?")? {
@@ -70,15 +71,15 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The JSON Schemas for editors, which the first lines of the other files name.
-fn schemas(place: &Place, are_wanted: bool) -> Result<Vec<NewFile>> {
+fn schemas(place: &Place, are_wanted: bool) -> Vec<NewFile> {
     let mut files = Vec::new();
-    for (which, name) in [(Which::Config, "config.json"), (Which::Job, "job.json")] {
+    for (name, text) in documents::schemas_of_files() {
         let path = place.folder.join("schema").join(name);
         if are_wanted && !is_there(&path) {
-            files.push(NewFile { path, text: documents::schema_text(which)?, about: "for editors: what is allowed".to_owned() });
+            files.push(NewFile { path, text, about: "for editors: what is allowed".to_owned() });
         }
     }
-    Ok(files)
+    files
 }
 
 /// Returns the path of the jobs' schema, as it is seen from the folder of jobs.
@@ -100,6 +101,6 @@ fn taken(jobs: &Path) -> BTreeSet<String> {
 fn next(proposals: &[decide::Proposal], known: &[Job]) -> Vec<String> {
     let new = proposals.iter().find(|proposal| matches!(proposal.does, decide::Does::Backup { .. })).map(|new| new.name.as_str());
     let old = || known.iter().find(|job| job.task.makes_dumps()).map(|job| job.name.as_str());
-    let run = new.or_else(old).map(|name| format!("pgtend run-job {}", names::word(name)));
+    let run = new.or_else(old).map(|name| format!("pgtend run-job {}", shell::word(name)));
     ["pgtend check --connect".to_owned()].into_iter().chain(run).chain(["pgtend serve".to_owned()]).collect()
 }

@@ -1,4 +1,4 @@
-//! Names that are safe in TOML, in paths and on a command line, whatever the objects are called.
+//! Names that are safe in TOML and in paths, whatever the objects are called.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -59,12 +59,6 @@ pub fn key(name: &str) -> String {
 /// Puts foreign text on one line of a comment, without anything that a terminal obeys.
 pub fn remark(text: &str) -> String {
     terminal::visible(&terminal::in_one_line(text)).replace('\t', " ")
-}
-
-/// Writes a word of a command for the shell.
-pub fn word(text: &str) -> String {
-    let is_plain = !text.is_empty() && text.chars().all(|letter| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter));
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use chrono::NaiveTime;
 use super::arguments::{Arguments, Place, time_of_day};
 use super::facts::{Contents, Listed, Server};
 use super::names::{free, quoted, slug};
-use super::prepared::{Prepared, unread};
+use super::prepared::Prepared;
 use super::propose::Target;
 use super::shown::{Shown, ShownDatabase, runs_in};
 use super::text::{Choices, DatabaseEntry, NewConfig, NewStore};
@@ -17,8 +17,9 @@ use super::{ask, look, prove, store};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::base::units;
-use crate::config::is_of_a_variable;
+use crate::config::{Config, is_of_a_variable};
 use crate::pg::{Settings, client_tools};
+use crate::run::job::{self, Job};
 
 const AT: &str = "02:00";
 
@@ -38,7 +39,7 @@ struct Given {
 pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result<Prepared> {
     let given = given(arguments)?;
     let settings = Settings::from_url(&given.url)?;
-    let is_named = names_a_database(&given.url);
+    let is_named = Settings::means_a_database(&given.url);
     ensure_one_url_for_one_database(&given, &settings, arguments)?;
     let names = match arguments.database.as_slice() {
         [] if is_named || given.elsewhere.is_some() => vec![settings.database().to_owned()],
@@ -76,14 +77,14 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
             looked_at.push((name.clone(), listed.name.clone()));
         }
         let contents = contents.unwrap_or_else(|error| {
-            shown.left_out.push(unread(&name, &error));
+            shown.not_seen(&name, &error);
             Contents::default()
         });
         shown.databases.push(ShownDatabase::of(&name, listed, &contents));
         entries.push(entry(&name, listed, &contents, &given)?);
         targets.push(Target { name, contents });
     }
-    password_to_do(&given, &settings, chosen.iter().map(|listed| listed.name.as_str()), &mut shown)?;
+    url_to_do(&given, &settings, chosen.iter().map(|listed| listed.name.as_str()), &mut shown)?;
     let bin_dir = arguments.bin_dir.as_deref().map(absolute);
     if let Err(error) = client_tools::find(bin_dir.as_deref().map(Path::new), server.major).await {
         shown.to_do.push(format!("{error:#}"));
@@ -104,7 +105,29 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
     let choices = Choices { store: new_store.name().to_owned(), at, timezone: arguments.timezone };
     let config = prove::config(&text)?;
     prove::entries_lead_to(&config, &looked_at).await?;
-    Ok(Prepared { config, new_config: Some(text), targets, known: Vec::new(), choices, shown })
+    let known = jobs_there(place, &config, &mut shown);
+    Ok(Prepared { config, new_config: Some(text), targets, known, choices, shown })
+}
+
+/// Reads jobs that were there before their configuration. What does not fit it is left to a person, and said.
+fn jobs_there(place: &Place, config: &Config, shown: &mut Shown) -> Vec<Job> {
+    if !place.jobs.exists() {
+        return Vec::new();
+    }
+    let folder = match job::load_dir(&place.jobs, config) {
+        Ok(folder) => folder,
+        Err(problem) => {
+            shown.to_do.push(problem.in_a_line());
+            return Vec::new();
+        }
+    };
+    for broken in &folder.broken {
+        let reasons = broken.reasons().join("; ");
+        shown.to_do.push(format!("job `{}` is there, and is not right with the new configuration: {reasons}", broken.job));
+    }
+    let there = |job: &Job| format!("job `{}` in {}: [{}]", job.name, place.jobs.display(), job.task.kind());
+    shown.runs_already.extend(folder.jobs.iter().map(there));
+    folder.jobs
 }
 
 fn given(arguments: &Arguments) -> Result<Given> {
@@ -140,11 +163,6 @@ fn ensure_one_url_for_one_database(given: &Given, settings: &Settings, arguments
          pgtend init postgres://USER@HOST --database NAME"
     );
     Err(not_there(message).into())
-}
-
-/// Returns whether the URL or the environment names a database, which is meant then.
-fn names_a_database(url: &str) -> bool {
-    Settings::names_a_database(url) || std::env::var_os("PGDATABASE").is_some_and(|name| !name.is_empty())
 }
 
 /// Chooses the databases: those that were named, else all.
@@ -233,15 +251,18 @@ fn entry(name: &str, listed: &Listed, contents: &Contents, given: &Given) -> Res
     Ok(DatabaseEntry { name: name.to_owned(), connection, remark })
 }
 
-/// Says where a password goes that stood in the URL.
-fn password_to_do<'n>(
-    given: &Given,
-    settings: &Settings,
-    mut names: impl Iterator<Item = &'n str>,
-    shown: &mut Shown,
-) -> Result<()> {
+/// Says where a password goes that stood in the URL, and what stays in a service file.
+fn url_to_do<'n>(given: &Given, settings: &Settings, mut names: impl Iterator<Item = &'n str>, shown: &mut Shown) -> Result<()> {
     let first = names.next().unwrap_or_default();
-    if given.elsewhere.is_some() || !Settings::written(&given.url, first).map_err(not_there)?.had_password {
+    let written = Settings::written(&given.url, first).map_err(not_there)?;
+    if let Some(service) = written.service {
+        let named_by = if given.elsewhere.is_some() { "the URL or PGSERVICE names" } else { "the configuration names" };
+        shown.to_do.push(format!(
+            "{named_by} the service {service}: what that file says stays there, is read at each connection, and is not in the configuration. Whoever \
+             runs pgtend must find and be able to read it"
+        ));
+    }
+    if given.elsewhere.is_some() || !written.had_password {
         return Ok(());
     }
     let database = if names.next().is_some() { "*" } else { first };

@@ -1,6 +1,5 @@
 //! What `init` has looked at before it proposes jobs.
 
-use super::decide::LeftOut;
 use super::propose::Target;
 use super::shown::Shown;
 use super::text::Choices;
@@ -16,10 +15,4 @@ pub struct Prepared {
     pub known: Vec<Job>,
     pub choices: Choices,
     pub shown: Shown,
-}
-
-/// A database that could not be looked at.
-pub fn unread(name: &str, error: &anyhow::Error) -> LeftOut {
-    let why = format!("it could not be looked at: {}", crate::pg::failure::in_a_line(error));
-    LeftOut { what: format!("the tables of {name}"), why }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::decide::{self, Does, LeftOut, Proposal};
 use super::facts::Contents;
 use super::names::{free, slug};
+use crate::cli::covered::{is_backed_up_by, is_made_from_backups};
 use crate::pg::table::with_schema;
 use crate::run::job::Job;
-use crate::work::Does as Known;
 
 /// A database that gets jobs.
 pub struct Target {
@@ -19,19 +19,17 @@ pub struct Target {
 /// Returns the jobs that are not there yet, each with a name of its own. `taken` are names of files that are there.
 pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (Vec<Proposal>, Vec<LeftOut>) {
     let (mut proposals, mut left_out) = (Vec::new(), Vec::new());
-    let without = |has: &dyn Fn(&Job) -> bool| -> Vec<String> {
-        let covered = |name: &String| known.iter().any(|job| has(job) && job.databases.contains(name));
-        targets.iter().map(|target| target.name.clone()).filter(|name| !covered(name)).collect()
+    let without = |has: &dyn Fn(&str) -> bool| -> Vec<String> {
+        targets.iter().map(|target| target.name.clone()).filter(|name| !has(name)).collect()
     };
-    let backed_up = |job: &Job| matches!(job.task.does(), Known::Backup { .. });
+    let backup = |name: &str| known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name);
+    let audit = |name: &str| {
+        let audits = |job: &Job| job.task.kind() == "audit" && job.databases.iter().any(|database| database == name);
+        known.iter().any(audits)
+    };
     for (does, name, databases, why) in [
-        (Does::Backup { restores: true }, "backup-nightly", without(&backed_up), "A dump of each database, as one set"),
-        (
-            Does::Audit,
-            "audit-monthly",
-            without(&|job| job.task.kind() == "audit"),
-            "Problems before they hurt, each with the statement that ends it",
-        ),
+        (Does::Backup { restores: true }, "backup-nightly", without(&backup), "A dump of each database, as one set"),
+        (Does::Audit, "audit-monthly", without(&audit), "Problems before they hurt, each with the statement that ends it"),
     ] {
         if !databases.is_empty() {
             proposals.push(Proposal { does, name: name.to_owned(), databases, why: why.to_owned() });

@@ -17,6 +17,14 @@ pub struct Lack {
     pub job: String,
     pub database: String,
     pub why: String,
+    /// Nobody could ask: it may well run there.
+    pub is_unreachable: bool,
+}
+
+impl Lack {
+    pub fn in_words(&self) -> String {
+        format!("{} on {}: {}", self.job, self.database, self.why)
+    }
 }
 
 /// Reads a configuration that is not there yet.
@@ -65,7 +73,9 @@ pub async fn lacks(config: &Config, jobs: &[Job]) -> Vec<Lack> {
     for job in jobs {
         for database in &job.databases {
             if let Err(error) = may_run(config, job, database).await {
-                lacks.push(Lack { job: job.name.clone(), database: database.clone(), why: failure::in_a_line(&error) });
+                let is_unreachable = failure::kind_of(&error) == Some(Kind::Unreachable);
+                let why = failure::in_a_line(&error);
+                lacks.push(Lack { job: job.name.clone(), database: database.clone(), why, is_unreachable });
             }
         }
     }

@@ -13,6 +13,7 @@ use super::write::NewFile;
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{print, table};
+use crate::pg::failure;
 
 #[derive(Debug, Default)]
 pub struct Shown {
@@ -22,6 +23,8 @@ pub struct Shown {
     /// Other programs that do some of this already.
     pub runs_already: Vec<String>,
     pub left_out: Vec<LeftOut>,
+    /// Databases that could not be looked at.
+    not_seen: Vec<String>,
     /// What has to be done before the first run.
     pub to_do: Vec<String>,
     /// Lines for a configuration that is there.
@@ -76,6 +79,13 @@ impl Shown {
         Self { about: format!("{} is there and stays as it is", path.display()), ..Self::default() }
     }
 
+    /// Keeps in mind that a database could not be looked at.
+    pub fn not_seen(&mut self, name: &str, error: &anyhow::Error) {
+        let why = format!("it could not be looked at: {}", failure::in_a_line(error));
+        self.left_out.push(LeftOut { what: format!("jobs for tables of {name}"), why });
+        self.not_seen.push(name.to_owned());
+    }
+
     /// Says what was found, and what would be written.
     pub fn say_before(&self, global: &Global, files: &[NewFile], is_dry_run: bool) -> Result<()> {
         if global.json {
@@ -109,11 +119,15 @@ impl Shown {
         if global.json {
             return self.as_json(files, is_written);
         }
-        print(match (is_written, files.is_empty()) {
-            (_, true) => "\nThere is nothing to write: every job that fits is there.\n",
-            (true, false) => "\nAll of these files are written.\n",
-            (false, false) => "\nNothing was written (--dry-run).\n",
-        })?;
+        let said = match (is_written, files.is_empty()) {
+            (_, true) if !self.not_seen.is_empty() => {
+                format!("There is nothing to write; {} could not be looked at.", remark(&self.not_seen.join(", ")))
+            }
+            (_, true) => "There is nothing to write: every job that fits is there.".to_owned(),
+            (true, false) => "All of these files are written.".to_owned(),
+            (false, false) => "Nothing was written (--dry-run).".to_owned(),
+        };
+        print(&format!("\n{said}\n"))?;
         if let Some(lines) = &self.to_add {
             print(&format!("\nThe configuration does not have this database:\n{lines}"))?;
         }

@@ -3,7 +3,8 @@
 use chrono::NaiveTime;
 
 use super::decide::{Does, Proposal};
-use super::names::{key, quoted, remark, word};
+use super::names::{key, quoted, remark};
+use crate::base::shell::word;
 use crate::base::units;
 
 /// What the person chose.

@@ -4,9 +4,10 @@ use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::Arguments;
+use super::facts::Contents;
 use super::look;
 use super::names::{quoted, slug};
-use super::prepared::{Prepared, unread};
+use super::prepared::Prepared;
 use super::propose::Target;
 use super::shown::{Shown, ShownDatabase, runs_in};
 use super::text::{Choices, DatabaseEntry};
@@ -28,18 +29,19 @@ pub async fn prepare(global: &Global, arguments: &Arguments) -> Result<Prepared>
     for name in names {
         let settings = config.databases.get(&name).map(|database| database.settings());
         let Some(settings) = settings.transpose()? else { continue };
-        match look::contents(&settings).await {
+        // One that does not answer gets the jobs that are for every database.
+        let contents = match look::contents(&settings).await {
             Ok(contents) => {
-                shown.databases.push(ShownDatabase {
-                    name: name.clone(),
-                    size_bytes: None,
-                    extensions: contents.extensions.clone(),
-                });
                 shown.runs_already.extend(runs_in(&name, &contents));
-                targets.push(Target { name, contents });
+                contents
             }
-            Err(error) => shown.left_out.push(unread(&name, &error)),
-        }
+            Err(error) => {
+                shown.not_seen(&name, &error);
+                Contents::default()
+            }
+        };
+        shown.databases.push(ShownDatabase { name: name.clone(), size_bytes: None, extensions: contents.extensions.clone() });
+        targets.push(Target { name, contents });
     }
     let store = store(&config, &known, arguments)?;
     let at = arguments.at.or_else(|| NaiveTime::from_hms_opt(2, 0, 0)).unwrap_or_default();

@@ -23,12 +23,17 @@ use crate::run::runner;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print timers for pgtend-run-job@.service, one for each scheduled job
+    #[command(after_help = "Examples:
+  pgtend render systemd
+  pgtend render systemd /etc/systemd/system   then: systemctl daemon-reload")]
     Systemd {
         /// Write them to this folder instead of printing them
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
     /// Print CronJobs, one for each scheduled job and database, as YAML
+    #[command(after_help = "Examples:
+  pgtend render kubernetes --image example.org/pgtend:1 --namespace tending | kubectl apply -f -")]
     Kubernetes {
         /// The container image
         #[arg(long, default_value = "pgtend")]

@@ -1,5 +1,6 @@
 //! `pgtend` alone: where one stands, and the next step. Each source is asked for some seconds; what does not answer is said, and is no error.
 
+mod json;
 mod read;
 mod say;
 

@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
+use crate::cli::covered::{is_backed_up_by, is_made_from_backups};
 use crate::cli::filter::Filter;
 use crate::config::Config;
 use crate::ledger::{Key, Ledger, Row};
@@ -17,12 +18,12 @@ use crate::pg::failure;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
 use crate::store::{Store, key};
+use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::gate::{self, Question};
 use crate::task::backup::manifest::Filters;
 use crate::task::backup::set;
 use crate::task::backup::verdict::Bytes;
 use crate::task::backup::whose::Whose;
-use crate::task::backup::{Backup as BackupTask, Scratch};
 
 /// What a person waits for one source.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -63,12 +64,6 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     standing
 }
 
-/// Returns whether a job backs up all of a database.
-fn is_of_all(job: &Job, database: &str) -> bool {
-    job.databases.iter().any(|name| name == database)
-        && job.task.as_a::<BackupTask>().is_some_and(|backup| backup.filters.are_none())
-}
-
 /// Says why a job does not run by itself.
 fn idle(job: &Job) -> Option<&'static str> {
     match (job.enabled, &job.schedule) {
@@ -76,17 +71,6 @@ fn idle(job: &Job) -> Option<&'static str> {
         (true, None) => Some("has no schedule"),
         (true, Some(_)) => None,
     }
-}
-
-/// Returns whether a database is a copy that [refresh] makes anew, or only the place of scratch databases: nobody backs that up.
-fn is_made_from_backups(jobs: &[Job], name: &str) -> bool {
-    let mut of_it = jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
-    let is_scratch = |job: &Job| {
-        let scratch = job.task.as_a::<BackupTask>().map(|backup| &backup.scratch);
-        matches!(scratch, Some(Scratch::Database(database)) if database == name)
-    };
-    let has_jobs = of_it.clone().next().is_some();
-    of_it.any(|job| job.task.renames_database()) || (!has_jobs && jobs.iter().any(is_scratch))
 }
 
 async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Result<T> {
@@ -97,7 +81,7 @@ async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Resu
 }
 
 async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
-    let of_it = || jobs.iter().filter(|job| is_of_all(job, name));
+    let of_it = || jobs.iter().filter(|job| is_backed_up_by(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
     let (job, idle) = (found.map(|job| job.name.clone()), found.and_then(idle));
     if config.stores.is_empty() {
@@ -142,11 +126,15 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         store: newest.store,
         began_at: newest.began_at,
         restored_at: newest.restored_at,
+        refused_by: newest.refused_by,
     });
     // A copy of the set that counts may be lost, too: that set is there.
     let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
     let lost = answer.passed_over.into_iter().find(|seen| seen.is_lost() && is_other(&seen.set));
-    let lost = lost.map(|seen| Lost { set: seen.set, store: seen.store, why: seen.why_not.unwrap_or_default() });
+    let lost = lost.map(|seen| {
+        let (why, refused_by) = (seen.why_not.unwrap_or_default(), seen.refused_by);
+        Lost { set: seen.set, store: seen.store, why, refused_by }
+    });
     Ok((newest, lost))
 }
 
@@ -167,6 +155,7 @@ async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup
                     store: name.clone(),
                     began_at: set.manifest.started_at,
                     restored_at: set.verification.restored_at(),
+                    refused_by: gate::refused_last_by(&set),
                 });
                 newest = newest.into_iter().chain(found).max_by_key(|set| set.began_at);
             }
@@ -219,7 +208,7 @@ fn late_by_sets(
     for OfDatabase { name, backup, .. } in databases {
         let Ok(Some(Backup { began_at, .. })) = backup else { continue };
         let is_unknown = |job: &&Job| !known_since.contains_key(&(job.name.clone(), name.clone()));
-        for job in jobs.iter().filter(|job| is_of_all(job, name)).filter(is_unknown) {
+        for job in jobs.iter().filter(|job| is_backed_up_by(job, name)).filter(is_unknown) {
             let jitter = planner::jitter(job, name);
             if let Some(tick) = planner::late_since(job, jitter, DateTime::<Utc>::MIN_UTC, Some(*began_at), now) {
                 let (job, database) = (job.name.clone(), name.clone());

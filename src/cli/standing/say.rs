@@ -1,8 +1,8 @@
 //! Where one stands, in words, and the next step: pure.
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
 
+use crate::base::shell::word;
 use crate::base::terminal;
 use crate::base::units;
 use crate::cli::output::table;
@@ -44,6 +44,21 @@ pub struct Backup {
     pub store: String,
     pub began_at: DateTime<Utc>,
     pub restored_at: Option<DateTime<Utc>>,
+    /// Who refused the last restore of it, when and why.
+    pub refused_by: Option<String>,
+}
+
+impl Backup {
+    fn proof_in_words(&self) -> String {
+        match (self.restored_at, &self.refused_by) {
+            (None, None) => "read back, not restored".to_owned(),
+            (None, Some(by)) => format!("not proved: refused by {by}"),
+            (Some(at), by) => {
+                let since = by.as_ref().map(|by| format!(", and refused since by {by}")).unwrap_or_default();
+                format!("restored on {}{since}", at.format("%Y-%m-%d"))
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,12 +76,14 @@ pub struct OfDatabase {
     pub unsure: Option<String>,
 }
 
-/// A set that cannot be relied upon: it is damaged, cannot be read, or is dated in the future.
+/// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
 #[derive(Clone, Debug)]
 pub struct Lost {
     pub set: String,
     pub store: String,
     pub why: String,
+    /// Who refused it for its data, when and why, where that is the reason.
+    pub refused_by: Option<String>,
 }
 
 #[derive(Debug)]
@@ -110,6 +127,10 @@ impl Standing {
         }
         if self.databases.iter().any(|database| database.job.is_none()) {
             return step("pgtend init", "adds a backup job for the databases that have none");
+        }
+        if let Some(set) = self.databases.iter().find_map(OfDatabase::refused) {
+            let command = format!("pgtend backups show {}", word(set));
+            return Step { command, why: "shows which server refused the newest backup, and why" };
         }
         let without = self.databases.iter().find(|database| matches!(database.backup, Ok(None)));
         if let Some((OfDatabase { name, .. }, job)) = without.and_then(|database| Some((database, database.job.as_ref()?))) {
@@ -178,13 +199,16 @@ impl Standing {
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
         let not_backed_up = self.databases.iter().filter(|database| {
             let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
-            !matches!(database.backup, Ok(Some(_))) || !is_sure
+            !matches!(database.backup, Ok(Some(_))) || !is_sure || database.refused().is_some()
         });
         let backups = not_backed_up.map(|database| {
             let needs_a_run = !matches!(database.backup, Ok(Some(_))) || database.lost.is_some();
-            let job = database.job.as_ref().filter(|_| needs_a_run);
-            let job = job.map(|job| format!(": pgtend run-job {}", word(job))).unwrap_or_default();
-            (format!("backup of {}", database.name), format!("{}{job}", self.backup_in_words(database, now)))
+            let command = match (database.refused(), &database.job) {
+                (Some(set), _) => format!(": pgtend backups show {}", word(set)),
+                (None, Some(job)) if needs_a_run => format!(": pgtend run-job {}", word(job)),
+                (None, _) => String::new(),
+            };
+            (format!("backup of {}", database.name), format!("{}{command}", self.backup_in_words(database, now)))
         });
         let failed = self
             .failed
@@ -201,10 +225,7 @@ impl Standing {
     fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
         let said = match (&database.backup, &database.job) {
             (Ok(Some(backup)), _) => {
-                let proved = backup
-                    .restored_at
-                    .map_or("read back, not restored".to_owned(), |at| format!("restored on {}", at.format("%Y-%m-%d")));
-                format!("{} ago, {proved}", units::age(backup.began_at, now))
+                format!("{} ago, {}", units::age(backup.began_at, now), backup.proof_in_words())
             }
             (Ok(None), _) if database.lost.is_some() => "none".to_owned(),
             (Ok(None), Some(_)) => "none yet".to_owned(),
@@ -213,52 +234,22 @@ impl Standing {
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
         let newest = if matches!(database.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
-        let lost =
-            database.lost.as_ref().map(|Lost { set, store, why }| format!("; {newest}, {set} in {store}, does not count: {why}"));
+        let lost = database.lost.as_ref().map(|Lost { set, store, why, refused_by }| match refused_by {
+            Some(by) => format!("; {newest}, {set} in {store}, is not proved: refused by {by}"),
+            None => format!("; {newest}, {set} in {store}, does not count: {why}"),
+        });
         let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
         [Some(said), unsure, lost, idle].into_iter().flatten().collect()
     }
+}
 
-    pub fn as_json(&self, now: DateTime<Utc>) -> Value {
-        let next = self.next();
-        let databases = self.databases.iter().map(|database| {
-            let backup = database.backup.as_ref().ok().and_then(Option::as_ref).map(|backup| {
-                json!({
-                    "set": backup.set,
-                    "store": backup.store,
-                    "began_at": backup.began_at,
-                    "age_seconds": (now - backup.began_at).num_seconds().max(0),
-                    "restored_at": backup.restored_at,
-                })
-            });
-            let unknown = database.backup.as_ref().err().or(database.unsure.as_ref());
-            json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown,
-                "idle": database.idle, "lost": database.lost.as_ref().map(|lost| json!({ "set": lost.set, "store": lost.store, "why": lost.why })) })
-        });
-        let late = self.late.iter().map(|late| {
-            json!({ "job": late.job, "database": late.database, "tick": late.tick, "last_success_at": late.last_success_at })
-        });
-        let failed = self.failed.iter().map(|failed| {
-            json!({ "run": failed.run, "job": failed.job, "database": failed.database, "at": failed.at, "outcome": failed.outcome, "error": failed.error })
-        });
-        let (mistakes, stores, jobs) = match self.configured {
-            Configured::No => (0, 0, 0),
-            Configured::WithMistakes(count) => (count, 0, 0),
-            Configured::Yes { stores, jobs } => (0, stores, jobs),
-        };
-        json!({
-            "file": self.file,
-            "configured": matches!(self.configured, Configured::Yes { .. }),
-            "mistakes": mistakes,
-            "stores": stores,
-            "jobs": jobs,
-            "broken": self.broken,
-            "databases": databases.collect::<Vec<_>>(),
-            "late": late.collect::<Vec<_>>(),
-            "failed": failed.collect::<Vec<_>>(),
-            "unread": self.unread,
-            "next": { "command": next.command, "why": next.why },
-        })
+impl OfDatabase {
+    /// The newest set, where a server refused to restore it.
+    fn refused(&self) -> Option<&str> {
+        let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
+        let counts = || self.backup.as_ref().ok()?.as_ref().map(|backup| (&backup.set, &backup.refused_by));
+        let (set, refused_by) = newer.or_else(counts)?;
+        refused_by.as_ref().map(|_| set.as_str())
     }
 }
 
@@ -310,12 +301,6 @@ fn line(text: &str) -> String {
     terminal::in_one_line(text).into_owned()
 }
 
-/// A word of a command; names of databases in the configuration may hold anything.
-fn word(text: &str) -> String {
-    let is_plain = text.chars().all(|letter| letter.is_alphanumeric() || "-_.".contains(letter));
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +320,13 @@ mod tests {
     }
 
     fn set() -> Option<Backup> {
-        Some(Backup { set: "app/nightly/x".to_owned(), store: "local".to_owned(), began_at: Utc::now(), restored_at: None })
+        Some(Backup {
+            set: "app/nightly/x".to_owned(),
+            store: "local".to_owned(),
+            began_at: Utc::now(),
+            restored_at: None,
+            refused_by: None,
+        })
     }
 
     #[test]
@@ -357,8 +348,14 @@ mod tests {
         };
         let without_job = OfDatabase { job: None, ..database(Ok(None)) };
         let disabled = OfDatabase { idle: Some("is disabled"), ..database(Ok(set())) };
-        let newer = Lost { set: "app/nightly/y".to_owned(), store: "local".to_owned(), why: "its bytes are damaged".to_owned() };
-        let lost = OfDatabase { lost: Some(newer), ..database(Ok(set())) };
+        let newer = |refused_by: Option<&str>| Lost {
+            set: "app/nightly/y".to_owned(),
+            store: "local".to_owned(),
+            why: "its bytes are damaged".to_owned(),
+            refused_by: refused_by.map(str::to_owned),
+        };
+        let lost = OfDatabase { lost: Some(newer(None)), ..database(Ok(set())) };
+        let refused = OfDatabase { lost: Some(newer(Some("db:5432 on 2026-11-29: no"))), ..database(Ok(set())) };
         for (standing, expected) in [
             (Standing::default(), "pgtend init"),
             (Standing { configured: Configured::WithMistakes(2), ..Standing::default() }, "pgtend check"),
@@ -377,6 +374,7 @@ mod tests {
             (standing(vec![database(Ok(set()))]), "pgtend jobs"),
             (Standing { is_scheduled: false, ..standing(vec![disabled]) }, "pgtend jobs"),
             (standing(vec![lost]), "pgtend run-job nightly --database app"),
+            (standing(vec![refused]), "pgtend backups show app/nightly/y"),
         ] {
             assert_eq!(standing.next().command, expected, "{standing:?}");
             assert!(standing.in_words(Utc::now()).contains(&format!("Next: {expected}")), "{standing:?}");

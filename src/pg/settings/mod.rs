@@ -107,6 +107,12 @@ impl Settings {
         parameters::of_url(url).is_ok_and(|found| found.contains_key("dbname") || found.contains_key("service"))
     }
 
+    /// Returns whether the URL, its service or the environment names a database: without that, its name is the user's.
+    pub fn means_a_database(url: &str) -> bool {
+        let variable = |name: &str| std::env::var(name).ok();
+        parameters::resolve(url, &variable).is_ok_and(|found| found.contains_key("dbname"))
+    }
+
     fn of(found: &Parameters) -> Result<Self, String> {
         let text = |key: &str| found.get(key).cloned();
         let user = match text("user") {

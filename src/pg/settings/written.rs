@@ -13,12 +13,17 @@ const FROM_ENVIRONMENT: [(&str, &str); 6] = [
     ("sslrootcert", "PGSSLROOTCERT"),
 ];
 
+/// Files that a URL may name: beside whoever writes it, and not beside whoever reads it.
+const FILES: [&str; 5] = ["servicefile", "passfile", "sslrootcert", "sslcert", "sslkey"];
+
 /// A URL that may be written to a file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WrittenUrl {
     pub text: String,
     /// The URL that was given had a password, which `text` lacks.
     pub had_password: bool,
+    /// The service that it names, of the URL or of the environment, with the file that is to have it.
+    pub service: Option<String>,
 }
 
 impl Settings {
@@ -44,6 +49,15 @@ fn written(given: &str, database: &str, variable: &dyn Fn(&str) -> Option<String
     if let Some(service) = variable("PGSERVICE").filter(|_| !found.contains_key("service")) {
         found.insert("service", service);
     }
+    let service = found.get("service").cloned();
+    if let Some(file) = variable("PGSERVICEFILE").filter(|_| service.is_some() && !found.contains_key("servicefile")) {
+        found.insert("servicefile", file);
+    }
+    for key in FILES {
+        if let Some(file) = found.get_mut(key).filter(|file| *file != "system") {
+            *file = std::path::absolute(&*file).map_or_else(|_| file.clone(), |path| path.display().to_string());
+        }
+    }
     // A service says all of that, and so does a host with its port.
     let says_where = found.contains_key("host") || found.contains_key("hostaddr");
     if !found.contains_key("service") {
@@ -55,7 +69,9 @@ fn written(given: &str, database: &str, variable: &dyn Fn(&str) -> Option<String
         }
     }
     found.insert("dbname", database.to_owned());
-    Ok(WrittenUrl { text: url::format(found.iter().map(|(key, value)| (*key, value.as_str()))), had_password })
+    let of_file = found.get("servicefile").map(|file| format!(" of {file}")).unwrap_or_default();
+    let service = service.map(|name| format!("`{name}`{of_file}"));
+    Ok(WrittenUrl { text: url::format(found.iter().map(|(key, value)| (*key, value.as_str()))), had_password, service })
 }
 
 #[cfg(test)]
@@ -70,6 +86,11 @@ mod tests {
             "PGPASSWORD" => Some("hunter2".to_owned()),
             _ => None,
         };
+        let service = |name: &str| match name {
+            "PGSERVICE" => Some("prod".to_owned()),
+            "PGSERVICEFILE" => Some("/etc/services".to_owned()),
+            name => environment(name),
+        };
         let nothing = |_: &str| None;
         for (given, variable, expected, had_password) in [
             ("postgres:///app", &nothing as &dyn Fn(&str) -> Option<String>, "postgres:///app", false),
@@ -78,10 +99,19 @@ mod tests {
             ("postgres://u:hunter2@h/other", &nothing, "postgres://u@h/app", true),
             ("postgres://u@h/other?password=hunter2&sslmode=require", &nothing, "postgres://u@h/app?sslmode=require", true),
             ("postgres://?service=prod", &environment, "postgres:///app?service=prod", false),
+            ("postgres://", &service, "postgres:///app?service=prod&servicefile=%2Fetc%2Fservices", false),
+            ("postgres://?service=x&servicefile=%2Fmine", &service, "postgres:///app?service=x&servicefile=%2Fmine", false),
             ("postgres://u@%2Frun%2Fpg:5433/x", &nothing, "postgres://u@/app?host=%2Frun%2Fpg&port=5433", false),
         ] {
             let found = written(given, "app", variable).unwrap();
             assert_eq!((found.text.as_str(), found.had_password), (expected, had_password), "{given}");
         }
+        assert_eq!(written("postgres://", "app", &service).unwrap().service.unwrap(), "`prod` of /etc/services");
+        // A name of a file is one for whoever runs pgtend, wherever that is.
+        let found = written("postgres://h/?sslrootcert=ca.pem", "app", &nothing).unwrap();
+        let here = std::env::current_dir().unwrap().join("ca.pem").display().to_string().replace('/', "%2F");
+        assert_eq!(found.text, format!("postgres://h/app?sslrootcert={here}"));
+        let system = "postgres://h/app?sslmode=verify-full&sslrootcert=system";
+        assert_eq!(written(system, "app", &nothing).unwrap().text, system);
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::context::{AuditContext, CheckResult, Row};
 use super::document::Level;
+use crate::base::shell::word;
 use crate::base::units;
 use crate::ledger::{Filter, Ledger, Row as Run};
 use crate::pg::failure;
@@ -67,7 +68,7 @@ fn lagging(job: &OfJob, context: &AuditContext<'_>) -> Vec<Row> {
                 context.audit.backup_within
             )),
             evidence: json!({ "jobs": [job.job], "store": store, "newest_verified": newest }).as_object().cloned(),
-            command: Some(format!("pgtend run-job {} --database {}", job.job, context.database)),
+            command: Some(format!("pgtend run-job {} --database {}", word(&job.job), word(context.database))),
             level: Some(Level::High),
             ..Row::default()
         }
@@ -114,7 +115,7 @@ fn judge(jobs: &[&Other], context: &AuditContext<'_>, newest: Option<DateTime<Ut
         identity: Some(context.database.to_owned()),
         issue: Some(issue),
         evidence: json!({ "jobs": names, "newest_verified": newest }).as_object().cloned(),
-        command: Some(format!("pgtend run-job {} --database {}", names[0], context.database)),
+        command: Some(format!("pgtend run-job {} --database {}", word(names[0]), word(context.database))),
         level: Some(level),
         ..Row::default()
     };

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::document::{Change, Document, Finding, Level, State};
 use super::groups::{self, Group};
-use crate::base::{terminal, units};
+use crate::base::{shell, terminal, units};
 
 /// The lines of a report that is read; one of a single check has no limit, and the JSON has everything.
 const MAX_LINES: usize = 499;
@@ -106,7 +106,7 @@ fn group(number: usize, group: &Group<'_>, document: &Document, limits: &Limits)
         text += &format!("- {}{new}\n", escaped(finding.name()));
     }
     if let Some(more) = others.len().checked_sub(limits.listed).filter(|more| *more > 0) {
-        let command = format!("pgtend audit --database {} --check {}", document.database, group.check);
+        let command = format!("pgtend audit --database {} --check {}", shell::word(&document.database), group.check);
         text += &format!("- and {more} more: {}\n", code(&command));
     }
     if others.is_empty() { text } else { text + "\n" }

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::Sql;
+use super::{Sql, views};
+use crate::base::units;
 use crate::config::Config;
 use crate::pg::{self, Server, comment};
 use crate::work::{Entry, Memberships};
@@ -13,14 +14,22 @@ impl Entry for Sql {
     const HAS_METRICS: bool = false;
 
     async fn check(&self, connection: &mut PgConnection, _settings: &pg::Settings, _config: &Config) -> Result<String> {
+        if let Some(refresh) = &self.refresh {
+            let statements = views::statements(connection, refresh, self.concurrently).await?;
+            return Ok(format!("refreshes {}", units::plural(statements.len(), "materialized view")));
+        }
         let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(connection).await?;
         Ok(format!("its statements run as {role}; pgtend cannot tell which privileges they need"))
     }
 
     async fn grants(&self, connection: &mut PgConnection, role: &str, memberships: &mut Memberships) -> Result<Vec<String>> {
         let server = Server::of(connection).await?;
-        let mut lines: Vec<String> = self.statements.iter().map(|statement| comment(&format!("runs: {statement}"))).collect();
-        if self.statements.iter().any(|statement| is_maintenance(statement)) {
+        let statements = match &self.refresh {
+            Some(refresh) => views::statements(connection, refresh, self.concurrently).await?,
+            None => self.statements.clone(),
+        };
+        let mut lines: Vec<String> = statements.iter().map(|statement| comment(&format!("runs: {statement}"))).collect();
+        if statements.iter().any(|statement| is_maintenance(statement)) {
             if server.major() >= 17 {
                 lines.push(format!("GRANT pg_maintain TO {role};"));
             } else {
@@ -33,9 +42,9 @@ impl Entry for Sql {
         Ok(lines)
     }
 
-    /// The job's key `repeatable` decides this.
+    /// The job's key `repeatable` decides this. A view may be refreshed twice.
     fn is_repeatable(&self) -> bool {
-        self.repeatable
+        self.repeatable || self.refresh.is_some()
     }
 }
 

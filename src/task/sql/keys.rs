@@ -17,20 +17,39 @@ const LOCK_TIMEOUT: Span = Span(std::time::Duration::from_secs(5));
 #[derive(Clone, Debug)]
 #[cfg_attr(test, derive(Default))]
 pub struct Sql {
+    /// Empty with `refresh`.
     pub(super) statements: Vec<String>,
+    pub(super) refresh: Option<Refresh>,
+    pub(super) concurrently: bool,
     pub(super) transaction: Transaction,
     pub(super) statement_timeout: Span,
     pub(super) lock_timeout: Span,
     pub(super) repeatable: bool,
 }
 
+/// Materialized views that are refreshed in place of statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    All,
+    /// Names as in SQL.
+    Named(Vec<String>),
+}
+
 /// `[sql]` as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["statements"] }, { "required": ["refresh"] }], "dependentRequired" = { "concurrently": ["refresh"] }))]
 pub struct Written {
     /// The statements run in this order; the first that fails ends the run.
-    #[schemars(with = "Vec<String>", length(min = 1), example = ["ANALYZE public.scripts"])]
-    pub statements: Spanned<Vec<Spanned<String>>>,
+    #[schemars(with = "Option<Vec<String>>", length(min = 1), example = ["ANALYZE public.scripts"])]
+    pub statements: Option<Spanned<Vec<Spanned<String>>>>,
+    /// In the place of `statements`: "all" refreshes every materialized view of the database, a list those and the ones that they read. Each comes after
+    /// those that it reads.
+    #[schemars(with = "Option<WrittenRefresh>", example = ["reporting.daily_executions"], example = &"all")]
+    pub refresh: Option<Spanned<WrittenRefresh>>,
+    /// With `refresh`: CONCURRENTLY for views that have a unique index, so that nobody who reads them waits. Default false.
+    #[schemars(with = "Option<bool>")]
+    pub concurrently: Option<Spanned<bool>>,
     /// "each" (default): every statement by itself, as VACUUM and CONCURRENTLY need it; "one": all or nothing.
     #[serde(default)]
     pub transaction: Transaction,
@@ -52,16 +71,71 @@ pub enum Transaction {
     One,
 }
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`refresh` is \"all\", or a list of materialized views: [\"reporting.daily_executions\"]")]
+pub enum WrittenRefresh {
+    All(All),
+    Named(#[schemars(length(min = 1))] Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum All {
+    All,
+}
+
 pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
-    if written.statements.get_ref().is_empty() {
-        checker.problem(
-            &written.statements,
-            "`statements` is empty",
-            "write at least one: statements = [\"ANALYZE public.scripts\"]".to_owned(),
-        );
+    if written.statements.is_none() && written.refresh.is_none() {
+        let hint = "add statements = [\"ANALYZE public.scripts\"], or refresh = \"all\" for materialized views";
+        checker.missing("[sql] has no `statements`", hint);
     }
-    for statement in written.statements.get_ref() {
-        if written.transaction == Transaction::One && is_for_itself(statement.get_ref()) {
+    if let (Some(_), Some(refresh)) = (&written.statements, &written.refresh) {
+        let hint = "leave out one of them; two jobs run one after the other with `after`";
+        checker.problem(refresh, "`refresh` and `statements` stand together", hint.to_owned());
+    }
+    if let (Some(concurrently), None) = (&written.concurrently, &written.refresh) {
+        let hint = "in `statements`, write REFRESH MATERIALIZED VIEW CONCURRENTLY";
+        checker.problem(concurrently, "`concurrently` belongs to `refresh`", hint.to_owned());
+    }
+    let refresh = refresh_of(written.refresh.as_ref(), checker);
+    let statements = statements_of(written.statements, written.transaction, checker);
+    Some(Sql {
+        statements,
+        refresh,
+        concurrently: written.concurrently.is_some_and(Spanned::into_inner),
+        transaction: written.transaction,
+        statement_timeout: written.statement_timeout.unwrap_or(STATEMENT_TIMEOUT),
+        lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+        repeatable: written.repeatable,
+    })
+}
+
+fn refresh_of(written: Option<&Spanned<WrittenRefresh>>, checker: &mut Checker<'_>) -> Option<Refresh> {
+    let place = written?;
+    match place.get_ref() {
+        WrittenRefresh::All(All::All) => Some(Refresh::All),
+        WrittenRefresh::Named(names) => {
+            if names.is_empty() {
+                let hint = "write refresh = [\"reporting.daily_executions\"], or \"all\"";
+                checker.problem(place, "`refresh` is empty", hint.to_owned());
+            }
+            Some(Refresh::Named(names.clone()))
+        }
+    }
+}
+
+fn statements_of(
+    written: Option<Spanned<Vec<Spanned<String>>>>,
+    transaction: Transaction,
+    checker: &mut Checker<'_>,
+) -> Vec<String> {
+    let Some(written) = written else { return Vec::new() };
+    if written.get_ref().is_empty() {
+        let hint = "write at least one: statements = [\"ANALYZE public.scripts\"]";
+        checker.problem(&written, "`statements` is empty", hint.to_owned());
+    }
+    for statement in written.get_ref() {
+        if transaction == Transaction::One && is_for_itself(statement.get_ref()) {
             let hint = "transaction = \"each\", or a job of its own".to_owned();
             checker.problem(statement, "this statement cannot run inside a transaction", hint);
         }
@@ -72,13 +146,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Sql> {
             checker.problem(statement, message, hint);
         }
     }
-    Some(Sql {
-        statements: written.statements.into_inner().into_iter().map(Spanned::into_inner).collect(),
-        transaction: written.transaction,
-        statement_timeout: written.statement_timeout.unwrap_or(STATEMENT_TIMEOUT),
-        lock_timeout: written.lock_timeout.unwrap_or(LOCK_TIMEOUT),
-        repeatable: written.repeatable,
-    })
+    written.into_inner().into_iter().map(Spanned::into_inner).collect()
 }
 
 /// Recognizes common statements for which PostgreSQL calls PreventInTransactionBlock.

@@ -1,4 +1,4 @@
-//! `[sql]` runs the user's own statements with limits of time, and reports what they did.
+//! `[sql]` runs the user's own statements, or refreshes materialized views, with limits of time, and reports what that did.
 
 mod constant;
 mod entry;
@@ -10,11 +10,12 @@ mod plan;
 mod prepared;
 mod progress;
 mod text;
+mod views;
 
 use std::time::Instant;
 
 use anyhow::Result;
-pub use keys::{Sql, Transaction, Written, resolve};
+pub use keys::{Refresh, Sql, Transaction, Written, resolve};
 pub use plan::Plan;
 use prepared::PreparedLeft;
 use sqlx::PgConnection;
@@ -24,7 +25,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::tool_output::{self, Notice};
 use crate::ledger::report::{Report, Unfinished};
 use crate::pg;
-use crate::work::{RunContext, Work};
+use crate::work::{Entry as _, RunContext, Work};
 
 /// The longest wait for the end of a statement that was cancelled.
 const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -35,13 +36,17 @@ impl Work for Sql {
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         let mut connection = run.settings.connect().await?;
         let server = pg::Server::of(&mut connection).await?;
+        let statements = match &self.refresh {
+            Some(refresh) => views::statements(&mut connection, refresh, self.concurrently).await?,
+            None => self.statements.clone(),
+        };
         Ok(Plan {
             server: format!("{} (PostgreSQL {})", run.settings.display(), server.version),
-            statements: self.statements.clone(),
+            statements,
             transaction: self.transaction,
             statement_timeout: self.statement_timeout,
             lock_timeout: self.lock_timeout,
-            repeatable: self.repeatable,
+            repeatable: self.is_repeatable(),
         })
     }
 

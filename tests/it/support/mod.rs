@@ -201,9 +201,13 @@ impl Scenario {
         Running { child: Some(spawn(&mut self.command(arguments))) }
     }
 
+    /// What a command prints with --json, which is as `pgtend schema output` has it.
+    #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["--json"]].concat()).succeeded();
-        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stdout))
+        let printed = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stdout));
+        json_schema::is_as_described(arguments, &printed);
+        printed
     }
 
     /// What `runs` lists, the oldest first.

@@ -49,9 +49,9 @@ pub struct Seen {
     /// The reason why it does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// The last restore of it, where that failed for something else than its data.
+    /// Who refused to restore it, when and why: for its data where it does not count for that, else the last restore, where that failed.
     #[serde(skip)]
-    pub failed: Option<String>,
+    pub refused_by: Option<String>,
     /// It was a set, and cannot be read: nobody knows what it was worth.
     #[serde(skip)]
     pub is_unreadable: bool,
@@ -93,7 +93,9 @@ pub(super) fn decide(mut seen: Vec<Seen>, within: Span, now: DateTime<Utc>) -> A
 impl Seen {
     /// Returns whether it does not count because something is wrong with it or with a clock: a person should know.
     pub fn is_lost(&self) -> bool {
-        self.is_unreadable || self.why_not.as_deref().is_some_and(|why| [DAMAGED, IN_THE_FUTURE].contains(&why))
+        self.is_unreadable
+            || self.refused_by.is_some()
+            || self.why_not.as_deref().is_some_and(|why| [DAMAGED, IN_THE_FUTURE].contains(&why))
     }
 }
 
@@ -104,7 +106,8 @@ impl Answer {
         let newest = self.newest.as_ref().map(|newest| {
             let ago = units::age(newest.began_at, self.now);
             let restored = newest.restored_at.map(|at| format!(", restored on {}", at.format("%Y-%m-%d %H:%MZ")));
-            let failed = newest.failed.as_deref().map(terminal::in_one_line).unwrap_or_default();
+            let failed = newest.refused_by.as_deref().map(terminal::in_one_line);
+            let failed = failed.map(|by| format!("; the last restore of it failed, by {by}")).unwrap_or_default();
             format!("{} in {}, which began {ago} ago (intact{}{failed})", newest.set, newest.store, restored.unwrap_or_default())
         });
         let that_counts = if *restored { "that counts and was restored" } else { "that counts" };
@@ -168,7 +171,7 @@ mod tests {
             began_at: now() - TimeDelta::minutes(minutes_ago),
             restored_at: None,
             why_not: why_not.map(str::to_owned),
-            failed: None,
+            refused_by: None,
             is_unreadable: false,
         }
     }

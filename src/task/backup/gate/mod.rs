@@ -15,12 +15,13 @@ use super::copies::several::ensure_answers;
 use super::copies::together::Together;
 use super::keys::{Backup, Verify};
 use super::often::Often;
-use super::restore_check::{CLOCKS_DIFFER, RestoreCheck, last_failed};
+use super::restore_check::{CLOCKS_DIFFER, last_failed};
 use super::series::Series;
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
 use super::whose::{Theirs, Whose};
+use crate::base::shell;
 use crate::base::units::{self, Span};
 use crate::config::Config;
 use crate::pg::failure;
@@ -124,7 +125,10 @@ impl Looked {
             for (name, InStore { listing, series, .. }) in found().filter(|(name, _)| is_asked(name)) {
                 let why_not = |set: &Set| {
                     let series = series.get(&set.name.job).unwrap_or(&none);
-                    self.theirs.why_not(series, set).or_else(|| why_not((name, set), question, &together, self.host_clock))
+                    self.theirs
+                        .why_not(series, set)
+                        .map(WhyNot::from)
+                        .or_else(|| why_not((name, set), question, &together, self.host_clock))
                 };
                 seen.extend(seen_in(listing, name, &why_not, self.host_clock));
             }
@@ -185,14 +189,14 @@ async fn look(store: Store, question: &Question<'_>) -> Result<InStore> {
 }
 
 /// All sets of the listing, those that cannot be read included. Pure.
-fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<String>, now: DateTime<Utc>) -> Vec<Seen> {
+fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyNot>, now: DateTime<Utc>) -> Vec<Seen> {
     let without_time = |name: &SetName, why_not: String| Seen {
         set: name.to_string(),
         store: store.to_owned(),
         began_at: name.taken_at,
         restored_at: None,
         why_not: Some(why_not),
-        failed: None,
+        refused_by: None,
         is_unreadable: false,
     };
     let unreadable = listing
@@ -202,51 +206,78 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<Stri
     let adopted =
         listing.adopted.iter().map(|set| without_time(&set.name, "it was adopted: nobody knows when it was dumped".to_owned()));
     let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
-    let sets = listing.sets.iter().map(|set| Seen {
-        set: set.name.to_string(),
-        store: store.to_owned(),
-        began_at: set.manifest.started_at,
-        restored_at: set.verification.without_dated_ahead(now).restored_at(),
-        why_not: why_not(set),
-        failed: last_failed(&set.verification.restores).map(failed_in_words),
-        is_unreadable: false,
+    let sets = listing.sets.iter().map(|set| {
+        let why_not = why_not(set);
+        let refused_by = match &why_not {
+            Some(why_not) => why_not.refused_by.clone(),
+            None => refused_last_by(set),
+        };
+        Seen {
+            set: set.name.to_string(),
+            store: store.to_owned(),
+            began_at: set.manifest.started_at,
+            restored_at: set.verification.without_dated_ahead(now).restored_at(),
+            why_not: why_not.map(|why_not| why_not.said),
+            refused_by,
+            is_unreadable: false,
+        }
     });
     sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
 }
 
-fn failed_in_words(check: &RestoreCheck) -> String {
+/// Says who refused the last restore of a set, when and why; nothing where that went well.
+pub fn refused_last_by(set: &Set) -> Option<String> {
+    let check = last_failed(&set.verification.restores)?;
     let at = check.checked_at.format("%Y-%m-%d %H:%MZ");
     let why = check.refusal.as_deref().and_then(|refusal| refusal.lines().next()).unwrap_or_default();
-    format!("; the last restore of it failed, by {} on {at}: {why}", check.server)
+    Some(format!("{} on {at}: {why}", check.server))
+}
+
+/// The reason why a set does not count.
+struct WhyNot {
+    said: String,
+    /// Who refused it for its data, when and why, where that is the reason.
+    refused_by: Option<String>,
+}
+
+impl From<String> for WhyNot {
+    fn from(said: String) -> Self {
+        Self { said, refused_by: None }
+    }
 }
 
 /// Says why a set of the right server does not count; nothing of one that does. Pure.
-fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Together<'_>, now: DateTime<Utc>) -> Option<String> {
+fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Together<'_>, now: DateTime<Utc>) -> Option<WhyNot> {
     let name = &set.name;
     if set.is_from_the_future(now) {
-        return Some(IN_THE_FUTURE.to_owned());
+        return Some(IN_THE_FUTURE.to_owned().into());
     }
     if let Some(written_at) = together.written_before_it_began(set) {
-        return Some(written_too_early(set, written_at));
+        return Some(written_too_early(set, written_at).into());
     }
     let (filters, verification) = (&set.manifest.filters, set.verification.without_dated_ahead(now));
     let refused = together.refused_for_its_data(set, now).map(|refused| {
         let (check, copy) = (refused.check, refused.as_the_copy(store));
         let (server, at) = (&check.server, check.checked_at.format("%Y-%m-%d %H:%MZ"));
-        format!("{server} refused it{copy} when it was last restored, on {at}: {}", refused.words_beside(set))
+        let why = refused.words_beside(set);
+        WhyNot {
+            said: format!("{server} refused it{copy} when it was last restored, on {at}: {why}"),
+            refused_by: Some(format!("{server}{copy} on {at}: {why}")),
+        }
     });
-    let problem = refused.or_else(|| set.listed.globals_problem.clone());
-    let restore = |why: &str| format!("{why}: `pgtend backups verify {name} --restore-on DATABASE`");
-    Some(match problem {
+    let problem = refused.or_else(|| set.listed.globals_problem.clone().map(WhyNot::from));
+    let word = shell::word(&name.to_string());
+    let restore = |why: &str| format!("{why}: `pgtend backups verify {word} --restore-on DATABASE`");
+    let said = match problem {
         _ if *filters != question.filters && question.filters.are_none() => {
             "it holds a part of the database: its job has filters".to_owned()
         }
         _ if *filters != question.filters => "it was made with other filters than its job has now".to_owned(),
         _ if verification.verdict() == Bytes::Damaged => DAMAGED.to_owned(),
         _ if verification.verdict() == Bytes::Unknown => {
-            format!("nobody has read it back since it was made: `pgtend backups verify {name}`")
+            format!("nobody has read it back since it was made: `pgtend backups verify {word}`")
         }
-        Some(problem) => problem,
+        Some(problem) => return Some(problem),
         None if question.restored && !verification.was_restored() && set.verification.was_restored() => {
             restore("its restore is dated in the future: a clock was wrong when it was restored, or is now")
         }
@@ -258,7 +289,8 @@ fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Toget
             restore("it was restored without its vector indexes, and its job wants them")
         }
         None => return None,
-    })
+    };
+    Some(said.into())
 }
 
 /// Of a set that began after its manifest was written.

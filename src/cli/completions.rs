@@ -1,0 +1,207 @@
+//! What a shell offers on TAB: commands and options, and the jobs, databases, stores, checks, sets and runs that one may mean. Files alone are read for
+//! that; for sets and runs the ledger is asked, for a bounded time, and no store. What goes wrong offers nothing.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Command;
+use clap_complete::Shell;
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::{CompleteEnv, Shells};
+
+use super::global::{Global, LogFormat};
+use super::output::print;
+use crate::config;
+use crate::ledger::report::Outcome;
+use crate::ledger::{Filter, Ledger, Row};
+use crate::task::audit::checks::CHECKS;
+
+/// Set by the scripts; not COMPLETE, which may be set for another program.
+const VARIABLE: &str = "PGTEND_COMPLETE";
+
+/// What a person waits after TAB.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The last runs that are looked through.
+const RUNS_LOOKED_AT: i64 = 200;
+
+/// Answers a shell that asks, and ends the process; returns where nobody asks.
+pub fn answer(command: fn() -> Command) {
+    CompleteEnv::with_factory(|| with_candidates(command(), "")).var(VARIABLE).complete();
+}
+
+/// Prints what a shell has to know, so that it asks.
+pub fn script(shell: Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    let shells = Shells::builtins();
+    let shell = shells.completer(&shell.to_string()).context("this shell is not supported")?;
+    shell.write_registration(VARIABLE, "pgtend", "pgtend", "pgtend", &mut script)?;
+    print(&String::from_utf8(script)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What an argument names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    Job,
+    Database,
+    Store,
+    Check,
+    Set,
+    Run,
+}
+
+impl Names {
+    /// Of an argument of a command, which is named without `pgtend`; None where the configuration says nothing about it.
+    fn of(command: &str, argument: &str) -> Option<Self> {
+        Some(match (command, argument) {
+            // They are names on a server, and a place.
+            ("init", _) => return None,
+            ("run-job", "name") | (_, "job") => Self::Job,
+            (_, "database" | "restore_on") | ("backups restore", "into") | ("archives restore", "to") => Self::Database,
+            ("backups copy", "from" | "to") | (_, "store") => Self::Store,
+            ("audit", "check") | ("audit explain", "id") => Self::Check,
+            ("backups diff", "before" | "after") | (_, "set") => Self::Set,
+            ("runs show" | "logs", "id") => Self::Run,
+            _ => return None,
+        })
+    }
+
+    fn candidates(self) -> Vec<CompletionCandidate> {
+        let plain = |names: Vec<String>| names.into_iter().filter(|name| is_plain(name)).map(CompletionCandidate::new).collect();
+        match self {
+            Self::Job => plain(jobs()),
+            Self::Database => plain(keys_of("databases")),
+            Self::Store => plain(keys_of("stores")),
+            Self::Check => CHECKS.iter().map(|check| CompletionCandidate::new(check.id).help(Some(check.title.into()))).collect(),
+            Self::Set => plain(runs().iter().filter_map(set).chain(["latest".to_owned()]).collect()),
+            Self::Run => runs().iter().map(of_run).collect(),
+        }
+    }
+}
+
+fn with_candidates(command: Command, path: &str) -> Command {
+    let own = path.to_owned();
+    let command = command.mut_args(|argument| match Names::of(&own, argument.get_id().as_str()) {
+        Some(names) => argument.add(ArgValueCandidates::new(move || names.candidates())),
+        None => argument,
+    });
+    command.mut_subcommands(|sub| {
+        let below = format!("{path} {}", sub.get_name());
+        with_candidates(sub, below.trim_start())
+    })
+}
+
+/// A word that a shell leaves as it is: others would have to be quoted, in the way of that shell.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|letter| letter.is_alphanumeric() || "-_./".contains(letter))
+}
+
+/// The files that the command line, as far as it is typed, and the environment name.
+fn global() -> Global {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let named = |option: &str, variable: &str| {
+        let is_it = |word: &OsString| word.to_str().is_some_and(|word| word == option);
+        let after = typed.iter().position(is_it).and_then(|at| typed.get(at + 1)).cloned();
+        let joined = || typed.iter().find_map(|word| word.to_str()?.strip_prefix(option)?.strip_prefix('=').map(OsString::from));
+        after.or_else(joined).or_else(|| std::env::var_os(variable)).map(PathBuf::from)
+    };
+    Global {
+        config: named("--config", "PGTEND_CONFIG"),
+        jobs: named("--jobs", "PGTEND_JOBS"),
+        json: false,
+        log_format: LogFormat::Text,
+        log: None,
+    }
+}
+
+fn jobs() -> Vec<String> {
+    let files = std::fs::read_dir(global().jobs_dir()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_jobs = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let mut names: Vec<String> = of_jobs.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// The names in a table of the configuration, also where other parts of it have mistakes.
+fn keys_of(table: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(global().config_path()).unwrap_or_default();
+    let config: toml::Table = text.parse().unwrap_or_default();
+    let named = config.get(table).and_then(toml::Value::as_table);
+    named.into_iter().flat_map(|named| named.keys().cloned()).collect()
+}
+
+/// The last runs in the ledger, the newest first; none where it does not answer in time.
+fn runs() -> Vec<Row> {
+    let asked = async {
+        let config = config::load(&global().config_path(), &mut Vec::new())?;
+        let ledger = Ledger::to_read(&config).await.ok()??;
+        let filter = Filter { job: None, database: None, outcome: None, limit: RUNS_LOOKED_AT };
+        ledger.runs(&filter).await.ok()
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let answered = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await.ok().flatten() });
+    // Looking up a host's name may go on in a thread.
+    runtime.shutdown_background();
+    answered.unwrap_or_default()
+}
+
+/// The set that a run made.
+fn set(row: &Row) -> Option<String> {
+    Some(row.report.as_ref()?.facts.get("set")?.as_str()?.to_owned())
+}
+
+fn of_run(row: &Row) -> CompletionCandidate {
+    let how = row.outcome.0.map_or_else(|| "running".to_owned(), Outcome::in_words);
+    let help = format!("{} on {}: {how}", row.job, row.database);
+    CompletionCandidate::new(row.id.to_string()).help(Some(crate::base::terminal::visible(&help).into_owned().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::cli::Arguments;
+
+    /// Each argument of each command that is completed, as "command argument".
+    fn completed(command: &Command, path: &str, found: &mut Vec<(String, Names)>) {
+        let own = command.get_arguments().map(|argument| argument.get_id().as_str());
+        found.extend(own.filter_map(|name| Some((format!("{path} {name}"), Names::of(path, name)?))));
+        for sub in command.get_subcommands() {
+            completed(sub, format!("{path} {}", sub.get_name()).trim_start(), found);
+        }
+    }
+
+    #[test]
+    fn every_argument_that_is_named_here_is_there() {
+        let mut found = Vec::new();
+        completed(&Arguments::command(), "", &mut found);
+        for (argument, names) in [
+            ("run-job name", Names::Job),
+            ("run-job database", Names::Database),
+            ("runs job", Names::Job),
+            ("runs show id", Names::Run),
+            ("logs id", Names::Run),
+            ("audit check", Names::Check),
+            ("audit explain id", Names::Check),
+            ("backups diff before", Names::Set),
+            ("backups diff after", Names::Set),
+            ("backups show set", Names::Set),
+            ("backups copy from", Names::Store),
+            ("backups copy to", Names::Store),
+            ("backups list store", Names::Store),
+            ("backups verify restore_on", Names::Database),
+            ("backups restore into", Names::Database),
+            ("archives restore to", Names::Database),
+            ("partition convert job", Names::Job),
+            ("compress undo job", Names::Job),
+        ] {
+            assert!(found.contains(&(argument.to_owned(), names)), "{argument}: {found:#?}");
+        }
+        assert!(!found.iter().any(|(argument, _)| argument.starts_with("init ")));
+    }
+}

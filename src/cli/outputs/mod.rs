@@ -1,0 +1,66 @@
+//! What commands print with `--json`, as types: a JSON Schema is made of each, for whoever reads that. Nothing else uses them: what the commands really
+//! print is compared with them in every test that reads it.
+//!
+//! A field may be added in any release; none is removed or gets another meaning without an entry in CHANGELOG.md.
+
+#![expect(dead_code, reason = "they describe what is printed, and are never made")]
+
+mod before_runs;
+mod common;
+mod parts_of_sets;
+mod runs;
+mod sets;
+
+use common::{Described, Failure};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::Value;
+
+/// The commands that print JSON, as they are written on a command line, each with what it prints. The first is `pgtend` alone.
+const OUTPUTS: [(&str, fn() -> Schema); 29] = [
+    ("", of::<before_runs::Standing>),
+    ("init", of::<before_runs::Init>),
+    ("check", of::<before_runs::Check>),
+    ("doctor", of::<before_runs::Doctor>),
+    ("jobs", of::<runs::Jobs>),
+    ("run-job", of::<runs::Ended>),
+    ("runs", of::<runs::Runs>),
+    ("runs --follow", of::<runs::Recorded>),
+    ("runs show", of::<runs::Run>),
+    ("logs", of::<runs::Logs>),
+    ("partition convert", of::<runs::Ended>),
+    ("compress install", of::<runs::Ended>),
+    ("compress undo", of::<runs::Ended>),
+    ("backups list", of::<sets::List>),
+    ("backups show", of::<sets::Show>),
+    ("backups verify", of::<sets::Verify>),
+    ("backups adopt", of::<sets::Adopt>),
+    ("backups diff", of::<parts_of_sets::Diff>),
+    ("backups certificate", of::<sets::Certificate>),
+    ("backups fetch", of::<parts_of_sets::Fetch>),
+    ("backups restore", of::<parts_of_sets::Restore>),
+    ("backups copy", of::<sets::Copy>),
+    ("backups prune", of::<sets::Prune>),
+    ("backups require", of::<sets::Require>),
+    ("archives list", of::<runs::Archives>),
+    ("audit", of::<runs::Audit>),
+    ("audit explain", of::<runs::Explain>),
+    ("schema", of::<Described>),
+    ("error", of::<Failure>),
+];
+
+/// Returns the JSON Schema of what a command prints with `--json`, and "error" for what each prints that fails.
+pub fn schema(command: &str) -> Option<Value> {
+    let (_, schema) = OUTPUTS.iter().find(|(name, _)| *name == command)?;
+    Some(schema().to_value())
+}
+
+/// Returns the commands that print JSON, and "error".
+pub fn commands() -> impl Iterator<Item = &'static str> + Clone {
+    OUTPUTS.iter().map(|(name, _)| *name)
+}
+
+fn of<T: JsonSchema>() -> Schema {
+    // What is written may be null and is there all the same.
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
+}
