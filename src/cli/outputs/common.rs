@@ -1,0 +1,50 @@
+//! What several documents have, and what is printed where a command fails.
+
+use schemars::JsonSchema;
+use serde_json::{Map, Value};
+
+/// An object that docs/reference/formats.md or docs/audit.md describes.
+pub type Described = Map<String, Value>;
+
+/// A moment, as RFC 3339 has it.
+#[derive(JsonSchema)]
+#[schemars(inline, extend("format" = "date-time"))]
+pub struct Moment(String);
+
+/// What a command prints that failed before it had printed anything else; mistakes in files are told one by one.
+#[derive(JsonSchema)]
+pub struct Failure {
+    error: Error,
+    #[schemars(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Problem>,
+}
+
+#[derive(JsonSchema)]
+pub struct Error {
+    /// What failed, and why, on one line.
+    message: String,
+    /// `usage`, `configuration`, `unreachable`, `permission`, `busy`, `not_now`, `unknown`, `timed_out`, `cancelled`, or `failed` for everything else.
+    kind: String,
+    exit_code: u8,
+    /// What to do, where the message does not say it.
+    hint: Option<String>,
+}
+
+/// A mistake in a file.
+#[derive(JsonSchema)]
+pub struct Problem {
+    file: String,
+    /// From 1.
+    line: Option<u64>,
+    /// From 1.
+    column: Option<u64>,
+    message: String,
+    hint: Option<String>,
+}
+
+/// A store that could not be read.
+#[derive(JsonSchema)]
+pub struct UnreadStore {
+    store: String,
+    reason: String,
+}
