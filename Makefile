@@ -76,6 +76,7 @@ bench: ## pgtend beside what people use instead
 	python3 benches/vector_search.py
 	python3 benches/vector_tables.py
 	python3 benches/compress.py
+	python3 benches/dictionary.py
 
 lint: deny ## formatting, clippy, links of the docs, and what may come into the binary
 	scripts/links

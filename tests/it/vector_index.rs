@@ -130,7 +130,8 @@ fn a_report_has_recall_against_speed_of_the_old_index_and_of_the_new_one_as_figu
     let job = scenario(server, &database, "method = 'hnsw'\nef_construction = 32\napply_setting = 'database'").ledger();
     let told = told(&job);
     let curves = told["curves"].as_array().unwrap();
-    let named: Vec<(&str, &str)> = curves.iter().map(|one| (one["index"].as_str().unwrap(), one["setting"].as_str().unwrap())).collect();
+    let named: Vec<(&str, &str)> =
+        curves.iter().map(|one| (one["index"].as_str().unwrap(), one["setting"].as_str().unwrap())).collect();
     assert_eq!(named, [("before", "ivfflat.probes"), ("after", "hnsw.ef_search")], "{told:#}");
     for curve in curves {
         let points = curve["points"].as_array().unwrap();

@@ -67,8 +67,15 @@ fn what_a_filter_loses_is_measured_and_an_iterative_scan_is_set_that_finds_it() 
         let filter = &report["filters"][0];
         assert_eq!((&filter["partial"]["values"], &filter["partial"]["reached"]), (&9.into(), &true.into()), "{report:#}");
         let summary = report["summary"].as_str().unwrap();
-        assert!(summary.contains("a partial hnsw index WHERE tenant_id = E'") && summary.contains("the fastest that reaches 0.9: "), "{summary}");
-        assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_index WHERE indpred IS NOT NULL"), "0", "it was measured on a copy");
+        assert!(
+            summary.contains("a partial hnsw index WHERE tenant_id = E'") && summary.contains("the fastest that reaches 0.9: "),
+            "{summary}"
+        );
+        assert_eq!(
+            server.sql(&database, "SELECT count(*) FROM pg_index WHERE indpred IS NOT NULL"),
+            "0",
+            "it was measured on a copy"
+        );
         assert!(report["iterative_scan_applied"].to_string().contains("hnsw.iterative_scan"), "{report:#}");
         assert_ne!(iterative_scan(server, &database), "off");
         assert_eq!(report["filters"].as_array().unwrap().len(), 2, "{report:#}");

@@ -66,7 +66,10 @@ fn a_setting_by_which_the_planner_would_leave_the_index_of_another_table_is_not_
     // A new index that needs so much is not swapped in.
     refused(&["run-job", "tend"]);
     // Where the planner uses no index of others, none is lost.
-    server.sql(&database, "BEGIN; ALTER TABLE others RENAME TO kept; CREATE TABLE others (LIKE kept); DROP INDEX others_idx; COMMIT");
+    server.sql(
+        &database,
+        "BEGIN; ALTER TABLE others RENAME TO kept; CREATE TABLE others (LIKE kept); DROP INDEX others_idx; COMMIT",
+    );
     assert_eq!(told(&job)["swapped"], true);
     assert_ne!(probes(server, &database), "1");
     // Nor is the setting alone raised.

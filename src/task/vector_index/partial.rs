@@ -101,7 +101,8 @@ async fn build_and_search(
         rows = from.rows_that_count(),
         condition = commonest.condition,
     );
-    let rows = pg::execute_counting(connection, sql).await.map_err(pg::in_its_own_words).context("a copy of the rows of a filter")?;
+    let rows =
+        pg::execute_counting(connection, sql).await.map_err(pg::in_its_own_words).context("a copy of the rows of a filter")?;
     if rows == most {
         return Ok(Err("its rows are more than `sample` of `budget`".to_owned()));
     }

@@ -94,7 +94,8 @@ impl Worker<'_> {
             return Ok(None);
         };
         let Some(place) = &self.job.apply_setting else {
-            let today: Vec<String> = self.report_values.filtered.iter().flat_map(|verdict| verdict.lines(method, self.job.recall.target)).collect();
+            let today: Vec<String> =
+                self.report_values.filtered.iter().flat_map(|verdict| verdict.lines(method, self.job.recall.target)).collect();
             return Ok(Some((
                 None,
                 format!(
