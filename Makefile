@@ -73,7 +73,11 @@ bench: ## pgtend beside what people use instead
 	python3 benches/retention.py
 	python3 benches/partition.py
 	python3 benches/vector_index.py
+	python3 benches/vector_index.py --growth
+	python3 benches/vector_search.py
+	python3 benches/vector_tables.py
 	python3 benches/compress.py
+	python3 benches/dictionary.py
 
 lint: deny ## formatting, clippy, links of the docs, and what may come into the binary
 	scripts/links

@@ -8,7 +8,7 @@ numbers a decade, from where pgtend's and the rule's are outwards, until both en
 1.5 times the best), or there are fewer than 10 rows a list. At last the three fastest of the sweep and 100 lists are built once more,
 each on a table of its own, and searched in turns with pgtend's, so that a machine that becomes slower is so for all. Recall is computed outside the database: by a program in C, which is
 compiled here, over the vectors that this script itself sent; rows at the same distance count alike. Queries are questions from outside: none is a row of the table, and each lies between two of its rows. pgtend gets them as its query log; `--no-log` keeps them from it, and then what it reports
-must not be far above what they find. Prints a Markdown table and the targets. Needs cc and `cargo build
+must not be far above what they find. `--growth` does the same at 10,000, 50,000 and 200,000 rows (a million on request) without the sweep, and prints how it grows. Prints a Markdown table and the targets. Needs cc and `cargo build
 --release --bin pgtend`. Writes only below the temp folder, and removes it all.
 """
 
@@ -18,6 +18,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from common import HERE, Failed, at_most, benchmark, clean_environment, print_targets, release, say
@@ -301,23 +302,42 @@ def targets(result, has_log):
     yield "time of tuning against its budget", tuning["seconds"] / tuning["budget_seconds"] if tuning else 0.0, 1.0
 
 
+def print_growth(results):
+    """One line for each number of rows, with the curve that the run reported: recall and searches a second at each setting."""
+    print("\n| rows × 128 | index | tuning s | recall@10 | pages | ms | the run's curve: probes, recall, searches a second |\n|---:|---|---:|---:|---:|---:|---|")
+    for rows, result in results:
+        told, after = result["told"], result["after"]
+        seconds = f"{told['tuning']['seconds']:.0f}" if told["tuning"] else "–"
+        curve = next((one["points"] for one in told["curves"] if one["index"] == "after"), [])
+        points = "; ".join(f"{point['setting']}, {point['recall']:.3f}, {point['searches_per_second']:,.0f}" for point in curve)
+        print(f"| {rows:,} | {result['rows'][-1][1]} lists | {seconds} | {after['recall']:.3f} | {after['pages']:.0f} | {after['ms']:.2f} | {points} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small set: to try, not to measure")
     parser.add_argument("--set", type=int, choices=range(1, len(SETS) + 1), help="only this one of them")
     parser.add_argument("--server", choices=["16", "18"], default="18", help="major version; default 18")
     parser.add_argument("--no-sweep", action="store_true", help="pgtend alone: what it tried and chose")
+    parser.add_argument("--growth", nargs="?", const="10000,50000,200000", metavar="ROWS,…", help="the same at these numbers of rows × 128, without the sweep, and how it grows; default 10000,50000,200000")
     parser.add_argument("--no-log", action="store_true", help="without the query log: rows of the table are pgtend's queries")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--pgtend", help="another binary than target/release/pgtend")
     options = parser.parse_args()
+    sets = QUICK_SETS if options.quick else SETS[options.set - 1 : options.set] if options.set else SETS
+    if options.growth:
+        sets = [(f"{rows:,} × 128", rows, 128, 300) for rows in map(int, options.growth.split(","))]
+        options.no_sweep = True
 
     def work(bench):
-        missed = 0
+        missed, results = 0, []
         bench.start()
         bench.compile()
-        for set_ in QUICK_SETS if options.quick else SETS[options.set - 1 : options.set] if options.set else SETS:
+        for set_ in sets:
+            began = time.monotonic()
             result = bench.run(*set_)
+            results.append((set_[1], result))
+            say(f"{result['title']}: {time.monotonic() - began:.0f} s")
             tuning = result["told"]["tuning"]
             spent = f"{len(tuning['candidates'])} candidates in {tuning['seconds']:.0f} s of {tuning['budget_seconds']:.0f} s" if tuning else "none"
             print(f"\n### {result['title']}\n\nTuning: {spent}\n")
@@ -326,6 +346,8 @@ def main():
                 print(f"| {title} | {lists} | {found['probes']} | {found['recall']:.3f} | {found['pages']:.0f} | {found['ms']:.2f} |")
             print()
             missed += print_targets((what, *at_most(measured, limit, "", 3)) for what, measured, limit in targets(result, not options.no_log))
+        if options.growth:
+            print_growth(results)
         return 1 if missed and options.strict else 0
 
     return benchmark(lambda folder: Bench(folder, options), work)

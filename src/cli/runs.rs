@@ -16,7 +16,7 @@ use crate::base::units;
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
 use crate::pg::failure;
-use crate::task::refresh::document;
+use crate::task::{refresh, vector_index};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -59,7 +59,7 @@ enum Command {
         /// The run's number, as `pgtend runs` lists it
         #[arg(value_parser = number)]
         id: i64,
-        /// The output format; `html` for a run of [refresh]: a drill, for auditors
+        /// The output format; `html` for a run of [refresh], which is a drill for auditors, or of [vector_index], with its curves
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         format: Format,
     },
@@ -140,8 +140,9 @@ pub fn number(text: &str) -> Result<i64, String> {
 async fn show(global: &Global, ledger: &Ledger, id: i64, format: Format) -> Result<ExitCode> {
     let row = ledger.run(id).await?.with_context(|| format!("the ledger ({}) has no run {id}", ledger.display()))?;
     if format == Format::Html {
-        let message = || format!("run {id} is of [{}]; runs of [refresh] alone have an HTML document", row.task);
-        print(&document::render(&row).ok_or_else(|| Fault::new(Kind::Configuration, message()))?)?;
+        let message = || format!("run {id} is of [{}]; runs of [refresh] and [vector_index] have an HTML document", row.task);
+        let document = refresh::document::render(&row).or_else(|| vector_index::document::render(&row));
+        print(&document.ok_or_else(|| Fault::new(Kind::Configuration, message()))?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if global.json {

@@ -123,6 +123,31 @@ fn an_index_is_made_where_there_is_none_and_left_alone_afterwards() {
 }
 
 #[test]
+fn a_report_has_recall_against_speed_of_the_old_index_and_of_the_new_one_as_figures_and_drawn() {
+    let server = server(18);
+    let database = items(server, 3000, 16, IVFFLAT);
+    prefers_indexes(server, &database);
+    let job = scenario(server, &database, "method = 'hnsw'\nef_construction = 32\napply_setting = 'database'").ledger();
+    let told = told(&job);
+    let curves = told["curves"].as_array().unwrap();
+    let named: Vec<(&str, &str)> =
+        curves.iter().map(|one| (one["index"].as_str().unwrap(), one["setting"].as_str().unwrap())).collect();
+    assert_eq!(named, [("before", "ivfflat.probes"), ("after", "hnsw.ef_search")], "{told:#}");
+    for curve in curves {
+        let points = curve["points"].as_array().unwrap();
+        let settings: Vec<u64> = points.iter().map(|point| point["setting"].as_u64().unwrap()).collect();
+        // Beside the old index, the planner does not use the new one at every setting.
+        let least = if curve["index"] == "before" { 2 } else { 1 };
+        assert!(settings.len() >= least && settings.is_sorted(), "{curve:#}");
+        assert!(points.iter().all(|point| point["searches_per_second"].as_f64().unwrap() > 1.0), "{curve:#}");
+    }
+    let now = curves[0]["points"].as_array().unwrap().iter().find(|point| point["setting"] == told["before"]["setting"]).unwrap();
+    assert_eq!(now["recall"], told["before"]["recall"], "{told:#}");
+    let html = job.run(&["runs", "show", "1", "--format", "html"]).succeeded().stdout;
+    assert!(html.contains("<svg") && html.contains("after, hnsw.ef_search = 40: recall"), "{html}");
+}
+
+#[test]
 fn the_right_number_of_lists_is_read_from_the_index_and_not_from_the_catalog() {
     for major in WITH_PGVECTOR {
         let server = server(major);

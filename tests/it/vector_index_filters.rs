@@ -48,6 +48,7 @@ fn what_a_filter_loses_is_measured_and_an_iterative_scan_is_set_that_finds_it() 
         let today = &plan["filters"][0]["today"];
         let (recall, short) = (today["recall"].as_f64().unwrap(), today["short"].as_u64().unwrap());
         assert_eq!(today["scans"][0], "items_idx", "the planner searches the index: {plan:#}");
+        quiet.run(&["run-job", "tend", "--dry-run"]).succeeded().prints(&["not measured (runs measure it, dry runs do not)"]);
         let (true_recall, rows) = filtered_truth(server, &database, "");
         assert!(
             recall < 0.8 && (recall - true_recall).abs() < 0.15 && short > 20 && rows < 0.9,
@@ -60,9 +61,21 @@ fn what_a_filter_loses_is_measured_and_an_iterative_scan_is_set_that_finds_it() 
         let loud = scenario(
             server,
             &database,
-            "filter = ['tenant_id = $1', 'lang = $1 AND NOT (tenant_id = $2)']\napply_setting = 'database'",
+            "filter = ['tenant_id = $1', 'lang = $1 AND NOT (tenant_id = $2)']\napply_setting = 'database'\nrecall = { target = 0.9, queries = 400 }",
         );
         let report = told(&loud);
+        let filter = &report["filters"][0];
+        assert_eq!((&filter["partial"]["values"], &filter["partial"]["reached"]), (&9.into(), &true.into()), "{report:#}");
+        let summary = report["summary"].as_str().unwrap();
+        assert!(
+            summary.contains("a partial hnsw index WHERE tenant_id = E'") && summary.contains("the fastest that reaches 0.9: "),
+            "{summary}"
+        );
+        assert_eq!(
+            server.sql(&database, "SELECT count(*) FROM pg_index WHERE indpred IS NOT NULL"),
+            "0",
+            "it was measured on a copy"
+        );
         assert!(report["iterative_scan_applied"].to_string().contains("hnsw.iterative_scan"), "{report:#}");
         assert_ne!(iterative_scan(server, &database), "off");
         assert_eq!(report["filters"].as_array().unwrap().len(), 2, "{report:#}");

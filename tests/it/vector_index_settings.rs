@@ -3,7 +3,7 @@
 
 use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
-use crate::vector_index::{IVFFLAT, MOST, indexes, items, prefers_indexes, scenario, smooth, told};
+use crate::vector_index::{IVFFLAT, MOST, indexes, items, prefers_indexes, rough, scenario, smooth, told};
 
 const QUICK: &str = "recall = { target = 1.0, queries = 100 }\napply_setting = 'database'";
 
@@ -37,6 +37,51 @@ fn a_setting_is_no_lower_than_another_index_needs() {
     server.sql(&database, "DROP TABLE others");
     assert_eq!(told(&job)["decision"]["do"], "set");
     assert_eq!(probes(server, &database), own.to_string());
+}
+
+#[test]
+fn a_setting_by_which_the_planner_would_leave_the_index_of_another_table_is_not_set_and_the_table_is_named() {
+    let server = server(18);
+    let database = server.new_database();
+    // `items` needs eight of its lists, and the planner then still uses its index. `others` is so small that it would rather read all of it.
+    server.sql(
+        &database,
+        &format!(
+            "CREATE EXTENSION vector; CREATE TABLE items (id int, embedding vector(16), filler text); CREATE TABLE others (id int, embedding vector(16));
+             INSERT INTO items SELECT i, v::vector, repeat('x', 1500) FROM ({}) s ORDER BY i; INSERT INTO others SELECT id, embedding FROM items LIMIT 300;
+             CREATE INDEX items_idx ON items USING ivfflat (embedding vector_cosine_ops) WITH (lists = 20);
+             CREATE INDEX others_idx ON others USING ivfflat (embedding vector_cosine_ops) WITH (lists = 4) WHERE id > 0; VACUUM ANALYZE",
+            rough((1, 3000), 16)
+        ),
+    );
+    let job = scenario(server, &database, &format!("lists = 20\n{MOST}\napply_setting = 'database'"));
+    let refused = |arguments: &[&str]| {
+        let run = job.run(arguments).exited(1);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        let expected = "is not set: the planner would leave \"others_idx\" of \"public\".\"others\" and read the whole table";
+        assert!(said.contains(expected) && said.contains("apply_setting = \"role:NAME\""), "{said}");
+        assert_eq!(indexes(server, &database), "items_idx|ivfflat|lists=20|t\nothers_idx|ivfflat|lists=4|t");
+        assert_eq!(probes(server, &database), "1");
+    };
+    // A new index that needs so much is not swapped in.
+    refused(&["run-job", "tend"]);
+    // Where the planner uses no index of others, none is lost.
+    server.sql(
+        &database,
+        "BEGIN; ALTER TABLE others RENAME TO kept; CREATE TABLE others (LIKE kept); DROP INDEX others_idx; COMMIT",
+    );
+    assert_eq!(told(&job)["swapped"], true);
+    assert_ne!(probes(server, &database), "1");
+    // Nor is the setting alone raised.
+    server.sql(
+        &database,
+        &format!(
+            "ALTER DATABASE {database} RESET ivfflat.probes; DROP TABLE others; ALTER TABLE kept RENAME TO others;
+             CREATE INDEX others_idx ON others USING ivfflat (embedding vector_cosine_ops) WITH (lists = 4) WHERE id > 0"
+        ),
+    );
+    refused(&["run-job", "tend", "--dry-run"]);
+    refused(&["run-job", "tend"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::sizes::Sizes;
 use super::trust::Trust;
 use super::usage::Usage;
 use super::weights::Weights;
-use super::{backup, baseline, conventions, count, drift, queries, rank, served, tenants, tried, versions};
+use super::{backup, conventions, count, drift, numbers, queries, rank, served, tenants, tried, versions};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::table::with_schema;
@@ -70,7 +70,7 @@ pub async fn look(context: &AuditContext<'_>, only: Option<&Check>) -> Result<Do
         turned_off: Vec::new(),
     };
     let end = Instant::now() + context.audit.audit_timeout;
-    baseline::look(&mut connection, &context.of_check(end), &mut document).await?;
+    numbers::look(&mut connection, &context.of_check(end), &mut document).await?;
     let (sizes, notes) = Sizes::ask(&mut connection, &context.of_check(end)).await?;
     document.notes.extend(notes);
     count::look(&mut connection, &context.of_check(end), &mut document).await?;

@@ -9,6 +9,7 @@ pub mod context;
 pub mod document;
 pub mod groups;
 mod keys;
+mod numbers;
 mod plan;
 
 mod backup;

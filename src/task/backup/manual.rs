@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::copies::doubts;
 use super::copies::holds::{self, Elsewhere};
-use super::copies::needs::{self, Needed, Other};
+use super::copies::needs::{self, Other};
 use super::copies::several::{ensure_answers, ensure_apart, within};
 use super::guard::{self, Asked};
 use super::identity::Identity;
 use super::keep::{Decision, Keep};
 use super::keys::{InStore, Verify};
+use super::needed::Needed;
 use super::rules::{self, Rules};
 use super::series::Series;
 use super::set::Listing;

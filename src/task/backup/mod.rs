@@ -49,6 +49,7 @@ pub mod manifest;
 pub mod manual;
 pub mod markers;
 mod named;
+mod needed;
 pub mod new_database;
 mod newest;
 mod of_store;

@@ -5,11 +5,12 @@ use serde::Serialize;
 
 use super::copies::holds::Elsewhere;
 use super::copies::lacks::{self, COPIES_IN_A_RUN, KEEP_ALL, Lacking};
-use super::copies::needs::{self, Needed, Other};
+use super::copies::needs::{self, Other};
 use super::found::Found;
 use super::identity::Identity;
 use super::keep::{Candidate, Decision, Keep};
 use super::keys::{Backup, InStore, Verify};
+use super::needed::Needed;
 use super::rules::{self, Rules};
 use super::series::Series;
 use super::set::{Listing, Set};

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
-use super::copies::needs::Needed;
 use super::identity::Identity;
 use super::keep::{self, Candidate, Decision, Keep};
 use super::manifest::Filters;
+use super::needed::Needed;
 use super::series::Series;
 use super::set::{Listing, Set};
 use super::set_name::SetName;

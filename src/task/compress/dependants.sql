@@ -1,7 +1,7 @@
--- What depends on a table, or on its body, by more than its name. $1: the table's oid, $2: the body's attribute number,
--- $3: the body's name, $4: the table's name as applications write it.
+-- What depends on a table, or on the column with its values, by more than its name. $1: the table's oid, $2: the column's attribute number,
+-- $3: the column's name, $4: the table's name as applications write it.
 -- severity: "hard" keeps the view from taking the table's place, "soft" may, "note" is for information.
-WITH body AS (
+WITH dependant AS (
     SELECT d.classid, d.objid, d.objsubid, d.deptype FROM pg_depend d
     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND d.refobjsubid = $2::int2
 ), trigger AS (
@@ -10,7 +10,7 @@ WITH body AS (
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
     WHERE t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgname NOT LIKE 'zz\_pgtend%'
 ), word AS (
-    SELECT pattern[1] AS body, pattern[2] AS name FROM (
+    SELECT pattern[1] AS column_name, pattern[2] AS table_name FROM (
         -- A name may begin or end with what is no letter: then no word begins or ends there.
         SELECT array_agg(CASE WHEN name ~ '^\w' THEN '\m' ELSE '' END || regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g')
                          || CASE WHEN name ~ '\w$' THEN '\M' ELSE '' END ORDER BY n) AS pattern
@@ -20,23 +20,23 @@ WITH body AS (
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid AND c.relrowsecurity WHERE p.polrelid = $1::bigint::oid
 )
 SELECT 'hard' AS severity, format('index %s is built over the column: it would have nothing to index', i.relname) AS what
-FROM body JOIN pg_class i ON i.oid = body.objid AND body.classid = 'pg_class'::regclass AND i.relkind IN ('i', 'I')
+FROM dependant JOIN pg_class i ON i.oid = dependant.objid AND dependant.classid = 'pg_class'::regclass AND i.relkind IN ('i', 'I')
 UNION SELECT 'hard', format('%s holds the column: it would see no text', pg_describe_object('pg_constraint'::regclass, k.oid, 0))
-FROM body JOIN pg_constraint k ON k.oid = body.objid AND body.classid = 'pg_constraint'::regclass AND k.contype NOT IN ('c', 'n')
+FROM dependant JOIN pg_constraint k ON k.oid = dependant.objid AND dependant.classid = 'pg_constraint'::regclass AND k.contype NOT IN ('c', 'n')
 UNION SELECT 'hard', format('generated column %I is computed from the column', a.attname)
-FROM body JOIN pg_attrdef d ON d.oid = body.objid AND body.classid = 'pg_attrdef'::regclass
+FROM dependant JOIN pg_attrdef d ON d.oid = dependant.objid AND dependant.classid = 'pg_attrdef'::regclass
 JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adnum <> $2::int2
 UNION SELECT 'hard', format('generated column %I is computed from the column', a.attname)
-FROM body JOIN pg_attribute a ON a.attrelid = body.objid AND a.attnum = body.objsubid
-WHERE body.classid = 'pg_class'::regclass AND body.objsubid <> 0 AND body.objid = $1::bigint::oid AND a.attgenerated <> ''
-UNION SELECT 'hard', format('%s asks for the column', pg_describe_object(body.classid, body.objid, body.objsubid))
-FROM body WHERE body.classid IN ('pg_policy'::regclass, 'pg_publication_rel'::regclass, 'pg_proc'::regclass)
+FROM dependant JOIN pg_attribute a ON a.attrelid = dependant.objid AND a.attnum = dependant.objsubid
+WHERE dependant.classid = 'pg_class'::regclass AND dependant.objsubid <> 0 AND dependant.objid = $1::bigint::oid AND a.attgenerated <> ''
+UNION SELECT 'hard', format('%s asks for the column', pg_describe_object(dependant.classid, dependant.objid, dependant.objsubid))
+FROM dependant WHERE dependant.classid IN ('pg_policy'::regclass, 'pg_publication_rel'::regclass, 'pg_proc'::regclass)
 UNION SELECT 'hard', format('trigger %I looks at the column (WHEN, or UPDATE OF)', t.tgname)
-FROM body JOIN trigger t ON t.oid = body.objid AND body.classid = 'pg_trigger'::regclass
+FROM dependant JOIN trigger t ON t.oid = dependant.objid AND dependant.classid = 'pg_trigger'::regclass
 UNION SELECT 'hard', format('trigger %I is for UPDATE OF some columns: through the view, all are updated', t.tgname)
 FROM trigger t WHERE cardinality(t.tgattr::int2[]) > 0
 UNION SELECT 'soft', format('trigger %I uses the column (its function %I names it): it would see no text in compressed rows', t.tgname, t.proname)
-FROM trigger t, word WHERE t.source ~* word.body OR t.arguments ~* word.body
+FROM trigger t, word WHERE t.source ~* word.column_name OR t.arguments ~* word.column_name
 UNION SELECT 'soft', format('trigger %I uses whole rows (its function %I): they would have no text in compressed rows', t.tgname, t.proname)
 FROM trigger t WHERE t.source ~* '\m(new|old)\M(\s*\.\s*\*|(?!\s*\.))' AND t.lanname = 'plpgsql'
 UNION SELECT 'soft', format('trigger %I is written in %s (its function %I): what it does with the text of a row cannot be seen', t.tgname, t.lanname, t.proname)
@@ -91,7 +91,7 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
 UNION SELECT 'hard', 'it is temporary' FROM pg_class WHERE oid = $1::bigint::oid AND relpersistence = 't'
 UNION SELECT 'hard', 'it belongs to an extension' FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = $1::bigint::oid AND deptype = 'e'
 UNION SELECT 'soft', format('function %s names it together with ON CONFLICT, TRUNCATE or MERGE, which a view does not take', p.oid::regprocedure)
-FROM pg_proc p, word WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* word.name
+FROM pg_proc p, word WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.prosrc ~* word.table_name
   AND (p.prosrc ~* '\mon\s+conflict\M|\mtruncate\M' OR p.prosrc ~* '\mmerge\s+into\M' AND current_setting('server_version_num')::int < 170000)
 -- A trigger of a view reads back what it wrote.
 UNION SELECT 'soft', format('%1$s may %2$s, and not SELECT, which every write through a view needs: GRANT SELECT ON %3$s TO %1$s', role, may, $1::bigint::oid::regclass)

@@ -1,10 +1,12 @@
 //! `method = "gzip"` compresses values into a companion column. Each is read, compressed, decoded and compared; only then one
 //! statement, which changes the row only if it is still the one that was read, removes the text.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::decide::Target;
@@ -29,7 +31,8 @@ pub async fn change_all(walk: &Walk<'_>, all_bytes: u64, governor: &mut Governor
         _ => "none",
     });
     done.remarks.extend(choice.remark.clone());
-    let gzip = Gzip { exists: AtomicBool::new(!choice.is_new), dictionary: choice.dictionary, give_way: GiveWay::default() };
+    let exists = AtomicBool::new(!choice.is_new);
+    let gzip = Gzip { exists, dictionary: choice.dictionary.map(Arc::new), give_way: GiveWay::default() };
     let content = walk.table.content();
     let selection = Selection {
         condition,
@@ -49,7 +52,7 @@ struct Value {
 }
 
 struct Gzip {
-    dictionary: Option<Dictionary>,
+    dictionary: Option<Arc<Dictionary>>,
     /// The dictionary has its function: the first batch creates it, so that there is none that no value names.
     exists: AtomicBool,
     give_way: GiveWay,
@@ -59,10 +62,16 @@ impl Change for Gzip {
     async fn batch(&self, connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Batch> {
         let mut result = Batch::default();
         let waited = self.give_way.waited();
-        let values = read(connection, table, rows, (self.dictionary.as_ref(), &self.give_way), &mut result).await?;
+        let unchanged = read(connection, table, rows).await?;
+        let dictionary = self.dictionary.clone();
+        let pack = move |give_up: &AtomicBool| pack_all(&unchanged, dictionary.as_deref(), give_up);
+        // Meanwhile the governor goes on watching in another task.
+        let (values, not_smaller) = tokio::task::block_in_place(|| self.give_way.run(pack))?;
+        result.not_smaller = not_smaller;
+        result.changed_meanwhile = rows.len() as u64 - values.len() as u64 - not_smaller;
         result.waited = self.give_way.waited().saturating_sub(waited);
         if !values.is_empty() {
-            let new = self.dictionary.as_ref().filter(|_| !self.exists.load(Ordering::Relaxed));
+            let new = self.dictionary.as_deref().filter(|_| !self.exists.load(Ordering::Relaxed));
             write(connection, table, &values, new, &mut result).await?;
             if result.rows > 0 {
                 self.exists.store(true, Ordering::Relaxed);
@@ -72,14 +81,8 @@ impl Change for Gzip {
     }
 }
 
-/// Reads and packs values without locks: a row that is written meanwhile is left alone.
-async fn read(
-    connection: &mut PgConnection,
-    table: &Table,
-    rows: &[walk::Row],
-    (dictionary, give_way): (Option<&Dictionary>, &GiveWay),
-    result: &mut Batch,
-) -> Result<Vec<Value>> {
+/// Reads values without locks: a row that is written meanwhile is left alone.
+async fn read(connection: &mut PgConnection, table: &Table, rows: &[walk::Row]) -> Result<Vec<PgRow>> {
     let (ctids, _) = walk::places(rows);
     let sql = format!(
         "SELECT ctid::text, xmin::text, {bytes}, pg_column_size({content})::bigint, {fingerprint}
@@ -90,29 +93,33 @@ async fn read(
         table = table.sql(),
     );
     let found = pg::query(sql).bind(ctids).fetch_all(&mut *connection).await.map_err(pg::in_its_own_words)?;
-    let mut values = Vec::new();
-    for row in &found {
+    let mut unchanged = Vec::new();
+    for row in found {
         let (ctid, xmin): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         if rows.iter().any(|seen| seen.ctid == ctid && seen.xmin == xmin) {
-            let (text, stored): (&[u8], i64) = (row.try_get(2)?, row.try_get(3)?);
-            values.push((ctid, xmin, text, stored as u64, row.try_get(4)?));
+            unchanged.push(row);
         }
     }
-    let pack_all = || -> Result<Vec<Value>> {
-        let mut packed_values = Vec::new();
-        for (ctid, xmin, text, stored, fingerprint) in values {
-            let packed = pack(text, dictionary)?;
-            if kept(&packed, stored).is_none() {
-                result.not_smaller += 1;
-                continue;
-            }
-            packed_values.push(Value { ctid, xmin, fingerprint, stored, raw: text.len() as u64, packed });
+    Ok(unchanged)
+}
+
+/// Packs what was read, until it is given up. Returns the values that become smaller, and how many do not.
+fn pack_all(rows: &[PgRow], dictionary: Option<&Dictionary>, give_up: &AtomicBool) -> Result<(Vec<Value>, u64)> {
+    let (mut values, mut not_smaller) = (Vec::new(), 0);
+    for row in rows {
+        if give_up.load(Ordering::Relaxed) {
+            break;
         }
-        result.changed_meanwhile = rows.len() as u64 - packed_values.len() as u64 - result.not_smaller;
-        Ok(packed_values)
-    };
-    // Meanwhile the governor goes on watching in another task.
-    tokio::task::block_in_place(|| give_way.run(pack_all))
+        let (text, stored): (&[u8], i64) = (row.try_get(2)?, row.try_get(3)?);
+        let (packed, stored) = (pack(text, dictionary)?, stored as u64);
+        if kept(&packed, stored).is_none() {
+            not_smaller += 1;
+            continue;
+        }
+        let (ctid, xmin, fingerprint) = (row.try_get(0)?, row.try_get(1)?, row.try_get(4)?);
+        values.push(Value { ctid, xmin, fingerprint, stored, raw: text.len() as u64, packed });
+    }
+    Ok((values, not_smaller))
 }
 
 /// Writes the values. `new`: a dictionary that they name and that has no function yet.

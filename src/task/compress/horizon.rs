@@ -1,17 +1,16 @@
 //! Who keeps VACUUM from freeing the old forms of values. Until they end, a run would let the table grow that it is to make smaller.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::waiting::Waiting;
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::live::governor::Go;
 use crate::pg;
 use crate::work::RunContext;
-
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Returns the next transaction number: rows that are written later stay until every snapshot has passed it.
 pub async fn now(connection: &mut PgConnection) -> Result<String> {
@@ -26,23 +25,12 @@ pub async fn wait(
     max_wait: Duration,
     phase: &Phase,
 ) -> Result<Go> {
-    let started = Instant::now();
-    let mut named = String::new();
+    let mut waiting = Waiting::new(run, phase, max_wait);
     loop {
         let Some(who) = run.or_cancelled(holders(connection, since)).await? else { return Ok(Go::On) };
-        if started.elapsed() >= max_wait {
+        if !waiting.goes_on(&who).await? {
             return Ok(Go::Stop(remark(&who, dead_bytes)));
         }
-        phase.say(&format!("waiting for {who}"));
-        if named != who {
-            tracing::info!("waiting: {}", remark(&who, dead_bytes));
-            named = who;
-        }
-        let pause = async {
-            tokio::time::sleep(LOOK_EVERY).await;
-            Ok(())
-        };
-        run.or_cancelled(pause).await?;
     }
 }
 

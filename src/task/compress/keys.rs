@@ -24,7 +24,7 @@ const MIN_TOAST_BYTES: u64 = 2_000;
 /// The size limit of a field.
 pub(super) const MAX_VALUE_BYTES: u64 = 1 << 30;
 
-/// Reading a value of this size through the view takes 15 s; compressing it takes three times its size in memory.
+/// Reading a value of this size through the view takes 15 s; compressing it takes three times its size in memory, and twice that on a busy host (`GiveWay`).
 const MAX_GZIP_BYTES: u64 = 64_000_000;
 
 /// `[compress]`, resolved.

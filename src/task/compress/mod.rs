@@ -37,6 +37,7 @@ mod triggers;
 mod undo;
 mod value;
 mod view_columns;
+mod waiting;
 mod walk;
 
 use std::fmt;

@@ -1,17 +1,16 @@
 //! Waits for old snapshots. A transaction whose snapshot is older than the moment when the last values became text again sees those
 //! rows in their compressed form: once the companion columns are dropped, it would read NULL, without any error.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use super::waiting::Waiting;
 use crate::base::progress::Phase;
 use crate::base::units;
 use crate::pg;
 use crate::work::RunContext;
-
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Returns a transaction number. Snapshots that were taken before have a smaller xmin, or the same one.
 pub async fn horizon(connection: &mut PgConnection) -> Result<String> {
@@ -34,25 +33,13 @@ pub async fn wait_for_old_snapshots(
     give_up_after: Duration,
     phase: &Phase,
 ) -> Result<Option<String>> {
-    let started = Instant::now();
+    let mut waiting = Waiting::new(run, phase, give_up_after);
     let mut left = holders(connection, horizon, None).await?;
-    let mut named = String::new();
     while !left.is_empty() {
         let who = left.iter().map(|holder| holder.who.as_str()).take(3).collect::<Vec<_>>().join("; ");
-        if started.elapsed() >= give_up_after {
-            return Ok(Some(format!("waited {} for {who}", units::duration(started.elapsed()))));
+        if !waiting.goes_on(&who).await? {
+            return Ok(Some(format!("waited {} for {who}", units::duration(waiting.elapsed()))));
         }
-        phase.say(&format!("waiting for {who}"));
-        // A short wait is not worth a warning.
-        if started.elapsed() > Duration::from_secs(1) && named != who {
-            tracing::warn!("waiting for a transaction with an old snapshot: {who}");
-            named = who;
-        }
-        let pause = async {
-            tokio::time::sleep(LOOK_EVERY).await;
-            Ok(())
-        };
-        run.or_cancelled(pause).await?;
         let transactions: Vec<String> = left.into_iter().map(|holder| holder.transaction).collect();
         left = holders(connection, horizon, Some(transactions)).await?;
     }

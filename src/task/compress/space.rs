@@ -3,8 +3,7 @@
 use anyhow::Result;
 use sqlx::{PgConnection, Row as _};
 
-use super::table;
-use super::table::Table;
+use super::table::{self, Table};
 use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg;

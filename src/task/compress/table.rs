@@ -33,7 +33,6 @@ pub struct Table {
     #[serde(skip)]
     pub columns: Vec<Column>,
     #[serde(skip)]
-    #[serde(rename = "body")]
     pub text_column: Column,
     pub key: Option<Key>,
     /// The view in the table's place, once it is installed.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::candidates::Spec;
+use super::curve::Curve;
 use super::decide::{Current, Index};
 use super::effort::Effort;
 use super::keys::VectorIndex;
@@ -53,6 +54,7 @@ pub async fn measure_current(
         skew: None,
         now: None,
         least: None,
+        curve: Curve::default(),
         declined: built.as_ref().and_then(|built| built.declined).map(|declined| (declined.spec, declined.rows as f64)),
         unmeasured: None,
         is_behind_a_new_one: false,
@@ -104,6 +106,7 @@ async fn measure_index(
         spec: Spec::known(method, index.option("lists"), Some(measured.m)),
         searches: 0,
         max_searches: u64::MAX,
+        curve: Curve::default(),
     };
     if method == Method::Ivfflat {
         measured.lists_in_fact = searcher.lists().await?;
@@ -124,7 +127,10 @@ async fn measure_index(
     measured.now = Some(now.clone());
     now.cost = Some(searcher.cost(setting).await?);
     measured.now = Some(now);
-    measured.least = Some(searcher.least(job.recall.target, setting, max_setting).await?);
+    let (reached, least) = searcher.least(job.recall.target, setting, max_setting).await?;
+    measured.least = Some((reached, least.clone()));
+    searcher.measure_the_curve(least.setting, max_setting).await?;
+    measured.curve = searcher.curve;
     Ok(())
 }
 

@@ -91,6 +91,23 @@ impl Sample {
         kept(&mut self.truth, is_endless);
     }
 
+    /// Returns some of the queries, whose neighbours are not known yet.
+    pub fn chosen(&self, numbers: &[usize]) -> Self {
+        fn of<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
+            numbers.iter().filter_map(|number| all.get(*number).cloned()).collect()
+        }
+        Self {
+            source: self.source.clone(),
+            tids: of(&self.tids, numbers),
+            xmins: of(&self.xmins, numbers),
+            vectors: of(&self.vectors, numbers),
+            values: of(&self.values, numbers),
+            times: of(&self.times, numbers),
+            is_asked: self.is_asked,
+            ..Self::default()
+        }
+    }
+
     /// Forgets the queries beyond the first `count`.
     pub fn truncate(&mut self, count: usize) {
         self.vectors.truncate(count);

@@ -3,6 +3,7 @@
 //! An interruption leaves an index `…_pgtend_new_HASH`, invalid or not yet measured, or `…_pgtend_old_HASH`, replaced and not yet dropped.
 //! The next run drops the invalid and the replaced one, and continues with the one that was built.
 
+pub mod document;
 mod keys;
 pub mod kind;
 
@@ -11,6 +12,7 @@ mod budget;
 mod built;
 mod candidates;
 mod current;
+mod curve;
 mod decide;
 mod disturb;
 mod effort;
@@ -22,9 +24,11 @@ mod found;
 mod function;
 mod indexed_by;
 mod interval;
+mod left;
 mod measure;
 mod memory;
 mod pairs;
+mod partial;
 mod plan;
 mod proposals;
 mod queries;

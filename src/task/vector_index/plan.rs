@@ -18,7 +18,7 @@ use super::setting::Others;
 use super::state::{self, Table};
 use super::statements::Uses;
 use super::verdict::Verdict;
-use super::{read, setting, statements};
+use super::{left, read, setting, statements};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::live::indexes;
@@ -130,6 +130,12 @@ pub async fn part(
     {
         decision.reasons.extend(others.in_words(request.method.setting()));
     }
+    if let Action::Set { setting } = decision.action
+        && let Some(reason) = why_not_set(connection, job, &table, (request.method, setting), extension).await?
+    {
+        decision.action = Action::GiveUp;
+        decision.reasons.push(reason);
+    }
     let spec = match &decision.action {
         Action::Build { spec } => Some(*spec),
         Action::Tune if table.method == Method::Hnsw => Some(decide::hnsw(job.m, job.ef_construction)),
@@ -198,6 +204,23 @@ async fn settings(connection: &mut PgConnection, job: &VectorIndex, table: &Tabl
         }
     }
     Ok(Settings { setting, present, present_setting, others, others_of_present })
+}
+
+/// Says why a higher value of the setting is not set where the job says, if others would lose by it.
+async fn why_not_set(
+    connection: &mut PgConnection,
+    job: &VectorIndex,
+    table: &Table,
+    (method, setting): (Method, u32),
+    extension: &str,
+) -> Result<Option<String>> {
+    if job.apply_setting.is_none() || table.by_bits {
+        return Ok(None);
+    }
+    let today = setting::current(connection, method, job.role(), extension).await?;
+    let this = [table.index.as_ref().map(|index| index.oid), None];
+    let left = left::find(connection, method, (today, setting), job.recall.k, table.facts.oid, this).await?;
+    Ok((!left.is_empty()).then(|| left::in_words(&left, method, setting)))
 }
 
 /// Measures searches with the job's filters, with the present index.

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::budget::Budget;
 use super::candidates::{Candidate, Spec, Tuning};
+use super::curve::Curve;
 use super::decide::{self, Current};
 use super::effort::Effort;
 use super::keys::VectorIndex;
@@ -110,6 +111,7 @@ impl Tuner<'_> {
             spec,
             searches: ground.budget.searches,
             max_searches: ground.budget.max_searches,
+            curve: Curve::default(),
         };
         let measured = self.race(&mut searcher, &ground.sample, spec, setting, known).await;
         ground.budget.searches = searcher.searches;

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
+use super::curve::Curve;
 use super::effort::Effort;
 use super::explained::{node_with_index, pages_of, scan_of};
 use super::found::{Cost, Found};
@@ -45,6 +46,8 @@ pub struct Searcher<'a> {
     /// The number of searches so far, and its limit.
     pub searches: u64,
     pub max_searches: u64,
+    /// What was found at each setting, and how fast.
+    pub curve: Curve,
 }
 
 /// The reason why a measurement ended early.
@@ -74,6 +77,7 @@ impl Searcher<'_> {
         let statement = self.searched.statement(self.k, setting);
         let mut recalls = Vec::with_capacity(self.sample.len());
         let most = self.effort.searches(self.spec, setting, self.k, self.sample.len());
+        let mut fastest = Duration::MAX;
         for start in (0..most).step_by(AT_ONCE) {
             if is_enough(&recalls, target) {
                 break;
@@ -82,9 +86,11 @@ impl Searcher<'_> {
             self.may_search(range.len())?;
             self.hide().await?;
             measure::limit(self.connection, self.searched, self.deadline).await?;
+            let began = Instant::now();
             let found = measure::distances(self.connection, &statement, self.sample, range.clone())
                 .await
                 .map_err(|error| self.stopped(error))?;
+            fastest = fastest.min(began.elapsed() / found.len().max(1) as u32);
             let are_there = measure::are_there(self.connection, self.searched, self.sample, range)
                 .await
                 .map_err(|error| self.stopped(error))?;
@@ -98,7 +104,20 @@ impl Searcher<'_> {
         if recalls.len() < MIN_QUERIES.min(self.sample.len()) {
             return Err(Stopped::Moved.into());
         }
-        Ok(Found::of(setting, &Interval::of_weighed(&recalls), recalls.len()))
+        let found = Found::of(setting, &Interval::of_weighed(&recalls), recalls.len());
+        self.curve.add(setting, found.recall, found.queries, fastest);
+        Ok(found)
+    }
+
+    /// Measures a few settings more, around the lowest one that is enough, as far as there is time.
+    pub async fn measure_the_curve(&mut self, least: u32, max_setting: u32) -> Result<()> {
+        for setting in self.curve.missing(least, (self.method.min_setting(self.k), max_setting)) {
+            match self.recall(setting).await {
+                Err(error) if error.downcast_ref::<Stopped>().is_some() => break,
+                found => _ = found?,
+            }
+        }
+        Ok(())
     }
 
     /// Returns time and pages at a setting: the best round counts, so that a busy machine is not taken for a slow index. Five rounds, and more

@@ -96,7 +96,7 @@ impl Others {
 }
 
 /// Returns the first names, and how many there are beside them.
-fn some_of(names: &[String]) -> String {
+pub fn some_of(names: &[String]) -> String {
     match names.len().checked_sub(NAMED).filter(|more| *more > 0) {
         Some(more) => format!("{} and {more} more", names[..NAMED].join(", ")),
         None => names.join(", "),

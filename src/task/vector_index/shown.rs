@@ -127,7 +127,7 @@ impl Part {
         lines.extend(
             self.filtered
                 .iter()
-                .flat_map(|verdict| verdict.lines(current.method.unwrap_or(self.request.method)))
+                .flat_map(|verdict| verdict.lines(current.method.unwrap_or(self.request.method), self.request.target))
                 .map(|line| format!("  {line}")),
         );
         lines.extend(self.way_line(current.method.unwrap_or(self.request.method)).map(|line| format!("  {line}")));

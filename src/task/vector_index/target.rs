@@ -65,6 +65,18 @@ impl SearchTarget {
         format!("{} {} {before}{vector}{after}", self.key(alias), self.reranks.as_ref().unwrap_or(&self.operator))
     }
 
+    /// Returns what is searched in a copy, with columns `tid` and `v`, the latter of `column_type`. `is_around`: the index on it has the same expression.
+    pub fn copied(&self, relation: &str, is_around: bool) -> Self {
+        Self {
+            relation: relation.to_owned(),
+            column: "v".to_owned(),
+            tid: "tid",
+            around: if is_around { self.around.clone() } else { Default::default() },
+            predicate: None,
+            ..self.clone()
+        }
+    }
+
     /// Returns the search of all rows, for each of some vectors with the rows that they were made from, or NULL.
     pub fn exact_statement(&self, k: u32) -> String {
         let found = format!(

@@ -221,15 +221,8 @@ impl Tuner<'_> {
         let rows = pg::execute_counting(connection, sql).await.map_err(pg::in_its_own_words).context("a temporary copy")?;
         pg::execute(connection, format!("ANALYZE {COPY}")).await?;
         pg::set(connection, "statement_timeout", "0").await?;
-        let searched = SearchTarget {
-            relation: COPY.to_owned(),
-            column: "v".to_owned(),
-            tid: "tid",
-            // The copy has the dimensions of the index already.
-            around: if self.table.by_halfvec || self.table.by_bits { from.around.clone() } else { Default::default() },
-            predicate: None,
-            ..from.clone()
-        };
+        // The copy has the dimensions of the index already.
+        let searched = from.copied(COPY, self.table.by_halfvec || self.table.by_bits);
         Ok((searched, if share < 1.0 { (rows as f64 / vectors).min(1.0) } else { 1.0 }, rows))
     }
 

@@ -4,7 +4,12 @@ use serde::Serialize;
 
 use super::found::Found;
 use super::kind::Method;
+use super::partial::Partial;
 use super::ways::{self, Way};
+use crate::base::units;
+
+/// How an application makes the planner search exactly.
+const EXACTLY: &str = "ORDER BY (… <=> $1) + 0 makes the planner use it";
 
 /// What searches with one filter find.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +49,12 @@ pub struct Verdict {
     /// What was not tried because others may need what is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// A partial index for the commonest value, where today's way misses the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
+    /// Why it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial_unmeasured: Option<String>,
 }
 
 impl Filtered {
@@ -77,7 +88,7 @@ pub fn way_of_all(verdicts: &[Verdict], target: f64) -> Option<Way> {
 
 impl Verdict {
     /// Lines for a plan or a report.
-    pub fn lines(&self, method: Method) -> Vec<String> {
+    pub fn lines(&self, method: Method, target: f64) -> Vec<String> {
         if let Some(unmeasured) = self.unmeasured_in_words() {
             return vec![unmeasured];
         }
@@ -88,7 +99,44 @@ impl Verdict {
             let by = self.exact_scan.as_ref().map(|scan| format!(" by {scan}")).unwrap_or_default();
             lines.push(format!("  an exact search of the rows that it leaves takes {:.2} ms{by}", self.exact_ms));
         }
+        if self.misses_today() {
+            lines.push(format!("  {}", self.partial_in_words(method)));
+            lines.extend(self.fastest(method, target).map(|fastest| format!("  the fastest that reaches {target}: {fastest}")));
+        }
         lines
+    }
+
+    /// Returns whether applications' searches miss the target as they are.
+    pub fn misses_today(&self) -> bool {
+        self.unmeasured.is_none() && (self.best.is_some() || !self.reached)
+    }
+
+    fn partial_in_words(&self, method: Method) -> String {
+        let Some(Partial { condition, values, rows, build_seconds, found, .. }) = &self.partial else {
+            let why = self.partial_unmeasured.as_deref().unwrap_or("runs measure it, dry runs do not");
+            return format!("a partial {method} index for each frequent value: not measured ({why})");
+        };
+        let ms = found.cost.map(|cost| format!(", {:.2} ms", cost.ms)).unwrap_or_default();
+        format!(
+            "a partial {method} index WHERE {condition}, the commonest of {}: {} at {} = {}{ms} ({}, built in {build_seconds:.1} s; on a copy, other values are not measured)",
+            units::plural(*values, "value"),
+            super::decide::recall_in_words(found),
+            method.setting(),
+            found.setting,
+            units::plural(*rows, "row"),
+        )
+    }
+
+    /// Says which of the ways that reach the target takes the least time, of those that were measured.
+    fn fastest(&self, method: Method, target: f64) -> Option<String> {
+        let ways = self.others.iter().filter(|way| way.found.reaches(target)).map(|way| (way.ms, way.way.in_words(method)));
+        let exact = (self.exact_ms > 0.0).then(|| (self.exact_ms, format!("an exact search ({EXACTLY})")));
+        let partial = self
+            .partial
+            .as_ref()
+            .and_then(|partial| Some((partial.ms()?, format!("a partial index for each value ({})", partial.condition))));
+        let all = ways.chain(exact).chain(partial);
+        all.min_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(ms, way)| format!("{way}, {ms:.2} ms"))
     }
 
     fn unmeasured_in_words(&self) -> Option<String> {
@@ -111,10 +159,9 @@ impl Verdict {
     fn advice(&self, method: Method) -> String {
         let columns = "the filter's columns";
         let exact = match &self.exact_scan {
-            Some(scan) if !scan.contains("Seq Scan") => format!(
-                "An exact search by {scan} takes {:.2} ms: ORDER BY (… <=> $1) + 0 makes the planner use it",
-                self.exact_ms
-            ),
+            Some(scan) if !scan.contains("Seq Scan") => {
+                format!("An exact search by {scan} takes {:.2} ms: {EXACTLY}", self.exact_ms)
+            }
             _ => format!("An index on {columns} lets searches for few rows be exact (now {:.2} ms)", self.exact_ms),
         };
         let older = if self.others.is_empty() && self.kept.is_none() {
@@ -123,8 +170,8 @@ impl Verdict {
             ""
         };
         format!(
-            "{exact}; a partial {method} index for each frequent value ({}), or a table partitioned by {columns}, finds more{older}",
-            self.filter
+            "{exact}; {}; a table partitioned by {columns} finds as much as partial indexes{older}",
+            self.partial_in_words(method)
         )
     }
 }

@@ -3,12 +3,12 @@
 
 use chrono::{DateTime, Utc};
 
-use super::needs::{Needed, Why};
 use super::proof::record_doubt;
 use super::several::within;
 use super::together::Together;
 use crate::pg::failure;
 use crate::store::Store;
+use crate::task::backup::needed::{Needed, Why};
 use crate::task::backup::set::{Listing, Set};
 use crate::task::backup::verdict::Verification;
 

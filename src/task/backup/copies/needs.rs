@@ -7,6 +7,7 @@ use super::place::is_copy_of;
 use crate::base::{shell, units};
 use crate::task::backup::keep::{Candidate, Keep};
 use crate::task::backup::manifest::Filters;
+use crate::task::backup::needed::{Needed, Why};
 use crate::task::backup::rules::{self, Rules};
 use crate::task::backup::set::{Listing, Set};
 use crate::task::backup::set_name::SetName;
@@ -19,27 +20,6 @@ pub struct Other<'a> {
     pub keep: Option<&'a Keep>,
     /// None: it could not be read.
     pub listing: Option<&'a Listing>,
-}
-
-/// A set that is kept for another store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Needed {
-    pub set: SetName,
-    /// The store that needs it.
-    pub store: String,
-    pub why: Why,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// That store, or a part of it, could not be read.
-    Unread,
-    /// It has nothing of that name, or the rest of a set: runs copy it there.
-    Lacking,
-    /// What has that name there is not known to be a good copy, for this reason. No run replaces it.
-    NotGood(String),
-    /// What speaks against the data of the set could not be recorded beside the copy there.
-    Untold,
 }
 
 /// Returns the sets here that the other store's rules would keep, and that it is not known to have whole; where it was not read, also those whose data are
@@ -115,19 +95,6 @@ fn why_not_good(there: &Set, set: &Set) -> Option<String> {
         Bytes::Damaged => Some("the copy there is damaged".to_owned()),
         Bytes::Unknown => Some("the copy there has not been read back".to_owned()),
         Bytes::Intact => there.listed.globals_problem.clone(),
-    }
-}
-
-impl Needed {
-    /// The reason why it stays.
-    pub fn in_words(&self) -> String {
-        let Self { store, why, .. } = self;
-        match why {
-            Why::Unread => format!("{store} keeps it by its rules, and could not be read: it is not known to be there"),
-            Why::Lacking => format!("{store} keeps it by its rules, and lacks it: it is to be copied there first"),
-            Why::NotGood(why) => format!("{store} keeps it by its rules, and is not known to have a good copy: {why}"),
-            Why::Untold => format!("what speaks against its data could not be recorded beside the copy in {store}"),
-        }
     }
 }
 

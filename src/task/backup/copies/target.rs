@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::holds::Elsewhere;
 use super::lacks::Lacking;
-use super::needs::Needed;
 use super::several::{ensure_apart, none_took_it, within};
 use crate::base::fault::Kind;
 use crate::base::shell;
@@ -14,6 +13,7 @@ use crate::pg::failure;
 use crate::store::Store;
 use crate::store::lease::Seen;
 use crate::task::backup::keys::InStore;
+use crate::task::backup::needed::Needed;
 use crate::task::backup::of_store::OfStore;
 use crate::task::backup::plan::Plan;
 use crate::task::backup::series::Series;

@@ -44,9 +44,9 @@ impl Worker<'_> {
         };
         let verdict = match measured {
             Measurement::Impossible(reason) => Err(Refusal { reason, is_worse: false }),
-            Measurement::Done(Measured { reached, found, at_todays_setting, pairs }) => {
+            Measurement::Done(Measured { reached, found, at_todays_setting, pairs, curve }) => {
                 let verdict = decide::accept(&self.part.request, &self.part.current, reached, &found, &at_todays_setting, pairs);
-                self.report_values.pairs = pairs;
+                (self.report_values.pairs, self.report_values.curve) = (pairs, curve);
                 self.report_values.after = Some(found.clone());
                 self.report_values.after_at_todays_setting = Some(at_todays_setting);
                 verdict.map(|()| found)
@@ -67,7 +67,7 @@ impl Worker<'_> {
 
     /// Drops the new index. Where what is there is better, nothing is wrong: the index's comment keeps it in mind, so that the next run does not
     /// build it again.
-    async fn decline(&mut self, Refusal { reason, is_worse }: Refusal) -> Result<Option<Failure>> {
+    pub(super) async fn decline(&mut self, Refusal { reason, is_worse }: Refusal) -> Result<Option<Failure>> {
         let new = self.part.table.new_name();
         let schema = self.part.table.facts.schema.clone();
         let spec = self.report_values.built.or(self.found);

@@ -8,9 +8,10 @@ use crate::ledger::report::Failure;
 use crate::live::indexes;
 use crate::pg;
 use crate::task::vector_index::kind::Method;
-use crate::task::vector_index::verdict::way_of_all;
+use crate::task::vector_index::plan::Part;
+use crate::task::vector_index::verdict::{Verdict, way_of_all};
 use crate::task::vector_index::ways::Present;
-use crate::task::vector_index::{filtered, queries, setting};
+use crate::task::vector_index::{filtered, partial, queries, setting};
 
 impl Worker<'_> {
     pub(super) async fn work_with_filters(&mut self) -> Result<Option<Failure>> {
@@ -22,6 +23,7 @@ impl Worker<'_> {
             return Ok(failure);
         }
         self.measure_filters().await?;
+        self.measure_partial_indexes().await?;
         let method = self.part.request.method;
         let target = self.job.recall.target;
         let missed: Vec<String> =
@@ -52,9 +54,35 @@ impl Worker<'_> {
                 queries::asked(&mut connection, self.job, self.run, &table.searched, table.vectors(), self.job.recall.time.0 / 2)
                     .await?;
             let at = (self.part.request.method, setting);
-            filtered::measure(&mut connection, self.job, &table.searched, &sample, at, self.part.has_iterative_scan).await
+            let has_iterative_scan = self.part.has_iterative_scan;
+            let filtered = filtered::measure(&mut connection, self.job, &table.searched, &sample, at, has_iterative_scan).await?;
+            Ok((filtered, sample))
         };
-        self.report_values.filtered = self.run.or_cancelled(work).await?;
+        (self.report_values.filtered, self.part.sample) = self.run.or_cancelled(work).await?;
+        phase.done("");
+        Ok(())
+    }
+
+    /// Measures, for filters whose searches miss the target, what partial indexes would give.
+    async fn measure_partial_indexes(&mut self) -> Result<()> {
+        if !self.report_values.filtered.iter().any(Verdict::misses_today) {
+            return Ok(());
+        }
+        let phase = self.run.progress.phase("measure", None);
+        phase.say("partial indexes, on a copy");
+        let mut connection = self.run.or_cancelled(indexes::connect(self.run)).await?;
+        self.run.or_cancelled(setting::load(&mut connection, self.extension)).await?;
+        let Part { table, sample, request, .. } = &self.part;
+        for (filter, verdict) in self.job.filters.all.iter().zip(&mut self.report_values.filtered) {
+            if !verdict.misses_today() {
+                continue;
+            }
+            let measured = partial::measure(&mut connection, self.job, table, sample, (filter, request.method), self.extension);
+            match self.run.or_cancelled(measured).await? {
+                Ok(partial) => verdict.partial = Some(partial),
+                Err(why) => verdict.partial_unmeasured = Some(why),
+            }
+        }
         phase.done("");
         Ok(())
     }
@@ -66,7 +94,8 @@ impl Worker<'_> {
             return Ok(None);
         };
         let Some(place) = &self.job.apply_setting else {
-            let today: Vec<String> = self.report_values.filtered.iter().flat_map(|verdict| verdict.lines(method)).collect();
+            let today: Vec<String> =
+                self.report_values.filtered.iter().flat_map(|verdict| verdict.lines(method, self.job.recall.target)).collect();
             return Ok(Some((
                 None,
                 format!(
@@ -108,7 +137,7 @@ impl Worker<'_> {
         self.report_values
             .filtered
             .iter()
-            .flat_map(|verdict| verdict.lines(method))
+            .flat_map(|verdict| verdict.lines(method, self.job.recall.target))
             .map(|line| format!("; {}", line.trim()))
             .collect()
     }

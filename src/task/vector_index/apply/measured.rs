@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::Worker;
 use crate::live::indexes;
 use crate::task::vector_index::candidates::{Candidate, Spec};
+use crate::task::vector_index::curve::Curve;
 use crate::task::vector_index::decide::{self, recall_in_words};
 use crate::task::vector_index::effort::Effort;
 use crate::task::vector_index::found::Found;
@@ -30,6 +31,8 @@ pub(super) struct Measured {
     pub(super) at_todays_setting: Found,
     /// Searches in turns with those by what is there, where a clock has to tell.
     pub(super) pairs: Option<Pairs>,
+    /// What was found at these and at other settings; empty where that was measured on a copy.
+    pub(super) curve: Curve,
 }
 
 /// The end of an attempt to measure a new index.
@@ -162,6 +165,7 @@ impl Worker<'_> {
             spec: built.unwrap_or(Spec::known(method, None, None)),
             searches: 0,
             max_searches: u64::MAX,
+            curve: Curve::default(),
         };
         let max_setting = match (method, built) {
             (_, Some(spec)) => spec.max_setting(),
@@ -176,8 +180,9 @@ impl Worker<'_> {
         let tuned = candidate.map(|candidate| candidate.found.setting);
         let start = tuned.unwrap_or(self.part.setting);
         let (reached, found) = searcher.least(self.job.recall.target, start, max_setting).await?;
+        searcher.measure_the_curve(found.setting, max_setting).await?;
         searcher.show().await?;
-        Ok(Measured { reached, found, at_todays_setting, pairs: None })
+        Ok(Measured { reached, found, at_todays_setting, pairs: None, curve: searcher.curve })
     }
 
     /// Measures the same build on a copy of all vectors, where the planner prefers the old index (it has more lists) and the role may not
@@ -220,6 +225,6 @@ impl Worker<'_> {
         // None: the setting is higher than needed.
         let at_todays_setting = candidate.at_todays_setting.unwrap_or_else(|| candidate.found.clone());
         let Candidate { reached, found, pairs, .. } = candidate;
-        Ok(Measurement::Done(Measured { reached, found, at_todays_setting, pairs }))
+        Ok(Measurement::Done(Measured { reached, found, at_todays_setting, pairs, curve: Curve::default() }))
     }
 }

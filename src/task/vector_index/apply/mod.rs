@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::built::Declined;
 use super::candidates::{Spec, Tuning};
+use super::curve::{Curve, Drawn};
 use super::decide::{self, Action, Decision};
 use super::found::Found;
 use super::function::Installed;
@@ -128,9 +129,13 @@ struct ReportValues {
     is_proved_on_a_copy: bool,
     after: Option<Found>,
     after_at_todays_setting: Option<Found>,
+    /// Of the new index.
+    curve: Curve,
     /// Searches by the new index and by what was there, in turns.
     pairs: Option<Pairs>,
     setting_applied: Option<String>,
+    /// Why the setting stays as it is, where others would lose by a higher one.
+    not_set: Option<String>,
     planners_choice: Option<String>,
     filtered: Vec<Verdict>,
     way_applied: Option<String>,
@@ -349,6 +354,13 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Returns recall against speed of the index that was there and of the new one, where they were measured.
+    fn curves(&self) -> Vec<Drawn> {
+        let before = self.part.current.index.as_ref().and_then(|index| Some(Drawn::of("before", index.method?, &index.curve)));
+        let after = Drawn::of("after", self.part.request.method, &self.report_values.curve);
+        before.into_iter().chain([after]).filter(|drawn| !drawn.points.is_empty()).collect()
+    }
+
     fn json(&self) -> serde_json::Value {
         let report_values = &self.report_values;
         let current = self.part.current.index.as_ref();
@@ -364,6 +376,7 @@ impl Worker<'_> {
             "after": report_values.after,
             "after_at_todays_setting": report_values.after_at_todays_setting,
             "recommended": report_values.after.as_ref().map(|after| json!({ self.part.request.method.setting(): after.setting })),
+            "curves": self.curves(),
             "in_turns": report_values.pairs,
             "setting_applied": report_values.setting_applied,
             "planners_choice": report_values.planners_choice,

@@ -13,12 +13,12 @@ use crate::live::session::{Attempt, Session};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::vector_index::built::{Built, Graph};
 use crate::task::vector_index::candidates::Spec;
-use crate::task::vector_index::decide::recall_in_words;
+use crate::task::vector_index::decide::{Refusal, recall_in_words};
 use crate::task::vector_index::found::Found;
 use crate::task::vector_index::keys::ApplySetting;
 use crate::task::vector_index::kind::{Method, Quantize};
 use crate::task::vector_index::search::{self, Stopped};
-use crate::task::vector_index::{measure, setting, state};
+use crate::task::vector_index::{left, measure, setting, state};
 
 impl Worker<'_> {
     pub(super) async fn swap(&mut self, found: Found) -> Result<Option<Failure>> {
@@ -27,6 +27,10 @@ impl Worker<'_> {
         let schema = table.facts.schema.clone();
         let (name, old) = (table.index_name.clone(), table.index.clone());
         let mut session = self.session().await?;
+        let set = self.setting_sql(&mut session.connection, found.setting).await?;
+        if let Some(reason) = self.report_values.not_set.clone().filter(|_| found.setting > self.part.setting) {
+            return self.decline(Refusal { reason, is_worse: false }).await;
+        }
         let mut statements = Vec::new();
         if let Some(old) = &old {
             statements.push(format!("ALTER INDEX {} RENAME TO {}", old.sql(), identifier(&old_name)));
@@ -47,7 +51,7 @@ impl Worker<'_> {
             expected.join(" AND ")
         ));
         // A higher setting is never worse. A lower one, where it is enough, is set once the old index is gone.
-        let set = self.setting_sql(&mut session.connection, found.setting).await?.filter(|_| found.setting > self.part.setting);
+        let set = set.filter(|_| found.setting > self.part.setting);
         statements.extend(set.clone());
         let oids: Vec<i64> = [Some(self.part.table.facts.oid), old.as_ref().map(|old| old.oid)].into_iter().flatten().collect();
         if let Attempt::Locked(who) = self.run.or_cancelled(session.transaction(&statements, &oids)).await? {
@@ -74,7 +78,7 @@ impl Worker<'_> {
             Err(error) if error.downcast_ref::<Stopped>().is_some() => Measurement::Impossible(error.to_string()),
             measured => measured?,
         };
-        let Measured { reached, found, at_todays_setting, .. } = match measured {
+        let Measured { reached, found, at_todays_setting, curve, .. } = match measured {
             Measurement::Done(measured) => measured,
             Measurement::Impossible(why) => {
                 self.report_values.warnings.push(format!("{name} was not measured after the swap: {why}"));
@@ -82,6 +86,7 @@ impl Worker<'_> {
             }
         };
         (self.report_values.after, self.report_values.after_at_todays_setting) = (Some(found.clone()), Some(at_todays_setting));
+        self.report_values.curve = curve;
         let schema = self.part.table.facts.schema.clone();
         self.comment(&schema, &name, Some(comment), &found, true).await?;
         let missed = (!reached).then(|| {
@@ -144,6 +149,12 @@ impl Worker<'_> {
         let (name, target) = (self.part.request.method.setting(), self.job.recall.target);
         if self.job.apply_setting.is_some() {
             self.apply_setting(found.setting).await?;
+            if let Some(reason) = self.report_values.not_set.take() {
+                if found.setting > self.part.setting {
+                    return Ok(Some((None, format!("{}; {reason}", self.report_values.summary))));
+                }
+                self.report_values.warnings.push(reason);
+            }
             self.report_values.summary +=
                 &self.report_values.setting_applied.as_ref().map(|applied| format!("; {applied}")).unwrap_or_default();
             let others = &self.part.others;
@@ -189,8 +200,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Returns SQL that makes this the setting, or a higher one that other indexes need. The server knows the setting once pgvector is loaded, and
-    /// a role with the privilege sets it.
+    /// Returns SQL that makes this the setting, or a higher one that other indexes need; None also where the planner would leave one of these, and
+    /// `not_set` says so. The server knows the setting once pgvector is loaded, and a role with the privilege sets it.
     async fn setting_sql(&mut self, connection: &mut PgConnection, setting: u32) -> Result<Option<String>> {
         let Some(place) = &self.job.apply_setting else { return Ok(None) };
         let method = self.part.request.method;
@@ -198,15 +209,20 @@ impl Worker<'_> {
             setting::load(connection, self.extension).await?;
             let but = [self.new, self.old_oid()];
             let oid = self.part.table.facts.oid;
-            let others = setting::of_others(connection, (method, self.job.role()), oid, but, self.extension).await?;
+            let role = self.job.role();
+            let others = setting::of_others(connection, (method, role), oid, but, self.extension).await?;
+            let value = setting.max(others.setting);
+            let today = setting::current(connection, method, role, self.extension).await?;
+            let left = left::find(connection, method, (today, value), self.job.recall.k, oid, but).await?;
             let whose = self.whose(place);
             // It stays, wherever it is set.
-            let is_kept = others.kept >= setting.max(others.setting);
-            let sql = format!("ALTER {whose} SET {} = {}", method.setting(), setting.max(others.setting));
-            Ok((others, (!is_kept).then_some(sql)))
+            let is_kept = others.kept >= value;
+            let not_set = (!left.is_empty()).then(|| left::in_words(&left, method, value));
+            let sql = format!("ALTER {whose} SET {} = {value}", method.setting());
+            Ok((others, (!is_kept && not_set.is_none()).then_some(sql), not_set))
         };
-        let (others, sql) = self.run.or_cancelled(statement).await?;
-        self.part.others = others;
+        let (others, sql, not_set) = self.run.or_cancelled(statement).await?;
+        (self.part.others, self.report_values.not_set) = (others, not_set);
         Ok(sql)
     }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 pub use stays::{is_read_whole, of_a_small_table, of_present, was_declined};
 
 use super::candidates::{Candidate, Spec};
+use super::curve::Curve;
 use super::found::{Found, WORTH_IT};
 use super::kind::Method;
 use super::measure;
@@ -110,6 +111,8 @@ pub struct Index {
     pub now: Option<Found>,
     /// Measured at the lowest setting that reaches the target, or at the highest one.
     pub least: Option<(bool, Found)>,
+    /// What was found at these and at other settings: for the report.
+    pub curve: Curve,
     /// A build that was no better than this index and is not repeated: its parameters, and the number of rows then.
     pub declined: Option<(Spec, f64)>,
     /// The reason why it could not be measured.

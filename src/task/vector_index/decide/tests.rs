@@ -41,6 +41,7 @@ fn index() -> Index {
         skew: Some(1.1),
         now: Some(found(3, 0.96, 1.0)),
         least: Some((true, found(3, 0.96, 1.0))),
+        curve: Curve::default(),
         declined: None,
         unmeasured: None,
         is_behind_a_new_one: false,
