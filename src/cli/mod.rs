@@ -6,6 +6,7 @@ mod backups;
 mod check;
 mod cleartext;
 mod compress;
+mod digest;
 mod doctor;
 mod documents;
 mod encryption;
@@ -17,6 +18,7 @@ mod init;
 mod jobs;
 mod lifetimes;
 mod logs;
+mod notify;
 mod output;
 mod partition;
 pub mod render;
@@ -140,6 +142,11 @@ pub enum Command {
     },
     /// Print SQL for a role that may do what the jobs do, and no more
     Grants(grants::Arguments),
+    /// Send a test message or the digest to a place of [notify.NAME]
+    Notify {
+        #[command(subcommand)]
+        command: notify::Command,
+    },
     /// Print the JSON Schema of the configuration and of jobs, for editors
     Schema {
         /// Print only this schema
@@ -199,6 +206,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Archives { command } => archives::run(global, command).await,
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,
+        Command::Notify { command } => notify::run(global, command).await,
         Command::Schema { which } => documents::schema(*which),
         Command::Completions { shell } => documents::completions(Arguments::command(), *shell),
         Command::Man { folder } => documents::man(Arguments::command(), folder.as_deref()),
