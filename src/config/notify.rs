@@ -211,7 +211,8 @@ fn keys_of_kinds() -> serde_json::Value {
         let others: Vec<_> = OF_KINDS.into_iter().filter(is_of_others).flat_map(written).collect();
         let others: Vec<_> = others.iter().map(|key| json!({ "required": [key] })).collect();
         let needs: Vec<_> = needed.iter().map(|key| one_of(key)).collect();
-        json!({ "properties": { "kind": { "const": kind.name() } }, "allOf": needs, "not": { "anyOf": others } })
+        let name = json!({ "const": kind.name(), "description": "The service." });
+        json!({ "properties": { "kind": name }, "allOf": needs, "not": { "anyOf": others } })
     };
     serde_json::Value::Array(Kind::ALL.into_iter().map(of_kind).collect())
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::http::{Manners, Recorder};
+use crate::support::json_schema::Validator;
 use crate::support::postgres::{Server, server};
 use crate::support::serve::{Serving, asked, becomes, reaches, sql_job, with_ledger};
 use crate::support::smtp::Smtp;
@@ -388,23 +389,27 @@ fn the_digest_says_first_what_is_not_safe_and_serve_sends_it_at_its_time() {
 
 #[test]
 fn mistakes_in_a_place_for_messages_are_named_with_what_to_write() {
-    for (text, said) in [
-        ("[notify.ops]\nkind = \"slack\"\n", "[notify.ops] has no `url_file`"),
-        ("[notify.ops]\nkind = \"slak\"\n", "unknown value `slak` of `kind`"),
-        ("[notify.ops]\nkind = \"slack\"\nurl = \"https://x/c0ffee\"\n", "url_file = \"/path\" or url_env = \"NAME\""),
-        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\nchat = \"1\"\n", "is of kind \"slack\", which has no `chat`"),
-        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"bad\"\n", "the URL of [notify.ops]: not an HTTP URL"),
-        ("[notify.ops]\nkind = \"slack\"\nurl_env = \"NOBODY_HAS\"\n", "the environment has no variable `NOBODY_HAS`"),
-        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\non = [\"failures\"]\n", "unknown value `failures` of `on`"),
-        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\non = []\n", "`on` of [notify.ops] is empty"),
-        ("[notify.ops]\nkind = \"telegram\"\ntoken_file = \"url\"\n", "[notify.ops] has no `chat`"),
-        ("[notify.ops]\nkind = \"mail\"\nhost = \"localhost\"\nfrom = \"nobody\"\nto = [\"a@b.example\"]\n", "`nobody` is not a mail address"),
-        ("[notify.ops]\nkind = \"mail\"\nhost = \"h\"\nuser = \"u\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n", "has a `user` and no password"),
-        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\ndigest = \"weekly\"\n", "`weekly`"),
-        ("[notify]\nslack = \"https://x/c0ffee\"\n", "[notify.NAME], and below it kind = \"slack\""),
-        ("notify = \"https://x/c0ffee\"\n", "write [notify.NAME]"),
-        ("[notify]\nwebhook_url_file = \"url\"\n[notify.webhook]\nkind = \"slack\"\nurl_file = \"url\"\n", "give [notify.webhook] another name"),
+    let schema = Scenario::empty().json(&["schema", "config"]);
+    let validator = Validator::new(&schema);
+    for (text, said, is_of_the_form) in [
+        ("[notify.ops]\nkind = \"slack\"\n", "[notify.ops] has no `url_file`", true),
+        ("[notify.ops]\nkind = \"slak\"\n", "unknown value `slak` of `kind`", true),
+        ("[notify.ops]\nkind = \"slack\"\nurl = \"https://x/c0ffee\"\n", "url_file = \"/path\" or url_env = \"NAME\"", true),
+        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\nchat = \"1\"\n", "is of kind \"slack\", which has no `chat`", true),
+        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"bad\"\n", "the URL of [notify.ops]: not an HTTP URL", false),
+        ("[notify.ops]\nkind = \"slack\"\nurl_env = \"NOBODY_HAS\"\n", "the environment has no variable `NOBODY_HAS`", false),
+        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\non = [\"failures\"]\n", "unknown value `failures` of `on`", true),
+        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\non = []\n", "`on` of [notify.ops] is empty", true),
+        ("[notify.ops]\nkind = \"telegram\"\ntoken_file = \"url\"\n", "[notify.ops] has no `chat`", true),
+        ("[notify.ops]\nkind = \"mail\"\nhost = \"localhost\"\nfrom = \"nobody\"\nto = [\"a@b.example\"]\n", "`nobody` is not a mail address", false),
+        ("[notify.ops]\nkind = \"mail\"\nhost = \"h\"\nuser = \"u\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n", "has a `user` and no password", false),
+        ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\ndigest = \"weekly\"\n", "`weekly`", true),
+        ("[notify]\nslack = \"https://x/c0ffee\"\n", "[notify.NAME], and below it kind = \"slack\"", true),
+        ("notify = \"https://x/c0ffee\"\n", "write [notify.NAME]", true),
+        ("[notify]\nwebhook_url_file = \"url\"\n[notify.webhook]\nkind = \"slack\"\nurl_file = \"url\"\n", "give [notify.webhook] another name", false),
     ] {
+        let written: Value = serde_json::to_value(toml::from_str::<toml::Value>(text).unwrap()).unwrap();
+        assert_eq!(validator.mistake(&written).is_some(), is_of_the_form, "the schema, of {text}");
         let scenario = Scenario::empty().config(text);
         std::fs::write(scenario.path("url"), "https://hooks.example.com/c0ffee").unwrap();
         std::fs::write(scenario.path("bad"), "hooks.example.com/c0ffee").unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::runtime::Handle;
 
 use super::global::Global;
 use crate::config::notify::{On, Target};
@@ -27,7 +28,10 @@ const MISSED_AT_MOST: TimeDelta = TimeDelta::hours(24);
 pub async fn put_when_due(site: Arc<Site>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if let Err(error) = look(&site, Utc::now()).await {
+        let (site, runtime) = (Arc::clone(&site), Handle::current());
+        // Its future is for one thread alone: the stores are looked at by closures over borrowed names.
+        let looked = tokio::task::spawn_blocking(move || runtime.block_on(look(&site, Utc::now()))).await;
+        if let Err(error) = looked.map_err(anyhow::Error::from).flatten() {
             tracing::warn!("cannot make a digest: {error:#}");
         }
     }

@@ -44,6 +44,10 @@ impl Loader<'_> {
         let kind = *written.kind.get_ref();
         let before = self.problems.len();
         let of = format!("[notify.{name}]");
+        // A key that is missing may be one with a mistake.
+        if self.without.iter().any(|path| path.starts_with(&["notify".to_owned(), name.clone()])) {
+            return None;
+        }
         self.keys_of_kind(&of, kind, &written);
         let timezone = written.timezone.take().map_or(chrono_tz::Tz::UTC, |zone| zone.into_inner().0);
         let digest = written.digest.take().map(Spanned::into_inner).or_else(|| Schedule::try_from(DIGEST.to_owned()).ok())?;
@@ -72,11 +76,9 @@ impl Loader<'_> {
             let message = format!("{of} has no {}", listed(missing.into_iter()));
             self.mistake_at(written.kind.span(), message, hint);
         }
-        match &written.on {
-            Some(on) if on.get_ref().is_empty() => {
-                self.problem(on, format!("`on` of {of} is empty, so nothing is told there"), "on = [\"failure\", \"recovery\", \"late\"]");
-            }
-            _ => {}
+        if let Some(on) = written.on.as_ref().filter(|on| on.get_ref().is_empty()) {
+            let message = format!("`on` of {of} is empty, so nothing is told there");
+            self.problem(on, message, "on = [\"failure\", \"recovery\", \"late\"]");
         }
     }
 

@@ -1,6 +1,6 @@
 use super::*;
-use crate::run::notify::message::of_events;
 use crate::ledger::report::Outcome;
+use crate::run::notify::together::of_events;
 
 /// A job, a database and an error whose names try to be more than text.
 fn hostile() -> Message {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::event::Event;
-use super::http::{self, NotSent, Redirects};
+use super::request::{self, NotSent, Redirects};
 use super::service;
 use super::together::of_events;
 use crate::config::notify::{Notify, On, Target, WEBHOOK};
@@ -80,7 +80,7 @@ impl Hub {
         Some(Self {
             webhook: notify.webhook_url.clone(),
             targets: notify.targets.clone(),
-            client: http::client(notify.ca_file.as_deref(), Redirects::RepeatsAlone)?,
+            client: request::client(notify.ca_file.as_deref(), Redirects::RepeatsAlone)?,
             ca_file: notify.ca_file.clone(),
             ledger,
             tasks,
@@ -233,7 +233,7 @@ impl Hub {
             events => of_events(events),
         };
         let ca_file = self.ca_file.as_deref();
-        let sent = http::deliver(async || service::send(&self.client, ca_file, &target.service, &message, &batch.events).await).await;
+        let sent = request::deliver(|| service::send(&self.client, ca_file, &target.service, &message, &batch.events)).await;
         match sent {
             Ok(answer) => {
                 tracing::debug!("message to `{}`: {answer}", target.name);
@@ -265,8 +265,8 @@ impl Hub {
         let (this, document) = (Arc::clone(self), event.document());
         self.tasks.spawn(async move {
             let secrets = url::Url::parse(url.expose_secret()).map(|url| service::secrets_of(&url)).unwrap_or_default();
-            let post = async || http::once(this.client.post(url.expose_secret()).json(&document), &secrets).await;
-            if let Err(not_sent) = http::deliver(post).await {
+            let post = || request::once(this.client.post(url.expose_secret()).json(&document), &secrets);
+            if let Err(not_sent) = request::deliver(post).await {
                 tracing::warn!("webhook was not delivered: {}", not_sent.why);
             }
         });

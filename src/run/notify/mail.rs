@@ -14,8 +14,8 @@ use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
 use super::body;
-use super::http::NotSent;
 use super::message::{Message, shortened};
+use super::request::NotSent;
 use crate::base::{ca_file, network};
 use crate::config::notify::{Mail, MailTls};
 

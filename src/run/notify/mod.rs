@@ -6,11 +6,11 @@
 
 mod body;
 pub mod event;
-mod http;
 mod hub;
 mod mail;
 pub mod message;
 mod ping;
+mod request;
 mod service;
 mod together;
 
@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use event::Event;
-use http::Redirects;
 use hub::Hub;
 pub use hub::Late;
 use message::{Message, Severity};
 use ping::Pings;
+use request::Redirects;
 use tokio_util::task::TaskTracker;
 
 use crate::base::fault;
@@ -120,7 +120,7 @@ pub async fn test(config: &Config, name: &str) -> Result<String> {
 
 /// Sends a message to a place, once and now.
 pub async fn send_now(config: &Config, name: &str, message: &Message) -> Result<String> {
-    let client = http::client(config.notify.ca_file.as_deref(), Redirects::RepeatsAlone);
+    let client = request::client(config.notify.ca_file.as_deref(), Redirects::RepeatsAlone);
     let client = client.ok_or_else(|| anyhow::anyhow!("there is no HTTP client"))?;
     let webhook = config.notify.webhook_url.clone().filter(|_| name == WEBHOOK).map(|url| Service::Webhook { url });
     let target = config.notify.targets.iter().find(|target| target.name == name).map(|target| target.service.clone());

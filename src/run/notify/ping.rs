@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::http::{self, Redirects};
+use super::request::{self, Redirects};
 use crate::config::Config;
 use crate::ledger::report::Run;
 use crate::run::job::Job;
@@ -28,7 +28,7 @@ impl Pings {
     /// Creates a client only if a job has a URL.
     pub fn new(config: &Config, jobs: &[Job]) -> Self {
         let is_needed = jobs.iter().any(|job| job.ping_url.is_some());
-        let client = is_needed.then(|| http::client(config.notify.ca_file.as_deref(), Redirects::All)).flatten();
+        let client = is_needed.then(|| request::client(config.notify.ca_file.as_deref(), Redirects::All)).flatten();
         Self { client, starts: Arc::default() }
     }
 
@@ -69,7 +69,7 @@ impl Pings {
                 before.abort();
             }
             let secrets = super::service::secrets_of(&url);
-            if let Err(not_sent) = http::deliver(async || http::once(client.get(url.clone()), &secrets).await).await {
+            if let Err(not_sent) = request::deliver(|| request::once(client.get(url.clone()), &secrets)).await {
                 tracing::warn!("ping of job `{job}` was not delivered: {}", not_sent.why);
             }
         }))

@@ -8,8 +8,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::event::Event;
-use super::http::{NotSent, once};
 use super::message::Message;
+use super::request::{NotSent, once};
 use super::{body, mail};
 use crate::config::notify::Service;
 
