@@ -67,7 +67,9 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
 
 fn url_of(service: &Service) -> Option<SecretString> {
     match service {
-        Service::Slack { url } | Service::Discord { url } | Service::Teams { url } | Service::Webhook { url } => Some(url.clone()),
+        Service::Slack { url } | Service::Discord { url } | Service::Teams { url } | Service::Webhook { url } => {
+            Some(url.clone())
+        }
         Service::Ntfy { url, .. } => Some(url.clone()),
         Service::Telegram { server, .. } => Some(SecretString::from(server.clone())),
         Service::Mail(_) => None,

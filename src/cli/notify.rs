@@ -17,13 +17,17 @@ use crate::run::notify;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Send a test message, and print what the service answered
-    #[command(after_help = "Examples:\n  pgtend notify test ops          the place [notify.ops]\n  pgtend notify test webhook      the receiver of `webhook_url`")]
+    #[command(
+        after_help = "Examples:\n  pgtend notify test ops          the place [notify.ops]\n  pgtend notify test webhook      the receiver of `webhook_url`"
+    )]
     Test {
         /// The place: NAME of [notify.NAME]
         name: String,
     },
     /// Print the digest as it is now, or send it
-    #[command(after_help = "Examples:\n  pgtend notify digest            print it\n  pgtend notify digest ops        send it to [notify.ops]: for a timer, where no `serve` runs")]
+    #[command(
+        after_help = "Examples:\n  pgtend notify digest            print it\n  pgtend notify digest ops        send it to [notify.ops]: for a timer, where no `serve` runs"
+    )]
     Digest {
         /// Send it to this place: NAME of [notify.NAME]
         name: Option<String>,

@@ -145,11 +145,23 @@ pub const OF_CONFIG: &[Habit] = &[
         instead: "it is a secret, which stands elsewhere: url_file = \"/path\" or url_env = \"NAME\"; token_file and password_file likewise",
     },
     Habit { table: "notify.*", keys: &["type", "service"], instead: "the key is `kind`: kind = \"slack\"" },
-    Habit { table: "notify.*", keys: &["events", "when", "notify_on"], instead: "the key is `on`: on = [\"failure\", \"recovery\", \"late\"]" },
-    Habit { table: "notify.*", keys: &["chat_id", "channel"], instead: "the key is `chat`, of Telegram; Slack, Discord and Teams have one URL for each channel" },
+    Habit {
+        table: "notify.*",
+        keys: &["events", "when", "notify_on"],
+        instead: "the key is `on`: on = [\"failure\", \"recovery\", \"late\"]",
+    },
+    Habit {
+        table: "notify.*",
+        keys: &["chat_id", "channel"],
+        instead: "the key is `chat`, of Telegram; Slack, Discord and Teams have one URL for each channel",
+    },
     Habit { table: "notify.*", keys: &["smtp", "smtp_host"], instead: "the key is `host`: host = \"mail.example.com\"" },
     Habit { table: "notify.*", keys: &["recipients", "cc", "bcc"], instead: "the key is `to`: to = [\"dba@example.com\"]" },
-    Habit { table: "notify.*", keys: &["schedule", "cron"], instead: "the key is `digest`, when the digest is sent: digest = \"0 8 * * 1\"" },
+    Habit {
+        table: "notify.*",
+        keys: &["schedule", "cron"],
+        instead: "the key is `digest`, when the digest is sent: digest = \"0 8 * * 1\"",
+    },
     Habit {
         table: "tools",
         keys: &["pg_dump", "psql", "pg_dumpall", "pg_restore", "path", "bin", "bindir"],

@@ -140,8 +140,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Slack, Self::Discord, Self::Teams, Self::Telegram, Self::Ntfy, Self::Mail, Self::Webhook];
+    pub const ALL: [Self; 7] = [Self::Slack, Self::Discord, Self::Teams, Self::Telegram, Self::Ntfy, Self::Mail, Self::Webhook];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -249,13 +248,28 @@ pub struct Target {
 
 #[derive(Clone, Debug)]
 pub enum Service {
-    Slack { url: SecretString },
-    Discord { url: SecretString },
-    Teams { url: SecretString },
-    Telegram { server: String, token: SecretString, chat: String },
+    Slack {
+        url: SecretString,
+    },
+    Discord {
+        url: SecretString,
+    },
+    Teams {
+        url: SecretString,
+    },
+    Telegram {
+        server: String,
+        token: SecretString,
+        chat: String,
+    },
     /// The URL of a topic, whose name is the secret where the server asks for no token.
-    Ntfy { url: SecretString, token: Option<SecretString> },
-    Webhook { url: SecretString },
+    Ntfy {
+        url: SecretString,
+        token: Option<SecretString>,
+    },
+    Webhook {
+        url: SecretString,
+    },
     Mail(Mail),
 }
 

@@ -35,7 +35,8 @@ pub struct Waiting {
 impl Ledger {
     /// Puts an event into the queue, once for each place. Returns the rows' numbers.
     pub async fn put_message(&self, targets: &[&str], event: &Value) -> Result<Vec<i64>> {
-        let sql = "INSERT INTO pgtend.messages (target, event) SELECT target, $2 FROM unnest($1::text[]) AS t (target) RETURNING id";
+        let sql =
+            "INSERT INTO pgtend.messages (target, event) SELECT target, $2 FROM unnest($1::text[]) AS t (target) RETURNING id";
         let query = sqlx::query_scalar(sql).bind(targets).bind(Json(event));
         self.query("write a message", query.fetch_all(&self.pool)).await
     }

@@ -37,8 +37,9 @@ fn each_service_gets_a_failure_in_its_form_and_hostile_text_stays_text() {
     let (scenario, _) = with_ledger(server);
     let mut scenario = scenario.env("TOKEN", "42:c0ffee");
     for kind in ["slack", "discord", "teams", "webhook"] {
-        scenario =
-            scenario.config(&place(kind, kind, "")).env(&format!("{}_URL", kind.to_uppercase()), &recorder.url(&format!("/{kind}")));
+        scenario = scenario
+            .config(&place(kind, kind, ""))
+            .env(&format!("{}_URL", kind.to_uppercase()), &recorder.url(&format!("/{kind}")));
     }
     let scenario = scenario
         .config(&place("ntfy", "ntfy", "token_env = \"TOKEN\""))
@@ -199,10 +200,11 @@ fn a_place_is_told_of_its_events_alone_and_a_job_names_its_places() {
         let url = recorder.url(&format!("/{name}"));
         scenario.config(&place(name, "webhook", on)).env(&format!("{}_URL", name.to_uppercase()), &url)
     });
-    let scenario = scenario
-        .sql_job("all", "", &[UNTIL_THERE])
-        .sql_job("for-dba", "notify = [\"dba\"]", &[UNTIL_THERE])
-        .sql_job("silent", "notify = []", &[UNTIL_THERE]);
+    let scenario = scenario.sql_job("all", "", &[UNTIL_THERE]).sql_job("for-dba", "notify = [\"dba\"]", &[UNTIL_THERE]).sql_job(
+        "silent",
+        "notify = []",
+        &[UNTIL_THERE],
+    );
     for job in ["all", "for-dba", "silent"] {
         scenario.run(&["run-job", job]).exited(1);
     }
@@ -246,7 +248,10 @@ fn a_command_on_behalf_of_a_job_is_no_success_of_it() {
 
 #[test]
 fn a_test_message_says_what_the_service_answered_and_no_secret() {
-    let (good, bad) = (Recorder::start(Manners::Says("200 OK", "ok")), Recorder::start(Manners::Says("403 Forbidden", "invalid_token c0ffee1")));
+    let (good, bad) = (
+        Recorder::start(Manners::Says("200 OK", "ok")),
+        Recorder::start(Manners::Says("403 Forbidden", "invalid_token c0ffee1")),
+    );
     let scenario = Scenario::empty()
         .config(&place("ops", "slack", ""))
         .env("OPS_URL", &good.url("/T0/c0ffee1"))
@@ -288,7 +293,10 @@ fn secrets_of_services_are_in_no_output_and_not_in_the_ledger() {
         let output = scenario.run(arguments);
         assert!(!output.stdout.contains("c0ffee") && !output.stderr.contains("c0ffee"), "{output:?}");
     }
-    let rows = server.sql(&database, "SELECT (SELECT string_agg(m::text, ' ') FROM pgtend.messages m), (SELECT string_agg(r::text, ' ') FROM pgtend.runs r)");
+    let rows = server.sql(
+        &database,
+        "SELECT (SELECT string_agg(m::text, ' ') FROM pgtend.messages m), (SELECT string_agg(r::text, ' ') FROM pgtend.runs r)",
+    );
     assert!(rows.contains("division by zero") && !rows.contains("c0ffee"), "{rows}");
 }
 
@@ -315,7 +323,10 @@ fn mail_goes_by_starttls_with_a_login_and_names_cannot_add_headers() {
     let [mail] = mails.as_slice() else { panic!("{mails:?} {:?}", smtp.lines()) };
     assert!(mail.is_by_tls);
     assert_eq!(mail.login, Some(("pgtend".to_owned(), "c0ffee".to_owned())));
-    assert_eq!((mail.from.as_str(), &mail.to), ("pgtend@example.com", &vec!["dba@example.com".to_owned(), "ops@example.com".to_owned()]));
+    assert_eq!(
+        (mail.from.as_str(), &mail.to),
+        ("pgtend@example.com", &vec!["dba@example.com".to_owned(), "ops@example.com".to_owned()])
+    );
     let (headers, text) = mail.content.split_once("\n\n").unwrap();
     assert!(headers.contains("Subject: pgtend: broken on app failed"), "{headers}");
     assert!(headers.contains("Auto-Submitted: auto-generated") && headers.contains("Message-ID: <"), "{headers}");
@@ -401,12 +412,24 @@ fn mistakes_in_a_place_for_messages_are_named_with_what_to_write() {
         ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\non = [\"failures\"]\n", "unknown value `failures` of `on`", true),
         ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\non = []\n", "`on` of [notify.ops] is empty", true),
         ("[notify.ops]\nkind = \"telegram\"\ntoken_file = \"url\"\n", "[notify.ops] has no `chat`", true),
-        ("[notify.ops]\nkind = \"mail\"\nhost = \"localhost\"\nfrom = \"nobody\"\nto = [\"a@b.example\"]\n", "`nobody` is not a mail address", false),
-        ("[notify.ops]\nkind = \"mail\"\nhost = \"h\"\nuser = \"u\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n", "has a `user` and no password", false),
+        (
+            "[notify.ops]\nkind = \"mail\"\nhost = \"localhost\"\nfrom = \"nobody\"\nto = [\"a@b.example\"]\n",
+            "`nobody` is not a mail address",
+            false,
+        ),
+        (
+            "[notify.ops]\nkind = \"mail\"\nhost = \"h\"\nuser = \"u\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+            "has a `user` and no password",
+            false,
+        ),
         ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\ndigest = \"weekly\"\n", "`weekly`", true),
         ("[notify]\nslack = \"https://x/c0ffee\"\n", "[notify.NAME], and below it kind = \"slack\"", true),
         ("notify = \"https://x/c0ffee\"\n", "write [notify.NAME]", true),
-        ("[notify]\nwebhook_url_file = \"url\"\n[notify.webhook]\nkind = \"slack\"\nurl_file = \"url\"\n", "give [notify.webhook] another name", false),
+        (
+            "[notify]\nwebhook_url_file = \"url\"\n[notify.webhook]\nkind = \"slack\"\nurl_file = \"url\"\n",
+            "give [notify.webhook] another name",
+            false,
+        ),
     ] {
         let written: Value = serde_json::to_value(toml::from_str::<toml::Value>(text).unwrap()).unwrap();
         assert_eq!(validator.mistake(&written).is_some(), is_of_the_form, "the schema, of {text}");

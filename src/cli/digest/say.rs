@@ -40,7 +40,8 @@ pub struct Week {
 
 pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let standing = &facts.standing;
-    let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) = standing.databases.iter().partition(|database| is_safe(standing, database));
+    let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) =
+        standing.databases.iter().partition(|database| is_safe(standing, database));
     let title = match (safe.len(), not_safe.len()) {
         (0, 0) => "digest: no database is backed up".to_owned(),
         (1, 0) => "digest: the database is safe".to_owned(),
@@ -56,9 +57,10 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let not_safe = not_safe.iter().map(|database| format!("🔴 {}: {}", database.name, standing.backup_in_words(database, now)));
     let mut lines = listed(not_safe, UNSAFE_LISTED, "that are not safe");
     lines.extend(listed(attention.into_iter().map(|text| format!("⚠️ {text}")), ATTENTION_LISTED, "to look at"));
-    let findings = facts.findings.iter().map(|(database, critical, high)| {
-        format!("⚠️ audit of {database}: {critical} critical, {high} high")
-    });
+    let findings = facts
+        .findings
+        .iter()
+        .map(|(database, critical, high)| format!("⚠️ audit of {database}: {critical} critical, {high} high"));
     lines.extend(listed(findings, ATTENTION_LISTED, "with findings"));
     let mut safe: Vec<(bool, String)> = safe.into_iter().map(|database| line_of(facts, database, now)).collect();
     safe.sort_by_key(|(has_changed, _)| !has_changed);
@@ -153,19 +155,14 @@ mod tests {
         let said = message(&facts(vec![database("app", 3), none, database("crm", 4)]), at());
         assert_eq!((said.title.as_str(), said.severity), ("digest: 1 of 3 databases NOT safe", Severity::Bad));
         assert_eq!(said.lines[0], "🔴 orders: none yet");
-        assert!(said.lines[1].starts_with("✅ app: 3h ago, restored on 2026-11-30"), "{:?}", said.lines);
+        assert!(said.lines[1].starts_with("✅ app: 3 h 0 min ago, restored on 2026-11-30"), "{:?}", said.lines);
         assert_eq!(said.lines.last().unwrap(), "the last 7 days: 84 runs succeeded, 2 failed");
     }
 
     #[test]
     fn a_backup_that_nobody_renews_is_not_safe() {
-        let late = Late {
-            job: "nightly".to_owned(),
-            database: "app".to_owned(),
-            tick: at(),
-            last_success_at: None,
-            is_by_sets: false,
-        };
+        let late =
+            Late { job: "nightly".to_owned(), database: "app".to_owned(), tick: at(), last_success_at: None, is_by_sets: false };
         let mut of_late = facts(vec![database("app", 90)]);
         of_late.standing.late = vec![late];
         assert_eq!(message(&of_late, at()).title, "digest: 1 of 1 database NOT safe");
@@ -192,7 +189,11 @@ mod tests {
         facts.weeks.insert("crm".to_owned(), week(1_000_000, 2_000_000, 240.0, 60.0));
         let said = message(&facts, at());
         assert!(said.lines[0].contains("crm") && said.lines[0].contains("1.0 MB (-50 % in a week)"), "{:?}", said.lines);
-        assert!(said.lines[0].contains("a restore took 4m") && said.lines[0].contains("(+300 % in a week)"), "{:?}", said.lines);
+        assert!(
+            said.lines[0].contains("a restore took 4 min 0 s") && said.lines[0].contains("(+300 % in a week)"),
+            "{:?}",
+            said.lines
+        );
         assert!(said.lines[1].contains("app") && !said.lines[1].contains('%'), "{:?}", said.lines);
     }
 

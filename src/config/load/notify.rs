@@ -131,7 +131,11 @@ impl Loader<'_> {
         let (host, from, to) = (host?, from?, to?);
         let has_password = password_env.is_some() || password_file.is_some();
         if let (Some(user), false) = (&user, has_password) {
-            self.problem(user, format!("{of} has a `user` and no password"), "add password_file = \"/path\" or password_env = \"NAME\"");
+            self.problem(
+                user,
+                format!("{of} has a `user` and no password"),
+                "add password_file = \"/path\" or password_env = \"NAME\"",
+            );
         }
         let password_key = password_env.as_ref().map(Spanned::span).or_else(|| password_file.as_ref().map(Spanned::span));
         if let (None, Some(span)) = (&user, password_key) {

@@ -52,9 +52,7 @@ pub fn discord(message: &Message) -> Value {
 pub fn teams(message: &Message) -> Value {
     let title = format!("{} {}", message.severity.sign(), message.title);
     let text = cut(&message.lines.join("\n"), TEAMS_BYTES, json_bytes);
-    let block = |text: &str, size: &str, weight: &str| {
-        json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": text, "size": size, "weight": weight }] })
-    };
+    let block = |text: &str, size: &str, weight: &str| json!({ "type": "RichTextBlock", "inlines": [{ "type": "TextRun", "text": text, "size": size, "weight": weight }] });
     let lines = text.split('\n').filter(|line| !line.is_empty()).map(|line| block(line, "default", "default"));
     let body: Vec<Value> = std::iter::once(block(&title, "medium", "bolder")).chain(lines).collect();
     json!({
@@ -99,7 +97,8 @@ pub fn ntfy(message: &Message, url: &Url) -> Option<(Url, Value)> {
 pub fn webhook(message: &Message, events: &[Event]) -> Value {
     /// A receiver takes in a few hundred KB.
     const EVENTS_MOST: usize = 200;
-    let listed: Vec<Value> = events.iter().filter(|event| event.on() != On::Digest).take(EVENTS_MOST).map(Event::document).collect();
+    let listed: Vec<Value> =
+        events.iter().filter(|event| event.on() != On::Digest).take(EVENTS_MOST).map(Event::document).collect();
     json!({
         "title": message.title,
         "severity": message.severity,
@@ -114,7 +113,13 @@ pub fn webhook(message: &Message, events: &[Event]) -> Value {
 
 /// Returns subject and text of a mail.
 pub fn mail(message: &Message) -> (String, String) {
-    let text = format!("{}\n\n{}\n\n-- \npgtend {} on {}\n", message.title, message.lines.join("\n"), env!("CARGO_PKG_VERSION"), ledger::host());
+    let text = format!(
+        "{}\n\n{}\n\n-- \npgtend {} on {}\n",
+        message.title,
+        message.lines.join("\n"),
+        env!("CARGO_PKG_VERSION"),
+        ledger::host()
+    );
     (format!("pgtend: {}", message.title), text)
 }
 

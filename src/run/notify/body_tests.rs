@@ -8,7 +8,8 @@ fn hostile() -> Message {
         job: "<!channel>".to_owned(),
         database: "@everyone **x** [click](http://evil.example)\r\nBcc: all@example.com".to_owned(),
         outcome: Some(Outcome::Failed),
-        said: "<https://evil.example|click> & <@U123> @here </pre><a href=\"http://evil.example\">x</a> \"quoted\" \u{202e}txet".to_owned(),
+        said: "<https://evil.example|click> & <@U123> @here </pre><a href=\"http://evil.example\">x</a> \"quoted\" \u{202e}txet"
+            .to_owned(),
         run: Some(7),
         host: "db1".to_owned(),
         ..Event::default()
@@ -50,7 +51,10 @@ fn teams_gets_a_card_of_plain_text_that_is_not_too_large() {
     let card = &body["attachments"][0];
     assert_eq!(card["contentType"], "application/vnd.microsoft.card.adaptive");
     let blocks = card["content"]["body"].as_array().unwrap();
-    assert!(blocks.len() >= 3 && blocks.iter().all(|block| block["type"] == "RichTextBlock"), "a TextBlock reads Markdown: {body}");
+    assert!(
+        blocks.len() >= 3 && blocks.iter().all(|block| block["type"] == "RichTextBlock"),
+        "a TextBlock reads Markdown: {body}"
+    );
     assert!(blocks[0]["inlines"][0]["text"].as_str().unwrap().contains("[click](http://evil.example)"), "as text: {body}");
     assert!(teams(&long()).to_string().len() <= 28_000, "{}", teams(&long()).to_string().len());
 }

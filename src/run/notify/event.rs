@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::message::Message;
 use crate::base::{fault, units};
 use crate::config::notify::On;
-use crate::ledger::{self, Key};
 use crate::ledger::report::{Outcome, Run};
+use crate::ledger::{self, Key};
 
 /// An event, without values of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -100,9 +100,7 @@ impl Hub {
         let failed_before = has_succeeded && self.webhook.is_some() && self.failed_before(&event).await;
         event.is_recovery = match (&self.ledger, has_succeeded) {
             _ if is_command => false,
-            (Some(ledger), true) => {
-                asked(ledger.told_well(&[event.key()])).await.is_some_and(|was_told| !was_told.is_empty())
-            }
+            (Some(ledger), true) => asked(ledger.told_well(&[event.key()])).await.is_some_and(|was_told| !was_told.is_empty()),
             (Some(ledger), false) => {
                 asked(ledger.told_failed(&event.job, &event.database)).await;
                 false

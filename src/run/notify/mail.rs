@@ -60,7 +60,8 @@ fn transport(to: &Mail, ca_file: Option<&Path>) -> Result<AsyncSmtpTransport<Tok
     };
     let name = gethostname::gethostname().to_string_lossy().into_owned();
     let is_name = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || ".-".contains(letter));
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&to.host).port(to.port).tls(tls).timeout(Some(TIMEOUT));
+    let mut builder =
+        AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&to.host).port(to.port).tls(tls).timeout(Some(TIMEOUT));
     if is_name {
         builder = builder.hello_name(ClientId::Domain(name));
     }

@@ -63,7 +63,8 @@ impl Notifier {
         let run = &ended.run;
         let start = self.pings.start_of(run);
         let has_succeeded = run.outcome == Outcome::Succeeded;
-        let is_busy = run.outcome == Outcome::Skipped && ended.error.as_ref().and_then(failure::kind_of) == Some(fault::Kind::Busy);
+        let is_busy =
+            run.outcome == Outcome::Skipped && ended.error.as_ref().and_then(failure::kind_of) == Some(fault::Kind::Busy);
         // Another attempt follows, and its end is the run's.
         if is_busy || ended.retry_in.is_some() && !has_succeeded {
             return;

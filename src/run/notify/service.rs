@@ -41,7 +41,8 @@ pub async fn send(
             if let Some(token) = token {
                 request = request.bearer_auth(token.expose_secret());
             }
-            let secrets: Vec<String> = secrets.into_iter().chain(token.iter().map(|token| token.expose_secret().to_owned())).collect();
+            let secrets: Vec<String> =
+                secrets.into_iter().chain(token.iter().map(|token| token.expose_secret().to_owned())).collect();
             once(request, &secrets).await
         }
         Service::Mail(to) => mail::send(to, ca_file, message).await,
@@ -69,5 +70,8 @@ pub fn secrets_of(url: &Url) -> Vec<String> {
     let values = url.query_pairs().map(|(_, value)| value.into_owned());
     let password = url.password().map(str::to_owned);
     let parts = segments.chain(values).chain(password).filter(|part| part.len() >= KEY_LETTERS);
-    std::iter::once(url.to_string()).chain(std::iter::once(url.path().to_owned()).filter(|path| path.len() > 1)).chain(parts).collect()
+    std::iter::once(url.to_string())
+        .chain(std::iter::once(url.path().to_owned()).filter(|path| path.len() > 1))
+        .chain(parts)
+        .collect()
 }

@@ -101,7 +101,10 @@ mod tests {
         assert_eq!(message.title, "1 run failed, 1 job late, 1 job well again, 1 run succeeded");
         assert_eq!(message.severity, Severity::Bad);
         let first_words: Vec<&str> = message.lines.iter().map(|line| line.split(':').next().unwrap()).collect();
-        assert_eq!(first_words, ["job9 on app failed", "job2 on app is late", "job1 on app is well again", "job3 on app succeeded"]);
+        assert_eq!(
+            first_words,
+            ["job9 on app failed", "job2 on app is late", "job1 on app is well again", "job3 on app succeeded"]
+        );
     }
 
     #[test]

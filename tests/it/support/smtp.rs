@@ -1,6 +1,6 @@
 //! A mail server that keeps what it gets: SMTP with STARTTLS and AUTH PLAIN (RFC 5321, 3207, 4954).
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
