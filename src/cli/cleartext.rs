@@ -1,10 +1,11 @@
 //! Finds the connections that others on the network could read or answer: `check` warns of them.
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::base::network::is_this_machine;
 use crate::base::telemetry;
+use crate::config::notify::Service;
 use crate::config::{Config, Store};
 use crate::run::job::Job;
 
@@ -43,6 +44,12 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         let reader = "anyone in between can read the URL, which is a secret, and what failed";
         warnings.push(format!("webhook of [notify]: it is http:// to {host}: {reader}. Use https://"));
     }
+    for target in &config.notify.targets {
+        if let Some(host) = url_of(&target.service).and_then(|url| plain_http_to(url.expose_secret())) {
+            let reader = "anyone in between can read what is sent there, and its secret";
+            warnings.push(format!("[notify.{}]: it is http:// to {host}: {reader}. Use https://", target.name));
+        }
+    }
     for job in jobs {
         if let Some(host) = job.ping_url.as_ref().and_then(|url| plain_http_to(url.expose_secret())) {
             let reader = "anyone in between can report a success in its place";
@@ -56,6 +63,17 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
         }
     }
     warnings
+}
+
+fn url_of(service: &Service) -> Option<SecretString> {
+    match service {
+        Service::Slack { url } | Service::Discord { url } | Service::Teams { url } | Service::Webhook { url } => {
+            Some(url.clone())
+        }
+        Service::Ntfy { url, .. } => Some(url.clone()),
+        Service::Telegram { server, .. } => Some(SecretString::from(server.clone())),
+        Service::Mail(_) => None,
+    }
 }
 
 /// Returns the host of a URL that leads to another host without TLS.

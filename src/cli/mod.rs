@@ -8,6 +8,7 @@ mod cleartext;
 mod completions;
 mod compress;
 mod covered;
+mod digest;
 mod doctor;
 mod documents;
 mod encryption;
@@ -21,6 +22,7 @@ mod jobs;
 mod lifetimes;
 mod logs;
 mod manual;
+mod notify;
 mod output;
 pub mod outputs;
 mod partition;
@@ -178,6 +180,11 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     },
     /// Print SQL for a role that may do what the jobs do, and no more
     Grants(grants::Arguments),
+    /// Send a test message or the digest to a place of [notify.NAME]
+    Notify {
+        #[command(subcommand)]
+        command: notify::Command,
+    },
     /// Print the JSON Schema of the configuration, of jobs, and of what commands print with --json
     #[command(after_help = "Examples:
   pgtend schema job >schema/job.json   for editors: #:schema ../schema/job.json
@@ -258,6 +265,7 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Archives { command } => archives::run(global, command).await,
         Command::Render { command } => render::run(global, command),
         Command::Grants(arguments) => grants::run(global, arguments).await,
+        Command::Notify { command } => notify::run(global, command).await,
         Command::Schema { which, command } => documents::schema(*which, command),
         Command::Completions { shell } => completions::script(*shell),
         Command::Man { folder } => manual::pages(Arguments::command(), folder.as_deref()),

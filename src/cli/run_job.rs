@@ -143,7 +143,7 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
         if let Err(reason) = waited {
             let skipped = runner::skip(context, job, database, trigger, reason).await;
             if let Some(skipped) = &skipped {
-                context.notifier.ended(context.ledger.as_deref(), job, skipped).await;
+                context.notifier.ended(job, job.task.kind(), skipped);
             }
             return skipped.into_iter().collect();
         }
@@ -155,7 +155,7 @@ async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &
         && only.run.id.is_none()
         && mode == Mode::Apply
     {
-        context.notifier.ended(context.ledger.as_deref(), job, only).await;
+        context.notifier.ended(job, job.task.kind(), only);
     }
     attempts
 }
@@ -227,7 +227,7 @@ fn with_ledger(
     cancel: CancellationToken,
 ) -> runner::Context {
     runner::Context {
-        notifier: Notifier::new(&config, &jobs),
+        notifier: Notifier::new(&config, &jobs, ledger.as_ref()),
         config: Arc::new(config),
         others: Arc::new(jobs.iter().map(Job::in_short).collect()),
         jobs: Arc::new(jobs),

@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::digest;
 use super::global::Global;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
@@ -57,12 +58,14 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         let scheduler = Arc::clone(&scheduler);
         async move { scheduler.run().await }
     });
+    let digests = tokio::spawn(digest::put_when_due(Arc::clone(&site)));
     tracing::info!("serving {} on http://{listen}", jobs_in_words(&scheduler));
     notify_systemd(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&scheduler))]);
 
     follow_signals(global, &site).await?;
 
     stop.cancel();
+    digests.abort();
     notify_systemd(&[NotifyState::Stopping]);
     tracing::info!("stopping: no further ticks start; running jobs have {} to finish", units::duration(drain_timeout));
     scheduler
@@ -182,7 +185,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
 
 fn context(config: Config, jobs: Vec<Job>, ledger: Arc<Ledger>, metrics: Metrics, cancel: CancellationToken) -> runner::Context {
     Context {
-        notifier: Notifier::new(&config, &jobs),
+        notifier: Notifier::new(&config, &jobs, Some(&ledger)),
         config: Arc::new(config),
         others: Arc::new(jobs.iter().map(Job::in_short).collect()),
         jobs: Arc::new(jobs),

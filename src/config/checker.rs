@@ -99,6 +99,30 @@ impl Checker<'_> {
         names
     }
 
+    /// Returns the names of places for messages, each of which the configuration has.
+    pub fn places_for_messages(&mut self, written: Vec<Spanned<String>>) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in written {
+            if self.config.notify.has(name.get_ref()) {
+                names.push(name.into_inner());
+                continue;
+            }
+            if self.config.may_have("notify", name.get_ref()) {
+                continue;
+            }
+            let known: Vec<&str> = self.config.notify.names().collect();
+            let hint = did_you_mean(name.get_ref(), known.iter().copied()).unwrap_or_else(|| match known.is_empty() {
+                true => format!("add [notify.NAME] to {}: kind = \"slack\", url_file = \"/path\"", self.config.path.display()),
+                false => format!("{} has: {}", self.config.path.display(), known.join(", ")),
+            });
+            // A URL in the place of a name is not repeated.
+            let is_private = name.get_ref().contains("://") || name.get_ref().contains('@');
+            let shown = if is_private { "…" } else { name.get_ref() };
+            self.problem(&name, format!("the configuration has no place for messages `{shown}`"), hint);
+        }
+        names
+    }
+
     pub fn http_url(&mut self, secret: Secret<'_>, folder: &Path) -> Option<SecretString> {
         let (of, key) = (secret.of, secret.key);
         let (url, place) = secret.read(self.source, folder, self.problems)?;

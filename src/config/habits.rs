@@ -131,8 +131,36 @@ pub const OF_CONFIG: &[Habit] = &[
     },
     Habit {
         table: "notify",
-        keys: &["slack", "discord", "teams", "telegram", "email", "mail", "url", "webhook", "pagerduty"],
+        keys: &["slack", "discord", "teams", "telegram", "ntfy", "email", "mail", "slack_url", "slack_webhook"],
+        instead: "a place for messages is a table of its own: [notify.NAME], and below it kind = \"slack\" and url_file = \"/path\"",
+    },
+    Habit {
+        table: "notify",
+        keys: &["url", "webhook", "pagerduty"],
         instead: "the key is `webhook_url`, which gets JSON by POST: webhook_url = \"https://…\", or webhook_url_file",
+    },
+    Habit {
+        table: "notify.*",
+        keys: &["url", "webhook", "webhook_url", "token", "password"],
+        instead: "it is a secret, which stands elsewhere: url_file = \"/path\" or url_env = \"NAME\"; token_file and password_file likewise",
+    },
+    Habit { table: "notify.*", keys: &["type", "service"], instead: "the key is `kind`: kind = \"slack\"" },
+    Habit {
+        table: "notify.*",
+        keys: &["events", "when", "notify_on"],
+        instead: "the key is `on`: on = [\"failure\", \"recovery\", \"late\"]",
+    },
+    Habit {
+        table: "notify.*",
+        keys: &["chat_id", "channel"],
+        instead: "the key is `chat`, of Telegram; Slack, Discord and Teams have one URL for each channel",
+    },
+    Habit { table: "notify.*", keys: &["smtp", "smtp_host"], instead: "the key is `host`: host = \"mail.example.com\"" },
+    Habit { table: "notify.*", keys: &["recipients", "cc", "bcc"], instead: "the key is `to`: to = [\"dba@example.com\"]" },
+    Habit {
+        table: "notify.*",
+        keys: &["schedule", "cron"],
+        instead: "the key is `digest`, when the digest is sent: digest = \"0 8 * * 1\"",
     },
     Habit {
         table: "tools",
@@ -144,7 +172,7 @@ pub const OF_CONFIG: &[Habit] = &[
 /// Habits in jobs/NAME.toml.
 pub const OF_JOBS: &[Habit] = &[
     Habit { table: "", keys: &["databases"], instead: "[databases.NAME] belongs in config.toml; here, database = \"NAME\"" },
-    Habit { table: "", keys: &["stores", "ledger", "serve", "notify", "tools"], instead: "`{key}` belongs in config.toml" },
+    Habit { table: "", keys: &["stores", "ledger", "serve", "tools"], instead: "`{key}` belongs in config.toml" },
     Habit {
         table: "",
         keys: &["cron", "when", "every", "interval", "at", "frequency"],

@@ -5,6 +5,7 @@ pub mod checker;
 pub mod habits;
 pub mod limits;
 mod load;
+pub mod notify;
 mod secret;
 pub mod sessions;
 mod url_instead;
@@ -18,11 +19,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 pub use load::load;
+pub use notify::{Notify, WrittenNotify};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 pub use secret::{Secret, checked_http_url, is_of_a_variable};
 use serde::Deserialize;
-pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenStore, WrittenVerify};
+pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenStore, WrittenVerify};
 
 use crate::base::age_keys::AgeKeys;
 use crate::base::units::{Rate, Span};
@@ -40,16 +42,17 @@ pub struct Config {
     pub notify: Notify,
     pub metrics: Metrics,
     pub verify: Verify,
-    /// `databases.NAME` and `stores.NAME` with mistakes, or `databases` and `stores` as a whole: what names them makes no mistake of its own.
+    /// `databases.NAME`, `stores.NAME` and `notify.NAME` with mistakes, or `databases`, `stores` and `notify` as a whole: what names them makes no mistake of its own.
     pub mistaken: BTreeSet<String>,
     /// What is allowed, and probably not meant.
     pub notes: Vec<String>,
 }
 
 impl Config {
-    /// Returns whether a store or database of this name is not there because of a mistake in the configuration.
+    /// Returns whether a store, database or place for messages (`notify`) of this name is not there because of a mistake in the configuration.
     pub fn may_have(&self, kind: &str, name: &str) -> bool {
-        self.mistaken.contains(&format!("{kind}s")) || self.mistaken.contains(&format!("{kind}s.{name}"))
+        let table = if kind == "notify" { kind.to_owned() } else { format!("{kind}s") };
+        self.mistaken.contains(&format!("{table}.{name}")) || self.mistaken.contains(&table)
     }
 }
 
@@ -75,13 +78,6 @@ pub struct Serve {
     pub max_concurrent: usize,
     /// The time that running jobs have after SIGTERM to end by themselves.
     pub drain_timeout: Duration,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Notify {
-    pub webhook_url: Option<SecretString>,
-    /// A PEM file of private CAs, for webhook and pings.
-    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::notify::WrittenNotify;
 use super::{Checksums, Encryption, LockMode, Metrics, Tools, habits};
 use crate::base::toml_file::{Document, Known};
 use crate::base::units::{Rate, Size, Span};
@@ -31,7 +32,7 @@ pub struct Written {
     /// `pgtend serve`.
     #[serde(default)]
     pub serve: WrittenServe,
-    /// Who is told of failures.
+    /// Who is told of what.
     #[serde(default)]
     pub notify: WrittenNotify,
     /// Metrics of `run-job`.
@@ -96,24 +97,6 @@ pub struct WrittenServe {
     pub max_concurrent: Option<Spanned<usize>>,
     /// How long running jobs may go on after SIGTERM before they are cancelled; default 30 s.
     pub drain_timeout: Option<Span>,
-}
-
-/// Set at most one of the three URLs.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WrittenNotify {
-    /// Gets a JSON document by POST when a job fails, recovers or is late.
-    #[schemars(with = "Option<String>", regex(pattern = r"^https?://"), example = &"https://monitor.example.com/hook")]
-    pub webhook_url: Option<Spanned<String>>,
-    /// The environment variable that holds the URL.
-    #[schemars(with = "Option<String>")]
-    pub webhook_url_env: Option<Spanned<String>>,
-    /// The file that holds the URL.
-    #[schemars(with = "Option<PathBuf>")]
-    pub webhook_url_file: Option<Spanned<PathBuf>>,
-    /// A PEM file with the private CA of webhook and pings, beside the system's CAs; relative to the configuration file.
-    #[schemars(with = "Option<PathBuf>")]
-    pub ca_file: Option<Spanned<PathBuf>>,
 }
 
 /// More than one of the URLs, for the JSON Schema.

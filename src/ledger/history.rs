@@ -120,6 +120,50 @@ impl Ledger {
         Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
     }
 
+    /// Returns the report of the last success of each that ended before `before` and has this fact, or has it with this value; with its end.
+    pub async fn last_with_fact(
+        &self,
+        keys: &[Key],
+        (fact, value): (&str, Option<&str>),
+        before: DateTime<Utc>,
+    ) -> Result<HashMap<Key, (DateTime<Utc>, Report)>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        let rows: Vec<(String, String, DateTime<Utc>, Json<Report>)> = self
+            .query(
+                "look for the last reports",
+                sqlx::query_as(
+                    "SELECT k.job, k.database, r.finished_at, r.report FROM unnest($1::text[], $2::text[]) AS k (job, database)
+                     CROSS JOIN LATERAL (SELECT finished_at, report FROM pgtend.runs r
+                                         WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded'
+                                           AND finished_at < $4 AND report -> 'facts' ->> $3 = coalesce($5, report -> 'facts' ->> $3)
+                                         ORDER BY finished_at DESC LIMIT 1) r",
+                )
+                .bind(jobs)
+                .bind(databases)
+                .bind(fact)
+                .bind(before)
+                .bind(value)
+                .fetch_all(&self.pool),
+            )
+            .await?;
+        Ok(rows.into_iter().map(|(job, database, at, report)| ((job, database), (at, report.0))).collect())
+    }
+
+    /// Counts the runs that ended after `since`: those that succeeded, and those that a person should look at.
+    pub async fn ended_since(&self, since: DateTime<Utc>) -> Result<(i64, i64)> {
+        self.query(
+            "count runs",
+            sqlx::query_as(
+                "SELECT count(*) FILTER (WHERE outcome = 'succeeded'), count(*) FILTER (WHERE outcome NOT IN ('succeeded', 'skipped'))
+                 FROM pgtend.runs WHERE started_at >= $1 - interval '1 day' AND finished_at >= $1 AND retry_at IS NULL",
+            )
+            .bind(since)
+            .fetch_one(&self.pool),
+        )
+        .await
+    }
+
     /// Returns since when schedulers know each job on each database, in its present schedule.
     pub async fn known_since(&self) -> Result<HashMap<Key, DateTime<Utc>>> {
         let rows: Vec<(String, String, DateTime<Utc>)> = self

@@ -5,6 +5,7 @@
 
 mod fit;
 mod history;
+mod messages;
 pub mod metrics;
 mod place;
 pub mod report;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 pub use history::{Brief, Filter, RunsByRule};
+pub use messages::Waiting;
 use prometheus_client::metrics::histogram::Histogram;
 pub use rows::{Attempt, End, Key, KnownJob, MaybeOutcome, NewRun, Row, Trigger};
 use serde_json::{Value, json};

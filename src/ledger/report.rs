@@ -40,6 +40,9 @@ impl From<Value> for Report {
     }
 }
 
+/// The fact, with its value, by which a backup's report says that the set was read back and is as it was written.
+pub const PROVED: (&str, Option<&str>) = ("bytes", Some("intact"));
+
 impl Report {
     pub fn fact(&mut self, name: &str, value: impl Into<Value>) {
         self.facts.insert(name.to_owned(), value.into());
@@ -48,6 +51,16 @@ impl Report {
     /// Returns the time up to which partitions exist for rows.
     pub fn covered_until(&self) -> Option<DateTime<Utc>> {
         self.facts.get("covered_until")?.as_str()?.parse().ok()
+    }
+
+    /// Returns when the set began that the run has made and read back, or restored.
+    pub fn proved_set_began_at(&self) -> Option<DateTime<Utc>> {
+        let is_intact = self.facts.get(PROVED.0).and_then(Value::as_str) == PROVED.1;
+        self.facts.get("set_began_at").filter(|_| is_intact)?.as_str()?.parse().ok()
+    }
+
+    pub fn restore_seconds(&self) -> Option<f64> {
+        self.facts.get("restore_seconds")?.as_f64()
     }
 }
 

@@ -131,7 +131,11 @@ mod ledger;
 mod left_out;
 /// Tags of proved sets, for lifecycle rules of a bucket.
 mod lifecycle_tags;
+/// Messages to chats, phones and mailboxes.
+mod messages;
 mod mistakes;
+/// Grafana's dashboard and Prometheus' rules, on a real Prometheus.
+mod monitoring;
 /// Pings, webhook, textfile and traces: who is told how a run went.
 mod notify;
 /// Sets that nobody can delete before a date: S3 Object Lock.

@@ -1,37 +1,11 @@
 //! Servers whose certificate is signed by a company's own CA: S3, webhook and pings.
 
-use std::process::Command;
-
-use tempfile::TempDir;
-
 use crate::support::postgres::server;
 use crate::support::s3::S3Server;
+use crate::support::tls::Certificates;
 use crate::support::{Scenario, quoted};
 
-const MAKE_CERTIFICATES: &str = r#"
-set -e
-openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout ca.key -out ca.pem -subj "/CN=Company CA" -addext basicConstraints=critical,CA:TRUE
-signed() { openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1"
-    echo "subjectAltName=DNS:$1" >extensions
-    openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile extensions -out "$1.pem"; }
-signed localhost
-signed elsewhere
-"#;
-
-struct Certificates(TempDir);
-
 impl Certificates {
-    fn make() -> Self {
-        let folder = TempDir::new().unwrap();
-        let made = Command::new("sh").args(["-c", MAKE_CERTIFICATES]).current_dir(folder.path()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
-
     fn server(&self, name: &str) -> S3Server {
         S3Server::start_with_tls(self.path(&format!("{name}.pem")).as_ref(), self.path(&format!("{name}.key")).as_ref())
     }

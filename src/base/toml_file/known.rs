@@ -129,15 +129,20 @@ impl Known {
             for form in self.forms(schema) {
                 let Form::Table(table) = form else { continue };
                 let named = table.get("additionalProperties").filter(|named| named.is_object());
-                let (name, table) = match named {
-                    Some(named) => (format!("[{key}.NAME]"), self.resolved(named)),
-                    None => (format!("[{key}]"), table),
-                };
-                self.add_inner(&name, key, table, &mut places);
-                places.push(Place { name, top: key.clone(), schema: table });
+                if named.is_none() || properties(table).next().is_some() {
+                    self.add_place(format!("[{key}]"), key, table, &mut places);
+                }
+                if let Some(named) = named {
+                    self.add_place(format!("[{key}.NAME]"), key, self.resolved(named), &mut places);
+                }
             }
         }
         places
+    }
+
+    fn add_place<'s>(&'s self, name: String, top: &str, table: &'s Value, places: &mut Vec<Place<'s>>) {
+        self.add_inner(&name, top, table, places);
+        places.push(Place { name, top: top.to_owned(), schema: table });
     }
 
     fn add_inner<'s>(&'s self, outer: &str, top: &str, table: &'s Value, places: &mut Vec<Place<'s>>) {

@@ -66,6 +66,9 @@ impl<'l> Look<'l> {
             let key_name = key.get_ref().to_string();
             let path: Path = path.iter().cloned().chain([key_name.clone()]).collect();
             let known = schema.get("properties").and_then(|keys| keys.get(&key_name));
+            // A table with keys of its own and with named tables: what is no table is a key that it does not have.
+            let has_both = properties(schema).next().is_some() && others.is_some_and(Value::is_object);
+            let others = if has_both && !value.get_ref().is_table() { Some(&Value::Bool(false)) } else { others };
             match (known, others) {
                 (Some(schema), _) => self.value(value.get_ref(), value.span(), schema, &path, &inner_name(&key_name, &path)),
                 (None, Some(schema)) if schema.is_object() => {

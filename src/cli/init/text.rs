@@ -81,7 +81,7 @@ impl NewConfig<'_> {
         };
         text += "\n[serve]\n# Status page, metrics and health checks of `pgtend serve`. For other hosts, add a token: token_file = \"/run/secrets/token\"\n\
                  listen = \"127.0.0.1:9187\"\n";
-        text += "\n# [notify]\n# webhook_url_file = \"/run/secrets/webhook\"    # gets JSON by POST when a job fails, recovers or is late\n";
+        text += "\n# [notify]\n# webhook_url_file = \"/run/secrets/webhook\"    # gets JSON by POST when a job fails, recovers or is late\n# [notify.ops]\n# kind = \"slack\"                              # or discord, teams, telegram, ntfy, mail: docs/howto/messages.md\n# url_file = \"/run/secrets/slack-url\"\n";
         text
     }
 

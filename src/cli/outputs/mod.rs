@@ -17,7 +17,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
 /// The commands that print JSON, as they are written on a command line, each with what it prints. The first is `pgtend` alone.
-const OUTPUTS: [(&str, fn() -> Schema); 29] = [
+const OUTPUTS: [(&str, fn() -> Schema); 31] = [
     ("", of::<before_runs::Standing>),
     ("init", of::<before_runs::Init>),
     ("check", of::<before_runs::Check>),
@@ -45,6 +45,8 @@ const OUTPUTS: [(&str, fn() -> Schema); 29] = [
     ("archives list", of::<runs::Archives>),
     ("audit", of::<runs::Audit>),
     ("audit explain", of::<runs::Explain>),
+    ("notify test", of::<runs::Sent>),
+    ("notify digest", of::<runs::Digest>),
     ("schema", of::<Described>),
     ("error", of::<Failure>),
 ];

@@ -260,3 +260,21 @@ pub struct Check {
     lock: String,
     cannot_show: Option<String>,
 }
+
+/// `pgtend notify test`, and `pgtend notify digest NAME`: what was sent where.
+#[derive(JsonSchema)]
+pub struct Sent {
+    /// NAME of [notify.NAME].
+    name: String,
+    /// What the service said.
+    answer: String,
+}
+
+/// `pgtend notify digest`
+#[derive(JsonSchema)]
+pub struct Digest {
+    title: String,
+    /// "good", "warning" or "bad".
+    severity: String,
+    lines: Vec<String>,
+}

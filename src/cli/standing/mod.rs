@@ -9,10 +9,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use self::say::{Configured, Standing};
+#[cfg(test)]
+pub(super) use self::say::{Backup, Late};
+pub(super) use self::say::{Configured, OfDatabase, Standing};
 use super::global::Global;
 use super::output::print;
 use crate::base::toml_file::Problems;
+use crate::config::Config;
+use crate::run::job::Folder;
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let now = Utc::now();
@@ -20,6 +24,11 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let text = if global.json { format!("{:#}\n", standing.as_json(now)) } else { standing.in_words(now) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks at what a configuration that was read leads to.
+pub(super) async fn of(config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
+    read::all(config.path.display().to_string(), config, folder, now).await
 }
 
 /// Looks at everything, and says what does not answer.

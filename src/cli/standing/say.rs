@@ -222,7 +222,8 @@ impl Standing {
         backups.chain(failed).chain(late).chain(unread).collect()
     }
 
-    fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
+    /// Returns how old the backup of a database is, and what speaks against it.
+    pub fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
         let said = match (&database.backup, &database.job) {
             (Ok(Some(backup)), _) => {
                 format!("{} ago, {}", units::age(backup.began_at, now), backup.proof_in_words())

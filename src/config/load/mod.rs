@@ -1,6 +1,7 @@
 //! Reads `config.toml`: every key is checked, and every mistake is reported with its place.
 
 mod age_keys;
+mod notify;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +12,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::Spanned;
 
-use super::secret::{Secret, checked_http_url};
-use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenNotify, WrittenServe, WrittenVerify};
-use super::{Config, Database, Ledger, Metrics, Notify, Serve, Tools, Verify, sessions};
+use super::secret::Secret;
+use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenVerify};
+use super::{Config, Database, Ledger, Metrics, Serve, Tools, Verify, sessions};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean, without_number};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
@@ -68,7 +69,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     }
     let ledger = written.ledger.map(|ledger| loader.ledger(ledger, &databases, &mistaken));
     let serve = loader.serve(written.serve);
-    let notify = loader.notify(written.notify);
+    let notify = loader.notify(written.notify, &mut mistaken);
     let tools = Tools {
         bin_dir: written.tools.bin_dir.map(|bin_dir| folder.join(bin_dir)),
         server_bin_dir: written.tools.server_bin_dir.map(|bin_dir| absolute(&folder.join(bin_dir))),
@@ -84,9 +85,9 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     Some(config)
 }
 
-/// Names the databases and stores that were left out, as they have mistakes.
+/// Names the databases, stores and places for messages that were left out, as they have mistakes.
 fn mistaken(without: &[Vec<String>]) -> BTreeSet<String> {
-    const KINDS: [&str; 2] = ["databases", "stores"];
+    const KINDS: [&str; 3] = ["databases", "stores", "notify"];
     let near = |key: &str| KINDS.into_iter().filter(|kind| did_you_mean(key, [*kind]).is_some()).map(str::to_owned).collect();
     let of = |path: &Vec<String>| -> Vec<String> {
         match path.as_slice() {
@@ -256,16 +257,6 @@ impl Loader<'_> {
             scratch_dir: written.scratch_dir.map(|scratch_dir| absolute(&self.folder.join(scratch_dir))),
             memory_bytes: written.memory.map(|memory| memory.into_inner().0),
         }
-    }
-
-    fn notify(&mut self, written: WrittenNotify) -> Notify {
-        let WrittenNotify { webhook_url, webhook_url_env, webhook_url_file, ca_file } = written;
-        let ca_file = ca_file.and_then(|ca_file| self.ca_file(ca_file, "[notify]"));
-        let secret =
-            Secret { key: "webhook_url", of: "[notify]", literal: webhook_url, env: webhook_url_env, file: webhook_url_file };
-        let webhook_url = secret.read(self.source, self.folder, self.problems);
-        let webhook_url = webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", self.source, self.problems));
-        Notify { webhook_url, ca_file }
     }
 }
 

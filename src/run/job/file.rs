@@ -84,6 +84,9 @@ macro_rules! written {
             /// The file that holds the URL; relative to the job's file.
             #[schemars(with = "Option<PathBuf>")]
             pub ping_url_file: Option<Spanned<PathBuf>>,
+            /// The places [notify.NAME] that are told of this job, each of what its `on` says; [] for none. Default: all of them.
+            #[schemars(with = "Option<Vec<String>>", extend("uniqueItems" = true), example = ["ops"])]
+            pub notify: Option<Vec<Spanned<String>>>,
             /// How much a task that touches live tables may demand from the server: [compress], [partition], [retention].
             #[schemars(with = "Option<limits::Written>")]
             pub limits: Option<Spanned<limits::Written>>,
@@ -158,6 +161,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
     if let Some(retries) = written.retries.as_ref().filter(|retries| *retries.get_ref() > 20) {
         checker.problem(retries, format!("`retries = {}` is out of range", retries.get_ref()), "0 to 20: retries = 3".to_owned());
     }
+    let notify = written.notify.map(|names| checker.places_for_messages(names));
     let task = Task::resolve(tables, &mut checker);
     let limits = Task::limits(task.as_ref(), written.limits, &mut checker);
     let job = Job {
@@ -178,6 +182,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         require_backup_within: written.require_backup_within,
         late_after: written.late_after.or(written.timeout).map_or(LATE_AFTER, |span| span.0),
         ping_url,
+        notify,
         limits,
         task: task?,
     };

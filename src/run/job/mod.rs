@@ -52,6 +52,8 @@ pub struct Job {
     /// A job is late when this much time has passed since a tick without a success; default its timeout, or an hour.
     pub late_after: Duration,
     pub ping_url: Option<SecretString>,
+    /// The places for messages that are told of it; `None` means all.
+    pub notify: Option<Vec<String>>,
     /// Limits for tasks that touch live tables.
     pub limits: Limits,
     pub task: Task,
@@ -115,6 +117,7 @@ impl Job {
             require_backup_within: None,
             late_after: LATE_AFTER,
             ping_url: None,
+            notify: None,
             limits: crate::config::limits::Written::default().into(),
             task,
         }

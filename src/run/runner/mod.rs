@@ -146,7 +146,7 @@ async fn attempt(
         locks.release().await;
     }
     context.metrics.ended(&ended.run, ended.error.as_ref());
-    context.notifier.ended(context.ledger.as_deref(), job, &ended).await;
+    context.notifier.ended(job, work.kind(), &ended);
     Some(ended)
 }
 
@@ -188,7 +188,7 @@ pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
     };
     let retry_in = row.retry_at.map(|_| Duration::ZERO);
     context.metrics.ended(&run, None);
-    context.notifier.ended(context.ledger.as_deref(), job, &Ended { run, error: None, plan: None, retry_in }).await;
+    context.notifier.ended(job, &row.task, &Ended { run, error: None, plan: None, retry_in });
 }
 
 async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str, trigger: &Trigger) -> Result<Driven> {

@@ -6,19 +6,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::{Entry, LEDGER_PAUSE, Scheduler, lock, log_end, planner};
-use crate::ledger::{Key, Trigger};
+use crate::ledger::{Key, Trigger, report};
 use crate::pg::failure;
 use crate::run::job::Job;
+use crate::run::notify::Late;
 use crate::run::runner::{self, Context};
 use crate::work::Mode;
 
 const RETRIES_EVERY: Duration = Duration::from_secs(2);
 const CRASHED_EVERY: Duration = Duration::from_secs(10);
 const LATE_EVERY: Duration = Duration::from_secs(20);
+const PROOFS_EVERY: Duration = Duration::from_secs(20);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 impl Scheduler {
@@ -51,10 +53,15 @@ impl Scheduler {
                 if is_due("late", LATE_EVERY) {
                     self.look_for_late(&context).await?;
                 }
+                if is_due("proofs", PROOFS_EVERY) {
+                    self.look_for_proofs(&context).await?;
+                }
                 if is_due("prune", PRUNE_EVERY) {
                     let pruned = self.ledger.prune().await?;
+                    self.ledger.prune_messages().await?;
                     tracing::debug!(pruned, "history pruned");
                 }
+                context.notifier.deliver_waiting();
                 self.start_retries(&context).await
             };
             let result = result.await;
@@ -145,6 +152,23 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Sets when the newest proved set of each backup job began, also by another process.
+    async fn look_for_proofs(&self, context: &Context) -> Result<()> {
+        let jobs = context.jobs.iter().filter(|job| job.task.makes_dumps());
+        let keys: Vec<Key> =
+            jobs.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let proofs = self.ledger.last_with_fact(&keys, report::PROVED, Utc::now() + TimeDelta::days(1)).await?;
+        for key in &keys {
+            // Reports of earlier versions do not say when the set began.
+            let began_at = proofs.get(key).map(|(ended_at, report)| report.proved_set_began_at().unwrap_or(*ended_at));
+            context.metrics.proved(&key.0, &key.1, began_at);
+        }
+        Ok(())
+    }
+
     async fn mark_crashed(&self, context: &Context) -> Result<()> {
         for row in self.ledger.mark_crashed().await? {
             if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
@@ -185,24 +209,32 @@ impl Scheduler {
     async fn look_for_late(&self, context: &Context) -> Result<()> {
         let keys: Vec<Key> = lock(&self.entries).iter().map(|entry| (entry.job.name.clone(), entry.database.clone())).collect();
         let successes = self.ledger.last_successes(&keys).await?;
+        let all = self.note_late(context, &successes);
+        let late = all.iter().filter(|job| job.due_at.is_some()).cloned().collect();
+        context.notifier.late(late, &all).await
+    }
+
+    /// Notes which jobs are late, in the log and in the metrics. Returns all of them.
+    fn note_late(&self, context: &Context, successes: &HashMap<Key, DateTime<Utc>>) -> Vec<Late> {
         let now = Utc::now();
-        let mut entries = lock(&self.entries);
-        for entry in entries.iter_mut() {
+        let mut all = Vec::new();
+        for entry in lock(&self.entries).iter_mut() {
             let (name, database) = (&entry.job.name, &entry.database);
-            let last_success = successes.get(&(name.clone(), database.clone())).copied();
-            let late = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success, now);
-            if let (Some(tick), false) = (late, entry.is_late) {
+            let key = (name.clone(), database.clone());
+            let last_success_at = successes.get(&key).copied();
+            let due_at = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success_at, now);
+            if let (Some(tick), false) = (due_at, entry.is_late) {
                 tracing::error!(job = name, database, "late: no success for its tick of {tick}");
-                context.notifier.late(&entry.job, database, tick, last_success);
             }
-            entry.is_late = late.is_some();
+            entry.is_late = due_at.is_some();
             context.metrics.late(name, database, entry.is_late);
             // This includes runs on other hosts.
-            if let Some(at) = last_success {
+            if let Some(at) = last_success_at {
                 context.metrics.last_success(name, database, at.timestamp_millis() as f64 / 1000.0);
             }
             context.metrics.next_run(name, database, entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64));
+            all.push(Late { key, notify: entry.job.notify.clone(), due_at, last_success_at });
         }
-        Ok(())
+        all
     }
 }

@@ -268,7 +268,7 @@ impl Scheduler {
                 log_end(&ended);
                 // A tick that was skipped on purpose raises no alarm.
                 if ended.error.as_ref().and_then(failure::kind_of) == Some(Kind::Deferred) && is_skip && !is_left {
-                    context.notifier.ended(context.ledger.as_deref(), job, &ended).await;
+                    context.notifier.ended(job, job.task.kind(), &ended);
                 }
                 break;
             }

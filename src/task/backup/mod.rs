@@ -130,6 +130,7 @@ pub use plan::Plan;
 use self::copies::mend;
 use self::copies::target::{self, Target};
 use self::markers::RunMarker;
+use self::verdict::Bytes;
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished, with_result};
@@ -171,6 +172,8 @@ impl Work for Backup {
             match pruned {
                 Ok(pruned) => {
                     target.pruned = pruned.sets;
+                    let is_intact = target.set.as_ref().is_some_and(|set| set.verification.verdict() == Bytes::Intact);
+                    target.intact_sets = pruned.intact_sets.unwrap_or(target.intact_sets + usize::from(is_intact));
                     warnings.extend(pruned.warnings);
                 }
                 Err(error) => warnings.push(format!("not pruned: {}", failure::in_a_line(&error))),
@@ -278,6 +281,7 @@ fn report_on(main: &Target, plan: &Plan) -> Report {
         report.summary += &format!("; read back and hashed, not decoded: {why}");
     }
     report.fact("set", set.name.to_string());
+    report.fact("set_began_at", manifest.started_at.to_rfc3339());
     report.fact("location", store.location(&set.name.key(&manifest.dump.object)));
     report.fact("dump_bytes", manifest.dump.bytes);
     report.fact("uncompressed_bytes", manifest.dump.uncompressed_bytes);
@@ -291,6 +295,7 @@ fn report_on(main: &Target, plan: &Plan) -> Report {
     }
     report.fact("bytes", set.verification.verdict().name());
     report.fact("verified", set.verification.in_words());
+    report.fact("intact_sets", main.intact_sets);
     if main.kept.keep.is_some() {
         report.fact("pruned_sets", main.pruned.clone());
     }

@@ -48,6 +48,9 @@ pub struct OfStore {
     /// The set there that the new one is compared with.
     #[serde(skip)]
     pub previous: Option<Set>,
+    /// The number of intact sets of the series there.
+    #[serde(skip)]
+    pub intact_sets: usize,
 }
 
 /// What is decided for all stores alike.
@@ -94,6 +97,7 @@ impl Own<'_> {
             kept: into.kept.clone(),
             series: into.series.clone(),
             previous: previous.cloned(),
+            intact_sets: intact(&into.listing, &into.series, self.identity).count(),
         }
     }
 
@@ -171,7 +175,13 @@ fn away(kept: &InStore, why: &str) -> OfStore {
         kept: kept.clone(),
         series: Series::default(),
         previous: None,
+        intact_sets: 0,
     }
+}
+
+/// The intact sets of the series.
+pub fn intact<'s>(listing: &'s Listing, series: &Series, identity: Option<&Identity>) -> impl Iterator<Item = &'s Set> {
+    listing.sets.iter().filter(move |set| series.unites(identity, set) && set.verification.verdict() == Bytes::Intact)
 }
 
 /// The last intact set of the series, and the set that a new one is compared with: where none was read back, an unread one.

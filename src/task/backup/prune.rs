@@ -8,7 +8,7 @@ use super::copies::needs;
 use super::guard::{Guard, Readers};
 use super::markers::{self, COPY_HOLD, DELETING, DeletingMarker, HOLD, LOSS_HOLD, RUN};
 use super::set::{self, ALL_GLOBALS, DUMPS, Listing, MANIFEST, Set, VERIFICATION};
-use super::{proof, relock};
+use super::{of_store, proof, relock};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
 use crate::store::Store;
@@ -52,6 +52,8 @@ pub async fn apply(
         }
     }
     pruned.warnings.extend(relock::extend(store, &listing, &pruned.decisions).await);
+    let is_left = |set: &&Set| !pruned.sets.contains(&set.name.to_string());
+    pruned.intact_sets = Some(of_store::intact(&listing, rules.series, rules.identity).filter(is_left).count());
     Ok(pruned)
 }
 

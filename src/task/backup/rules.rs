@@ -104,4 +104,6 @@ pub struct Pruned {
     pub sets: Vec<String>,
     pub warnings: Vec<String>,
     pub decisions: Vec<Decision>,
+    /// The number of intact sets of the series that are left.
+    pub intact_sets: Option<usize>,
 }

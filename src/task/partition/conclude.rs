@@ -20,6 +20,7 @@ pub(super) struct Progress {
     pub finalised: Vec<String>,
     pub detached: Vec<String>,
     pub archived: Vec<String>,
+    pub archived_rows: u64,
     pub dropped: Vec<String>,
     /// Partitions that were written to after they were archived, and were archived again.
     pub changed: Vec<String>,
@@ -95,6 +96,7 @@ impl Partition {
         report.fact("finalised", &*progress.finalised);
         report.fact("detached", &*progress.detached);
         report.fact("archived", &*progress.archived);
+        report.fact("archived_rows", progress.archived_rows);
         report.fact("dropped", &*progress.dropped);
         report.fact("rows_moved", progress.rows_moved);
         report.fact("default_rows", after.default_rows.rows);

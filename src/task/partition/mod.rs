@@ -360,6 +360,7 @@ impl Partition {
         };
         Ok(match retire::continue_retiring(session, plan, archives, table, mark).await? {
             Attempt::Done(retired) => {
+                progress.archived_rows += retired.archived_rows;
                 for (is_so, names) in [
                     (retired.archived, &mut progress.archived),
                     (retired.was_changed, &mut progress.changed),

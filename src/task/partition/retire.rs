@@ -99,6 +99,8 @@ async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &M
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retired {
     pub archived: bool,
+    /// The rows of its archive, if this run has written it.
+    pub archived_rows: u64,
     /// True if its rows differed from its archive: they were archived again, and its grace period starts again.
     pub was_changed: bool,
     pub dropped: bool,
@@ -126,6 +128,7 @@ pub async fn continue_retiring(
             Attempt::Locked(who) => return Ok(Attempt::Locked(who)),
         };
         retired.archived = true;
+        retired.archived_rows = mark.archive.as_ref().map_or(0, |archive| archive.rows);
     }
     if !is_over {
         return Ok(Attempt::Done(retired));

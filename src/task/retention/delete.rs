@@ -67,6 +67,7 @@ impl Done {
         }
         if self.archived_batches > 0 {
             report.fact("archived_batches", self.archived_batches);
+            report.fact("archived_rows", self.rows + self.tree_rows);
             report.fact("archived_bytes", self.archived_bytes);
         }
     }

@@ -10,6 +10,8 @@ pub struct Asked {
     pub method: String,
     /// Path and query.
     pub target: String,
+    /// In lower case.
+    pub headers: String,
     pub body: Vec<u8>,
 }
 
@@ -18,6 +20,10 @@ pub enum Manners {
     Answers,
     /// 500 to everything.
     Fails,
+    /// Answers everything with this status and this text.
+    Says(&'static str, &'static str),
+    /// 429 to the first, with a wish for a pause of a second.
+    IsBusyAtFirst,
     /// Takes requests, and never answers.
     Hangs,
     /// Answers only after half a second what has this in its path.
@@ -54,6 +60,12 @@ impl Recorder {
         format!("http://{}{path}", self.address)
     }
 
+    /// The bodies that were posted, as JSON.
+    pub fn posted(&self) -> Vec<serde_json::Value> {
+        let posts = self.asked().into_iter().filter(|asked| asked.method == "POST");
+        posts.map(|asked| serde_json::from_slice(&asked.body).unwrap()).collect()
+    }
+
     /// In the order in which they were answered.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
@@ -72,7 +84,7 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
     reader.read_line(&mut line)?;
     let mut words = line.split(' ').map(str::to_owned);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let mut length = 0;
+    let (mut length, mut headers) = (0, String::new());
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
@@ -80,6 +92,7 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
         if header.is_empty() {
             break;
         }
+        headers += &format!("{header}\n");
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
@@ -93,9 +106,13 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
     }
     let moved = format!("\r\nLocation: /moved{target}");
     let is_moved = target.starts_with("/moved");
-    asked.lock().unwrap().push(Asked { method, target, body });
+    let is_first = asked.lock().unwrap().is_empty();
+    asked.lock().unwrap().push(Asked { method, target, headers, body });
     let status = match manners {
         Manners::Answers | Manners::Dawdles(_) => "200 OK".to_owned(),
+        Manners::Says(status, _) => status.to_owned(),
+        Manners::IsBusyAtFirst if is_first => "429 Too Many Requests\r\nRetry-After: 1".to_owned(),
+        Manners::IsBusyAtFirst => "200 OK".to_owned(),
         Manners::Fails => "500 Internal Server Error".to_owned(),
         Manners::Redirects(status, url) => format!("{status}\r\nLocation: {url}"),
         Manners::Moves(_) if is_moved => "200 OK".to_owned(),
@@ -104,5 +121,17 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
             std::thread::park();
         },
     };
-    (&stream).write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes())
+    let text = if let Manners::Says(_, text) = manners { text } else { "" };
+    let length = text.len();
+    (&stream).write_all(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}").as_bytes())
+}
+
+/// Asks a server of this host. Returns all of its answer, or nothing if there is none.
+pub fn get(port: u16, target: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).ok()?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
 }

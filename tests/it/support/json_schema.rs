@@ -70,6 +70,7 @@ impl<'s> Validator<'s> {
                     true
                 }
                 "anyOf" => list(wanted).iter().any(|one| self.at(value, one, place).is_ok()),
+                "allOf" => list(wanted).iter().all(|one| self.at(value, one, place).is_ok()),
                 "oneOf" => list(wanted).iter().filter(|one| self.at(value, one, place).is_ok()).count() == 1,
                 "not" => self.at(value, wanted, place).is_err(),
                 "const" => same(value, wanted),

@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod s3;
 pub mod scripts;
 pub mod serve;
+pub mod smtp;
 pub mod stores;
 pub mod tls;
 pub mod vectors;

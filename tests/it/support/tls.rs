@@ -96,3 +96,29 @@ impl TlsServer {
         self.url("by_certificate", "localhost", database, &parameters)
     }
 }
+
+const MAKE_CERTIFICATES_OF_A_COMPANY: &str = r#"
+set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout ca.key -out ca.pem -subj "/CN=Company CA" -addext basicConstraints=critical,CA:TRUE
+signed() { openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1"
+    echo "subjectAltName=DNS:$1" >extensions
+    openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile extensions -out "$1.pem"; }
+signed localhost
+signed elsewhere
+"#;
+
+/// `ca.pem` of a company, and certificates (`NAME.pem`, `NAME.key`) that it signed for `localhost` and `elsewhere`.
+pub struct Certificates(TempDir);
+
+impl Certificates {
+    pub fn make() -> Self {
+        let folder = TempDir::new().unwrap();
+        let made = Command::new("sh").args(["-c", MAKE_CERTIFICATES_OF_A_COMPANY]).current_dir(folder.path()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self(folder)
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+}

@@ -45,6 +45,8 @@ pub struct Target {
     /// The reason why there is no good set in this store.
     pub failure: Option<anyhow::Error>,
     pub pruned: Vec<String>,
+    /// The number of intact sets of the series there: before the run, and after it has pruned.
+    pub intact_sets: usize,
     pub copied: Vec<String>,
 }
 
@@ -79,6 +81,7 @@ impl Target {
             set: None,
             failure: None,
             pruned: Vec::new(),
+            intact_sets: of_store.intact_sets,
             copied: Vec::new(),
         })
     }

@@ -1,11 +1,15 @@
 //! Prometheus metrics: of this process, under `/metrics` of `serve`, or of one run, as a textfile for node_exporter.
 
-use std::io::Write as _;
-use std::path::Path;
-use std::sync::atomic::AtomicU64;
+mod facts;
+mod labels;
+mod textfile;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use facts::Facts;
+use labels::{JobLabels, Seconds, labels};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -16,31 +20,15 @@ use prometheus_client::registry::Registry;
 
 use crate::base::fault::Kind;
 use crate::base::progress::Progress;
-use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::report::{Outcome, Report, Run};
 use crate::pg::failure;
-
-type Seconds = Gauge<f64, AtomicU64>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct JobLabels {
-    job: String,
-    database: String,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     job: String,
     database: String,
     outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    job: String,
-    database: String,
-    stage: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,9 +64,7 @@ pub struct Metrics {
     /// The progress of the runs under way.
     under_way: Arc<Mutex<Vec<(JobLabels, Progress)>>>,
     late: Family<JobLabels, Gauge>,
-    backup_size: Family<StageLabels, Gauge>,
-    restore_seconds: Family<JobLabels, Seconds>,
-    covered_until: Family<JobLabels, Seconds>,
+    facts: Facts,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
@@ -124,17 +110,8 @@ impl Metrics {
         registry.register("job_phase_progress_ratio", about, progress.clone());
         let late = Family::default();
         registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
-        let backup_size = Family::default();
-        registry.register("backup_size_bytes", "Size of the last dump: as pg_dump wrote it, and as stored", backup_size.clone());
-        let restore_seconds = Family::default();
-        let about = "Duration of the last restore that proved a set, with its counts; absent without one";
-        registry.register("restore_seconds", about, restore_seconds.clone());
-        let covered_until = Family::default();
-        registry.register(
-            "partition_covered_until_timestamp_seconds",
-            "Partitions exist for rows up to this time",
-            covered_until.clone(),
-        );
+        let facts = Facts::default();
+        facts.register(&mut registry);
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
@@ -159,9 +136,7 @@ impl Metrics {
             progress,
             under_way: Arc::default(),
             late,
-            backup_size,
-            restore_seconds,
-            covered_until,
+            facts,
             errors,
             ledger_up,
             pool,
@@ -189,9 +164,7 @@ impl Metrics {
         drop(self.progress.get_or_create(&labels));
         drop(self.late.get_or_create(&labels));
         if is_backup {
-            for stage in ["uncompressed", "stored"] {
-                drop(self.backup_size.get_or_create(&stage_labels(job, database, stage)));
-            }
+            self.facts.backup(&labels);
         }
     }
 
@@ -207,11 +180,7 @@ impl Metrics {
         self.running.remove(&labels);
         self.progress.remove(&labels);
         self.late.remove(&labels);
-        self.restore_seconds.remove(&labels);
-        self.covered_until.remove(&labels);
-        for stage in ["uncompressed", "stored"] {
-            self.backup_size.remove(&stage_labels(job, database, stage));
-        }
+        self.facts.forget(&labels);
     }
 
     pub fn started(&self, job: &str, database: &str, progress: Progress) -> Running {
@@ -239,23 +208,22 @@ impl Metrics {
             self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
         }
         if let Some(report) = &run.report {
-            self.facts(&run.job, &run.database, report);
+            self.facts.set(&labels, report);
+            self.facts.add(&labels, report);
+            if let (Some(began_at), Outcome::Succeeded) = (report.proved_set_began_at(), run.outcome) {
+                self.facts.proved(&labels, Some(began_at));
+            }
         }
     }
 
     /// Sets the values that stay from one report to the next: a backup's sizes, how far partitions reach.
     pub fn facts(&self, job: &str, database: &str, report: &Report) {
-        if let Some(until) = report.covered_until() {
-            self.covered_until.get_or_create(&labels(job, database)).set(until.timestamp() as f64);
-        }
-        if let Some(seconds) = report.facts.get("restore_seconds").and_then(serde_json::Value::as_f64) {
-            self.restore_seconds.get_or_create(&labels(job, database)).set(seconds);
-        }
-        for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
-            if let Some(bytes) = report.facts.get(fact).and_then(serde_json::Value::as_i64) {
-                self.backup_size.get_or_create(&stage_labels(job, database, stage)).set(bytes);
-            }
-        }
+        self.facts.set(&labels(job, database), report);
+    }
+
+    /// Sets when the newest proved set of a backup job began; `None`: there is none.
+    pub fn proved(&self, job: &str, database: &str, began_at: Option<DateTime<Utc>>) {
+        self.facts.proved(&labels(job, database), began_at);
     }
 
     /// Sets the time of the last success, in seconds since 1970.
@@ -301,119 +269,13 @@ impl Metrics {
                 ratio.set(total.map_or(0.0, |total| (now.done_bytes as f64 / total as f64).min(1.0)));
             }
         }
+        self.facts.grow_older(Utc::now());
         let mut page = String::new();
         text::encode(&mut page, &self.registry)?;
         Ok(page)
     }
-
-    /// Writes `pgtend_JOB.prom` to `[metrics] textfile_dir`, if set: completely or not at all, since node_exporter may read it at
-    /// any moment. Series without a job are left out, since node_exporter refuses the same series in several files; it does not
-    /// accept `# EOF` either.
-    pub fn write_textfile(&self, config: &Config, job: &str) -> Result<()> {
-        let Some(folder) = &config.metrics.textfile_dir else { return Ok(()) };
-        let page = self.render()?;
-        let kept = page.lines().filter(|line| {
-            let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-            IN_TEXTFILES.iter().any(|family| name.strip_prefix("pgtend_").is_some_and(|name| name.starts_with(family)))
-        });
-        // Its parser knows a counter by the name of its sample.
-        let text: String = kept
-            .map(|line| line.replace("HELP pgtend_job_runs ", "HELP pgtend_job_runs_total "))
-            .map(|line| line.replace("TYPE pgtend_job_runs ", "TYPE pgtend_job_runs_total ") + "\n")
-            .collect();
-        write_atomically(folder, &textfile(job), text.as_bytes()).with_context(|| folder.display().to_string())
-    }
-
-    /// Takes over the values of the job's last run from its textfile: a failed run must not erase its last success.
-    pub fn load_textfile(&self, config: &Config, job: &str) {
-        let Some(folder) = &config.metrics.textfile_dir else { return };
-        // If there is no file yet, or not one of ours, a new one is written.
-        let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
-        for line in text.lines() {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let (Some(database), Ok(value)) = (label(series, "database"), value.parse::<f64>()) else { continue };
-            if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
-                self.last_success(job, &database, value);
-            }
-            if series.starts_with("pgtend_restore_seconds{") {
-                self.restore_seconds.get_or_create(&labels(job, &database)).set(value);
-            }
-            let outcome = label(series, "outcome").and_then(|name| name.parse::<Outcome>().ok());
-            if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
-                self.runs.get_or_create(&outcome_labels(job, &database, outcome)).inc_by(value as u64);
-            }
-        }
-    }
-}
-
-/// The families whose series all name a job, and which still mean something after the process has ended.
-const IN_TEXTFILES: [&str; 6] = [
-    "job_runs",
-    "job_run_duration_seconds",
-    "job_last_success_timestamp_seconds",
-    "backup_size_bytes",
-    "restore_seconds",
-    "partition_covered_until_timestamp_seconds",
-];
-
-fn textfile(job: &str) -> String {
-    format!("pgtend_{job}.prom")
-}
-
-/// Returns a label's value, unescaped.
-fn label(series: &str, name: &str) -> Option<String> {
-    let (_, rest) = series.split_once(&format!("{name}=\""))?;
-    let (mut value, mut rest) = (String::new(), rest.chars());
-    loop {
-        match rest.next()? {
-            '"' => return Some(value),
-            '\\' => value.push(rest.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped })?),
-            other => value.push(other),
-        }
-    }
-}
-
-fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    // The folder may belong to another user, who puts links there: its name is random, and it is made by O_EXCL.
-    let mut partial = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
-    partial.write_all(content)?;
-    // node_exporter's user reads it; there are no secrets in it.
-    partial.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    partial.persist(folder.join(name))?;
-    Ok(())
-}
-
-fn labels(job: &str, database: &str) -> JobLabels {
-    JobLabels { job: job.to_owned(), database: database.to_owned() }
 }
 
 fn outcome_labels(job: &str, database: &str, outcome: Outcome) -> OutcomeLabels {
     OutcomeLabels { job: job.to_owned(), database: database.to_owned(), outcome: outcome.name() }
-}
-
-fn stage_labels(job: &str, database: &str, stage: &'static str) -> StageLabels {
-    StageLabels { job: job.to_owned(), database: database.to_owned(), stage }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_in_a_folder_of_another_user_lead_nowhere() {
-        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let victim = elsewhere.path().join("victim");
-        std::fs::write(&victim, "a secret").unwrap();
-        let names = [format!(".pgtend_s.prom.{}", std::process::id()), "pgtend_s.prom".to_owned()];
-        for name in &names {
-            std::os::unix::fs::symlink(&victim, folder.path().join(name)).unwrap();
-        }
-        write_atomically(folder.path(), "pgtend_s.prom", b"metrics").unwrap();
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "a secret");
-        let written = folder.path().join("pgtend_s.prom");
-        assert_eq!(std::fs::read_to_string(&written).unwrap(), "metrics");
-        let about = std::fs::symlink_metadata(&written).unwrap();
-        assert!(about.is_file());
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777, 0o644);
-    }
 }

@@ -1,0 +1,208 @@
+//! The digest in words: pure. A person reads it in twenty seconds: what is not safe comes first, then what changed, then the rest.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::base::units;
+use crate::cli::standing::{OfDatabase, Standing};
+use crate::run::notify::message::{Message, Severity};
+
+/// More lines of a kind than this are counted only.
+const UNSAFE_LISTED: usize = 10;
+const ATTENTION_LISTED: usize = 5;
+const SAFE_LISTED: usize = 12;
+
+/// A change of a size or of a restore's duration by less is none.
+const CHANGE: f64 = 0.2;
+
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub standing: Standing,
+    /// By the database's name.
+    pub weeks: HashMap<String, Week>,
+    /// How many runs of the last seven days succeeded, and how many a person should look at; `None` without a ledger.
+    pub ended: Option<(i64, i64)>,
+    /// Databases whose last audit has critical findings, or high ones.
+    pub findings: Vec<(String, u64, u64)>,
+}
+
+/// The newest proof of a database, and the one of a week ago.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Week {
+    pub proved_at: Option<DateTime<Utc>>,
+    pub dump_bytes: Option<u64>,
+    pub dump_bytes_before: Option<u64>,
+    pub restore_seconds: Option<f64>,
+    pub restore_seconds_before: Option<f64>,
+}
+
+pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
+    let standing = &facts.standing;
+    let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) =
+        standing.databases.iter().partition(|database| is_safe(standing, database));
+    let title = match (safe.len(), not_safe.len()) {
+        (0, 0) => "digest: no database is backed up".to_owned(),
+        (1, 0) => "digest: the database is safe".to_owned(),
+        (count, 0) => format!("digest: all {} are safe", units::plural(count, "database")),
+        (_, count) => format!("digest: {count} of {} NOT safe", units::plural(standing.databases.len(), "database")),
+    };
+    let attention = attention(standing, now);
+    let severity = match (not_safe.is_empty() && !standing.databases.is_empty(), attention.is_empty()) {
+        (false, _) => Severity::Bad,
+        (true, false) => Severity::Warning,
+        (true, true) => Severity::Good,
+    };
+    let not_safe = not_safe.iter().map(|database| format!("🔴 {}: {}", database.name, standing.backup_in_words(database, now)));
+    let mut lines = listed(not_safe, UNSAFE_LISTED, "that are not safe");
+    lines.extend(listed(attention.into_iter().map(|text| format!("⚠️ {text}")), ATTENTION_LISTED, "to look at"));
+    let findings = facts
+        .findings
+        .iter()
+        .map(|(database, critical, high)| format!("⚠️ audit of {database}: {critical} critical, {high} high"));
+    lines.extend(listed(findings, ATTENTION_LISTED, "with findings"));
+    let mut safe: Vec<(bool, String)> = safe.into_iter().map(|database| line_of(facts, database, now)).collect();
+    safe.sort_by_key(|(has_changed, _)| !has_changed);
+    lines.extend(listed(safe.into_iter().map(|(_, line)| line), SAFE_LISTED, "that are safe"));
+    if let Some((succeeded, failed)) = facts.ended {
+        let plural = |count: i64| units::plural(count.unsigned_abs(), "run");
+        lines.push(format!("the last 7 days: {} succeeded, {failed} failed", plural(succeeded)));
+    }
+    Message::new(&title, severity, lines)
+}
+
+/// A database is safe with a proved backup that nothing speaks against, and that its job renews in time.
+fn is_safe(standing: &Standing, database: &OfDatabase) -> bool {
+    let is_late = standing.late.iter().any(|late| late.database == database.name && Some(&late.job) == database.job.as_ref());
+    let is_renewed = database.job.is_some() && database.idle.is_none() && !is_late;
+    matches!(database.backup, Ok(Some(_))) && database.lost.is_none() && database.unsure.is_none() && is_renewed
+}
+
+/// What a person should look at besides backups.
+fn attention(standing: &Standing, now: DateTime<Utc>) -> Vec<String> {
+    let broken = standing.broken.iter().map(|job| format!("job {job} is skipped: there are mistakes in its file"));
+    let others = standing.attention(now).into_iter().filter(|(about, _)| !about.starts_with("backup of "));
+    broken.chain(others.map(|(_, text)| text)).collect()
+}
+
+/// A line of a safe database, and whether its size or its restore changed much.
+fn line_of(facts: &Facts, database: &OfDatabase, now: DateTime<Utc>) -> (bool, String) {
+    let week = facts.weeks.get(&database.name).copied().unwrap_or_default();
+    let mut line = format!("✅ {}: {}", database.name, facts.standing.backup_in_words(database, now));
+    let mut has_changed = false;
+    if let Some(bytes) = week.dump_bytes {
+        let change = change(week.dump_bytes_before.map(|before| before as f64), bytes as f64);
+        has_changed |= change.is_some();
+        line += &format!("; {}{}", units::bytes(bytes), change.unwrap_or_default());
+    }
+    if let Some(seconds) = week.restore_seconds {
+        let change = change(week.restore_seconds_before, seconds);
+        has_changed |= change.is_some();
+        let took = units::duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+        line += &format!("; a restore took {took}{}", change.unwrap_or_default());
+    }
+    (has_changed, line)
+}
+
+/// " (+35 % in a week)", for a change that matters.
+fn change(before: Option<f64>, now: f64) -> Option<String> {
+    let before = before.filter(|before| *before > 0.0)?;
+    let change = now / before - 1.0;
+    (change.abs() >= CHANGE).then(|| format!(" ({:+.0} % in a week)", change * 100.0))
+}
+
+fn listed(lines: impl Iterator<Item = String>, most: usize, which: &str) -> Vec<String> {
+    let all: Vec<String> = lines.collect();
+    let more = all.len().saturating_sub(most);
+    let rest = (more > 0).then(|| format!("… and {more} more {which}"));
+    all.into_iter().take(most).chain(rest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::cli::standing::{Backup, Configured, Late};
+
+    fn at() -> DateTime<Utc> {
+        "2026-11-30T08:00:00Z".parse().unwrap()
+    }
+
+    fn database(name: &str, hours: i64) -> OfDatabase {
+        let began_at = at() - TimeDelta::hours(hours);
+        let backup = Backup { set: "s".to_owned(), store: "local".to_owned(), began_at, restored_at: Some(began_at) };
+        OfDatabase {
+            name: name.to_owned(),
+            job: Some("nightly".to_owned()),
+            idle: None,
+            backup: Ok(Some(backup)),
+            lost: None,
+            unsure: None,
+        }
+    }
+
+    fn facts(databases: Vec<OfDatabase>) -> Facts {
+        let configured = Configured::Yes { stores: 1, jobs: 1 };
+        let standing = Standing { configured, databases, has_ledger: true, is_scheduled: true, ..Standing::default() };
+        Facts { standing, ended: Some((84, 2)), ..Facts::default() }
+    }
+
+    #[test]
+    fn what_is_not_safe_comes_first() {
+        let none = OfDatabase { backup: Ok(None), ..database("orders", 0) };
+        let said = message(&facts(vec![database("app", 3), none, database("crm", 4)]), at());
+        assert_eq!((said.title.as_str(), said.severity), ("digest: 1 of 3 databases NOT safe", Severity::Bad));
+        assert_eq!(said.lines[0], "🔴 orders: none yet");
+        assert!(said.lines[1].starts_with("✅ app: 3 h 0 min ago, restored on 2026-11-30"), "{:?}", said.lines);
+        assert_eq!(said.lines.last().unwrap(), "the last 7 days: 84 runs succeeded, 2 failed");
+    }
+
+    #[test]
+    fn a_backup_that_nobody_renews_is_not_safe() {
+        let late =
+            Late { job: "nightly".to_owned(), database: "app".to_owned(), tick: at(), last_success_at: None, is_by_sets: false };
+        let mut of_late = facts(vec![database("app", 90)]);
+        of_late.standing.late = vec![late];
+        assert_eq!(message(&of_late, at()).title, "digest: 1 of 1 database NOT safe");
+        let idle = OfDatabase { idle: Some("is disabled"), ..database("app", 3) };
+        let lost = OfDatabase { unsure: Some("no server".to_owned()), ..database("app", 3) };
+        for database in [idle, lost, OfDatabase { job: None, ..database("app", 3) }] {
+            assert_eq!(message(&facts(vec![database]), at()).severity, Severity::Bad);
+        }
+        assert_eq!(message(&facts(Vec::new()), at()).severity, Severity::Bad, "nothing is backed up");
+        assert_eq!(message(&facts(vec![database("app", 3)]), at()).severity, Severity::Good);
+    }
+
+    #[test]
+    fn what_changed_much_is_said_and_comes_before_what_did_not() {
+        let mut facts = facts(vec![database("app", 3), database("crm", 3)]);
+        let week = |bytes, before, seconds, seconds_before| Week {
+            proved_at: Some(at()),
+            dump_bytes: Some(bytes),
+            dump_bytes_before: Some(before),
+            restore_seconds: Some(seconds),
+            restore_seconds_before: Some(seconds_before),
+        };
+        facts.weeks.insert("app".to_owned(), week(1_000_000, 1_100_000, 60.0, 55.0));
+        facts.weeks.insert("crm".to_owned(), week(1_000_000, 2_000_000, 240.0, 60.0));
+        let said = message(&facts, at());
+        assert!(said.lines[0].contains("crm") && said.lines[0].contains("1.0 MB (-50 % in a week)"), "{:?}", said.lines);
+        assert!(
+            said.lines[0].contains("a restore took 4 min 0 s") && said.lines[0].contains("(+300 % in a week)"),
+            "{:?}",
+            said.lines
+        );
+        assert!(said.lines[1].contains("app") && !said.lines[1].contains('%'), "{:?}", said.lines);
+    }
+
+    #[test]
+    fn two_hundred_databases_are_read_in_twenty_seconds() {
+        let databases = (0..200).map(|number| database(&format!("tenant{number}"), 3)).collect();
+        let said = message(&facts(databases), at());
+        assert_eq!(said.title, "digest: all 200 databases are safe");
+        assert!(said.lines.len() <= 15, "{:?}", said.lines);
+        assert!(said.lines.iter().any(|line| line == "… and 188 more that are safe"), "{:?}", said.lines);
+    }
+}

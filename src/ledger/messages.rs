@@ -1,0 +1,168 @@
+//! What is to be told of runs: a queue that all processes share, and how each job stands by what was told last.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::types::Json;
+
+use super::Ledger;
+use super::rows::Key;
+
+/// A message is tried this often. The pauses double up to an hour, so this is more than a day.
+const ATTEMPTS_MOST: i32 = 30;
+
+/// A process that takes messages has this long to send them; then another one takes them.
+const SENDING_SECONDS: f64 = 120.0;
+
+/// The most events of one message.
+const TAKEN_MOST: i64 = 1000;
+
+/// Messages are kept this long, in days; a monthly digest must find its last one.
+const KEPT_DAYS: i32 = 100;
+
+/// An event that waits for a place.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Waiting {
+    pub id: i64,
+    pub target: String,
+    pub event: Json<Value>,
+    /// This attempt included.
+    pub attempts: i32,
+}
+
+impl Ledger {
+    /// Puts an event into the queue, once for each place. Returns the rows' numbers.
+    pub async fn put_message(&self, targets: &[&str], event: &Value) -> Result<Vec<i64>> {
+        let sql =
+            "INSERT INTO pgtend.messages (target, event) SELECT target, $2 FROM unnest($1::text[]) AS t (target) RETURNING id";
+        let query = sqlx::query_scalar(sql).bind(targets).bind(Json(event));
+        self.query("write a message", query.fetch_all(&self.pool)).await
+    }
+
+    /// Returns whether the digest of a tick is in the queue, or was sent.
+    pub async fn has_digest(&self, target: &str, tick: DateTime<Utc>) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM pgtend.messages WHERE target = $1 AND tick = $2)";
+        let query = sqlx::query_scalar(sql).bind(target).bind(tick);
+        self.query("look for a digest", query.fetch_one(&self.pool)).await
+    }
+
+    /// Puts the digest of a tick into the queue, unless another process has.
+    pub async fn put_digest(&self, target: &str, tick: DateTime<Utc>, event: &Value) -> Result<()> {
+        let sql = "INSERT INTO pgtend.messages (target, tick, event) VALUES ($1, $2, $3) ON CONFLICT (target, tick) DO NOTHING";
+        let query = sqlx::query(sql).bind(target).bind(tick).bind(Json(event));
+        self.query("write a digest", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Takes what waits for these places, for this process to send. New events of a place wait until none has come for `quiet`, or the first has waited
+    /// for `patience`: many that come together are one message.
+    pub async fn take_messages(&self, targets: &[&str], quiet: Duration, patience: Duration) -> Result<Vec<Waiting>> {
+        self.query(
+            "take messages",
+            sqlx::query_as(
+                "WITH waiting AS (
+                    SELECT id, target, at, attempts FROM pgtend.messages
+                    WHERE target = ANY ($1) AND sent_at IS NULL AND next_at <= clock_timestamp() AND attempts < $4),
+                 ready AS (
+                    SELECT target FROM waiting GROUP BY target
+                    HAVING coalesce(max(at) FILTER (WHERE attempts = 0) <= clock_timestamp() - make_interval(secs => $2), true)
+                        OR min(at) FILTER (WHERE attempts = 0) <= clock_timestamp() - make_interval(secs => $3)),
+                 taken AS (
+                    SELECT m.id FROM pgtend.messages m
+                    WHERE m.id IN (SELECT id FROM waiting JOIN ready USING (target) ORDER BY id LIMIT $5)
+                      AND m.sent_at IS NULL AND m.next_at <= clock_timestamp()
+                    ORDER BY m.id FOR UPDATE SKIP LOCKED)
+                 UPDATE pgtend.messages m SET attempts = m.attempts + 1, next_at = clock_timestamp() + make_interval(secs => $6)
+                 FROM taken WHERE m.id = taken.id RETURNING m.id, m.target, m.event, m.attempts",
+            )
+            .bind(targets)
+            .bind(quiet.as_secs_f64())
+            .bind(patience.as_secs_f64())
+            .bind(ATTEMPTS_MOST)
+            .bind(TAKEN_MOST)
+            .bind(SENDING_SECONDS)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Returns whether nobody has tried to send one of these yet.
+    pub async fn is_untried(&self, ids: &[i64]) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM pgtend.messages WHERE id = ANY ($1) AND attempts = 0)";
+        self.query("look for messages", sqlx::query_scalar(sql).bind(ids).fetch_one(&self.pool)).await
+    }
+
+    /// Records that messages have arrived.
+    pub async fn messages_sent(&self, ids: &[i64]) -> Result<()> {
+        let sql = "UPDATE pgtend.messages SET sent_at = clock_timestamp(), error = NULL WHERE id = ANY ($1)";
+        self.query("record a message", sqlx::query(sql).bind(ids).execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Records why messages have not arrived, and when they may be tried again. The runs that they are about get a warning, once.
+    pub async fn messages_failed(&self, ids: &[i64], runs: &[i64], error: &str, again_in: Duration, warning: &str) -> Result<()> {
+        self.query(
+            "record a message",
+            sqlx::query(
+                "WITH told AS (
+                    UPDATE pgtend.runs SET report = jsonb_set(
+                        coalesce(report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}'), '{warnings}',
+                        coalesce(report -> 'warnings', '[]') || to_jsonb($5::text))
+                    WHERE id = ANY ($2) AND outcome IS NOT NULL)
+                 UPDATE pgtend.messages SET error = $3, next_at = clock_timestamp() + make_interval(secs => $4) WHERE id = ANY ($1)",
+            )
+            .bind(ids)
+            .bind(runs)
+            .bind(error)
+            .bind(again_in.as_secs_f64())
+            .bind(warning)
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records that a failure of the job is told.
+    pub async fn told_failed(&self, job: &str, database: &str) -> Result<()> {
+        let sql = "INSERT INTO pgtend.told (job, database, failed) VALUES ($1, $2, true) ON CONFLICT (job, database) DO UPDATE SET failed = true";
+        self.query("record what was told", sqlx::query(sql).bind(job).bind(database).execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Records that these jobs are late. Returns those of which that was not told yet.
+    pub async fn told_late(&self, late: &[(Key, DateTime<Utc>)]) -> Result<Vec<Key>> {
+        let jobs: Vec<&str> = late.iter().map(|((job, _), _)| job.as_str()).collect();
+        let databases: Vec<&str> = late.iter().map(|((_, database), _)| database.as_str()).collect();
+        let ticks: Vec<DateTime<Utc>> = late.iter().map(|(_, tick)| *tick).collect();
+        let sql = "INSERT INTO pgtend.told AS t (job, database, late_since) SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+                   ON CONFLICT (job, database) DO UPDATE SET late_since = excluded.late_since WHERE t.late_since IS NULL
+                   RETURNING job, database";
+        let query = sqlx::query_as(sql).bind(jobs).bind(databases).bind(ticks);
+        self.query("record what was told", query.fetch_all(&self.pool)).await
+    }
+
+    /// Records that these jobs are well. Returns those of which something else was told, each with since when it was late.
+    pub async fn told_well(&self, keys: &[Key]) -> Result<Vec<(String, String, Option<DateTime<Utc>>)>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        let sql = "DELETE FROM pgtend.told t USING unnest($1::text[], $2::text[]) AS k (job, database)
+                   WHERE t.job = k.job AND t.database = k.database RETURNING t.job, t.database, t.late_since";
+        let query = sqlx::query_as(sql).bind(jobs).bind(databases);
+        self.query("record what was told", query.fetch_all(&self.pool)).await
+    }
+
+    /// Returns the jobs of which it was told that they are late.
+    pub async fn all_told_late(&self) -> Result<Vec<(String, String, DateTime<Utc>)>> {
+        let sql = "SELECT job, database, late_since FROM pgtend.told WHERE late_since IS NOT NULL";
+        self.query("read what was told", sqlx::query_as(sql).fetch_all(&self.pool)).await
+    }
+
+    /// Deletes messages that are old.
+    pub async fn prune_messages(&self) -> Result<()> {
+        let sql = "DELETE FROM pgtend.messages WHERE at < clock_timestamp() - make_interval(days => $1)";
+        self.query("prune the messages", sqlx::query(sql).bind(KEPT_DAYS).execute(&self.pool)).await?;
+        Ok(())
+    }
+}

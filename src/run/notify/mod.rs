@@ -1,0 +1,131 @@
+//! Tells people and monitors how runs went: pings of a job's URL, the JSON of `webhook_url`, and messages to each `[notify.NAME]`. A service that
+//! is down never fails or delays a job.
+//!
+//! An event waits in the ledger, where all processes put theirs, until nothing new has come for some seconds: what happens together is one message
+//! (`together`), in the form of each service (`body`). Whoever takes it sends it (`service`); what cannot be sent waits there for a later try.
+
+mod body;
+pub mod event;
+mod hub;
+mod mail;
+pub mod message;
+mod ping;
+mod request;
+mod service;
+mod together;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use event::Event;
+use hub::Hub;
+pub use hub::Late;
+use message::{Message, Severity};
+use ping::Pings;
+use request::Redirects;
+use tokio_util::task::TaskTracker;
+
+use crate::base::fault;
+use crate::config::Config;
+use crate::config::notify::{Service, WEBHOOK};
+use crate::ledger::report::{Ended, Outcome, Run};
+use crate::ledger::{self, Ledger};
+use crate::pg::failure;
+use crate::run::job::Job;
+
+/// The process waits this long at its end for messages under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Sends notifications in the background. Cheap to clone.
+#[derive(Clone)]
+pub struct Notifier {
+    pings: Pings,
+    hub: Option<Arc<Hub>>,
+    tasks: TaskTracker,
+}
+
+impl Notifier {
+    /// Creates a client only if there is a URL to notify.
+    pub fn new(config: &Config, jobs: &[Job], ledger: Option<&Arc<Ledger>>) -> Self {
+        let tasks = TaskTracker::new();
+        let hub = Hub::new(&config.notify, ledger.cloned(), tasks.clone()).map(Arc::new);
+        Self { pings: Pings::new(config, jobs), hub, tasks }
+    }
+
+    /// Reports that the run has its locks and starts to work.
+    pub fn started(&self, job: &Job, run: &Run) {
+        self.pings.started(&self.tasks, job, run);
+    }
+
+    /// Reports the end of a run of this task, or of a command on behalf of the job. A busy run is not an end: the run that has the lock reports its own.
+    pub fn ended(&self, job: &Job, task: &str, ended: &Ended) {
+        let run = &ended.run;
+        let start = self.pings.start_of(run);
+        let has_succeeded = run.outcome == Outcome::Succeeded;
+        let is_busy =
+            run.outcome == Outcome::Skipped && ended.error.as_ref().and_then(failure::kind_of) == Some(fault::Kind::Busy);
+        // Another attempt follows, and its end is the run's.
+        if is_busy || ended.retry_in.is_some() && !has_succeeded {
+            return;
+        }
+        self.pings.ended(&self.tasks, job, run, has_succeeded, start);
+        if let Some(hub) = &self.hub {
+            let (hub, event) = (Arc::clone(hub), Event::of_run(run));
+            // The tasks of manual commands have a space: "partition convert".
+            let is_command = task.contains(' ');
+            let names = job.notify.clone();
+            self.tasks.spawn(async move { hub.ended(names.as_deref(), is_command, event).await });
+        }
+    }
+
+    /// Reports jobs whose last success is older than their schedule allows, and those that are not late any more; each is told once. `all` has those
+    /// that are late, too.
+    pub async fn late(&self, late: Vec<Late>, all: &[Late]) -> Result<()> {
+        match &self.hub {
+            Some(hub) => hub.late(late, all).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what waits in the ledger, in the background, unless that is under way.
+    pub fn deliver_waiting(&self) {
+        if let Some(hub) = &self.hub {
+            hub.deliver_in_background();
+        }
+    }
+
+    /// Waits a limited time for messages under way.
+    pub async fn drain(&self) {
+        let drained = async {
+            if let Some(hub) = &self.hub {
+                hub.close();
+            }
+            self.tasks.close();
+            self.tasks.wait().await;
+            if let Some(hub) = &self.hub {
+                hub.deliver_own().await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            tracing::warn!("gave up on notifications that were still being sent");
+        }
+    }
+}
+
+/// Sends a test message to a place, once. Returns what it answered; the error says why it did not arrive.
+pub async fn test(config: &Config, name: &str) -> Result<String> {
+    let lines = ["This is a test message: `pgtend notify test` sent it.".to_owned(), format!("host {}", ledger::host())];
+    send_now(config, name, &Message::new("test message of pgtend", Severity::Good, lines)).await
+}
+
+/// Sends a message to a place, once and now.
+pub async fn send_now(config: &Config, name: &str, message: &Message) -> Result<String> {
+    let client = request::client(config.notify.ca_file.as_deref(), Redirects::RepeatsAlone);
+    let client = client.ok_or_else(|| anyhow::anyhow!("there is no HTTP client"))?;
+    let webhook = config.notify.webhook_url.clone().filter(|_| name == WEBHOOK).map(|url| Service::Webhook { url });
+    let target = config.notify.targets.iter().find(|target| target.name == name).map(|target| target.service.clone());
+    let service = target.or(webhook).ok_or_else(|| anyhow::anyhow!("the configuration has no [notify.{name}]"))?;
+    let sent = service::send(&client, config.notify.ca_file.as_deref(), &service, message, &[]).await;
+    sent.map_err(|not_sent| anyhow::anyhow!("the message to `{name}` was not delivered: {}", not_sent.why))
+}
