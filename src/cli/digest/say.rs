@@ -132,7 +132,8 @@ mod tests {
 
     fn database(name: &str, hours: i64) -> OfDatabase {
         let began_at = at() - TimeDelta::hours(hours);
-        let backup = Backup { set: "s".to_owned(), store: "local".to_owned(), began_at, restored_at: Some(began_at) };
+        let backup =
+            Backup { set: "s".to_owned(), store: "local".to_owned(), began_at, restored_at: Some(began_at), refused_by: None };
         OfDatabase {
             name: name.to_owned(),
             job: Some("nightly".to_owned()),
