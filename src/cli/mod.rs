@@ -181,6 +181,9 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     /// Print SQL for a role that may do what the jobs do, and no more
     Grants(grants::Arguments),
     /// Send a test message or the digest to a place of [notify.NAME]
+    #[command(after_help = "Examples:
+  pgtend notify test ops    a test message to [notify.ops], and what the service answers
+  pgtend notify digest      the digest as it is now")]
     Notify {
         #[command(subcommand)]
         command: notify::Command,

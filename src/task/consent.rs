@@ -37,7 +37,7 @@ pub fn question(run: &RunContext<'_>, what: &str) -> String {
 
 /// Says how to agree.
 pub fn how(run: &RunContext<'_>) -> String {
-    format!("confirm it once with pgtend run-job {} --database {} --yes", word(&run.job.name), word(run.database))
+    format!("confirm it once with pgtend run-job {} --database {} --yes", word(run.job.name), word(run.database))
 }
 
 impl Consent {

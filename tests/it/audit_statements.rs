@@ -112,7 +112,7 @@ fn with_hypopg_only_an_index_that_the_planner_would_use_is_proposed() {
     assert!(tried["cost_with_the_index"].as_f64().unwrap() < tried["cost"].as_f64().unwrap() / 2.0, "{finding:#}");
     assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_indexes WHERE tablename = 'scripts'"), "2", "nothing was built");
     // Who may not use it is told so, and has the finding all the same.
-    server.sql(&database, "CREATE ROLE sees LOGIN; GRANT pg_monitor, pg_read_all_data TO sees; CREATE SCHEMA hidden; REVOKE ALL ON SCHEMA hidden FROM PUBLIC; ALTER EXTENSION hypopg SET SCHEMA hidden");
+    server.sql(&database, "CREATE ROLE sees LOGIN; GRANT pg_monitor, pg_read_all_data TO sees; CREATE SCHEMA apart; ALTER EXTENSION hypopg SET SCHEMA apart; REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA apart FROM PUBLIC");
     let found = look(&Scenario::with_url(&server, &server.url_as("sees", &database)), CHECK);
     assert!(of(&found, "(is_public) IS TRUE")["issue"].as_str().unwrap().contains("Not tried"), "{found:#}");
 }

@@ -57,7 +57,8 @@ fn a_good_copy_stays_while_the_other_one_is_damaged_and_goes_when_that_was_mende
 fn a_good_copy_stays_whatever_part_of_the_other_one_is_lost() {
     let server = server(18);
     let database = small_database(server);
-    let lose: [(&str, &dyn Fn(&std::path::Path)); 5] = [
+    type Lose<'a> = (&'a str, &'a dyn Fn(&std::path::Path));
+    let lose: [Lose<'_>; 5] = [
         ("the dump", &|folder| std::fs::remove_file(folder.join("dump.sql.gz")).unwrap()),
         ("the end of the dump", &|folder| {
             std::fs::OpenOptions::new().write(true).open(folder.join("dump.sql.gz")).unwrap().set_len(100).unwrap();

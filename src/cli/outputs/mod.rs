@@ -16,8 +16,11 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
+/// A command, and the schema of what it prints.
+type Output = (&'static str, fn() -> Schema);
+
 /// The commands that print JSON, as they are written on a command line, each with what it prints. The first is `pgtend` alone.
-const OUTPUTS: [(&str, fn() -> Schema); 31] = [
+const OUTPUTS: [Output; 31] = [
     ("", of::<before_runs::Standing>),
     ("init", of::<before_runs::Init>),
     ("check", of::<before_runs::Check>),

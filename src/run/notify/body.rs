@@ -37,9 +37,9 @@ pub fn discord(message: &Message) -> Value {
     let title = cut(&format!("{} {}", message.severity.sign(), message.title), DISCORD_TITLE_LETTERS, escaped_letters);
     let text = cut(&message.lines.join("\n"), DISCORD_LETTERS, escaped_letters);
     let color = match message.severity {
-        Severity::Good => 0x2e_7d_32,
-        Severity::Warning => 0xf9_a8_25,
-        Severity::Bad => 0xc6_28_28,
+        Severity::Good => 0x2e7d32,
+        Severity::Warning => 0xf9a825,
+        Severity::Bad => 0xc62828,
     };
     json!({
         "username": "pgtend",
