@@ -198,7 +198,8 @@ fn drift_is_found_in_both_directions_and_its_fixes_end_it() {
         // Each side has added the other's column at its end.
         let left = look();
         assert_eq!(keys(&left), BTreeSet::from(["schema-drift:table public.scripts".to_owned()]), "on {major}:\n{schema}");
-        let differs: Vec<&String> = left["findings"][0]["evidence"]["differs"].as_object().unwrap().keys().collect();
+        let differs: Vec<&str> =
+            left["findings"][0]["evidence"]["differs"].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!((differs, left["findings"][0]["level"].as_str()), (vec!["order of columns"], Some("low")), "{left:#}");
         scenario.run(&["run-job", "quarterly"]).succeeded();
     }
