@@ -39,6 +39,9 @@ WITH asked_for AS MATERIALIZED (
     SELECT oid, "table", name, "column", rows, readable, key, called, share, CASE WHEN type <> 'bool' THEN '= a value' WHEN value = 't' THEN 'IS TRUE' ELSE 'IS FALSE' END,
            CASE WHEN type <> 'bool' THEN format('%I = %L', "column", value) WHEN value = 't' THEN format('%I', "column") ELSE format('NOT %I', "column") END, false, '(^|[^[:alnum:]_])' || called || '\s*=\s*\$[0-9]'
     FROM few
+), named AS MATERIALIZED (
+    -- One word after the other: else all words of a statement are joined with each other.
+    SELECT c.*, w.place FROM conditions c JOIN words w ON w.word = lower(c.name)
 )
 SELECT c."table" AS object, format('%s(%I) %s', c."table", c."column", c.label) AS identity,
        CASE WHEN c.is_known THEN format('%s statements ask for rows where %I %s, which are %s %% of %s.', n.calls, c."column", c.label, n.percent, c."table")
@@ -52,7 +55,7 @@ SELECT c."table" AS object, format('%s(%I) %s', c."table", c."column", c.label) 
        NULL::text AS unknown
 FROM (
     SELECT c.oid, c.label, c.is_known, min(c.condition) AS condition, sum(q.calls) AS calls, sum(q.total_exec_time) AS milliseconds
-    FROM conditions c JOIN words t ON t.word = lower(c.name) JOIN words x ON x.word = lower(c."column") AND x.place = t.place JOIN asked_for q ON q.place = t.place
+    FROM named c JOIN words w ON w.word = lower(c."column") AND w.place = c.place JOIN asked_for q ON q.place = c.place
     WHERE q.query ~* c.written
       AND NOT EXISTS (SELECT FROM indexes i WHERE i.indrelid = c.oid AND i.partial AND pg_get_expr(i.indpred, i.indrelid) ~ ('(^|[^[:alnum:]_])' || c.called || '([^[:alnum:]_]|$)'))
     GROUP BY c.oid, c."column", c.label, c.is_known HAVING sum(q.calls) >= 100
