@@ -4,3 +4,4 @@ pub mod job;
 pub mod notify;
 pub mod runner;
 pub mod scheduler;
+pub mod standing;

@@ -1,6 +1,5 @@
 //! `pgtend` alone: where one stands, and the next step. Each source is asked for some seconds; what does not answer is said, and is no error.
 
-mod read;
 mod say;
 
 use std::process::ExitCode;
@@ -8,15 +7,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use self::say::{Configured, Standing};
 use super::global::Global;
 use super::output::print;
 use crate::base::toml_file::Problems;
+use crate::run::standing::{Configured, Standing, read};
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let now = Utc::now();
     let standing = look(global, now).await;
-    let text = if global.json { format!("{:#}\n", standing.as_json(now)) } else { standing.in_words(now) };
+    let text = if global.json { format!("{:#}\n", say::as_json(&standing, now)) } else { say::in_words(&standing, now) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! Where one stands, in words, and the next step: pure.
+//! Where one stands, in words and as JSON: pure.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -6,222 +6,44 @@ use serde_json::{Value, json};
 use crate::base::terminal;
 use crate::base::units;
 use crate::cli::output::table;
+use crate::run::standing::{Backup, Configured, Standing, Step};
 
 /// More lines of a kind than this are counted only.
 const LISTED: usize = 20;
 
-#[derive(Debug, Default)]
-pub struct Standing {
-    pub file: String,
-    pub configured: Configured,
-    /// Jobs whose files have mistakes.
-    pub broken: Vec<String>,
-    pub databases: Vec<OfDatabase>,
-    pub late: Vec<Late>,
-    pub failed: Vec<Failed>,
-    pub has_ledger: bool,
-    /// A scheduler has seen the jobs.
-    pub is_scheduled: bool,
-    /// What did not answer, besides.
-    pub unread: Vec<String>,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-pub enum Configured {
-    #[default]
-    No,
-    WithMistakes(usize),
-    Yes {
-        stores: usize,
-        jobs: usize,
-    },
-}
-
-/// The newest intact backup of a database.
-#[derive(Clone, Debug)]
-pub struct Backup {
-    pub set: String,
-    pub store: String,
-    pub began_at: DateTime<Utc>,
-    pub restored_at: Option<DateTime<Utc>>,
-}
-
-#[derive(Debug)]
-pub struct OfDatabase {
-    pub name: String,
-    /// A job that backs up all of it: one that runs by itself, if there is one.
-    pub job: Option<String>,
-    /// Why that job does not run by itself.
-    pub idle: Option<&'static str>,
-    /// Or why nobody knows.
-    pub backup: Result<Option<Backup>, String>,
-    /// The newest set that is newer than the backup and lost.
-    pub lost: Option<Lost>,
-    /// The backup has the database's name, and its server could not be asked whose it is: why.
-    pub unsure: Option<String>,
-}
-
-/// A set that cannot be relied upon: it is damaged, cannot be read, or is dated in the future.
-#[derive(Clone, Debug)]
-pub struct Lost {
-    pub set: String,
-    pub store: String,
-    pub why: String,
-}
-
-#[derive(Debug)]
-pub struct Late {
-    pub job: String,
-    pub database: String,
-    pub tick: DateTime<Utc>,
-    pub last_success_at: Option<DateTime<Utc>>,
-    /// The ledger knows nothing of its schedule, and the success is the newest set.
-    pub is_by_sets: bool,
-}
-
-#[derive(Debug)]
-pub struct Failed {
-    pub run: i64,
-    pub job: String,
-    pub database: String,
-    pub at: DateTime<Utc>,
-    pub outcome: String,
-    pub error: String,
-}
-
-/// A command, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub command: String,
-    pub why: &'static str,
-}
-
-impl Standing {
-    /// Returns the one step that helps most now.
-    pub fn next(&self) -> Step {
-        let step = |command: &str, why| Step { command: command.to_owned(), why };
-        match self.configured {
-            Configured::No => return step("pgtend init", "looks at a server, and writes a configuration and jobs that fit"),
-            Configured::WithMistakes(_) => return step("pgtend check", "shows each mistake at its place"),
-            Configured::Yes { .. } => {}
-        }
-        if !self.broken.is_empty() {
-            return step("pgtend check", "shows what is wrong with the jobs that are skipped");
-        }
-        if self.databases.iter().any(|database| database.job.is_none()) {
-            return step("pgtend init", "adds a backup job for the databases that have none");
-        }
-        let without = self.databases.iter().find(|database| matches!(database.backup, Ok(None)));
-        if let Some((OfDatabase { name, .. }, job)) = without.and_then(|database| Some((database, database.job.as_ref()?))) {
-            let command = match self.databases.len() {
-                1 => format!("pgtend run-job {}", word(job)),
-                _ => format!("pgtend run-job {} --database {}", word(job), word(name)),
-            };
-            return Step { command, why: "makes a backup and proves it" };
-        }
-        let lost = self.databases.iter().find(|database| database.lost.is_some());
-        if let Some((OfDatabase { name, .. }, job)) = lost.and_then(|database| Some((database, database.job.as_ref()?))) {
-            let command = format!("pgtend run-job {} --database {}", word(job), word(name));
-            return Step { command, why: "makes another backup in place of the newest, which is lost" };
-        }
-        if let Some(failed) = self.failed.first() {
-            return Step { command: format!("pgtend runs show {}", failed.run), why: "shows why the last run failed" };
-        }
-        if !self.unread.is_empty() || self.databases.iter().any(|database| database.backup.is_err() || database.unsure.is_some())
-        {
-            return step("pgtend check --connect", "says what does not answer, and what to do");
-        }
-        if !self.late.is_empty() {
-            return step("pgtend serve", "runs what is due: is it running, or are the timers?");
-        }
-        if self.databases.iter().any(|database| database.idle.is_some()) {
-            return step("pgtend jobs", "shows the backup jobs that never run by themselves: disabled, or without a schedule");
-        }
-        match (self.has_ledger, self.is_scheduled) {
-            (false, _) => step("pgtend jobs", "shows what runs when; no backup is late, and without [ledger] no more is known"),
-            (true, false) => step("pgtend serve", "runs the jobs on their schedules; or `pgtend render systemd`"),
-            _ => step("pgtend jobs", "shows what runs when; nothing needs attention now"),
-        }
-    }
-
-    pub fn in_words(&self, now: DateTime<Utc>) -> String {
-        let mut text = match self.configured {
-            Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
-            Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
-            Configured::Yes { stores, jobs } => format!(
-                "{}: {}, {}, {}\n",
-                self.file,
-                units::plural(self.databases.len(), "database"),
-                units::plural(stores, "store"),
-                units::plural(jobs, "job")
-            ),
-        };
-        if !self.databases.is_empty() {
-            let rows = self.databases.iter().map(|database| {
-                vec![
-                    line(&database.name),
-                    line(&self.backup_in_words(database, now)),
-                    database.backup.as_ref().map_or_else(|_| String::new(), set_of),
-                ]
-            });
-            text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
-        }
-        text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
-        text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
-        text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
-        text += &section("Without an answer:", self.unread.iter().cloned());
-        let Step { command, why } = self.next();
-        text + &format!("\nNext: {command}    # {why}\n")
-    }
-
-    /// Returns what a person should look at, each with what it is about.
-    pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
-        let not_backed_up = self.databases.iter().filter(|database| {
-            let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
-            !matches!(database.backup, Ok(Some(_))) || !is_sure
+pub fn in_words(standing: &Standing, now: DateTime<Utc>) -> String {
+    let mut text = match standing.configured {
+        Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", standing.file),
+        Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", standing.file, units::plural(count, "mistake")),
+        Configured::Yes { stores, jobs } => format!(
+            "{}: {}, {}, {}\n",
+            standing.file,
+            units::plural(standing.databases.len(), "database"),
+            units::plural(stores, "store"),
+            units::plural(jobs, "job")
+        ),
+    };
+    if !standing.databases.is_empty() {
+        let rows = standing.databases.iter().map(|database| {
+            vec![
+                line(&database.name),
+                line(&database.backup_in_words(now)),
+                database.backup.as_ref().map_or_else(|_| String::new(), set_of),
+            ]
         });
-        let backups = not_backed_up.map(|database| {
-            let needs_a_run = !matches!(database.backup, Ok(Some(_))) || database.lost.is_some();
-            let job = database.job.as_ref().filter(|_| needs_a_run);
-            let job = job.map(|job| format!(": pgtend run-job {}", word(job))).unwrap_or_default();
-            (format!("backup of {}", database.name), format!("{}{job}", self.backup_in_words(database, now)))
-        });
-        let failed = self
-            .failed
-            .iter()
-            .map(|failed| (format!("job {}", failed.job), format!("{}: pgtend runs show {}", failed.in_words(now), failed.run)));
-        let late = self.late.iter().map(|late| {
-            let what_to_do = "is `pgtend serve` running, or are the timers?";
-            (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
-        });
-        let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
-        backups.chain(failed).chain(late).chain(unread).collect()
+        text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
     }
+    text += &section("Skipped, with mistakes in their files:", standing.broken.iter().cloned());
+    text += &section("Late:", standing.late.iter().map(|late| late.in_words(now)));
+    text += &section("Failed last:", standing.failed.iter().map(|failed| failed.in_words(now)));
+    text += &section("Without an answer:", standing.unread.iter().cloned());
+    let Step { command, why } = standing.next();
+    text + &format!("\nNext: {command}    # {why}\n")
+}
 
-    fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
-        let said = match (&database.backup, &database.job) {
-            (Ok(Some(backup)), _) => {
-                let proved = backup
-                    .restored_at
-                    .map_or("read back, not restored".to_owned(), |at| format!("restored on {}", at.format("%Y-%m-%d")));
-                format!("{} ago, {proved}", units::age(backup.began_at, now))
-            }
-            (Ok(None), _) if database.lost.is_some() => "none".to_owned(),
-            (Ok(None), Some(_)) => "none yet".to_owned(),
-            (Ok(None), None) => "none, and no job makes one".to_owned(),
-            (Err(why), _) => format!("unknown: {why}"),
-        };
-        let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
-        let newest = if matches!(database.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
-        let lost =
-            database.lost.as_ref().map(|Lost { set, store, why }| format!("; {newest}, {set} in {store}, does not count: {why}"));
-        let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
-        [Some(said), unsure, lost, idle].into_iter().flatten().collect()
-    }
-
-    pub fn as_json(&self, now: DateTime<Utc>) -> Value {
-        let next = self.next();
-        let databases = self.databases.iter().map(|database| {
+pub fn as_json(standing: &Standing, now: DateTime<Utc>) -> Value {
+    let next = standing.next();
+    let databases = standing.databases.iter().map(|database| {
             let backup = database.backup.as_ref().ok().and_then(Option::as_ref).map(|backup| {
                 json!({
                     "set": backup.set,
@@ -235,60 +57,30 @@ impl Standing {
             json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown,
                 "idle": database.idle, "lost": database.lost.as_ref().map(|lost| json!({ "set": lost.set, "store": lost.store, "why": lost.why })) })
         });
-        let late = self.late.iter().map(|late| {
-            json!({ "job": late.job, "database": late.database, "tick": late.tick, "last_success_at": late.last_success_at })
-        });
-        let failed = self.failed.iter().map(|failed| {
+    let late = standing.late.iter().map(
+        |late| json!({ "job": late.job, "database": late.database, "tick": late.tick, "last_success_at": late.last_success_at }),
+    );
+    let failed = standing.failed.iter().map(|failed| {
             json!({ "run": failed.run, "job": failed.job, "database": failed.database, "at": failed.at, "outcome": failed.outcome, "error": failed.error })
         });
-        let (mistakes, stores, jobs) = match self.configured {
-            Configured::No => (0, 0, 0),
-            Configured::WithMistakes(count) => (count, 0, 0),
-            Configured::Yes { stores, jobs } => (0, stores, jobs),
-        };
-        json!({
-            "file": self.file,
-            "configured": matches!(self.configured, Configured::Yes { .. }),
-            "mistakes": mistakes,
-            "stores": stores,
-            "jobs": jobs,
-            "broken": self.broken,
-            "databases": databases.collect::<Vec<_>>(),
-            "late": late.collect::<Vec<_>>(),
-            "failed": failed.collect::<Vec<_>>(),
-            "unread": self.unread,
-            "next": { "command": next.command, "why": next.why },
-        })
-    }
-}
-
-impl Late {
-    fn in_words(&self, now: DateTime<Utc>) -> String {
-        let last = self.last_success_at.map_or("it never succeeded".to_owned(), |at| match self.is_by_sets {
-            true => format!("the newest set is {} old", units::age(at, now)),
-            false => format!("its last success was {} ago", units::age(at, now)),
-        });
-        format!(
-            "{} on {}: no success for its tick of {}; {last}",
-            self.job,
-            self.database,
-            self.tick.format("%Y-%m-%d %H:%M UTC")
-        )
-    }
-}
-
-impl Failed {
-    fn in_words(&self, now: DateTime<Utc>) -> String {
-        format!(
-            "{} on {}, run {}: {} {} ago: {}",
-            self.job,
-            self.database,
-            self.run,
-            self.outcome,
-            units::age(self.at, now),
-            self.error
-        )
-    }
+    let (mistakes, stores, jobs) = match standing.configured {
+        Configured::No => (0, 0, 0),
+        Configured::WithMistakes(count) => (count, 0, 0),
+        Configured::Yes { stores, jobs } => (0, stores, jobs),
+    };
+    json!({
+        "file": standing.file,
+        "configured": matches!(standing.configured, Configured::Yes { .. }),
+        "mistakes": mistakes,
+        "stores": stores,
+        "jobs": jobs,
+        "broken": standing.broken,
+        "databases": databases.collect::<Vec<_>>(),
+        "late": late.collect::<Vec<_>>(),
+        "failed": failed.collect::<Vec<_>>(),
+        "unread": standing.unread,
+        "next": { "command": next.command, "why": next.why },
+    })
 }
 
 fn set_of(backup: &Option<Backup>) -> String {
@@ -310,15 +102,10 @@ fn line(text: &str) -> String {
     terminal::in_one_line(text).into_owned()
 }
 
-/// A word of a command; names of databases in the configuration may hold anything.
-fn word(text: &str) -> String {
-    let is_plain = text.chars().all(|letter| letter.is_alphanumeric() || "-_.".contains(letter));
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::standing::{Failed, Late, Lost, OfDatabase};
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
         OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None }
@@ -335,7 +122,14 @@ mod tests {
     }
 
     fn set() -> Option<Backup> {
-        Some(Backup { set: "app/nightly/x".to_owned(), store: "local".to_owned(), began_at: Utc::now(), restored_at: None })
+        Some(Backup {
+            set: "app/nightly/x".to_owned(),
+            store: "local".to_owned(),
+            began_at: Utc::now(),
+            restored_at: None,
+            stores: vec!["local".to_owned()],
+            measured: None,
+        })
     }
 
     #[test]
@@ -379,7 +173,7 @@ mod tests {
             (standing(vec![lost]), "pgtend run-job nightly --database app"),
         ] {
             assert_eq!(standing.next().command, expected, "{standing:?}");
-            assert!(standing.in_words(Utc::now()).contains(&format!("Next: {expected}")), "{standing:?}");
+            assert!(in_words(&standing, Utc::now()).contains(&format!("Next: {expected}")), "{standing:?}");
         }
     }
 }

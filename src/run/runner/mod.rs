@@ -138,6 +138,7 @@ async fn attempt(
             stderr: &captured.stderr,
             retry_in: ended.retry_in,
             cursor: progress.cursor(),
+            story: progress.story(),
         };
         finish(context, ledger, id, &end).await;
     }

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::store::{Store, key};
 
-pub use answer::{Answer, NotAsked, Question, Seen};
+pub use answer::{Answer, Measured, NotAsked, Question, Seen};
 use answer::{DAMAGED, IN_THE_FUTURE, decide};
 
 /// All stores, each with its name, or with the reason why it could not be opened.
@@ -194,6 +194,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<Stri
         why_not: Some(why_not),
         failed: None,
         is_unreadable: false,
+        measured: None,
     };
     let unreadable = listing
         .unreadable
@@ -210,6 +211,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<Stri
         why_not: why_not(set),
         failed: last_failed(&set.verification.restores).map(failed_in_words),
         is_unreadable: false,
+        measured: set.verification.restore_time(now),
     });
     sets.chain(adopted).chain(unreadable).chain(not_ours).collect()
 }

@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
-use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
+use super::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
-use crate::cli::filter::Filter;
 use crate::config::Config;
 use crate::ledger::{Key, Ledger, Row};
 use crate::pg::failure;
@@ -27,7 +26,7 @@ use crate::task::backup::{Backup as BackupTask, Scratch};
 /// What a person waits for one source.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many databases are asked at once.
+/// So many databases are asked at once, for a person who waits.
 const AT_ONCE: usize = 16;
 
 /// Any set, however old: 10,000 years.
@@ -35,8 +34,7 @@ const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
 
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs;
-    let to_back_up = config.databases.keys().filter(|name| !is_made_from_backups(jobs, name));
-    let databases = futures_util::stream::iter(to_back_up.map(|name| of_database(config, jobs, name)));
+    let databases = futures_util::stream::iter(to_back_up(config, jobs).map(|name| of_database(config, jobs, name)));
     let databases = databases.buffered(AT_ONCE).collect::<Vec<_>>();
     let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs)));
     let mut standing = Standing {
@@ -61,6 +59,11 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     let by_sets = late_by_sets(jobs, &standing.databases, &known_since, now);
     standing.late.extend(by_sets);
     standing
+}
+
+/// The databases that should have a backup.
+pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job]) -> impl Iterator<Item = &'a String> {
+    config.databases.keys().filter(|name| !is_made_from_backups(jobs, name))
 }
 
 /// Returns whether a job backs up all of a database.
@@ -96,7 +99,8 @@ async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Resu
     })
 }
 
-async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
+/// Asks the database and all stores for its newest backup. It takes 10 s at most: what does not answer is said.
+pub async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
     let of_it = || jobs.iter().filter(|job| is_of_all(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
     let (job, idle) = (found.map(|job| job.name.clone()), found.and_then(idle));
@@ -123,7 +127,10 @@ async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
 
 /// The newest set that would count before a deployment, and a newer one that is lost.
 async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option<Backup>, Option<Lost>)> {
-    let stores = Filter::everything().opened(config).await?;
+    let mut stores = gate::Stores::new();
+    for (name, configured) in &config.stores {
+        stores.push((name.clone(), Store::open(configured).await));
+    }
     let stores_of = |job: &Job| Some(job.task.as_a::<BackupTask>()?.stores().map(|kept| kept.store.clone()).collect());
     let question = Question {
         database,
@@ -142,6 +149,8 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         store: newest.store,
         began_at: newest.began_at,
         restored_at: newest.restored_at,
+        stores: answer.stores_of_newest,
+        measured: answer.measured,
     });
     // A copy of the set that counts may be lost, too: that set is there.
     let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
@@ -167,8 +176,10 @@ async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup
                     store: name.clone(),
                     began_at: set.manifest.started_at,
                     restored_at: set.verification.restored_at(),
+                    stores: vec![name.clone()],
+                    measured: set.verification.restore_time(now),
                 });
-                newest = newest.into_iter().chain(found).max_by_key(|set| set.began_at);
+                newest = newest.into_iter().chain(found).reduce(newer);
             }
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -177,6 +188,17 @@ async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup
         (None, Some(error)) => Err(error),
         (newest, _) => Ok(newest),
     }
+}
+
+/// The newer of two; of one set in two stores, both are named.
+fn newer(mut one: Backup, mut other: Backup) -> Backup {
+    if one.set == other.set {
+        one.stores.append(&mut other.stores);
+        one.restored_at = one.restored_at.max(other.restored_at);
+        one.measured = one.measured.or(other.measured);
+        return one;
+    }
+    if other.began_at > one.began_at { other } else { one }
 }
 
 /// What the ledger says of the jobs.
