@@ -38,7 +38,14 @@ pub async fn index(State(site): State<Arc<Site>>, Query(filter): Query<Filter>) 
     let safety = safety(&site, &seen.status.jobs);
     let mut choice = block_in_place(|| Choice::of(&seen.status.jobs, &filter));
     with_history(&site, &mut choice).await;
-    let overview = Overview { status: &seen.status, safety: &safety, timeline: &seen.timeline, filter: &filter, choice: &choice };
+    let overview = Overview {
+        status: &seen.status,
+        safety: &safety,
+        has_stores: !site.scheduler.context().config.stores.is_empty(),
+        timeline: &seen.timeline,
+        filter: &filter,
+        choice: &choice,
+    };
     Html(block_in_place(|| page::render(&overview)))
 }
 
