@@ -34,6 +34,8 @@ pub struct Filter {
     pub group: String,
     /// From 1.
     pub page: usize,
+    /// Anything: the page reloads by itself. Without it a page stands still, for people who read slowly.
+    pub live: String,
 }
 
 /// The states that one can ask for, each with its words.

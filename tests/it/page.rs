@@ -205,7 +205,8 @@ fn month(server: &Server) -> (Scenario, String) {
     let database = server.trusted_database();
     let mut scenario = Scenario::empty()
         .config(&format!("[databases.psscript]\nurl = {}\n[stores.offsite]\npath = \"store\"\n", quoted(&server.url(&database))))
-        .config("[ledger]\ndatabase = \"psscript\"\n");
+        .config("[ledger]\ndatabase = \"psscript\"\n")
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())));
     let backup = "[backup]\nstore = \"offsite\"\nverify = \"restore\"\nscratch = \"same\"";
     let sql = |statement: &str| format!("[sql]\nstatements = [{statement:?}]");
     // Not due while the test looks.

@@ -49,8 +49,7 @@ pub fn render(frame: &Frame, job: &JobStatus, report: &LastReport, archives: boo
                   "pgtend run-job " (word(&job.job)) " --database " (word(&job.database)) }
         }
     };
-    let refresh = job.running.as_ref().map(|_| 15);
-    document(frame, &format!("{} on {}: {}", job.job, job.database, said.1), said.0, refresh, &main)
+    document(frame, &format!("{} on {}: {}", job.job, job.database, said.1), said.0, None, &main)
 }
 
 fn state(job: &JobStatus) -> (&'static str, &'static str) {

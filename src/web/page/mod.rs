@@ -58,9 +58,9 @@ pub fn render(overview: &Overview<'_>) -> String {
     let verdict = verdict(status, safety);
     let running: Vec<&RunStatus> = status.jobs.iter().filter_map(|job| job.running.as_ref()).collect();
     let is_asking = safety.iter().any(|database| database.safety() == Safety::Unread);
-    // A refresh closes what a reader unfolded and empties a form, so it is frequent only while there is something to see.
+    // A page that reloads unasked takes the text away from whoever reads slowly, or hears it (WCAG 2.2.1).
     let refresh_seconds = match (is_asking, running.is_empty()) {
-        _ if filter.is_set() => None,
+        _ if filter.live.is_empty() => None,
         (true, _) => Some(5),
         (false, false) => Some(15),
         (false, true) => Some(60),
@@ -76,6 +76,10 @@ pub fn render(overview: &Overview<'_>) -> String {
         @if status.jobs.is_empty() { (no_jobs()) } @else { (jobs::section(status, choice, filter)) }
         (failures::section(status))
         (audits::section(status))
+        p.live {
+            @if filter.live.is_empty() { a href="/?live=on" { "Keep this page open: it then reloads by itself" } }
+            @else { a href="/" { "Stop reloading" } }
+        }
     };
     frame::document(&Frame::of(status), &verdict.headline, verdict.mood, refresh_seconds, &main)
 }

@@ -41,7 +41,7 @@ pub fn render(frame: &Frame, row: &Row, attempts: &[Row]) -> String {
         }
     };
     let title = format!("Run {} of {}: {}", row.id, row.job, outcome_word(&run));
-    document(frame, &title, mood, row.outcome.0.is_none().then_some(5), &main)
+    document(frame, &title, mood, None, &main)
 }
 
 fn error_heading(run: &RunStatus) -> &'static str {
