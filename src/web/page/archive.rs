@@ -35,7 +35,7 @@ pub fn render(frame: &Frame, job: &str, database: &str, batches: &[Batch], troub
         p.lead { (plural(batches.len(), "batch")) ", " (plural(rows, "row")) ", " (bytes(size)) }
         @for trouble in troubles.iter().take(20) { p.warning { (shortened(trouble, 1000)) } }
         @if !shown.is_empty() {
-            div.scroll tabindex="0" role="region" aria-label="Batches" { table.plain {
+            div.scroll tabindex="0" role="group" aria-label="Batches" { table.plain {
                 thead { tr { @for title in ["Batch", "Store", "Table", "Rows", "Size", "Archived", "Why"] { th scope="col" { (title) } } } }
                 tbody { @for batch in shown.iter().take(SHOWN) { tr {
                     th scope="row" { (batch.name) }

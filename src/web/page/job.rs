@@ -121,7 +121,7 @@ fn succeeded(runs: &[RunStatus]) -> impl Iterator<Item = &RunStatus> {
 
 fn table<'a>(runs: impl Iterator<Item = &'a RunStatus>, now: DateTime<Utc>) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Last runs" { table.plain {
+        div.scroll tabindex="0" role="group" aria-label="Last runs" { table.plain {
             thead { tr { @for title in ["Run", "Outcome", "Ended", "Took", "Size", "What"] { th scope="col" { (title) } } } }
             tbody { @for run in runs { tr {
                 th scope="row" { a href=(links::run(run.id)) { (run.id) } }
@@ -165,7 +165,7 @@ pub fn database(
         @if !sets.is_empty() {
             section aria-labelledby="sets" {
                 h2 #sets { "Sets that were made" }
-                div.scroll tabindex="0" role="region" aria-label="Sets that were made" { table.plain {
+                div.scroll tabindex="0" role="group" aria-label="Sets that were made" { table.plain {
                     thead { tr { @for title in ["Set", "Made", "Size", "Proved then", "Run"] { th scope="col" { (title) } } } }
                     tbody { @for set in sets { tr {
                         th scope="row" { a href=(links::set(&set.set)) { (set.set) } }

@@ -88,7 +88,7 @@ fn story(story: &Story) -> Markup {
         @if !story.steps.is_empty() {
             section aria-labelledby="steps" {
                 h2 #steps { "Steps" }
-                div.scroll tabindex="0" role="region" aria-label="Steps" { table.plain {
+                div.scroll tabindex="0" role="group" aria-label="Steps" { table.plain {
                     thead { tr { @for title in ["Step", "After", "Took", "Bytes", "What it said last"] { th scope="col" { (title) } } } }
                     tbody { @for step in &story.steps { tr {
                         th scope="row" { (step.phase) }

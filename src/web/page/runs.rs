@@ -31,7 +31,7 @@ pub fn render(frame: &Frame, filter: &Filter, runs: &[Brief]) -> String {
         div.heading { h1 { "Runs" } }
         (form(filter))
         @if runs.is_empty() { p { "No run is like that." } } @else {
-            div.scroll tabindex="0" role="region" aria-label="Runs" { table.plain {
+            div.scroll tabindex="0" role="group" aria-label="Runs" { table.plain {
                 thead { tr { @for title in ["Run", "Job", "Outcome", "Started", "Took", "What"] { th scope="col" { (title) } } } }
                 tbody { @for run in runs { (row(frame, run)) } }
             } }

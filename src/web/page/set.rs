@@ -78,7 +78,7 @@ fn copies(seen: &SetSeen, now: DateTime<Utc>) -> Markup {
     html! {
         section aria-labelledby="copies" {
             h2 #copies { "Copies" }
-            div.scroll tabindex="0" role="region" aria-label="Copies" { table.plain {
+            div.scroll tabindex="0" role="group" aria-label="Copies" { table.plain {
                 thead { tr { @for title in ["Store", "Bytes", "Restored", "Held"] { th scope="col" { (title) } } } }
                 tbody { @for (store, set) in &seen.copies { tr {
                     th scope="row" { (store) }
@@ -123,7 +123,7 @@ fn changes(seen: &SetSeen, set: &Set) -> Markup {
             @else if before.manifest.filters != set.manifest.filters { p.warning { "The two sets were made with different filters." } }
             @if !is_sealed && changes.is_empty() { p { "Every table has as many rows in one as in the other." } }
             @if !changes.is_empty() {
-                div.scroll tabindex="0" role="region" aria-label="Changed tables" { table.plain {
+                div.scroll tabindex="0" role="group" aria-label="Changed tables" { table.plain {
                     thead { tr { @for title in ["Table", "Rows before", "Rows now", "Change"] { th scope="col" { (title) } } } }
                     tbody { @for Change { table, before, now } in changes.iter().take(CHANGES) { tr {
                         th scope="row" { (shortened(table, 200)) } td.num { (rows(*before)) } td.num { (rows(*now)) }
@@ -150,7 +150,7 @@ fn tables(manifest: &Manifest) -> Markup {
             @if manifest.names_are_sealed() { p { "Its tables are sealed: a host with an identity for one of its recipients shows them." } }
             @else if tables.is_empty() { p { "It has no table data." } }
             @else {
-                div.scroll tabindex="0" role="region" aria-label="Tables" { table.plain {
+                div.scroll tabindex="0" role="group" aria-label="Tables" { table.plain {
                     thead { tr { @for title in ["Table", "Rows", "Uncompressed"] { th scope="col" { (title) } } } }
                     tbody { @for ((schema, name), (rows, size)) in tables.iter().take(TABLES) { tr {
                         th scope="row" { (schema) "." (name) } td.num { (count(*rows)) } td.num { (bytes(*size)) }
