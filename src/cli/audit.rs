@@ -61,14 +61,14 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
     let (config, folder) = global.load()?;
     let name = arguments.database.as_deref().unwrap_or_default();
-    if !config.databases.contains_key(name) {
+    if config.database(name).is_none() {
         let names = config.databases.keys().map(String::as_str);
         let hint =
             did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
     }
     let only = arguments.check.as_deref().map(find).transpose()?;
-    let on_database = folder.jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
+    let on_database = folder.jobs.iter().filter(|job| job.runs_on(name));
     let own = |job: &Job| {
         let audit = job.task.as_a::<Audit>()?.clone();
         Some(OwnJob { job: job.name.clone(), audit, trust_owners: job.limits.trust_owners })

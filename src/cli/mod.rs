@@ -10,6 +10,7 @@ mod doctor;
 mod documents;
 mod encryption;
 mod filter;
+mod fleets;
 mod follow;
 mod global;
 mod grants;
@@ -74,7 +75,7 @@ pub enum Command {
     /// Run a job now
     #[command(name = "run-job")]
     RunJob {
-        /// The job's name: that of its file in the folder of jobs, without .toml
+        /// The job's name: that of its file in the folder of jobs, without .toml; JOB@DATABASE is the job on one of its databases
         name: String,
         /// Print what it would do, and why; write nothing
         #[arg(long)]
@@ -107,7 +108,11 @@ pub enum Command {
     /// Look for problems in a database now, and print the findings with their fixes; writes nothing to it
     Audit(audit::Arguments),
     /// List the jobs with their next run and their last outcome
-    Jobs,
+    Jobs {
+        /// List each database of jobs with patterns, which otherwise have one line
+        #[arg(long)]
+        all: bool,
+    },
     /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
     Runs(runs::Arguments),
@@ -184,13 +189,13 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Serve => serve::run(global).await,
         Command::RunJob { name, dry_run, database, scheduled, yes, unless_within } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
-            let request = run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled };
+            let request = run_job::Request::of(name, database.as_deref(), mode)?.scheduled(*scheduled);
             run_job::run(global, &request, *yes, *unless_within).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
         Command::Doctor => doctor::run(global).await,
         Command::Audit(arguments) => audit::run(global, arguments).await,
-        Command::Jobs => jobs::run(global).await,
+        Command::Jobs { all } => jobs::run(global, *all).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Logs(arguments) => logs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,

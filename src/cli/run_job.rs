@@ -15,11 +15,12 @@ use super::unless_within;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::base::{terminal, units};
-use crate::config::Config;
+use crate::config::{Config, servers};
 use crate::ledger::metrics::Metrics;
 use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{Ledger, Trigger};
 use crate::pg::failure;
+use crate::run::fleet::{self, Memory};
 use crate::run::job::{CatchUp, Job};
 use crate::run::notify::Notifier;
 use crate::run::runner;
@@ -34,13 +35,32 @@ pub struct Request<'a> {
     pub scheduled: bool,
 }
 
+impl<'a> Request<'a> {
+    /// Takes JOB, or JOB@DATABASE: no job's name has an `@`.
+    pub fn of(name: &'a str, database: Option<&'a str>, mode: Mode) -> Result<Self> {
+        let (name, in_name) = name.split_once('@').map_or((name, None), |(job, database)| (job, Some(database)));
+        if in_name.is_some() && database.is_some() {
+            let message = format!("the database is named twice: write {name}@DATABASE, or --database DATABASE");
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        Ok(Self { name, mode, database: in_name.or(database), scheduled: false })
+    }
+
+    pub fn scheduled(self, scheduled: bool) -> Self {
+        Self { scheduled, ..self }
+    }
+}
+
 /// Runs the job; `yes` confirms what the job asks for. A backup that is not older than `unless_within` needs no run.
 pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_within: Option<Span>) -> Result<ExitCode> {
-    let (config, folder) = global.load()?;
+    let (config, folder) = global.load_found(true).await?;
     let mut job = global.find_job(&folder, request.name)?.clone();
     let jobs = folder.jobs;
     if yes {
         job.task.agree();
+    }
+    if job.databases.is_empty() {
+        return no_database(global, &config, &job).await;
     }
     let mut databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
@@ -73,7 +93,10 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
         }
         all.extend(ended);
     }
+    // The file of a job with patterns is about all of its databases.
+    let are_all = job.chosen.is_none() || databases.len() == job.databases.len();
     if request.mode == Mode::Apply
+        && are_all
         && let Err(error) = context.metrics.write_textfile(&context.config, &job.name)
     {
         tracing::warn!("cannot write the metrics of `{}` for the textfile collector: {error:#}", job.name);
@@ -93,10 +116,13 @@ pub async fn manual<W: Work>(
     request: &Request<'_>,
     work: impl Fn(&Job) -> Result<Manual<W>>,
 ) -> Result<ExitCode> {
-    let (config, folder) = global.load()?;
+    let (config, folder) = global.load_found(true).await?;
     let job = global.find_job(&folder, request.name)?.clone();
     let jobs = folder.jobs;
     let work = work(&job)?;
+    if job.databases.is_empty() {
+        return no_database(global, &config, &job).await;
+    }
     let databases = databases(&job, request.database)?;
     let context = context(global, config, jobs, &job, request)?;
     let mut all = Vec::new();
@@ -201,6 +227,7 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
         tracing::info!("no [ledger] is configured: this run leaves no history, and takes its locks in the target database only");
     }
     let context = with_ledger(global, config, jobs, ledger, cancelled_by_signals()?);
+    context.metrics.patterns(&job.name, job.chosen.as_ref().map(ToString::to_string).as_deref());
     for database in &job.databases {
         context.metrics.job(&job.name, database, job.task.makes_dumps());
     }
@@ -243,8 +270,37 @@ fn databases(job: &Job, only: Option<&str>) -> Result<Vec<String>> {
     if job.databases.iter().any(|database| database == only) {
         return Ok(vec![only.to_owned()]);
     }
-    let message = format!("job `{}` does not run on `{only}`; it runs on: {}", job.name, job.databases.join(", "));
+    // Where only one server has a database of that name, the server need not be named.
+    let is_meant = |name: &&String| servers::parts(name).is_some_and(|(_, own)| own == only);
+    let meant: Vec<&String> = job.databases.iter().filter(is_meant).collect();
+    let message = match meant.as_slice() {
+        [one] => return Ok(vec![(*one).clone()]),
+        [] => format!("job `{}` does not run on `{only}`; it runs on: {}", job.name, some_of(&job.databases)),
+        several => {
+            let names: Vec<String> = several.iter().map(|name| (*name).clone()).collect();
+            format!("several servers have a database `{only}`: name one of {}", some_of(&names))
+        }
+    };
     Err(Fault::new(Kind::Configuration, message).into())
+}
+
+fn some_of(names: &[String]) -> String {
+    const NAMED: usize = 20;
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{named}, and {more} more") } else { named }
+}
+
+/// A job whose patterns stand for nothing has nothing to do; where it is not known what a server has, that is an error.
+async fn no_database(global: &Global, config: &Config, job: &Job) -> Result<ExitCode> {
+    let ledger = Ledger::new(config)?;
+    fleet::ensure_known(job, config, ledger.as_ref().map_or(Memory::None, Memory::Read)).await?;
+    let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+    terminal::say(&format!("pgtend: {}: no database matches {patterns}: nothing to do", job.name));
+    if global.json {
+        print(&format!("{:#}\n", json!({ "runs": [] })))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn trigger(job: &Job, request: &Request<'_>) -> Result<Trigger> {

@@ -2,12 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, NaiveDateTime, Utc};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::base::plain_name;
 
 pub const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
-
-/// The characters that names keep in a key; all others are percent-encoded, so that no name can leave its place.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// Returns a key as a server knows it, below the prefix of the store.
 pub fn below(prefix: &str, key: &str) -> String {
@@ -36,15 +34,16 @@ pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     (text.len() == "2026-11-23T02-00-00Z".len() && time.format(TIME).to_string() == text).then_some(time)
 }
 
+/// Returns a name as keys contain it, so that no name can leave its place.
 pub fn encode(name: &str) -> String {
-    let encoded = utf8_percent_encode(name, PLAIN).to_string();
+    let encoded = plain_name::encode(name);
     // `.` and `..` as folders would have another meaning.
     if encoded.starts_with('.') { encoded.replacen('.', "%2E", 1) } else { encoded }
 }
 
 /// Decodes a name from a key.
 pub fn decode(name: &str) -> Result<String> {
-    Ok(percent_decode_str(name).decode_utf8().context("a name in a key is not UTF-8")?.into_owned())
+    plain_name::decode(name).context("a name in a key is not UTF-8")
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ fn many_processes_at_once_make_the_schema_once() {
     for running in running {
         running.wait().succeeded();
     }
-    assert_eq!(server.sql(&database, "SELECT array_agg(version) FROM pgtend.format"), "{1}");
+    assert_eq!(server.sql(&database, "SELECT array_agg(version) FROM pgtend.format"), "{2}");
     assert_eq!(scenario.runs(&["--outcome", "succeeded"]).len(), 6);
 }
 

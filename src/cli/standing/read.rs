@@ -11,9 +11,11 @@ use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::cli::filter::Filter;
+use crate::cli::fleets::{self, Fleet};
 use crate::config::Config;
-use crate::ledger::{Key, Ledger, Row};
+use crate::ledger::{Gone, Key, Ledger, Row};
 use crate::pg::failure;
+use crate::run::fleet;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
 use crate::store::{Store, key};
@@ -38,7 +40,7 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     let to_back_up = config.databases.keys().filter(|name| !is_made_from_backups(jobs, name));
     let databases = futures_util::stream::iter(to_back_up.map(|name| of_database(config, jobs, name)));
     let databases = databases.buffered(AT_ONCE).collect::<Vec<_>>();
-    let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs)));
+    let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs, now)));
     let mut standing = Standing {
         file,
         configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
@@ -53,6 +55,8 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
             standing.late = late(jobs, &history, now);
             standing.failed = failed(history.rows);
             standing.is_scheduled = !history.known_since.is_empty();
+            standing.fleets = history.fleets;
+            standing.gone = history.gone;
             known_since = history.known_since;
         }
         Ok(None) => {}
@@ -65,8 +69,7 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
 
 /// Returns whether a job backs up all of a database.
 fn is_of_all(job: &Job, database: &str) -> bool {
-    job.databases.iter().any(|name| name == database)
-        && job.task.as_a::<BackupTask>().is_some_and(|backup| backup.filters.are_none())
+    job.runs_on(database) && job.task.as_a::<BackupTask>().is_some_and(|backup| backup.filters.are_none())
 }
 
 /// Says why a job does not run by itself.
@@ -184,13 +187,21 @@ struct History {
     rows: Vec<Row>,
     successes: HashMap<Key, DateTime<Utc>>,
     known_since: HashMap<Key, DateTime<Utc>>,
+    fleets: Vec<Fleet>,
+    gone: Vec<Gone>,
 }
 
-async fn history(config: &Config, jobs: &[Job]) -> Result<Option<History>> {
+async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Option<History>> {
     let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
+    let (chosen, alone): (Vec<Job>, Vec<Job>) = jobs.iter().cloned().partition(|job| job.chosen.is_some());
     let keys: Vec<Key> =
-        jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        alone.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+    // Servers are not asked: what they had when a run last asked them is enough for an overview.
+    let chosen = fleet::remembered(config, &ledger).await.given_to(&chosen, config);
+    let gone = if config.servers.is_empty() { Vec::new() } else { ledger.gone_databases().await? };
     Ok(Some(History {
+        fleets: fleets::count(Some(&ledger), &chosen, now).await?,
+        gone,
         rows: ledger.last_runs(&keys, 1).await?,
         successes: ledger.last_successes(&keys).await?,
         known_since: ledger.known_since().await?,
@@ -198,7 +209,8 @@ async fn history(config: &Config, jobs: &[Job]) -> Result<Option<History>> {
 }
 
 fn late(jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
-    let pairs = jobs.iter().flat_map(|job| job.databases.iter().map(move |database| (job, database)));
+    let alone = jobs.iter().filter(|job| job.chosen.is_none());
+    let pairs = alone.flat_map(|job| job.databases.iter().map(move |database| (job, database)));
     let late = pairs.filter_map(|(job, database)| {
         let key = (job.name.clone(), database.clone());
         let success = history.successes.get(&key).copied();

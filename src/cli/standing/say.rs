@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::base::terminal;
 use crate::base::units;
+use crate::cli::fleets::{self, Fleet};
 use crate::cli::output::table;
+use crate::ledger::Gone;
 
 /// More lines of a kind than this are counted only.
 const LISTED: usize = 20;
@@ -19,6 +21,9 @@ pub struct Standing {
     pub databases: Vec<OfDatabase>,
     pub late: Vec<Late>,
     pub failed: Vec<Failed>,
+    /// Jobs with patterns, and databases that went from their servers: their databases are counted, and not in `databases`.
+    pub fleets: Vec<Fleet>,
+    pub gone: Vec<Gone>,
     pub has_ledger: bool,
     /// A scheduler has seen the jobs.
     pub is_scheduled: bool,
@@ -131,7 +136,10 @@ impl Standing {
         {
             return step("pgtend check --connect", "says what does not answer, and what to do");
         }
-        if !self.late.is_empty() {
+        if self.fleets.iter().any(|fleet| fleet.failed > 0) {
+            return step("pgtend runs --outcome failed", "shows why runs on some databases failed");
+        }
+        if !self.late.is_empty() || self.fleets.iter().any(|fleet| fleet.late > 0) {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
         }
         if self.databases.iter().any(|database| database.idle.is_some()) {
@@ -166,6 +174,7 @@ impl Standing {
             });
             text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
         }
+        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
         text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
         text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
         text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
@@ -194,8 +203,11 @@ impl Standing {
             let what_to_do = "is `pgtend serve` running, or are the timers?";
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
+        let fleets = self.fleets.iter().filter(|fleet| fleet.needs_attention());
+        let fleets = fleets
+            .map(|fleet| (format!("job {}", fleet.job), format!("{}: {}: pgtend jobs --all", fleet.patterns, fleet.in_words())));
         let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
-        backups.chain(failed).chain(late).chain(unread).collect()
+        backups.chain(failed).chain(late).chain(fleets).chain(unread).collect()
     }
 
     fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
@@ -256,6 +268,8 @@ impl Standing {
             "databases": databases.collect::<Vec<_>>(),
             "late": late.collect::<Vec<_>>(),
             "failed": failed.collect::<Vec<_>>(),
+            "fleets": self.fleets.iter().map(Fleet::as_json).collect::<Vec<_>>(),
+            "gone": self.gone.iter().map(|gone| json!({ "database": gone.database, "gone_at": gone.gone_at })).collect::<Vec<_>>(),
             "unread": self.unread,
             "next": { "command": next.command, "why": next.why },
         })

@@ -3,6 +3,7 @@
 mod file;
 mod folder;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::base::fault::{Fault, Kind};
+use crate::base::pattern::Pattern;
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
 use crate::config::limits::Limits;
+use crate::config::servers;
 use crate::task::Task;
 use crate::work::Other;
 
@@ -30,8 +33,10 @@ pub struct Job {
     pub description: Option<String>,
     pub schedule: Option<Schedule>,
     pub timezone: Tz,
-    /// The databases' names in the configuration; the job has one run for each.
+    /// The databases' names in the configuration; the job has one run for each. Those that patterns choose are there once they were found.
     pub databases: Vec<String>,
+    /// How they are chosen, where patterns do.
+    pub chosen: Option<Chosen>,
     pub timeout: Option<Span>,
     /// False when no tick runs the job; it can still be run by hand.
     pub enabled: bool,
@@ -57,6 +62,33 @@ pub struct Job {
     pub task: Task,
 }
 
+/// A job with patterns in `databases` has the databases that they stand for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Those that the file names beside the patterns.
+    pub named: Vec<String>,
+    pub patterns: Vec<Pattern>,
+}
+
+impl Chosen {
+    /// Returns whether a pattern stands for the database of this name in the configuration, whose own name is `own`.
+    pub fn takes(&self, name: &str, own: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(own) || pattern.matches(name))
+    }
+
+    fn by(named: &[String], patterns: Vec<Pattern>) -> Option<Self> {
+        (!patterns.is_empty()).then(|| Self { named: named.to_vec(), patterns })
+    }
+}
+
+impl fmt::Display for Chosen {
+    /// Writes what stands in the file: `tenant_*, shop`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let patterns = self.patterns.iter().map(Pattern::as_str);
+        f.write_str(&patterns.chain(self.named.iter().map(String::as_str)).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// How missed ticks are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +109,19 @@ impl Job {
     /// Returns the facts that tasks of other jobs may ask for.
     pub fn in_short(&self) -> Other {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
+    }
+
+    /// Returns whether it runs on the database of this name, if there is such a one.
+    pub fn runs_on(&self, database: &str) -> bool {
+        let own = servers::parts(database).map(|(_, own)| own);
+        let is_chosen = |chosen: &Chosen| chosen.takes(database, own.as_deref().unwrap_or(database));
+        self.databases.iter().any(|name| name == database) || self.chosen.as_ref().is_some_and(is_chosen)
+    }
+
+    /// Returns the description for the run on one database, by that database's own name.
+    pub fn description_for(&self, database: &str) -> Option<String> {
+        let own = servers::parts(database).map_or_else(|| database.to_owned(), |(_, own)| own);
+        self.description.as_ref().map(|text| text.replace("{database}", &own))
     }
 
     /// Returns the job's task as a `T`; an error names the job whose task is another one. `kind` is the task's name in files.
@@ -104,6 +149,7 @@ impl Job {
             schedule: None,
             timezone: Tz::UTC,
             databases: vec!["app".to_owned()],
+            chosen: None,
             timeout: None,
             enabled: true,
             catch_up: CatchUp::Once,

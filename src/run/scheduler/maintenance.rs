@@ -1,6 +1,6 @@
 //! Does the scheduler's work that needs the ledger: new schedules, retries, crashed runs, late jobs, old history.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::late::{self, Late};
 use super::{Entry, LEDGER_PAUSE, Scheduler, lock, log_end, planner};
 use crate::ledger::{Key, Trigger};
 use crate::pg::failure;
@@ -109,6 +110,8 @@ impl Scheduler {
                 next_due_at: None,
                 known_since: row.known_since,
                 is_late: old.as_ref().is_some_and(|old| old.is_late),
+                last_success_at: row.last_success_at,
+                has_failed: old.as_ref().is_some_and(|old| old.has_failed),
                 latest: old.as_ref().map(|old| Arc::clone(&old.latest)).unwrap_or_default(),
                 job: Arc::clone(job),
                 database: row.database,
@@ -164,14 +167,15 @@ impl Scheduler {
                 continue;
             }
             let trigger = Trigger::Retry { first: retry.first, attempt: retry.attempt as u32 };
-            let (this, context, job) = (Arc::clone(self), context.clone(), job.clone());
+            let (this, context) = (Arc::clone(self), context.clone());
             self.tracker.spawn(async move {
+                let Some(job) = context.jobs.iter().find(|job| job.name == retry.job) else { return };
                 let slot = tokio::select! {
-                    slot = this.slots.acquire() => slot,
+                    slot = this.slot(&context.config, &retry.database) => slot,
                     () = this.stop.cancelled() => return,
                 };
                 // Another scheduler may have taken it: the ledger accepts one row.
-                let ended = runner::run_once(&context, &job, &retry.database, &trigger, Mode::Apply).await;
+                let ended = runner::run_once(&context, job, &retry.database, &trigger, Mode::Apply).await;
                 if let Some(ended) = ended {
                     log_end(&ended);
                 }
@@ -185,23 +189,35 @@ impl Scheduler {
     async fn look_for_late(&self, context: &Context) -> Result<()> {
         let keys: Vec<Key> = lock(&self.entries).iter().map(|entry| (entry.job.name.clone(), entry.database.clone())).collect();
         let successes = self.ledger.last_successes(&keys).await?;
+        let of_fleets = |(name, _): &&Key| context.jobs.iter().any(|job| job.chosen.is_some() && job.name == *name);
+        let of_fleets: Vec<Key> = keys.iter().filter(of_fleets).cloned().collect();
+        let failed = if of_fleets.is_empty() { HashSet::new() } else { self.ledger.failed_last(&of_fleets).await? };
         let now = Utc::now();
+        let mut newly_late = Vec::new();
         let mut entries = lock(&self.entries);
         for entry in entries.iter_mut() {
             let (name, database) = (&entry.job.name, &entry.database);
-            let last_success = successes.get(&(name.clone(), database.clone())).copied();
+            let key = (name.clone(), database.clone());
+            let last_success = successes.get(&key).copied();
             let late = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success, now);
             if let (Some(tick), false) = (late, entry.is_late) {
-                tracing::error!(job = name, database, "late: no success for its tick of {tick}");
-                context.notifier.late(&entry.job, database, tick, last_success);
+                newly_late.push(Late { job: Arc::clone(&entry.job), database: database.clone(), tick, last_success });
             }
             entry.is_late = late.is_some();
+            entry.last_success_at = last_success;
+            entry.has_failed = failed.contains(&key);
             context.metrics.late(name, database, entry.is_late);
+            context.metrics.failed(name, database, entry.has_failed);
             // This includes runs on other hosts.
             if let Some(at) = last_success {
                 context.metrics.last_success(name, database, at.timestamp_millis() as f64 / 1000.0);
             }
             context.metrics.next_run(name, database, entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64));
+        }
+        drop(entries);
+        for late in late::in_one(newly_late) {
+            tracing::error!(job = late.job.name, database = late.database, "late: no success for its tick of {}", late.tick);
+            context.notifier.late(&late.job, &late.database, late.tick, late.last_success);
         }
         Ok(())
     }

@@ -159,8 +159,7 @@ pub async fn read(
 }
 
 async fn place_of(run: &RunContext<'_>, database: &str) -> Result<Place> {
-    let configured =
-        run.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let configured = run.config.database(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     place(&mut configured.settings()?.connect().await?).await
 }
 

@@ -248,6 +248,8 @@ fn status(jobs: Vec<JobStatus>) -> Status {
         broken: Vec::new(),
         draining: false,
         jobs,
+        fleets: Vec::new(),
+        gone: Vec::new(),
         failures: Vec::new(),
     }
 }

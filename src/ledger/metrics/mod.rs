@@ -1,11 +1,13 @@
 //! Prometheus metrics: of this process, under `/metrics` of `serve`, or of one run, as a textfile for node_exporter.
 
-use std::io::Write as _;
-use std::path::Path;
+mod fleets;
+mod textfile;
+
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use fleets::{Fleets, Sums};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -16,7 +18,6 @@ use prometheus_client::registry::Registry;
 
 use crate::base::fault::Kind;
 use crate::base::progress::Progress;
-use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::ledger::report::{Outcome, Report, Run};
 use crate::pg::failure;
@@ -41,6 +42,12 @@ struct StageLabels {
     job: String,
     database: String,
     stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FleetLabels {
+    job: String,
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +86,9 @@ pub struct Metrics {
     backup_size: Family<StageLabels, Gauge>,
     restore_seconds: Family<JobLabels, Seconds>,
     covered_until: Family<JobLabels, Seconds>,
+    /// The jobs with patterns, whose values these series sum up.
+    fleets: Fleets,
+    fleet_databases: Family<FleetLabels, Gauge>,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
@@ -135,6 +145,9 @@ impl Metrics {
             "Partitions exist for rows up to this time",
             covered_until.clone(),
         );
+        let fleet_databases = Family::default();
+        let about = "Databases of a job with patterns, by state: well, failed, late, waiting for a first success";
+        registry.register("fleet_databases", about, fleet_databases.clone());
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
@@ -162,6 +175,8 @@ impl Metrics {
             backup_size,
             restore_seconds,
             covered_until,
+            fleets: Fleets::default(),
+            fleet_databases,
             errors,
             ledger_up,
             pool,
@@ -178,9 +193,12 @@ impl Metrics {
 
     /// Creates every series of a job, so that a failure shows as a step from zero.
     pub fn job(&self, job: &str, database: &str, is_backup: bool) {
-        let labels = labels(job, database);
+        if self.fleets.update(job, database, |_| {}) && self.last_success.get(&self.labels(job, database)).is_some() {
+            return; // another of its databases has made them
+        }
+        let labels = self.labels(job, database);
         for outcome in Outcome::ALL {
-            drop(self.runs.get_or_create(&outcome_labels(job, database, outcome)));
+            drop(self.runs.get_or_create(&self.outcome_labels(job, database, outcome)));
         }
         drop(self.run_seconds.get_or_create(&labels));
         drop(self.last_success.get_or_create(&labels));
@@ -190,16 +208,34 @@ impl Metrics {
         drop(self.late.get_or_create(&labels));
         if is_backup {
             for stage in ["uncompressed", "stored"] {
-                drop(self.backup_size.get_or_create(&stage_labels(job, database, stage)));
+                drop(self.backup_size.get_or_create(&stage_labels(&labels, stage)));
+            }
+        }
+    }
+
+    /// Says that the job has these patterns in `databases`, or none: then all of its databases share one set of series.
+    pub fn patterns(&self, job: &str, patterns: Option<&str>) {
+        if let Some(before) = self.fleets.set(job, patterns) {
+            self.remove(job, &before);
+        }
+        if patterns.is_none() {
+            for state in FLEET_STATES {
+                self.fleet_databases.remove(&FleetLabels { job: job.to_owned(), state });
             }
         }
     }
 
     /// Removes a job that is no longer configured.
     pub fn forget(&self, job: &str, database: &str) {
+        if !self.fleets.forget(job, database) {
+            self.remove(job, database);
+        }
+    }
+
+    fn remove(&self, job: &str, database: &str) {
         let labels = labels(job, database);
         for outcome in Outcome::ALL {
-            self.runs.remove(&outcome_labels(job, database, outcome));
+            self.runs.remove(&outcome_labels(labels.clone(), outcome));
         }
         self.run_seconds.remove(&labels);
         self.last_success.remove(&labels);
@@ -210,12 +246,12 @@ impl Metrics {
         self.restore_seconds.remove(&labels);
         self.covered_until.remove(&labels);
         for stage in ["uncompressed", "stored"] {
-            self.backup_size.remove(&stage_labels(job, database, stage));
+            self.backup_size.remove(&stage_labels(&labels, stage));
         }
     }
 
     pub fn started(&self, job: &str, database: &str, progress: Progress) -> Running {
-        let labels = labels(job, database);
+        let labels = self.labels(job, database);
         // A job that was removed meanwhile gets no series again.
         let gauge = self.running.get(&labels).map(|gauge| gauge.clone()).unwrap_or_default();
         gauge.inc();
@@ -227,16 +263,19 @@ impl Metrics {
         if let Some(error) = error {
             self.error(failure::kind_of(error));
         }
-        let labels = labels(&run.job, &run.database);
+        let labels = self.labels(&run.job, &run.database);
         if self.running.get(&labels).is_none() {
             return; // forgotten meanwhile
         }
-        self.runs.get_or_create(&outcome_labels(&run.job, &run.database, run.outcome)).inc();
+        self.runs.get_or_create(&self.outcome_labels(&run.job, &run.database, run.outcome)).inc();
         if run.outcome != Outcome::Skipped {
             self.run_seconds.get_or_create(&labels).observe(run.elapsed().as_secs_f64());
         }
         if run.outcome == Outcome::Succeeded {
             self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
+            self.failed(&run.job, &run.database, false);
+        } else if run.outcome.needs_attention() {
+            self.failed(&run.job, &run.database, true);
         }
         if let Some(report) = &run.report {
             self.facts(&run.job, &run.database, report);
@@ -245,30 +284,75 @@ impl Metrics {
 
     /// Sets the values that stay from one report to the next: a backup's sizes, how far partitions reach.
     pub fn facts(&self, job: &str, database: &str, report: &Report) {
-        if let Some(until) = report.covered_until() {
-            self.covered_until.get_or_create(&labels(job, database)).set(until.timestamp() as f64);
+        let of_dump = |fact: &str| report.facts.get(fact).and_then(serde_json::Value::as_i64);
+        let new = Sums {
+            covered_until: report.covered_until().map(|until| until.timestamp() as f64),
+            restore_seconds: report.facts.get("restore_seconds").and_then(serde_json::Value::as_f64),
+            uncompressed_bytes: of_dump("uncompressed_bytes"),
+            stored_bytes: of_dump("dump_bytes"),
+            ..Sums::default()
+        };
+        let is_of_fleet = self.fleets.update(job, database, |values| {
+            values.covered_until = new.covered_until.or(values.covered_until);
+            values.restore_seconds = new.restore_seconds.or(values.restore_seconds);
+            values.uncompressed_bytes = new.uncompressed_bytes.or(values.uncompressed_bytes);
+            values.stored_bytes = new.stored_bytes.or(values.stored_bytes);
+        });
+        if !is_of_fleet {
+            self.show_facts(&labels(job, database), &new);
         }
-        if let Some(seconds) = report.facts.get("restore_seconds").and_then(serde_json::Value::as_f64) {
-            self.restore_seconds.get_or_create(&labels(job, database)).set(seconds);
+    }
+
+    fn show_facts(&self, labels: &JobLabels, facts: &Sums) {
+        if let Some(until) = facts.covered_until {
+            self.covered_until.get_or_create(labels).set(until);
         }
-        for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
-            if let Some(bytes) = report.facts.get(fact).and_then(serde_json::Value::as_i64) {
-                self.backup_size.get_or_create(&stage_labels(job, database, stage)).set(bytes);
+        if let Some(seconds) = facts.restore_seconds {
+            self.restore_seconds.get_or_create(labels).set(seconds);
+        }
+        for (stage, bytes) in [("uncompressed", facts.uncompressed_bytes), ("stored", facts.stored_bytes)] {
+            if let Some(bytes) = bytes {
+                self.backup_size.get_or_create(&stage_labels(labels, stage)).set(bytes);
+            }
+        }
+    }
+
+    /// Sets the values of jobs with patterns.
+    fn show_fleets(&self) {
+        for (job, label, sums) in self.fleets.sums() {
+            let labels = labels(&job, &label);
+            self.last_success.get_or_create(&labels).set(sums.last_success);
+            self.next_run.get_or_create(&labels).set(sums.next_run);
+            self.late.get_or_create(&labels).set(sums.late);
+            self.show_facts(&labels, &sums);
+            for (state, count) in FLEET_STATES.into_iter().zip([sums.well, sums.failed, sums.late, sums.waiting]) {
+                self.fleet_databases.get_or_create(&FleetLabels { job: job.clone(), state }).set(count);
             }
         }
     }
 
     /// Sets the time of the last success, in seconds since 1970.
     pub fn last_success(&self, job: &str, database: &str, at: f64) {
-        self.last_success.get_or_create(&labels(job, database)).set(at);
+        if !self.fleets.update(job, database, |values| values.last_success = Some(at)) {
+            self.last_success.get_or_create(&labels(job, database)).set(at);
+        }
     }
 
     pub fn next_run(&self, job: &str, database: &str, at: f64) {
-        self.next_run.get_or_create(&labels(job, database)).set(at);
+        if !self.fleets.update(job, database, |values| values.next_run = Some(at)) {
+            self.next_run.get_or_create(&labels(job, database)).set(at);
+        }
     }
 
     pub fn late(&self, job: &str, database: &str, is_late: bool) {
-        self.late.get_or_create(&labels(job, database)).set(is_late.into());
+        if !self.fleets.update(job, database, |values| values.is_late = is_late) {
+            self.late.get_or_create(&labels(job, database)).set(is_late.into());
+        }
+    }
+
+    /// Says whether the last run of a job with patterns failed; of other jobs, `job_runs` says it.
+    pub fn failed(&self, job: &str, database: &str, has_failed: bool) {
+        self.fleets.update(job, database, |values| values.has_failed = has_failed);
     }
 
     pub fn error(&self, kind: Option<Kind>) {
@@ -295,6 +379,7 @@ impl Metrics {
 
     /// Returns all metrics in the OpenMetrics text format.
     pub fn render(&self) -> Result<String> {
+        self.show_fleets();
         for (labels, progress) in self.under_way.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let (Some(ratio), Some(now)) = (self.progress.get(labels), progress.now()) {
                 let total = now.total_bytes.filter(|total| *total > 0);
@@ -306,114 +391,26 @@ impl Metrics {
         Ok(page)
     }
 
-    /// Writes `pgtend_JOB.prom` to `[metrics] textfile_dir`, if set: completely or not at all, since node_exporter may read it at
-    /// any moment. Series without a job are left out, since node_exporter refuses the same series in several files; it does not
-    /// accept `# EOF` either.
-    pub fn write_textfile(&self, config: &Config, job: &str) -> Result<()> {
-        let Some(folder) = &config.metrics.textfile_dir else { return Ok(()) };
-        let page = self.render()?;
-        let kept = page.lines().filter(|line| {
-            let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-            IN_TEXTFILES.iter().any(|family| name.strip_prefix("pgtend_").is_some_and(|name| name.starts_with(family)))
-        });
-        // Its parser knows a counter by the name of its sample.
-        let text: String = kept
-            .map(|line| line.replace("HELP pgtend_job_runs ", "HELP pgtend_job_runs_total "))
-            .map(|line| line.replace("TYPE pgtend_job_runs ", "TYPE pgtend_job_runs_total ") + "\n")
-            .collect();
-        write_atomically(folder, &textfile(job), text.as_bytes()).with_context(|| folder.display().to_string())
+    /// The labels of a job on a database: those of all of its databases, if it has patterns.
+    fn labels(&self, job: &str, database: &str) -> JobLabels {
+        labels(job, self.fleets.label(job).as_deref().unwrap_or(database))
     }
 
-    /// Takes over the values of the job's last run from its textfile: a failed run must not erase its last success.
-    pub fn load_textfile(&self, config: &Config, job: &str) {
-        let Some(folder) = &config.metrics.textfile_dir else { return };
-        // If there is no file yet, or not one of ours, a new one is written.
-        let Ok(text) = std::fs::read_to_string(folder.join(textfile(job))) else { return };
-        for line in text.lines() {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let (Some(database), Ok(value)) = (label(series, "database"), value.parse::<f64>()) else { continue };
-            if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
-                self.last_success(job, &database, value);
-            }
-            if series.starts_with("pgtend_restore_seconds{") {
-                self.restore_seconds.get_or_create(&labels(job, &database)).set(value);
-            }
-            let outcome = label(series, "outcome").and_then(|name| name.parse::<Outcome>().ok());
-            if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
-                self.runs.get_or_create(&outcome_labels(job, &database, outcome)).inc_by(value as u64);
-            }
-        }
+    fn outcome_labels(&self, job: &str, database: &str, outcome: Outcome) -> OutcomeLabels {
+        outcome_labels(self.labels(job, database), outcome)
     }
 }
 
-/// The families whose series all name a job, and which still mean something after the process has ended.
-const IN_TEXTFILES: [&str; 6] = [
-    "job_runs",
-    "job_run_duration_seconds",
-    "job_last_success_timestamp_seconds",
-    "backup_size_bytes",
-    "restore_seconds",
-    "partition_covered_until_timestamp_seconds",
-];
-
-fn textfile(job: &str) -> String {
-    format!("pgtend_{job}.prom")
-}
-
-/// Returns a label's value, unescaped.
-fn label(series: &str, name: &str) -> Option<String> {
-    let (_, rest) = series.split_once(&format!("{name}=\""))?;
-    let (mut value, mut rest) = (String::new(), rest.chars());
-    loop {
-        match rest.next()? {
-            '"' => return Some(value),
-            '\\' => value.push(rest.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped })?),
-            other => value.push(other),
-        }
-    }
-}
-
-fn write_atomically(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    // The folder may belong to another user, who puts links there: its name is random, and it is made by O_EXCL.
-    let mut partial = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(folder)?;
-    partial.write_all(content)?;
-    // node_exporter's user reads it; there are no secrets in it.
-    partial.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    partial.persist(folder.join(name))?;
-    Ok(())
-}
+const FLEET_STATES: [&str; 4] = ["well", "failed", "late", "waiting"];
 
 fn labels(job: &str, database: &str) -> JobLabels {
     JobLabels { job: job.to_owned(), database: database.to_owned() }
 }
 
-fn outcome_labels(job: &str, database: &str, outcome: Outcome) -> OutcomeLabels {
-    OutcomeLabels { job: job.to_owned(), database: database.to_owned(), outcome: outcome.name() }
+fn outcome_labels(JobLabels { job, database }: JobLabels, outcome: Outcome) -> OutcomeLabels {
+    OutcomeLabels { job, database, outcome: outcome.name() }
 }
 
-fn stage_labels(job: &str, database: &str, stage: &'static str) -> StageLabels {
-    StageLabels { job: job.to_owned(), database: database.to_owned(), stage }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_in_a_folder_of_another_user_lead_nowhere() {
-        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let victim = elsewhere.path().join("victim");
-        std::fs::write(&victim, "a secret").unwrap();
-        let names = [format!(".pgtend_s.prom.{}", std::process::id()), "pgtend_s.prom".to_owned()];
-        for name in &names {
-            std::os::unix::fs::symlink(&victim, folder.path().join(name)).unwrap();
-        }
-        write_atomically(folder.path(), "pgtend_s.prom", b"metrics").unwrap();
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "a secret");
-        let written = folder.path().join("pgtend_s.prom");
-        assert_eq!(std::fs::read_to_string(&written).unwrap(), "metrics");
-        let about = std::fs::symlink_metadata(&written).unwrap();
-        assert!(about.is_file());
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777, 0o644);
-    }
+fn stage_labels(labels: &JobLabels, stage: &'static str) -> StageLabels {
+    StageLabels { job: labels.job.clone(), database: labels.database.clone(), stage }
 }
