@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::base::units;
 use crate::ledger::{Gone, Key, Ledger};
 use crate::run::job::Job;
-use crate::run::scheduler::planner;
+use crate::run::scheduler::planner::{self, Ticks};
 
 /// How a job with patterns stands.
 #[derive(Clone, Debug, Default)]
@@ -39,11 +39,12 @@ pub async fn count(ledger: Option<&Ledger>, jobs: &[Job], now: DateTime<Utc>) ->
     let fleets = chosen().map(|job| {
         let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
         let mut fleet = Fleet { job: job.name.clone(), patterns, databases: job.databases.len(), ..Fleet::default() };
+        let mut ticks = Ticks::of(job);
         for database in &job.databases {
             let key = (job.name.clone(), database.clone());
             let success = successes.get(&key).copied();
             let since = known_since.get(&key);
-            let late = since.and_then(|since| planner::late_since(job, planner::jitter(job, database), *since, success, now));
+            let late = since.and_then(|since| ticks.late_since(planner::jitter(job, database), *since, success, now));
             *match (failed.contains(&key), late, success) {
                 (true, ..) => &mut fleet.failed,
                 (false, Some(_), _) => &mut fleet.late,

@@ -14,8 +14,9 @@ use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Gone, Key, Ledger, Row};
+use crate::run::fleet;
 use crate::run::job::{Folder, Job};
-use crate::run::scheduler::planner;
+use crate::run::scheduler::planner::Ticks;
 
 /// More databases that went are counted only.
 const GONE_LISTED: usize = 10;
@@ -49,8 +50,8 @@ async fn history(config: &Config, jobs: &[Job], all: bool, now: DateTime<Utc>) -
         }
         None => History::default(),
     };
-    if let (Some(ledger), false) = (&ledger, config.servers.is_empty()) {
-        history.gone = ledger.gone_databases().await?;
+    if let Some(ledger) = &ledger {
+        history.gone = fleet::gone(config, ledger).await?;
     }
     Ok(History { fleets, ..history })
 }
@@ -67,7 +68,7 @@ fn as_json(folder: &Folder, history: &History, now: DateTime<Utc>) -> String {
 }
 
 fn job_as_json(job: &Job, history: &History, now: DateTime<Utc>) -> serde_json::Value {
-    let next = job.databases.iter().filter_map(|database| next_run(job, database, now)).min();
+    let next = soonest(job, now).map(|(next, _)| next);
     let last: Vec<_> = job
         .databases
         .iter()
@@ -116,8 +117,7 @@ fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
 
 /// One line, however many databases a job with patterns has.
 fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
-    let soonest = job.databases.iter().filter(|_| job.enabled).min_by_key(|database| next_run(job, database, now));
-    let (schedule, next) = schedule_and_next(job, soonest.map_or("", String::as_str), now);
+    let (schedule, next) = schedule_and_next(job, soonest(job, now).map_or("", |(_, database)| database), now);
     let oldest = fleet.oldest_success.as_ref();
     vec![
         job.name.clone(),
@@ -127,7 +127,7 @@ fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
         next,
         fleet.in_words(),
         oldest.map_or_else(String::new, |(at, database)| format!("oldest: {} ago, {database}", units::age(*at, now))),
-        job.description.clone().unwrap_or_default(),
+        job.description_for(&fleet.patterns).unwrap_or_default(),
     ]
 }
 
@@ -179,8 +179,14 @@ fn last_run(row: &Row) -> String {
 }
 
 fn next_run(job: &Job, database: &str, now: DateTime<Utc>) -> Option<DateTime<chrono_tz::Tz>> {
-    let jitter = planner::jitter(job, database);
-    job.next_tick(now - jitter).filter(|_| job.enabled).map(|tick| tick + jitter)
+    Ticks::of(job).next_start(database, now)
+}
+
+/// Returns the next run of all databases, and which database it is on.
+fn soonest(job: &Job, now: DateTime<Utc>) -> Option<(DateTime<chrono_tz::Tz>, &str)> {
+    let mut ticks = Ticks::of(job);
+    let starts = job.databases.iter().filter_map(|database| Some((ticks.next_start(database, now)?, database.as_str())));
+    starts.min()
 }
 
 /// The last run of each job on each database.

@@ -13,7 +13,7 @@ use super::runner::Context;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::{Config, Server, servers};
-use crate::ledger::{Changes, Ledger};
+use crate::ledger::{Changes, Gone, Ledger};
 use crate::pg::databases::{self, Listed};
 use crate::pg::failure;
 
@@ -179,6 +179,18 @@ pub async fn remembered(config: &Config, ledger: &Ledger) -> Found {
         }
     }
     found
+}
+
+/// Returns the databases that went in the last 30 days, of those that count; none without servers.
+pub async fn gone(config: &Config, ledger: &Ledger) -> Result<Vec<Gone>> {
+    if config.servers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let counts = |gone: &Gone| {
+        let parts = servers::parts(&gone.database);
+        parts.is_some_and(|(server, own)| config.servers.get(server).is_some_and(|server| server.takes(&own)))
+    };
+    Ok(ledger.gone_databases().await?.into_iter().filter(counts).collect())
 }
 
 /// The last list by the ledger, and when it was given. A ledger that does not answer knows none.

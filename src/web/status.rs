@@ -69,11 +69,12 @@ impl From<Fleet> for FleetStatus {
     fn from(fleet: Fleet) -> Self {
         let job = &fleet.job;
         let (oldest_success_at, oldest_success_on) = fleet.oldest_success.unzip();
+        let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
         Self {
             job: job.name.clone(),
-            patterns: job.chosen.as_ref().map(ToString::to_string).unwrap_or_default(),
             task: job.task.kind(),
-            description: job.description.clone(),
+            description: job.description_for(&patterns),
+            patterns,
             enabled: job.enabled,
             schedule: job.schedule.as_ref().map(ToString::to_string),
             schedule_in_words: job.schedule.as_ref().map(|schedule| schedule.in_words()),

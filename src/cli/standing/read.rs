@@ -198,7 +198,7 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
         alone.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
     // Servers are not asked: what they had when a run last asked them is enough for an overview.
     let chosen = fleet::remembered(config, &ledger).await.given_to(&chosen, config);
-    let gone = if config.servers.is_empty() { Vec::new() } else { ledger.gone_databases().await? };
+    let gone = fleet::gone(config, &ledger).await?;
     Ok(Some(History {
         fleets: fleets::count(Some(&ledger), &chosen, now).await?,
         gone,

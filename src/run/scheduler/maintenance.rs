@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::late::{self, Late};
+use super::planner::Ticks;
 use super::{Entry, LEDGER_PAUSE, Scheduler, lock, log_end, planner};
 use crate::ledger::{Key, Trigger};
 use crate::pg::failure;
@@ -52,7 +53,8 @@ impl Scheduler {
                 if is_due("late", LATE_EVERY) {
                     self.look_for_late(&context).await?;
                 }
-                if is_due("prune", PRUNE_EVERY) {
+                // It takes seconds where there are many rows: those who ask whether jobs will run need not wait for it.
+                if answers == Some(true) && is_due("prune", PRUNE_EVERY) {
                     let pruned = self.ledger.prune().await?;
                     tracing::debug!(pruned, "history pruned");
                 }
@@ -96,6 +98,7 @@ impl Scheduler {
         let mut before: HashMap<Key, Entry> =
             lock(&self.entries).drain(..).map(|entry| ((entry.job.name.clone(), entry.database.clone()), entry)).collect();
         let jobs: HashMap<&str, Arc<Job>> = context.jobs.iter().map(|job| (job.name.as_str(), Arc::new(job.clone()))).collect();
+        let mut ticks: HashMap<&str, Ticks<'_>> = jobs.iter().map(|(name, job)| (*name, Ticks::of(job))).collect();
         let mut entries = Vec::with_capacity(known.len());
         for row in known {
             let Some(job) = jobs.get(row.job.as_str()) else { continue };
@@ -121,7 +124,9 @@ impl Scheduler {
             }) {
                 entry.done_until = entry.done_until.max(old.done_until);
             }
-            entry.plan_next();
+            if let Some(ticks) = ticks.get_mut(entry.job.name.as_str()) {
+                entry.plan_by(ticks);
+            }
             let next = entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64);
             context.metrics.next_run(&entry.job.name, &entry.database, next);
             entries.push(entry);
@@ -194,12 +199,15 @@ impl Scheduler {
         let failed = if of_fleets.is_empty() { HashSet::new() } else { self.ledger.failed_last(&of_fleets).await? };
         let now = Utc::now();
         let mut newly_late = Vec::new();
+        let mut ticks: HashMap<&str, Ticks<'_>> = context.jobs.iter().map(|job| (job.name.as_str(), Ticks::of(job))).collect();
         let mut entries = lock(&self.entries);
         for entry in entries.iter_mut() {
             let (name, database) = (&entry.job.name, &entry.database);
             let key = (name.clone(), database.clone());
             let last_success = successes.get(&key).copied();
-            let late = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success, now);
+            let late = ticks
+                .get_mut(name.as_str())
+                .and_then(|ticks| ticks.late_since(entry.jitter, entry.known_since, last_success, now));
             if let (Some(tick), false) = (late, entry.is_late) {
                 newly_late.push(Late { job: Arc::clone(&entry.job), database: database.clone(), tick, last_success });
             }

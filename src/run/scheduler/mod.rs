@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 pub use fleets::Fleet;
-use planner::Due;
+use planner::{Due, Ticks};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
@@ -327,7 +327,12 @@ type Slot<'s> = (Option<OwnedSemaphorePermit>, Option<SemaphorePermit<'s>>);
 
 impl Entry {
     fn plan_next(&mut self) {
-        let next = self.job.next_tick(self.done_until).filter(|_| self.job.enabled);
+        let job = Arc::clone(&self.job);
+        self.plan_by(&mut Ticks::of(&job));
+    }
+
+    fn plan_by(&mut self, ticks: &mut Ticks<'_>) {
+        let next = ticks.next_after(self.done_until).filter(|_| self.job.enabled);
         self.next_due_at = next.map(|tick| tick.with_timezone(&Utc) + self.jitter);
     }
 }

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::report::Outcome;
 use crate::ledger::{self, Filter, Gone, Key};
+use crate::run::fleet;
 use crate::run::job::{Broken, Job};
 use crate::run::scheduler::{Fleet, Scheduler};
 use crate::web::page;
@@ -214,7 +215,7 @@ async fn read_status(site: &Site) -> Status {
         let keys: Vec<Key> =
             shown.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         let rows = ledger.last_runs(&keys, status::HISTORY).await?;
-        let gone = if context.config.servers.is_empty() { Vec::new() } else { ledger.gone_databases().await? };
+        let gone = fleet::gone(&context.config, ledger).await?;
         Ok((rows, ledger.last_successes(&keys).await?, shown, gone))
     };
     let (rows, successes, shown, gone, ledger_error) = match read.await {

@@ -106,7 +106,7 @@ fn names<'a>(jobs: impl Iterator<Item = &'a JobStatus>) -> usize {
 
 fn headline(status: &Status, verdict: &Verdict) -> Markup {
     const SHOWN: usize = 5;
-    let more = (verdict.trouble.len() + not_shown(status)).saturating_sub(SHOWN);
+    let more = verdict.trouble.len().saturating_sub(SHOWN) + not_shown(status);
     let runs = |wanted: &dyn Fn(&JobStatus) -> bool| status.jobs.iter().filter(|job| wanted(job)).count();
     let mut facts = vec![jobs_and_databases(status)];
     for (number, what) in [
