@@ -39,7 +39,7 @@ fn doctor_finds_nothing_where_a_proved_backup_was_made_and_all_is_private() {
         ("database app", "PostgreSQL 18"),
         ("versions for PostgreSQL 18", "pg_dump (PostgreSQL) 18"),
         ("room in store local", "are free in"),
-        ("files", "nobody else can change"),
+        ("files", "are not open to all"),
         ("jobs", "every database has a proved backup"),
         ("ledger", "is in place"),
     ] {

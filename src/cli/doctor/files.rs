@@ -21,7 +21,8 @@ pub fn of_others(config: &Config, jobs: &[Job]) -> Vec<Finding> {
         findings.push(Finding::new(
             State::Fine,
             "files",
-            "nobody else can change the configuration and the jobs, or read what is stored in folders",
+            "the files of the configuration and the jobs are not open to all, nor are the folders of stores. Folders above them, groups, and files with \
+             secrets were not looked at",
         ));
     }
     findings

@@ -89,9 +89,9 @@ async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
     }
     let mut lost = None;
     let (backup, unsure) = match in_time("the database or a store", newest(config, jobs, name)).await {
-        Ok((backup, newer)) => {
+        Ok((backup, newer, by_name)) => {
             lost = newer;
-            (Ok(backup), None)
+            (Ok(backup), by_name)
         }
         // Without the server nobody knows whose sets these are, and this is when one wants to know that there is one.
         Err(error) => {
@@ -105,22 +105,28 @@ async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
     OfDatabase { name: name.to_owned(), job, idle, backup, lost, unsure }
 }
 
-/// The newest set that would count before a deployment, and a newer one that is lost.
-async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option<Backup>, Option<Lost>)> {
-    let stores = Filter::everything().opened(config).await?;
+/// The newest set that would count before a deployment, a newer one that is lost, and why that set is the database's by its name alone: another cluster may
+/// have a database of that name.
+async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option<Backup>, Option<Lost>, Option<String>)> {
     let stores_of = |job: &Job| Some(job.task.as_a::<BackupTask>()?.stores().map(|kept| kept.store.clone()).collect());
-    let question = Question {
+    let mut question = Question {
         database,
         job: None,
         store: None,
         stores_of: jobs.iter().filter_map(|job| Some((job.name.clone(), stores_of(job)?))).collect::<BTreeMap<_, _>>(),
         filters: Filters::default(),
-        whose: Whose::Own { by_name: true },
+        whose: Whose::Own { by_name: false },
         within: EVER,
         restored: false,
         without_vector_indexes: Vec::new(),
     };
-    let answer = gate::ask(config, stores, &question).await?;
+    let mut answer = gate::ask(config, Filter::everything().opened(config).await?, &question).await?;
+    let mut unsure = None;
+    if answer.newest.is_none() {
+        question.whose = Whose::Own { by_name: true };
+        answer = gate::ask(config, Filter::everything().opened(config).await?, &question).await?;
+        unsure = answer.newest.as_ref().map(|_| "its server or this one could not be told (pgtend grants)".to_owned());
+    }
     let newest = answer.newest.map(|newest| Backup {
         set: newest.set,
         store: newest.store,
@@ -135,7 +141,7 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         let (why, refused_by) = (seen.why_not.unwrap_or_default(), seen.refused_by);
         Lost { set: seen.set, store: seen.store, why, refused_by }
     });
-    Ok((newest, lost))
+    Ok((newest, lost, unsure))
 }
 
 /// The newest intact set of that name in any store that answers.
