@@ -307,8 +307,10 @@ impl Record {
             }
             let end = match session::fate(connection, restored.transaction, Some(&restored.server_started_at)).await? {
                 Fate::Committed => true,
-                Fate::Aborted | Fate::Undone => false,
-                Fate::InProgress | Fate::MaybeCommitted | Fate::Forgotten => continue,
+                Fate::Aborted => false,
+                Fate::Undone if restored.is_committed => false,
+                // This may be a copy of the server where it commits: its entry stays, and a person decides.
+                Fate::Undone | Fate::InProgress | Fate::MaybeCommitted | Fate::Forgotten => continue,
             };
             if restored.is_committed {
                 // It committed, and not on this server, or not in its present history.

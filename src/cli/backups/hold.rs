@@ -26,7 +26,7 @@ pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTim
     let (mut held, mut name) = (Vec::new(), None);
     for found in find_copies(global, &config, wanted, filter, &Choice::default()).await? {
         markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
-        if let Err(error) = holds::ensure_counts(&found.store, &found.store_name, &found.set.name).await {
+        if let Err(error) = holds::ensure_counts(&found.store, &found.store_name, &found.set).await {
             found.store.delete(&found.set.name.key(HOLD)).await?;
             return Err(error);
         }

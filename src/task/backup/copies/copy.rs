@@ -99,7 +99,7 @@ impl Copy<'_> {
                     interrupted.finish(to).await?;
                 }
                 if self.bring_holds().await? {
-                    holds::ensure_counts(to, to_name, &self.set.name).await?;
+                    holds::ensure_counts(to, to_name, &copy).await?;
                 }
                 let there = Copied { was_there: true, ..Copied::default() };
                 match self.prove(*copy, there, progress, cancel).await {

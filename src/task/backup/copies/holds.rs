@@ -72,13 +72,17 @@ pub async fn unite(name: &SetName, copies: &[(&str, &Store)]) -> Vec<String> {
 
 /// Fails where a hold that was just written came too late. Whoever deletes a set writes its marker, then looks for holds: a deletion that began before has
 /// its marker by now, and one that begins later finds the hold.
-pub async fn ensure_counts(store: &Store, store_name: &str, name: &SetName) -> Result<()> {
-    let is_going = match markers::read::<DeletingMarker>(store, name, DELETING).await {
+pub async fn ensure_counts(store: &Store, store_name: &str, set: &Set) -> Result<()> {
+    let name = &set.name;
+    let mut is_going = match markers::read::<DeletingMarker>(store, name, DELETING).await {
         // Of a deletion whose process has died, only the marker may be there: with its manifest and its dump it is still a set.
         Ok(deleting) => deleting.is_some_and(|deleting| !deleting.process.is_known_dead()),
         Err(_) => true,
     };
-    if is_going || !store.exists_for_certain(&name.key(MANIFEST)).await? {
+    for object in [MANIFEST, &set.manifest.dump.object] {
+        is_going |= !store.exists_for_certain(&name.key(object)).await?;
+    }
+    if is_going {
         return Err(Fault::new(
             Kind::Deferred,
             format!("{name} is being deleted in {store_name}, so a hold of it there is too late"),

@@ -5,12 +5,13 @@ use anyhow::Result;
 use chrono::{TimeDelta, Utc};
 
 use super::copy::{Copy, sources};
+use super::holds;
 use super::place::{self, Place};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::failure;
 use crate::store::Upload;
 use crate::task::backup::manifest::Manifest;
-use crate::task::backup::markers::{self, COPY_HOLD, DELETING, Hold, RUN, RunMarker};
+use crate::task::backup::markers::{self, COPY_HOLD, Hold, RUN, RunMarker};
 use crate::task::backup::set::{self, MANIFEST, Set, VERIFICATION};
 
 /// The source is held for so long if this process ends before the copy is whole; the next one that makes it ends the hold.
@@ -78,13 +79,9 @@ impl Copy<'_> {
                 return Err(error.context(Fault::new(Kind::Permission, message())));
             }
         }
-        let mut is_gone = from.exists_for_certain(&name.key(DELETING)).await?;
-        for object in [MANIFEST, &self.set.manifest.dump.object] {
-            is_gone |= !from.exists_for_certain(&name.key(object)).await?;
-        }
-        if is_gone {
+        if let Err(error) = holds::ensure_counts(from, from_name, self.set).await {
             self.release_source().await;
-            return Err(Fault::new(Kind::Deferred, format!("{name} is being deleted or replaced in {from_name}")).into());
+            return Err(error);
         }
         Ok(())
     }
