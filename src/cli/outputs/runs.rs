@@ -192,7 +192,8 @@ struct BrokenBatch {
 struct Pending {
     store: String,
     batch: String,
-    rows: u64,
+    /// null where its file cannot be read.
+    rows: Option<u64>,
     counts: bool,
 }
 

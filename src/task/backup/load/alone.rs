@@ -54,7 +54,7 @@ struct Found {
 /// What a statement uses; None where a table is not there. Nothing here waits for a lock of the sessions at work.
 pub async fn uses(connection: &mut PgConnection, build: &Build) -> Result<Option<Vec<Use>>> {
     let mut uses = Vec::new();
-    for table in &build.tables {
+    for (at, table) in build.tables.iter().enumerate() {
         let found: Option<Found> = sqlx::query_as(
             "SELECT c.oid::pg_catalog.int8 AS oid, pg_catalog.pg_partition_root(c.oid::pg_catalog.regclass)::pg_catalog.oid::pg_catalog.int8 AS root,
                     c.relkind = 'p' AS is_partitioned
@@ -65,7 +65,7 @@ pub async fn uses(connection: &mut PgConnection, build: &Build) -> Result<Option
         .await
         .map_err(pg::in_its_own_words)?;
         let Some(found) = found else { return Ok(None) };
-        uses.extend(uses_of(build.what, &found));
+        uses.extend(uses_of(build.what, at > 0, &found));
     }
     if build.needs_memory {
         uses.push(Use { of: Resource::Memory, mode: Mode::Exclusive });
@@ -73,13 +73,14 @@ pub async fn uses(connection: &mut PgConnection, build: &Build) -> Result<Option
     Ok(Some(uses))
 }
 
-/// A constraint of a partitioned table, and a foreign key from or to one, locks its partitions as well. Pure.
-fn uses_of(what: What, Found { oid, root, is_partitioned }: &Found) -> Vec<Use> {
+/// A constraint of a partitioned table, and a foreign key from or to one, locks its partitions as well. `is_referenced`: a foreign key refers to it. Pure.
+fn uses_of(what: What, is_referenced: bool, Found { oid, root, is_partitioned }: &Found) -> Vec<Use> {
     let (of_table, of_tree) = match what {
         What::Index => (Mode::Shared, Mode::Shared),
         What::Constraint if *is_partitioned => (Mode::Exclusive, Mode::Exclusive),
         What::Constraint => (Mode::Exclusive, Mode::Shared),
-        What::ForeignKey => (Mode::ForeignKey, Mode::ForeignKey),
+        What::ForeignKey if is_referenced => (Mode::Referenced, Mode::Referenced),
+        What::ForeignKey => (Mode::Referencing, Mode::Referencing),
     };
     let of = |oid: &i64, mode| Use { of: Resource::Table(*oid), mode };
     let tree = root.iter().filter(|root| *root != oid).map(|root| of(root, of_tree));
@@ -104,11 +105,12 @@ mod tests {
             (What::Constraint, &leaf, &[table(11, Mode::Exclusive), table(10, Mode::Shared)]),
             (What::Constraint, &root, &[table(10, Mode::Exclusive)]),
             (What::Constraint, &middle, &[table(12, Mode::Exclusive), table(10, Mode::Exclusive)]),
-            (What::ForeignKey, &plain, &[table(1, Mode::ForeignKey)]),
-            (What::ForeignKey, &leaf, &[table(11, Mode::ForeignKey), table(10, Mode::ForeignKey)]),
-            (What::ForeignKey, &root, &[table(10, Mode::ForeignKey)]),
+            (What::ForeignKey, &plain, &[table(1, Mode::Referencing)]),
+            (What::ForeignKey, &leaf, &[table(11, Mode::Referencing), table(10, Mode::Referencing)]),
+            (What::ForeignKey, &root, &[table(10, Mode::Referencing)]),
         ] {
-            assert_eq!(uses_of(what, found), expected, "{what:?}");
+            assert_eq!(uses_of(what, false, found), expected, "{what:?}");
         }
+        assert_eq!(uses_of(What::ForeignKey, true, &leaf), [table(11, Mode::Referenced), table(10, Mode::Referenced)]);
     }
 }

@@ -23,8 +23,11 @@ pub enum Mode {
     /// With others of this mode at one time.
     Shared,
     Exclusive,
-    /// Exclusive; of two foreign keys, either may come first.
-    ForeignKey,
+    /// Exclusive, for a foreign key of this table. Those of one table keep their order: one to a partitioned table has constraints for its partitions, too,
+    /// and PostgreSQL gives those any name that is free (`ChooseConstraintName`), such as that of the next key in the dump.
+    Referencing,
+    /// Exclusive, for a foreign key to this table: either of two foreign keys may come first.
+    Referenced,
 }
 
 /// Statements in their order, and the uses of those that run.
@@ -86,10 +89,14 @@ fn collide(uses: &[Use], others: &[Use]) -> bool {
 }
 
 /// Returns whether the statement of `before` must have ended, as the dump has it first. Memory is only not used by two at one time, and a foreign key needs
-/// no other: where each waited for all before it, a session had nothing to do for half a second of a restore of six.
+/// none of another table: where each waited for all before it, a session had nothing to do for half a second of a restore of six.
 fn needs(uses: &[Use], before: &[Use]) -> bool {
+    use Mode::{Referenced, Referencing, Shared};
     any_pair(uses, before, |one, other| {
-        let is_any_order = matches!((one.mode, other.mode), (Mode::Shared, Mode::Shared) | (Mode::ForeignKey, Mode::ForeignKey));
+        let is_any_order = matches!(
+            (one.mode, other.mode),
+            (Shared, Shared) | (Referenced, Referencing | Referenced) | (Referencing, Referenced)
+        );
         one.of == other.of && one.of != Resource::Memory && !is_any_order
     })
 }
@@ -111,7 +118,9 @@ mod tests {
     }
 
     fn foreign_key(table: i64, other: i64) -> Vec<Use> {
-        [table, other].map(|table| Use { of: Resource::Table(table), mode: Mode::ForeignKey }).to_vec()
+        [(table, Mode::Referencing), (other, Mode::Referenced)]
+            .map(|(table, mode)| Use { of: Resource::Table(table), mode })
+            .to_vec()
     }
 
     /// All that may begin now.
@@ -168,6 +177,19 @@ mod tests {
         assert_eq!(begin(&mut queue), [(1, "index of 1"), (2, "3 to 2")]);
         queue.end(2);
         assert_eq!(begin(&mut queue), [], "the key stays behind 1 to 2");
+    }
+
+    #[test]
+    fn foreign_keys_of_one_table_keep_their_order_as_the_names_of_the_first_are_chosen_among_those_that_are_free() {
+        let mut queue = Queue::default();
+        queue.push("index of 2", index(2), 1);
+        queue.push("1 to 2", foreign_key(1, 2), 1);
+        queue.push("1 to 3", foreign_key(1, 3), 100);
+        assert_eq!(begin(&mut queue), [(1, "index of 2")]);
+        queue.end(1);
+        assert_eq!(begin(&mut queue), [(2, "1 to 2")]);
+        queue.end(2);
+        assert_eq!(begin(&mut queue), [(3, "1 to 3")]);
     }
 
     #[test]
