@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::common::Moment;
+use super::common::{Fleet, Gone, Moment};
 
 /// `pgtend` alone: where one stands, and what comes next.
 #[derive(JsonSchema)]
@@ -19,6 +19,10 @@ pub struct Standing {
     databases: Vec<BackedUp>,
     late: Vec<Late>,
     failed: Vec<FailedLast>,
+    /// Jobs with patterns in `databases`.
+    fleets: Vec<Fleet>,
+    /// In the last 30 days.
+    gone: Vec<Gone>,
     /// What did not answer.
     unread: Vec<String>,
     next: Step,

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::say::{Configured, Standing};
+use crate::cli::fleets::Fleet;
 
 impl Standing {
     pub fn as_json(&self, now: DateTime<Utc>) -> Value {
@@ -44,6 +45,8 @@ impl Standing {
             "databases": databases.collect::<Vec<_>>(),
             "late": late.collect::<Vec<_>>(),
             "failed": failed.collect::<Vec<_>>(),
+            "fleets": self.fleets.iter().map(Fleet::as_json).collect::<Vec<_>>(),
+            "gone": self.gone.iter().map(|gone| json!({ "database": gone.database, "gone_at": gone.gone_at })).collect::<Vec<_>>(),
             "unread": self.unread,
             "next": { "command": next.command, "why": next.why },
         })

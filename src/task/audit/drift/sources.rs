@@ -53,7 +53,7 @@ async fn look(here: &mut PgConnection, config: &Config, name: &str) -> Result<St
 }
 
 async fn reach(config: &Config, name: &str) -> Result<(PgConnection, Server)> {
-    let settings = config.databases.get(name).map(Database::settings).context("the configuration has no such database")??;
+    let settings = config.database(name).map(|database| database.settings()).context("the configuration has no such database")??;
     let mut connection = settings.connect().await?;
     let server = Server::of(&mut connection).await?;
     Ok((connection, server))
