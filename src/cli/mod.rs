@@ -89,6 +89,7 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
   pgtend run-job backup-nightly                      run it now
   pgtend run-job backup-nightly --dry-run            say what it would do, and why
   pgtend run-job backup-nightly --database app       on one of its databases
+  pgtend run-job tenants-nightly@tenant_7            the same, in short
   pgtend run-job backup-nightly --unless-within 1h   before a deployment
   pgtend run-job backup-nightly --json               for scripts"
     )]

@@ -232,6 +232,11 @@ impl Found {
         taken.collect()
     }
 
+    /// Returns the names of all databases that count.
+    pub fn names(&self, config: &Config) -> Vec<String> {
+        self.taken(config).map(|(server, _, own)| servers::name_of(server, own)).collect()
+    }
+
     /// Returns how many databases of a server count.
     pub fn count(&self, server: &str, config: &Config) -> usize {
         self.taken(config).filter(|(name, ..)| *name == server).count()

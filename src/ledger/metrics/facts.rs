@@ -82,11 +82,13 @@ impl Known {
     pub fn together<'k>(all: impl Iterator<Item = &'k Self> + Clone) -> Self {
         let sum = |of: &dyn Fn(&Self) -> Option<i64>| all.clone().filter_map(of).reduce(i64::saturating_add);
         let least = |of: &dyn Fn(&Self) -> Option<f64>| all.clone().filter_map(of).min_by(f64::total_cmp);
+        // A database that is new has no proved set yet.
+        let proved_at = least(&|known| known.proved_at.filter(|at| *at > 0.0));
         Self {
             uncompressed_bytes: sum(&|known| known.uncompressed_bytes),
             stored_bytes: sum(&|known| known.stored_bytes),
             restore_seconds: all.clone().filter_map(|known| known.restore_seconds).max_by(f64::total_cmp),
-            proved_at: least(&|known| known.proved_at),
+            proved_at: proved_at.or_else(|| least(&|known| known.proved_at)),
             proved_sets: all.clone().filter_map(|known| known.proved_sets).min(),
             covered_until: least(&|known| known.covered_until),
             findings: std::array::from_fn(|level| sum(&|known| known.findings[level])),

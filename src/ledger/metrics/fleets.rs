@@ -28,7 +28,7 @@ pub struct Values {
 /// What is shown of a job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sums {
-    /// The oldest of the last successes; 0 if a database has none.
+    /// The oldest of the last successes; 0 if no database has one. One that is new has none yet: it waits, and is late when it has missed its tick.
     pub last_success: f64,
     /// The soonest; 0 if there is none.
     pub next_run: f64,
@@ -99,6 +99,7 @@ impl Sums {
         let all = || databases.clone();
         let least = |of: fn(&Values) -> Option<f64>| all().filter_map(of).filter(|at| *at > 0.0).min_by(f64::total_cmp);
         let mut sums = Self {
+            last_success: least(|values| values.last_success).unwrap_or_default(),
             next_run: least(|values| values.next_run).unwrap_or_default(),
             known: Known::together(all().map(|values| &values.known)),
             ..Self::default()
@@ -111,8 +112,6 @@ impl Sums {
                 Values { .. } => &mut sums.waiting,
             } += 1;
         }
-        let has_none = all().any(|values| values.last_success.is_none());
-        sums.last_success = if has_none { 0.0 } else { least(|values| values.last_success).unwrap_or_default() };
         sums
     }
 }
@@ -154,9 +153,8 @@ mod tests {
         };
         assert_eq!(sums(), expected);
         set("d", Values::default());
-        assert_eq!((sums().last_success, sums().waiting), (0.0, 1), "one has no success yet");
         fleets.update("nightly", "d", |values| values.known.update(&Known::proved(None)));
-        assert_eq!(sums().known.proved_at, Some(0.0), "one has no proved set");
+        assert_eq!((sums().last_success, sums().known.proved_at, sums().waiting), (10.0, Some(8.0), 1), "a new one waits");
         assert!(fleets.forget("nightly", "d"));
         assert_eq!(sums(), expected);
         assert_eq!(fleets.set("nightly", None).as_deref(), Some("tenant_*"));
