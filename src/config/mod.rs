@@ -28,9 +28,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub use secret::{Secret, checked_http_url, is_of_a_variable};
 use serde::Deserialize;
 pub use servers::Server;
-pub use written::{
-    Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenServer, WrittenStore, WrittenVerify,
-};
+pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenServer, WrittenStore, WrittenVerify};
 
 use crate::base::age_keys::AgeKeys;
 use crate::base::units::{Rate, Span};

@@ -136,7 +136,9 @@ mod tests {
         assert_eq!(name_of("main", "a/b"), "main.a.2Fb");
         assert_ne!(name_of("main", "a.2Fb"), name_of("main", "a/b"));
         assert_ne!(name_of("main", "Shop"), name_of("main", "shop"));
-        for none in ["main", "main.", ".x", "main.a/b", "main..2f", "main..61", "main..", "main..FF", "main.a%2Fb", "ma in.x", "main.ü"] {
+        for none in
+            ["main", "main.", ".x", "main.a/b", "main..2f", "main..61", "main..", "main..FF", "main.a%2Fb", "ma in.x", "main.ü"]
+        {
             assert_eq!(parts(none), None, "{none}");
         }
     }

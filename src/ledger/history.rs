@@ -166,6 +166,8 @@ impl Ledger {
             .fetch_one(&self.pool),
         )
         .await
+    }
+
     /// Returns those of which the last run that proves something did not succeed. A skipped or cancelled run proves nothing.
     pub async fn failed_last(&self, keys: &[Key]) -> Result<HashSet<Key>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();

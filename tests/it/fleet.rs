@@ -271,8 +271,11 @@ fn the_example_of_the_guide_has_no_mistakes_and_runs() {
         config = config.replace(&format!("postgres://pgtend@db1.example.com/{database}"), &fleet.url(database));
     }
     let tools = format!("[tools]\nbin_dir = {}\n", quoted(&fleet.bin_dir.display().to_string()));
-    let scenario =
-        Scenario::empty().config(&config).config(&tools).config("[stores.offsite]\npath = \"store\"\n").job("tenants-nightly", job);
+    let scenario = Scenario::empty()
+        .config(&config)
+        .config(&tools)
+        .config("[stores.offsite]\npath = \"store\"\n")
+        .job("tenants-nightly", job);
     scenario.run(&["check"]).succeeded().prints(&["no mistakes"]);
     scenario.run(&["check", "--connect"]).succeeded().prints(&["1 of 5 databases count", "tenant_*: 1 database"]);
     scenario.run(&["run-job", "tenants-nightly"]).succeeded().prints(&["tenants-nightly on main.tenant_7: succeeded"]);
@@ -281,7 +284,10 @@ fn the_example_of_the_guide_has_no_mistakes_and_runs() {
     scenario.run(&["backups", "list", "--database", "main.tenant_7"]).succeeded().prints(&["tenants-nightly"]);
     // No database stays away from an overview because it has no entry.
     scenario.run(&[]).succeeded().prints(&["1 server", "tenants-nightly on tenant_*: 1 of 1 well"]);
-    scenario.run(&["notify", "digest"]).succeeded().prints(&["1 of 2 databases NOT safe", "tenants-nightly on tenant_*: 1 of 1 well"]);
+    scenario
+        .run(&["notify", "digest"])
+        .succeeded()
+        .prints(&["1 of 2 databases NOT safe", "tenants-nightly on tenant_*: 1 of 1 well"]);
 }
 
 #[test]

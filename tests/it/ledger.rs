@@ -190,7 +190,10 @@ fn a_ledger_of_an_earlier_version_keeps_its_runs_and_gets_what_is_new() {
         scenario.run(&["run-job", "acts"]).succeeded();
         let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'pgtend'::regnamespace AND relkind = 'r'";
         assert_eq!(server.sql(&database, tables), "databases format messages runs schedules servers told");
-        assert_eq!(server.sql(&database, "SELECT (SELECT version FROM pgtend.format), (SELECT count(*) FROM pgtend.runs)"), "3|2");
+        assert_eq!(
+            server.sql(&database, "SELECT (SELECT version FROM pgtend.format), (SELECT count(*) FROM pgtend.runs)"),
+            "3|2"
+        );
     }
 }
 

@@ -28,9 +28,8 @@ pub async fn databases(config: &Config) -> BTreeMap<String, Asked> {
         Some((name.clone(), answered))
     });
     let of_entries = asking.buffer_unordered(AT_ONCE).filter_map(async |answered| answered);
-    let asking = futures_util::stream::iter(&config.servers).map(|(name, server)| async move {
-        tokio::time::timeout(LONGEST, ask_server(name, server)).await.ok()?.ok()
-    });
+    let asking = futures_util::stream::iter(&config.servers)
+        .map(|(name, server)| async move { tokio::time::timeout(LONGEST, ask_server(name, server)).await.ok()?.ok() });
     let of_servers = asking.buffer_unordered(AT_ONCE).filter_map(async |answered| answered);
     let of_servers = of_servers.flat_map(futures_util::stream::iter);
     of_entries.chain(of_servers).collect().await

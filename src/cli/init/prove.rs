@@ -83,7 +83,8 @@ pub async fn lacks(config: &Config, jobs: &[Job]) -> Vec<Lack> {
 }
 
 async fn may_run(config: &Config, job: &Job, database: &str) -> Result<()> {
-    let settings = job.task.settings(&config.database(database).context("the database is configured")?)?;
+    let configured = config.database(database).context("the database is configured")?;
+    let settings = job.task.settings(&configured)?;
     let mut connection = settings.connect().await?;
     job.task.check(&mut connection, &settings, config).await.map(drop)
 }

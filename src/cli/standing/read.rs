@@ -196,10 +196,8 @@ struct History {
 
 async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Option<History>> {
     let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
-    let keys: Vec<Key> = jobs
-        .iter()
-        .flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone())))
-        .collect();
+    let keys: Vec<Key> =
+        jobs.iter().flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone()))).collect();
     // Servers are not asked: what they had when a run last asked them is enough for an overview.
     let mut counted = fleet::remembered(config, &ledger).await.given_to(jobs, config);
     counted.retain(|job| job.chosen.is_some());
@@ -207,7 +205,10 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
         job.databases.retain(|name| !config.databases.contains_key(name));
     }
     // One that has entries alone is shown with them.
-    counted.retain(|job| !job.databases.is_empty() || !jobs.iter().any(|other| other.name == job.name && one_by_one(config, other).next().is_some()));
+    counted.retain(|job| {
+        !job.databases.is_empty()
+            || !jobs.iter().any(|other| other.name == job.name && one_by_one(config, other).next().is_some())
+    });
     let gone = fleet::gone(config, &ledger).await?;
     Ok(Some(History {
         fleets: fleets::count(Some(&ledger), &counted, now).await?,

@@ -130,10 +130,7 @@ mod tests {
         let of_a = Known { findings: [None, Some(2), None, None], ..known(1, Some(9.0)) };
         set("a", Values { last_success: Some(20.0), next_run: Some(50.0), known: of_a, ..Values::default() });
         let of_b = Known { findings: [None, Some(3), Some(1), None], ..known(2, Some(8.0)) };
-        set(
-            "b",
-            Values { last_success: Some(10.0), next_run: Some(40.0), is_late: true, known: of_b, ..Values::default() },
-        );
+        set("b", Values { last_success: Some(10.0), next_run: Some(40.0), is_late: true, known: of_b, ..Values::default() });
         let of_c = Known { restore_seconds: Some(3.0), proved_sets: Some(4), ..Known::default() };
         set("c", Values { last_success: Some(30.0), has_failed: true, is_late: true, known: of_c, ..Values::default() });
         let sums = || fleets.sums().remove(0).2;

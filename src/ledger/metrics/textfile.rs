@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::facts::Known;
+use super::labels::labels;
 use super::{Metrics, outcome_labels};
 use crate::config::Config;
 use crate::ledger::report::Outcome;

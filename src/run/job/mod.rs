@@ -84,7 +84,8 @@ impl Chosen {
 
     /// Returns whether a pattern may stand for a database of this server: not where each begins with the name of another one of `servers`.
     pub fn may_be_of<'s>(&self, server: &str, servers: impl Iterator<Item = &'s String> + Clone) -> bool {
-        let begins = |pattern: &Pattern, name: &str| pattern.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let begins =
+            |pattern: &Pattern, name: &str| pattern.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         self.patterns.iter().any(|pattern| !servers.clone().any(|other| other != server && begins(pattern, other)))
     }
 

@@ -170,7 +170,8 @@ async fn place_of(run: &RunContext<'_>, name: &str, identifiers: &mut HashMap<St
     let system_identifier = match identifiers.get(server) {
         Some(identifier) => identifier.clone(),
         None => {
-            let login = &run.config.servers.get(server).with_context(|| format!("the configuration has no server `{server}`"))?.login;
+            let login =
+                &run.config.servers.get(server).with_context(|| format!("the configuration has no server `{server}`"))?.login;
             let identifier = place(&mut login.settings()?.connect().await?).await?.system_identifier;
             identifiers.insert(server.to_owned(), identifier.clone());
             identifier
