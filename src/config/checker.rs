@@ -1,11 +1,11 @@
 //! Resolves the keys of a job's file: it looks names up in the configuration, and reports mistakes at their places.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use toml::Spanned;
 
-use super::{Config, Secret, checked_http_url};
+use super::{Config, NamedFile, Secret, checked_http_url};
 use crate::base::toml_file::{Problem, Source, did_you_mean};
 
 /// Resolves the names in one job's file, with each problem at its place.
@@ -17,6 +17,8 @@ pub struct Checker<'a> {
     /// True when the file has had mistakes already: a key that is missing may be one of those.
     pub damaged: bool,
     pub problems: &'a mut Vec<Problem>,
+    /// The files that keys have named so far.
+    pub files: Vec<NamedFile>,
 }
 
 impl Checker<'_> {
@@ -123,9 +125,17 @@ impl Checker<'_> {
         names
     }
 
-    pub fn http_url(&mut self, secret: Secret<'_>, folder: &Path) -> Option<SecretString> {
+    /// Returns the path of a file with SQL that a key names, and notes it.
+    pub fn file_with_sql(&mut self, key: &str, written: &Path) -> PathBuf {
+        let path = self.folder.join(written);
+        self.files.push(NamedFile { key: format!("`{key}`"), path: path.clone(), is_secret: false });
+        path
+    }
+
+    pub fn http_url(&mut self, secret: Secret<'_>) -> Option<SecretString> {
         let (of, key) = (secret.of, secret.key);
-        let (url, place) = secret.read(self.source, folder, self.problems)?;
+        self.files.extend(secret.named_file(self.folder));
+        let (url, place) = secret.read(self.source, self.folder, self.problems)?;
         checked_http_url(url, place, &format!("`{key}` of {of}"), self.source, self.problems)
     }
 }

@@ -1,9 +1,11 @@
 //! `doctor`: everything that `check --connect` tries, and what a run meets besides: room on disks, versions, files that others can change, jobs that are
 //! late or failed. Each finding says what to do.
 
+mod above;
 mod asked;
 mod files;
 mod finding;
+mod modes;
 mod room;
 mod versions;
 
@@ -47,7 +49,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let databases = asked::databases(&config).await;
     findings.extend(versions::of_tools(&config, &databases).await);
     findings.extend(room::of_stores(&config, &folder.jobs, &databases));
-    findings.extend(files::of_others(&config, &folder.jobs));
+    findings.extend(files::of_others(&config, &folder.jobs, &global.jobs_dir()));
     findings.extend(of_jobs(global).await);
     findings.sort_by_key(|finding| finding.state);
     let text = if global.json { as_json(&findings) } else { in_words(&findings) };

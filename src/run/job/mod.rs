@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::base::fault::{Fault, Kind};
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
+use crate::config::NamedFile;
 use crate::config::limits::Limits;
 use crate::task::Task;
 use crate::work::Other;
@@ -56,6 +57,8 @@ pub struct Job {
     pub notify: Option<Vec<String>>,
     /// Limits for tasks that touch live tables.
     pub limits: Limits,
+    /// The files that its keys name.
+    pub files: Vec<NamedFile>,
     pub task: Task,
 }
 
@@ -119,6 +122,7 @@ impl Job {
             ping_url: None,
             notify: None,
             limits: crate::config::limits::Written::default().into(),
+            files: Vec::new(),
             task,
         }
     }
