@@ -7,7 +7,6 @@ mod check;
 mod cleartext;
 mod completions;
 mod compress;
-mod covered;
 mod digest;
 mod doctor;
 mod documents;

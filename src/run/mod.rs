@@ -1,6 +1,8 @@
-//! From files to runs: jobs, the runner with its locks, the scheduler, and notifications.
+//! From files to runs: jobs, the runner with its locks, the scheduler, notifications, and where one stands.
 
+pub mod covered;
 pub mod job;
 pub mod notify;
 pub mod runner;
 pub mod scheduler;
+pub mod standing;

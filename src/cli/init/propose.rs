@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::decide::{self, Does, LeftOut, Proposal};
 use super::facts::Contents;
 use super::names::{free, slug};
-use crate::cli::covered::{is_backed_up_by, is_made_from_backups};
 use crate::pg::table::with_schema;
+use crate::run::covered::{is_backed_up_by, is_made_from_backups};
 use crate::run::job::Job;
 
 /// A database that gets jobs.

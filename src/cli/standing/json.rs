@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::say::{Configured, Standing};
+use crate::run::standing::{Configured, Standing};
 
 impl Standing {
     pub fn as_json(&self, now: DateTime<Utc>) -> Value {

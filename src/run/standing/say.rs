@@ -3,12 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::base::shell::word;
-use crate::base::terminal;
 use crate::base::units;
-use crate::cli::output::table;
-
-/// More lines of a kind than this are counted only.
-const LISTED: usize = 20;
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -165,36 +160,6 @@ impl Standing {
         }
     }
 
-    pub fn in_words(&self, now: DateTime<Utc>) -> String {
-        let mut text = match self.configured {
-            Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
-            Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
-            Configured::Yes { stores, jobs } => format!(
-                "{}: {}, {}, {}\n",
-                self.file,
-                units::plural(self.databases.len(), "database"),
-                units::plural(stores, "store"),
-                units::plural(jobs, "job")
-            ),
-        };
-        if !self.databases.is_empty() {
-            let rows = self.databases.iter().map(|database| {
-                vec![
-                    line(&database.name),
-                    line(&self.backup_in_words(database, now)),
-                    database.backup.as_ref().map_or_else(|_| String::new(), set_of),
-                ]
-            });
-            text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
-        }
-        text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
-        text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
-        text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
-        text += &section("Without an answer:", self.unread.iter().cloned());
-        let Step { command, why } = self.next();
-        text + &format!("\nNext: {command}    # {why}\n")
-    }
-
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
         let not_backed_up = self.databases.iter().filter(|database| {
@@ -255,7 +220,7 @@ impl OfDatabase {
 }
 
 impl Late {
-    fn in_words(&self, now: DateTime<Utc>) -> String {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
         let last = self.last_success_at.map_or("it never succeeded".to_owned(), |at| match self.is_by_sets {
             true => format!("the newest set is {} old", units::age(at, now)),
             false => format!("its last success was {} ago", units::age(at, now)),
@@ -270,7 +235,7 @@ impl Late {
 }
 
 impl Failed {
-    fn in_words(&self, now: DateTime<Utc>) -> String {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
         format!(
             "{} on {}, run {}: {} {} ago: {}",
             self.job,
@@ -281,25 +246,6 @@ impl Failed {
             self.error
         )
     }
-}
-
-fn set_of(backup: &Option<Backup>) -> String {
-    backup.as_ref().map_or_else(String::new, |backup| format!("{} in {}", backup.set, backup.store))
-}
-
-fn section(heading: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
-    let count = lines.len();
-    if count == 0 {
-        return String::new();
-    }
-    let more =
-        count.checked_sub(LISTED).filter(|more| *more > 0).map(|more| format!("  … and {more} more\n")).unwrap_or_default();
-    let listed: String = lines.take(LISTED).map(|text| format!("  {}\n", line(&text))).collect();
-    format!("\n{heading}\n{listed}{more}")
-}
-
-fn line(text: &str) -> String {
-    terminal::in_one_line(text).into_owned()
 }
 
 #[cfg(test)]

@@ -10,11 +10,10 @@ use futures_util::StreamExt as _;
 use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
-use crate::cli::covered::{is_backed_up_by, is_made_from_backups};
-use crate::cli::filter::Filter;
 use crate::config::Config;
 use crate::ledger::{Key, Ledger, Row};
 use crate::pg::failure;
+use crate::run::covered::{is_backed_up_by, is_made_from_backups};
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
 use crate::store::{Store, key};
@@ -120,11 +119,11 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         restored: false,
         without_vector_indexes: Vec::new(),
     };
-    let mut answer = gate::ask(config, Filter::everything().opened(config).await?, &question).await?;
+    let mut answer = gate::ask(config, opened(config).await, &question).await?;
     let mut unsure = None;
     if answer.newest.is_none() {
         question.whose = Whose::Own { by_name: true };
-        answer = gate::ask(config, Filter::everything().opened(config).await?, &question).await?;
+        answer = gate::ask(config, opened(config).await, &question).await?;
         unsure = answer.newest.as_ref().map(|_| "its server or this one could not be told (pgtend grants)".to_owned());
     }
     let newest = answer.newest.map(|newest| Backup {
@@ -142,6 +141,14 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         Lost { set: seen.set, store: seen.store, why, refused_by }
     });
     Ok((newest, lost, unsure))
+}
+
+async fn opened(config: &Config) -> gate::Stores {
+    let mut stores = gate::Stores::new();
+    for (name, configured) in &config.stores {
+        stores.push((name.clone(), Store::open(configured).await));
+    }
+    stores
 }
 
 /// The newest intact set of that name in any store that answers.
