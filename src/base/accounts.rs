@@ -23,7 +23,8 @@ fn is_alone(group: u32, user: u32, users: &str, groups: &str) -> bool {
     let is_other = |id: u32| id != 0 && id != user;
     let by_login = users.lines().filter_map(login).any(|(_, id, of)| of == group && is_other(id));
     let mut listed = members.split(',').filter(|name| !name.is_empty());
-    let has_listed = listed.any(|name| users.lines().filter_map(login).find(|(of, ..)| *of == name).is_none_or(|(_, id, _)| is_other(id)));
+    let has_listed =
+        listed.any(|name| users.lines().filter_map(login).find(|(of, ..)| *of == name).is_none_or(|(_, id, _)| is_other(id)));
     !by_login && !has_listed
 }
 
@@ -48,7 +49,8 @@ mod tests {
     #[test]
     fn a_group_is_private_that_has_no_other_member() {
         let users = "root:x:0:0:root:/root:/bin/sh\npgtend:x:998:998::/:/bin/false\nann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:100::/:\n";
-        let groups = "root:x:0:\nusers:x:100:\npgtend:x:998:root\nann:x:1000:\ndba:x:50:ann,bob\nmine:x:51:ann\nold:x:52:gone\nbroken\n";
+        let groups =
+            "root:x:0:\nusers:x:100:\npgtend:x:998:root\nann:x:1000:\ndba:x:50:ann,bob\nmine:x:51:ann\nold:x:52:gone\nbroken\n";
         for (group, user, expected) in [
             (998, 998, true),
             (998, 1000, false),

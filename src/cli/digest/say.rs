@@ -141,6 +141,8 @@ mod tests {
             backup: Ok(Some(backup)),
             lost: None,
             unsure: None,
+            unread: Vec::new(),
+            in_the_clear: Vec::new(),
         }
     }
 

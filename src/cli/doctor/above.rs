@@ -10,9 +10,15 @@ use super::finding::{Finding, State};
 use super::modes::{Access, Use};
 use crate::base::units;
 
-/// Names the folders to which others may write, each once.
+/// Names the folders to which others may write, each once. One of the paths may be a folder that was judged already.
 pub fn of_folders(paths: &[&Path]) -> Vec<Finding> {
-    folders(paths).iter().filter_map(|(folder, below)| of_folder(folder, below)).collect()
+    let judged: BTreeSet<PathBuf> = paths.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let folders = folders(paths);
+    folders
+        .iter()
+        .filter(|(folder, _)| !judged.contains(*folder))
+        .filter_map(|(folder, below)| of_folder(folder, below))
+        .collect()
 }
 
 /// Names the users besides root and this one who own a file or a folder above it, each once.

@@ -200,10 +200,7 @@ mod tests {
     #[test]
     fn it_is_said_who_may_do_what() {
         let access = access(0o666, PGTEND, None, PGTEND);
-        assert_eq!(
-            access.in_words(0o042).unwrap(),
-            "others may write to it, and its group staff may read it"
-        );
+        assert_eq!(access.in_words(0o042).unwrap(), "others may write to it, and its group staff may read it");
         assert_eq!(access.in_words(0o006).unwrap(), "others may read and write it");
         assert_eq!(access.in_words(0), None);
     }

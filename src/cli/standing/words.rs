@@ -36,7 +36,7 @@ impl Standing {
         text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
         text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
         text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
-        text += &section("Without an answer:", self.unread.iter().cloned());
+        text += &section("Without an answer:", self.unread.iter().map(|unread| unread.why.clone()));
         let Step { command, why } = self.next();
         text + &format!("\nNext: {command}    # {why}\n")
     }

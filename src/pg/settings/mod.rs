@@ -174,7 +174,8 @@ impl Settings {
             Root::System | Root::Absent => None,
         };
         let key = tls.certificate.as_ref().map(|(_, key)| key);
-        let files = [("passfile", passfile.as_ref()), ("servicefile", service_file.as_ref()), ("sslkey", key), ("sslrootcert", root)];
+        let files =
+            [("passfile", passfile.as_ref()), ("servicefile", service_file.as_ref()), ("sslkey", key), ("sslrootcert", root)];
         files.into_iter().filter_map(|(name, file)| Some((name, file?.as_path())))
     }
 

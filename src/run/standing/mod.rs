@@ -6,7 +6,7 @@ mod say;
 
 use chrono::{DateTime, Utc};
 
-pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step};
+pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step, Unread};
 use super::job::Folder;
 use crate::config::Config;
 

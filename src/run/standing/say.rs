@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::base::shell::word;
 use crate::base::units;
+use crate::task::backup::gate::InTheClear;
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -17,8 +18,15 @@ pub struct Standing {
     pub has_ledger: bool,
     /// A scheduler has seen the jobs.
     pub is_scheduled: bool,
-    /// What did not answer, besides.
-    pub unread: Vec<String>,
+    /// What could not be read: stores, and the ledger.
+    pub unread: Vec<Unread>,
+}
+
+/// A source that did not answer, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub what: String,
+    pub why: String,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,6 +77,10 @@ pub struct OfDatabase {
     pub lost: Option<Lost>,
     /// The backup has the database's name, and its server could not be asked whose it is: why.
     pub unsure: Option<String>,
+    /// Stores of its backup jobs that were not read: they may have a newer set. Without a backup job, any store.
+    pub unread: Vec<String>,
+    /// What stands in the clear beside encrypted sets of it.
+    pub in_the_clear: Vec<InTheClear>,
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
@@ -183,8 +195,17 @@ impl Standing {
             let what_to_do = "is `pgtend serve` running, or are the timers?";
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
-        let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
-        backups.chain(failed).chain(late).chain(unread).collect()
+        let unread = self.unread.iter().map(|unread| (unread.what.clone(), unread.why.clone()));
+        let exposed = self.databases.iter().flat_map(|database| &database.in_the_clear).map(|InTheClear { store, set, objects }| {
+            let said = format!(
+                "{set} is encrypted, and {} beside it is not: `pgtend backups copy {} --to {}` from another store removes it, else delete it",
+                objects.join(", "),
+                word(set),
+                word(store)
+            );
+            (format!("store {store}"), said)
+        });
+        backups.chain(failed).chain(late).chain(unread).chain(exposed).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.
@@ -205,11 +226,19 @@ impl Standing {
             None => format!("; {newest}, {set} in {store}, does not count: {why}"),
         });
         let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
-        [Some(said), unsure, lost, idle].into_iter().flatten().collect()
+        [Some(said), unsure, lost, idle, database.unread_in_words()].into_iter().flatten().collect()
     }
 }
 
 impl OfDatabase {
+    /// Names the stores that may have a newer backup than the one that was found. Where none was found, the reason for that names them.
+    fn unread_in_words(&self) -> Option<String> {
+        let is_found = matches!(self.backup, Ok(Some(_)));
+        let were = if self.unread.len() == 1 { "was" } else { "were" };
+        (is_found && !self.unread.is_empty())
+            .then(|| format!("; {} {were} not read, and may have a newer one", self.unread.join(", ")))
+    }
+
     /// The newest set, where a server refused to restore it.
     fn refused(&self) -> Option<&str> {
         let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
@@ -253,7 +282,16 @@ mod tests {
     use super::*;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
-        OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None }
+        OfDatabase {
+            name: "app".to_owned(),
+            job: Some("nightly".to_owned()),
+            idle: None,
+            backup,
+            lost: None,
+            unsure: None,
+            unread: Vec::new(),
+            in_the_clear: Vec::new(),
+        }
     }
 
     fn standing(databases: Vec<OfDatabase>) -> Standing {
@@ -302,6 +340,7 @@ mod tests {
             refused_by: refused_by.map(str::to_owned),
         };
         let lost = OfDatabase { lost: Some(newer(None)), ..database(Ok(set())) };
+        let unread = Unread { what: "ledger".to_owned(), why: "the ledger did not answer in 5 s".to_owned() };
         let refused = OfDatabase { lost: Some(newer(Some("db:5432 on 2026-11-29: no"))), ..database(Ok(set())) };
         for (standing, expected) in [
             (Standing::default(), "pgtend init"),
@@ -315,7 +354,7 @@ mod tests {
                 "pgtend runs show 7",
             ),
             (standing(vec![database(Err("no".to_owned()))]), "pgtend check --connect"),
-            (Standing { unread: vec!["the ledger".to_owned()], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
+            (Standing { unread: vec![unread], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
             (Standing { late: vec![late()], ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (Standing { is_scheduled: false, ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (standing(vec![database(Ok(set()))]), "pgtend jobs"),
