@@ -143,6 +143,7 @@ mod tests {
             unsure: None,
             unread: Vec::new(),
             in_the_clear: Vec::new(),
+            needs_none: false,
         }
     }
 

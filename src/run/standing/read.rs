@@ -75,7 +75,7 @@ async fn of_databases(config: &Config, jobs: &[Job]) -> (Vec<OfDatabase>, Vec<Un
         }
     }
     let mut databases = Vec::new();
-    for (database, not_read) in asked.into_iter().flatten() {
+    for (database, not_read) in asked.into_iter().filter(|(database, _)| !database.needs_none) {
         databases.push(database);
         for NotAsked { store, reason } in not_read {
             unread.entry(store).or_insert(reason);
@@ -113,17 +113,13 @@ async fn opened(config: &Config) -> Vec<(String, Result<Store, String>)> {
     join_all(opening).await
 }
 
-/// Looks for the backup of a database in the stores, and says what else is known of it. `None`: it needs none, as it is the place of scratch databases and
-/// has nothing of its own. With the stores that were not read.
+/// Looks for the backup of a database in the stores, and says what else is known of it. With the stores that were not read.
 async fn of_database(
     config: &Config,
     jobs: &[Job],
     stores: &[(String, Result<Store, String>)],
     name: &str,
-) -> Option<(OfDatabase, Vec<NotAsked>)> {
-    if is_only_scratch(jobs, name) && in_time("the database", is_empty(config, name)).await.unwrap_or_default() {
-        return None;
-    }
+) -> (OfDatabase, Vec<NotAsked>) {
     let of_it = || jobs.iter().filter(|job| is_backed_up_by(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
     let (job, idle) = (found.map(|job| job.name.clone()), found.and_then(idle));
@@ -136,9 +132,13 @@ async fn of_database(
         unsure: None,
         unread: Vec::new(),
         in_the_clear: Vec::new(),
+        needs_none: is_only_scratch(jobs, name) && in_time("it", is_empty(config, name)).await.unwrap_or_default(),
     };
+    if without.needs_none {
+        return (without, Vec::new());
+    }
     if stores.is_empty() {
-        return Some((without, Vec::new()));
+        return (without, Vec::new());
     }
     let (answer, unasked, by_name) = newest(config, jobs, stores, name).await;
     // A store that no backup job of it names matters only where it has none.
@@ -162,7 +162,7 @@ async fn of_database(
         },
         ..without
     };
-    Some((database, answer.unread))
+    (database, answer.unread)
 }
 
 /// The newest set that would count before a deployment; why the database could not be asked whose it is; and why it is the database's by its name alone,

@@ -81,6 +81,8 @@ pub struct OfDatabase {
     pub unread: Vec<String>,
     /// What stands in the clear beside encrypted sets of it.
     pub in_the_clear: Vec<InTheClear>,
+    /// Others are restored beside it, and it has nothing of its own.
+    pub needs_none: bool,
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
@@ -291,6 +293,7 @@ mod tests {
             unsure: None,
             unread: Vec::new(),
             in_the_clear: Vec::new(),
+            needs_none: false,
         }
     }
 
