@@ -1,7 +1,7 @@
 //! `doctor` finds what is in the way of a run; `logs` and `runs --follow` show runs.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Stdio;
@@ -198,11 +198,7 @@ fn silent_until(count: usize) -> (u16, std::sync::mpsc::Receiver<()>) {
         let mut open: Vec<TcpStream> = Vec::new();
         for connection in listener.incoming() {
             open.push(connection.unwrap());
-            // A connection whose other end has gone has something to read: its end.
-            open.retain(|connection| {
-                connection.set_nonblocking(true).unwrap();
-                !matches!(connection.peek(&mut [0; 1024]), Ok(0))
-            });
+            open.retain_mut(is_open);
             if open.len() == count {
                 open.clear();
                 let _ = all_came.send(());
@@ -212,6 +208,18 @@ fn silent_until(count: usize) -> (u16, std::sync::mpsc::Receiver<()>) {
         }
     });
     (port, came)
+}
+
+/// Returns whether the other end of a connection has not gone, whatever it has said.
+fn is_open(connection: &mut TcpStream) -> bool {
+    connection.set_nonblocking(true).unwrap();
+    loop {
+        match connection.read(&mut [0; 1024]) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
 }
 
 #[test]
