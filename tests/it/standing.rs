@@ -198,6 +198,32 @@ fn a_newest_set_that_is_damaged_is_said_and_makes_another_the_next_step() {
 }
 
 #[test]
+fn a_proved_set_that_no_store_has_any_more_is_said_although_its_run_succeeded() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let scenario = nightly(Scenario::with_database(server, &database).ledger(), "", "verify = \"checksum\"");
+    for _ in 0..2 {
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["the database is safe"]);
+    let sets = scenario.sets();
+    let (older, newest) = (&sets[0], &sets[1]);
+    // A rule of the bucket, or a store that was set back to a snapshot.
+    for gone in ["verification.json", "manifest.json", ""] {
+        let path = scenario.path(&format!("store/{newest}/{gone}"));
+        if gone.is_empty() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+        let said = scenario.run(&[]).succeeded().prints(&[older, newest, "does not count", "Next: pgtend run-job nightly "]);
+        assert!(!said.stdout.contains("nothing needs attention"), "{gone}: {}", said.stdout);
+        scenario.run(&["notify", "digest"]).succeeded().prints(&["NOT safe", newest]);
+    }
+    assert_eq!(standing(&scenario)["databases"][0]["lost"]["store"], Value::Null);
+    // Another one, and all is well.
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["the database is safe"]);
+}
+
+#[test]
 fn a_store_that_is_away_is_said_and_no_verdict_is_silent_about_it() {
     let server = server(18);
     let scenario = two_folders(server, &server.trusted_database(), "");

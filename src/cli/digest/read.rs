@@ -14,7 +14,9 @@ use crate::run::job::{Folder, Job};
 use crate::run::standing;
 
 pub async fn facts(config: &Config, folder: &Folder, ledger: Option<&Ledger>, now: DateTime<Utc>) -> Result<Facts> {
-    let mut facts = Facts { standing: standing::of(config, folder, now).await, ..Facts::default() };
+    // It goes to services of others.
+    let standing = standing::of(config, folder, now).await.without_values();
+    let mut facts = Facts { standing, ..Facts::default() };
     let Some(ledger) = ledger else { return Ok(facts) };
     let mut keys = keys(folder.jobs.iter().filter(|job| job.task.makes_dumps()));
     // Of those that were found on servers, it is counted how they stand.

@@ -98,7 +98,8 @@ fn found(standing: &Standing) -> (usize, usize) {
 fn is_safe(standing: &Standing, database: &OfDatabase) -> bool {
     let is_late = standing.late.iter().any(|late| late.database == database.name && Some(&late.job) == database.job.as_ref());
     let is_renewed = database.job.is_some() && database.idle.is_none() && !is_late;
-    matches!(database.backup, Ok(Some(_))) && database.lost.is_none() && database.unsure.is_none() && is_renewed
+    let is_proved = matches!(database.backup, Ok(Some(_))) && database.refused().is_none();
+    is_proved && database.lost.is_none() && database.unsure.is_none() && is_renewed
 }
 
 /// What a person should look at besides backups.
@@ -146,7 +147,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::run::standing::{Backup, Configured, Late};
+    use crate::run::standing::{Backup, Configured, Failed, Late, Unread};
 
     fn at() -> DateTime<Utc> {
         "2026-11-30T08:00:00Z".parse().unwrap()
@@ -194,7 +195,11 @@ mod tests {
         assert_eq!(message(&of_late, at()).title, "digest: 1 of 1 database NOT safe");
         let idle = OfDatabase { idle: Some("is disabled"), ..database("app", 3) };
         let lost = OfDatabase { unsure: Some("no server".to_owned()), ..database("app", 3) };
-        for database in [idle, lost, OfDatabase { job: None, ..database("app", 3) }] {
+        let mut refused = database("app", 3);
+        if let Ok(Some(backup)) = &mut refused.backup {
+            backup.refused_by = Some("db:5432 on 2026-11-29: no".to_owned());
+        }
+        for database in [idle, lost, refused, OfDatabase { job: None, ..database("app", 3) }] {
             assert_eq!(message(&facts(vec![database]), at()).severity, Severity::Bad);
         }
         assert_eq!(message(&facts(Vec::new()), at()).severity, Severity::Bad, "nothing is backed up");
@@ -224,6 +229,30 @@ mod tests {
         facts.standing.fleets = vec![fleet("nightly", 200, 0)];
         let said = message(&facts, at());
         assert_eq!((said.title.as_str(), said.severity), ("digest: all 200 databases are safe", Severity::Good));
+    }
+
+    #[test]
+    fn no_value_of_a_row_is_told() {
+        let said = "refused: duplicate key; detail: Key (mail)=(ada@example.com) already exists (SQLSTATE 23505)".to_owned();
+        let mut refused = database("app", 3);
+        if let Ok(Some(backup)) = &mut refused.backup {
+            backup.refused_by = Some(said.clone());
+        }
+        let unknown = OfDatabase { backup: Err(said.clone()), ..database("crm", 3) };
+        let mut facts = facts(vec![refused, unknown, OfDatabase { unsure: Some(said.clone()), ..database("orders", 3) }]);
+        facts.standing.failed = vec![Failed {
+            run: 7,
+            job: "sql".to_owned(),
+            database: "app".to_owned(),
+            at: at(),
+            outcome: "failed".to_owned(),
+            error: said.clone(),
+        }];
+        facts.standing.unread = vec![Unread { what: "ledger".to_owned(), why: said }];
+        facts.standing = facts.standing.without_values();
+        let told = message(&facts, at()).lines.join("\n");
+        assert!(!told.contains("ada"), "{told}");
+        assert_eq!(told.matches("values of rows are left out (SQLSTATE 23505)").count(), 5, "{told}");
     }
 
     #[test]

@@ -59,7 +59,8 @@ struct Newest {
 #[derive(JsonSchema)]
 struct Lost {
     set: String,
-    store: String,
+    /// null where no store has it.
+    store: Option<String>,
     why: String,
     /// Who refused it for its data, when and why, where that is the reason.
     refused_by: Option<String>,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 
@@ -13,6 +13,7 @@ use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, U
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::config::Config;
+use crate::ledger::report::{self, Report};
 use crate::ledger::{Gone, Key, Ledger, Row};
 use crate::pg::failure;
 use crate::run::covered::{is_backed_up_by, is_made_from_backups, is_only_scratch};
@@ -53,6 +54,9 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     match history {
         Ok(Some(history)) => {
             standing.late = late(config, jobs, &history, now);
+            for database in &mut standing.databases {
+                lose(database, jobs, &history.proved);
+            }
             standing.failed = failed(history.rows);
             standing.is_scheduled = !history.known_since.is_empty();
             standing.fleets = history.fleets;
@@ -230,12 +234,32 @@ fn backup_of(seen: Seen) -> Backup {
 }
 
 fn lost_of(seen: Seen) -> Lost {
-    Lost { set: seen.set, store: seen.store, why: seen.why_not.unwrap_or_default(), refused_by: seen.refused_by }
+    Lost { set: seen.set, store: Some(seen.store), why: seen.why_not.unwrap_or_default(), refused_by: seen.refused_by }
+}
+
+/// A set that a run proved, and that no store has any more, or not as one that counts: the store was set back to a snapshot, a rule of the bucket deleted
+/// it, or a part of it is gone. Rules of jobs never delete the newest one that is proved.
+fn lose(database: &mut OfDatabase, jobs: &[Job], proved: &HashMap<Key, (DateTime<Utc>, Report)>) {
+    // A store that was not read may have it.
+    if database.lost.is_some() || database.needs_none || database.backup.is_err() || !database.unread.is_empty() {
+        return;
+    }
+    let of_it = jobs.iter().filter(|job| is_backed_up_by(job, &database.name));
+    let reports = of_it.filter_map(|job| Some(&proved.get(&(job.name.clone(), database.name.clone()))?.1));
+    let known = reports.filter_map(|report| Some((report.proved_set_began_at()?, report.facts.get("set")?.as_str()?)));
+    let Some((began_at, set)) = known.max() else { return };
+    let newest = database.backup.as_ref().ok().and_then(Option::as_ref);
+    if newest.is_none_or(|newest| newest.began_at < began_at) {
+        let why = "the ledger has it as proved, and no store has it as a set that counts".to_owned();
+        database.lost = Some(Lost { set: set.to_owned(), store: None, why, refused_by: None });
+    }
 }
 
 /// What the ledger says of the jobs.
 struct History {
     rows: Vec<Row>,
+    /// The newest proof of each backup job.
+    proved: HashMap<Key, (DateTime<Utc>, Report)>,
     successes: HashMap<Key, DateTime<Utc>>,
     known_since: HashMap<Key, DateTime<Utc>>,
     fleets: Vec<Fleet>,
@@ -262,6 +286,7 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
         fleets: fleets::count(Some(&ledger), &counted, now).await?,
         gone,
         rows: ledger.last_runs(&keys, 1).await?,
+        proved: ledger.last_with_fact(&keys, report::PROVED, Utc::now() + TimeDelta::days(1)).await?,
         successes: ledger.last_successes(&keys).await?,
         known_since: ledger.known_since().await?,
     }))

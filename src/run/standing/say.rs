@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
 use super::fleets::Fleet;
@@ -92,11 +93,13 @@ pub struct OfDatabase {
     pub needs_none: bool,
 }
 
-/// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
+/// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
+/// gone.
 #[derive(Clone, Debug)]
 pub struct Lost {
     pub set: String,
-    pub store: String,
+    /// None where no store has it.
+    pub store: Option<String>,
     pub why: String,
     /// Who refused it for its data, when and why, where that is the reason.
     pub refused_by: Option<String>,
@@ -184,6 +187,26 @@ impl Standing {
         }
     }
 
+    /// What may be told to others: without values of rows, which errors of servers have.
+    pub fn without_values(mut self) -> Self {
+        let tell = |text: &mut String| *text = fault::without_values(text);
+        self.failed.iter_mut().for_each(|failed| tell(&mut failed.error));
+        self.unread.iter_mut().for_each(|unread| tell(&mut unread.why));
+        for OfDatabase { backup, lost, unsure, .. } in &mut self.databases {
+            match backup {
+                Ok(Some(backup)) => backup.refused_by.iter_mut().for_each(tell),
+                Ok(None) => {}
+                Err(why) => tell(why),
+            }
+            unsure.iter_mut().for_each(tell);
+            for Lost { why, refused_by, .. } in lost {
+                tell(why);
+                refused_by.iter_mut().for_each(tell);
+            }
+        }
+        self
+    }
+
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
         let not_backed_up = self.databases.iter().filter(|database| {
@@ -234,9 +257,12 @@ impl Standing {
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
         let newest = if matches!(database.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
-        let lost = database.lost.as_ref().map(|Lost { set, store, why, refused_by }| match refused_by {
-            Some(by) => format!("; {newest}, {set} in {store}, is not proved: refused by {by}"),
-            None => format!("; {newest}, {set} in {store}, does not count: {why}"),
+        let lost = database.lost.as_ref().map(|Lost { set, store, why, refused_by }| {
+            let place = store.as_ref().map(|store| format!(" in {store}")).unwrap_or_default();
+            match refused_by {
+                Some(by) => format!("; {newest}, {set}{place}, is not proved: refused by {by}"),
+                None => format!("; {newest}, {set}{place}, does not count: {why}"),
+            }
         });
         let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
         [Some(said), unsure, lost, idle, database.unread_in_words()].into_iter().flatten().collect()
@@ -253,7 +279,7 @@ impl OfDatabase {
     }
 
     /// The newest set, where a server refused to restore it.
-    fn refused(&self) -> Option<&str> {
+    pub fn refused(&self) -> Option<&str> {
         let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
         let counts = || self.backup.as_ref().ok()?.as_ref().map(|backup| (&backup.set, &backup.refused_by));
         let (set, refused_by) = newer.or_else(counts)?;
@@ -349,7 +375,7 @@ mod tests {
         let disabled = OfDatabase { idle: Some("is disabled"), ..database(Ok(set())) };
         let newer = |refused_by: Option<&str>| Lost {
             set: "app/nightly/y".to_owned(),
-            store: "local".to_owned(),
+            store: Some("local".to_owned()),
             why: "its bytes are damaged".to_owned(),
             refused_by: refused_by.map(str::to_owned),
         };
