@@ -199,6 +199,7 @@ async fn newest(
         restored: false,
         without_vector_indexes: Vec::new(),
     };
+    let host_clock = Utc::now();
     // Without the server nobody knows whose sets these are, and this is when one wants to know that there is one.
     let (theirs, unasked) = match in_time("the database", Theirs::of(config, database, &question.whose)).await {
         Ok(theirs) => (theirs, None),
@@ -208,7 +209,8 @@ async fn newest(
         let store = store.clone().map_err(|why| Fault::new(Kind::Unreachable, why).into());
         (name.clone(), store)
     };
-    let mut looked = Looked::at(theirs, stores.iter().map(again).collect(), &question, Some(PATIENCE)).await;
+    let stores = stores.iter().map(again).collect();
+    let mut looked = Looked::at(theirs, host_clock, stores, &question, Some(PATIENCE)).await;
     let answer = looked.as_read(&question);
     if answer.newest.is_some() || unasked.is_some() {
         return (answer, unasked, None);

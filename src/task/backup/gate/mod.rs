@@ -35,8 +35,9 @@ pub type Stores = Vec<(String, Result<Store>)>;
 
 /// Looks into the stores. One set that counts is an answer, whatever cannot be read besides; without one, what cannot be read is an error.
 pub async fn ask(config: &Config, stores: Stores, question: &Question<'_>) -> Result<Answer> {
+    let host_clock = Utc::now();
     let theirs = Theirs::of(config, question.database, &question.whose).await?;
-    Looked::at(theirs, stores, question, None).await.answer(question)
+    Looked::at(theirs, host_clock, stores, question, None).await.answer(question)
 }
 
 /// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another. Of several
@@ -54,8 +55,9 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
     let stores_of = BTreeMap::from([(job.to_owned(), names.clone())]);
     let mut question =
         Question { database, job: Some(job), store: None, stores_of, filters, whose, within, restored, without_vector_indexes };
+    let host_clock = Utc::now();
     let theirs = Theirs::of(config, database, &question.whose).await?;
-    let mut looked = Looked::at(theirs, stores, &question, None).await;
+    let mut looked = Looked::at(theirs, host_clock, stores, &question, None).await;
     let answer = looked.answer(&question)?;
     if !answer.is_met || names.len() == 1 {
         return Ok(answer);
@@ -89,9 +91,14 @@ struct InStore {
 }
 
 impl Looked {
-    /// Reads all stores side by side. `patience`: none of them is waited for longer than this.
-    pub async fn at(theirs: Theirs, stores: Stores, question: &Question<'_>, patience: Option<Duration>) -> Self {
-        let host_clock = Utc::now();
+    /// Reads all stores side by side. `host_clock`: when the database was asked. `patience`: no store is waited for longer than this.
+    pub async fn at(
+        theirs: Theirs,
+        host_clock: DateTime<Utc>,
+        stores: Stores,
+        question: &Question<'_>,
+        patience: Option<Duration>,
+    ) -> Self {
         let (are_several, mut looking) = (stores.len() > 1, Vec::new());
         for (name, store) in stores {
             let look = async move {
