@@ -7,6 +7,7 @@ mod fit;
 mod history;
 mod messages;
 pub mod metrics;
+mod overview;
 mod place;
 pub mod report;
 mod rows;
@@ -20,6 +21,7 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 pub use history::{Brief, Filter, RunsByRule};
 pub use messages::Waiting;
+pub use overview::{Began, Past};
 use prometheus_client::metrics::histogram::Histogram;
 pub use rows::{Attempt, End, Key, KnownJob, MaybeOutcome, NewRun, Row, Trigger};
 use serde_json::{Value, json};
@@ -170,10 +172,15 @@ impl Ledger {
             report.warnings.extend(fit.warning().map(str::to_owned));
             serde_json::to_value(report).map(|report| fit.json(&report))
         });
+        let story =
+            (!end.story.is_empty()).then(|| serde_json::to_value(&end.story).map(|story| fit.json(&story))).transpose()?;
         self.query(
             "write a run's end",
             sqlx::query(
-                "UPDATE pgtend.runs SET outcome = $2, report = coalesce($3, report), error = $4, stderr = nullif($5, ''), progress = NULL, cursor = $7,
+                "UPDATE pgtend.runs SET outcome = $2, error = $4,
+                        report = CASE WHEN $8::jsonb IS NULL THEN coalesce($3, report)
+                                 ELSE coalesce($3, report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}') || jsonb_build_object('story', $8) END,
+                        stderr = nullif($5, ''), progress = NULL, cursor = $7,
                         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
                         retry_at = clock_timestamp() + make_interval(secs => $6)
                  WHERE id = $1 AND (outcome IS NULL OR outcome = 'crashed')",
@@ -185,6 +192,7 @@ impl Ledger {
             .bind(fit.text(&without_nul(end.stderr)))
             .bind(end.retry_in.map(|delay| delay.as_secs_f64()))
             .bind(end.cursor.as_ref().map(|cursor| fit.json(cursor)))
+            .bind(story)
             .execute(&self.pool),
         )
         .await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::base::progress;
+use crate::base::story::Story;
 use crate::ledger::report::{Outcome, Report};
 
 /// A run that is about to start.
@@ -72,6 +73,8 @@ pub struct End<'a> {
     pub retry_in: Option<Duration>,
     /// Where the next run continues.
     pub cursor: Option<serde_json::Value>,
+    /// What the run did in which order, which the ledger adds to the report.
+    pub story: Story,
 }
 
 /// A row of the history.

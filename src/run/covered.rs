@@ -1,5 +1,7 @@
 //! Which databases have a job that backs up all of them, and which need none.
 
+use std::collections::HashSet;
+
 use crate::run::job::Job;
 use crate::task::backup::{Backup, Scratch};
 
@@ -8,15 +10,15 @@ pub fn is_backed_up_by(job: &Job, database: &str) -> bool {
     runs_on(job, database) && job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
 }
 
-/// Returns whether a database is a copy that [refresh] makes anew, or only the place of scratch databases: nobody backs that up.
-pub fn is_made_from_backups(jobs: &[Job], name: &str) -> bool {
-    let mut of_it = jobs.iter().filter(|job| runs_on(job, name));
-    let is_scratch = |job: &Job| {
-        let scratch = job.task.as_a::<Backup>().map(|backup| &backup.scratch);
-        matches!(scratch, Some(Scratch::Database(database)) if database == name)
-    };
-    let has_jobs = of_it.clone().next().is_some();
-    of_it.any(|job| job.task.renames_database()) || (!has_jobs && jobs.iter().any(is_scratch))
+/// The databases that nobody backs up: copies that [refresh] makes anew, and those that are only the place of scratch databases.
+pub fn made_from_backups(jobs: &[Job]) -> HashSet<&str> {
+    let with_jobs: HashSet<&str> = jobs.iter().flat_map(|job| &job.databases).map(String::as_str).collect();
+    let scratch = jobs.iter().filter_map(|job| match &job.task.as_a::<Backup>()?.scratch {
+        Scratch::Database(database) if !with_jobs.contains(database.as_str()) => Some(database.as_str()),
+        _ => None,
+    });
+    let copies = jobs.iter().filter(|job| job.task.renames_database()).flat_map(|job| &job.databases).map(String::as_str);
+    copies.chain(scratch).collect()
 }
 
 fn runs_on(job: &Job, database: &str) -> bool {

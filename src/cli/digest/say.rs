@@ -132,8 +132,15 @@ mod tests {
 
     fn database(name: &str, hours: i64) -> OfDatabase {
         let began_at = at() - TimeDelta::hours(hours);
-        let backup =
-            Backup { set: "s".to_owned(), store: "local".to_owned(), began_at, restored_at: Some(began_at), refused_by: None };
+        let backup = Backup {
+            set: "s".to_owned(),
+            store: "local".to_owned(),
+            began_at,
+            restored_at: Some(began_at),
+            refused_by: None,
+            stores: vec!["local".to_owned()],
+            measured: None,
+        };
         OfDatabase {
             name: name.to_owned(),
             job: Some("nightly".to_owned()),

@@ -6,7 +6,7 @@ use super::decide::{self, Does, LeftOut, Proposal};
 use super::facts::Contents;
 use super::names::{free, slug};
 use crate::pg::table::with_schema;
-use crate::run::covered::{is_backed_up_by, is_made_from_backups};
+use crate::run::covered::{is_backed_up_by, made_from_backups};
 use crate::run::job::Job;
 
 /// A database that gets jobs.
@@ -22,7 +22,8 @@ pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (V
     let without = |has: &dyn Fn(&str) -> bool| -> Vec<String> {
         targets.iter().map(|target| target.name.clone()).filter(|name| !has(name)).collect()
     };
-    let backup = |name: &str| known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name);
+    let made_from_backups = made_from_backups(known);
+    let backup = |name: &str| known.iter().any(|job| is_backed_up_by(job, name)) || made_from_backups.contains(name);
     let audit = |name: &str| {
         let audits = |job: &Job| job.task.kind() == "audit" && job.databases.iter().any(|database| database == name);
         known.iter().any(audits)

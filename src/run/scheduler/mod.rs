@@ -7,7 +7,7 @@
 mod maintenance;
 pub mod planner;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -126,6 +126,14 @@ impl Scheduler {
         let entries = lock(&self.entries);
         let next = entries.iter().filter_map(|entry| Some((entry.next_due_at?, &entry.job.name))).min();
         next.map(|(at, job)| (job.clone(), at))
+    }
+
+    /// Returns when each job is due next on each database, as far as that is known.
+    pub fn next_of_all(&self) -> HashMap<Key, DateTime<Utc>> {
+        let entries = lock(&self.entries);
+        let next =
+            entries.iter().filter_map(|entry| Some(((entry.job.name.clone(), entry.database.clone()), entry.next_due_at?)));
+        next.collect()
     }
 
     /// Returns the time since the last look for due jobs.

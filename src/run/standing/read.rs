@@ -13,7 +13,7 @@ use crate::base::units::Span;
 use crate::config::Config;
 use crate::ledger::{Key, Ledger, Row};
 use crate::pg::failure;
-use crate::run::covered::{is_backed_up_by, is_made_from_backups};
+use crate::run::covered::{is_backed_up_by, made_from_backups};
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
 use crate::store::{Store, key};
@@ -35,8 +35,7 @@ const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
 
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs;
-    let to_back_up = config.databases.keys().filter(|name| !is_made_from_backups(jobs, name));
-    let databases = futures_util::stream::iter(to_back_up.map(|name| of_database(config, jobs, name)));
+    let databases = futures_util::stream::iter(to_back_up(config, jobs).map(|name| of_database(config, jobs, name)));
     let databases = databases.buffered(AT_ONCE).collect::<Vec<_>>();
     let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs)));
     let mut standing = Standing {
@@ -63,6 +62,12 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     standing
 }
 
+/// The databases that should have a backup.
+pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job]) -> impl Iterator<Item = &'a String> {
+    let made_from_backups = made_from_backups(jobs);
+    config.databases.keys().filter(move |name| !made_from_backups.contains(name.as_str()))
+}
+
 /// Says why a job does not run by itself.
 fn idle(job: &Job) -> Option<&'static str> {
     match (job.enabled, &job.schedule) {
@@ -79,7 +84,8 @@ async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Resu
     })
 }
 
-async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
+/// Asks stores and the database about its backups.
+pub async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
     let of_it = || jobs.iter().filter(|job| is_backed_up_by(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
     let (job, idle) = (found.map(|job| job.name.clone()), found.and_then(idle));
@@ -132,6 +138,8 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         began_at: newest.began_at,
         restored_at: newest.restored_at,
         refused_by: newest.refused_by,
+        stores: answer.stores_of_newest,
+        measured: answer.measured,
     });
     // A copy of the set that counts may be lost, too: that set is there.
     let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
@@ -169,8 +177,10 @@ async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup
                     began_at: set.manifest.started_at,
                     restored_at: set.verification.restored_at(),
                     refused_by: gate::refused_last_by(&set),
+                    stores: vec![name.clone()],
+                    measured: set.verification.restore_time(now),
                 });
-                newest = newest.into_iter().chain(found).max_by_key(|set| set.began_at);
+                newest = newest.into_iter().chain(found).reduce(newer);
             }
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -179,6 +189,18 @@ async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup
         (None, Some(error)) => Err(error),
         (newest, _) => Ok(newest),
     }
+}
+
+/// The newer of two. Of one set in two stores both are named.
+fn newer(mut one: Backup, mut other: Backup) -> Backup {
+    if one.set == other.set {
+        one.stores.append(&mut other.stores);
+        one.restored_at = one.restored_at.max(other.restored_at);
+        one.refused_by = one.refused_by.or(other.refused_by);
+        one.measured = one.measured.or(other.measured);
+        return one;
+    }
+    if other.began_at > one.began_at { other } else { one }
 }
 
 /// What the ledger says of the jobs.

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::base::shell::word;
 use crate::base::units;
+use crate::task::backup::gate::Measured;
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -41,10 +42,15 @@ pub struct Backup {
     pub restored_at: Option<DateTime<Utc>>,
     /// Who refused the last restore of it, when and why.
     pub refused_by: Option<String>,
+    /// The stores that have a copy of it that counts.
+    pub stores: Vec<String>,
+    /// How long a restore takes, as the last one of a set that counts has shown.
+    pub measured: Option<Measured>,
 }
 
 impl Backup {
-    fn proof_in_words(&self) -> String {
+    /// Says what was done to prove it.
+    pub fn proof_in_words(&self) -> String {
         match (self.restored_at, &self.refused_by) {
             (None, None) => "read back, not restored".to_owned(),
             (None, Some(by)) => format!("not proved: refused by {by}"),
@@ -162,10 +168,7 @@ impl Standing {
 
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
-        let not_backed_up = self.databases.iter().filter(|database| {
-            let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
-            !matches!(database.backup, Ok(Some(_))) || !is_sure || database.refused().is_some()
-        });
+        let not_backed_up = self.databases.iter().filter(|database| !database.is_well());
         let backups = not_backed_up.map(|database| {
             let needs_a_run = !matches!(database.backup, Ok(Some(_))) || database.lost.is_some();
             let command = match (database.refused(), &database.job) {
@@ -199,17 +202,39 @@ impl Standing {
             (Err(why), _) => format!("unknown: {why}"),
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
-        let newest = if matches!(database.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
-        let lost = database.lost.as_ref().map(|Lost { set, store, why, refused_by }| match refused_by {
-            Some(by) => format!("; {newest}, {set} in {store}, is not proved: refused by {by}"),
-            None => format!("; {newest}, {set} in {store}, does not count: {why}"),
-        });
-        let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
-        [Some(said), unsure, lost, idle].into_iter().flatten().collect()
+        let others = database.lost_in_words().into_iter().chain(database.idle_in_words()).map(|wrong| format!("; {wrong}"));
+        [said].into_iter().chain(unsure).chain(others).collect()
     }
 }
 
 impl OfDatabase {
+    /// Returns whether nothing about its backup needs a person.
+    pub fn is_well(&self) -> bool {
+        matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
+    }
+
+    /// Says what is wrong with a backup that is there, one thing a sentence.
+    pub fn wrongs(&self) -> Vec<String> {
+        let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
+        let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
+        let refused = refused.map(|by| format!("it was refused by {by}"));
+        [unsure, refused, self.lost_in_words(), self.idle_in_words()].into_iter().flatten().collect()
+    }
+
+    fn lost_in_words(&self) -> Option<String> {
+        let Lost { set, store, why, refused_by } = self.lost.as_ref()?;
+        let newest = if matches!(self.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
+        Some(match refused_by {
+            Some(by) => format!("{newest}, {set} in {store}, is not proved: refused by {by}"),
+            None => format!("{newest}, {set} in {store}, does not count: {why}"),
+        })
+    }
+
+    fn idle_in_words(&self) -> Option<String> {
+        let (job, why) = self.job.as_ref().zip(self.idle)?;
+        Some(format!("its job {job} {why}"))
+    }
+
     /// The newest set, where a server refused to restore it.
     fn refused(&self) -> Option<&str> {
         let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
@@ -273,6 +298,8 @@ mod tests {
             began_at: Utc::now(),
             restored_at: None,
             refused_by: None,
+            stores: vec!["local".to_owned()],
+            measured: None,
         })
     }
 
