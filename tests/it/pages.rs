@@ -1,10 +1,12 @@
 //! The pages behind the status page: whether the data are safe, runs, jobs, databases, sets, audits, archives.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::support::postgres::{Server, server};
 use crate::support::serve::{Serving, becomes};
-use crate::support::{Scenario, eventually};
+use crate::support::{Scenario, eventually, quoted};
 
 /// A database of 30 rows with a backup job that has run, restored as proof.
 fn backed_up(server: &Server) -> (Scenario, String) {
@@ -136,6 +138,67 @@ fn what_is_not_there_has_no_page_and_an_unknown_filter_is_refused() {
     }
     let long = "x".repeat(20_000);
     assert!(serving.get(&format!("/?q={long}")).status < 500);
+}
+
+/// Follows every link from the status page on. Returns the pages by their addresses.
+fn all_pages(serving: &Serving) -> BTreeMap<String, String> {
+    let (mut pages, mut to_visit) = (BTreeMap::new(), vec!["/".to_owned()]);
+    while let Some(path) = to_visit.pop().filter(|_| pages.len() < 200) {
+        if pages.contains_key(&path) {
+            continue;
+        }
+        let answer = serving.get(&path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        for link in answer.body.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(link.starts_with(['/', '#']) || link.starts_with("data:image/svg+xml"), "{link} on {path}");
+            if let Some(address) = link.starts_with('/').then(|| link.split('#').next().unwrap()) {
+                to_visit.push(address.replace("&amp;", "&"));
+            }
+        }
+        pages.insert(path, answer.body);
+    }
+    pages
+}
+
+#[test]
+fn every_link_leads_to_a_page_and_hostile_names_are_text_on_each_and_no_password_is_on_any() {
+    let hostile = r#"../"><script>alert(1)</script><img src=x onerror="alert(2)"> & 'q' %2F"#;
+    let (server, name) = (server(18), serde_json::to_string(hostile).unwrap());
+    let database = server.new_database();
+    server.sql(
+        &database,
+        "CREATE SCHEMA \"<img src=x>\"; CREATE TABLE \"<img src=x>\".\"<script>alert(3)</script>\" (\"<b>\" int); CREATE TABLE logs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz);
+         INSERT INTO logs (at) SELECT now() - make_interval(days => g) FROM generate_series(1, 40) g; CREATE INDEX ON logs (at)",
+    );
+    let url = server.url(&database).replace("postgres://postgres@", "postgres://postgres:the-password@");
+    let of = |task: &str| format!("database = {name}\ndescription = {name}\n{task}\n");
+    let scenario = Scenario::empty()
+        .config(&format!(
+            "[databases.{name}]\nurl = {}\n[ledger]\ndatabase = {name}\n[stores.local]\npath = \"store\"\n",
+            quoted(&url)
+        ))
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+        .job("nightly", &of("[backup]\nstore = \"local\""))
+        .job("look", &of("[audit]\nstore = \"local\"\nfail_on = \"never\""))
+        .job("old-logs", &of("[retention]\ntable = \"public.logs\"\ncolumn = \"at\"\nolder_than = \"30d\"\narchive = \"local\""))
+        .job("breaks", &of("[sql]\nstatements = [\"DO $$ BEGIN RAISE EXCEPTION '<script>alert(4)</script>'; END $$\"]"));
+    for job in ["nightly", "look", "old-logs"] {
+        scenario.run(&["run-job", job]).succeeded();
+    }
+    scenario.run(&["run-job", "breaks"]).exited(1);
+    let serving = Serving::ready(&scenario, "");
+    eventually("the stores were asked", || serving.get("/").body.contains("1 of 1 database is safe"));
+
+    let pages = all_pages(&serving);
+    for kind in ["/job?", "/database?", "/runs/", "/set?", "/audit?", "/archive?"] {
+        assert!(pages.keys().any(|path| path.starts_with(kind)), "{kind} in {:?}", pages.keys());
+    }
+    for (path, page) in &pages {
+        for forbidden in ["<script", "<img", " onerror=\"", "the-password"] {
+            assert!(!page.contains(forbidden), "{forbidden} on {path}: {page}");
+        }
+        assert!(!path.contains("/runs/") || page.contains("&lt;script&gt;"), "{path}: {page}");
+    }
 }
 
 #[test]

@@ -50,7 +50,6 @@ pub use store::AuditStore;
 use self::checks::{CHECKS, Check};
 use self::compare::Previous;
 use self::document::{Finding, Outcome, State};
-
 use self::usage::Usage;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;

@@ -94,7 +94,9 @@ fn copies(seen: &SetSeen, now: DateTime<Utc>) -> Markup {
 /// Commands to copy. The new database's name is a proposal.
 fn restore(seen: &SetSeen, store: &str, set: &Set) -> Markup {
     let name = word(&seen.name.to_string());
-    let new = format!("{}_restored", set.manifest.server.database.name);
+    // A sealed manifest does not say it.
+    let own = Some(&set.manifest.server.database.name).filter(|name| !name.is_empty()).unwrap_or(&seen.name.database);
+    let new = format!("{own}_restored");
     let from = if seen.copies.len() > 1 { format!(" --store {}", word(store)) } else { String::new() };
     let url = format!("postgres://localhost/{}", utf8_percent_encode(&new, links::RESERVED));
     html! {
