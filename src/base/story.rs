@@ -21,6 +21,9 @@ const MAX_LINE_CHARS: usize = 2000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Story {
+    /// Who asked for the run on a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
     pub steps: Vec<Step>,

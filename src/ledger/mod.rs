@@ -128,8 +128,8 @@ impl Ledger {
             "write a run's row",
             sqlx::query_scalar(
                 "WITH new AS (
-                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries, progress)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING id),
+                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries, progress, report)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING RETURNING id),
                  taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
                     WHERE retry_at IS NOT NULL
@@ -149,6 +149,7 @@ impl Ledger {
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(run.retries as i32)
             .bind(json!({ "phase": "connect", "ledger": self.place().await? }))
+            .bind(run.trigger.asked_by().map(asked_by))
             .fetch_optional(&self.pool),
         )
         .await
@@ -178,8 +179,9 @@ impl Ledger {
             "write a run's end",
             sqlx::query(
                 "UPDATE pgtend.runs SET outcome = $2, error = $4,
-                        report = CASE WHEN $8::jsonb IS NULL THEN coalesce($3, report)
-                                 ELSE coalesce($3, report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}') || jsonb_build_object('story', $8) END,
+                        report = CASE WHEN $8::jsonb IS NULL AND report -> 'story' IS NULL THEN coalesce($3, report)
+                                 ELSE coalesce($3, report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}')
+                                      || jsonb_build_object('story', coalesce(report -> 'story', '{}') || coalesce($8, '{}')) END,
                         stderr = nullif($5, ''), progress = NULL, cursor = $7,
                         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
                         retry_at = clock_timestamp() + make_interval(secs => $6)
@@ -421,6 +423,11 @@ pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progre
 
 pub fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+/// The report of a run that has not ended, which somebody asked for: who that was is known from its beginning on.
+fn asked_by(who: &str) -> Value {
+    json!({ "summary": "", "facts": {}, "warnings": [], "story": { "asked_by": without_nul(who), "steps": [] } })
 }
 
 /// Removes NUL, which PostgreSQL's text cannot hold.

@@ -24,6 +24,10 @@ pub struct NewRun<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     Manual,
+    /// Somebody asked for it on a page, and wrote this as the name.
+    Asked {
+        by: String,
+    },
     Schedule {
         tick: DateTime<Utc>,
     },
@@ -41,7 +45,7 @@ pub enum Trigger {
 impl Trigger {
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Manual => "manual",
+            Self::Manual | Self::Asked { .. } => "manual",
             Self::Schedule { .. } => "schedule",
             Self::CatchUp { .. } => "catch-up",
             Self::Retry { .. } => "retry",
@@ -51,7 +55,19 @@ impl Trigger {
     pub fn tick(&self) -> Option<DateTime<Utc>> {
         match self {
             Self::Schedule { tick } | Self::CatchUp { tick } => Some(*tick),
-            Self::Manual | Self::Retry { .. } => None,
+            Self::Manual | Self::Asked { .. } | Self::Retry { .. } => None,
+        }
+    }
+
+    /// Returns whether a person started it, who knows of it.
+    pub fn is_manual(&self) -> bool {
+        matches!(self, Self::Manual | Self::Asked { .. })
+    }
+
+    pub fn asked_by(&self) -> Option<&str> {
+        match self {
+            Self::Asked { by } => Some(by),
+            _ => None,
         }
     }
 

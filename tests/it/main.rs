@@ -153,6 +153,8 @@ mod owners_operators;
 mod owners_restore;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
+/// What may be asked for on the pages, by whom.
+mod page_actions;
 /// The pages behind the status page, and whether the data are safe.
 mod pages;
 /// Partitions that come: made ahead, filled from the default partition.

@@ -97,6 +97,9 @@ struct Report {
 
 #[derive(JsonSchema)]
 struct Story {
+    /// Who asked for the run on a page.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    asked_by: Option<String>,
     /// As a dry run prints it. The statements of [sql] are not kept.
     #[schemars(skip_serializing_if = "Option::is_none")]
     plan: Option<String>,

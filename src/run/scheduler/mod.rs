@@ -136,6 +136,30 @@ impl Scheduler {
         next.collect()
     }
 
+    /// Starts a run of a job that somebody asked for on a page.
+    pub fn run_now(self: &Arc<Self>, job: Job, database: String, by: String) {
+        let context = self.context();
+        self.spawn(async move {
+            let trigger = Trigger::Asked { by };
+            if let Some(ended) = runner::run_once(&context, &job, &database, &trigger, crate::work::Mode::Apply).await {
+                log_end(&ended);
+            }
+        });
+    }
+
+    /// Does something when there is a slot for it, as for a run; a stop waits for its end.
+    pub fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let this = Arc::clone(self);
+        self.tracker.spawn(async move {
+            let slot = tokio::select! {
+                slot = this.slots.acquire() => slot,
+                () = this.stop.cancelled() => return,
+            };
+            work.await;
+            drop(slot);
+        });
+    }
+
     /// Returns the time since the last look for due jobs.
     pub fn looked(&self) -> Duration {
         lock(&self.looked_at).elapsed()

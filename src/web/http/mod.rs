@@ -1,5 +1,7 @@
-//! The pages of `serve`: the status page and those behind it, their data as JSON, metrics, health checks. None of them changes anything.
+//! The pages of `serve`: the status page and those behind it, their data as JSON, metrics, health checks. None of them changes
+//! anything, but `actions` where a token for them is configured.
 
+mod actions;
 mod connections;
 mod hosts;
 mod pages;
@@ -45,6 +47,9 @@ const LEDGER_TURNS: usize = 2;
 /// The most requests that read stores at a time.
 const STORE_TURNS: usize = 2;
 
+/// The most requests that act at a time: wrong tokens are tried one after another.
+const ACTION_TURNS: usize = 1;
+
 /// The most requests that read metrics at a time. With very many jobs, a page of them costs a moment of a core.
 const METRICS_TURNS: usize = 1;
 
@@ -80,7 +85,11 @@ pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, don
         .route("/audit", get(pages::audit))
         .route("/archive", get(pages::archive))
         .layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(STORE_TURNS)), in_turn));
-    let pages = metrics.merge(asking).merge(stored);
+    let mut pages = metrics.merge(asking).merge(stored);
+    if site.actions_token.is_some() {
+        pages = pages
+            .merge(actions::router().layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(ACTION_TURNS)), in_turn)));
+    }
     let pages = match readers {
         Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
         Readers::ByName(hosts) => pages.layer(middleware::from_fn_with_state(Arc::new(hosts), by_name)),

@@ -198,17 +198,18 @@ pub async fn archive(State(site): State<Arc<Site>>, Query(OfJob { name, database
     }
 }
 
-fn frame(site: &Site) -> Frame {
+pub(super) fn frame(site: &Site) -> Frame {
     Frame {
         host: ledger::host(),
         version: env!("CARGO_PKG_VERSION"),
         started_at: site.started_at,
         now: Utc::now(),
         note: site.scheduler.ledger_error(),
+        has_actions: site.actions_token.is_some(),
     }
 }
 
-fn configured(site: &Site, name: &str, database: &str) -> Option<Job> {
+pub(super) fn configured(site: &Site, name: &str, database: &str) -> Option<Job> {
     let jobs = site.scheduler.context().jobs;
     jobs.iter().find(|job| job.name == name && job.databases.iter().any(|other| other == database)).cloned()
 }

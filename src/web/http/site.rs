@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::run::job::Broken;
@@ -54,19 +55,27 @@ pub struct Site {
     /// The jobs that are skipped.
     pub broken_jobs: Mutex<Vec<Broken>>,
     pub stop: CancellationToken,
+    /// Who has it may act on the pages; without it nobody may.
+    pub(super) actions_token: Option<SecretString>,
     pub(super) status: Cache<Status>,
     pub(super) seen: Cache<Seen>,
     pub(super) safe: Arc<Safe>,
 }
 
 impl Site {
-    pub fn new(scheduler: Arc<Scheduler>, broken_jobs: Vec<Broken>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        scheduler: Arc<Scheduler>,
+        broken_jobs: Vec<Broken>,
+        stop: CancellationToken,
+        actions_token: Option<SecretString>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             scheduler,
             started_at: Utc::now(),
             configuration_error: Mutex::default(),
             broken_jobs: Mutex::new(broken_jobs),
             stop,
+            actions_token,
             status: Cache::default(),
             seen: Cache::default(),
             safe: Arc::default(),

@@ -53,7 +53,8 @@ async fn in_store(store: &Store, name: &SetName) -> Result<Option<(Set, Option<S
     Ok(Some((found, before)))
 }
 
-async fn one(store: &Store, name: &SetName) -> Result<Option<Set>> {
+/// The set of that name in a store.
+pub(super) async fn one(store: &Store, name: &SetName) -> Result<Option<Set>> {
     let mut listing = set::list(store, &name.key("")).await?;
     listing.with_adopted();
     if let Some((_, why)) = listing.unreadable.pop() {

@@ -17,6 +17,8 @@ pub struct Frame {
     pub now: DateTime<Utc>,
     /// Why less is shown than there may be.
     pub note: Option<String>,
+    /// Whether pages have forms for those who may act.
+    pub has_actions: bool,
 }
 
 /// A whole page. `mood` is the colour of the mark in the tab; without `refresh_seconds` it does not reload by itself.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::frame::{Frame, document, heading};
 use super::words::{about, ago, ahead, moment, outcome_word, seconds, shortened, tone, wall_clock};
-use super::{audits, curve, drawing, jobs, links, running, safe};
+use super::{actions, audits, curve, drawing, jobs, links, running, safe};
 use crate::base::shell::word;
 use crate::base::units::{bytes, duration, plural};
 use crate::ledger::report::Outcome;
@@ -39,6 +39,7 @@ pub fn render(frame: &Frame, job: &JobStatus, report: &LastReport, archives: boo
         (curve::section(&report.facts))
         @if let Some(audit) = &job.audit { section aria-labelledby="audits" { h2 #audits { "Last audit" } (audits::one(job, audit, now)) } }
         (history(&job.history, now))
+        @if frame.has_actions { (actions::run_now(&job.job, &job.database)) }
         section aria-labelledby="more" {
             h2 #more { "More" }
             ul.links {

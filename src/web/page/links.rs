@@ -37,7 +37,7 @@ pub(super) fn archive(job: &str, database: &str) -> String {
 }
 
 /// Runs with these properties, below a number.
-pub(super) fn runs(job: &str, database: &str, outcome: &str, before: Option<i64>) -> String {
+pub fn runs(job: &str, database: &str, outcome: &str, before: Option<i64>) -> String {
     let before = before.map(|id| id.to_string()).unwrap_or_default();
     address("/runs", &[("job", job), ("database", database), ("outcome", outcome), ("before", &before)])
 }

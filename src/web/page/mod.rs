@@ -2,6 +2,7 @@
 //!
 //! Nothing here depends on colour alone: each outcome has a word, and in a drawing a place and a shape.
 
+mod actions;
 mod archive;
 mod audits;
 mod curve;
@@ -11,7 +12,7 @@ mod failures;
 mod frame;
 pub mod job;
 mod jobs;
-mod links;
+pub mod links;
 pub mod run;
 mod running;
 pub mod runs;
@@ -49,7 +50,7 @@ pub struct Overview<'a> {
 impl Frame {
     pub fn of(status: &Status) -> Self {
         let Status { host, version, started_at, now, .. } = status;
-        Self { host: host.clone(), version, started_at: *started_at, now: *now, note: None }
+        Self { host: host.clone(), version, started_at: *started_at, now: *now, note: None, has_actions: false }
     }
 }
 

@@ -33,7 +33,7 @@ fn is_text(page: &str) {
 }
 
 fn frame() -> Frame {
-    Frame::of(&status(vec![]))
+    Frame { has_actions: true, ..Frame::of(&status(vec![])) }
 }
 
 fn backup(stores: &[&str]) -> Backup {
@@ -175,7 +175,8 @@ fn story(text: &str) -> Story {
         said: Some(text.to_owned()),
     };
     let lines = vec![Line { at: now(), level: "WARN".to_owned(), text: format!("logged {text}") }];
-    Story { plan: Some(format!("Would do {text}")), steps: vec![step, Step { elapsed_seconds: None, ..Step::default() }], lines }
+    let steps = vec![step, Step { elapsed_seconds: None, ..Step::default() }];
+    Story { asked_by: Some(text.to_owned()), plan: Some(format!("Would do {text}")), steps, lines }
 }
 
 fn row(text: &str) -> Row {
@@ -223,6 +224,7 @@ fn a_run_has_a_page_with_all_that_the_ledger_keeps() {
         "attempt 2",
         "pgtend runs show 7",
         "The next attempt is due",
+        "asked for on a page by said",
     ] {
         assert!(page.contains(text), "`{text}` is not in {page}");
     }

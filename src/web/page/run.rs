@@ -60,6 +60,7 @@ fn summary(row: &Row, run: &RunStatus, now: DateTime<Utc>) -> Markup {
                 @if row.attempt > 1 { ", attempt " (row.attempt) }
                 @if let Some(first) = row.retry_of { " of run " a href=(links::run(first)) { (first) } }
                 @if let Some(tick) = row.scheduled_for { ", for " (exact(tick)) }
+                @if let Some(by) = row.report.as_ref().and_then(|report| report.story.asked_by.as_ref()) { ", asked for on a page by " (by) }
             } }
             div { dt { "By" } dd { "pgtend " (row.version) ", pid " (row.pid) " on " (row.host) } }
         }

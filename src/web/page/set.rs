@@ -8,7 +8,7 @@ use percent_encoding::utf8_percent_encode;
 
 use super::frame::{Frame, document, heading};
 use super::words::{ago, exact, shortened};
-use super::{links, safe};
+use super::{actions, links, safe};
 use crate::base::shell::word;
 use crate::base::units::{bytes, count, plural};
 use crate::members::decrypt::recipients_in_words;
@@ -43,6 +43,9 @@ pub fn render(frame: &Frame, seen: &SetSeen) -> String {
                 (about_set(set, frame.now))
                 (copies(seen, frame.now))
                 (restore(seen, store, set))
+                @if frame.has_actions {
+                    (actions::on_set(&seen.name, &seen.copies.iter().map(|(store, _)| store.as_str()).collect::<Vec<_>>()))
+                }
                 (changes(seen, set))
                 (tables(&set.manifest))
             }
