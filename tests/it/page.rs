@@ -306,7 +306,8 @@ SELECT 'backup-hourly', 'psscript', 'backup', 'schedule', pg_temp.last('QUARTER 
 fn the_page_reads_well_in_a_browser_wide_and_narrow_light_and_dark() {
     let server = server(18);
     let (scenario, database) = month(server);
-    let serving = Serving::ready(&scenario, "");
+    std::fs::write(scenario.path("actions"), "with it there are forms, too").unwrap();
+    let serving = Serving::ready(&scenario, "actions_token_file = \"actions\"");
     eventually("the late job is known", || {
         serving.metric("pgtend_job_late{job=\"purge-sessions\",database=\"psscript\"}") == Some(1.0)
     });
