@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::post;
 use axum::{Form, Router};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -24,8 +24,8 @@ use crate::base::progress::Progress;
 use crate::config::Config;
 use crate::ledger::report::Report;
 use crate::pg::failure;
+use crate::run::runner::Context;
 use crate::run::runner::claim::{self, Subject};
-use crate::run::runner::{self, Context};
 use crate::store::Store;
 use crate::task::backup::copies::holds;
 use crate::task::backup::markers::Hold;
@@ -61,18 +61,15 @@ struct RunNow {
     token: String,
 }
 
-async fn run_now(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<RunNow>) -> Response {
-    let who = match admitted(&site, &headers, &asked.who, &asked.token).await {
-        Ok(who) => who,
-        Err(refusal) => return refusal,
-    };
+async fn run_now(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<RunNow>) -> Result<Response, Refusal> {
+    let who = admitted(&site, &headers, &asked.who, &asked.token).await?;
     let Some(job) = configured(&site, &asked.job, &asked.database) else {
-        return refused(&site, StatusCode::NOT_FOUND, &format!("There is no job {} on {}", asked.job, asked.database));
+        return Err(Refusal::of(&site, StatusCode::NOT_FOUND, &format!("There is no job {} on {}", asked.job, asked.database)));
     };
     tracing::info!(job = job.name, database = asked.database, who, "asked for on a page: run it now");
     let runs = links::runs(&job.name, &asked.database, "", None);
     site.scheduler.run_now(job, asked.database, who);
-    Redirect::to(&runs).into_response()
+    Ok(Redirect::to(&runs).into_response())
 }
 
 #[derive(Deserialize)]
@@ -84,13 +81,10 @@ struct HoldSet {
     token: String,
 }
 
-async fn hold(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<HoldSet>) -> Response {
-    let who = match admitted(&site, &headers, &asked.who, &asked.token).await {
-        Ok(who) => who,
-        Err(refusal) => return refusal,
-    };
+async fn hold(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<HoldSet>) -> Result<Response, Refusal> {
+    let who = admitted(&site, &headers, &asked.who, &asked.token).await?;
     if !(1..=MAX_HOLD_DAYS).contains(&asked.days) {
-        return refused(&site, StatusCode::BAD_REQUEST, &format!("A set is held for 1 to {MAX_HOLD_DAYS} days"));
+        return Err(Refusal::of(&site, StatusCode::BAD_REQUEST, &format!("A set is held for 1 to {MAX_HOLD_DAYS} days")));
     }
     let until = Utc::now() + TimeDelta::days(asked.days.into());
     let hold = Hold { until, reason: format!("{who} asked for it on a page"), because_of: None, for_copy: false };
@@ -108,11 +102,8 @@ struct VerifySet {
     token: String,
 }
 
-async fn verify(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<VerifySet>) -> Response {
-    let who = match admitted(&site, &headers, &asked.who, &asked.token).await {
-        Ok(who) => who,
-        Err(refusal) => return refusal,
-    };
+async fn verify(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<VerifySet>) -> Result<Response, Refusal> {
+    let who = admitted(&site, &headers, &asked.who, &asked.token).await?;
     let store = asked.store;
     on_a_set(&site, &asked.set, "backups verify", who, move |context, name, progress| async move {
         read_back(&context.config, &store, &name, &progress).await
@@ -120,27 +111,27 @@ async fn verify(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): 
 }
 
 /// Returns who asks, or why nothing is done.
-async fn admitted(site: &Site, headers: &HeaderMap, who: &str, token: &str) -> Result<String, Response> {
+async fn admitted(site: &Site, headers: &HeaderMap, who: &str, token: &str) -> Result<String, Refusal> {
     let Some(expected) = &site.actions_token else {
-        return Err(refused(site, StatusCode::NOT_FOUND, "Nothing can be done on the pages"));
+        return Err(Refusal::of(site, StatusCode::NOT_FOUND, "Nothing can be done on the pages"));
     };
     if !is_from_a_page_of_ours(headers) {
-        return Err(refused(site, StatusCode::FORBIDDEN, "A page of another site asked for this"));
+        return Err(Refusal::of(site, StatusCode::FORBIDDEN, "A page of another site asked for this"));
     }
     // Digests are compared, so that the time it takes says nothing about the token.
     if Sha256::digest(token.trim()) != Sha256::digest(expected.expose_secret()) {
         tracing::warn!("an action that was asked for on a page was refused: its token is wrong");
         tokio::time::sleep(PAUSE_AFTER_A_WRONG_TOKEN).await;
-        return Err(refused(site, StatusCode::FORBIDDEN, "The token is wrong"));
+        return Err(Refusal::of(site, StatusCode::FORBIDDEN, "The token is wrong"));
     }
     let who = who.trim();
     let is_name = !who.is_empty() && who.chars().count() <= MAX_NAME_CHARS && !who.chars().any(char::is_control);
     if !is_name {
-        return Err(refused(site, StatusCode::BAD_REQUEST, "Say who you are: the ledger keeps it"));
+        return Err(Refusal::of(site, StatusCode::BAD_REQUEST, "Say who you are: the ledger keeps it"));
     }
     if let Some(error) = site.scheduler.ledger_error() {
         let why = format!("The ledger cannot be written, so nothing is done: {error}");
-        return Err(refused(site, StatusCode::SERVICE_UNAVAILABLE, &why));
+        return Err(Refusal::of(site, StatusCode::SERVICE_UNAVAILABLE, &why));
     }
     Ok(who.to_owned())
 }
@@ -155,8 +146,19 @@ fn is_from_a_page_of_ours(headers: &HeaderMap) -> bool {
     is_same_site && is_same_origin
 }
 
-fn refused(site: &Site, status: StatusCode, why: &str) -> Response {
-    (status, axum::response::Html(page::sorry(&frame(site), "Nothing was done", why))).into_response()
+/// A page that says why nothing was done.
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn of(site: &Site, status: StatusCode, why: &str) -> Self {
+        Self(status, page::sorry(&frame(site), "Nothing was done", why))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Html(self.1)).into_response()
+    }
 }
 
 /// Does something with a set of a configured database when there is a slot for it, and leads to the runs.
@@ -166,11 +168,15 @@ fn on_a_set<F: Future<Output = Result<Report>> + Send + 'static>(
     command: &'static str,
     who: String,
     work: impl FnOnce(Context, SetName, Progress) -> F + Send + 'static,
-) -> Response {
+) -> Result<Response, Refusal> {
     let context = site.scheduler.context();
     let name = set.parse::<SetName>().ok().filter(|name| context.config.databases.contains_key(&name.database));
     let Some(name) = name else {
-        return refused(site, StatusCode::NOT_FOUND, &format!("There is no set {set} of a database of the configuration"));
+        return Err(Refusal::of(
+            site,
+            StatusCode::NOT_FOUND,
+            &format!("There is no set {set} of a database of the configuration"),
+        ));
     };
     tracing::info!(set, who, "asked for on a page: {command}");
     let runs = links::runs(&name.job, &name.database, "", None);
@@ -179,12 +185,12 @@ fn on_a_set<F: Future<Output = Result<Report>> + Send + 'static>(
         let work = work(context.clone(), name, progress.clone());
         recorded(&context, &subject_name, command, &who, &progress, work).await;
     });
-    Redirect::to(&runs).into_response()
+    Ok(Redirect::to(&runs).into_response())
 }
 
 /// Works as a command does: with a row in the ledger, without which nothing is done.
 async fn recorded(
-    context: &runner::Context,
+    context: &Context,
     name: &SetName,
     command: &'static str,
     who: &str,
