@@ -136,14 +136,15 @@ async fn admitted(site: &Site, headers: &HeaderMap, who: &str, token: &str) -> R
     Ok(who.to_owned())
 }
 
-/// The token alone decides; a browser also says which site asks, and another one has no business here. A client that says nothing is no browser.
+/// The token decides; besides, a browser says which site asks, and another one has no business here. Where it sends no `Sec-Fetch-Site` (without TLS, to other hosts),
+/// it sends `Origin`, which is `null` from our own pages, since they send no referrer. A client that says nothing is no browser.
 fn is_from_a_page_of_ours(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let is_same_site = text("sec-fetch-site").is_none_or(|site| matches!(site, "same-origin" | "none"));
-    let host = text(header::HOST.as_str());
-    let is_same_origin =
-        text(header::ORIGIN.as_str()).is_none_or(|origin| origin.split_once("://").map(|(_, name)| name) == host);
-    is_same_site && is_same_origin
+    match (text("sec-fetch-site"), text(header::ORIGIN.as_str())) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, None | Some("null")) => true,
+        (None, Some(origin)) => origin.split_once("://").map(|(_, name)| name) == text(header::HOST.as_str()),
+    }
 }
 
 /// A page that says why nothing was done.
