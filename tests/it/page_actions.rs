@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::browser;
 use crate::support::postgres::server;
 use crate::support::serve::Serving;
 use crate::support::{Scenario, eventually};
@@ -51,12 +52,11 @@ fn a_job_is_started_with_the_token_alone_and_the_ledger_has_who_asked() {
     let serving = serving(&scenario);
     let page = serving.get("/job?name=ask&database=app").body;
     assert!(page.contains("action=\"/actions/run\"") && !page.contains(TOKEN), "{page}");
-    let from = |origin: &'static str| vec![("Origin", origin)];
     let right = with_token(&RUN_NOW, TOKEN);
     for (what, fields, headers, status) in [
         ("a wrong token", with_token(&RUN_NOW, "a token for those who may not"), vec![], 403),
         ("no token", RUN_NOW.to_vec(), vec![], 422),
-        ("a page of another site", right.clone(), from("http://evil.example"), 403),
+        ("a page of another site", right.clone(), vec![("Origin", "http://evil.example")], 403),
         ("a page in a sandbox", right.clone(), vec![("Origin", "null"), ("Sec-Fetch-Site", "cross-site")], 403),
         ("another site, as browsers say it", right.clone(), vec![("Sec-Fetch-Site", "cross-site")], 403),
         ("the same host by another port", right.clone(), vec![("Sec-Fetch-Site", "same-site")], 403),
@@ -82,6 +82,19 @@ fn a_job_is_started_with_the_token_alone_and_the_ledger_has_who_asked() {
     let page = serving.get(&format!("/runs/{}", run["id"])).body;
     assert!(page.contains("asked for on a page by Ann &lt;b&gt;"), "{page}");
     assert!(!serving.log().contains(TOKEN), "{}", serving.log());
+}
+
+#[test]
+fn a_browser_sends_the_form() {
+    let scenario = with_a_set();
+    let serving = serving(&scenario);
+    let fill_in = format!(
+        "const form = document.querySelector('form[action=\"/actions/run\"]'); form.who.value = 'Ann'; form.token.value = '{TOKEN}'; form.requestSubmit(); return 'sent'"
+    );
+    let seen = browser::does(&serving, "/job?name=ask&database=app", &scenario.path("page.png"), &fill_in);
+    assert_eq!(seen["script"], "sent", "{seen}");
+    eventually("it has run", || of_task(&scenario, "sql").first().is_some_and(|run| run["outcome"] == "succeeded"));
+    assert_eq!(of_task(&scenario, "sql")[0]["report"]["story"]["asked_by"], "Ann");
 }
 
 #[test]
