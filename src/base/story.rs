@@ -66,7 +66,7 @@ pub struct Step {
 
 impl Story {
     pub fn is_empty(&self) -> bool {
-        self.plan.is_none() && self.steps.is_empty() && self.lines.is_empty()
+        *self == Self::default()
     }
 
     pub fn set_plan(&mut self, plan: &str) {

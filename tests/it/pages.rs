@@ -178,7 +178,7 @@ fn every_link_leads_to_a_page_and_hostile_names_are_text_on_each_and_no_password
             quoted(&url)
         ))
         .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
-        .job("nightly", &of("[backup]\nstore = \"local\""))
+        .job("nightly", &of("schedule = \"@yearly\"\n[backup]\nstore = \"local\""))
         .job("look", &of("[audit]\nstore = \"local\"\nfail_on = \"never\""))
         .job("old-logs", &of("[retention]\ntable = \"public.logs\"\ncolumn = \"at\"\nolder_than = \"30d\"\narchive = \"local\""))
         .job("breaks", &of("[sql]\nstatements = [\"DO $$ BEGIN RAISE EXCEPTION '<script>alert(4)</script>'; END $$\"]"));
