@@ -10,9 +10,12 @@ use crate::support::{Scenario, eventually, quoted};
 const JOBS: usize = 200;
 const DATABASES: usize = 50;
 
-/// What a person waits for a page: half a second. Here it is what the process of `serve` works for one answer, which other work on the machine does not
-/// change; a build without optimization, which tests have, needs several times as long.
-const BOUND: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 500 });
+/// What the process of `serve` works for one answer: the time until the answer would be that of everything that runs on the machine. Tests have a build
+/// without optimization.
+const BOUND: Duration = Duration::from_millis(500);
+
+/// What else the process does meanwhile counts, too: one of so many answers must be within the bound.
+const TRIES: usize = 6;
 
 /// Ten runs of each job on each database, an hour apart; every 997th failed.
 const HISTORY: &str = r#"
@@ -49,14 +52,13 @@ fn the_pages_of_200_jobs_on_50_databases_answer_within_half_a_second() {
     server.sql(&database, HISTORY);
     let serving = Serving::ready(&scenario, "");
     becomes(server, &database, "SELECT count(*) FROM pgtend.runs WHERE host = 'db1'", &(JOBS * DATABASES * 10).to_string());
-    eventually("all are shown", || serving.get("/").body.contains("of 50 databases well"));
+    eventually("all are shown", || serving.try_get("/").is_some_and(|answer| answer.body.contains("of 50 databases well")));
     let failed = server.sql(&database, "SELECT max(id) FROM pgtend.runs WHERE outcome = 'failed' AND host = 'db1'");
     let count = "SELECT count(*) FROM pgtend.runs WHERE job = 'ticks' AND outcome = 'succeeded'";
     let before: u64 = server.sql(&database, count).parse().unwrap();
 
     let mut slow = Vec::new();
     for path in [
-        "/",
         "/?q=tenant_17",
         "/?state=trouble",
         "/?group=job_7",
@@ -66,10 +68,11 @@ fn the_pages_of_200_jobs_on_50_databases_answer_within_half_a_second() {
         "/runs",
         "/runs?job=job_7&outcome=failed",
         &format!("/runs/{failed}"),
+        "/",
     ] {
         // What was read is asked anew after two seconds.
         let mut took = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             std::thread::sleep(Duration::from_millis(2100));
             let (started, before) = (Instant::now(), worked(serving.pid()));
             let answer = serving.get(path);
@@ -77,8 +80,11 @@ fn the_pages_of_200_jobs_on_50_databases_answer_within_half_a_second() {
             eprintln!("{path}: {:?} until the answer, {:?} of work", started.elapsed(), took.last());
             assert_eq!(answer.status, 200, "{path}");
             assert!(answer.body.len() < 400_000, "{path}: {} bytes", answer.body.len());
+            if took.last() <= Some(&BOUND) {
+                break;
+            }
         }
-        if took.iter().min().unwrap() > &BOUND {
+        if took.last() > Some(&BOUND) {
             slow.push((path.to_owned(), took));
         }
     }
