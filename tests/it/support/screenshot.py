@@ -44,8 +44,7 @@ def look(arguments, folder):
     driver, base = start_driver(folder)
     session = None
     try:
-        created = call("POST", f"{base}/session", {"capabilities": {"alwaysMatch": capabilities(folder)}})
-        session = f"{base}/session/{created['sessionId']}"
+        session = start_browser(base, folder)
         emulate(session, arguments)
         call("POST", f"{session}/url", {"url": arguments.url})
         time.sleep(arguments.wait)
@@ -89,6 +88,17 @@ def start_driver(folder):
             time.sleep(0.05)
     stop(driver)
     sys.exit("chromedriver did not start within 20 s")
+
+
+def start_browser(base, folder):
+    """On a busy machine Chromium sometimes exits at its start: nothing of the page has been looked at by then, so it is started again."""
+    for attempt in range(1, 4):
+        try:
+            created = call("POST", f"{base}/session", {"capabilities": {"alwaysMatch": capabilities(f"{folder}/{attempt}")}})
+            return f"{base}/session/{created['sessionId']}"
+        except SystemExit as error:
+            if attempt == 3 or "session not created" not in str(error):
+                raise
 
 
 def capabilities(folder):
