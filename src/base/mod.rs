@@ -1,5 +1,6 @@
 //! The base, which knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
 
+pub mod accounts;
 pub mod age_keys;
 pub mod bounds;
 pub mod ca_file;

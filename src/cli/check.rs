@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
@@ -12,6 +14,7 @@ use sqlx::postgres::PgConnection;
 use super::global::Global;
 use super::output::{self, print};
 use super::{cleartext, encryption, lifetimes};
+use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
@@ -20,11 +23,17 @@ use crate::run::fleet::Found;
 use crate::run::job::{Folder, Job};
 use crate::store::Store;
 use crate::task::backup::Backup;
-use crate::task::backup::copies::several::{apart_by_name, ensure_answers, ensure_apart};
+use crate::task::backup::copies::several::{apart_by_name, ensure_answers, ensure_apart, within_time};
 use crate::work::Other;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
 const CLIENT_TOOLS: &str = "connection of the client tools";
+
+/// So many databases are tried at once.
+const AT_ONCE: usize = 16;
+
+/// Nothing that is tried takes longer: a connection may take 20 s for each of its hosts.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// One thing that was tried, and its result.
 pub(super) struct Attempt {
@@ -193,38 +202,53 @@ pub(super) fn parts(detail: &str) -> (&str, impl Iterator<Item = &str>) {
     (parts.next().unwrap_or_default(), parts)
 }
 
-/// Tries everything that runs will need.
+/// Tries everything that runs will need: databases, the ledger and stores side by side. Returns it in the order of the configuration.
 pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
-    let mut tried = Vec::new();
     let (of_servers, jobs) = try_servers(config, jobs).await;
     let jobs = &jobs[..];
-    tried.extend(of_servers);
-    for (name, database) in &config.databases {
-        tried.extend(try_database(name, database, jobs, config).await);
-    }
-    for name in examples(config, jobs) {
-        if let Some(database) = config.database(&name) {
-            tried.extend(try_database(&name, &database, jobs, config).await);
-        }
-    }
-    if let Some(result) = try_ledger(config).await.transpose() {
+    let of_entries = config.databases.iter().map(|(name, database)| (name.clone(), database.clone()));
+    let examples = examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.database(&name)?.into_owned())));
+    let to_try: Vec<_> = of_entries.chain(examples).collect();
+    let databases = to_try.iter().map(|(name, database)| try_database(name, database, jobs, config));
+    let databases = futures_util::stream::iter(databases).buffered(AT_ONCE).collect::<Vec<_>>();
+    let (databases, ledger, stores) = tokio::join!(databases, try_ledger(config), try_stores(config, jobs));
+    let mut tried = of_servers;
+    tried.extend(databases.into_iter().flatten());
+    if let Some(result) = ledger.transpose() {
         tried.push(Attempt { what: "ledger".to_owned(), result });
     }
-    let trying = config.stores.iter().map(|(name, store)| try_store(name, store, jobs, config.stores.len() > 1));
+    tried.extend(stores);
+    tried.extend(try_apart(config, jobs).await);
+    tried
+}
+
+async fn try_stores(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
+    let are_several = config.stores.len() > 1;
+    let trying = config.stores.iter().map(|(name, store)| within_time(LONGEST, try_store(name, store, jobs, are_several)));
+    let mut tried = Vec::new();
     for ((name, store), result) in config.stores.iter().zip(join_all(trying).await) {
         tried.push(Attempt { what: format!("store {name}"), result });
         tried.extend(
             encryption::in_words(store).map(|said| Attempt { what: format!("store {name}: encryption"), result: Ok(said) }),
         );
     }
-    for job in jobs {
-        let opened = join_all(stores_of(config, job).map(|(name, store)| async move {
-            let store = Store::open(store).await?;
-            ensure_answers(&store).await?;
-            anyhow::Ok((name, store))
-        }));
-        let opened: Vec<(String, Store)> = opened.await.into_iter().filter_map(Result::ok).collect();
-        let stores: Vec<(&str, &Store)> = opened.iter().map(|(name, store)| (name.as_str(), store)).collect();
+    tried
+}
+
+/// Finds jobs of which two stores are one place, among those that answer. Each store is asked once, whichever jobs use it.
+async fn try_apart(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
+    let of_jobs: Vec<Vec<String>> = jobs.iter().map(|job| stores_of(config, job).map(|(name, _)| name).collect()).collect();
+    let several: BTreeSet<&String> = of_jobs.iter().filter(|names| names.len() > 1).flatten().collect();
+    let opening = several.iter().filter_map(|name| Some((*name, config.stores.get(*name)?))).map(|(name, store)| async move {
+        let store = Store::open(store).await.ok()?;
+        ensure_answers(&store).await.ok()?;
+        Some((name.as_str(), store))
+    });
+    let opened: Vec<(&str, Store)> = join_all(opening).await.into_iter().flatten().collect();
+    let mut tried = Vec::new();
+    for (job, names) in jobs.iter().zip(&of_jobs) {
+        let stores = opened.iter().filter(|(name, _)| names.iter().any(|of_job| of_job == name));
+        let stores: Vec<(&str, &Store)> = stores.map(|(name, store)| (*name, store)).collect();
         if let Err(error) = ensure_apart(&stores, false).await {
             tried.push(Attempt { what: format!("stores of {}", job.name), result: Err(error) });
         }
@@ -235,9 +259,10 @@ pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
 /// Asks each server for its databases. Returns the jobs with those that their patterns stand for.
 async fn try_servers(config: &Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>) {
     let (mut tried, mut found, mut said) = (Vec::new(), Found::default(), Vec::new());
-    for (name, server) in &config.servers {
-        let listed = async { databases::list(&server.login.settings()?).await };
-        match listed.await {
+    let asking = config.servers.values().map(|server| async { databases::list(&server.login.settings()?).await });
+    let asking = asking.map(|listed| within_time(LONGEST, listed));
+    for (name, listed) in config.servers.keys().zip(join_all(asking).await) {
+        match listed {
             Ok(listed) => {
                 found.add(name, listed.names.clone());
                 said.push((name, listed));
@@ -278,7 +303,7 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
         Ok(settings) => settings,
         Err(error) => return vec![Attempt { what, result: Err(error) }],
     };
-    let (mut connection, server, clock) = match connect(&settings).await {
+    let (mut connection, server, clock) = match within_time(LONGEST, connect(&settings)).await {
         Ok(connected) => connected,
         Err(error) => return try_client_tools(what, error, &settings, config).await,
     };
@@ -288,7 +313,7 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
     }];
     let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
     let way_in = match &tools {
-        Ok(tools) => Some(client_tools::try_connection(tools, &settings).await),
+        Ok(tools) => Some(within_time(LONGEST, client_tools::try_connection(tools, &settings)).await),
         Err(_) => None,
     };
     tried.push(Attempt {
@@ -297,12 +322,22 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
     });
     tried.extend(way_in.map(|result| Attempt { what: format!("{what}: {CLIENT_TOOLS}"), result }));
     for job in jobs.iter().filter(|job| job.databases.iter().any(|other| other == name)) {
-        tried.push(Attempt {
-            what: format!("{what}: privileges for {}", job.name),
-            result: may_run(&mut connection, &settings, database, job, config).await,
-        });
+        let answered = tokio::time::timeout(LONGEST, may_run(&mut connection, &settings, database, job, config)).await;
+        let (is_silent, result) = match answered {
+            Ok(result) => (false, result),
+            Err(_) => (true, Err(silent())),
+        };
+        tried.push(Attempt { what: format!("{what}: privileges for {}", job.name), result });
+        // The session waits for an answer still, and can be asked nothing else.
+        if is_silent {
+            break;
+        }
     }
     tried
+}
+
+fn silent() -> anyhow::Error {
+    Fault::new(Kind::Unreachable, format!("it has not answered for {}", units::duration(LONGEST))).into()
 }
 
 /// Connects, and compares the server's clock with this host's.
@@ -320,14 +355,15 @@ async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Set
     let way_in = format!("{what}: {CLIENT_TOOLS}");
     let mut tried = vec![Attempt { what, result: Err(error) }];
     if let Ok(tools) = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await {
-        tried.push(Attempt { what: way_in, result: client_tools::try_connection(&tools, settings).await });
+        let result = within_time(LONGEST, client_tools::try_connection(&tools, settings)).await;
+        tried.push(Attempt { what: way_in, result });
     }
     tried
 }
 
 async fn try_ledger(config: &Config) -> Result<Option<String>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
-    ledger.readiness().await.map(Some)
+    within_time(LONGEST, ledger.readiness()).await.map(Some)
 }
 
 async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_several: bool) -> Result<String> {

@@ -7,7 +7,6 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::fleets::{self, Fleet};
 use super::global::Global;
 use super::output::{self, print};
 use crate::base::units;
@@ -15,6 +14,7 @@ use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Gone, Key, Ledger, Row};
 use crate::run::fleet;
+use crate::run::standing::fleets::{self, Fleet};
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner::Ticks;
 

@@ -1,11 +1,11 @@
 //! Resolves the keys of a job's file: it looks names up in the configuration, and reports mistakes at their places.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use toml::Spanned;
 
-use super::{Config, Names, Secret, checked_http_url};
+use super::{Config, NamedFile, Names, Secret, checked_http_url};
 use crate::base::pattern::Pattern;
 use crate::base::toml_file::{Problem, Source, did_you_mean};
 
@@ -18,6 +18,8 @@ pub struct Checker<'a> {
     /// True when the file has had mistakes already: a key that is missing may be one of those.
     pub damaged: bool,
     pub problems: &'a mut Vec<Problem>,
+    /// The files that keys have named so far.
+    pub files: Vec<NamedFile>,
 }
 
 impl Checker<'_> {
@@ -151,9 +153,17 @@ impl Checker<'_> {
         names
     }
 
-    pub fn http_url(&mut self, secret: Secret<'_>, folder: &Path) -> Option<SecretString> {
+    /// Returns the path of a file with SQL that a key names, and notes it.
+    pub fn file_with_sql(&mut self, key: &str, written: &Path) -> PathBuf {
+        let path = self.folder.join(written);
+        self.files.push(NamedFile { key: format!("`{key}`"), path: path.clone(), is_secret: false });
+        path
+    }
+
+    pub fn http_url(&mut self, secret: Secret<'_>) -> Option<SecretString> {
         let (of, key) = (secret.of, secret.key);
-        let (url, place) = secret.read(self.source, folder, self.problems)?;
+        self.files.extend(secret.named_file(self.folder));
+        let (url, place) = secret.read(self.source, self.folder, self.problems)?;
         checked_http_url(url, place, &format!("`{key}` of {of}"), self.source, self.problems)
     }
 }

@@ -53,6 +53,18 @@ pub struct Config {
     pub mistaken: BTreeSet<String>,
     /// What is allowed, and probably not meant.
     pub notes: Vec<String>,
+    /// The files that its keys name.
+    pub files: Vec<NamedFile>,
+}
+
+/// A file that a key of the configuration or of a job names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The key, and whose it is, in words.
+    pub key: String,
+    pub path: PathBuf,
+    /// It holds a password, a key or a token. Else it says what pgtend runs, or whom it trusts.
+    pub is_secret: bool,
 }
 
 impl Config {

@@ -7,11 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::say::{Facts, Week};
-use crate::cli::standing;
 use crate::config::Config;
 use crate::ledger::report::{self, Report};
 use crate::ledger::{Key, Ledger};
 use crate::run::job::{Folder, Job};
+use crate::run::standing;
 
 pub async fn facts(config: &Config, folder: &Folder, ledger: Option<&Ledger>, now: DateTime<Utc>) -> Result<Facts> {
     let mut facts = Facts { standing: standing::of(config, folder, now).await, ..Facts::default() };

@@ -6,9 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::base::units;
-use crate::cli::fleets::Fleet;
-use crate::cli::standing::{OfDatabase, Standing};
+use crate::run::standing::fleets::Fleet;
 use crate::run::notify::message::{Message, Severity};
+use crate::run::standing::{OfDatabase, Standing};
 
 /// More lines of a kind than this are counted only.
 const UNSAFE_LISTED: usize = 10;
@@ -146,7 +146,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::cli::standing::{Backup, Configured, Late};
+    use crate::run::standing::{Backup, Configured, Late};
 
     fn at() -> DateTime<Utc> {
         "2026-11-30T08:00:00Z".parse().unwrap()
@@ -163,6 +163,9 @@ mod tests {
             backup: Ok(Some(backup)),
             lost: None,
             unsure: None,
+            unread: Vec::new(),
+            in_the_clear: Vec::new(),
+            needs_none: false,
         }
     }
 

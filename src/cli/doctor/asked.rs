@@ -1,6 +1,6 @@
 //! What each database is asked once, for all findings that need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,9 +21,11 @@ pub struct Asked {
     pub size_bytes: u64,
 }
 
-/// Asks all databases and servers, and returns the answers by names in the configuration. What does not answer was said before, and is left out.
-pub async fn databases(config: &Config) -> BTreeMap<String, Asked> {
-    let asking = futures_util::stream::iter(&config.databases).map(|(name, database)| async move {
+/// Asks all databases and servers, and returns the answers by names in the configuration. What does not answer was said before, and is left out: databases
+/// whose connection has `failed`, as "database NAME", are not waited for again.
+pub async fn databases(config: &Config, failed: &BTreeSet<&str>) -> BTreeMap<String, Asked> {
+    let to_ask = config.databases.iter().filter(|(name, _)| !failed.contains(format!("database {name}").as_str()));
+    let asking = futures_util::stream::iter(to_ask).map(|(name, database)| async move {
         let answered = tokio::time::timeout(LONGEST, ask(database)).await.ok()?.ok()?;
         Some((name.clone(), answered))
     });

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::decide::{self, Does, LeftOut, Proposal};
 use super::facts::Contents;
 use super::names::{free, slug};
-use crate::cli::covered::{is_backed_up_by, is_made_from_backups};
 use crate::pg::table::with_schema;
+use crate::run::covered::{is_backed_up_by, is_made_from_backups, is_only_scratch};
 use crate::run::job::Job;
 
 /// A database that gets jobs.
@@ -19,11 +19,14 @@ pub struct Target {
 /// Returns the jobs that are not there yet, each with a name of its own. `taken` are names of files that are there.
 pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (Vec<Proposal>, Vec<LeftOut>) {
     let (mut proposals, mut left_out) = (Vec::new(), Vec::new());
-    let without = |has: &dyn Fn(&str) -> bool| -> Vec<String> {
-        targets.iter().map(|target| target.name.clone()).filter(|name| !has(name)).collect()
+    let without = |has: &dyn Fn(&Target) -> bool| -> Vec<String> {
+        targets.iter().filter(|target| !has(target)).map(|target| target.name.clone()).collect()
     };
-    let backup = |name: &str| known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name);
-    let audit = |name: &str| {
+    let backup = |Target { name, contents }: &Target| {
+        let is_scratch = !contents.has_tables && is_only_scratch(known, name);
+        known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name) || is_scratch
+    };
+    let audit = |Target { name, .. }: &Target| {
         let audits = |job: &Job| job.task.kind() == "audit" && job.runs_on(name);
         known.iter().any(audits)
     };

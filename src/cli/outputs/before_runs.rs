@@ -23,7 +23,7 @@ pub struct Standing {
     fleets: Vec<Fleet>,
     /// In the last 30 days.
     gone: Vec<Gone>,
-    /// What did not answer.
+    /// What did not answer: stores and the ledger, each with the reason.
     unread: Vec<String>,
     next: Step,
 }
@@ -41,6 +41,8 @@ struct BackedUp {
     idle: Option<String>,
     /// The newest set that is newer than that and does not count.
     lost: Option<Lost>,
+    /// Stores of its backup jobs that were not read, and may have a newer set; without a backup job, any store.
+    unread: Vec<String>,
 }
 
 #[derive(JsonSchema)]

@@ -1,22 +1,17 @@
 //! `pgtend` alone: where one stands, and the next step. Each source is asked for some seconds; what does not answer is said, and is no error.
 
 mod json;
-mod read;
-mod say;
+mod words;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-#[cfg(test)]
-pub(super) use self::say::{Backup, Late};
-pub(super) use self::say::{Configured, OfDatabase, Standing};
 use super::global::Global;
 use super::output::print;
 use crate::base::toml_file::Problems;
-use crate::config::Config;
-use crate::run::job::Folder;
+use crate::run::standing::{self, Configured, Standing};
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let now = Utc::now();
@@ -24,11 +19,6 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let text = if global.json { format!("{:#}\n", standing.as_json(now)) } else { standing.in_words(now) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Looks at what a configuration that was read leads to.
-pub(super) async fn of(config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
-    read::all(config.path.display().to_string(), config, folder, now).await
 }
 
 /// Looks at everything, and says what does not answer.
@@ -39,7 +29,7 @@ pub(super) async fn look(global: &Global, now: DateTime<Utc>) -> Standing {
         return Standing { file, configured: Configured::No, ..Standing::default() };
     }
     match global.read() {
-        Ok((config, folder)) => read::all(file, &config, &folder, now).await,
+        Ok((config, folder)) => standing::of(&config, &folder, now).await,
         Err(error) => {
             let mistakes = error.downcast_ref::<Problems>().map_or(1, |problems| problems.0.len());
             Standing { file, configured: Configured::WithMistakes(mistakes), ..Standing::default() }

@@ -7,6 +7,7 @@ mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use toml::Spanned;
 
 use super::secret::Secret;
 use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenVerify};
-use super::{Config, Database, Ledger, Metrics, Serve, Server, Tools, Verify, sessions};
+use super::{Config, Database, Ledger, Metrics, NamedFile, Serve, Server, Tools, Verify, sessions};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean, without_number};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
@@ -47,7 +48,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let toml_file::Read { value: written, without, notes } = toml_file::parse::<Written>(&source, problems)?;
     let mut mistaken = mistaken(&without);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut loader = Loader { source: &source, folder, without: &without, problems };
+    let mut loader = Loader { source: &source, folder, without: &without, problems, files: Vec::new() };
     let has_ledger = written.ledger.is_some();
     let max_sessions: Vec<(String, Spanned<u32>)> =
         written.databases.iter().filter_map(|(name, database)| Some((name.clone(), database.max_sessions.clone()?))).collect();
@@ -98,6 +99,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
         verify,
         mistaken,
         notes,
+        files: std::mem::take(&mut loader.files),
     };
     for (database, limit) in &max_sessions {
         loader.max_sessions(database, limit, &config);
@@ -126,6 +128,8 @@ struct Loader<'a> {
     /// The keys that have mistakes already.
     without: &'a [Vec<String>],
     problems: &'a mut Vec<Problem>,
+    /// The files that keys have named so far.
+    files: Vec<NamedFile>,
 }
 
 impl Loader<'_> {
@@ -133,6 +137,12 @@ impl Loader<'_> {
         if !self.problems.iter().any(|problem| problem.is_within(&at.span())) {
             self.problems.push(self.source.problem(Some(at.span()), message, Some(hint.to_owned())));
         }
+    }
+
+    /// Reads a secret, and notes the file that holds it. Returns it with the place that names it.
+    fn secret(&mut self, secret: Secret<'_>) -> Option<(String, Option<Range<usize>>)> {
+        self.files.extend(secret.named_file(self.folder));
+        secret.read(self.source, self.folder, self.problems)
     }
 
     fn database(&mut self, name: &str, written: WrittenDatabase, has_ledger: bool) -> Database {
@@ -187,7 +197,7 @@ impl Loader<'_> {
 
     /// A URL that does not parse is a mistake of the file, wherever the text came from.
     fn connection(&mut self, of: &str, secret: Secret<'_>) -> Option<SecretString> {
-        let (url, span) = secret.read(self.source, self.folder, self.problems)?;
+        let (url, span) = self.secret(secret)?;
         if let Err(error) = crate::pg::Settings::check_url(&url) {
             let hint = super::url_instead::instead(&url);
             self.problems.push(self.source.problem(
@@ -242,7 +252,7 @@ impl Loader<'_> {
             self.problem(count, format!("`max_concurrent = {}` is out of range", count.get_ref()), "1 to 1000");
         }
         let secret = Secret { key: "token", of: "[serve]", literal: None, env: written.token_env, file: written.token_file };
-        let token = secret.read(self.source, self.folder, self.problems).map(|(token, span)| {
+        let token = self.secret(secret).map(|(token, span)| {
             if token.is_empty() {
                 let hint = Some("use a long random text: `openssl rand -hex 32`".to_owned());
                 self.problems.push(self.source.problem(span, "the token of [serve] is empty", hint));

@@ -149,6 +149,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         folder: path.parent().unwrap_or(Path::new(".")),
         damaged: problems.len() > before,
         problems,
+        files: Vec::new(),
     };
     let (databases, patterns) = checker.databases(written.database, written.databases);
     let ping_url = config::Secret {
@@ -158,7 +159,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         env: written.ping_url_env,
         file: written.ping_url_file,
     };
-    let ping_url = checker.http_url(ping_url, path.parent().unwrap_or(Path::new(".")));
+    let ping_url = checker.http_url(ping_url);
     if let Some(retries) = written.retries.as_ref().filter(|retries| *retries.get_ref() > 20) {
         checker.problem(retries, format!("`retries = {}` is out of range", retries.get_ref()), "0 to 20: retries = 3".to_owned());
     }
@@ -191,6 +192,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         ping_url,
         notify,
         limits,
+        files: checker.files,
         task: task?,
     };
     Some(Loaded { job, source, after: written.after, notes })

@@ -21,6 +21,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::pattern::Pattern;
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
+use crate::config::NamedFile;
 use crate::config::limits::Limits;
 use crate::config::servers::{self, Candidate};
 use crate::task::Task;
@@ -63,6 +64,8 @@ pub struct Job {
     pub notify: Option<Vec<String>>,
     /// Limits for tasks that touch live tables.
     pub limits: Limits,
+    /// The files that its keys name.
+    pub files: Vec<NamedFile>,
     pub task: Task,
 }
 
@@ -180,6 +183,7 @@ impl Job {
             ping_url: None,
             notify: None,
             limits: crate::config::limits::Written::default().into(),
+            files: Vec::new(),
             task,
         }
     }

@@ -18,8 +18,16 @@ pub enum Whose {
 
 /// The same after the database was asked.
 pub enum Theirs {
-    Own { server: Box<ServerFacts>, by_name: bool },
-    Named { identity: String, database: Option<String> },
+    Own {
+        server: Box<ServerFacts>,
+        by_name: bool,
+    },
+    Named {
+        identity: String,
+        database: Option<String>,
+    },
+    /// The database does not answer: nobody knows whose the sets of its name are.
+    Unasked,
 }
 
 impl Theirs {
@@ -36,11 +44,19 @@ impl Theirs {
         })
     }
 
+    /// Takes sets from now on whose server, or the database's own, is unknown: the name is enough.
+    pub fn take_names(&mut self) {
+        if let Self::Own { by_name, .. } = self {
+            *by_name = true;
+        }
+    }
+
     /// Says why a set is not theirs, or may not be.
     pub fn why_not(&self, series: &Series, set: &Set) -> Option<String> {
         match self {
             Self::Own { server, by_name } => not_its_own(series.belongs(server, set), server, *by_name, set),
             Self::Named { identity, database } => not_the_named(identity, database.as_deref(), series, set),
+            Self::Unasked => None,
         }
     }
 }

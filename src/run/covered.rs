@@ -13,13 +13,16 @@ pub fn backs_up_all(job: &Job) -> bool {
     job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
 }
 
-/// Returns whether a database is a copy that [refresh] makes anew, or only the place of scratch databases: nobody backs that up.
+/// Returns whether a database is a copy that [refresh] makes anew: nobody backs that up.
 pub fn is_made_from_backups(jobs: &[Job], name: &str) -> bool {
-    let mut of_it = jobs.iter().filter(|job| job.runs_on(name));
+    jobs.iter().any(|job| job.runs_on(name) && job.task.renames_database())
+}
+
+/// Returns whether jobs only restore beside a database (`scratch`), and none runs on it. Where it has nothing of its own, nobody backs it up.
+pub fn is_only_scratch(jobs: &[Job], name: &str) -> bool {
     let is_scratch = |job: &Job| {
         let scratch = job.task.as_a::<Backup>().map(|backup| &backup.scratch);
         matches!(scratch, Some(Scratch::Database(database)) if database == name)
     };
-    let has_jobs = of_it.clone().next().is_some();
-    of_it.any(|job| job.task.renames_database()) || (!has_jobs && jobs.iter().any(is_scratch))
+    jobs.iter().any(is_scratch) && !jobs.iter().any(|job| job.runs_on(name))
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::covered::backs_up_all;
 use crate::base::units;
 use crate::ledger::{Gone, Key, Ledger};
+use crate::run::covered::backs_up_all;
 use crate::run::job::Job;
 use crate::run::scheduler::planner::{self, Ticks};
 

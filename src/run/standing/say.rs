@@ -3,14 +3,10 @@
 use chrono::{DateTime, Utc};
 
 use crate::base::shell::word;
-use crate::base::terminal;
 use crate::base::units;
-use crate::cli::fleets::{self, Fleet};
-use crate::cli::output::table;
+use super::fleets::Fleet;
 use crate::ledger::Gone;
-
-/// More lines of a kind than this are counted only.
-const LISTED: usize = 20;
+use crate::task::backup::gate::InTheClear;
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -29,8 +25,15 @@ pub struct Standing {
     pub has_ledger: bool,
     /// A scheduler has seen the jobs.
     pub is_scheduled: bool,
-    /// What did not answer, besides.
-    pub unread: Vec<String>,
+    /// What could not be read: stores, and the ledger.
+    pub unread: Vec<Unread>,
+}
+
+/// A source that did not answer, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub what: String,
+    pub why: String,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,6 +84,12 @@ pub struct OfDatabase {
     pub lost: Option<Lost>,
     /// The backup has the database's name, and its server could not be asked whose it is: why.
     pub unsure: Option<String>,
+    /// Stores of its backup jobs that were not read: they may have a newer set. Without a backup job, any store.
+    pub unread: Vec<String>,
+    /// What stands in the clear beside encrypted sets of it.
+    pub in_the_clear: Vec<InTheClear>,
+    /// Others are restored beside it, and it has nothing of its own.
+    pub needs_none: bool,
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
@@ -175,38 +184,6 @@ impl Standing {
         }
     }
 
-    pub fn in_words(&self, now: DateTime<Utc>) -> String {
-        let mut text = match self.configured {
-            Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
-            Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
-            Configured::Yes { stores, jobs } => format!(
-                "{}: {}{}, {}, {}\n",
-                self.file,
-                if self.servers == 0 { String::new() } else { units::plural(self.servers, "server") + ", " },
-                units::plural(self.databases.len(), "database"),
-                units::plural(stores, "store"),
-                units::plural(jobs, "job")
-            ),
-        };
-        if !self.databases.is_empty() {
-            let rows = self.databases.iter().map(|database| {
-                vec![
-                    line(&database.name),
-                    line(&self.backup_in_words(database, now)),
-                    database.backup.as_ref().map_or_else(|_| String::new(), set_of),
-                ]
-            });
-            text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
-        }
-        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
-        text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
-        text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
-        text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
-        text += &section("Without an answer:", self.unread.iter().cloned());
-        let Step { command, why } = self.next();
-        text + &format!("\nNext: {command}    # {why}\n")
-    }
-
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
         let not_backed_up = self.databases.iter().filter(|database| {
@@ -231,8 +208,17 @@ impl Standing {
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
         let fleets = self.fleets.iter().filter(|fleet| fleet.needs_attention()).map(Fleet::attention);
-        let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
-        backups.chain(failed).chain(late).chain(fleets).chain(unread).collect()
+        let unread = self.unread.iter().map(|unread| (unread.what.clone(), unread.why.clone()));
+        let exposed = self.databases.iter().flat_map(|database| &database.in_the_clear).map(|InTheClear { store, set, objects }| {
+            let said = format!(
+                "{set} is encrypted, and {} beside it is not: `pgtend backups copy {} --to {}` from another store removes it, else delete it",
+                objects.join(", "),
+                word(set),
+                word(store)
+            );
+            (format!("store {store}"), said)
+        });
+        backups.chain(failed).chain(late).chain(fleets).chain(unread).chain(exposed).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.
@@ -253,11 +239,19 @@ impl Standing {
             None => format!("; {newest}, {set} in {store}, does not count: {why}"),
         });
         let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
-        [Some(said), unsure, lost, idle].into_iter().flatten().collect()
+        [Some(said), unsure, lost, idle, database.unread_in_words()].into_iter().flatten().collect()
     }
 }
 
 impl OfDatabase {
+    /// Names the stores that may have a newer backup than the one that was found. Where none was found, the reason for that names them.
+    fn unread_in_words(&self) -> Option<String> {
+        let is_found = matches!(self.backup, Ok(Some(_)));
+        let were = if self.unread.len() == 1 { "was" } else { "were" };
+        (is_found && !self.unread.is_empty())
+            .then(|| format!("; {} {were} not read, and may have a newer one", self.unread.join(", ")))
+    }
+
     /// The newest set, where a server refused to restore it.
     fn refused(&self) -> Option<&str> {
         let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
@@ -268,7 +262,7 @@ impl OfDatabase {
 }
 
 impl Late {
-    fn in_words(&self, now: DateTime<Utc>) -> String {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
         let last = self.last_success_at.map_or("it never succeeded".to_owned(), |at| match self.is_by_sets {
             true => format!("the newest set is {} old", units::age(at, now)),
             false => format!("its last success was {} ago", units::age(at, now)),
@@ -283,7 +277,7 @@ impl Late {
 }
 
 impl Failed {
-    fn in_words(&self, now: DateTime<Utc>) -> String {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
         format!(
             "{} on {}, run {}: {} {} ago: {}",
             self.job,
@@ -296,31 +290,22 @@ impl Failed {
     }
 }
 
-fn set_of(backup: &Option<Backup>) -> String {
-    backup.as_ref().map_or_else(String::new, |backup| format!("{} in {}", backup.set, backup.store))
-}
-
-fn section(heading: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
-    let count = lines.len();
-    if count == 0 {
-        return String::new();
-    }
-    let more =
-        count.checked_sub(LISTED).filter(|more| *more > 0).map(|more| format!("  … and {more} more\n")).unwrap_or_default();
-    let listed: String = lines.take(LISTED).map(|text| format!("  {}\n", line(&text))).collect();
-    format!("\n{heading}\n{listed}{more}")
-}
-
-fn line(text: &str) -> String {
-    terminal::in_one_line(text).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
-        OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None }
+        OfDatabase {
+            name: "app".to_owned(),
+            job: Some("nightly".to_owned()),
+            idle: None,
+            backup,
+            lost: None,
+            unsure: None,
+            unread: Vec::new(),
+            in_the_clear: Vec::new(),
+            needs_none: false,
+        }
     }
 
     fn standing(databases: Vec<OfDatabase>) -> Standing {
@@ -369,6 +354,7 @@ mod tests {
             refused_by: refused_by.map(str::to_owned),
         };
         let lost = OfDatabase { lost: Some(newer(None)), ..database(Ok(set())) };
+        let unread = Unread { what: "ledger".to_owned(), why: "the ledger did not answer in 5 s".to_owned() };
         let refused = OfDatabase { lost: Some(newer(Some("db:5432 on 2026-11-29: no"))), ..database(Ok(set())) };
         for (standing, expected) in [
             (Standing::default(), "pgtend init"),
@@ -382,7 +368,7 @@ mod tests {
                 "pgtend runs show 7",
             ),
             (standing(vec![database(Err("no".to_owned()))]), "pgtend check --connect"),
-            (Standing { unread: vec!["the ledger".to_owned()], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
+            (Standing { unread: vec![unread], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
             (Standing { late: vec![late()], ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (Standing { is_scheduled: false, ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (standing(vec![database(Ok(set()))]), "pgtend jobs"),

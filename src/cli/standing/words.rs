@@ -1,0 +1,64 @@
+//! Where one stands, as text for a terminal.
+
+use chrono::{DateTime, Utc};
+
+use crate::base::terminal;
+use crate::base::units;
+use crate::cli::output::table;
+use crate::run::standing::{Backup, Configured, Standing, Step, fleets};
+
+/// More lines of a kind than this are counted only.
+const LISTED: usize = 20;
+
+impl Standing {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
+        let mut text = match self.configured {
+            Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
+            Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
+            Configured::Yes { stores, jobs } => format!(
+                "{}: {}{}, {}, {}\n",
+                self.file,
+                if self.servers == 0 { String::new() } else { units::plural(self.servers, "server") + ", " },
+                units::plural(self.databases.len(), "database"),
+                units::plural(stores, "store"),
+                units::plural(jobs, "job")
+            ),
+        };
+        if !self.databases.is_empty() {
+            let rows = self.databases.iter().map(|database| {
+                vec![
+                    line(&database.name),
+                    line(&self.backup_in_words(database, now)),
+                    database.backup.as_ref().map_or_else(|_| String::new(), set_of),
+                ]
+            });
+            text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
+        }
+        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
+        text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
+        text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
+        text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
+        text += &section("Without an answer:", self.unread.iter().map(|unread| unread.why.clone()));
+        let Step { command, why } = self.next();
+        text + &format!("\nNext: {command}    # {why}\n")
+    }
+}
+
+fn set_of(backup: &Option<Backup>) -> String {
+    backup.as_ref().map_or_else(String::new, |backup| format!("{} in {}", backup.set, backup.store))
+}
+
+fn section(heading: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
+    let count = lines.len();
+    if count == 0 {
+        return String::new();
+    }
+    let more =
+        count.checked_sub(LISTED).filter(|more| *more > 0).map(|more| format!("  … and {more} more\n")).unwrap_or_default();
+    let listed: String = lines.take(LISTED).map(|text| format!("  {}\n", line(&text))).collect();
+    format!("\n{heading}\n{listed}{more}")
+}
+
+fn line(text: &str) -> String {
+    terminal::in_one_line(text).into_owned()
+}

@@ -1,0 +1,17 @@
+//! Where one stands: whether each database has a backup that counts, what is late, what failed, and the next step. `pgtend` alone, `pgtend doctor` and the
+//! digest judge by it.
+
+pub mod fleets;
+mod read;
+mod say;
+
+use chrono::{DateTime, Utc};
+
+pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step, Unread};
+use super::job::Folder;
+use crate::config::Config;
+
+/// Looks at what a configuration leads to. Each source is asked for some seconds; what does not answer is said, and is no error.
+pub async fn of(config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
+    read::all(config.path.display().to_string(), config, folder, now).await
+}
