@@ -2,12 +2,17 @@
 //! has rolled back, as it says itself without a restart in between: a physical copy of that server says of every later transaction that it was not committed.
 
 use anyhow::{Context as _, Result};
+use chrono::{TimeDelta, Utc};
 use sqlx::PgConnection;
 
 use super::batch::{BatchName, MANIFEST, PENDING};
 use super::manifest::Manifest;
 use super::outcome::{self, Recovered, Rows};
 use super::{Archive, listing, sealed};
+use crate::store::Object;
+
+/// No run takes longer than this between two objects, or parts, that it writes.
+const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);
 
 impl Archive {
     /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
@@ -15,53 +20,70 @@ impl Archive {
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
+        let mut rolled_back = Vec::new();
         for name in objects.iter().filter_map(|object| object.key.strip_suffix(PENDING)) {
-            self.recover_batch(connection, &BatchName(name.to_owned()), &mut recovered).await?;
+            let name = BatchName(name.to_owned());
+            if self.recover_batch(connection, &name, &mut recovered).await? {
+                rolled_back.extend(name.objects());
+            }
         }
         self.note_what_never_left(connection, &objects, &mut recovered).await?;
-        for upload in self.store.unfinished(&self.folder).await? {
-            self.store.discard(&upload).await?;
-        }
+        self.discard_uploads(&rolled_back, &objects).await?;
         Ok(recovered)
     }
 
+    /// Removes unfinished uploads that nobody finishes: of batches that were rolled back, of processes of this host that have ended, and what is a day old by
+    /// the store's clock. Another host may still be at work on others.
+    async fn discard_uploads(&self, rolled_back: &[String], objects: &[Object]) -> Result<()> {
+        let uploads = self.store.unfinished(&self.folder).await?;
+        let times = objects.iter().map(|object| object.modified_at).chain(uploads.iter().map(|upload| upload.started_at));
+        // In a folder, a file may be dated ahead.
+        let now = times.flatten().max().map(|newest| newest.min(Utc::now()));
+        for upload in uploads {
+            let is_old = upload.started_at.zip(now).is_some_and(|(at, now)| now - at > ABANDONED_AFTER);
+            if is_old || rolled_back.contains(&upload.key) || self.store.is_of_the_dead(&upload) {
+                self.store.discard(&upload).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Completes or removes one batch. The run that makes it may still be at work, if it lost its lock and does not know that yet: only what is read
-    /// after its transaction has ended describes the batch.
-    async fn recover_batch(&self, connection: &mut PgConnection, name: &BatchName, recovered: &mut Recovered) -> Result<()> {
-        let Some(announced) = self.pending(name, recovered).await? else { return Ok(()) };
+    /// after its transaction has ended describes the batch. Returns whether it was rolled back.
+    async fn recover_batch(&self, connection: &mut PgConnection, name: &BatchName, recovered: &mut Recovered) -> Result<bool> {
+        let Some(announced) = self.pending(name, recovered).await? else { return Ok(false) };
         let counts = self.store.stat(&format!("{name}{MANIFEST}")).await?.is_some();
         if counts {
-            return self.delete_pending(name, &announced, recovered).await;
+            self.delete_pending(name, &announced, recovered).await?;
+            return Ok(false);
         }
         let fate = outcome::fate_of(connection, &announced).await.with_context(|| self.location(name))?;
         // Where it is gone by now, its own run has completed or discarded the batch.
-        let Some(manifest) = self.pending(name, recovered).await? else { return Ok(()) };
+        let Some(manifest) = self.pending(name, recovered).await? else { return Ok(false) };
         let found = self.bytes_of(name, &manifest).await?;
         let is_written = manifest.is_empty() || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
         match outcome::rows_after(fate, &manifest).with_context(|| self.location(name))? {
             Rows::Stayed => {
                 recovered.discarded += 1;
-                self.discard(name).await
+                self.discard(name).await?;
+                return Ok(true);
             }
             Rows::NothingWritten if found.is_none() => {
                 recovered.discarded += 1;
-                self.store.delete(&name.pending()).await
+                self.store.delete(&name.pending()).await?;
             }
             Rows::Left if is_written => {
                 recovered.completed += 1;
                 recovered.left.extend(names_no_sources(&manifest));
-                self.make_count(name, &manifest).await
+                self.make_count(name, &manifest).await?;
             }
-            Rows::LeftElsewhere => {
-                recovered.left.push(self.may_be_of_another_server(name, &manifest));
-                Ok(())
-            }
+            Rows::LeftElsewhere => recovered.left.push(self.may_be_of_another_server(name, &manifest)),
             // The rows may exist nowhere else: nothing of the batch is deleted, and no later run fails because of it.
             Rows::Left | Rows::NothingWritten => {
                 recovered.left.push(self.does_not_match(name, &manifest, found));
-                Ok(())
             }
         }
+        Ok(false)
     }
 
     /// Returns the pending manifest of a batch; `None` when there is none, or when it is not ours, which is added to what is left.

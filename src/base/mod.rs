@@ -1,5 +1,6 @@
 //! The base, which knows nothing of PostgreSQL or of jobs: units, schedules, files, children, progress, errors.
 
+pub mod accounts;
 pub mod age_keys;
 pub mod bounds;
 pub mod ca_file;
@@ -8,6 +9,7 @@ pub mod descriptors;
 pub mod fault;
 pub mod html_page;
 pub mod network;
+pub mod pattern;
 pub mod process_identity;
 pub mod progress;
 pub mod schedule;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// A process, as it identifies itself in objects that others read. All fields are compared as text; a value that could not be
 /// read is empty, and then nothing is certain.
@@ -22,6 +23,9 @@ pub struct ProcessIdentity {
     pub start_ticks: String,
 }
 
+/// The length of [`ProcessIdentity::mark`].
+pub const MARK_BYTES: usize = 10;
+
 impl ProcessIdentity {
     pub fn own() -> Self {
         let pid = std::process::id();
@@ -33,6 +37,28 @@ impl ProcessIdentity {
             pid,
             start_ticks: start_ticks(pid).unwrap_or_default(),
         }
+    }
+
+    /// Returns the process in few bytes, for names of files: where it runs, as a hash, and its number. `None` where that is not known for certain.
+    pub fn mark(&self) -> Option<[u8; MARK_BYTES]> {
+        if [&self.host, &self.boot_id, &self.pid_namespace].iter().any(|part| part.is_empty()) {
+            return None;
+        }
+        let place = [&*self.host, &self.machine_id, &self.boot_id, &self.pid_namespace];
+        let hash = Sha256::digest(place.join("\n"));
+        let mut mark = [0; MARK_BYTES];
+        let (of_place, of_process) = mark.split_at_mut(MARK_BYTES - size_of::<u32>());
+        of_place.copy_from_slice(hash.get(..of_place.len())?);
+        of_process.copy_from_slice(&self.pid.to_be_bytes());
+        Some(mark)
+    }
+
+    /// Returns true only when the process with this mark ran here and has certainly ended: nothing here has its number now.
+    pub fn is_mark_of_the_dead(mark: &[u8]) -> bool {
+        let Some((_, pid)) = mark.split_last_chunk() else { return false };
+        let pid = u32::from_be_bytes(*pid);
+        let is_here = Self { pid, ..Self::own() }.mark().is_some_and(|own| own == mark);
+        is_here && matches!(start_ticks(pid), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
     }
 
     /// Returns true only when the process ran here and has certainly ended. About processes elsewhere nothing is known.
@@ -111,5 +137,20 @@ mod tests {
         ] {
             assert!(!unknown.is_known_dead(), "{why}");
         }
+    }
+
+    #[test]
+    fn a_mark_is_of_the_dead_only_when_its_process_ran_here_and_is_gone() {
+        let own = ProcessIdentity::own();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = ProcessIdentity { pid: child.id(), ..own.clone() };
+        child.wait().unwrap();
+        let is_dead = |process: &ProcessIdentity| ProcessIdentity::is_mark_of_the_dead(&process.mark().unwrap());
+        assert!(is_dead(&ended));
+        assert!(!is_dead(&own), "this process runs");
+        assert!(!is_dead(&ProcessIdentity { host: "elsewhere".into(), ..ended.clone() }));
+        assert!(!is_dead(&ProcessIdentity { pid_namespace: "1".into(), ..ended.clone() }));
+        assert_eq!(ProcessIdentity { boot_id: String::new(), ..ended }.mark(), None);
+        assert!(!ProcessIdentity::is_mark_of_the_dead(&[0; MARK_BYTES]) && !ProcessIdentity::is_mark_of_the_dead(&[]));
     }
 }

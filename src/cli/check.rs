@@ -1,9 +1,12 @@
 //! `pgtend check` loads everything as a real run does, and with `--connect` tries everything that a run will need.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::postgres::PgConnection;
@@ -11,18 +14,26 @@ use sqlx::postgres::PgConnection;
 use super::global::Global;
 use super::output::{self, print};
 use super::{cleartext, encryption, lifetimes};
+use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
-use crate::pg::{self, Server, client_tools, failure};
+use crate::pg::{self, Server, client_tools, databases, failure};
+use crate::run::fleet::Found;
 use crate::run::job::{Folder, Job};
 use crate::store::Store;
 use crate::task::backup::Backup;
-use crate::task::backup::copies::several::{apart_by_name, ensure_answers, ensure_apart};
+use crate::task::backup::copies::several::{apart_by_name, ensure_answers, ensure_apart, within_time};
 use crate::work::Other;
 
 /// pg_dump and psql connect by themselves, with another TLS library.
 const CLIENT_TOOLS: &str = "connection of the client tools";
+
+/// So many databases are tried at once.
+const AT_ONCE: usize = 16;
+
+/// Nothing that is tried takes longer: a connection may take 20 s for each of its hosts.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// One thing that was tried, and its result.
 pub(super) struct Attempt {
@@ -48,8 +59,9 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
         ))?;
     } else {
         print(&format!(
-            "{}: {}, {}, {}, {}\n",
+            "{}: {}{}, {}, {}, {}\n",
             config.path.display(),
+            if config.servers.is_empty() { String::new() } else { units::plural(config.servers.len(), "server") + ", " },
             units::plural(config.databases.len(), "database"),
             units::plural(config.stores.len(), "store"),
             units::plural(jobs.len(), "job"),
@@ -87,6 +99,7 @@ pub(super) fn notes(config: &Config, folder: &Folder) -> Vec<String> {
     notes.extend(nowhere(config));
     notes.extend(schedule_notes(jobs));
     notes.extend(will_refuse(jobs));
+    notes.extend(without_servers(config, jobs));
     notes.extend(encryption::warnings(config, jobs));
     notes
 }
@@ -105,6 +118,19 @@ fn nowhere(config: &Config) -> Vec<String> {
         )
     };
     without.map(|(name, _)| note(name)).collect()
+}
+
+/// Patterns that can stand for nothing: no server is there, and no entry has such a name.
+fn without_servers(config: &Config, jobs: &[Job]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for job in jobs.iter().filter(|job| config.servers.is_empty() && job.databases.is_empty()) {
+        let Some(chosen) = &job.chosen else { continue };
+        notes.push(format!(
+            "{}: databases = \"{chosen}\" matches no [databases.NAME], and there is no [servers.NAME] to find any",
+            job.name
+        ));
+    }
+    notes
 }
 
 /// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.
@@ -160,6 +186,9 @@ fn detail(tried: &Attempt) -> String {
     }
 }
 
+/// A server may have thousands of databases with something to say.
+const WARNINGS_OF_A_SERVER: usize = 20;
+
 const WARNING: &str = "; WARNING: ";
 
 /// Formats warnings that follow a success.
@@ -173,35 +202,98 @@ pub(super) fn parts(detail: &str) -> (&str, impl Iterator<Item = &str>) {
     (parts.next().unwrap_or_default(), parts)
 }
 
-/// Tries everything that runs will need.
+/// Tries everything that runs will need: databases, the ledger and stores side by side. Returns it in the order of the configuration.
 pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
-    let mut tried = Vec::new();
-    for (name, database) in &config.databases {
-        tried.extend(try_database(name, database, jobs, config).await);
-    }
-    if let Some(result) = try_ledger(config).await.transpose() {
+    let (of_servers, jobs) = try_servers(config, jobs).await;
+    let jobs = &jobs[..];
+    let of_entries = config.databases.iter().map(|(name, database)| (name.clone(), database.clone()));
+    let examples = examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.database(&name)?.into_owned())));
+    let to_try: Vec<_> = of_entries.chain(examples).collect();
+    let databases = to_try.iter().map(|(name, database)| try_database(name, database, jobs, config));
+    let databases = futures_util::stream::iter(databases).buffered(AT_ONCE).collect::<Vec<_>>();
+    let (databases, ledger, stores) = tokio::join!(databases, try_ledger(config), try_stores(config, jobs));
+    let mut tried = of_servers;
+    tried.extend(databases.into_iter().flatten());
+    if let Some(result) = ledger.transpose() {
         tried.push(Attempt { what: "ledger".to_owned(), result });
     }
-    let trying = config.stores.iter().map(|(name, store)| try_store(name, store, jobs, config.stores.len() > 1));
+    tried.extend(stores);
+    tried.extend(try_apart(config, jobs).await);
+    tried
+}
+
+async fn try_stores(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
+    let are_several = config.stores.len() > 1;
+    let trying = config.stores.iter().map(|(name, store)| within_time(LONGEST, try_store(name, store, jobs, are_several)));
+    let mut tried = Vec::new();
     for ((name, store), result) in config.stores.iter().zip(join_all(trying).await) {
         tried.push(Attempt { what: format!("store {name}"), result });
         tried.extend(
             encryption::in_words(store).map(|said| Attempt { what: format!("store {name}: encryption"), result: Ok(said) }),
         );
     }
-    for job in jobs {
-        let opened = join_all(stores_of(config, job).map(|(name, store)| async move {
-            let store = Store::open(store).await?;
-            ensure_answers(&store).await?;
-            anyhow::Ok((name, store))
-        }));
-        let opened: Vec<(String, Store)> = opened.await.into_iter().filter_map(Result::ok).collect();
-        let stores: Vec<(&str, &Store)> = opened.iter().map(|(name, store)| (name.as_str(), store)).collect();
+    tried
+}
+
+/// Finds jobs of which two stores are one place, among those that answer. Each store is asked once, whichever jobs use it.
+async fn try_apart(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
+    let of_jobs: Vec<Vec<String>> = jobs.iter().map(|job| stores_of(config, job).map(|(name, _)| name).collect()).collect();
+    let several: BTreeSet<&String> = of_jobs.iter().filter(|names| names.len() > 1).flatten().collect();
+    let opening = several.iter().filter_map(|name| Some((*name, config.stores.get(*name)?))).map(|(name, store)| async move {
+        let store = Store::open(store).await.ok()?;
+        ensure_answers(&store).await.ok()?;
+        Some((name.as_str(), store))
+    });
+    let opened: Vec<(&str, Store)> = join_all(opening).await.into_iter().flatten().collect();
+    let mut tried = Vec::new();
+    for (job, names) in jobs.iter().zip(&of_jobs) {
+        let stores = opened.iter().filter(|(name, _)| names.iter().any(|of_job| of_job == name));
+        let stores: Vec<(&str, &Store)> = stores.map(|(name, store)| (*name, store)).collect();
         if let Err(error) = ensure_apart(&stores, false).await {
             tried.push(Attempt { what: format!("stores of {}", job.name), result: Err(error) });
         }
     }
     tried
+}
+
+/// Asks each server for its databases. Returns the jobs with those that their patterns stand for.
+async fn try_servers(config: &Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>) {
+    let (mut tried, mut found, mut said) = (Vec::new(), Found::default(), Vec::new());
+    let asking = config.servers.values().map(|server| async { databases::list(&server.login.settings()?).await });
+    let asking = asking.map(|listed| within_time(LONGEST, listed));
+    for (name, listed) in config.servers.keys().zip(join_all(asking).await) {
+        match listed {
+            Ok(listed) => {
+                found.add(name, listed.names.clone());
+                said.push((name, listed));
+            }
+            Err(error) => tried.push(Attempt { what: format!("server {name}"), result: Err(error) }),
+        }
+    }
+    let is_one_silent = !tried.is_empty();
+    let with_entries = found.with_entries(config);
+    for (name, listed) in said {
+        let left_out = listed.left_out.iter().map(|(own, why)| format!("{} is left out: {why}", own.escape_debug()));
+        let of_it = with_entries.iter().filter(|(found, _)| found.starts_with(&format!("{name}.")));
+        let taken = of_it.map(|(found, entry)| format!("{found} is [databases.{entry}], whose settings count for its jobs"));
+        let counts = format!("{} of {} count", found.count(name, config), units::plural(listed.names.len(), "database"));
+        let result = Ok(format!("{counts}{}", warnings(left_out.chain(taken).take(WARNINGS_OF_A_SERVER))));
+        tried.push(Attempt { what: format!("server {name}"), result });
+    }
+    let jobs = found.given_to(jobs, config);
+    for job in jobs.iter().filter(|job| job.chosen.is_some()) {
+        let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+        let none = (job.databases.is_empty() && !is_one_silent).then(|| "it runs on no database now".to_owned());
+        let counts = format!("{patterns}: {}", units::plural(job.databases.len(), "database"));
+        tried.push(Attempt { what: format!("databases of {}", job.name), result: Ok(format!("{counts}{}", warnings(none))) });
+    }
+    (tried, jobs)
+}
+
+/// The first found database of each job with patterns: thousands cannot all be tried.
+fn examples(config: &Config, jobs: &[Job]) -> BTreeSet<String> {
+    let first = |job: &Job| job.databases.iter().find(|name| !config.databases.contains_key(*name)).cloned();
+    jobs.iter().filter(|job| job.chosen.is_some()).filter_map(first).collect()
 }
 
 /// Tries the connection to a database, the client tools for its server, and the privileges that each of its jobs needs.
@@ -211,7 +303,7 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
         Ok(settings) => settings,
         Err(error) => return vec![Attempt { what, result: Err(error) }],
     };
-    let (mut connection, server, clock) = match connect(&settings).await {
+    let (mut connection, server, clock) = match within_time(LONGEST, connect(&settings)).await {
         Ok(connected) => connected,
         Err(error) => return try_client_tools(what, error, &settings, config).await,
     };
@@ -221,7 +313,7 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
     }];
     let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
     let way_in = match &tools {
-        Ok(tools) => Some(client_tools::try_connection(tools, &settings).await),
+        Ok(tools) => Some(within_time(LONGEST, client_tools::try_connection(tools, &settings)).await),
         Err(_) => None,
     };
     tried.push(Attempt {
@@ -230,12 +322,22 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
     });
     tried.extend(way_in.map(|result| Attempt { what: format!("{what}: {CLIENT_TOOLS}"), result }));
     for job in jobs.iter().filter(|job| job.databases.iter().any(|other| other == name)) {
-        tried.push(Attempt {
-            what: format!("{what}: privileges for {}", job.name),
-            result: may_run(&mut connection, &settings, database, job, config).await,
-        });
+        let answered = tokio::time::timeout(LONGEST, may_run(&mut connection, &settings, database, job, config)).await;
+        let (is_silent, result) = match answered {
+            Ok(result) => (false, result),
+            Err(_) => (true, Err(silent())),
+        };
+        tried.push(Attempt { what: format!("{what}: privileges for {}", job.name), result });
+        // The session waits for an answer still, and can be asked nothing else.
+        if is_silent {
+            break;
+        }
     }
     tried
+}
+
+fn silent() -> anyhow::Error {
+    Fault::new(Kind::Unreachable, format!("it has not answered for {}", units::duration(LONGEST))).into()
 }
 
 /// Connects, and compares the server's clock with this host's.
@@ -253,14 +355,15 @@ async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Set
     let way_in = format!("{what}: {CLIENT_TOOLS}");
     let mut tried = vec![Attempt { what, result: Err(error) }];
     if let Ok(tools) = client_tools::find_for_restore(config.tools.bin_dir.as_deref(), u32::MAX).await {
-        tried.push(Attempt { what: way_in, result: client_tools::try_connection(&tools, settings).await });
+        let result = within_time(LONGEST, client_tools::try_connection(&tools, settings)).await;
+        tried.push(Attempt { what: way_in, result });
     }
     tried
 }
 
 async fn try_ledger(config: &Config) -> Result<Option<String>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
-    ledger.readiness().await.map(Some)
+    within_time(LONGEST, ledger.readiness()).await.map(Some)
 }
 
 async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_several: bool) -> Result<String> {

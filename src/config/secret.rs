@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use toml::Spanned;
 
+use super::NamedFile;
 use crate::base::toml_file::{Problem, Source, without_number};
 
 /// A value that may be in the file itself (`KEY`), in the environment (`KEY_env`) or in a file of its own (`KEY_file`).
@@ -22,6 +23,12 @@ pub struct Secret<'a> {
 type Place = Option<Range<usize>>;
 
 impl Secret<'_> {
+    /// Returns the file that holds it, if one is named; `folder` is that of the file that names it.
+    pub fn named_file(&self, folder: &Path) -> Option<NamedFile> {
+        let path = folder.join(self.file.as_ref()?.get_ref());
+        Some(NamedFile { key: format!("`{}_file` of {}", self.key, self.of), path, is_secret: true })
+    }
+
     /// Returns the value, and the place that names its variable or file: never the place of a literal, whose line would be shown.
     pub fn read(self, source: &Source, folder: &Path, problems: &mut Vec<Problem>) -> Option<(String, Place)> {
         let Self { key, of, literal, env, file } = self;

@@ -109,7 +109,7 @@ impl Ledger {
     }
 
     /// Returns the runs under way, the newest first.
-    pub async fn under_way(&self) -> Result<Vec<Row>> {
+    pub async fn runs_under_way(&self) -> Result<Vec<Row>> {
         let sql = "SELECT * FROM pgtend.runs WHERE outcome IS NULL ORDER BY id DESC LIMIT $1";
         self.query("look for runs under way", sqlx::query_as(sql).bind(UNDER_WAY).fetch_all(&self.pool)).await
     }

@@ -137,7 +137,8 @@ pub fn resolve(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<
     }
     if let Some(name) = found.get("service").cloned().or_else(|| variable("PGSERVICE")) {
         let file = found.get("servicefile").cloned().or_else(|| variable("PGSERVICEFILE")).map(PathBuf::from);
-        let of_service = service::read(&name, file, variable("PGSYSCONFDIR").map(PathBuf::from))?;
+        let (file, of_service) = service::read(&name, file, variable("PGSYSCONFDIR").map(PathBuf::from))?;
+        found.insert("servicefile", file.display().to_string());
         for (key, value) in collect(of_service, &format!("service `{name}`: "))? {
             found.entry(key).or_insert(value);
         }

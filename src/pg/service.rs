@@ -5,8 +5,11 @@ use std::path::PathBuf;
 /// The folders where packages put the system-wide file: libpq's build fixes its place.
 const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
-/// Returns the parameters of a service. `file` (PGSERVICEFILE) is read, or else `~/.pg_service.conf`; then the system's file.
-pub fn read(name: &str, file: Option<PathBuf>, system_folder: Option<PathBuf>) -> Result<Vec<(String, String)>, String> {
+/// A file, and the parameters that it has for a service.
+type Found = (PathBuf, Vec<(String, String)>);
+
+/// Returns the file that has a service, and the service's parameters. `file` (PGSERVICEFILE) is read, or else `~/.pg_service.conf`; then the system's file.
+pub fn read(name: &str, file: Option<PathBuf>, system_folder: Option<PathBuf>) -> Result<Found, String> {
     if let Some(file) = &file
         && !file.is_file()
     {
@@ -23,7 +26,7 @@ pub fn read(name: &str, file: Option<PathBuf>, system_folder: Option<PathBuf>) -
         }
         let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         if let Some(found) = section(&text, name).map_err(|mistake| format!("{}: {mistake}", file.display()))? {
-            return Ok(found);
+            return Ok((file, found));
         }
     }
     Err(format!("no service file has a service `{name}`"))

@@ -1,26 +1,28 @@
 //! Which databases have a job that backs up all of them, and which need none.
 
-use std::collections::HashSet;
-
 use crate::run::job::Job;
 use crate::task::backup::{Backup, Scratch};
 
 /// Returns whether a job backs up all of a database: one with filters leaves something out.
 pub fn is_backed_up_by(job: &Job, database: &str) -> bool {
-    runs_on(job, database) && job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
+    job.runs_on(database) && backs_up_all(job)
 }
 
-/// The databases that nobody backs up: copies that [refresh] makes anew, and those that are only the place of scratch databases.
-pub fn made_from_backups(jobs: &[Job]) -> HashSet<&str> {
-    let with_jobs: HashSet<&str> = jobs.iter().flat_map(|job| &job.databases).map(String::as_str).collect();
-    let scratch = jobs.iter().filter_map(|job| match &job.task.as_a::<Backup>()?.scratch {
-        Scratch::Database(database) if !with_jobs.contains(database.as_str()) => Some(database.as_str()),
-        _ => None,
-    });
-    let copies = jobs.iter().filter(|job| job.task.renames_database()).flat_map(|job| &job.databases).map(String::as_str);
-    copies.chain(scratch).collect()
+/// Returns whether a job backs up all of its databases.
+pub fn backs_up_all(job: &Job) -> bool {
+    job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
 }
 
-fn runs_on(job: &Job, database: &str) -> bool {
-    job.databases.iter().any(|name| name == database)
+/// Returns whether a database is a copy that [refresh] makes anew: nobody backs that up.
+pub fn is_made_from_backups(jobs: &[Job], name: &str) -> bool {
+    jobs.iter().any(|job| job.runs_on(name) && job.task.renames_database())
+}
+
+/// Returns whether jobs only restore beside a database (`scratch`), and none runs on it. Where it has nothing of its own, nobody backs it up.
+pub fn is_only_scratch(jobs: &[Job], name: &str) -> bool {
+    let is_scratch = |job: &Job| {
+        let scratch = job.task.as_a::<Backup>().map(|backup| &backup.scratch);
+        matches!(scratch, Some(Scratch::Database(database)) if database == name)
+    };
+    jobs.iter().any(is_scratch) && !jobs.iter().any(|job| job.runs_on(name))
 }

@@ -275,6 +275,11 @@ impl Store {
         .with_context(|| format!("cannot list unfinished uploads in {}", self.location(folder)))
     }
 
+    /// Returns whether whoever began one of those is known to have ended: a process of this host. Of a bucket's uploads nobody knows that.
+    pub fn is_of_the_dead(&self, unfinished: &Unfinished) -> bool {
+        matches!(self, Self::Dir(_)) && dir::Dir::is_of_the_dead(&unfinished.id)
+    }
+
     /// Aborts one of those.
     pub async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
         match self {

@@ -71,7 +71,7 @@ impl Safe {
     /// Returns what is known of each database that should have a backup, and begins to read anew what is old. `backed_up` says when each database had
     /// its last backup. Nothing is returned where there is no store: then pgtend has no part in backups.
     pub fn look(self: &Arc<Self>, context: &Context, backed_up: &BTreeMap<String, DateTime<Utc>>) -> Vec<DatabaseStatus> {
-        let names: BTreeSet<String> = read::to_back_up(&context.config, &context.jobs).cloned().collect();
+        let names: BTreeSet<String> = read::to_back_up(&context.config, &context.jobs).into_iter().cloned().collect();
         let (mut statuses, mut old) = (Vec::new(), Vec::new());
         if context.config.stores.is_empty() {
             return statuses;
@@ -86,7 +86,9 @@ impl Safe {
                 if read.as_ref().is_none_or(is_old) {
                     old.push(name.clone());
                 }
-                statuses.push(DatabaseStatus { name, read, late: Vec::new() });
+                if !read.as_ref().is_some_and(|read| read.found.needs_none) {
+                    statuses.push(DatabaseStatus { name, read, late: Vec::new() });
+                }
             }
         }
         if !old.is_empty()
@@ -102,10 +104,11 @@ impl Safe {
     }
 
     async fn read(&self, context: &Context, names: Vec<String>) {
+        let stores = &read::opened(&context.config).await;
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
             let at = Utc::now();
-            let found = read::of_database(&context.config, &context.jobs, &name).await;
+            let (found, _) = read::of_database(&context.config, &context.jobs, stores, &name).await;
             (name, Read { at, found })
         });
         let mut asking = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE);

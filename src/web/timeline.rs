@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::ledger::Began;
 use crate::ledger::report::Outcome;
 use crate::run::job::Job;
-use crate::web::status::{JobStatus, group};
+use crate::web::status::{FleetStatus, JobStatus, group};
 use crate::web::trouble::rank;
 
 /// The seconds of a part.
@@ -79,12 +79,22 @@ pub fn since(now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Draws those in trouble first, then those that are due next.
-pub fn of(jobs: &[Job], statuses: &[JobStatus], began: &[Began], now: DateTime<Utc>) -> Timeline {
+pub fn of(jobs: &[Job], statuses: &[JobStatus], fleets: &[FleetStatus], began: &[Began], now: DateTime<Utc>) -> Timeline {
     let mut groups: HashMap<&str, (u8, Option<DateTime<Utc>>)> = HashMap::new();
     for status in statuses {
         let entry = groups.entry(group(&status.job)).or_insert((u8::MAX, None));
         let next = status.next_run_at.as_ref().map(|next| next.to_utc());
         *entry = (entry.0.min(rank(status)), entry.1.into_iter().chain(next).min());
+    }
+    for fleet in fleets {
+        let entry = groups.entry(group(&fleet.job)).or_insert((u8::MAX, None));
+        let rank = match fleet {
+            FleetStatus { enabled: false, .. } => 3,
+            FleetStatus { failed: 1.., .. } => 0,
+            FleetStatus { late: 1.., .. } => 1,
+            _ => 2,
+        };
+        *entry = (entry.0.min(rank), entry.1.into_iter().chain(fleet.next_run_at.map(|next| next.to_utc())).min());
     }
     let mut order: Vec<&str> = groups.keys().copied().collect();
     order.sort_by_key(|name| {

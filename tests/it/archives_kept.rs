@@ -299,6 +299,68 @@ fn a_copy_of_the_server_does_not_say_for_the_original_that_rows_never_left() {
     }
 }
 
+#[test]
+fn a_copy_of_the_server_does_not_end_a_restore_that_the_original_has_not_recorded_yet() {
+    let server = Server::start(18);
+    let database = logs(&server, 1000);
+    let scenario = scenario(&server, &database, "archive = 'local'");
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    let copy = copied(&server, &database, &scenario);
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back"]);
+    // As if it was killed after its commit, and before it recorded that.
+    let record = scenario.path("store").join(ending(&scenario, ".restored.json").remove(0));
+    let read = || serde_json::from_slice::<Value>(&std::fs::read(&record).unwrap()).unwrap();
+    let mut unfinished = read();
+    assert_eq!(unfinished["times"][0]["is_committed"], true, "{unfinished:#}");
+    unfinished["times"][0]["is_committed"] = false.into();
+    std::fs::write(&record, unfinished.to_string()).unwrap();
+
+    let on_the_copy = ["--config", "staging.toml", "--jobs", "jobs", "archives", "restore"];
+    scenario.run(&on_the_copy).exited(75).says(&["may not have committed", "--again"]);
+    assert_eq!(copy.sql(&database, "SELECT count(*) FROM logs"), "241");
+    assert_eq!(read()["times"], unfinished["times"], "its entry stays");
+    // The original knows, and its rows are back once.
+    scenario.run(&["archives", "restore"]).succeeded().prints(&["1 batch already back"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM logs"), "1001");
+    drop(copy);
+}
+
+#[test]
+fn unfinished_uploads_of_other_hosts_outlive_a_run_until_they_are_a_day_old() {
+    let server = server(18);
+    let database = logs(server, 10);
+    server.sql(
+        &database,
+        "ALTER TABLE logs ADD COLUMN note text; INSERT INTO logs (created_at, status, note)
+         SELECT now() - interval '200 d', 'ok', (SELECT string_agg(md5(g::text || i::text), ' ') FROM generate_series(1, 60) i) FROM generate_series(1, 4000) g",
+    );
+    let fast = scenario(server, &database, "archive = 'local'");
+    let path = fast.path("config.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let scenario = fast.config("max_upload = \"100KB/s\"\n");
+    let running = scenario.start(&["run-job", "old-logs", "--yes"]);
+    eventually("the rows are on their way", || !ending(&scenario, ".partial").is_empty());
+    running.kill();
+    let left = ending(&scenario, ".partial");
+    std::fs::write(&path, config).unwrap();
+    // Nothing but its name says whose it is.
+    for pending in ending(&scenario, ".pending.json") {
+        std::fs::remove_file(scenario.path(&format!("store/{pending}"))).unwrap();
+    }
+    let of_others = ["0", "f"].map(|digit| {
+        let name = format!("store/app/old-logs/archive/.2026-11-30T02-00-00Z-0000000001.sql.gz.{}.partial", digit.repeat(32));
+        std::fs::write(scenario.path(&name), "rows").unwrap();
+        name
+    });
+    let yesterday = std::time::SystemTime::now() - Duration::from_secs(25 * 3600);
+    std::fs::File::options().write(true).open(scenario.path(&of_others[0])).unwrap().set_modified(yesterday).unwrap();
+    let backends = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgtend' AND datname = current_database()";
+    eventually("the server let go of it", || server.sql(&database, backends) == "0");
+    scenario.run(&["run-job", "old-logs", "--yes"]).succeeded();
+    let stays = of_others[1].strip_prefix("store/").unwrap();
+    assert_eq!(ending(&scenario, ".partial"), [stays], "there were also {left:?}");
+}
+
 /// A second configuration that calls another database the same, with the same store and jobs.
 fn configured_alike(scenario: &Scenario, url: &str) {
     let text = format!(

@@ -1,14 +1,15 @@
 //! `doctor` finds what is in the way of a run; `logs` and `runs --follow` show runs.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::Scenario;
 use crate::support::postgres::{Server, server};
+use crate::support::{Scenario, quoted};
 
 fn findings(scenario: &Scenario, code: i32) -> Vec<(String, String, String)> {
     let output = scenario.run(&["doctor", "--json"]).exited(code);
@@ -39,7 +40,7 @@ fn doctor_finds_nothing_where_a_proved_backup_was_made_and_all_is_private() {
         ("database app", "PostgreSQL 18"),
         ("versions for PostgreSQL 18", "pg_dump (PostgreSQL) 18"),
         ("room in store local", "are free in"),
-        ("files", "are not open to all"),
+        ("files", "nobody else may change what pgtend relies on"),
         ("jobs", "every database has a proved backup"),
         ("ledger", "is in place"),
     ] {
@@ -86,6 +87,160 @@ fn doctor_names_a_password_that_others_may_read_and_not_the_password() {
     assert!(!format!("{found:?}").contains("hunter2"));
     fs::set_permissions(scenario.path("config.toml"), Permissions::from_mode(0o600)).unwrap();
     assert!(!findings(&scenario, 0).iter().any(|(_, _, said)| said.contains("holds a password")));
+}
+
+/// What `doctor` warns of about files.
+fn about_files(scenario: &Scenario) -> Vec<String> {
+    let found = findings(scenario, 0);
+    found.into_iter().filter(|(state, what, _)| state == "warning" && what == "files").map(|(_, _, said)| said).collect()
+}
+
+#[test]
+fn doctor_names_each_file_and_folder_that_others_may_change_or_read() {
+    let server = server(18);
+    let database = server.trusted_database();
+    let mode = |path: &std::path::Path, mode: u32| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let scenario = Scenario::empty()
+        .config("[databases.app]\nurl_file = \"secrets/url\"\n[databases.other]\nurl = \"postgres://?service=other\"\n")
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())))
+        .config("[stores.local]\npath = \"store\"\nsign_key_file = \"secrets/key\"\n");
+    let services = scenario.path("services");
+    let scenario = scenario.env("PGSERVICEFILE", &services.display().to_string()).backup_job("local", "");
+    fs::create_dir(scenario.path("secrets")).unwrap();
+    fs::write(scenario.path("secrets/url"), server.url(&database)).unwrap();
+    fs::write(scenario.path("secrets/key"), "k".repeat(40)).unwrap();
+    fs::write(scenario.path(".pgpass"), "nowhere:1:a:b:c\n").unwrap();
+    let port = server.sql("postgres", "SHOW port");
+    let service = |more: &str| {
+        let text = format!("[other]\nhost={}\nport={port}\nuser=postgres\ndbname={database}\n{more}", server.socket().display());
+        fs::write(&services, text).unwrap();
+    };
+    service("");
+    let usual = [
+        ("config.toml", 0o644),
+        ("jobs", 0o755),
+        ("jobs/nightly.toml", 0o644),
+        ("secrets", 0o755),
+        ("secrets/url", 0o600),
+        ("secrets/key", 0o600),
+        (".pgpass", 0o600),
+        ("services", 0o644),
+        ("", 0o755),
+    ];
+    let set_usual = || usual.iter().for_each(|(path, usual)| mode(&scenario.path(path), *usual));
+    set_usual();
+    assert_eq!(about_files(&scenario), Vec::<String>::new());
+    let said = findings(&scenario, 0).into_iter().find(|(state, what, _)| state == "ok" && what == "files").unwrap().2;
+    assert!(said.contains("(7 files") && said.contains("(3 of them)") && said.contains("Access lists"), "{said}");
+    let root = scenario.path("");
+    let root = root.to_str().unwrap().trim_end_matches('/');
+    for (path, open, says) in [
+        ("config.toml", 0o646, &["others may write to it: chmod o-w", "config.toml"][..]),
+        ("jobs", 0o757, &["pgtend relies on jobs, and others may write to it: chmod o-w jobs"]),
+        // Nobody else's file can be replaced there, and another job can be added.
+        ("jobs", 0o1757, &["relies on jobs, and others may write to it: chmod o-w jobs"]),
+        ("secrets", 0o757, &["/secrets: others may write to it, and so replace", "secrets/url and 1 more: chmod o-w"]),
+        ("secrets/url", 0o604, &["secrets/url (`url_file` of database `app`) holds a secret, and others may read it: chmod 600"]),
+        ("secrets/key", 0o606, &["`sign_key_file` of store `local`", "others may read and write it: chmod 600"]),
+        (".pgpass", 0o640, &[".pgpass is not used for passwords", "may read it: chmod 600"]),
+        ("services", 0o646, &["services (libpq's servicefile), and others may write to it: chmod o-w"]),
+        ("", 0o757, &["others may write to it, and so replace", &format!("chmod o-w {root}")]),
+    ] {
+        mode(&scenario.path(path), open);
+        let said = about_files(&scenario);
+        assert!(said.iter().any(|said| says.iter().all(|part| said.contains(part))), "{path} {open:o}: {said:#?}");
+        set_usual();
+    }
+    // One with a password is a secret.
+    service("password=hunter2\n");
+    let said = about_files(&scenario);
+    assert!(
+        said.len() == 1 && said[0].contains("services (libpq's servicefile) holds a secret, and others may read it"),
+        "{said:#?}"
+    );
+    mode(&services, 0o600);
+    assert_eq!(about_files(&scenario), Vec::<String>::new());
+}
+
+#[test]
+fn doctor_takes_a_group_for_what_it_may_do() {
+    // Only root gives files away.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let server = server(18);
+    let database = server.trusted_database();
+    let url = server.url(&database).replace("postgres@", "postgres:hunter2@");
+    let scenario = Scenario::with_url(server, &url).backup_job("local", "");
+    // Who is in a group that this system does not know, nobody knows.
+    const UNKNOWN_GROUP: u32 = 54_321;
+    let config = scenario.path("config.toml");
+    chown(&config, None, Some(UNKNOWN_GROUP)).unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o660)).unwrap();
+    let said = about_files(&scenario);
+    let parts = ["config.toml holds a password and its group 54321 may write to it", "or chmod 640 config.toml"];
+    assert!(said.len() == 1 && parts.iter().all(|part| said[0].contains(part)), "{said:#?}");
+    // As packages have it: of root, and readable for the group of the service.
+    fs::set_permissions(&config, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(about_files(&scenario), Vec::<String>::new());
+    // One that the user's own group may write is no finding: with a umask of 002, all are so.
+    chown(&config, None, Some(0)).unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o660)).unwrap();
+    assert_eq!(about_files(&scenario), Vec::<String>::new());
+}
+
+/// Takes connections and says nothing, until so many are open at once; then it ends them all, and every later one.
+fn silent_until(count: usize) -> (u16, std::sync::mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (all_came, came) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut open: Vec<TcpStream> = Vec::new();
+        for connection in listener.incoming() {
+            open.push(connection.unwrap());
+            open.retain_mut(is_open);
+            if open.len() == count {
+                open.clear();
+                let _ = all_came.send(());
+                drop(listener);
+                return;
+            }
+        }
+    });
+    (port, came)
+}
+
+/// Returns whether the other end of a connection has not gone, whatever it has said.
+fn is_open(connection: &mut TcpStream) -> bool {
+    connection.set_nonblocking(true).unwrap();
+    loop {
+        match connection.read(&mut [0; 1024]) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[test]
+fn databases_that_never_answer_are_waited_for_side_by_side_and_said_in_order() {
+    for command in [&["check", "--connect"][..], &["doctor"]] {
+        const DATABASES: usize = 5;
+        let (port, all_came) = silent_until(DATABASES);
+        let databases: String = (0..DATABASES)
+            .map(|number| {
+                format!("[databases.d{number}]\nurl = 'postgres://nobody@127.0.0.1:{port}/d{number}?sslmode=disable'\n")
+            })
+            .collect();
+        let scenario = Scenario::empty().config(&format!("{databases}[stores.local]\npath = 'store'\n"));
+        let output = scenario.run(&[command, &["--json"]].concat()).exited(69);
+        all_came.try_recv().expect("they were not asked side by side");
+        let json: Value = serde_json::from_str(&output.stdout).unwrap();
+        let rows = json["connections"].as_array().or(json["findings"].as_array()).unwrap();
+        let named =
+            rows.iter().filter_map(|row| row["what"].as_str()?.strip_prefix("database ")).filter(|name| !name.contains(':'));
+        assert_eq!(named.collect::<Vec<_>>(), ["d0", "d1", "d2", "d3", "d4"], "{json:#}");
+    }
 }
 
 #[test]

@@ -339,6 +339,33 @@ fn a_copy_that_fails_while_it_takes_the_place_of_another_one_leaves_the_source_h
 }
 
 #[test]
+fn a_copy_that_fails_and_took_nothing_away_leaves_no_hold_of_its_own() {
+    let server = server(18);
+    let scenario = two_folders(server, &small_database(server), "keep = { last = 5 }");
+    run(&scenario).succeeded();
+    let set = in_store(&scenario, "local")[0].0.clone();
+    let there = |object: &str| scenario.path(&format!("offsite/{set}/{object}"));
+    // A copy that was begun there, and cannot be finished.
+    for object in ["manifest.json", "verification.json", "globals.sql.gz"] {
+        std::fs::remove_file(there(object)).unwrap();
+    }
+    std::fs::create_dir_all(there("globals.sql.gz/in-the-way")).unwrap();
+    let copy = ["backups", "copy", &*set, "--from", "local", "--to", "offsite"];
+    assert_ne!(scenario.run(&copy).code, Some(0));
+    let hold = scenario.path(&format!("store/{set}/hold-for-copy.json"));
+    assert!(!hold.exists(), "{}", std::fs::read_to_string(&hold).unwrap());
+    // That of a copy that was killed in the place of another one stays: this may be the only one.
+    let of_another =
+        serde_json::json!({"until": "2999-01-01T00:00:00Z", "reason": "a copy of it is made in third", "for_copy": true});
+    std::fs::write(&hold, of_another.to_string()).unwrap();
+    assert_ne!(scenario.run(&copy).code, Some(0));
+    assert!(hold.exists());
+    std::fs::remove_dir_all(there("globals.sql.gz")).unwrap();
+    scenario.run(&copy).succeeded();
+    assert!(!hold.exists() && has(&scenario, "offsite", &set));
+}
+
+#[test]
 fn the_dump_of_a_replacement_that_was_killed_outlives_the_store_that_it_was_copied_from() {
     let (scenario, set, new) = replacing(server(18), "");
     let globals = scenario.path(&format!("offsite/{set}/globals.sql.gz.age"));
@@ -382,6 +409,12 @@ fn what_a_killed_encryption_left_in_the_clear_goes_with_the_next_copy_or_with_th
         for (path, bytes) in &plain {
             std::fs::write(path, bytes).unwrap();
         }
+        let said = "in the clear in offsite: dump.sql.gz, globals.sql.gz";
+        scenario.run(&["backups", "list"]).succeeded().prints(&[said]);
+        let listed = scenario.json(&["backups", "list", "--store", "offsite"]);
+        assert_eq!(listed["sets"][0]["in_the_clear"], serde_json::json!(["dump.sql.gz", "globals.sql.gz"]), "{listed:#}");
+        let said = "is encrypted, and dump.sql.gz, globals.sql.gz beside it is not: `pgtend backups copy";
+        scenario.run(&["doctor"]).succeeded().prints(&["store offsite", said]);
         if again {
             scenario.run(&copy).succeeded();
         } else {
@@ -389,5 +422,7 @@ fn what_a_killed_encryption_left_in_the_clear_goes_with_the_next_copy_or_with_th
             assert!(!in_store(&scenario, "offsite").iter().any(|(name, _)| *name == set), "pruned");
         }
         assert!(plain.iter().all(|(path, _)| !path.exists()), "again: {again}");
+        let said = scenario.run(&["backups", "list"]).succeeded();
+        assert!(!said.stdout.contains("in the clear"), "{}", said.stdout);
     }
 }

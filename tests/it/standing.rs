@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::copies::two_folders;
 use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually, quoted};
 
@@ -194,4 +195,105 @@ fn a_newest_set_that_is_damaged_is_said_and_makes_another_the_next_step() {
     scenario.run(&["run-job", "nightly"]).succeeded();
     let said = scenario.run(&[]).succeeded().prints(&["Next: pgtend serve"]);
     assert!(!said.stdout.contains("damaged"), "{}", said.stdout);
+}
+
+#[test]
+fn a_store_that_is_away_is_said_and_no_verdict_is_silent_about_it() {
+    let server = server(18);
+    let scenario = two_folders(server, &server.trusted_database(), "");
+    for _ in 0..2 {
+        scenario.run(&["run-job", "nightly"]).succeeded();
+    }
+    let sets = scenario.sets();
+    let said = scenario.run(&[]).succeeded().prints(&[&sets[1]]);
+    assert!(!said.stdout.contains("not read"), "{}", said.stdout);
+    // The newest set is in the store alone that is away.
+    std::fs::remove_dir_all(scenario.path(&format!("store/{}", sets[1]))).unwrap();
+    std::fs::rename(scenario.path("offsite"), scenario.path("away")).unwrap();
+    let not_read = "offsite was not read, and may have a newer one";
+    let unread = "store `offsite` cannot be read: ";
+    scenario.run(&[]).succeeded().prints(&[&sets[0], not_read, "Without an answer:", unread, "Next: pgtend check --connect"]);
+    let found = standing(&scenario);
+    assert_eq!(found["databases"][0]["unread"], serde_json::json!(["offsite"]), "{found:#}");
+    assert!(found["unread"][0].as_str().unwrap().starts_with(unread), "{found:#}");
+    let said = scenario.run(&["doctor"]).exited(69).prints(&["store offsite", unread]);
+    assert!(!said.stdout.contains("every database has a proved backup"), "{}", said.stdout);
+    // Without a set elsewhere, nobody knows whether there is one.
+    std::fs::remove_dir_all(scenario.path("store/app")).unwrap();
+    let said = scenario.run(&[]).succeeded().prints(&[&format!("unknown: {unread}"), "Next: pgtend check --connect"]);
+    assert!(!said.stdout.contains("none yet"), "{}", said.stdout);
+    // A job that keeps nothing there says nothing of it.
+    let scenario = nightly(scenario, "", "");
+    let said = scenario.run(&[]).succeeded().prints(&["none yet", "Without an answer:", unread]);
+    assert!(!said.stdout.contains(not_read), "{}", said.stdout);
+}
+
+#[test]
+fn a_store_that_never_answers_hides_no_backup_in_another() {
+    let server = server(18);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = quoted(&format!("http://{}", silent.local_addr().unwrap()));
+    let bucket = |name: &str| format!("[stores.{name}]\nbucket = 'b'\nregion = 'us-east-1'\nendpoint = {endpoint}\n");
+    let scenario = Scenario::with_database(server, &server.trusted_database())
+        .config(&format!("{}{}", bucket("another"), bucket("third")))
+        .env("AWS_ACCESS_KEY_ID", "x")
+        .env("AWS_SECRET_ACCESS_KEY", "y");
+    let scenario = nightly(scenario, "", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.files("store").into_iter().find_map(|file| Some(file.strip_suffix("/manifest.json")?.to_owned())).unwrap();
+    let job = "database = \"app\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = [\"local\", \"another\"]\n";
+    let scenario = scenario.job("nightly", job);
+    scenario.run(&[]).succeeded().prints(&[
+        &set,
+        "another was not read, and may have a newer one",
+        "store `another` cannot be read: it did not answer in 5 s",
+        "store `third` cannot be read: it did not answer in 5 s",
+    ]);
+}
+
+#[test]
+fn a_database_beside_which_others_are_restored_is_shown_unless_it_has_nothing_of_its_own() {
+    let server = server(18);
+    let (app, beside) = (server.trusted_database(), server.trusted_database());
+    let scenario =
+        Scenario::with_database(server, &app).config(&format!("[databases.crm]\nurl = {}\n", quoted(&server.url(&beside))));
+    let scenario = nightly(scenario, "", "verify = \"restore\"\nscratch = \"crm\"");
+    let said = scenario.run(&[]).succeeded().prints(&["Next: pgtend run-job nightly "]);
+    assert!(!said.stdout.contains("crm"), "{}", said.stdout);
+    server.sql(&beside, "CREATE TABLE customers (id int)");
+    scenario.run(&[]).succeeded().prints(&["crm", "none, and no job makes one", "Next: pgtend init "]);
+    scenario.run(&["doctor"]).succeeded().prints(&["backup of crm", "none, and no job makes one"]);
+    // A job that backs it up is one like any other.
+    let job = "database = \"crm\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\n";
+    let scenario = scenario.job("crm", job);
+    scenario.run(&["run-job", "crm"]).succeeded();
+    scenario.run(&[]).succeeded().prints(&["crm/crm/"]);
+}
+
+#[test]
+fn a_backup_of_another_cluster_with_the_same_name_is_not_this_databases() {
+    let (one, other) = (server(18), server(15));
+    let database = one.trusted_database();
+    other.sql("postgres", &format!("CREATE DATABASE {database}"));
+    other.drop_with_test(&database);
+    let scenario = nightly(Scenario::with_database(one, &database), "", "");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let set = scenario.sets().remove(0);
+    let path = scenario.path("config.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let as_role =
+        |role: &str| std::fs::write(&path, config.replace(&one.url(&database), &other.url_as(role, &database))).unwrap();
+    as_role("postgres");
+    let said = scenario.run(&[]).succeeded().prints(&["none yet"]);
+    assert!(!said.stdout.contains(&set), "{}", said.stdout);
+    assert_eq!(standing(&scenario)["databases"][0]["newest"], Value::Null);
+    scenario.run(&["doctor"]).prints(&["backup of app", "none yet"]);
+    // A role that may not ask who the server is knows the name alone, and says so.
+    let role = format!("weak_{database}");
+    other.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    other.sql(&database, "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM public");
+    as_role(&role);
+    scenario.run(&[]).succeeded().prints(&[&set, "by its name alone"]);
+    assert!(standing(&scenario)["databases"][0]["unsure"].is_string());
+    other.sql("postgres", &format!("DROP ROLE {role}"));
 }

@@ -250,7 +250,7 @@ fn json_of(mut row: Row, now: DateTime<Utc>) -> serde_json::Value {
 
 /// What differs from copy to copy.
 fn copy_of(set: &serde_json::Value) -> serde_json::Value {
-    let keys = "store location dump_bytes sha256 encrypted verification bytes restored held signature archived";
+    let keys = "store location dump_bytes sha256 encrypted verification bytes restored held signature archived in_the_clear";
     keys.split(' ').map(|key| (key.to_owned(), set[key].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
@@ -280,6 +280,7 @@ fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signatu
         "adopted": manifest.adopted,
         "held": set.held(now).collect::<Vec<_>>(),
         "globals_problem": set.listed.globals_problem,
+        "in_the_clear": set.listed.in_the_clear,
         "from_the_future": set.is_from_the_future(now),
         "signature": signature.unwrap_or(if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked }),
         "warnings": manifest.warnings,
@@ -397,6 +398,8 @@ fn notes(row: &Row, now: DateTime<Utc>) -> String {
     if set.listed.globals_problem.is_some() {
         notes.push("without its globals".to_owned());
     }
+    let exposed = [row].into_iter().chain(copies).filter(|copy| !copy.set.listed.in_the_clear.is_empty());
+    notes.extend(exposed.map(|copy| format!("in the clear in {}: {}", copy.store, copy.set.listed.in_the_clear.join(", "))));
     notes.extend(row.refused(now).map(|refused| {
         format!("refused for its data on {}{}", refused.check.checked_at.format("%Y-%m-%d"), refused.as_the_copy(&row.store))
     }));

@@ -1,12 +1,15 @@
 //! `doctor`: everything that `check --connect` tries, and what a run meets besides: room on disks, versions, files that others can change, jobs that are
 //! late or failed. Each finding says what to do.
 
+mod above;
 mod asked;
 mod files;
 mod finding;
+mod modes;
 mod room;
 mod versions;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -15,7 +18,7 @@ use serde_json::json;
 
 use self::finding::{Finding, State};
 use super::check;
-use super::global::Global;
+use super::global::{Global, found_for};
 use super::output::{print, table};
 use super::standing;
 use crate::base::terminal::in_one_line;
@@ -25,16 +28,16 @@ use crate::pg::failure;
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let (config, folder) = global.load_all()?;
     let mut findings = Vec::new();
-    let mut code = ExitCode::SUCCESS;
+    let mut first_failure = None;
     for (job, error) in check::one_place(&config, &folder.jobs).await {
         findings.push(Finding::new(State::Failed, format!("stores of {job}"), failure::in_a_line(&error)));
-        code = failure::exit_code(&error);
+        first_failure.get_or_insert(failure::exit_code(&error));
     }
     findings.extend(check::notes(&config, &folder).into_iter().map(|note| Finding::new(State::Warning, "files", note)));
-    for attempt in check::try_all(&config, &folder.jobs).await.into_iter().rev() {
+    for attempt in check::try_all(&config, &folder.jobs).await {
         match attempt.result {
             Err(error) => {
-                code = failure::exit_code(&error);
+                first_failure.get_or_insert(failure::exit_code(&error));
                 findings.push(Finding::new(State::Failed, attempt.what, failure::in_a_line(&error)));
             }
             Ok(detail) => {
@@ -44,15 +47,17 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
             }
         }
     }
-    let databases = asked::databases(&config).await;
+    let failed: BTreeSet<&str> =
+        findings.iter().filter(|finding| finding.state == State::Failed).map(|finding| finding.what.as_str()).collect();
+    let (databases, of_jobs) = tokio::join!(asked::databases(&config, &failed), of_jobs(global));
     findings.extend(versions::of_tools(&config, &databases).await);
-    findings.extend(room::of_stores(&config, &folder.jobs, &databases));
-    findings.extend(files::of_others(&config, &folder.jobs));
-    findings.extend(of_jobs(global).await);
+    findings.extend(files::of_others(&config, &folder.jobs, &global.jobs_dir()));
+    findings.extend(room::of_stores(&config, &found_for(&config, folder.jobs, false).await?, &databases));
+    findings.extend(of_jobs);
     findings.sort_by_key(|finding| finding.state);
     let text = if global.json { as_json(&findings) } else { in_words(&findings) };
     print(&text)?;
-    Ok(code)
+    Ok(first_failure.unwrap_or(ExitCode::SUCCESS))
 }
 
 /// Jobs that are late or failed, and databases without a proved backup: as `pgtend` alone says it.

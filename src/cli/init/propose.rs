@@ -6,7 +6,7 @@ use super::decide::{self, Does, LeftOut, Proposal};
 use super::facts::Contents;
 use super::names::{free, slug};
 use crate::pg::table::with_schema;
-use crate::run::covered::{is_backed_up_by, made_from_backups};
+use crate::run::covered::{is_backed_up_by, is_made_from_backups, is_only_scratch};
 use crate::run::job::Job;
 
 /// A database that gets jobs.
@@ -19,13 +19,15 @@ pub struct Target {
 /// Returns the jobs that are not there yet, each with a name of its own. `taken` are names of files that are there.
 pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (Vec<Proposal>, Vec<LeftOut>) {
     let (mut proposals, mut left_out) = (Vec::new(), Vec::new());
-    let without = |has: &dyn Fn(&str) -> bool| -> Vec<String> {
-        targets.iter().map(|target| target.name.clone()).filter(|name| !has(name)).collect()
+    let without = |has: &dyn Fn(&Target) -> bool| -> Vec<String> {
+        targets.iter().filter(|target| !has(target)).map(|target| target.name.clone()).collect()
     };
-    let made_from_backups = made_from_backups(known);
-    let backup = |name: &str| known.iter().any(|job| is_backed_up_by(job, name)) || made_from_backups.contains(name);
-    let audit = |name: &str| {
-        let audits = |job: &Job| job.task.kind() == "audit" && job.databases.iter().any(|database| database == name);
+    let backup = |Target { name, contents }: &Target| {
+        let is_scratch = !contents.has_tables && is_only_scratch(known, name);
+        known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name) || is_scratch
+    };
+    let audit = |Target { name, .. }: &Target| {
+        let audits = |job: &Job| job.task.kind() == "audit" && job.runs_on(name);
         known.iter().any(audits)
     };
     for (does, name, databases, why) in [
@@ -54,5 +56,5 @@ pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (V
 fn does_the_same(job: &Job, proposal: &Proposal) -> bool {
     let table = proposal.does.table().map(with_schema);
     let is_of_table = job.task.touched().iter().any(|touched| Some(with_schema(touched.table)) == table);
-    job.task.kind() == proposal.does.kind() && is_of_table && proposal.databases.iter().all(|name| job.databases.contains(name))
+    job.task.kind() == proposal.does.kind() && is_of_table && proposal.databases.iter().all(|name| job.runs_on(name))
 }

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::common::Moment;
+use super::common::{Fleet, Gone, Moment};
 
 /// `pgtend` alone: where one stands, and what comes next.
 #[derive(JsonSchema)]
@@ -19,7 +19,11 @@ pub struct Standing {
     databases: Vec<BackedUp>,
     late: Vec<Late>,
     failed: Vec<FailedLast>,
-    /// What did not answer.
+    /// Jobs with patterns in `databases`.
+    fleets: Vec<Fleet>,
+    /// In the last 30 days.
+    gone: Vec<Gone>,
+    /// What did not answer: stores and the ledger, each with the reason.
     unread: Vec<String>,
     next: Step,
 }
@@ -37,6 +41,8 @@ struct BackedUp {
     idle: Option<String>,
     /// The newest set that is newer than that and does not count.
     lost: Option<Lost>,
+    /// Stores of its backup jobs that were not read, and may have a newer set; without a backup job, any store.
+    unread: Vec<String>,
 }
 
 #[derive(JsonSchema)]

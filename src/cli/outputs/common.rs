@@ -42,6 +42,31 @@ pub struct Problem {
     hint: Option<String>,
 }
 
+/// How a job with patterns stands on all of its databases.
+#[derive(JsonSchema)]
+pub struct Fleet {
+    job: String,
+    /// What stands in its file: `tenant_*`.
+    patterns: String,
+    databases: u64,
+    well: u64,
+    failed: u64,
+    /// Late, and not failed.
+    late: u64,
+    /// Without a success yet, and neither failed nor late.
+    waiting: u64,
+    /// The oldest of the last successes.
+    oldest_success_at: Option<Moment>,
+    oldest_success_on: Option<String>,
+}
+
+/// A database that went from its server; its sets stay.
+#[derive(JsonSchema)]
+pub struct Gone {
+    database: String,
+    gone_at: Moment,
+}
+
 /// A store that could not be read.
 #[derive(JsonSchema)]
 pub struct UnreadStore {

@@ -2,13 +2,15 @@
 
 use schemars::JsonSchema;
 
-use super::common::{Described, Moment};
+use super::common::{Described, Fleet, Gone, Moment};
 
 /// `jobs`
 #[derive(JsonSchema)]
 pub struct Jobs {
     jobs: Vec<Job>,
     broken: Vec<Broken>,
+    /// Databases that went from their servers in the last 30 days.
+    gone: Vec<Gone>,
 }
 
 #[derive(JsonSchema)]
@@ -22,8 +24,12 @@ struct Job {
     timezone: String,
     next_run_at: Option<Moment>,
     timeout_seconds: Option<u64>,
-    /// On each database that it ran on.
+    /// On each database that it ran on; of a job with patterns, only with --all.
     last: Vec<LastRun>,
+    /// The patterns in `databases`, if it has some.
+    patterns: Option<String>,
+    /// How it stands, if it has patterns; null with --all.
+    fleet: Option<Fleet>,
 }
 
 #[derive(JsonSchema)]

@@ -47,6 +47,8 @@ struct Set {
     adopted: Option<Described>,
     held: Vec<Described>,
     globals_problem: Option<String>,
+    /// Objects beside an encrypted set that are not.
+    in_the_clear: Vec<String>,
     refused_for_its_data: Option<Refused>,
     from_the_future: bool,
     signature: String,
@@ -87,6 +89,7 @@ struct SetCopy {
     held: Vec<Described>,
     signature: String,
     archived: Option<String>,
+    in_the_clear: Vec<String>,
 }
 
 #[derive(JsonSchema)]

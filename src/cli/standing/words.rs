@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::base::terminal;
 use crate::base::units;
 use crate::cli::output::table;
-use crate::run::standing::{Backup, Configured, Standing, Step};
+use crate::run::standing::{Backup, Configured, Standing, Step, fleets};
 
 /// More lines of a kind than this are counted only.
 const LISTED: usize = 20;
@@ -16,8 +16,9 @@ impl Standing {
             Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
             Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
             Configured::Yes { stores, jobs } => format!(
-                "{}: {}, {}, {}\n",
+                "{}: {}{}, {}, {}\n",
                 self.file,
+                if self.servers == 0 { String::new() } else { units::plural(self.servers, "server") + ", " },
                 units::plural(self.databases.len(), "database"),
                 units::plural(stores, "store"),
                 units::plural(jobs, "job")
@@ -33,10 +34,11 @@ impl Standing {
             });
             text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
         }
+        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
         text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
         text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
         text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
-        text += &section("Without an answer:", self.unread.iter().cloned());
+        text += &section("Without an answer:", self.unread.iter().map(|unread| unread.why.clone()));
         let Step { command, why } = self.next();
         text + &format!("\nNext: {command}    # {why}\n")
     }

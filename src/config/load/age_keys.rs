@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::Loader;
 use crate::base::age_keys::{AgeKeys, IDENTITY_FILE_BYTES, Identities, MAX_RECIPIENTS, Recipient, is_secret, recipients_of};
 use crate::base::units;
+use crate::config::NamedFile;
 use crate::config::written::WrittenStore;
 
 impl Loader<'_> {
@@ -95,6 +96,7 @@ impl Loader<'_> {
             );
             return None;
         }
+        self.files.push(NamedFile { key: of(), path: path.clone(), is_secret: key == "identity_file" });
         let read = std::fs::metadata(&path).and_then(|metadata| {
             if !metadata.is_file() {
                 return Err(std::io::Error::other("it is not a regular file"));

@@ -2,10 +2,12 @@
 
 mod age_keys;
 mod notify;
+mod servers;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,12 +16,14 @@ use toml::Spanned;
 
 use super::secret::Secret;
 use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenVerify};
-use super::{Config, Database, Ledger, Metrics, Serve, Tools, Verify, sessions};
+use super::{Config, Database, Ledger, Metrics, NamedFile, Serve, Server, Tools, Verify, sessions};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean, without_number};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
+/// 10,000 databases with three jobs a day have 900,000 rows in it.
+const LEDGER_KEEP_FOUND: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A shorter token can be guessed.
 const MIN_ACTIONS_TOKEN_BYTES: usize = 16;
@@ -47,7 +51,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let toml_file::Read { value: written, without, notes } = toml_file::parse::<Written>(&source, problems)?;
     let mut mistaken = mistaken(&without);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut loader = Loader { source: &source, folder, without: &without, problems };
+    let mut loader = Loader { source: &source, folder, without: &without, problems, files: Vec::new() };
     let has_ledger = written.ledger.is_some();
     let max_sessions: Vec<(String, Spanned<u32>)> =
         written.databases.iter().filter_map(|(name, database)| Some((name.clone(), database.max_sessions.clone()?))).collect();
@@ -59,6 +63,11 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
             (name, database)
         })
         .collect();
+    let servers = written.servers.into_iter().map(|(name, server)| {
+        let server = loader.server(&name, server);
+        (name, server)
+    });
+    let servers: BTreeMap<String, Server> = servers.collect();
     let mut stores = BTreeMap::new();
     for (name, store) in written.stores {
         match loader.store(&name, store) {
@@ -80,17 +89,31 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     };
     let verify = loader.verify(written.verify);
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
-    let config =
-        Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify, mistaken, notes };
+    let config = Config {
+        path: path.to_owned(),
+        databases,
+        servers,
+        stores,
+        tools,
+        ledger,
+        serve,
+        notify,
+        metrics,
+        verify,
+        mistaken,
+        notes,
+        files: std::mem::take(&mut loader.files),
+    };
     for (database, limit) in &max_sessions {
         loader.max_sessions(database, limit, &config);
     }
+    loader.ambiguous_names(&config);
     Some(config)
 }
 
-/// Names the databases, stores and places for messages that were left out, as they have mistakes.
+/// Names the databases, servers, stores and places for messages that were left out, as they have mistakes.
 fn mistaken(without: &[Vec<String>]) -> BTreeSet<String> {
-    const KINDS: [&str; 3] = ["databases", "stores", "notify"];
+    const KINDS: [&str; 4] = ["databases", "servers", "stores", "notify"];
     let near = |key: &str| KINDS.into_iter().filter(|kind| did_you_mean(key, [*kind]).is_some()).map(str::to_owned).collect();
     let of = |path: &Vec<String>| -> Vec<String> {
         match path.as_slice() {
@@ -108,6 +131,8 @@ struct Loader<'a> {
     /// The keys that have mistakes already.
     without: &'a [Vec<String>],
     problems: &'a mut Vec<Problem>,
+    /// The files that keys have named so far.
+    files: Vec<NamedFile>,
 }
 
 impl Loader<'_> {
@@ -115,6 +140,12 @@ impl Loader<'_> {
         if !self.problems.iter().any(|problem| problem.is_within(&at.span())) {
             self.problems.push(self.source.problem(Some(at.span()), message, Some(hint.to_owned())));
         }
+    }
+
+    /// Reads a secret, and notes the file that holds it. Returns it with the place that names it.
+    fn secret(&mut self, secret: Secret<'_>) -> Option<(String, Option<Range<usize>>)> {
+        self.files.extend(secret.named_file(self.folder));
+        secret.read(self.source, self.folder, self.problems)
     }
 
     fn database(&mut self, name: &str, written: WrittenDatabase, has_ledger: bool) -> Database {
@@ -149,7 +180,8 @@ impl Loader<'_> {
         let of = format!("database `{name}`");
         let url = self.connection(&of, Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file });
         let owner = Secret { key: "owner_url", of: &of, literal: owner_url, env: owner_url_env, file: owner_url_file };
-        Database { url, role, owner_url: self.connection(&of, owner), max_sessions, max_concurrent, group }
+        let owner_url = self.connection(&of, owner);
+        Database { url, role, owner_url, max_sessions, max_concurrent, group, on_server: None }
     }
 
     fn max_sessions(&mut self, database: &str, limit: &Spanned<u32>, config: &Config) {
@@ -168,7 +200,7 @@ impl Loader<'_> {
 
     /// A URL that does not parse is a mistake of the file, wherever the text came from.
     fn connection(&mut self, of: &str, secret: Secret<'_>) -> Option<SecretString> {
-        let (url, span) = secret.read(self.source, self.folder, self.problems)?;
+        let (url, span) = self.secret(secret)?;
         if let Err(error) = crate::pg::Settings::check_url(&url) {
             let hint = super::url_instead::instead(&url);
             self.problems.push(self.source.problem(
@@ -203,6 +235,7 @@ impl Loader<'_> {
             database: written.database.into_inner(),
             keep: written.keep.map_or(LEDGER_KEEP, |keep| keep.0),
             keep_last: written.keep_last.map_or(LEDGER_KEEP_LAST, Spanned::into_inner),
+            keep_found: written.keep_found.map_or(LEDGER_KEEP_FOUND, |keep| keep.0),
         }
     }
 
@@ -222,7 +255,7 @@ impl Loader<'_> {
             self.problem(count, format!("`max_concurrent = {}` is out of range", count.get_ref()), "1 to 1000");
         }
         let secret = Secret { key: "token", of: "[serve]", literal: None, env: written.token_env, file: written.token_file };
-        let token = secret.read(self.source, self.folder, self.problems).map(|(token, span)| {
+        let token = self.secret(secret).map(|(token, span)| {
             if token.is_empty() {
                 let hint = Some("use a long random text: `openssl rand -hex 32`".to_owned());
                 self.problems.push(self.source.problem(span, "the token of [serve] is empty", hint));

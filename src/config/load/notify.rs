@@ -24,7 +24,7 @@ impl Loader<'_> {
         let ca_file = ca_file.and_then(|ca_file| self.ca_file(ca_file, "[notify]"));
         let secret =
             Secret { key: "webhook_url", of: "[notify]", literal: webhook_url, env: webhook_url_env, file: webhook_url_file };
-        let webhook_url = secret.read(self.source, self.folder, self.problems);
+        let webhook_url = self.secret(secret);
         let webhook_url = webhook_url.and_then(|(url, span)| checked_http_url(url, span, "[notify]", self.source, self.problems));
         if let (Some(target), true) = (targets.get(WEBHOOK), webhook_url.is_some()) {
             let message = "`webhook_url` has the name `webhook` already".to_owned();
@@ -110,14 +110,14 @@ impl Loader<'_> {
 
     fn url(&mut self, of: &str, written: &mut WrittenTarget) -> Option<SecretString> {
         let secret = Secret { key: "url", of, literal: None, env: written.url_env.take(), file: written.url_file.take() };
-        let (url, span) = secret.read(self.source, self.folder, self.problems)?;
+        let (url, span) = self.secret(secret)?;
         checked_http_url(url, span, &format!("the URL of {of}"), self.source, self.problems)
     }
 
     /// A secret that is not empty and fits in a line.
     fn text(&mut self, secret: Secret<'_>) -> Option<SecretString> {
         let (key, of) = (secret.key, secret.of);
-        let (text, span) = secret.read(self.source, self.folder, self.problems)?;
+        let (text, span) = self.secret(secret)?;
         if text.is_empty() || text.chars().any(char::is_control) {
             let message = format!("the `{key}` of {of} is empty, or has more than one line");
             self.problems.push(self.source.problem(span, message, Some("write it in one line".to_owned())));

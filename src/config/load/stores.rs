@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::{Loader, absolute};
 use crate::config::secret::Secret;
 use crate::config::written::WrittenStore;
-use crate::config::{Cloud, Encryption, Lock, Provider, S3, Store};
+use crate::config::{Cloud, Encryption, Lock, NamedFile, Provider, S3, Store};
 
 /// S3 counts in days, and refuses what is longer.
 const LOCKS: std::ops::RangeInclusive<Duration> = Duration::from_secs(86_400)..=Duration::from_secs(36_500 * 86_400);
@@ -178,7 +178,7 @@ impl Loader<'_> {
 
     fn sign_key(&mut self, of: &str, env: Option<Spanned<String>>, file: Option<Spanned<PathBuf>>) -> Option<SecretString> {
         let secret = Secret { key: "sign_key", of, literal: None, env, file };
-        let (key, span) = secret.read(self.source, self.folder, self.problems)?;
+        let (key, span) = self.secret(secret)?;
         let key = key.trim();
         if key.len() < SIGN_KEY_BYTES {
             let message = format!("the `sign_key` of {of} has {} bytes; it needs at least {SIGN_KEY_BYTES}", key.len());
@@ -191,6 +191,7 @@ impl Loader<'_> {
     /// Returns the file if it contains certificates.
     pub(super) fn ca_file(&mut self, written: Spanned<PathBuf>, of: &str) -> Option<PathBuf> {
         let path = absolute(&self.folder.join(written.get_ref()));
+        self.files.push(NamedFile { key: format!("`ca_file` of {of}"), path: path.clone(), is_secret: false });
         match crate::base::ca_file::read(&path) {
             Ok(_) => Some(path),
             Err(why) => {
@@ -261,7 +262,7 @@ impl Loader<'_> {
         let of = format!("store `{name}`");
         let (env, file) = (written.credentials_env.take(), written.credentials_file.take());
         let secret = Secret { key: "credentials", of: &of, literal: None, env, file };
-        let credentials = secret.read(self.source, self.folder, self.problems).map(|(text, _)| SecretString::from(text));
+        let credentials = self.secret(secret).map(|(text, _)| SecretString::from(text));
         let ca_file = written.ca_file.take().and_then(|ca_file| self.ca_file(ca_file, &of));
         Cloud {
             provider,

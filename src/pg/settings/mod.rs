@@ -43,6 +43,8 @@ struct Access {
     user: String,
     password: Option<SecretString>,
     passfile: Option<PathBuf>,
+    /// The file that has its service.
+    service_file: Option<PathBuf>,
     tls: Tls,
     application_name: String,
     /// The options for client tools.
@@ -125,6 +127,7 @@ impl Settings {
             hosts: hosts(found)?,
             password: text("password").map(SecretString::from),
             passfile: text("passfile").map(PathBuf::from).or_else(|| home.as_deref().map(|home| home.join(".pgpass"))),
+            service_file: text("service").and_then(|_| text("servicefile")).map(PathBuf::from),
             tls: Tls::of(found, home.as_deref())?,
             application_name: text("application_name")
                 .or_else(|| text("fallback_application_name"))
@@ -161,6 +164,19 @@ impl Settings {
 
     pub fn database(&self) -> &str {
         &self.database
+    }
+
+    /// Returns the files that it reads, each with libpq's name for it. The password file need not be there.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let Access { passfile, service_file, tls, .. } = &*self.access;
+        let root = match &tls.root {
+            Root::File(file) => Some(file),
+            Root::System | Root::Absent => None,
+        };
+        let key = tls.certificate.as_ref().map(|(_, key)| key);
+        let files =
+            [("passfile", passfile.as_ref()), ("servicefile", service_file.as_ref()), ("sslkey", key), ("sslrootcert", root)];
+        files.into_iter().filter_map(|(name, file)| Some((name, file?.as_path())))
     }
 
     /// Returns `user@host:port/database`, for messages.

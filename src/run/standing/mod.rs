@@ -1,12 +1,13 @@
 //! Where one stands: whether each database has a backup that counts, what is late, what failed, and the next step. `pgtend` alone, `pgtend doctor`, the
 //! digest and the status page judge by it.
 
+pub mod fleets;
 pub mod read;
 mod say;
 
 use chrono::{DateTime, Utc};
 
-pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step};
+pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step, Unread};
 use super::job::Folder;
 use crate::config::Config;
 

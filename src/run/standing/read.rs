@@ -1,28 +1,31 @@
 //! Asks stores, databases and the ledger, each for a bounded time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 
-use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing};
+use super::fleets::{self, Fleet};
+use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Unread};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::config::Config;
-use crate::ledger::{Key, Ledger, Row};
+use crate::ledger::{Gone, Key, Ledger, Row};
 use crate::pg::failure;
-use crate::run::covered::{is_backed_up_by, made_from_backups};
+use crate::run::covered::{is_backed_up_by, is_made_from_backups, is_only_scratch};
+use crate::run::fleet;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
-use crate::store::{Store, key};
+use crate::store::Store;
 use crate::task::backup::Backup as BackupTask;
-use crate::task::backup::gate::{self, Question};
+use crate::task::backup::copies::several::ensure_answers;
+use crate::task::backup::existing_database::objects_in;
+use crate::task::backup::gate::{Answer, Looked, Measured, NotAsked, Question, Seen};
 use crate::task::backup::manifest::Filters;
-use crate::task::backup::set;
-use crate::task::backup::verdict::Bytes;
-use crate::task::backup::whose::Whose;
+use crate::task::backup::whose::{Theirs, Whose};
 
 /// What a person waits for one source.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,37 +38,65 @@ const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
 
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs;
-    let databases = futures_util::stream::iter(to_back_up(config, jobs).map(|name| of_database(config, jobs, name)));
-    let databases = databases.buffered(AT_ONCE).collect::<Vec<_>>();
-    let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs)));
+    let ((databases, unread), history) = tokio::join!(of_databases(config, jobs), in_time("the ledger", history(config, jobs, now)));
     let mut standing = Standing {
         file,
         configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
         broken: folder.broken.iter().map(|broken| broken.job.clone()).collect(),
         databases,
+        servers: config.servers.len(),
         has_ledger: config.ledger.is_some(),
+        unread,
         ..Standing::default()
     };
     let mut known_since = HashMap::new();
     match history {
         Ok(Some(history)) => {
-            standing.late = late(jobs, &history, now);
+            standing.late = late(config, jobs, &history, now);
             standing.failed = failed(history.rows);
             standing.is_scheduled = !history.known_since.is_empty();
+            standing.fleets = history.fleets;
+            standing.gone = history.gone;
             known_since = history.known_since;
         }
         Ok(None) => {}
-        Err(error) => standing.unread.push(failure::in_a_line(&error)),
+        Err(error) => standing.unread.push(Unread { what: "ledger".to_owned(), why: failure::in_a_line(&error) }),
     }
     let by_sets = late_by_sets(jobs, &standing.databases, &known_since, now);
     standing.late.extend(by_sets);
     standing
 }
 
-/// The databases that should have a backup.
-pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job]) -> impl Iterator<Item = &'a String> {
-    let made_from_backups = made_from_backups(jobs);
-    config.databases.keys().filter(move |name| !made_from_backups.contains(name.as_str()))
+/// Looks for the backups of all databases that need some, and names the stores that were not read for one of them.
+async fn of_databases(config: &Config, jobs: &[Job]) -> (Vec<OfDatabase>, Vec<Unread>) {
+    let stores = opened(config).await;
+    let asking = futures_util::stream::iter(to_back_up(config, jobs).into_iter().map(|name| of_database(config, jobs, &stores, name)));
+    let asked: Vec<_> = asking.buffered(AT_ONCE).collect().await;
+    let mut unread = BTreeMap::new();
+    for (name, store) in &stores {
+        if let Err(why) = store {
+            unread.insert(name.clone(), format!("store `{name}` cannot be read: {why}"));
+        }
+    }
+    let mut databases = Vec::new();
+    for (database, not_read) in asked.into_iter().filter(|(database, _)| !database.needs_none) {
+        databases.push(database);
+        for NotAsked { store, reason } in not_read {
+            unread.entry(store).or_insert(reason);
+        }
+    }
+    (databases, unread.into_iter().map(|(store, why)| Unread { what: format!("store {store}"), why }).collect())
+}
+
+/// The databases that should have a backup, and are looked at each by itself.
+pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job]) -> BTreeSet<&'a String> {
+    let named = jobs.iter().flat_map(|job| one_by_one(config, job)).chain(config.databases.keys());
+    named.filter(|name| !is_made_from_backups(jobs, name)).collect()
+}
+
+/// Returns the databases of a job that are looked at each by itself; of those that patterns found on servers, it is counted how they stand.
+fn one_by_one<'j>(config: &'j Config, job: &'j Job) -> impl Iterator<Item = &'j String> {
+    job.databases.iter().filter(|name| job.chosen.is_none() || config.databases.contains_key(*name))
 }
 
 /// Says why a job does not run by itself.
@@ -84,37 +115,80 @@ async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Resu
     })
 }
 
-/// Asks stores and the database about its backups.
-pub async fn of_database(config: &Config, jobs: &[Job], name: &str) -> OfDatabase {
+/// Opens all stores, and asks each whether it answers. One that does not has the reason in its place, and is not waited for again.
+pub async fn opened(config: &Config) -> Vec<(String, Result<Store, String>)> {
+    let opening = config.stores.iter().map(|(name, configured)| async move {
+        let asking = async {
+            let store = Store::open(configured).await?;
+            ensure_answers(&store).await?;
+            Ok(store)
+        };
+        (name.clone(), in_time("it", asking).await.map_err(|error| failure::in_a_line(&error)))
+    });
+    join_all(opening).await
+}
+
+/// Looks for the backup of a database in the stores, and says what else is known of it. With the stores that were not read.
+pub async fn of_database(
+    config: &Config,
+    jobs: &[Job],
+    stores: &[(String, Result<Store, String>)],
+    name: &str,
+) -> (OfDatabase, Vec<NotAsked>) {
     let of_it = || jobs.iter().filter(|job| is_backed_up_by(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
     let (job, idle) = (found.map(|job| job.name.clone()), found.and_then(idle));
-    if config.stores.is_empty() {
-        return OfDatabase { name: name.to_owned(), job, idle, backup: Ok(None), lost: None, unsure: None };
-    }
-    let mut lost = None;
-    let (backup, unsure) = match in_time("the database or a store", newest(config, jobs, name)).await {
-        Ok((backup, newer, by_name)) => {
-            lost = newer;
-            (Ok(backup), by_name)
-        }
-        // Without the server nobody knows whose sets these are, and this is when one wants to know that there is one.
-        Err(error) => {
-            let why = failure::in_a_line(&error);
-            match in_time("a store", newest_by_name(config, name)).await {
-                Ok(Some(backup)) => (Ok(Some(backup)), Some(why)),
-                Ok(None) | Err(_) => (Err(why), None),
-            }
-        }
+    let without = OfDatabase {
+        name: name.to_owned(),
+        job,
+        idle,
+        backup: Ok(None),
+        lost: None,
+        unsure: None,
+        unread: Vec::new(),
+        in_the_clear: Vec::new(),
+        needs_none: is_only_scratch(jobs, name) && in_time("it", is_empty(config, name)).await.unwrap_or_default(),
     };
-    OfDatabase { name: name.to_owned(), job, idle, backup, lost, unsure }
+    if without.needs_none {
+        return (without, Vec::new());
+    }
+    if stores.is_empty() {
+        return (without, Vec::new());
+    }
+    let (answer, unasked, by_name) = newest(config, jobs, stores, name).await;
+    // A store that no backup job of it names matters only where it has none.
+    let of_its_jobs: BTreeSet<String> = of_it().filter_map(stores_of).flatten().collect();
+    let matters = |unread: &&NotAsked| of_its_jobs.is_empty() || of_its_jobs.contains(&unread.store);
+    let unread: Vec<&NotAsked> = answer.unread.iter().filter(matters).collect();
+    let newest = answer.newest.map(|newest| backup_of(newest, answer.stores_of_newest, answer.measured));
+    // A copy of the set that counts may be lost, too: that set is there.
+    let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
+    let lost = answer.passed_over.into_iter().find(|seen| seen.is_lost() && is_other(&seen.set)).map(lost_of);
+    let database = OfDatabase {
+        lost,
+        unread: unread.iter().map(|unread| unread.store.clone()).collect(),
+        in_the_clear: answer.in_the_clear,
+        unsure: newest.as_ref().and(unasked.clone().or(by_name)),
+        backup: match (newest, unasked, unread.first()) {
+            (Some(newest), ..) => Ok(Some(newest)),
+            (None, Some(why), _) => Err(why),
+            (None, None, Some(unread)) => Err(unread.reason.clone()),
+            (None, None, None) => Ok(None),
+        },
+        ..without
+    };
+    (database, answer.unread)
 }
 
-/// The newest set that would count before a deployment, a newer one that is lost, and why that set is the database's by its name alone: another cluster may
-/// have a database of that name.
-async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option<Backup>, Option<Lost>, Option<String>)> {
-    let stores_of = |job: &Job| Some(job.task.as_a::<BackupTask>()?.stores().map(|kept| kept.store.clone()).collect());
-    let mut question = Question {
+/// The newest set that would count before a deployment; why the database could not be asked whose it is; and why it is the database's by its name alone,
+/// where that was: another cluster may have a database of that name.
+async fn newest(
+    config: &Config,
+    jobs: &[Job],
+    stores: &[(String, Result<Store, String>)],
+    database: &str,
+) -> (Answer, Option<String>, Option<String>) {
+    let question = Question {
         database,
         job: None,
         store: None,
@@ -125,82 +199,42 @@ async fn newest(config: &Config, jobs: &[Job], database: &str) -> Result<(Option
         restored: false,
         without_vector_indexes: Vec::new(),
     };
-    let mut answer = gate::ask(config, opened(config).await, &question).await?;
-    let mut unsure = None;
-    if answer.newest.is_none() {
-        question.whose = Whose::Own { by_name: true };
-        answer = gate::ask(config, opened(config).await, &question).await?;
-        unsure = answer.newest.as_ref().map(|_| "its server or this one could not be told (pgtend grants)".to_owned());
+    // Without the server nobody knows whose sets these are, and this is when one wants to know that there is one.
+    let (theirs, unasked) = match in_time("the database", Theirs::of(config, database, &question.whose)).await {
+        Ok(theirs) => (theirs, None),
+        Err(error) => (Theirs::Unasked, Some(failure::in_a_line(&error))),
+    };
+    let again = |(name, store): &(String, Result<Store, String>)| {
+        let store = store.clone().map_err(|why| Fault::new(Kind::Unreachable, why).into());
+        (name.clone(), store)
+    };
+    let mut looked = Looked::at(theirs, stores.iter().map(again).collect(), &question, Some(PATIENCE)).await;
+    let answer = looked.as_read(&question);
+    if answer.newest.is_some() || unasked.is_some() {
+        return (answer, unasked, None);
     }
-    let newest = answer.newest.map(|newest| Backup {
-        set: newest.set,
-        store: newest.store,
-        began_at: newest.began_at,
-        restored_at: newest.restored_at,
-        refused_by: newest.refused_by,
-        stores: answer.stores_of_newest,
-        measured: answer.measured,
-    });
-    // A copy of the set that counts may be lost, too: that set is there.
-    let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
-    let lost = answer.passed_over.into_iter().find(|seen| seen.is_lost() && is_other(&seen.set));
-    let lost = lost.map(|seen| {
-        let (why, refused_by) = (seen.why_not.unwrap_or_default(), seen.refused_by);
-        Lost { set: seen.set, store: seen.store, why, refused_by }
-    });
-    Ok((newest, lost, unsure))
+    looked.theirs.take_names();
+    (looked.as_read(&question), None, Some("its server or this one could not be told (pgtend grants)".to_owned()))
 }
 
-async fn opened(config: &Config) -> gate::Stores {
-    let mut stores = gate::Stores::new();
-    for (name, configured) in &config.stores {
-        stores.push((name.clone(), Store::open(configured).await));
-    }
-    stores
+/// The stores of a backup job.
+fn stores_of(job: &Job) -> Option<Vec<String>> {
+    Some(job.task.as_a::<BackupTask>()?.stores().map(|kept| kept.store.clone()).collect())
 }
 
-/// The newest intact set of that name in any store that answers.
-async fn newest_by_name(config: &Config, database: &str) -> Result<Option<Backup>> {
-    let now = Utc::now();
-    let mut newest: Option<Backup> = None;
-    let mut failed = None;
-    for (name, configured) in &config.stores {
-        let listing = async { set::list(&Store::open(configured).await?, &format!("{}/", key::encode(database))).await };
-        match listing.await.with_context(|| format!("store `{name}`")) {
-            Ok(listing) => {
-                let counts = listing.sets.into_iter().filter(|set| {
-                    set.verification.verdict() == Bytes::Intact && set.manifest.filters.are_none() && !set.is_from_the_future(now)
-                });
-                let found = counts.map(|set| Backup {
-                    set: set.name.to_string(),
-                    store: name.clone(),
-                    began_at: set.manifest.started_at,
-                    restored_at: set.verification.restored_at(),
-                    refused_by: gate::refused_last_by(&set),
-                    stores: vec![name.clone()],
-                    measured: set.verification.restore_time(now),
-                });
-                newest = newest.into_iter().chain(found).reduce(newer);
-            }
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    match (newest, failed) {
-        (None, Some(error)) => Err(error),
-        (newest, _) => Ok(newest),
-    }
+/// Returns whether a database has nothing of its own.
+async fn is_empty(config: &Config, name: &str) -> Result<bool> {
+    let database = config.database(name).context("no such database")?;
+    Ok(objects_in(&database.settings()?).await? == 0)
 }
 
-/// The newer of two. Of one set in two stores both are named.
-fn newer(mut one: Backup, mut other: Backup) -> Backup {
-    if one.set == other.set {
-        one.stores.append(&mut other.stores);
-        one.restored_at = one.restored_at.max(other.restored_at);
-        one.refused_by = one.refused_by.or(other.refused_by);
-        one.measured = one.measured.or(other.measured);
-        return one;
-    }
-    if other.began_at > one.began_at { other } else { one }
+fn backup_of(seen: Seen, stores: Vec<String>, measured: Option<Measured>) -> Backup {
+    let Seen { set, store, began_at, restored_at, refused_by, .. } = seen;
+    Backup { set, store, began_at, restored_at, refused_by, stores, measured }
+}
+
+fn lost_of(seen: Seen) -> Lost {
+    Lost { set: seen.set, store: seen.store, why: seen.why_not.unwrap_or_default(), refused_by: seen.refused_by }
 }
 
 /// What the ledger says of the jobs.
@@ -208,21 +242,37 @@ struct History {
     rows: Vec<Row>,
     successes: HashMap<Key, DateTime<Utc>>,
     known_since: HashMap<Key, DateTime<Utc>>,
+    fleets: Vec<Fleet>,
+    gone: Vec<Gone>,
 }
 
-async fn history(config: &Config, jobs: &[Job]) -> Result<Option<History>> {
+async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Option<History>> {
     let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
     let keys: Vec<Key> =
-        jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        jobs.iter().flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone()))).collect();
+    // Servers are not asked: what they had when a run last asked them is enough for an overview.
+    let mut counted = fleet::remembered(config, &ledger).await.given_to(jobs, config);
+    counted.retain(|job| job.chosen.is_some());
+    for job in &mut counted {
+        job.databases.retain(|name| !config.databases.contains_key(name));
+    }
+    // One that has entries alone is shown with them.
+    counted.retain(|job| {
+        !job.databases.is_empty()
+            || !jobs.iter().any(|other| other.name == job.name && one_by_one(config, other).next().is_some())
+    });
+    let gone = fleet::gone(config, &ledger).await?;
     Ok(Some(History {
+        fleets: fleets::count(Some(&ledger), &counted, now).await?,
+        gone,
         rows: ledger.last_runs(&keys, 1).await?,
         successes: ledger.last_successes(&keys).await?,
         known_since: ledger.known_since().await?,
     }))
 }
 
-fn late(jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
-    let pairs = jobs.iter().flat_map(|job| job.databases.iter().map(move |database| (job, database)));
+fn late(config: &Config, jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
+    let pairs = jobs.iter().flat_map(|job| one_by_one(config, job).map(move |database| (job, database)));
     let late = pairs.filter_map(|(job, database)| {
         let key = (job.name.clone(), database.clone());
         let success = history.successes.get(&key).copied();
@@ -240,8 +290,12 @@ fn late_by_sets(
     now: DateTime<Utc>,
 ) -> Vec<Late> {
     let mut late = Vec::new();
-    for OfDatabase { name, backup, .. } in databases {
+    for OfDatabase { name, backup, unread, .. } in databases {
         let Ok(Some(Backup { began_at, .. })) = backup else { continue };
+        // A newer set may be there.
+        if !unread.is_empty() {
+            continue;
+        }
         let is_unknown = |job: &&Job| !known_since.contains_key(&(job.name.clone(), name.clone()));
         for job in jobs.iter().filter(|job| is_backed_up_by(job, name)).filter(is_unknown) {
             let jitter = planner::jitter(job, name);

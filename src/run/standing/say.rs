@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 
 use crate::base::shell::word;
 use crate::base::units;
-use crate::task::backup::gate::Measured;
+use super::fleets::Fleet;
+use crate::ledger::Gone;
+use crate::task::backup::gate::{InTheClear, Measured};
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -15,11 +17,23 @@ pub struct Standing {
     pub databases: Vec<OfDatabase>,
     pub late: Vec<Late>,
     pub failed: Vec<Failed>,
+    /// Jobs with patterns, and databases that went from their servers: their databases are counted, and not in `databases`.
+    pub fleets: Vec<Fleet>,
+    pub gone: Vec<Gone>,
+    /// [servers.NAME] of the configuration.
+    pub servers: usize,
     pub has_ledger: bool,
     /// A scheduler has seen the jobs.
     pub is_scheduled: bool,
-    /// What did not answer, besides.
-    pub unread: Vec<String>,
+    /// What could not be read: stores, and the ledger.
+    pub unread: Vec<Unread>,
+}
+
+/// A source that did not answer, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub what: String,
+    pub why: String,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,6 +89,12 @@ pub struct OfDatabase {
     pub lost: Option<Lost>,
     /// The backup has the database's name, and its server could not be asked whose it is: why.
     pub unsure: Option<String>,
+    /// Stores of its backup jobs that were not read: they may have a newer set. Without a backup job, any store.
+    pub unread: Vec<String>,
+    /// What stands in the clear beside encrypted sets of it.
+    pub in_the_clear: Vec<InTheClear>,
+    /// Others are restored beside it, and it has nothing of its own.
+    pub needs_none: bool,
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
@@ -153,7 +173,10 @@ impl Standing {
         {
             return step("pgtend check --connect", "says what does not answer, and what to do");
         }
-        if !self.late.is_empty() {
+        if self.fleets.iter().any(|fleet| fleet.failed > 0) {
+            return step("pgtend runs --outcome failed", "shows why runs on some databases failed");
+        }
+        if !self.late.is_empty() || self.fleets.iter().any(|fleet| fleet.late > 0) {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
         }
         if self.databases.iter().any(|database| database.idle.is_some()) {
@@ -168,7 +191,10 @@ impl Standing {
 
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
-        let not_backed_up = self.databases.iter().filter(|database| !database.is_well());
+        let not_backed_up = self.databases.iter().filter(|database| {
+            let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
+            !matches!(database.backup, Ok(Some(_))) || !is_sure || database.refused().is_some()
+        });
         let backups = not_backed_up.map(|database| {
             let needs_a_run = !matches!(database.backup, Ok(Some(_))) || database.lost.is_some();
             let command = match (database.refused(), &database.job) {
@@ -186,8 +212,18 @@ impl Standing {
             let what_to_do = "is `pgtend serve` running, or are the timers?";
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
-        let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
-        backups.chain(failed).chain(late).chain(unread).collect()
+        let fleets = self.fleets.iter().filter(|fleet| fleet.needs_attention()).map(Fleet::attention);
+        let unread = self.unread.iter().map(|unread| (unread.what.clone(), unread.why.clone()));
+        let exposed = self.databases.iter().flat_map(|database| &database.in_the_clear).map(|InTheClear { store, set, objects }| {
+            let said = format!(
+                "{set} is encrypted, and {} beside it is not: `pgtend backups copy {} --to {}` from another store removes it, else delete it",
+                objects.join(", "),
+                word(set),
+                word(store)
+            );
+            (format!("store {store}"), said)
+        });
+        backups.chain(failed).chain(late).chain(fleets).chain(unread).chain(exposed).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.
@@ -202,7 +238,8 @@ impl Standing {
             (Err(why), _) => format!("unknown: {why}"),
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
-        let others = database.lost_in_words().into_iter().chain(database.idle_in_words()).map(|wrong| format!("; {wrong}"));
+        let others = [database.lost_in_words(), database.idle_in_words(), database.unread_in_words()];
+        let others = others.into_iter().flatten().map(|wrong| format!("; {wrong}"));
         [said].into_iter().chain(unsure).chain(others).collect()
     }
 }
@@ -218,7 +255,8 @@ impl OfDatabase {
         let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
         let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
         let refused = refused.map(|by| format!("it was refused by {by}"));
-        [unsure, refused, self.lost_in_words(), self.idle_in_words()].into_iter().flatten().collect()
+        let wrongs = [unsure, refused, self.lost_in_words(), self.idle_in_words(), self.unread_in_words()];
+        wrongs.into_iter().flatten().collect()
     }
 
     fn lost_in_words(&self) -> Option<String> {
@@ -233,6 +271,14 @@ impl OfDatabase {
     fn idle_in_words(&self) -> Option<String> {
         let (job, why) = self.job.as_ref().zip(self.idle)?;
         Some(format!("its job {job} {why}"))
+    }
+
+    /// Names the stores that may have a newer backup than the one that was found. Where none was found, the reason for that names them.
+    fn unread_in_words(&self) -> Option<String> {
+        let is_found = matches!(self.backup, Ok(Some(_)));
+        let were = if self.unread.len() == 1 { "was" } else { "were" };
+        (is_found && !self.unread.is_empty())
+            .then(|| format!("{} {were} not read, and may have a newer one", self.unread.join(", ")))
     }
 
     /// The newest set, where a server refused to restore it.
@@ -278,7 +324,17 @@ mod tests {
     use super::*;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
-        OfDatabase { name: "app".to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None }
+        OfDatabase {
+            name: "app".to_owned(),
+            job: Some("nightly".to_owned()),
+            idle: None,
+            backup,
+            lost: None,
+            unsure: None,
+            unread: Vec::new(),
+            in_the_clear: Vec::new(),
+            needs_none: false,
+        }
     }
 
     fn standing(databases: Vec<OfDatabase>) -> Standing {
@@ -329,6 +385,7 @@ mod tests {
             refused_by: refused_by.map(str::to_owned),
         };
         let lost = OfDatabase { lost: Some(newer(None)), ..database(Ok(set())) };
+        let unread = Unread { what: "ledger".to_owned(), why: "the ledger did not answer in 5 s".to_owned() };
         let refused = OfDatabase { lost: Some(newer(Some("db:5432 on 2026-11-29: no"))), ..database(Ok(set())) };
         for (standing, expected) in [
             (Standing::default(), "pgtend init"),
@@ -342,7 +399,7 @@ mod tests {
                 "pgtend runs show 7",
             ),
             (standing(vec![database(Err("no".to_owned()))]), "pgtend check --connect"),
-            (Standing { unread: vec!["the ledger".to_owned()], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
+            (Standing { unread: vec![unread], ..standing(vec![database(Ok(set()))]) }, "pgtend check --connect"),
             (Standing { late: vec![late()], ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (Standing { is_scheduled: false, ..standing(vec![database(Ok(set()))]) }, "pgtend serve"),
             (standing(vec![database(Ok(set()))]), "pgtend jobs"),

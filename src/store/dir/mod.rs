@@ -9,7 +9,7 @@ mod walk;
 use std::io::{ErrorKind, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
@@ -23,6 +23,7 @@ use super::object::{Listed, Object, Unfinished};
 use super::pace::Pace;
 use super::sign::SignKey;
 use crate::base::age_keys::AgeKeys;
+use crate::base::process_identity::{MARK_BYTES, ProcessIdentity};
 use crate::base::units::Rate;
 
 /// The suffix of a file that is being written; such a file is not an object.
@@ -74,6 +75,11 @@ impl Dir {
         let Walked { files, unread } = self.walk(folder).await?;
         let objects = files.into_iter().filter(|file| !file.key.ends_with(TEMPORARY)).collect();
         Ok(Listed { objects, unread })
+    }
+
+    /// Returns whether the process that wrote a temporary file is known to have ended: it ran on this host.
+    pub fn is_of_the_dead(temporary: &str) -> bool {
+        parts_of(temporary).is_some_and(|(_, unique)| ProcessIdentity::is_mark_of_the_dead(&unique[..MARK_BYTES]))
     }
 
     /// Folders that cannot be read hold no files that could be removed.
@@ -193,16 +199,30 @@ struct Temporary {
     name: String,
 }
 
+/// A name begins with the mark of the process that writes, and ends with chance. Earlier releases wrote chance alone.
 fn temporary_name(object: &str) -> String {
-    format!(".{object}.{}{TEMPORARY}", uuid::Uuid::new_v4().simple())
+    static MARK: LazyLock<Option<[u8; MARK_BYTES]>> = LazyLock::new(|| ProcessIdentity::own().mark());
+    let mut bytes = uuid::Uuid::new_v4().into_bytes();
+    if let (Some(mark), Some((of_process, _))) = (*MARK, bytes.split_first_chunk_mut()) {
+        *of_process = mark;
+    }
+    format!(".{object}.{}{TEMPORARY}", hex::encode(bytes))
 }
 
 /// Returns the key of the object that a temporary file would have become; `None` for a file with another name.
 fn object_of(temporary: &str) -> Option<String> {
-    let (folder, file) = temporary.rsplit_once('/').unwrap_or(("", temporary));
-    let (object, random) = file.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
-    let is_random = random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_random.then(|| if folder.is_empty() { object.to_owned() } else { format!("{folder}/{object}") })
+    let (folder, _) = temporary.rsplit_once('/').unwrap_or(("", temporary));
+    let (object, _) = parts_of(temporary)?;
+    Some(if folder.is_empty() { object.to_owned() } else { format!("{folder}/{object}") })
+}
+
+/// The object's own name, and what makes the temporary one unique.
+fn parts_of(temporary: &str) -> Option<(&str, [u8; 16])> {
+    let file = temporary.rsplit_once('/').map_or(temporary, |(_, file)| file);
+    let (object, unique) = file.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    let mut bytes = [0; 16];
+    hex::decode_to_slice(unique, &mut bytes).ok()?;
+    Some((object, bytes))
 }
 
 impl Temporary {

@@ -196,8 +196,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Audit> {
         );
         is_right = false;
     }
-    let folder = checker.folder;
-    let schema_file = written.schema_file.map(|file| folder.join(file.get_ref()));
+    let schema_file = written.schema_file.map(|file| checker.file_with_sql("schema_file", file.get_ref()));
     let mut waive = Vec::new();
     for waiver in written.waive {
         match resolve_waiver(waiver, checker) {

@@ -56,7 +56,7 @@ pub async fn into_empty_database(
 }
 
 /// The number of the database's own objects and large objects.
-async fn objects_in(settings: &pg::Settings) -> Result<i64> {
+pub async fn objects_in(settings: &pg::Settings) -> Result<i64> {
     let mut connection = settings.connect().await?;
     Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
 }

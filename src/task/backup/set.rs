@@ -16,6 +16,7 @@ use super::sealed;
 use super::verdict::Verification;
 use crate::base::units;
 use crate::members::compress::Compression;
+use crate::members::encryption::ENDING;
 use crate::store::sign::Signature;
 use crate::store::{Object, SMALL_OBJECT_BYTES, Store, Unread};
 use crate::task::backup::set_name::SetName;
@@ -69,6 +70,8 @@ pub struct AsListed {
     pub record_problem: Option<String>,
     /// A key of its store has signed it, and what is recorded beside it.
     pub is_signed: bool,
+    /// Beside an encrypted set, the objects of a dump that are not encrypted: whoever reads the store reads them.
+    pub in_the_clear: Vec<&'static str>,
 }
 
 impl Set {
@@ -298,7 +301,10 @@ async fn read_listed(store: &Store, name: &SetName, objects: &[Object], in_memor
         manifest.dump.bytes
     );
     let globals_problem = globals_problem(name, objects, &manifest);
-    let listed = AsListed { manifest_at, globals_problem, record_problem, is_signed: signature == Signature::Valid };
+    let plain = DUMPS.into_iter().chain(ALL_GLOBALS).filter(|object| !object.ends_with(ENDING));
+    let in_the_clear = plain.filter(|object| manifest.dump.encryption.is_some() && has(objects, name, object)).collect();
+    let listed =
+        AsListed { manifest_at, globals_problem, record_problem, is_signed: signature == Signature::Valid, in_the_clear };
     Ok((Set { name: name.clone(), manifest, verification, holds, listed }, signature))
 }
 

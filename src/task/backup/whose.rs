@@ -18,8 +18,16 @@ pub enum Whose {
 
 /// The same after the database was asked.
 pub enum Theirs {
-    Own { server: Box<ServerFacts>, by_name: bool },
-    Named { identity: String, database: Option<String> },
+    Own {
+        server: Box<ServerFacts>,
+        by_name: bool,
+    },
+    Named {
+        identity: String,
+        database: Option<String>,
+    },
+    /// The database does not answer: nobody knows whose the sets of its name are.
+    Unasked,
 }
 
 impl Theirs {
@@ -30,10 +38,17 @@ impl Theirs {
                 Self::Own { server: Box::new(newest::server_of(config, database).await?), by_name: *by_name }
             }
             Whose::Named(identity) => {
-                let settings = config.databases.get(database).and_then(|database| database.settings().ok());
+                let settings = config.database(database).and_then(|database| database.settings().ok());
                 Self::Named { identity: identity.clone(), database: settings.map(|settings| settings.database().to_owned()) }
             }
         })
+    }
+
+    /// Takes sets from now on whose server, or the database's own, is unknown: the name is enough.
+    pub fn take_names(&mut self) {
+        if let Self::Own { by_name, .. } = self {
+            *by_name = true;
+        }
     }
 
     /// Says why a set is not theirs, or may not be.
@@ -41,6 +56,7 @@ impl Theirs {
         match self {
             Self::Own { server, by_name } => not_its_own(series.belongs(server, set), server, *by_name, set),
             Self::Named { identity, database } => not_the_named(identity, database.as_deref(), series, set),
+            Self::Unasked => None,
         }
     }
 }

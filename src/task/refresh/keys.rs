@@ -170,7 +170,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Refresh> {
         sets: written.sets,
         max_age: written.max_age,
         after: written.after.into_iter().map(Spanned::into_inner).collect(),
-        after_file: written.after_file.map(|file| checker.folder.join(file)),
+        after_file: written.after_file.map(|file| checker.file_with_sql("after_file", &file)),
         expect: written.expect.into_iter().map(Spanned::into_inner).collect(),
         search_path: written.search_path,
         swap,

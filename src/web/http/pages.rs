@@ -94,10 +94,10 @@ pub struct Named {
 pub async fn database(State(site): State<Arc<Site>>, Query(Named { name }): Query<Named>) -> Response {
     let frame = frame(&site);
     let context = site.scheduler.context();
-    if !context.config.databases.contains_key(&name) {
+    if context.config.database(&name).is_none() {
         return missing(&frame, &format!("The configuration has no database {name}"));
     }
-    let on_it = context.jobs.iter().filter(|job| job.databases.contains(&name));
+    let on_it = context.jobs.iter().filter(|job| job.runs_on(&name));
     let on_it: Vec<Job> = on_it.map(|job| Job { databases: vec![name.clone()], ..job.clone() }).collect();
     let (shown, more) = on_it.split_at(on_it.len().min(ROWS));
     let jobs = some(&site, shown).await;
@@ -211,7 +211,7 @@ pub(super) fn frame(site: &Site) -> Frame {
 
 pub(super) fn configured(site: &Site, name: &str, database: &str) -> Option<Job> {
     let jobs = site.scheduler.context().jobs;
-    jobs.iter().find(|job| job.name == name && job.databases.iter().any(|other| other == database)).cloned()
+    jobs.iter().find(|job| job.name == name && job.runs_on(database)).cloned()
 }
 
 /// The store to which a job archives rows.

@@ -1,6 +1,6 @@
 //! Reads what pages show from the ledger, once in some seconds however many people look.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Result;
@@ -8,11 +8,14 @@ use chrono::{DateTime, Utc};
 use tokio::task::block_in_place;
 
 use super::site::{Seen, Site};
-use crate::ledger::{self, Began, Key, Row};
+use crate::ledger::{self, Began, Gone, Key, Ledger, Row};
+use crate::run::fleet;
 use crate::run::job::Job;
+use crate::run::runner::Context;
+use crate::run::scheduler::Fleet;
 use crate::web::choice::Choice;
 use crate::web::safety::DatabaseStatus;
-use crate::web::status::{self, AuditStatus, BrokenStatus, JobStatus, Known, RunStatus, Status};
+use crate::web::status::{self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, RunStatus, Status};
 use crate::web::timeline;
 
 /// The failures that are read, of which some may be of jobs that are no more.
@@ -21,6 +24,9 @@ const FAILURES: usize = 20;
 
 /// The reports that are read whole for the status page: audits with their findings, and partitions. A job's own page reads its own.
 const REPORTS_READ: usize = 200;
+
+/// The most runs under way that `/api/jobs` shows of jobs with patterns.
+const UNDER_WAY: i64 = 200;
 
 /// All jobs with their last runs, for the pages: few columns, so that 10,000 jobs on databases are read in a moment.
 pub async fn seen(site: &Site) -> Arc<Seen> {
@@ -33,49 +39,74 @@ pub async fn status(site: &Site) -> Arc<Status> {
 }
 
 async fn read_seen(site: &Site) -> Seen {
-    let context = site.scheduler.context();
-    let (keys, now) = (status::keys(&context.jobs), Utc::now());
-    let (read, ledger_error) = match read_last(site, &keys, &context.jobs, now).await {
+    let (context, fleets, now) = (site.scheduler.context(), site.scheduler.fleets(), Utc::now());
+    let (read, ledger_error) = match read_last(site, &context, &fleets, now).await {
         Ok(read) => (read, None),
-        Err(error) => (LastRead::default(), Some(format!("{error:#}"))),
+        Err(error) => {
+            let shown = shown(&context.jobs, &fleets, &[]);
+            (LastRead { shown, ..LastRead::default() }, Some(format!("{error:#}")))
+        }
     };
     block_in_place(|| {
-        let LastRead { runs, known, failures, reports, began } = read;
-        let mut jobs = status::of_jobs(&context.jobs, runs, &known, now);
+        let LastRead { shown, runs, known, failures, reports, began, gone } = read;
+        let mut jobs = status::of_jobs(&shown, runs, &known, now);
         add_reports(&mut jobs, reports);
-        let timeline = timeline::of(&context.jobs, &jobs, &began, now);
-        let is_configured: HashSet<&Key> = keys.iter().collect();
-        let failures = failures.into_iter().filter(|row| is_configured.contains(&(row.job.clone(), row.database.clone())));
-        let failures = failures.map(RunStatus::from).take(FAILURES).collect();
-        Seen { status: whole(site, jobs, failures, ledger_error, now), timeline }
+        let is_configured = |row: &Row| context.jobs.iter().any(|job| job.name == row.job && job.runs_on(&row.database));
+        let failures = failures.into_iter().filter(is_configured).map(RunStatus::from).take(FAILURES).collect();
+        let fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
+        let timeline = timeline::of(&shown, &jobs, &fleets, &began, now);
+        Seen { status: Status { jobs, failures, fleets, gone, ..whole(site, ledger_error, now) }, timeline }
     })
 }
 
 #[derive(Default)]
 struct LastRead {
+    /// The jobs with the databases that are shown each by itself.
+    shown: Vec<Job>,
     runs: Vec<RunStatus>,
     known: Known,
     failures: Vec<Row>,
     reports: Vec<Row>,
     began: Vec<Began>,
+    gone: Vec<GoneStatus>,
 }
 
 /// One query after another: the runs need connections, too.
-async fn read_last(site: &Site, keys: &[Key], jobs: &[Job], now: DateTime<Utc>) -> Result<LastRead> {
+async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTime<Utc>) -> Result<LastRead> {
     let ledger = reachable(site)?;
-    let past = ledger.latest(keys).await?;
-    let running = ledger.under_way().await?.into_iter().map(RunStatus::from);
-    let past = past.into_iter().filter_map(|past| Some(RunStatus::of_past(key_of(keys, past.key)?, past)));
-    let leaves_reports = jobs.iter().filter(|job| matches!(job.task.kind(), "audit" | "partition")).cloned().collect::<Vec<_>>();
+    let running = ledger.runs_under_way().await?;
+    let under_way: Vec<Key> = running.iter().map(|row| (row.job.clone(), row.database.clone())).collect();
+    let shown = shown(&context.jobs, fleets, &under_way);
+    let keys = status::keys(&shown);
+    let past = ledger.latest(&keys).await?;
+    let past = past.into_iter().filter_map(|past| Some(RunStatus::of_past(key_of(&keys, past.key)?, past)));
+    let leaves_reports = shown.iter().filter(|job| matches!(job.task.kind(), "audit" | "partition")).cloned().collect::<Vec<_>>();
     let mut reported = status::keys(&leaves_reports);
     reported.truncate(REPORTS_READ);
     Ok(LastRead {
-        runs: running.chain(past).collect(),
-        known: known(site, ledger.last_successes(keys).await?),
+        runs: running.into_iter().map(RunStatus::from).chain(past).collect(),
+        known: known(site, ledger.last_successes(&keys).await?),
         failures: ledger.last_failures(FAILURES_READ).await?,
         reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
         began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
+        gone: gone(context, ledger).await?,
+        shown,
     })
+}
+
+/// Returns the jobs with the databases that the page shows each by itself: of jobs with patterns, those in trouble and those under way.
+fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
+    let of_fleet = |fleet: &Fleet| {
+        let running = under_way.iter().filter(|(job, _)| *job == fleet.job.name).map(|(_, database)| database);
+        let databases: BTreeSet<&String> = fleet.trouble.iter().chain(running).collect();
+        Job { databases: databases.into_iter().cloned().collect(), ..(*fleet.job).clone() }
+    };
+    jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
+}
+
+async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
+    let gone = fleet::gone(&context.config, ledger).await?;
+    Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
 }
 
 /// A few jobs with their last runs, for a page about them. Without a ledger they have none.
@@ -83,7 +114,7 @@ pub async fn some(site: &Site, jobs: &[Job]) -> Vec<JobStatus> {
     let (keys, now) = (status::keys(jobs), Utc::now());
     let read = async {
         let ledger = reachable(site)?;
-        let running = ledger.under_way().await?.into_iter().map(RunStatus::from);
+        let running = ledger.runs_under_way().await?.into_iter().map(RunStatus::from);
         let past = ledger.past(&keys, status::HISTORY).await?;
         let past = past.into_iter().filter_map(|past| Some(RunStatus::of_past(key_of(&keys, past.key)?, past)));
         Ok::<_, anyhow::Error>((running.chain(past).collect(), known(site, ledger.last_successes(&keys).await?)))
@@ -96,7 +127,7 @@ pub async fn some(site: &Site, jobs: &[Job]) -> Vec<JobStatus> {
 }
 
 /// Otherwise, while the ledger is away, every page would wait for its timeout.
-pub fn reachable(site: &Site) -> Result<&ledger::Ledger> {
+pub fn reachable(site: &Site) -> Result<&Ledger> {
     match site.scheduler.ledger_error() {
         Some(error) => anyhow::bail!("{error}"),
         None => Ok(site.scheduler.ledger()),
@@ -132,32 +163,31 @@ pub fn add_report(job: &mut JobStatus, row: &Row) {
 }
 
 async fn read_status(site: &Site) -> Status {
-    let context = site.scheduler.context();
-    let keys = status::keys(&context.jobs);
+    let (context, fleets, now) = (site.scheduler.context(), site.scheduler.fleets(), Utc::now());
     let read = async {
         let ledger = reachable(site)?;
+        let under_way = if fleets.is_empty() { Vec::new() } else { ledger.under_way(UNDER_WAY).await? };
+        let shown = shown(&context.jobs, &fleets, &under_way);
+        let keys = status::keys(&shown);
         let rows = ledger.last_runs(&keys, status::HISTORY).await?;
-        Ok::<_, anyhow::Error>((rows, known(site, ledger.last_successes(&keys).await?)))
+        Ok::<_, anyhow::Error>((shown, rows, known(site, ledger.last_successes(&keys).await?), gone(&context, ledger).await?))
     };
-    let (rows, known, ledger_error) = match read.await {
-        Ok((rows, known)) => (rows, known, None),
-        Err(error) => (Vec::new(), Known::default(), Some(format!("{error:#}"))),
+    let ((shown, rows, known, gone), ledger_error) = match read.await {
+        Ok(read) => (read, None),
+        Err(error) => {
+            let shown = shown(&context.jobs, &fleets, &[]);
+            ((shown, Vec::new(), Known::default(), Vec::new()), Some(format!("{error:#}")))
+        }
     };
-    let now = Utc::now();
     block_in_place(|| {
-        let jobs = status::of_jobs(&context.jobs, rows.into_iter().map(RunStatus::from).collect(), &known, now);
-        let failures = status::failures(&jobs);
-        whole(site, jobs, failures, ledger_error, now)
+        let jobs = status::of_jobs(&shown, rows.into_iter().map(RunStatus::from).collect(), &known, now);
+        let (failures, fleets) = (status::failures(&jobs), fleets.into_iter().map(FleetStatus::from).collect());
+        Status { jobs, failures, fleets, gone, ..whole(site, ledger_error, now) }
     })
 }
 
-fn whole(
-    site: &Site,
-    jobs: Vec<JobStatus>,
-    failures: Vec<RunStatus>,
-    ledger_error: Option<String>,
-    now: DateTime<Utc>,
-) -> Status {
+/// What is known besides the jobs.
+fn whole(site: &Site, ledger_error: Option<String>, now: DateTime<Utc>) -> Status {
     Status {
         now,
         version: env!("CARGO_PKG_VERSION"),
@@ -167,8 +197,10 @@ fn whole(
         configuration_error: site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         broken: site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(BrokenStatus::from).collect(),
         draining: site.stop.is_cancelled(),
-        failures,
-        jobs,
+        jobs: Vec::new(),
+        fleets: Vec::new(),
+        gone: Vec::new(),
+        failures: Vec::new(),
     }
 }
 

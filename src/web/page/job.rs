@@ -159,7 +159,8 @@ pub fn database(
     more: usize,
 ) -> String {
     let now = frame.now;
-    let said = safety.map_or("has no backup of its own", |safety| safe::word(safety.safety()));
+    // How the databases of a job with patterns stand is counted with that job.
+    let said = safety.map_or(String::new(), |safety| format!(": {}", safe::word(safety.safety())));
     let main = html! {
         (heading("Database", &html! { (name) }, &html! {}))
         @if let Some(safety) = safety { (safe::of_one(safety, now)) }
@@ -185,5 +186,5 @@ pub fn database(
             @if more > 0 { p { a href=(links::jobs(name, "", "", "", 1)) { "and " (plural(more, "job")) " more" } } }
         }
     };
-    document(frame, &format!("Database {name}: {said}"), "idle", None, &main)
+    document(frame, &format!("Database {name}{said}"), "idle", None, &main)
 }

@@ -9,6 +9,7 @@ mod curve;
 mod drawing;
 mod facts;
 mod failures;
+mod fleets;
 mod frame;
 pub mod job;
 mod jobs;
@@ -21,7 +22,7 @@ pub mod set;
 mod timeline;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 pub use frame::{Frame, sorry};
@@ -32,7 +33,7 @@ use self::words::{ago, outcome_link, shortened};
 use crate::base::units::{count, plural};
 use crate::web::choice::{Choice, Filter};
 use crate::web::safety::{DatabaseStatus, Safety};
-use crate::web::status::{JobStatus, RunStatus, Status};
+use crate::web::status::{FleetStatus, JobStatus, RunStatus, Status};
 use crate::web::timeline::Timeline;
 use crate::web::trouble::{Trouble, never_ran, rank, trouble};
 
@@ -69,12 +70,13 @@ pub fn render(overview: &Overview<'_>) -> String {
     let main = html! {
         (headline(status, &verdict))
         (safe::section(safety, filter, status.now))
-        @if !has_stores && !status.jobs.is_empty() { p.hint.no-store { "No store is configured, so pgtend makes no backups here, and cannot say whether the data are safe: " code { "pgtend init" } } }
+        @if !has_stores && !(status.jobs.is_empty() && status.fleets.is_empty()) { p.hint.no-store { "No store is configured, so pgtend makes no backups here, and cannot say whether the data are safe: " code { "pgtend init" } } }
         (banners(status))
         (trouble_section(status, &verdict))
         (running::section(&running, status.now))
         (self::timeline::section(timeline))
-        @if status.jobs.is_empty() { (no_jobs()) } @else { (jobs::section(status, choice, filter)) }
+        @if !status.jobs.is_empty() { (jobs::section(status, choice, filter)) } @else if status.fleets.is_empty() { (no_jobs()) }
+        (fleets::section(status, filter))
         (failures::section(status))
         (audits::section(status))
         p.live {
@@ -96,16 +98,17 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
     let mut trouble: Vec<_> = status.jobs.iter().filter_map(|job| Some((job, trouble(job)?))).collect();
     trouble.sort_by_key(|(job, _)| rank(job));
     let enabled = || status.jobs.iter().filter(|job| job.enabled);
-    let jobs = names(enabled());
+    let fleets = || status.fleets.iter().filter(|fleet| fleet.enabled);
+    let jobs = enabled().map(|job| &job.job).chain(fleets().map(|fleet| &fleet.job)).collect::<BTreeSet<_>>().len();
     let in_trouble = names(trouble.iter().map(|(job, _)| *job));
+    let databases = trouble.len() + not_shown(status);
     let broken = status.broken.len();
-    let (mood, headline) = if status.jobs.is_empty() && broken == 0 {
+    let (mood, headline) = if status.jobs.is_empty() && status.fleets.is_empty() && broken == 0 {
         ("idle", "No jobs yet".to_owned())
     } else if !trouble.is_empty() {
         let needs = if in_trouble == 1 { "needs" } else { "need" };
         // One job may run on hundreds of databases, so the headline says on how many.
-        let spread =
-            if trouble.len() > in_trouble { format!(" on {}", plural(trouble.len(), "database")) } else { String::new() };
+        let spread = if databases > in_trouble { format!(" on {}", plural(databases, "database")) } else { String::new() };
         ("bad", format!("{} {needs} attention{spread}", plural(in_trouble, "job")))
     } else if broken > 0 {
         ("bad", format!("{} {} skipped", plural(broken, "job"), if broken == 1 { "is" } else { "are" }))
@@ -113,7 +116,7 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
         ("warn", "The state of the jobs is unknown".to_owned())
     } else if jobs == 0 {
         ("idle", "Every job is disabled".to_owned())
-    } else if enabled().all(never_ran) {
+    } else if enabled().all(never_ran) && fleets().all(|fleet| fleet.well + fleet.failed + fleet.late == 0) {
         ("idle", format!("{} {} for the first run", plural(jobs, "job"), if jobs == 1 { "waits" } else { "wait" }))
     } else {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
@@ -133,14 +136,22 @@ fn unsafe_in_words(safety: &[DatabaseStatus]) -> Option<String> {
     (count > 0).then(|| format!("{} {verb} not safe", plural(count, "database")))
 }
 
+/// Counts the databases in trouble that are not named, as too many are.
+fn not_shown(status: &Status) -> usize {
+    let of_fleet = |fleet: &FleetStatus| {
+        let named = status.jobs.iter().filter(|job| job.job == fleet.job && trouble(job).is_some()).count();
+        (fleet.failed + fleet.late).saturating_sub(named)
+    };
+    status.fleets.iter().filter(|fleet| fleet.enabled).map(of_fleet).sum()
+}
+
 fn names<'a>(jobs: impl Iterator<Item = &'a JobStatus>) -> usize {
     jobs.map(|job| &job.job).collect::<BTreeSet<_>>().len()
 }
 
 fn headline(status: &Status, verdict: &Verdict) -> Markup {
-    let databases = status.jobs.iter().map(|job| &job.database).collect::<BTreeSet<_>>().len();
     let runs = |wanted: &dyn Fn(&JobStatus) -> bool| status.jobs.iter().filter(|job| wanted(job)).count();
-    let mut facts = vec![format!("{} on {}", plural(names(status.jobs.iter()), "job"), plural(databases, "database"))];
+    let mut facts = vec![jobs_and_databases(status)];
     for (number, what) in [
         (runs(&|job| job.running.is_some()), "running"),
         (runs(&|job| job.history.last().is_some_and(|run| !run.warnings.is_empty())), "with warnings"),
@@ -156,7 +167,7 @@ fn headline(status: &Status, verdict: &Verdict) -> Markup {
             (drawing::mark(verdict.mood))
             div {
                 h1 { (verdict.headline) }
-                @if !status.jobs.is_empty() { p.facts { (facts.join(" · ")) } }
+                @if !status.jobs.is_empty() || !status.fleets.is_empty() { p.facts { (facts.join(" · ")) } }
             }
         }
     }
@@ -164,7 +175,7 @@ fn headline(status: &Status, verdict: &Verdict) -> Markup {
 
 fn trouble_section(status: &Status, verdict: &Verdict) -> Markup {
     const SHOWN: usize = 5;
-    let more = verdict.trouble.len().saturating_sub(SHOWN);
+    let more = verdict.trouble.len().saturating_sub(SHOWN) + not_shown(status);
     html! {
         @if !verdict.trouble.is_empty() {
             section.trouble aria-labelledby="trouble" {
@@ -178,6 +189,17 @@ fn trouble_section(status: &Status, verdict: &Verdict) -> Markup {
             }
         }
     }
+}
+
+/// Jobs on the same patterns have the same databases.
+fn jobs_and_databases(status: &Status) -> String {
+    let is_of_fleet = |job: &&JobStatus| status.fleets.iter().any(|fleet| fleet.job == job.job);
+    let alone: Vec<&JobStatus> = status.jobs.iter().filter(|job| !is_of_fleet(job)).collect();
+    let databases = alone.iter().map(|job| &job.database).collect::<BTreeSet<_>>().len();
+    let by_patterns: BTreeMap<&str, usize> =
+        status.fleets.iter().map(|fleet| (fleet.patterns.as_str(), fleet.databases)).collect();
+    let jobs = names(alone.into_iter()) + status.fleets.len();
+    format!("{} on {}", plural(jobs, "job"), plural(databases + by_patterns.values().sum::<usize>(), "database"))
 }
 
 fn in_short(trouble: Trouble, now: DateTime<Utc>) -> Markup {

@@ -49,7 +49,7 @@ fn backup(stores: &[&str]) -> Backup {
 }
 
 fn found(name: &str, backup: Result<Option<Backup>, String>) -> OfDatabase {
-    OfDatabase { name: name.to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None }
+    OfDatabase { name: name.to_owned(), job: Some("nightly".to_owned()), idle: None, backup, lost: None, unsure: None, unread: Vec::new(), in_the_clear: Vec::new(), needs_none: false }
 }
 
 fn database(name: &str, backup: Result<Option<Backup>, String>) -> DatabaseStatus {
@@ -133,7 +133,7 @@ fn a_timeline_says_in_words_and_shapes_what_ran_and_what_will() {
         began("nightly", 99, Some(Outcome::Failed), 1),
         began("stats", 47, None, 1),
     ];
-    let timeline = timeline::of(&[], &jobs, &began, now());
+    let timeline = timeline::of(&[], &jobs, &[], &began, now());
     let status = status(jobs.to_vec());
     let choice = Choice::of(&status.jobs, &Filter::default());
     let page = render(&Overview {
@@ -159,11 +159,11 @@ fn a_timeline_says_in_words_and_shapes_what_ran_and_what_will() {
 #[test]
 fn hundreds_of_jobs_share_a_few_lanes() {
     let jobs: Vec<JobStatus> = (0..300).map(|number| well(&format!("job_{number}"))).collect();
-    let timeline = timeline::of(&[], &jobs, &[], now());
+    let timeline = timeline::of(&[], &jobs, &[], &[], now());
     assert_eq!(timeline.lanes.len(), 12);
     assert!(timeline.lanes[11].is_others && timeline.lanes[11].planned.contains(&6));
     let fleet: Vec<JobStatus> = (0..300).map(|number| well(&format!("nightly@tenant_{number}"))).collect();
-    assert_eq!(timeline::of(&[], &fleet, &[], now()).lanes.len(), 1);
+    assert_eq!(timeline::of(&[], &fleet, &[], &[], now()).lanes.len(), 1);
 }
 
 fn story(text: &str) -> Story {

@@ -20,7 +20,7 @@ use crate::pg::failure;
 use crate::store::lease::{self, Lease, Taken};
 use crate::store::{Precondition, Store, Upload};
 use crate::task::backup::manifest::{self, Globals, Manifest};
-use crate::task::backup::markers::{RUN, RunMarker};
+use crate::task::backup::markers::{Hold, RUN, RunMarker};
 use crate::task::backup::set::{self, AsListed, Set, globals_object};
 use crate::task::backup::verdict::{Bytes, Verification};
 use crate::task::backup::{dump, guard, relock, verify};
@@ -120,8 +120,8 @@ impl Copy<'_> {
             Place::Begun(_) | Place::Free => {}
         }
         let lease = self.take_lease().await?;
-        let mut sent = Vec::new();
-        let copied = self.copy(lease.as_ref(), (nonce, run), &mut sent, progress, cancel).await;
+        let (mut sent, mut held) = (Vec::new(), None);
+        let copied = self.copy(lease.as_ref(), (nonce, run), (&mut sent, &mut held), progress, cancel).await;
         if copied.is_err() {
             for mut upload in sent {
                 upload.abort().await;
@@ -132,16 +132,23 @@ impl Copy<'_> {
         {
             tracing::warn!("the lock object stays until it is old enough to be taken over: {error:#}");
         }
-        let (copy, copied) = copied?;
-        self.prove(copy, copied, progress, cancel).await
+        let proved = match copied {
+            Ok((copy, copied)) => self.prove(copy, copied, progress, cancel).await,
+            Err(error) => Err(error),
+        };
+        if let (Err(_), Some(held)) = (&proved, &held) {
+            self.release(held).await;
+        }
+        proved
     }
 
-    /// Returns the copy, which is not read back yet. `sent`: the uploads that wait until the copy before gives way.
+    /// Returns the copy, which is not read back yet. `sent`: the uploads that wait until the copy before gives way; `held`: a hold of the source
+    /// that may end when the copy fails.
     async fn copy(
         &self,
         lease: Option<&Lease>,
         (nonce, run): (String, Option<i64>),
-        sent: &mut Vec<Upload>,
+        (sent, held): (&mut Vec<Upload>, &mut Option<Hold>),
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(Set, Copied)> {
@@ -154,7 +161,7 @@ impl Copy<'_> {
             started_at: Utc::now(),
             completed_at: None,
         };
-        let replaced = self.begin(&marker).await?;
+        let replaced = self.begin(&marker, held).await?;
         self.sealed_for_others().iter().for_each(|note| tracing::warn!("{note}"));
         let (mut copied, mut made) = (Copied::default(), Vec::new());
         for source in sources(&self.set.manifest) {
@@ -179,7 +186,7 @@ impl Copy<'_> {
             lease.prove().await?;
         }
         if let Some(old) = &replaced {
-            self.take_the_place_of(old, &manifest, sent, &marker).await?;
+            self.take_the_place_of(old, &manifest, sent, &marker, held).await?;
         }
         self.bring_holds().await?;
         // A verdict that stands there is of the bytes before.
@@ -280,7 +287,7 @@ impl Copy<'_> {
 
     /// Writes `run.json` with this process, under the lock: what is there may have changed since it was looked at. Returns the copy for others that is there
     /// and stays until all was sent.
-    async fn begin(&self, marker: &RunMarker) -> Result<Option<Set>> {
+    async fn begin(&self, marker: &RunMarker, held: &mut Option<Hold>) -> Result<Option<Set>> {
         let (to_name, to) = self.to;
         let key = self.set.name.key(RUN);
         let gone = || Fault::new(Kind::Busy, format!("another process has just begun to write {} to {to_name}", self.set.name));
@@ -303,7 +310,7 @@ impl Copy<'_> {
                     return Err(Fault::new(Kind::Deferred, message).into());
                 }
                 let deletion = place::interrupted_deletion(to, to_name, self.set, self.runs_are_over).await?;
-                if let Err(error) = self.hold_source().await {
+                if let Err(error) = self.hold_source(held).await {
                     let why = failure::in_a_line(&error);
                     tracing::warn!("{} is not held in {} while it is copied: {why}", self.set.name, self.from.0);
                 }

@@ -28,6 +28,7 @@ impl Copy<'_> {
         new: &Manifest,
         sent: &mut [Upload],
         marker: &RunMarker,
+        held: &mut Option<Hold>,
     ) -> Result<()> {
         let (to_name, to) = self.to;
         let is_the_same = |there: &Set| there.manifest.dump.sha256 == old.manifest.dump.sha256;
@@ -44,8 +45,10 @@ impl Copy<'_> {
         let names = |manifest: &Manifest| (manifest.dump.object.clone(), manifest.dump.encryption.is_some());
         let ((dump, encrypted), (new_dump, new_encrypted)) = (names(&old.manifest), names(new));
         if dump == new_dump || encrypted == new_encrypted {
-            self.hold_source().await?;
+            self.hold_source(held).await?;
             self.ensure_nobody_copies_from_there().await?;
+            // From here on a failure may leave no set there.
+            *held = None;
             // Without a manifest it is no set: what is written in its place would not fit. Its verdict goes first, as one without a manifest says that a set
             // was lost.
             for object in [VERIFICATION, MANIFEST] {
@@ -59,13 +62,18 @@ impl Copy<'_> {
     }
 
     /// Keeps every prune from deleting the set where it comes from. A prune that came first has written its marker, and one that comes later reads the hold.
-    pub(super) async fn hold_source(&self) -> Result<()> {
+    /// `held` becomes the hold, where there was none of another copy.
+    pub(super) async fn hold_source(&self, held: &mut Option<Hold>) -> Result<()> {
         let ((from_name, from), name, now) = (self.from, &self.set.name, Utc::now());
         let reason = format!(
             "a copy of it is made in {}, in place of another one: until that is whole, this may be the only one",
             self.to.0
         );
         let hold = Hold { until: now + HELD_FOR, reason, because_of: None, for_copy: true };
+        let there = markers::read::<Hold>(from, name, COPY_HOLD).await;
+        if matches!(&there, Ok(there) if there.as_ref().is_none_or(|there| there.until <= now)) {
+            *held = Some(hold.clone());
+        }
         if let Err(error) = markers::write(from, name, COPY_HOLD, &hold).await {
             let is_held = set::read_holds(from, name).await.iter().any(|hold| hold.until - now > LONG_ENOUGH);
             let message = || {
@@ -79,11 +87,7 @@ impl Copy<'_> {
                 return Err(error.context(Fault::new(Kind::Permission, message())));
             }
         }
-        if let Err(error) = holds::ensure_counts(from, from_name, self.set).await {
-            self.release_source().await;
-            return Err(error);
-        }
-        Ok(())
+        holds::ensure_counts(from, from_name, self.set).await
     }
 
     /// Fails where the copy that would give way is the source of another replacement. Each holds its source before it looks here: of two in opposite directions,
@@ -93,7 +97,6 @@ impl Copy<'_> {
         let now = Utc::now();
         let held = set::read_holds(to, &self.set.name).await;
         if held.iter().any(|hold| hold.for_copy && hold.until > now) {
-            self.release_source().await;
             let message = format!(
                 "a copy in another store is being made of {} in {to_name}, or was interrupted: finish that one first (`pgtend backups copy`), or end its hold \
                  (`pgtend backups release`) when a good copy is elsewhere",
@@ -113,6 +116,15 @@ impl Copy<'_> {
             if let Err(error) = self.to.1.delete(&self.set.name.key(object)).await {
                 tracing::warn!("{object} of the copy before stays: {}", failure::in_a_line(&error));
             }
+        }
+    }
+
+    /// Ends the hold of a copy that failed, if it is this copy's own: that of another one may be all that keeps the only copy.
+    pub(super) async fn release(&self, own: &Hold) {
+        match markers::read::<Hold>(self.from.1, &self.set.name, COPY_HOLD).await {
+            Ok(Some(there)) if there == *own => self.release_source().await,
+            Ok(_) => {}
+            Err(error) => tracing::warn!("{} may stay held in {}: {}", self.set.name, self.from.0, failure::in_a_line(&error)),
         }
     }
 

@@ -68,6 +68,14 @@ pub struct NotAsked {
     pub reason: String,
 }
 
+/// Objects that are not encrypted, beside a set that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InTheClear {
+    pub store: String,
+    pub set: String,
+    pub objects: Vec<&'static str>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub is_met: bool,
@@ -81,6 +89,10 @@ pub struct Answer {
     pub passed_over: Vec<Seen>,
     /// The stores that may have another copy of the set that counts, and could not be asked what that was refused for.
     pub not_asked: Vec<NotAsked>,
+    /// The stores that could not be read, or not all of them: they may have a newer set.
+    pub unread: Vec<NotAsked>,
+    /// What stands in the clear beside encrypted sets.
+    pub in_the_clear: Vec<InTheClear>,
     /// The latest of the clocks that were asked: a clock that is behind makes no set younger.
     pub now: DateTime<Utc>,
     /// How far that is ahead of this host's clock, if by more than clocks differ.
@@ -99,7 +111,18 @@ pub(super) fn decide(mut seen: Vec<Seen>, within: Span, now: DateTime<Utc>) -> A
     seen.truncate(at.unwrap_or(seen.len()));
     let within = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
     let is_met = newest.as_ref().is_some_and(|newest| now - newest.began_at <= within);
-    Answer { is_met, newest, stores_of_newest, measured, passed_over: seen, not_asked: Vec::new(), now, ahead: None }
+    Answer {
+        is_met,
+        newest,
+        stores_of_newest,
+        measured,
+        passed_over: seen,
+        not_asked: Vec::new(),
+        unread: Vec::new(),
+        in_the_clear: Vec::new(),
+        now,
+        ahead: None,
+    }
 }
 
 impl Seen {

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use super::copies::known::why_unknown;
-use super::copies::several::ensure_answers;
+use super::copies::several::{ensure_answers, within_time};
 use super::copies::together::Together;
 use super::keys::{Backup, Verify};
 use super::often::Often;
@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::store::{Store, key};
 
-pub use answer::{Answer, Measured, NotAsked, Question, Seen};
+pub use answer::{Answer, InTheClear, Measured, NotAsked, Question, Seen};
 use answer::{DAMAGED, IN_THE_FUTURE, decide};
 
 /// All stores, each with its name, or with the reason why it could not be opened.
@@ -35,7 +35,8 @@ pub type Stores = Vec<(String, Result<Store>)>;
 
 /// Looks into the stores. One set that counts is an answer, whatever cannot be read besides; without one, what cannot be read is an error.
 pub async fn ask(config: &Config, stores: Stores, question: &Question<'_>) -> Result<Answer> {
-    Looked::at(config, stores, question).await?.answer(question)
+    let theirs = Theirs::of(config, question.database, &question.whose).await?;
+    Looked::at(theirs, stores, question, None).await.answer(question)
 }
 
 /// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another. Of several
@@ -53,7 +54,8 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
     let stores_of = BTreeMap::from([(job.to_owned(), names.clone())]);
     let mut question =
         Question { database, job: Some(job), store: None, stores_of, filters, whose, within, restored, without_vector_indexes };
-    let mut looked = Looked::at(config, stores, &question).await?;
+    let theirs = Theirs::of(config, database, &question.whose).await?;
+    let mut looked = Looked::at(theirs, stores, &question, None).await;
     let answer = looked.answer(&question)?;
     if !answer.is_met || names.len() == 1 {
         return Ok(answer);
@@ -71,11 +73,11 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
 }
 
 /// What the stores hold, and what time it is.
-struct Looked {
+pub struct Looked {
     host_clock: DateTime<Utc>,
     /// The latest of the clocks that were asked.
     now: DateTime<Utc>,
-    theirs: Theirs,
+    pub theirs: Theirs,
     stores: Vec<(String, Result<InStore>)>,
 }
 
@@ -87,9 +89,9 @@ struct InStore {
 }
 
 impl Looked {
-    async fn at(config: &Config, stores: Stores, question: &Question<'_>) -> Result<Self> {
+    /// Reads all stores side by side. `patience`: none of them is waited for longer than this.
+    pub async fn at(theirs: Theirs, stores: Stores, question: &Question<'_>, patience: Option<Duration>) -> Self {
         let host_clock = Utc::now();
-        let theirs = Theirs::of(config, question.database, &question.whose).await?;
         let (are_several, mut looking) = (stores.len() > 1, Vec::new());
         for (name, store) in stores {
             let look = async move {
@@ -100,22 +102,38 @@ impl Looked {
                 look(store, question).await
             };
             looking.push(async move {
-                let found = look.await.with_context(|| format!("store `{name}` cannot be read"));
+                let found = match patience {
+                    Some(patience) => within_time(patience, look).await,
+                    None => look.await,
+                };
+                let found = found.with_context(|| format!("store `{name}` cannot be read"));
                 (name, found)
             });
         }
         let stores = join_all(looking).await;
         let of_server = match &theirs {
             Theirs::Own { server, .. } => server.clock,
-            Theirs::Named { .. } => None,
+            Theirs::Named { .. } | Theirs::Unasked => None,
         };
         let of_stores = stores.iter().filter_map(|(_, found)| found.as_ref().ok()?.listing.newest_object_at);
         let now = of_stores.chain(of_server).fold(host_clock, DateTime::max);
-        Ok(Self { host_clock, now, theirs, stores })
+        Self { host_clock, now, theirs, stores }
     }
 
-    /// Answers by the sets in one store, or in any. What other stores say of copies of a set holds for it, too.
+    /// Answers by the sets in one store, or in any. Fails where there is none, and a store could not be read.
     fn answer(&mut self, question: &Question<'_>) -> Result<Answer> {
+        let answer = self.as_read(question);
+        let is_asked = |name: &str| question.store.is_none_or(|only| only == name);
+        if !answer.is_met
+            && let Some(doubt) = self.stores.iter_mut().filter(|(name, _)| is_asked(name)).find_map(doubt)
+        {
+            return Err(doubt);
+        }
+        Ok(answer)
+    }
+
+    /// Answers by the sets that could be read, and names the stores that could not. What other stores say of copies of a set holds for it, too.
+    pub fn as_read(&self, question: &Question<'_>) -> Answer {
         let is_asked = |name: &str| question.store.is_none_or(|only| only == name);
         let mut seen = Vec::new();
         {
@@ -137,12 +155,28 @@ impl Looked {
         answer.not_asked = answer.newest.as_ref().map(|newest| self.not_asked(newest, question)).unwrap_or_default();
         let ahead = Some(self.now - self.host_clock).filter(|ahead| *ahead > CLOCKS_DIFFER);
         answer.ahead = ahead.map(|ahead| Span(Duration::from_secs(ahead.num_seconds().unsigned_abs())));
-        if !answer.is_met
-            && let Some(doubt) = self.stores.iter_mut().filter(|(name, _)| is_asked(name)).find_map(doubt)
-        {
-            return Err(doubt);
-        }
-        Ok(answer)
+        let unread = self.stores.iter().filter(|(name, _)| is_asked(name)).filter_map(|(name, found)| {
+            let reason = match found {
+                Ok(found) => format!("store `{name}`: {}", found.listing.doubt()?),
+                Err(error) => failure::in_a_line(error),
+            };
+            Some(NotAsked { store: name.clone(), reason })
+        });
+        answer.unread = unread.collect();
+        answer.in_the_clear = self.in_the_clear();
+        answer
+    }
+
+    fn in_the_clear(&self) -> Vec<InTheClear> {
+        let found = self.stores.iter().filter_map(|(name, found)| Some((name, found.as_ref().ok()?)));
+        let sets = found.flat_map(|(store, found)| found.listing.sets.iter().map(move |set| (store, set)));
+        let with_some = sets.filter(|(_, set)| !set.listed.in_the_clear.is_empty());
+        let exposed = |(store, set): (&String, &Set)| InTheClear {
+            store: store.clone(),
+            set: set.name.to_string(),
+            objects: set.listed.in_the_clear.clone(),
+        };
+        with_some.map(exposed).collect()
     }
 
     /// The stores of the set's job that may have a copy of it, and of which that is not known; where the job is not, all such stores.
