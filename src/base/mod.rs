@@ -14,6 +14,7 @@ pub mod process_identity;
 pub mod progress;
 pub mod schedule;
 pub mod shell;
+pub mod story;
 pub mod telemetry;
 pub mod terminal;
 pub mod thread;

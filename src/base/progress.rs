@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
+use crate::base::story::Story;
 use crate::base::{terminal, units};
 
 /// The time between two log lines of one phase.
@@ -33,6 +34,8 @@ pub struct Progress {
     shown: Shown,
     current: Arc<Mutex<Option<Current>>>,
     cursor: Arc<Mutex<Option<serde_json::Value>>>,
+    story: Arc<Mutex<Story>>,
+    began: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ impl Progress {
     }
 
     fn shown(shown: Shown) -> Self {
-        Self { shown, current: Arc::default(), cursor: Arc::default() }
+        Self { shown, current: Arc::default(), cursor: Arc::default(), story: Arc::default(), began: Instant::now() }
     }
 
     pub fn has_bars(&self) -> bool {
@@ -92,6 +95,16 @@ impl Progress {
 
     pub fn cursor(&self) -> Option<serde_json::Value> {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps the plan of the run, as a dry run prints it.
+    pub fn plan(&self, plan: &str) {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner).set_plan(plan);
+    }
+
+    /// Returns the plan and the steps up to now.
+    pub fn story(&self) -> Story {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the phase that was started last, and its state.
@@ -121,8 +134,18 @@ impl Progress {
         let detail = Arc::default();
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Current { phase: name.to_owned(), total_bytes, done_bytes: Arc::clone(&bytes), detail: Arc::clone(&detail) });
-        let logged_seconds = AtomicU64::new(0);
-        Phase(Arc::new(Inner { name: name.to_owned(), bar, started: Instant::now(), bytes, detail, logged_seconds }))
+        let step = self.story.lock().unwrap_or_else(PoisonError::into_inner).begin(name, self.began);
+        Phase(Arc::new(Inner {
+            name: name.to_owned(),
+            bar,
+            started: Instant::now(),
+            bytes,
+            detail,
+            logged_seconds: AtomicU64::new(0),
+            story: Arc::clone(&self.story),
+            step,
+            ended: Mutex::default(),
+        }))
     }
 }
 
@@ -137,6 +160,11 @@ struct Inner {
     bytes: Arc<AtomicU64>,
     detail: Arc<Mutex<Option<String>>>,
     logged_seconds: AtomicU64,
+    story: Arc<Mutex<Story>>,
+    /// Its number in the story.
+    step: Option<usize>,
+    /// How it ended.
+    ended: Mutex<Option<String>>,
 }
 
 impl Phase {
@@ -183,6 +211,7 @@ impl Phase {
 
     /// Reports in one line how the phase ended.
     pub fn done(&self, what: &str) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.to_owned());
         let elapsed = units::duration(self.elapsed());
         match &self.0.bar {
             Some(bar) => {
@@ -199,6 +228,12 @@ impl Phase {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if let Some(step) = self.step {
+            let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let said = ended.or_else(|| self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
+            story.end(step, self.started.elapsed(), self.bytes.load(Ordering::Relaxed), said);
+        }
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,4 +1,4 @@
-//! The output of servers and client tools during a run: it is kept with the run.
+//! The output of servers and client tools during a run, and the lines that pgtend logs: they are kept with the run.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,6 +9,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
+
+use super::story::{self, Line};
 
 /// The bytes that are kept: an error is in the last lines of stderr.
 const STDERR_KEPT_BYTES: usize = 16 << 10;
@@ -22,6 +24,8 @@ const NOTICE_TARGET: &str = "sqlx::postgres::notice";
 pub struct ToolOutput {
     /// The last 16 KiB of stderr.
     pub stderr: String,
+    /// The last lines of the log.
+    pub lines: Vec<Line>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +39,7 @@ tokio::task_local! {
     static NOTICES: RefCell<Vec<Notice>>;
 }
 
-/// Runs `work` and keeps what its tools print to stderr.
+/// Runs `work` and keeps what its tools print to stderr, and what it logs itself.
 pub async fn capture<T>(work: impl Future<Output = T>) -> (T, ToolOutput) {
     TOOL_OUTPUT
         .scope(RefCell::default(), async {
@@ -71,9 +75,44 @@ pub fn stderr(text: &str) {
     });
 }
 
-/// Returns the layer that catches notices for [`notices`].
+/// Returns the layer that catches notices for [`notices`], and lines of the log for [`capture`].
 pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
-    NoticeLayer.with_filter(Targets::new().with_target(NOTICE_TARGET, Level::TRACE))
+    let notices = NoticeLayer.with_filter(Targets::new().with_target(NOTICE_TARGET, Level::TRACE));
+    notices.and_then(LineLayer.with_filter(Targets::new().with_target("pgtend", Level::INFO)))
+}
+
+struct LineLayer;
+
+impl<S: Subscriber> Layer<S> for LineLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let _ = TOOL_OUTPUT.try_with(|captured| {
+            // A value may log while it is written.
+            let Ok(mut captured) = captured.try_borrow_mut() else { return };
+            let mut text = Text::default();
+            event.record(&mut text);
+            story::add_line(&mut captured.lines, event.metadata().level().as_str(), &(text.message + &text.fields));
+        });
+    }
+}
+
+/// A message, and the other fields behind it.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields += &format!(" {name}={value:?}"),
+        }
+    }
 }
 
 struct NoticeLayer;
@@ -120,5 +159,20 @@ mod tests {
         .await;
         assert!(captured.stderr.len() <= STDERR_KEPT_BYTES && captured.stderr.chars().all(|c| c == 'ü'));
         stderr("of no run: it is not kept");
+    }
+
+    #[tokio::test]
+    async fn what_a_run_logs_is_kept_with_it_and_nothing_else() {
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer()));
+        tracing::info!("before");
+        let ((), captured) = capture(async {
+            tracing::info!(phase = "dump", bytes = 7, "done: {}", "1 table");
+            tracing::debug!("a detail");
+            tracing::warn!(target: "sqlx", "of a library");
+        })
+        .await;
+        let lines: Vec<_> = captured.lines.iter().map(|line| (line.level.as_str(), line.text.as_str())).collect();
+        assert_eq!(lines, [("INFO", "done: 1 table phase=dump bytes=7")]);
     }
 }

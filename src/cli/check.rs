@@ -207,7 +207,8 @@ pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     let (of_servers, jobs) = try_servers(config, jobs).await;
     let jobs = &jobs[..];
     let of_entries = config.databases.iter().map(|(name, database)| (name.clone(), database.clone()));
-    let examples = examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.database(&name)?.into_owned())));
+    let examples =
+        examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.database(&name)?.into_owned())));
     let to_try: Vec<_> = of_entries.chain(examples).collect();
     let databases = to_try.iter().map(|(name, database)| try_database(name, database, jobs, config));
     let databases = futures_util::stream::iter(databases).buffered(AT_ONCE).collect::<Vec<_>>();

@@ -14,9 +14,9 @@ use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Gone, Key, Ledger, Row};
 use crate::run::fleet;
-use crate::run::standing::fleets::{self, Fleet};
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner::Ticks;
+use crate::run::standing::fleets::{self, Fleet};
 
 /// More databases that went are counted only.
 const GONE_LISTED: usize = 10;

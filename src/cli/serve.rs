@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         let path = config.path.display();
         Fault::new(Kind::Configuration, format!("{message}: add to {path}: [ledger] database = \"NAME\""))
     })?;
-    let listen = config.serve.listen;
+    let (listen, actions_token) = (config.serve.listen, config.serve.actions_token.clone());
     let readers = match config.serve.token.clone() {
         Some(token) => Readers::WithToken(token),
         None => Readers::ByName(Hosts::new(listen.ip(), config.serve.hosts.clone())),
@@ -51,7 +52,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     let context = context(config, folder.jobs, Arc::clone(&ledger), metrics, CancellationToken::new());
     let (stop, pages_done) = (CancellationToken::new(), CancellationToken::new());
     let scheduler = Scheduler::new(context, ledger);
-    let site = Site::new(Arc::clone(&scheduler), folder.broken, stop.clone());
+    let site = Site::new(Arc::clone(&scheduler), folder.broken, stop.clone(), actions_token);
 
     let pages = tokio::spawn(http::serve(Arc::clone(&site), listener, readers, pages_done.clone()));
     let planning = tokio::spawn({
@@ -167,11 +168,12 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     let ledger_url = |config: &Config| {
         let ledger = config.ledger.as_ref()?;
         let url = config.databases.get(&ledger.database)?.url.as_ref()?;
-        Some(secrecy::ExposeSecret::expose_secret(url).to_owned())
+        Some(url.expose_secret().to_owned())
     };
-    let token = |config: &Config| config.serve.token.as_ref().map(|token| secrecy::ExposeSecret::expose_secret(token).to_owned());
+    let text = |token: &Option<SecretString>| token.as_ref().map(|token| token.expose_secret().to_owned());
+    let tokens = |config: &Config| [text(&config.serve.token), text(&config.serve.actions_token)];
     let changed = [
-        ("the token of [serve]", token(old) != token(new)),
+        ("a token of [serve]", tokens(old) != tokens(new)),
         ("[serve] listen", old.serve.listen != new.serve.listen),
         ("[serve] hosts", old.serve.hosts != new.serve.hosts),
         ("[serve] max_concurrent", old.serve.max_concurrent != new.serve.max_concurrent),

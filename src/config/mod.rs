@@ -93,6 +93,8 @@ pub struct Serve {
     pub listen: SocketAddr,
     /// The token that every page but the health checks requires.
     pub token: Option<SecretString>,
+    /// Another token, for those who may start jobs and hold and verify sets on the pages.
+    pub actions_token: Option<SecretString>,
     /// Host names in lower case for which the pages answer without a token, beside localhost and the address.
     pub hosts: Vec<String>,
     /// The most runs at once in this process.

@@ -93,6 +93,12 @@ pub struct WrittenServe {
     /// The file that holds the token.
     #[schemars(with = "Option<PathBuf>")]
     pub token_file: Option<Spanned<PathBuf>>,
+    /// The environment variable that holds another token, for those who may start jobs and hold and verify sets on the pages; without it nobody may.
+    #[schemars(with = "Option<String>")]
+    pub actions_token_env: Option<Spanned<String>>,
+    /// The file that holds that token.
+    #[schemars(with = "Option<PathBuf>")]
+    pub actions_token_file: Option<Spanned<PathBuf>>,
     /// Host names for which the pages answer without a token, beside localhost and the address of `listen`. Other names get 421,
     /// because a site's page could make a browser read ours under a name of its own (DNS rebinding).
     #[schemars(with = "Vec<String>", example = ["db1.example.com"])]

@@ -64,12 +64,12 @@ pub struct RunsByRule {
     pub was_agreed_to_all: bool,
 }
 
-/// The rows that a [`Filter`] lets pass, the newest first: job, database, outcome and limit are bound in this order.
+/// The rows that a [`Filter`] lets pass, the newest first: job, database, outcome, limit and the number that they are below are bound in this order.
 macro_rules! filtered {
     () => {
         "FROM pgtend.runs
          WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
-           AND ($3::text IS NULL OR outcome = $3) ORDER BY id DESC LIMIT $4"
+           AND ($3::text IS NULL OR outcome = $3) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $4"
     };
 }
 
@@ -224,25 +224,30 @@ impl Ledger {
 
     /// Returns rows, the newest first.
     pub async fn runs(&self, filter: &Filter<'_>) -> Result<Vec<Row>> {
-        self.filtered(concat!("SELECT * ", filtered!()), filter).await
+        self.filtered(concat!("SELECT * ", filtered!()), filter, None).await
     }
 
     /// Returns the same without private details, for lists that others read.
     pub async fn runs_in_brief(&self, filter: &Filter<'_>) -> Result<Vec<Brief>> {
+        self.runs_in_brief_before(filter, None).await
+    }
+
+    /// Returns of the same only runs with lower numbers than this: the next page.
+    pub async fn runs_in_brief_before(&self, filter: &Filter<'_>, before: Option<i64>) -> Result<Vec<Brief>> {
         let sql = concat!(
             "SELECT id, job, database, task, trigger, scheduled_for, attempt, retry_of, started_at, heartbeat_at, progress,
                     finished_at, outcome, report->>'summary' AS summary, error, retry_at, host, pid, version ",
             filtered!()
         );
-        self.filtered(sql, filter).await
+        self.filtered(sql, filter, before).await
     }
 
-    async fn filtered<T>(&self, sql: &'static str, filter: &Filter<'_>) -> Result<Vec<T>>
+    async fn filtered<T>(&self, sql: &'static str, filter: &Filter<'_>, before: Option<i64>) -> Result<Vec<T>>
     where
         T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
     {
-        let query =
-            sqlx::query_as(sql).bind(filter.job).bind(filter.database).bind(filter.outcome.map(Outcome::name)).bind(filter.limit);
+        let outcome = filter.outcome.map(Outcome::name);
+        let query = sqlx::query_as(sql).bind(filter.job).bind(filter.database).bind(outcome).bind(filter.limit).bind(before);
         self.query("list runs", query.fetch_all(&self.pool)).await
     }
 
@@ -251,7 +256,8 @@ impl Ledger {
             .await
     }
 
-    /// Returns the last `count` runs of each, the newest first. A manual prune or restore says nothing about the health of the job.
+    /// Returns the last `count` runs of each, the newest first, without the stories of their reports. A manual prune or restore says nothing about the health
+    /// of the job.
     pub async fn last_runs(&self, keys: &[Key], count: i64) -> Result<Vec<Row>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
         let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
@@ -259,7 +265,10 @@ impl Ledger {
             "read the last runs",
             sqlx::query_as(
                 "SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (job, database)
-                 CROSS JOIN LATERAL (SELECT * FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database
+                 CROSS JOIN LATERAL (SELECT id, job, database, task, trigger, scheduled_for, attempt, retry_of, started_at, heartbeat_at, progress, finished_at,
+                                            outcome, CASE jsonb_typeof(report) WHEN 'object' THEN report - 'story' ELSE report END AS report,
+                                            error, stderr, retry_at, host, pid, version
+                                     FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database
                                        AND task NOT LIKE 'backups %' AND task NOT LIKE 'archives %'
                                      ORDER BY id DESC LIMIT $3) r ORDER BY r.id DESC",
             )

@@ -8,6 +8,7 @@ mod found;
 mod history;
 mod messages;
 pub mod metrics;
+mod overview;
 mod place;
 pub mod report;
 mod rows;
@@ -22,6 +23,7 @@ use chrono::{DateTime, Utc};
 pub use found::{Changes, Gone, Remembered};
 pub use history::{Brief, Filter, RunsByRule};
 pub use messages::Waiting;
+pub use overview::{Began, Past};
 use prometheus_client::metrics::histogram::Histogram;
 pub use rows::{Attempt, End, Key, KnownJob, MaybeOutcome, NewRun, Row, Trigger};
 use serde_json::{Value, json};
@@ -130,8 +132,8 @@ impl Ledger {
             "write a run's row",
             sqlx::query_scalar(
                 "WITH new AS (
-                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries, progress)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING id),
+                    INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, retry_of, attempt, host, pid, version, retries, progress, report)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING RETURNING id),
                  taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
                     WHERE retry_at IS NOT NULL
@@ -151,6 +153,7 @@ impl Ledger {
             .bind(env!("CARGO_PKG_VERSION"))
             .bind(run.retries as i32)
             .bind(json!({ "phase": "connect", "ledger": self.place().await? }))
+            .bind(run.trigger.asked_by().map(asked_by))
             .fetch_optional(&self.pool),
         )
         .await
@@ -174,10 +177,16 @@ impl Ledger {
             report.warnings.extend(fit.warning().map(str::to_owned));
             serde_json::to_value(report).map(|report| fit.json(&report))
         });
+        let story =
+            (!end.story.is_empty()).then(|| serde_json::to_value(&end.story).map(|story| fit.json(&story))).transpose()?;
         self.query(
             "write a run's end",
             sqlx::query(
-                "UPDATE pgtend.runs SET outcome = $2, report = coalesce($3, report), error = $4, stderr = nullif($5, ''), progress = NULL, cursor = $7,
+                "UPDATE pgtend.runs SET outcome = $2, error = $4,
+                        report = CASE WHEN $8::jsonb IS NULL AND report -> 'story' IS NULL THEN coalesce($3, report)
+                                 ELSE coalesce($3, report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}')
+                                      || jsonb_build_object('story', coalesce(report -> 'story', '{}') || coalesce($8, '{}')) END,
+                        stderr = nullif($5, ''), progress = NULL, cursor = $7,
                         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
                         retry_at = clock_timestamp() + make_interval(secs => $6)
                  WHERE id = $1 AND (outcome IS NULL OR outcome = 'crashed')",
@@ -189,6 +198,7 @@ impl Ledger {
             .bind(fit.text(&without_nul(end.stderr)))
             .bind(end.retry_in.map(|delay| delay.as_secs_f64()))
             .bind(end.cursor.as_ref().map(|cursor| fit.json(cursor)))
+            .bind(story)
             .execute(&self.pool),
         )
         .await?;
@@ -417,6 +427,11 @@ pub async fn heartbeat(connection: &mut PgConnection, id: i64, progress: &Progre
 
 pub fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+/// The report of a run that has not ended, which somebody asked for: who that was is known from its beginning on.
+fn asked_by(who: &str) -> Value {
+    json!({ "summary": "", "facts": {}, "warnings": [], "story": { "asked_by": without_nul(who), "steps": [] } })
 }
 
 /// Removes NUL, which PostgreSQL's text cannot hold.

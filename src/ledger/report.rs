@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::fault::{Fault, Kind};
+use crate::base::story::Story;
 
 /// The result of a task's `apply`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Report {
     pub facts: Map<String, Value>,
     /// Things to look at although the run succeeded.
     pub warnings: Vec<String>,
+    /// What the run did in which order; the ledger adds it.
+    #[serde(skip_serializing_if = "Story::is_empty")]
+    pub story: Story,
 }
 
 /// A row that another program wrote into the ledger must not hide other rows.
@@ -30,9 +34,13 @@ impl From<Value> for Report {
             summary: String,
             facts: Map<String, Value>,
             warnings: Vec<String>,
+            #[serde(default)]
+            story: Value,
         }
         match serde_json::from_value(written) {
-            Ok(Written { summary, facts, warnings }) => Self { summary, facts, warnings },
+            Ok(Written { summary, facts, warnings, story }) => {
+                Self { summary, facts, warnings, story: serde_json::from_value(story).unwrap_or_default() }
+            }
             Err(error) => {
                 Self { warnings: vec![format!("the ledger's report of this run cannot be read: {error}")], ..Self::default() }
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::base::progress;
+use crate::base::story::Story;
 use crate::ledger::report::{Outcome, Report};
 
 /// A run that is about to start.
@@ -23,6 +24,10 @@ pub struct NewRun<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     Manual,
+    /// Somebody asked for it on a page, and wrote this as the name.
+    Asked {
+        by: String,
+    },
     Schedule {
         tick: DateTime<Utc>,
     },
@@ -40,7 +45,7 @@ pub enum Trigger {
 impl Trigger {
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Manual => "manual",
+            Self::Manual | Self::Asked { .. } => "manual",
             Self::Schedule { .. } => "schedule",
             Self::CatchUp { .. } => "catch-up",
             Self::Retry { .. } => "retry",
@@ -50,7 +55,19 @@ impl Trigger {
     pub fn tick(&self) -> Option<DateTime<Utc>> {
         match self {
             Self::Schedule { tick } | Self::CatchUp { tick } => Some(*tick),
-            Self::Manual | Self::Retry { .. } => None,
+            Self::Manual | Self::Asked { .. } | Self::Retry { .. } => None,
+        }
+    }
+
+    /// Returns whether a person started it, who knows of it.
+    pub fn is_manual(&self) -> bool {
+        matches!(self, Self::Manual | Self::Asked { .. })
+    }
+
+    pub fn asked_by(&self) -> Option<&str> {
+        match self {
+            Self::Asked { by } => Some(by),
+            _ => None,
         }
     }
 
@@ -72,6 +89,8 @@ pub struct End<'a> {
     pub retry_in: Option<Duration>,
     /// Where the next run continues.
     pub cursor: Option<serde_json::Value>,
+    /// What the run did in which order, which the ledger adds to the report.
+    pub story: Story,
 }
 
 /// A row of the history.

@@ -324,6 +324,9 @@ async fn drive_work<W: Work>(foreign_code: Vec<String>, work: &W, run: &RunConte
         }
         Mode::Apply => {
             tracing::debug!("plan:\n{plan}");
+            if W::PLAN_IS_KEPT {
+                run.progress.plan(&plan.to_string());
+            }
             let mut applied = work.apply(run, plan).await;
             match &mut applied {
                 Ok(report) => add(&mut report.warnings, foreign_code),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Key, Row};
+use crate::ledger::{Key, Past, Row};
 use crate::run::job::{Broken, Job};
 use crate::run::scheduler::{Fleet, planner};
 
@@ -195,7 +195,8 @@ pub struct AuditFinding {
 }
 
 impl AuditStatus {
-    fn of(facts: &Map<String, Value>, at: DateTime<Utc>) -> Option<Self> {
+    /// Reads the facts of an audit's run.
+    pub fn of(facts: &Map<String, Value>, at: DateTime<Utc>) -> Option<Self> {
         let counts = facts.get("counts").filter(|counts| counts.get("critical").is_some())?;
         Some(Self {
             at,
@@ -217,50 +218,78 @@ impl AuditStatus {
     }
 }
 
-/// Combines `jobs` with the ledger's last rows of each, the newest first.
-pub fn of_jobs(
-    jobs: &[Job],
-    rows: Vec<Row>,
-    successes: &HashMap<Key, DateTime<Utc>>,
-    late: &HashSet<Key>,
-    now: DateTime<Utc>,
-) -> Vec<JobStatus> {
+/// The name under which jobs stand together: a job `nightly@tenant_7` of a fleet is one of `nightly`.
+pub fn group(job: &str) -> &str {
+    job.split_once('@').map_or(job, |(template, _)| template)
+}
+
+/// The jobs on their databases, in the order of the files.
+pub fn keys(jobs: &[Job]) -> Vec<Key> {
+    jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect()
+}
+
+/// What is known of jobs besides their runs.
+#[derive(Default)]
+pub struct Known {
+    pub successes: HashMap<Key, DateTime<Utc>>,
+    pub late: HashSet<Key>,
+    /// When each is due next; what is not in it is computed, which takes a while for thousands.
+    pub next: HashMap<Key, DateTime<Utc>>,
+}
+
+/// Combines `jobs` with the ledger's last runs of each, the newest first.
+pub fn of_jobs(jobs: &[Job], runs: Vec<RunStatus>, known: &Known, now: DateTime<Utc>) -> Vec<JobStatus> {
     let mut history: HashMap<Key, Vec<RunStatus>> = HashMap::new();
-    for row in rows {
-        history.entry((row.job.clone(), row.database.clone())).or_default().push(row.into());
+    for run in runs {
+        history.entry((run.job.clone(), run.database.clone())).or_default().push(run);
     }
-    let pairs = jobs.iter().flat_map(|job| job.databases.iter().map(move |database| (job, database)));
+    let words = jobs.iter().map(|job| {
+        let schedule = job.schedule.as_ref().map(ToString::to_string);
+        (job, schedule, job.schedule.as_ref().map(|schedule| schedule.in_words()))
+    });
+    let pairs = words.flat_map(|(job, schedule, in_words)| {
+        job.databases.iter().map(move |database| (job, database, schedule.clone(), in_words.clone()))
+    });
     pairs
-        .map(|(job, database)| {
+        .map(|(job, database, schedule, schedule_in_words)| {
             let key = (job.name.clone(), database.clone());
             let runs = history.remove(&key).unwrap_or_default();
             let (mut running, mut ended): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.outcome.is_none());
             ended.reverse();
-            let jitter = planner::jitter(job, database);
-            let next = job.next_tick(now - jitter).filter(|_| job.enabled);
             JobStatus {
                 job: job.name.clone(),
                 database: database.clone(),
                 task: job.task.kind(),
                 description: job.description_for(database),
                 enabled: job.enabled,
-                schedule: job.schedule.as_ref().map(ToString::to_string),
-                schedule_in_words: job.schedule.as_ref().map(|schedule| schedule.in_words()),
+                schedule,
+                schedule_in_words,
                 timezone: job.timezone.name().to_owned(),
-                next_run_at: next.map(|next| next + jitter),
-                late: late.contains(&key),
-                last_success_at: successes.get(&key).copied(),
+                next_run_at: next_run_at(job, database, known.next.get(&key), now),
+                late: known.late.contains(&key),
+                last_success_at: known.successes.get(&key).copied(),
                 running: running.pop(),
-                runway: ended
-                    .iter()
-                    .rev()
-                    .find_map(|run| run.covered_until)
-                    .map(|until| format!("covered until {}", until.format("%Y-%m-%d %H:%M UTC"))),
+                runway: ended.iter().rev().find_map(|run| run.covered_until).map(runway_in_words),
                 audit: ended.iter().rev().find_map(|run| run.audit.clone()),
                 history: ended,
             }
         })
         .collect()
+}
+
+pub fn runway_in_words(until: DateTime<Utc>) -> String {
+    format!("covered until {}", until.format("%Y-%m-%d %H:%M UTC"))
+}
+
+fn next_run_at(job: &Job, database: &str, known: Option<&DateTime<Utc>>, now: DateTime<Utc>) -> Option<DateTime<Tz>> {
+    if !job.enabled {
+        return None;
+    }
+    if let Some(next) = known.filter(|next| **next > now) {
+        return Some(next.with_timezone(&job.timezone));
+    }
+    let jitter = planner::jitter(job, database);
+    Some(job.next_tick(now - jitter)? + jitter)
 }
 
 /// Returns the last failed runs, the newest first.
@@ -274,6 +303,35 @@ pub fn failures(jobs: &[JobStatus]) -> Vec<RunStatus> {
     failures.sort_by_key(|run| std::cmp::Reverse(run.id));
     failures.truncate(FAILURES);
     failures
+}
+
+impl RunStatus {
+    /// A run that has ended, of that job, from few columns.
+    pub fn of_past((job, database): &Key, past: Past) -> Self {
+        let warnings = past.warnings.and_then(|warnings| match warnings.0 {
+            Value::Array(warnings) => Some(warnings.iter().map(|warning| warning.as_str().unwrap_or("?").to_owned()).collect()),
+            _ => None,
+        });
+        Self {
+            id: past.id,
+            job: job.clone(),
+            database: database.clone(),
+            trigger: past.trigger,
+            scheduled_for: None,
+            started_at: past.started_at,
+            finished_at: past.finished_at,
+            outcome: past.outcome.0,
+            summary: None,
+            error: past.error,
+            stderr: None,
+            host: String::new(),
+            progress: None,
+            size_bytes: past.dump_bytes.and_then(|bytes| bytes.0.as_u64()),
+            audit: None,
+            covered_until: None,
+            warnings: warnings.unwrap_or_default(),
+        }
+    }
 }
 
 impl From<Row> for RunStatus {
@@ -298,5 +356,85 @@ impl From<Row> for RunStatus {
             job: row.job,
             database: row.database,
         }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use chrono::{TimeDelta, TimeZone as _};
+
+    use super::*;
+
+    pub fn well(name: &str) -> JobStatus {
+        job(name, "app", &[Outcome::Succeeded; 3])
+    }
+
+    pub fn job(name: &str, database: &str, outcomes: &[Outcome]) -> JobStatus {
+        let history: Vec<_> = (1..).zip(outcomes).map(|(id, outcome)| run(id, name, database, *outcome)).collect();
+        JobStatus {
+            job: name.to_owned(),
+            database: database.to_owned(),
+            task: "backup",
+            description: None,
+            enabled: true,
+            schedule: Some("0 2 * * *".to_owned()),
+            schedule_in_words: Some("At 02:00".to_owned()),
+            timezone: "Europe/Berlin".to_owned(),
+            next_run_at: Some((now() + TimeDelta::hours(3)).with_timezone(&chrono_tz::Europe::Berlin)),
+            late: false,
+            last_success_at: history
+                .iter()
+                .rev()
+                .find(|run| run.outcome == Some(Outcome::Succeeded))
+                .and_then(|run| run.finished_at),
+            running: None,
+            history,
+            runway: None,
+            audit: None,
+        }
+    }
+
+    pub fn run(id: i64, job: &str, database: &str, outcome: Outcome) -> RunStatus {
+        let started_at = now() - TimeDelta::days(40) + TimeDelta::days(id);
+        RunStatus {
+            id,
+            job: job.to_owned(),
+            database: database.to_owned(),
+            trigger: "schedule".to_owned(),
+            scheduled_for: Some(started_at),
+            started_at,
+            finished_at: Some(started_at + TimeDelta::milliseconds(4200 + id * 100)),
+            outcome: Some(outcome),
+            summary: None,
+            error: None,
+            stderr: None,
+            host: "db1".to_owned(),
+            progress: None,
+            audit: None,
+            covered_until: None,
+            size_bytes: (outcome == Outcome::Succeeded).then_some(134_200_000 + id as u64 * 1_000_000),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn status(jobs: Vec<JobStatus>) -> Status {
+        Status {
+            now: now(),
+            version: "0.1.0",
+            host: "db1".to_owned(),
+            started_at: now() - TimeDelta::hours(83),
+            ledger_error: None,
+            configuration_error: None,
+            broken: Vec::new(),
+            draining: false,
+            jobs,
+            fleets: Vec::new(),
+            gone: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub fn now() -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2026, 11, 23, 21, 5, 40).unwrap()
     }
 }

@@ -37,6 +37,9 @@ pub trait Work {
     /// The plan, which a dry run prints as it is.
     type Plan: Display + Serialize;
 
+    /// False where the plan may hold secrets of the job's file, as statements do: it is not kept with the run.
+    const PLAN_IS_KEPT: bool = true;
+
     fn plan(&self, run: &RunContext) -> impl Future<Output = Result<Self::Plan>>;
 
     /// Returns why `apply` would fail with this plan: a dry run shows the plan, and ends with this error.

@@ -9,6 +9,8 @@ mod fleet;
 mod large_values;
 /// How many requests are in flight at once.
 mod listing;
+/// Pages of 200 jobs on 50 databases.
+mod pages_speed;
 /// Rows that leave a table while others write to them.
 mod retention_writers;
 /// Recall of large vector indexes, and the comparison of methods.

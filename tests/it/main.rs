@@ -155,6 +155,10 @@ mod owners_operators;
 mod owners_restore;
 /// The status page in a browser, JSON, metrics, health checks, the token.
 mod page;
+/// What may be asked for on the pages, by whom.
+mod page_actions;
+/// The pages behind the status page, and whether the data are safe.
+mod pages;
 /// Partitions that come: made ahead, filled from the default partition.
 mod partition;
 /// What a conversion and its way back carry along, and what they refuse.

@@ -1,10 +1,8 @@
 //! What `serve` shows to people, to scrapers and to probes.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use serde_json::Value;
 
+use crate::support::browser::{Reader, keep, look};
 use crate::support::postgres::{Server, server};
 use crate::support::serve::{Serving, becomes, hours_ago, long_known, reaches, sql_job, with_ledger};
 use crate::support::{Scenario, eventually, quoted};
@@ -198,32 +196,18 @@ fn hostile_texts_stay_texts() {
     let metrics = serving.get("/metrics").body;
     let label = HOSTILE.replace('"', "\\\"");
     assert!(metrics.contains(&format!("pgtend_job_running{{job=\"bad\",database=\"{label}\"}} 0")), "{metrics}");
-    let seen = look(&serving, &scenario.path("page.png"), 1280, false);
+    let seen = look(&serving, "/", &scenario.path("page.png"), &Reader::WIDE);
     assert_eq!((&seen["consoleErrors"], &seen["headline"]), (&Value::from(0), &Value::from("1 job needs attention")), "{seen}");
-}
-
-/// In Chromium: what a reader sees.
-fn look(serving: &Serving, picture: &Path, width: u32, dark: bool) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/screenshot.py");
-    let mut command = Command::new("python3");
-    command.arg(script).arg(format!("http://127.0.0.1:{}/", serving.port)).arg(picture);
-    let height = if width < 600 { "844" } else { "900" };
-    command.args(["--width", &width.to_string(), "--height", height]);
-    if dark {
-        command.arg("--dark");
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// A month of a site's history: healthy, failed, late, running and disabled jobs.
 fn month(server: &Server) -> (Scenario, String) {
-    let database = server.new_database();
+    let database = server.trusted_database();
     let mut scenario = Scenario::empty()
         .config(&format!("[databases.psscript]\nurl = {}\n[stores.offsite]\npath = \"store\"\n", quoted(&server.url(&database))))
-        .config("[ledger]\ndatabase = \"psscript\"\n");
-    let backup = "[backup]\nstore = \"offsite\"";
+        .config("[ledger]\ndatabase = \"psscript\"\n")
+        .config(&format!("[tools]\nbin_dir = {}\n", quoted(&server.bin_dir.display().to_string())));
+    let backup = "[backup]\nstore = \"offsite\"\nverify = \"restore\"\nscratch = \"same\"";
     let sql = |statement: &str| format!("[sql]\nstatements = [{statement:?}]");
     // Not due while the test looks.
     let quarter = (chrono::Timelike::minute(&chrono::Utc::now()) + 30) % 60;
@@ -257,7 +241,15 @@ fn month(server: &Server) -> (Scenario, String) {
             format!("description = \"{description}\"\nschedule = \"{schedule}\"\ndatabase = \"psscript\"\n{enabled}{task}\n");
         scenario = scenario.job(name, &text);
     }
-    scenario.run(&["runs"]).succeeded();
+    server.sql(
+        &database,
+        "CREATE TABLE scripts AS SELECT g AS id, md5(g::text) AS content FROM generate_series(1, 20000) g;
+         CREATE TABLE users AS SELECT g AS id FROM generate_series(1, 300) g; CREATE TABLE tags (name text)",
+    );
+    scenario.run(&["run-job", "backup-nightly"]).succeeded();
+    server.sql(&database, "INSERT INTO tags VALUES ('a'); DELETE FROM users WHERE id > 200");
+    scenario.run(&["run-job", "backup-nightly"]).succeeded();
+    server.sql(&database, "DELETE FROM pgtend.runs");
     for (name, schedule, ..) in &jobs {
         let known = "now() - interval '60 days'";
         server.sql(&database, &format!("INSERT INTO pgtend.schedules VALUES ('{name}', 'psscript', '{schedule} UTC', {known})"));
@@ -314,34 +306,57 @@ SELECT 'backup-hourly', 'psscript', 'backup', 'schedule', pg_temp.last('QUARTER 
 fn the_page_reads_well_in_a_browser_wide_and_narrow_light_and_dark() {
     let server = server(18);
     let (scenario, database) = month(server);
-    let serving = Serving::ready(&scenario, "");
+    std::fs::write(scenario.path("actions"), "with it there are forms, too").unwrap();
+    let serving = Serving::ready(&scenario, "actions_token_file = \"actions\"");
     eventually("the late job is known", || {
         serving.metric("pgtend_job_late{job=\"purge-sessions\",database=\"psscript\"}") == Some(1.0)
     });
     reaches(server, &database, "SELECT count(*) FROM pgtend.runs", 210);
-    eventually("the page is not the first look's", || serving.get("/").body.contains("2 jobs need attention"));
+    eventually("the page is not the first look's", || {
+        let page = serving.get("/").body;
+        page.contains("2 jobs need attention") && page.contains("1 of 1 database is safe")
+    });
 
-    for (width, dark) in [(1280, false), (1280, true), (390, false), (390, true)] {
-        let picture = scenario.path(&format!("{width}-{dark}.png"));
-        let seen = look(&serving, &picture, width, dark);
+    for reader in Reader::ALL {
+        let picture = scenario.path(&format!("{reader:?}.png"));
+        let seen = look(&serving, "/", &picture, &reader);
         assert_eq!(seen["headline"], "2 jobs need attention", "{seen}");
         assert!(seen["title"].as_str().unwrap().starts_with("2 jobs need attention – pgtend on "), "{seen}");
-        assert_eq!(seen["consoleErrors"], 0, "{seen}");
-        assert_eq!(seen["horizontalScroll"], false, "{width}: {seen}");
-        assert_eq!(seen["dark"], dark, "{seen}");
-        keep(&picture, width, dark);
+        seen_well(&seen, &reader);
+        match reader {
+            Reader::WIDE => keep(&picture, "status-page.png"),
+            Reader::PHONE_IN_THE_DARK => keep(&picture, "status-page-phone.png"),
+            _ => {}
+        }
+    }
+    let set = scenario.sets().remove(0).replace('/', "%2F");
+    let run = server.sql(&database, "SELECT max(id) FROM pgtend.runs WHERE stderr IS NOT NULL");
+    for (path, name) in [
+        (format!("/runs/{run}"), "run-page.png"),
+        ("/job?name=backup-nightly&database=psscript".to_owned(), "job-page.png"),
+        ("/database?name=psscript".to_owned(), "database-page.png"),
+        (format!("/set?name={set}"), "set-page.png"),
+        ("/runs".to_owned(), "runs-page.png"),
+        ("/?q=backup&task=backup".to_owned(), "search-page.png"),
+    ] {
+        for reader in [Reader::WIDE, Reader::PHONE_IN_THE_DARK, Reader::PRINT] {
+            let picture = scenario.path(&format!("{reader:?}-{name}"));
+            let seen = look(&serving, &path, &picture, &reader);
+            seen_well(&seen, &reader);
+            if reader == Reader::WIDE && name == "run-page.png" {
+                keep(&picture, name);
+            }
+        }
     }
     assert_eq!(serving.json("/api/jobs")["jobs"].as_array().unwrap().len(), 7);
 }
 
-/// `PGTEND_SCREENSHOTS=docs/images cargo test the_page_reads_well` renews the pictures of the documentation.
-fn keep(picture: &Path, width: u32, dark: bool) {
-    let Some(folder) = std::env::var_os("PGTEND_SCREENSHOTS").map(PathBuf::from) else { return };
-    std::fs::create_dir_all(&folder).unwrap();
-    let name = match (width, dark) {
-        (1280, false) => "status-page.png",
-        (390, true) => "status-page-phone.png",
-        _ => return,
-    };
-    std::fs::copy(picture, folder.join(name)).unwrap();
+/// No script was stopped, nothing is cut off, and axe-core finds nothing.
+#[track_caller]
+fn seen_well(seen: &Value, reader: &Reader) {
+    assert_eq!(seen["consoleErrors"], 0, "{seen}");
+    assert_eq!(seen["horizontalScroll"], false, "{reader:?}: {seen}");
+    assert_eq!(seen["dark"], reader.is_dark, "{seen}");
+    assert_eq!(seen["violations"], Value::Array(Vec::new()), "{reader:?}: {seen:#}");
+    assert_eq!(seen["script"], "Skip to the content", "the keyboard comes to the content at once: {seen}");
 }

@@ -27,7 +27,7 @@ pub(super) async fn complete(config: &Config, all: &Batches, progress: &Progress
         // A configuration with another name for the database can put its rows back (--to), and not ask about them.
         let Some(configured) = config.database(database) else { continue };
         let settings = configured.owner_settings()?;
-        let subject = Subject { job, database, command: "archives restore" };
+        let subject = Subject { job, database, command: "archives restore", asked_by: None };
         let claim = claim::exclude_runs(config, ledger.as_ref(), &subject, &settings, progress, cancel).await?;
         let mut claims = [claim];
         let recovering = async {

@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::task::backup::copies::holds;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::latest::Choice;
-use crate::task::backup::markers::{self, ALL_HOLDS, HOLD, Hold};
+use crate::task::backup::markers::{ALL_HOLDS, Hold};
 use crate::task::backup::set;
 use crate::task::backup::set_name::SetName;
 
@@ -25,11 +25,7 @@ pub async fn hold(global: &Global, wanted: &str, filter: &Filter, until: DateTim
     let hold = Hold { until, reason: reason.to_owned(), because_of: None, for_copy: false };
     let (mut held, mut name) = (Vec::new(), None);
     for found in find_copies(global, &config, wanted, filter, &Choice::default()).await? {
-        markers::write(&found.store, &found.set.name, HOLD, &hold).await?;
-        if let Err(error) = holds::ensure_counts(&found.store, &found.store_name, &found.set).await {
-            found.store.delete(&found.set.name.key(HOLD)).await?;
-            return Err(error);
-        }
+        holds::hold(&found.store, &found.store_name, &found.set, &hold).await?;
         print(&format!("{} in {} is held until {}\n", found.set.name, found.store_name, until.format("%Y-%m-%d %H:%M UTC")))?;
         held.push(found.store_name);
         name.get_or_insert(found.set.name);

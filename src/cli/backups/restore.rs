@@ -178,7 +178,7 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         tracing::warn!("this is not in the ledger: {}", failure::in_a_line(&error));
         None
     });
-    let subject = Subject { job: &name.job, database: &name.database, command: "backups restore" };
+    let subject = Subject { job: &name.job, database: &name.database, command: "backups restore", asked_by: None };
     let lock = guard::readers_lock(&name.database, &name.job);
     let reading = claim::share(ledger.map(Arc::new).as_ref(), &subject, &lock, &progress).await;
     let restoring = on_the_first_good(&copies, async |found| match is_part {

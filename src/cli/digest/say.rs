@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::base::units;
-use crate::run::standing::fleets::Fleet;
 use crate::run::notify::message::{Message, Severity};
+use crate::run::standing::fleets::Fleet;
 use crate::run::standing::{OfDatabase, Standing};
 
 /// More lines of a kind than this are counted only.
@@ -155,8 +155,15 @@ mod tests {
 
     fn database(name: &str, hours: i64) -> OfDatabase {
         let began_at = at() - TimeDelta::hours(hours);
-        let backup =
-            Backup { set: "s".to_owned(), store: "local".to_owned(), began_at, restored_at: Some(began_at), refused_by: None };
+        let backup = Backup {
+            set: "s".to_owned(),
+            store: "local".to_owned(),
+            began_at,
+            restored_at: Some(began_at),
+            refused_by: None,
+            stores: vec!["local".to_owned()],
+            measured: None,
+        };
         OfDatabase {
             name: name.to_owned(),
             job: Some("nightly".to_owned()),

@@ -96,6 +96,44 @@ struct Report {
     facts: Described,
     /// What to look at although the run succeeded.
     warnings: Vec<String>,
+    /// What it did in which order; only the ledger has it.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    story: Option<Story>,
+}
+
+#[derive(JsonSchema)]
+struct Story {
+    /// Who asked for the run on a page.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    asked_by: Option<String>,
+    /// As a dry run prints it. The statements of [sql] are not kept.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+    steps: Vec<StoryStep>,
+    /// The last lines that it logged.
+    #[schemars(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<StoryLine>,
+}
+
+#[derive(JsonSchema)]
+struct StoryStep {
+    phase: String,
+    /// Since the run began.
+    after_seconds: f64,
+    /// Absent where the run ended first.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    elapsed_seconds: Option<f64>,
+    bytes: u64,
+    /// How it ended, or what it did last.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    said: Option<String>,
+}
+
+#[derive(JsonSchema)]
+struct StoryLine {
+    at: Moment,
+    level: String,
+    text: String,
 }
 
 /// `runs`

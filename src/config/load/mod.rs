@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use toml::Spanned;
 
 use super::secret::Secret;
@@ -24,6 +24,9 @@ const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
 /// 10,000 databases with three jobs a day have 900,000 rows in it.
 const LEDGER_KEEP_FOUND: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A shorter token can be guessed.
+const MIN_ACTIONS_TOKEN_BYTES: usize = 16;
 
 /// More connections no server has.
 const MAX_SESSIONS_MOST: u32 = 262_143;
@@ -259,14 +262,35 @@ impl Loader<'_> {
             }
             SecretString::from(token)
         });
+        let actions_token = self.actions_token(written.actions_token_env, written.actions_token_file, token.as_ref());
         let hosts = written.hosts.into_iter().filter_map(|host| self.host(host)).collect();
         Serve {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9187))),
             token,
+            actions_token,
             hosts,
             max_concurrent: written.max_concurrent.map_or(4, Spanned::into_inner).clamp(1, 1000),
             drain_timeout: written.drain_timeout.map_or(Duration::from_secs(30), |timeout| timeout.0),
         }
+    }
+
+    /// Whoever may read the pages may not yet act on them, so it is a token of its own.
+    fn actions_token(
+        &mut self,
+        env: Option<Spanned<String>>,
+        file: Option<Spanned<PathBuf>>,
+        token: Option<&SecretString>,
+    ) -> Option<SecretString> {
+        let secret = Secret { key: "actions_token", of: "[serve]", literal: None, env, file };
+        let (actions_token, span) = self.secret(secret)?;
+        let hint = Some("use a long random text of its own: `openssl rand -hex 32`".to_owned());
+        if actions_token.len() < MIN_ACTIONS_TOKEN_BYTES {
+            let message = format!("the actions_token of [serve] has fewer than {MIN_ACTIONS_TOKEN_BYTES} characters");
+            self.problems.push(self.source.problem(span, &message, hint));
+        } else if token.is_some_and(|token| token.expose_secret() == actions_token) {
+            self.problems.push(self.source.problem(span, "the actions_token of [serve] is its token, too", hint));
+        }
+        Some(SecretString::from(actions_token))
     }
 
     /// Takes a plain name: one with a port or a scheme would never match.

@@ -29,6 +29,8 @@ pub struct Subject<'a> {
     /// The name of the database in the configuration.
     pub database: &'a str,
     pub command: &'static str,
+    /// Who asked for it on a page; nobody did for a command.
+    pub asked_by: Option<&'a str>,
 }
 
 /// The locks of a job's runs on a database, and a row in the ledger, until [`Claim::end`].
@@ -150,6 +152,10 @@ pub async fn share(ledger: Option<&Arc<Ledger>>, subject: &Subject<'_>, lock: &s
 }
 
 impl Reading {
+    pub fn is_in_the_ledger(&self) -> bool {
+        self.row.is_some()
+    }
+
     pub async fn end(self, result: Result<&Report, &anyhow::Error>) {
         if let Some(beating) = self.beating {
             // Its connection ends, and the lock with it.
@@ -171,12 +177,13 @@ async fn beat(mut connection: PgConnection, id: i64, progress: Progress) {
 
 async fn begin(ledger: Option<&Arc<Ledger>>, subject: &Subject<'_>) -> Option<(Arc<Ledger>, i64)> {
     let ledger = ledger?;
-    let Subject { job, database, command } = *subject;
+    let Subject { job, database, command, asked_by } = *subject;
+    let trigger = asked_by.map_or(Trigger::Manual, |by| Trigger::Asked { by: by.to_owned() });
     let begun = async {
         if !ledger.exists().await? {
             return Ok(None);
         }
-        ledger.begin(&NewRun { job, database, task: command, trigger: &Trigger::Manual, retries: 0 }).await
+        ledger.begin(&NewRun { job, database, task: command, trigger: &trigger, retries: 0 }).await
     };
     match begun.await {
         Ok(id) => Some((Arc::clone(ledger), id?)),

@@ -22,6 +22,7 @@ use tracing::{Instrument as _, field};
 
 use crate::base::fault::{self, Fault, Kind};
 use crate::base::progress::Progress;
+use crate::base::story::Story;
 use crate::base::{telemetry, tool_output, units};
 use crate::config::Config;
 use crate::ledger::metrics::Metrics;
@@ -138,6 +139,7 @@ async fn attempt(
             stderr: &captured.stderr,
             retry_in: ended.retry_in,
             cursor: progress.cursor(),
+            story: Story { lines: captured.lines, ..progress.story() },
         };
         finish(context, ledger, id, &end).await;
     }

@@ -30,12 +30,12 @@ pub fn retry_delay(
         _ if has_result => 0,
         (Outcome::Failed, Some(Kind::Configuration | Kind::Permission | Kind::Unknown)) => 0,
         // A person waits for a manual run, and sees at once that the server is unreachable.
-        (Outcome::Failed, Some(Kind::Unreachable)) if *trigger != Trigger::Manual && !was_sent => {
+        (Outcome::Failed, Some(Kind::Unreachable)) if !trigger.is_manual() && !was_sent => {
             job.retries.unwrap_or(RETRIES_OF_UNREACHABLE)
         }
         (Outcome::Failed, _) => job.retries.unwrap_or(0),
         // The process was stopped: the next process that runs the job continues it.
-        (Outcome::Cancelled, _) if stopping && *trigger != Trigger::Manual && !was_sent => job.retries.unwrap_or(0),
+        (Outcome::Cancelled, _) if stopping && !trigger.is_manual() && !was_sent => job.retries.unwrap_or(0),
         _ => 0,
     };
     let attempt = trigger.attempt();

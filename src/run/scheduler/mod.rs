@@ -9,7 +9,7 @@ mod fleets;
 mod maintenance;
 pub mod planner;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -141,6 +141,38 @@ impl Scheduler {
         let entries = lock(&self.entries);
         let next = entries.iter().filter_map(|entry| Some((entry.next_due_at?, &entry.job.name))).min();
         next.map(|(at, job)| (job.clone(), at))
+    }
+
+    /// Returns when each job is due next on each database, as far as that is known.
+    pub fn next_of_all(&self) -> HashMap<Key, DateTime<Utc>> {
+        let entries = lock(&self.entries);
+        let next =
+            entries.iter().filter_map(|entry| Some(((entry.job.name.clone(), entry.database.clone()), entry.next_due_at?)));
+        next.collect()
+    }
+
+    /// Starts a run of a job that somebody asked for on a page.
+    pub fn run_now(self: &Arc<Self>, job: Job, database: String, by: String) {
+        let context = self.context();
+        self.spawn(async move {
+            let trigger = Trigger::Asked { by };
+            if let Some(ended) = runner::run_once(&context, &job, &database, &trigger, crate::work::Mode::Apply).await {
+                log_end(&ended);
+            }
+        });
+    }
+
+    /// Does something when there is a slot for it, as for a run; a stop waits for its end.
+    pub fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let this = Arc::clone(self);
+        self.tracker.spawn(async move {
+            let slot = tokio::select! {
+                slot = this.slots.acquire() => slot,
+                () = this.stop.cancelled() => return,
+            };
+            work.await;
+            drop(slot);
+        });
     }
 
     /// Returns the time since the last look for due jobs.

@@ -1,8 +1,8 @@
-//! Where one stands: whether each database has a backup that counts, what is late, what failed, and the next step. `pgtend` alone, `pgtend doctor` and the
-//! digest judge by it.
+//! Where one stands: whether each database has a backup that counts, what is late, what failed, and the next step. `pgtend` alone, `pgtend doctor`, the
+//! digest and the status page judge by it.
 
 pub mod fleets;
-mod read;
+pub mod read;
 mod say;
 
 use chrono::{DateTime, Utc};

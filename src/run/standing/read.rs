@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::existing_database::objects_in;
-use crate::task::backup::gate::{Answer, Looked, NotAsked, Question, Seen};
+use crate::task::backup::gate::{Answer, Looked, Measured, NotAsked, Question, Seen};
 use crate::task::backup::manifest::Filters;
 use crate::task::backup::whose::{Theirs, Whose};
 
@@ -39,7 +39,8 @@ const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
 
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs;
-    let ((databases, unread), history) = tokio::join!(of_databases(config, jobs), in_time("the ledger", history(config, jobs, now)));
+    let ((databases, unread), history) =
+        tokio::join!(of_databases(config, jobs), in_time("the ledger", history(config, jobs, now)));
     let mut standing = Standing {
         file,
         configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
@@ -74,9 +75,8 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
 /// Looks for the backups of all databases that need some, and names the stores that were not read for one of them.
 async fn of_databases(config: &Config, jobs: &[Job]) -> (Vec<OfDatabase>, Vec<Unread>) {
     let stores = opened(config).await;
-    let named = jobs.iter().flat_map(|job| one_by_one(config, job)).chain(config.databases.keys());
-    let to_back_up: BTreeSet<&String> = named.filter(|name| !is_made_from_backups(jobs, name)).collect();
-    let asking = futures_util::stream::iter(to_back_up.into_iter().map(|name| of_database(config, jobs, &stores, name)));
+    let asking =
+        futures_util::stream::iter(to_back_up(config, jobs).into_iter().map(|name| of_database(config, jobs, &stores, name)));
     let asked: Vec<_> = asking.buffered(AT_ONCE).collect().await;
     let mut unread = BTreeMap::new();
     for (name, store) in &stores {
@@ -92,6 +92,12 @@ async fn of_databases(config: &Config, jobs: &[Job]) -> (Vec<OfDatabase>, Vec<Un
         }
     }
     (databases, unread.into_iter().map(|(store, why)| Unread { what: format!("store {store}"), why }).collect())
+}
+
+/// The databases that should have a backup, and are looked at each by itself.
+pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job]) -> BTreeSet<&'a String> {
+    let named = jobs.iter().flat_map(|job| one_by_one(config, job)).chain(config.databases.keys());
+    named.filter(|name| !is_made_from_backups(jobs, name)).collect()
 }
 
 /// Returns the databases of a job that are looked at each by itself; of those that patterns found on servers, it is counted how they stand.
@@ -116,7 +122,7 @@ async fn in_time<T>(what: &str, asking: impl Future<Output = Result<T>>) -> Resu
 }
 
 /// Opens all stores, and asks each whether it answers. One that does not has the reason in its place, and is not waited for again.
-async fn opened(config: &Config) -> Vec<(String, Result<Store, String>)> {
+pub async fn opened(config: &Config) -> Vec<(String, Result<Store, String>)> {
     let opening = config.stores.iter().map(|(name, configured)| async move {
         let asking = async {
             let store = Store::open(configured).await?;
@@ -129,7 +135,7 @@ async fn opened(config: &Config) -> Vec<(String, Result<Store, String>)> {
 }
 
 /// Looks for the backup of a database in the stores, and says what else is known of it. With the stores that were not read.
-async fn of_database(
+pub async fn of_database(
     config: &Config,
     jobs: &[Job],
     stores: &[(String, Result<Store, String>)],
@@ -160,7 +166,7 @@ async fn of_database(
     let of_its_jobs: BTreeSet<String> = of_it().filter_map(stores_of).flatten().collect();
     let matters = |unread: &&NotAsked| of_its_jobs.is_empty() || of_its_jobs.contains(&unread.store);
     let unread: Vec<&NotAsked> = answer.unread.iter().filter(matters).collect();
-    let newest = answer.newest.map(backup_of);
+    let newest = answer.newest.map(|newest| backup_of(newest, answer.stores_of_newest, answer.measured));
     // A copy of the set that counts may be lost, too: that set is there.
     let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
     let lost = answer.passed_over.into_iter().find(|seen| seen.is_lost() && is_other(&seen.set)).map(lost_of);
@@ -230,9 +236,9 @@ async fn is_empty(config: &Config, name: &str) -> Result<bool> {
     Ok(objects_in(&database.settings()?).await? == 0)
 }
 
-fn backup_of(seen: Seen) -> Backup {
+fn backup_of(seen: Seen, stores: Vec<String>, measured: Option<Measured>) -> Backup {
     let Seen { set, store, began_at, restored_at, refused_by, .. } = seen;
-    Backup { set, store, began_at, restored_at, refused_by }
+    Backup { set, store, began_at, restored_at, refused_by, stores, measured }
 }
 
 fn lost_of(seen: Seen) -> Lost {
@@ -241,7 +247,7 @@ fn lost_of(seen: Seen) -> Lost {
 
 /// A set that a run proved, and that no store has any more, or not as one that counts: the store was set back to a snapshot, a rule of the bucket deleted
 /// it, or a part of it is gone. Rules of jobs never delete the newest one that is proved.
-fn lose(database: &mut OfDatabase, jobs: &[Job], proved: &HashMap<Key, (DateTime<Utc>, Report)>) {
+pub fn lose(database: &mut OfDatabase, jobs: &[Job], proved: &Proofs) {
     // A store that was not read may have it.
     if database.lost.is_some() || database.needs_none || database.backup.is_err() || !database.unread.is_empty() {
         return;
@@ -257,11 +263,18 @@ fn lose(database: &mut OfDatabase, jobs: &[Job], proved: &HashMap<Key, (DateTime
     }
 }
 
+/// The report of the newest proof of each backup job.
+pub type Proofs = HashMap<Key, (DateTime<Utc>, Report)>;
+
+pub async fn proofs(ledger: &Ledger, keys: &[Key], now: DateTime<Utc>) -> Result<Proofs> {
+    // A host's clock may be behind the server's.
+    ledger.last_with_fact(keys, report::PROVED, now + TimeDelta::days(1)).await
+}
+
 /// What the ledger says of the jobs.
 struct History {
     rows: Vec<Row>,
-    /// The newest proof of each backup job.
-    proved: HashMap<Key, (DateTime<Utc>, Report)>,
+    proved: Proofs,
     successes: HashMap<Key, DateTime<Utc>>,
     known_since: HashMap<Key, DateTime<Utc>>,
     fleets: Vec<Fleet>,
@@ -288,7 +301,7 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
         fleets: fleets::count(Some(&ledger), &counted, now).await?,
         gone,
         rows: ledger.last_runs(&keys, 1).await?,
-        proved: ledger.last_with_fact(&keys, report::PROVED, Utc::now() + TimeDelta::days(1)).await?,
+        proved: proofs(&ledger, &keys, now).await?,
         successes: ledger.last_successes(&keys).await?,
         known_since: ledger.known_since().await?,
     }))

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 
+use super::fleets::Fleet;
 use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
-use super::fleets::Fleet;
 use crate::ledger::Gone;
-use crate::task::backup::gate::InTheClear;
+use crate::task::backup::gate::{InTheClear, Measured};
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -57,10 +57,15 @@ pub struct Backup {
     pub restored_at: Option<DateTime<Utc>>,
     /// Who refused the last restore of it, when and why.
     pub refused_by: Option<String>,
+    /// The stores that have a copy of it that counts.
+    pub stores: Vec<String>,
+    /// How long a restore takes, as the last one of a set that counts has shown.
+    pub measured: Option<Measured>,
 }
 
 impl Backup {
-    fn proof_in_words(&self) -> String {
+    /// Says what was done to prove it.
+    pub fn proof_in_words(&self) -> String {
         match (self.restored_at, &self.refused_by) {
             (None, None) => "read back, not restored".to_owned(),
             (None, Some(by)) => format!("not proved: refused by {by}"),
@@ -199,7 +204,7 @@ impl Standing {
                 Err(why) => tell(why),
             }
             unsure.iter_mut().for_each(tell);
-            for Lost { why, refused_by, .. } in lost {
+            if let Some(Lost { why, refused_by, .. }) = lost {
                 tell(why);
                 refused_by.iter_mut().for_each(tell);
             }
@@ -256,26 +261,48 @@ impl Standing {
             (Err(why), _) => format!("unknown: {why}"),
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
-        let newest = if matches!(database.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
-        let lost = database.lost.as_ref().map(|Lost { set, store, why, refused_by }| {
-            let place = store.as_ref().map(|store| format!(" in {store}")).unwrap_or_default();
-            match refused_by {
-                Some(by) => format!("; {newest}, {set}{place}, is not proved: refused by {by}"),
-                None => format!("; {newest}, {set}{place}, does not count: {why}"),
-            }
-        });
-        let idle = database.job.as_ref().zip(database.idle).map(|(job, why)| format!("; its job {job} {why}"));
-        [Some(said), unsure, lost, idle, database.unread_in_words()].into_iter().flatten().collect()
+        let others = [database.lost_in_words(), database.idle_in_words(), database.unread_in_words()];
+        let others = others.into_iter().flatten().map(|wrong| format!("; {wrong}"));
+        [said].into_iter().chain(unsure).chain(others).collect()
     }
 }
 
 impl OfDatabase {
+    /// Returns whether nothing about its backup needs a person.
+    pub fn is_well(&self) -> bool {
+        matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
+    }
+
+    /// Says what is wrong with a backup that is there, one thing a sentence.
+    pub fn wrongs(&self) -> Vec<String> {
+        let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
+        let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
+        let refused = refused.map(|by| format!("it was refused by {by}"));
+        let wrongs = [unsure, refused, self.lost_in_words(), self.idle_in_words(), self.unread_in_words()];
+        wrongs.into_iter().flatten().collect()
+    }
+
+    fn lost_in_words(&self) -> Option<String> {
+        let Lost { set, store, why, refused_by } = self.lost.as_ref()?;
+        let newest = if matches!(self.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
+        let place = store.as_ref().map(|store| format!(" in {store}")).unwrap_or_default();
+        Some(match refused_by {
+            Some(by) => format!("{newest}, {set}{place}, is not proved: refused by {by}"),
+            None => format!("{newest}, {set}{place}, does not count: {why}"),
+        })
+    }
+
+    fn idle_in_words(&self) -> Option<String> {
+        let (job, why) = self.job.as_ref().zip(self.idle)?;
+        Some(format!("its job {job} {why}"))
+    }
+
     /// Names the stores that may have a newer backup than the one that was found. Where none was found, the reason for that names them.
     fn unread_in_words(&self) -> Option<String> {
         let is_found = matches!(self.backup, Ok(Some(_)));
         let were = if self.unread.len() == 1 { "was" } else { "were" };
         (is_found && !self.unread.is_empty())
-            .then(|| format!("; {} {were} not read, and may have a newer one", self.unread.join(", ")))
+            .then(|| format!("{} {were} not read, and may have a newer one", self.unread.join(", ")))
     }
 
     /// The newest set, where a server refused to restore it.
@@ -351,6 +378,8 @@ mod tests {
             began_at: Utc::now(),
             restored_at: None,
             refused_by: None,
+            stores: vec!["local".to_owned()],
+            measured: None,
         })
     }
 

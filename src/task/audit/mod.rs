@@ -45,11 +45,11 @@ pub use plan::Plan;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+pub use store::AuditStore;
 
 use self::checks::{CHECKS, Check};
 use self::compare::Previous;
 use self::document::{Finding, Outcome, State};
-use self::store::AuditStore;
 use self::usage::Usage;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;

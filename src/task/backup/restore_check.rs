@@ -39,6 +39,13 @@ pub struct RestoreCheck {
     pub copy_in: Option<String>,
 }
 
+/// The time that a restore took, and when that was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    pub seconds: f64,
+    pub at: DateTime<Utc>,
+}
+
 impl RestoreCheck {
     /// Returns whether it is a good restore at a time that has come: one that is dated ahead was made by a wrong clock.
     pub fn is_proof(&self, now: DateTime<Utc>) -> bool {

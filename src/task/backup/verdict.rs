@@ -8,7 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use super::restore_check::RestoreCheck;
+pub use super::restore_check::{Measured, RestoreCheck};
 use super::restore_check::{forget_oldest, is_refuted_in, refusal_for_the_data, without};
 use crate::base::bounds::{self, Bounded};
 
@@ -141,6 +141,13 @@ impl Verification {
     /// The time when a server last restored all of it.
     pub fn restored_at(&self) -> Option<DateTime<Utc>> {
         self.restores.iter().filter(|restore| restore.refusal.is_none()).map(|restore| restore.checked_at).max()
+    }
+
+    /// How long the last good restore took whose time was measured.
+    pub fn restore_time(&self, now: DateTime<Utc>) -> Option<Measured> {
+        let good = self.restores.iter().filter(|check| check.is_proof(now));
+        let measured = good.filter_map(|check| Some(Measured { seconds: check.restore_seconds?, at: check.checked_at }));
+        measured.max_by_key(|measured| measured.at)
     }
 
     /// The last recorded restore that says something about the data, where it was refused for them.

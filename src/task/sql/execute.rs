@@ -16,6 +16,7 @@ use super::keys::Transaction;
 use super::plan::Plan;
 use super::progress::{Open, Progress};
 use super::text;
+use crate::base::progress::Phase;
 use crate::base::units;
 use crate::ledger::report::Report;
 use crate::pg::{self, InTransaction};
@@ -23,7 +24,13 @@ use crate::pg::{self, InTransaction};
 /// A setting that ends with the transaction for which it is set.
 const MARK: &str = "pgtend.transaction";
 
-pub async fn all(connection: &mut PgConnection, plan: &Plan, progress: &Progress, report: &mut Report) -> Result<()> {
+pub async fn all(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    progress: &Progress,
+    phase: &Phase,
+    report: &mut Report,
+) -> Result<()> {
     let count = plan.statements.len();
     let (mut tally, mut statements, mut open) = (Tally::default(), Vec::new(), None);
     if plan.transaction == Transaction::One {
@@ -34,6 +41,7 @@ pub async fn all(connection: &mut PgConnection, plan: &Plan, progress: &Progress
     for (index, statement) in plan.statements.iter().enumerate() {
         let started = Instant::now();
         progress.sent.store(index + 1, Ordering::Relaxed);
+        phase.say(&format!("statement {} of {count}: {}", index + 1, excerpt(statement)));
         let kept_before = (tally.kept(), tally.rolled_back());
         let mut rows = Vec::new();
         if let Err(error) = pg::execute_script_into(connection, statement, &mut rows).await {

@@ -33,6 +33,8 @@ const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 impl Work for Sql {
     type Plan = Plan;
 
+    const PLAN_IS_KEPT: bool = false;
+
     async fn plan(&self, run: &RunContext<'_>) -> Result<Plan> {
         let mut connection = run.settings.connect().await?;
         let server = pg::Server::of(&mut connection).await?;
@@ -61,9 +63,12 @@ impl Work for Sql {
         let since = prepared::server_time(&mut connection, &plan).await?;
         let mut report = Report::default();
         let progress = progress::Progress::default();
+        let phase = run.progress.phase("statements", None);
         // Only a cancellation is an error of the outer result.
         let work = run
-            .or_cancelled(async { Ok(tool_output::notices(execute::all(&mut connection, &plan, &progress, &mut report)).await) })
+            .or_cancelled(async {
+                Ok(tool_output::notices(execute::all(&mut connection, &plan, &progress, &phase, &mut report)).await)
+            })
             .await;
         let failure = match work {
             Ok((Ok(()), notices)) => {

@@ -1,21 +1,25 @@
-//! The pages of `serve`: the status page, its data as JSON, metrics, health checks. None of them changes anything.
+//! The pages of `serve`: the status page and those behind it, their data as JSON, metrics, health checks. None of them changes
+//! anything, but `actions` where a token for them is configured.
 
+mod actions;
 mod connections;
 mod hosts;
+mod pages;
+mod read;
+mod site;
+mod stored;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine as _;
-use chrono::{DateTime, Utc};
 pub use hosts::Hosts;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -26,29 +30,25 @@ use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
+pub use self::site::Site;
+use crate::ledger::Filter;
 use crate::ledger::report::Outcome;
-use crate::ledger::{self, Filter, Gone, Key};
-use crate::run::fleet;
-use crate::run::job::{Broken, Job};
-use crate::run::scheduler::{Fleet, Scheduler};
-use crate::web::page;
-use crate::web::status::{self, BrokenStatus, FleetStatus, GoneStatus, Status};
-
-/// A page that many people watch asks the ledger once in this time.
-const STATUS_FOR: Duration = Duration::from_secs(2);
 
 /// A scheduler that has not looked at the clock for this long hangs. It looks every second or two.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
-/// The most requests of a kind that wait or are being answered; there are two kinds. This is fewer than the connections, so that
+/// The most requests of a kind that wait or are being answered. This is fewer than the connections, so that
 /// some are left for health checks.
-const ASKING: usize = 24;
+const ASKING: usize = 16;
 
 /// The most requests that query the ledger at a time. This is fewer than its connections, so that some are left for the runs.
 const LEDGER_TURNS: usize = 2;
 
-/// The most runs under way that the page shows of jobs with patterns.
-const UNDER_WAY: i64 = 200;
+/// The most requests that read stores at a time.
+const STORE_TURNS: usize = 2;
+
+/// The most requests that act at a time: wrong tokens are tried one after another.
+const ACTION_TURNS: usize = 1;
 
 /// The most requests that read metrics at a time. With very many jobs, a page of them costs a moment of a core.
 const METRICS_TURNS: usize = 1;
@@ -64,36 +64,15 @@ pub enum Readers {
     ByName(Hosts),
 }
 
-/// The state that handlers share.
-pub struct Site {
-    pub scheduler: Arc<Scheduler>,
-    pub started_at: DateTime<Utc>,
-    /// The mistakes for which the last reload was refused.
-    pub configuration_error: Mutex<Option<String>>,
-    /// The jobs that are skipped.
-    pub broken_jobs: Mutex<Vec<Broken>>,
-    pub stop: CancellationToken,
-    cached: tokio::sync::Mutex<Option<(Instant, Arc<Status>)>>,
-}
-
-impl Site {
-    pub fn new(scheduler: Arc<Scheduler>, broken_jobs: Vec<Broken>, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
-            scheduler,
-            started_at: Utc::now(),
-            configuration_error: Mutex::default(),
-            broken_jobs: Mutex::new(broken_jobs),
-            stop,
-            cached: tokio::sync::Mutex::default(),
-        })
-    }
-}
-
 /// Answers requests until `done`.
 pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, done: CancellationToken) {
     let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
     let asking = Router::new()
-        .route("/", get(index))
+        .route("/", get(pages::index))
+        .route("/job", get(pages::job))
+        .route("/database", get(pages::database))
+        .route("/runs", get(pages::runs))
+        .route("/runs/{id}", get(pages::run))
         .route("/api/jobs", get(api_jobs))
         .route("/api/runs", get(api_runs))
         .route("/api/runs/{id}", get(api_run))
@@ -101,18 +80,22 @@ pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, don
     let metrics = Router::new()
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(METRICS_TURNS)), in_turn));
-    let pages = metrics.merge(asking);
+    let stored = Router::new()
+        .route("/set", get(pages::set))
+        .route("/audit", get(pages::audit))
+        .route("/archive", get(pages::archive))
+        .layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(STORE_TURNS)), in_turn));
+    let mut pages = metrics.merge(asking).merge(stored);
+    if site.actions_token.is_some() {
+        pages = pages
+            .merge(actions::router().layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(ACTION_TURNS)), in_turn)));
+    }
     let pages = match readers {
         Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),
         Readers::ByName(hosts) => pages.layer(middleware::from_fn_with_state(Arc::new(hosts), by_name)),
     };
     let router = open.merge(pages).layer(middleware::map_response(with_headers)).with_state(site);
     connections::serve(listener, router, done).await;
-}
-
-async fn index(State(site): State<Arc<Site>>) -> Html<String> {
-    let status = status(&site).await;
-    Html(block_in_place(|| page::render(&status)))
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Result<Response, Failure> {
@@ -153,7 +136,7 @@ fn ready(site: &Site) -> String {
 }
 
 async fn api_jobs(State(site): State<Arc<Site>>) -> Response {
-    let status = status(&site).await;
+    let status = read::status(&site).await;
     block_in_place(|| Json(&*status).into_response())
 }
 
@@ -186,72 +169,6 @@ async fn api_run(State(site): State<Arc<Site>>, Path(id): Path<i64>) -> Result<R
         Some(run) => Json(json!({ "run": run })).into_response(),
         None => (StatusCode::NOT_FOUND, Json(json!({ "error": format!("no run {id}") }))).into_response(),
     })
-}
-
-/// Clients that ask while a query is under way share its answer.
-async fn status(site: &Site) -> Arc<Status> {
-    let mut cached = site.cached.lock().await;
-    if let Some((at, status)) = &*cached
-        && at.elapsed() < STATUS_FOR
-    {
-        return Arc::clone(status);
-    }
-    let status = Arc::new(read_status(site).await);
-    *cached = Some((Instant::now(), Arc::clone(&status)));
-    status
-}
-
-async fn read_status(site: &Site) -> Status {
-    let context = site.scheduler.context();
-    let ledger = site.scheduler.ledger();
-    let fleets = site.scheduler.fleets();
-    let read = async {
-        // Otherwise, while the ledger is away, every page would wait for its timeout.
-        if let Some(error) = site.scheduler.ledger_error() {
-            anyhow::bail!("{error}");
-        }
-        let under_way = if fleets.is_empty() { Vec::new() } else { ledger.under_way(UNDER_WAY).await? };
-        let shown = shown(&context.jobs, &fleets, &under_way);
-        let keys: Vec<Key> =
-            shown.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
-        let rows = ledger.last_runs(&keys, status::HISTORY).await?;
-        let gone = fleet::gone(&context.config, ledger).await?;
-        Ok((rows, ledger.last_successes(&keys).await?, shown, gone))
-    };
-    let (rows, successes, shown, gone, ledger_error) = match read.await {
-        Ok((rows, successes, shown, gone)) => (rows, successes, shown, gone, None),
-        Err(error) => {
-            let shown = shown(&context.jobs, &fleets, &[]);
-            (Vec::new(), Default::default(), shown, Vec::new(), Some(format!("{error:#}")))
-        }
-    };
-    let late = if ledger_error.is_none() { site.scheduler.late().into_iter().collect() } else { Default::default() };
-    let now = Utc::now();
-    let jobs = status::of_jobs(&shown, rows, &successes, &late, now);
-    Status {
-        now,
-        version: env!("CARGO_PKG_VERSION"),
-        host: ledger::host(),
-        started_at: site.started_at,
-        ledger_error,
-        configuration_error: site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        broken: site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(BrokenStatus::from).collect(),
-        draining: site.stop.is_cancelled(),
-        failures: status::failures(&jobs),
-        jobs,
-        fleets: fleets.into_iter().map(FleetStatus::from).collect(),
-        gone: gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect(),
-    }
-}
-
-/// Returns the jobs with the databases that the page shows each by itself: of jobs with patterns, those in trouble and those under way.
-fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
-    let of_fleet = |fleet: &Fleet| {
-        let running = under_way.iter().filter(|(job, _)| *job == fleet.job.name).map(|(_, database)| database);
-        let databases: BTreeSet<&String> = fleet.trouble.iter().chain(running).collect();
-        Job { databases: databases.into_iter().cloned().collect(), ..(*fleet.job).clone() }
-    };
-    jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
 }
 
 /// Requests that cost more than a moment, with their limits.
@@ -316,7 +233,7 @@ fn given(headers: &HeaderMap) -> Option<String> {
 
 /// Allows no script, no foreign resources and no frames: names of jobs and errors are other people's text.
 async fn with_headers(mut response: Response) -> Response {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

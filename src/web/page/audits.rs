@@ -1,10 +1,15 @@
 //! The results of the last audits.
 
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use super::words::{ago, moment, place, shortened};
+use super::links;
+use super::words::{ago, moment, shortened};
 use crate::base::units::{count, plural};
 use crate::web::status::{AuditStatus, JobStatus, Status};
+
+/// The audits on the status page; a job's own page has each.
+const AUDITS: usize = 20;
 
 /// The number of findings shown, the most urgent ones; the report has all of them.
 const SHOWN: usize = 12;
@@ -15,21 +20,21 @@ pub(super) fn section(status: &Status) -> Markup {
         @if !audits.is_empty() {
             section aria-labelledby="audits" {
                 h2 #audits { "Audits" }
-                @for (job, audit) in audits { (one(job, audit, status)) }
+                @for (job, audit) in audits.iter().take(AUDITS) { (one(job, audit, status.now)) }
             }
         }
     }
 }
 
-fn one(job: &JobStatus, audit: &AuditStatus, status: &Status) -> Markup {
+pub(super) fn one(job: &JobStatus, audit: &AuditStatus, now: DateTime<Utc>) -> Markup {
     let left_out = audit.open().saturating_sub(audit.findings.len().min(SHOWN) as u64);
     html! {
         article.audit {
-            h3 { (place(&job.job, &job.database)) }
+            h3 { (links::place(&job.job, &job.database)) }
             p.meta {
                 span.levels { @for (level, number) in audit.levels() { @if number > 0 { span class={ "level " (level) } { (count(number)) " " (level) } " " } } }
                 @if audit.open() == 0 { span.good { "no findings" } " " }
-                (ago(audit.at, status.now))
+                (ago(audit.at, now))
                 @if let Some(previous) = audit.previous {
                     " · " (count(audit.counts.new)) " new, " (count(audit.counts.resolved)) " resolved since "
                     (moment(previous, &previous.format("%-d %b %Y").to_string()))
@@ -50,7 +55,7 @@ fn one(job: &JobStatus, audit: &AuditStatus, status: &Status) -> Markup {
                     @if left_out > 0 { li.quiet { "and " (count(left_out)) " more" } }
                 }
             }
-            @if let Some(report) = &audit.report { p.meta { "With fixes and their locks: " code { (report) } } }
+            @if let Some(report) = &audit.report { p.meta { a href=(links::audit(&job.job, &job.database)) { "The report, with fixes and their locks" } ": " code { (report) } } }
         }
     }
 }

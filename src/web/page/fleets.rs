@@ -2,23 +2,27 @@
 
 use maud::{Markup, html};
 
+use super::links;
 use super::words::{ago, ahead, moment, shortened, wall_clock};
 use crate::base::units::{count, plural};
+use crate::web::choice::Filter;
 use crate::web::status::{FleetStatus, Status};
 
-pub(super) fn section(status: &Status) -> Markup {
+pub(super) fn section(status: &Status, filter: &Filter) -> Markup {
+    let shown: Vec<&FleetStatus> =
+        status.fleets.iter().filter(|fleet| filter.matches_name(&fleet.job) || filter.matches_name(&fleet.patterns)).collect();
     html! {
-        @if !status.fleets.is_empty() {
+        @if !shown.is_empty() {
             section aria-labelledby="fleets" {
                 h2 #fleets { "Jobs on many databases" }
-                table {
+                div.scroll tabindex="0" role="group" aria-label="Jobs on many databases" { table.plain {
                     thead { tr {
                         @for title in ["Job", "Databases", "Schedule", "How they stand", "Oldest success", "Next run"] {
                             th scope="col" { (title) }
                         }
                     } }
-                    tbody { @for fleet in &status.fleets { (row(fleet, status)) } }
-                }
+                    tbody { @for fleet in shown { (row(fleet, status)) } }
+                } }
                 @if !status.gone.is_empty() { (gone(status)) }
             }
         }
@@ -36,7 +40,7 @@ fn row(fleet: &FleetStatus, status: &Status) -> Markup {
     html! {
         tr class=[class] {
             th scope="row" {
-                b { (fleet.job) }
+                a href=(links::runs(&fleet.job, "", "", None)) { b { (fleet.job) } }
                 small { (fleet.task) @if let Some(description) = &fleet.description { ": " (description) } }
             }
             td { (plural(fleet.databases, "database")) small { (fleet.patterns) } }

@@ -1,112 +1,103 @@
-//! The table of jobs: those in trouble first, and the many healthy ones folded.
+//! The table of jobs: those in trouble first, and the many databases of one job folded into a line.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::drawing::{legend, sparkline, strip};
-use super::trouble::{never_ran, rank, trouble};
-use super::words::{ago, ahead, moment, outcome_link, place, seconds, shortened, wall_clock};
+use super::links;
+use super::words::{ago, ahead, moment, outcome_link, seconds, shortened, wall_clock};
+use crate::base::shell::word;
 use crate::base::units::{bytes, count, duration, plural};
 use crate::ledger::report::Outcome;
+use crate::web::choice::{Choice, Filter, Fold, STATES};
 use crate::web::status::{JobStatus, Status};
+use crate::web::trouble::{rank, trouble};
 
-/// A job on more databases than this is folded into one line; databases in trouble stay outside.
-const FOLD_DATABASES: usize = 8;
-/// The most rows outside of folds; each has a tooltip per run, which a folded one has not: 2,500 jobs must stay a small page.
-const OPEN_ROWS: usize = 60;
-
-pub(super) fn section(status: &Status) -> Markup {
-    let (open, folds) = layout(&status.jobs);
+/// The jobs of the page, and the form that finds others.
+pub(super) fn section(status: &Status, choice: &Choice, filter: &Filter) -> Markup {
     let never = status.ledger_error.is_none() && status.jobs.iter().all(|job| job.history.is_empty() && job.running.is_none());
+    let are_known = status.ledger_error.is_none();
     html! {
         section aria-labelledby="jobs" {
-            h2 #jobs { "Jobs" }
-            @if never {
+            h2 #jobs { "Jobs" @if filter.is_set() { span.count { (count(choice.matching as u64)) " found" } } }
+            @if status.jobs.len() > FEW || filter.is_set() { (form(status, filter)) }
+            @if never && !filter.is_set() {
                 p.hint { "Nothing has run yet. See what a job would do: "
-                    code { "pgtend run-job " (status.jobs[0].job) " --dry-run" } }
+                    code { "pgtend run-job " (word(&status.jobs[0].job)) " --dry-run" } }
             }
-            @if !open.is_empty() { (table(&open, status, Detail::Full)) }
-            @for (index, (job, rows)) in folds.iter().enumerate() {
-                details.fold {
-                    summary { (fold_line(job.as_deref(), rows, status)) }
-                    // A refresh folds it again, unless the address has its anchor.
-                    p id={ "fold-" (index) } {
-                        a href={ "#fold-" (index) } { "Keep this list open" } " when the page reloads."
-                    }
-                    (table(rows, status, if job.is_some() { Detail::DatabaseOnly } else { Detail::Brief }))
-                }
+            @if choice.rows.is_empty() && choice.folds.is_empty() { p { "No job is like that. " a href=(links::jobs("", "", "", "", 1)) { "All jobs" } } }
+            @if !choice.rows.is_empty() { (table(&choice.rows, status.now, are_known)) }
+            @if !choice.folds.is_empty() { ul.folds { @for fold in &choice.folds { li.fold { (fold_line(fold, status.now, are_known)) } } } }
+            (pages(choice, filter))
+            @if choice.rows.iter().any(|job| !job.history.is_empty()) { (legend()) }
+        }
+    }
+}
+
+/// With fewer jobs there is nothing to search.
+const FEW: usize = 8;
+
+fn form(status: &Status, filter: &Filter) -> Markup {
+    let tasks: BTreeSet<&str> = status.jobs.iter().map(|job| job.task).collect();
+    html! {
+        form.filter method="get" action="/#jobs" role="search" aria-label="Jobs" {
+            label { "Job, database or words " input type="search" name="q" value=(filter.q) maxlength="200"; }
+            label { "Task " select name="task" {
+                option value="" { "all" }
+                @for task in tasks { option value=(task) selected[filter.task == task] { (task) } }
+            } }
+            label { "State " select name="state" {
+                option value="" { "all" }
+                @for (state, words) in STATES { option value=(state) selected[filter.state == state] { (words) } }
+            } }
+            @if !filter.group.is_empty() { label { "Of " input name="group" value=(filter.group); } }
+            button { "Show" }
+            @if filter.is_set() { a href=(links::jobs("", "", "", "", 1)) { "All jobs" } }
+        }
+    }
+}
+
+fn pages(choice: &Choice, filter: &Filter) -> Markup {
+    let to = |page| links::jobs(&filter.q, &filter.task, &filter.state, &filter.group, page);
+    html! {
+        @if choice.pages > 1 {
+            nav.pages aria-label="Pages of jobs" {
+                @if choice.page > 1 { a rel="prev" href=(to(choice.page - 1)) { "Before" } }
+                span { "page " (count(choice.page as u64)) " of " (count(choice.pages as u64)) }
+                @if choice.page < choice.pages { a rel="next" href=(to(choice.page + 1)) { "After" } }
             }
-            @if status.jobs.iter().any(|job| !job.history.is_empty()) { (legend()) }
         }
     }
 }
 
-type Rows<'a> = Vec<&'a JobStatus>;
-
-/// Splits rows into those that are always in view, and those folded under their job's name, or under none.
-fn layout(jobs: &[JobStatus]) -> (Rows<'_>, BTreeMap<Option<String>, Rows<'_>>) {
-    let mut databases: BTreeMap<&str, usize> = BTreeMap::new();
-    for job in jobs {
-        *databases.entry(&job.job).or_default() += 1;
-    }
-    let mut ranked: Rows = jobs.iter().collect();
-    ranked.sort_by_key(|job| rank(job));
-    let (mut open, mut folds) = (Rows::new(), BTreeMap::<_, Rows>::new());
-    for job in ranked {
-        let crowd = databases[job.job.as_str()] > FOLD_DATABASES;
-        if open.len() < OPEN_ROWS && (!crowd || trouble(job).is_some()) {
-            open.push(job);
-        } else {
-            folds.entry(crowd.then(|| job.job.clone())).or_default().push(job);
-        }
-    }
-    (open, folds)
-}
-
-fn fold_line(job: Option<&str>, rows: &[&JobStatus], status: &Status) -> Markup {
-    let all: Rows =
-        if job.is_some() { status.jobs.iter().filter(|other| Some(other.job.as_str()) == job).collect() } else { rows.to_vec() };
-    let well = all.iter().filter(|job| rank(job) == 2 && !never_ran(job)).count();
-    let bad = all.iter().filter(|job| trouble(job).is_some()).count();
-    let size: u64 = all.iter().filter_map(|job| job.history.iter().rev().find_map(|run| run.size_bytes)).sum();
-    let next = all.iter().filter_map(|job| job.next_run_at.as_ref()).min();
+fn fold_line(fold: &Fold, now: DateTime<Utc>, are_known: bool) -> Markup {
+    let total = plural(fold.total, if fold.is_fleet { "job" } else { "database" });
     html! {
-        span.job { @match job { Some(job) => { b { (job) } }, None => { b { "All other jobs" } } } }
-        span {
-            @let total = plural(all.len(), if job.is_some() { "database" } else { "job" });
-            @if status.ledger_error.is_some() { (total) } @else { (count(well as u64)) " of " (total) " well" }
-        }
-        @if bad > 0 { span.bad { (count(bad as u64)) " " (if bad == 1 { "needs" } else { "need" }) " attention" } }
-        @if size > 0 { span { (bytes(size)) " in all" } }
-        @if let Some(next) = next { span { "next " (ahead(next.to_utc(), status.now)) } }
+        a.job href=(links::jobs("", "", "", &fold.name, 1)) { (fold.name) }
+        span { @if are_known { (count(fold.well as u64)) " of " (total) " well" } @else { (total) } }
+        @if fold.bad > 0 { span.bad { (count(fold.bad as u64)) " " (if fold.bad == 1 { "needs" } else { "need" }) " attention" } }
+        @if fold.size_bytes > 0 { span { (bytes(fold.size_bytes)) " in all" } }
+        @if let Some(next) = fold.next_at { span { "next " (ahead(next, now)) } }
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Detail {
-    Full,
-    Brief,
-    /// The short form, under a line that names the job already.
-    DatabaseOnly,
-}
-
-fn table(rows: &[&JobStatus], status: &Status, detail: Detail) -> Markup {
+pub(super) fn table(rows: &[JobStatus], now: DateTime<Utc>, are_known: bool) -> Markup {
     html! {
-        table {
+        table.jobs {
             thead { tr {
                 @for title in ["Job", "Schedule", "Last run", "Next run", "Last 30 runs", "Duration", "Size"] {
                     th scope="col" { (title) }
                 }
             } }
-            tbody { @for job in rows { (row(job, status, detail)) } }
+            tbody { @for job in rows { (row(job, now, are_known)) } }
         }
     }
 }
 
-fn row(job: &JobStatus, status: &Status, detail: Detail) -> Markup {
+fn row(job: &JobStatus, now: DateTime<Utc>, are_known: bool) -> Markup {
     let class = [Some("bad"), Some("warn"), None, Some("off")][usize::from(rank(job))];
     let seconds: Vec<f64> = job
         .history
@@ -116,47 +107,44 @@ fn row(job: &JobStatus, status: &Status, detail: Detail) -> Markup {
         .map(|took| took.as_secs_f64())
         .collect();
     let sizes: Vec<f64> = job.history.iter().filter_map(|run| run.size_bytes).map(|size| size as f64).collect();
-    let detailed = detail == Detail::Full;
     let took = |seconds| duration(Duration::from_secs_f64(seconds));
     html! {
         tr class=[class] {
             th scope="row" {
-                @if detail == Detail::DatabaseOnly { b { (job.database) } } @else {
-                    (place(&job.job, &job.database))
-                    small { (job.task) @if detailed && let Some(description) = &job.description { ": " (description) } }
-                }
+                (links::place(&job.job, &job.database))
+                small { (job.task) @if let Some(description) = &job.description { ": " (description) } }
                 @if let Some(runway) = &job.runway { small { (runway) } }
             }
             td {
                 (job.schedule_in_words.as_ref().or(job.schedule.as_ref()).map_or("by hand", |words| words))
-                @if detailed && job.schedule_in_words.is_some() && let Some(schedule) = &job.schedule { small { (schedule) } }
+                @if job.schedule_in_words.is_some() && let Some(schedule) = &job.schedule { small { (schedule) } }
             }
-            td { (last_run(job, status)) }
-            td { (next_run(job, status.now)) }
-            td { (strip(&job.history, detailed)) }
+            td { (last_run(job, now, are_known)) }
+            td { (next_run(job, now)) }
+            td { (strip(&job.history, true)) }
             td class=[seconds.is_empty().then_some("none")] { (sparkline("Duration", &seconds, &took)) }
             td class=[sizes.is_empty().then_some("none")] { (sparkline("Size", &sizes, &|size| bytes(size as u64))) }
         }
     }
 }
 
-fn last_run(job: &JobStatus, status: &Status) -> Markup {
+fn last_run(job: &JobStatus, now: DateTime<Utc>, are_known: bool) -> Markup {
     let late = job.late && job.enabled;
     html! {
         @if late { span.tag.warn { "late" } " " }
         @if let Some(run) = job.history.last() {
-            (outcome_link(run, status)) " " (ago(run.finished_at.unwrap_or(run.started_at), status.now))
+            (outcome_link(run)) " " (ago(run.finished_at.unwrap_or(run.started_at), now))
             @if run.outcome == Some(Outcome::Skipped) {
                 small { (shortened(run.error.as_deref().unwrap_or_default(), 120)) }
             } @else if let Some(seconds) = seconds(run) {
                 small { "took " (duration(seconds)) }
             }
-            @for warning in &run.warnings { small.warning { (shortened(warning, 200)) } }
-        } @else if status.ledger_error.is_some() { span.quiet { "unknown" } } @else { span.quiet { "not yet" } }
+            @for warning in &run.warnings { small.warning { (shortened(warning, 400)) } }
+        } @else if !are_known { span.quiet { "unknown" } } @else { span.quiet { "not yet" } }
         @let succeeded = job.history.last().is_some_and(|run| run.outcome == Some(Outcome::Succeeded));
         @match job.last_success_at {
-            Some(success) if !succeeded => small { "succeeded " (ago(success, status.now)) },
-            None if trouble(job).is_some() && status.ledger_error.is_none() => small { "never succeeded" },
+            Some(success) if !succeeded => small { "succeeded " (ago(success, now)) },
+            None if trouble(job).is_some() && are_known => small { "never succeeded" },
             _ => {}
         }
     }
@@ -164,7 +152,7 @@ fn last_run(job: &JobStatus, status: &Status) -> Markup {
 
 fn next_run(job: &JobStatus, now: DateTime<Utc>) -> Markup {
     html! {
-        @if job.running.is_some() { a.now href="#running" { "running now" } }
+        @if job.running.is_some() { a.now href=(links::job(&job.job, &job.database)) { "running now" } }
         @match &job.next_run_at {
             _ if !job.enabled => span.tag { "disabled" },
             Some(next) => {

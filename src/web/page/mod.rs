@@ -1,56 +1,90 @@
-//! The status page: a pure function from data to one HTML document that needs no script and no other file.
+//! The status page and the pages behind it: pure functions from data to one HTML document that needs no script and no other file.
 //!
-//! Nothing here depends on colour alone: each outcome has a word, and in a strip a place and a shape.
+//! Nothing here depends on colour alone: each outcome has a word, and in a drawing a place and a shape.
 
+mod actions;
+mod archive;
 mod audits;
+mod curve;
 mod drawing;
+mod facts;
+mod failures;
 mod fleets;
+mod frame;
+pub mod job;
 mod jobs;
-mod trouble;
+pub mod links;
+pub mod run;
+mod running;
+pub mod runs;
+mod safe;
+pub mod set;
+mod timeline;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+pub use frame::{Frame, sorry};
 use maud::{Markup, html};
 
-use self::words::{ago, exact, moment, outcome_link, outcome_word, place, seconds, shortened, tone};
-use crate::base::html_page;
-use crate::base::units::{age, bytes, count, duration, plural};
+pub use self::archive::{Batch, render as archive};
+use self::words::{ago, outcome_link, shortened};
+use crate::base::units::{count, plural};
+use crate::web::choice::{Choice, Filter};
+use crate::web::safety::{DatabaseStatus, Safety};
 use crate::web::status::{FleetStatus, JobStatus, RunStatus, Status};
+use crate::web::timeline::Timeline;
+use crate::web::trouble::{Trouble, never_ran, rank, trouble};
 
-const STDERR_LINES: usize = 20;
+/// What the status page shows.
+pub struct Overview<'a> {
+    pub status: &'a Status,
+    /// Empty where there are no stores.
+    pub safety: &'a [DatabaseStatus],
+    pub has_stores: bool,
+    pub timeline: &'a Timeline,
+    pub filter: &'a Filter,
+    pub choice: &'a Choice,
+}
 
-pub fn render(status: &Status) -> String {
-    let verdict = verdict(status);
+impl Frame {
+    pub fn of(status: &Status) -> Self {
+        let Status { host, version, started_at, now, .. } = status;
+        Self { host: host.clone(), version, started_at: *started_at, now: *now, note: None, has_actions: false }
+    }
+}
+
+pub fn render(overview: &Overview<'_>) -> String {
+    let Overview { status, safety, has_stores, timeline, filter, choice } = overview;
+    let verdict = verdict(status, safety);
     let running: Vec<&RunStatus> = status.jobs.iter().filter_map(|job| job.running.as_ref()).collect();
-    // A refresh closes what a reader unfolded, so it is frequent only while there is progress to see.
-    let refresh_seconds = if running.is_empty() { 60 } else { 15 };
-    let head = html! {
-        meta http-equiv="refresh" content=(refresh_seconds);
-        link rel="icon" href=(drawing::favicon(verdict.mood));
+    let is_asking = safety.iter().any(|database| database.safety() == Safety::Unread);
+    // A page that reloads unasked takes the text away from whoever reads slowly, or hears it (WCAG 2.2.1).
+    let refresh_seconds = match (is_asking, running.is_empty()) {
+        _ if filter.live.is_empty() => None,
+        (true, _) => Some(5),
+        (false, false) => Some(15),
+        (false, true) => Some(60),
     };
-    let body = html! {
-        header.top {
-            p.brand { "pgtend" span { "on " (status.host) } }
-            p { (moment(status.now, &status.now.format("%-d %b %Y, %H:%M UTC").to_string())) }
-        }
-        main {
-            (headline(status, &verdict))
-            (banners(status))
-            @if !running.is_empty() { (running_section(&running, status.now)) }
-            @if !status.jobs.is_empty() { (jobs::section(status)) } @else if status.fleets.is_empty() { (no_jobs()) }
-            (fleets::section(status))
-            @if !status.failures.is_empty() { (failures_section(status)) }
-            (audits::section(status))
-        }
-        footer {
-            p { "pgtend " (status.version) ", up for " (age(status.started_at, status.now)) }
-            p { "This page reloads every " (refresh_seconds) " seconds." }
+    let main = html! {
+        (headline(status, &verdict))
+        (safe::section(safety, filter, status.now))
+        @if !has_stores && !(status.jobs.is_empty() && status.fleets.is_empty()) { p.hint.no-store { "No store is configured, so pgtend makes no backups here, and cannot say whether the data are safe: " code { "pgtend init" } } }
+        (banners(status))
+        (trouble_section(status, &verdict))
+        (running::section(&running, status.now))
+        (self::timeline::section(timeline))
+        @if !status.jobs.is_empty() { (jobs::section(status, choice, filter)) } @else if status.fleets.is_empty() { (no_jobs()) }
+        (fleets::section(status, filter))
+        (failures::section(status))
+        (audits::section(status))
+        p.live {
+            @if filter.live.is_empty() { a href="/?live=on" { "Keep this page open: it then reloads by itself" } }
+            @else { a href="/" { "Stop reloading" } }
         }
     };
-    let title = format!("{} – pgtend on {}", verdict.headline, status.host);
-    html_page::render(&title, include_str!("page.css"), &head, &body)
+    frame::document(&Frame::of(status), &verdict.headline, verdict.mood, refresh_seconds, &main)
 }
 
 struct Verdict<'a> {
@@ -60,7 +94,7 @@ struct Verdict<'a> {
     trouble: Vec<(&'a JobStatus, Trouble<'a>)>,
 }
 
-fn verdict(status: &Status) -> Verdict<'_> {
+fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
     let mut trouble: Vec<_> = status.jobs.iter().filter_map(|job| Some((job, trouble(job)?))).collect();
     trouble.sort_by_key(|(job, _)| rank(job));
     let enabled = || status.jobs.iter().filter(|job| job.enabled);
@@ -88,7 +122,18 @@ fn verdict(status: &Status) -> Verdict<'_> {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
         (mood, if jobs == 1 { "The job is healthy".to_owned() } else { format!("All {} are healthy", plural(jobs, "job")) })
     };
-    Verdict { mood, headline, trouble }
+    match (unsafe_in_words(safety), mood) {
+        (None, _) => Verdict { mood, headline, trouble },
+        (Some(not_safe), "bad") => Verdict { mood, headline: format!("{not_safe}; {headline}"), trouble },
+        (Some(not_safe), _) => Verdict { mood: "bad", headline: not_safe, trouble },
+    }
+}
+
+/// "2 databases are not safe"
+fn unsafe_in_words(safety: &[DatabaseStatus]) -> Option<String> {
+    let count = safety.iter().filter(|database| database.safety() == Safety::Unsafe).count();
+    let verb = if count == 1 { "is" } else { "are" };
+    (count > 0).then(|| format!("{} {verb} not safe", plural(count, "database")))
 }
 
 /// Counts the databases in trouble that are not named, as too many are.
@@ -105,8 +150,6 @@ fn names<'a>(jobs: impl Iterator<Item = &'a JobStatus>) -> usize {
 }
 
 fn headline(status: &Status, verdict: &Verdict) -> Markup {
-    const SHOWN: usize = 5;
-    let more = verdict.trouble.len().saturating_sub(SHOWN) + not_shown(status);
     let runs = |wanted: &dyn Fn(&JobStatus) -> bool| status.jobs.iter().filter(|job| wanted(job)).count();
     let mut facts = vec![jobs_and_databases(status)];
     for (number, what) in [
@@ -125,13 +168,23 @@ fn headline(status: &Status, verdict: &Verdict) -> Markup {
             div {
                 h1 { (verdict.headline) }
                 @if !status.jobs.is_empty() || !status.fleets.is_empty() { p.facts { (facts.join(" · ")) } }
-                @if !verdict.trouble.is_empty() {
-                    ul {
-                        @for (job, trouble) in verdict.trouble.iter().take(SHOWN) {
-                            li { (place(&job.job, &job.database)) " " (in_short(*trouble, status)) }
-                        }
-                        @if more > 0 { li { "and " (count(more as u64)) " more" } }
+            }
+        }
+    }
+}
+
+fn trouble_section(status: &Status, verdict: &Verdict) -> Markup {
+    const SHOWN: usize = 5;
+    let more = verdict.trouble.len().saturating_sub(SHOWN) + not_shown(status);
+    html! {
+        @if !verdict.trouble.is_empty() {
+            section.trouble aria-labelledby="trouble" {
+                h2 #trouble { "Needs attention" }
+                ul {
+                    @for (job, trouble) in verdict.trouble.iter().take(SHOWN) {
+                        li { (links::place(&job.job, &job.database)) " " (in_short(*trouble, status.now)) }
                     }
+                    @if more > 0 { li { a href=(links::jobs("", "", "trouble", "", 1)) { "and " (count(more as u64)) " more" } } }
                 }
             }
         }
@@ -149,10 +202,10 @@ fn jobs_and_databases(status: &Status) -> String {
     format!("{} on {}", plural(jobs, "job"), plural(databases + by_patterns.values().sum::<usize>(), "database"))
 }
 
-fn in_short(trouble: Trouble, status: &Status) -> Markup {
+fn in_short(trouble: Trouble, now: DateTime<Utc>) -> Markup {
     match trouble {
         Trouble::Failed(run) => html! {
-            (outcome_link(run, status)) " " (ago(run.finished_at.unwrap_or(run.started_at), status.now))
+            (outcome_link(run)) " " (ago(run.finished_at.unwrap_or(run.started_at), now))
             @if let Some(error) = &run.error { span.why { ": " (shortened(error, 140)) } }
         },
         Trouble::Late => html! { "is late" },
@@ -206,91 +259,7 @@ fn no_jobs() -> Markup {
     }
 }
 
-fn running_section(running: &[&RunStatus], now: DateTime<Utc>) -> Markup {
-    const SHOWN: usize = 20;
-    html! {
-        section aria-labelledby="running" {
-            h2 #running { "Running" span.count { (count(running.len() as u64)) } }
-            ul.running {
-                @for run in running.iter().take(SHOWN) { li { (running_run(run, now)) } }
-            }
-            @if running.len() > SHOWN { p.quiet { "and " (count((running.len() - SHOWN) as u64)) " more" } }
-        }
-    }
-}
-
-fn running_run(run: &RunStatus, now: DateTime<Utc>) -> Markup {
-    let progress = run.progress.as_ref();
-    let phase = progress.map_or("starting", |progress| &progress.phase);
-    // A total is an estimate, and never zero here; the bytes done may exceed it.
-    let known = progress.and_then(|progress| Some((progress.done_bytes, progress.total_bytes.filter(|total| *total > 0)?)));
-    let percent = known.map(|(done, total)| (done as f64 / total as f64 * 100.0).min(100.0) as u64);
-    let label = format!("{} on {}: {phase}", run.job, run.database);
-    html! {
-        div.line {
-            (place(&run.job, &run.database))
-            span.num title={ "run " (run.id) ", started " (exact(run.started_at)) " on " (run.host) } {
-                (age(run.started_at, now))
-            }
-        }
-        @match percent {
-            Some(percent) => progress value=(percent) max="100" aria-label=(label) { (percent) " %" },
-            None => progress aria-label=(label) {},
-        }
-        div.line {
-            span { (phase) @if let Some(percent) = percent { " · " (percent) " %" } }
-            @if let Some(progress) = progress {
-                span.num { (bytes(progress.done_bytes)) @if let Some((_, total)) = known { " of " (bytes(total)) } }
-            }
-        }
-        @if let Some(detail) = progress.and_then(|progress| progress.detail.as_ref()) { div.line { span { (detail) } } }
-    }
-}
-
-fn failures_section(status: &Status) -> Markup {
-    html! {
-        section aria-labelledby="failures" {
-            h2 #failures { "Recent failures" }
-            @for (index, run) in status.failures.iter().enumerate() { (failure(run, status, index < 3)) }
-        }
-    }
-}
-
-fn failure(run: &RunStatus, status: &Status, recent: bool) -> Markup {
-    let ended = run.finished_at.unwrap_or(run.started_at);
-    let job = status.jobs.iter().find(|job| job.job == run.job && job.database == run.database);
-    let well_since =
-        job.filter(|job| trouble(job).is_none()).and_then(|job| job.last_success_at).filter(|success| *success > ended);
-    html! {
-        article class={ "failure" @if well_since.is_some() { " over" } } id={ "run-" (run.id) } {
-            h3 { (place(&run.job, &run.database)) }
-            p.meta {
-                span.(tone(run)) { (outcome_word(run)) } " " (ago(ended, status.now))
-                @if let Some(seconds) = seconds(run) { " after " (duration(seconds)) }
-                " · by " (run.trigger) " on " (run.host)
-                @if let Some(success) = well_since { " · " span.good { "succeeded again " (ago(success, status.now)) } }
-            }
-            @if let Some(error) = &run.error { pre.error { (shortened(error, 4000)) } }
-            @if let Some(stderr) = run.stderr.as_deref().filter(|text| !text.trim().is_empty()) {
-                // It is open while it matters, since a refresh would close it.
-                details open[recent && well_since.is_none()] {
-                    summary { "Output of its tools" }
-                    pre { (tail(stderr)) }
-                }
-            }
-            p.meta { "Full details: " code { "pgtend runs show " (run.id) } }
-        }
-    }
-}
-
-/// Returns the end of a text, where a tool says why it failed.
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    let left_out = lines.len().saturating_sub(STDERR_LINES);
-    let shown: Vec<String> = lines[left_out..].iter().map(|line| shortened(line, 1000)).collect();
-    if left_out > 0 { format!("… {} before\n{}", plural(left_out, "line"), shown.join("\n")) } else { shown.join("\n") }
-}
-
+#[cfg(test)]
+mod pages_tests;
 #[cfg(test)]
 mod tests;
-use trouble::{Trouble, never_ran, rank, trouble};

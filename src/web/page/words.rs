@@ -5,22 +5,13 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, SecondsFormat, TimeDelta, TimeZone, Utc};
 use maud::{Markup, html};
 
+use super::links;
 use crate::ledger::report::Outcome;
-use crate::web::status::{RunStatus, Status};
+use crate::web::status::RunStatus;
 
-pub(super) fn place(job: &str, database: &str) -> Markup {
-    html! { span.place { b { (job) } " " span { "on " (database) } } }
-}
-
-/// Links to the failure's error if that is on the page.
-pub(super) fn outcome_link(run: &RunStatus, status: &Status) -> Markup {
-    html! {
-        @if status.failures.iter().any(|failure| failure.id == run.id) {
-            a.(tone(run)) href={ "#run-" (run.id) } { (outcome_word(run)) }
-        } @else {
-            span.(tone(run)) title=[run.summary.as_ref()] { (outcome_word(run)) }
-        }
-    }
+/// Links to the run.
+pub(super) fn outcome_link(run: &RunStatus) -> Markup {
+    html! { a.(tone(run)) href=(links::run(run.id)) title=[run.summary.as_ref()] { (outcome_word(run)) } }
 }
 
 pub(super) fn outcome_word(run: &RunStatus) -> &'static str {

@@ -1,6 +1,7 @@
 //! What tests are made of. A [`Scenario`] is a folder with a configuration, jobs and a store, and runs the binary in it.
 
 pub mod azurite;
+pub mod browser;
 pub mod google;
 pub mod http;
 pub mod json_schema;

@@ -31,6 +31,8 @@ def main():
     parser.add_argument("--dark", action="store_true", help="prefers-color-scheme: dark")
     parser.add_argument("--full", action="store_true", help="the whole page, not the first screen")
     parser.add_argument("--wait", type=float, default=0, help="seconds to wait before looking, e.g. for a refresh")
+    parser.add_argument("--print", action="store_true", help="as it is printed")
+    parser.add_argument("--axe", metavar="FILE", help="axe.min.js: what it finds is added as `violations`")
     parser.add_argument("--script", help="JavaScript whose returned value is added as `script`")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pgtend-chromium-") as folder:
@@ -42,8 +44,7 @@ def look(arguments, folder):
     driver, base = start_driver(folder)
     session = None
     try:
-        created = call("POST", f"{base}/session", {"capabilities": {"alwaysMatch": capabilities(folder)}})
-        session = f"{base}/session/{created['sessionId']}"
+        session = start_browser(base, folder)
         emulate(session, arguments)
         call("POST", f"{session}/url", {"url": arguments.url})
         time.sleep(arguments.wait)
@@ -53,6 +54,8 @@ def look(arguments, folder):
                    " dark: matchMedia('(prefers-color-scheme: dark)').matches}")
         if arguments.script:
             seen["script"] = run(session, arguments.script)
+        if arguments.axe:
+            seen["violations"] = violations(session, arguments.axe)
         seen["horizontalScroll"] = seen["scrollWidth"] > seen["innerWidth"]
         picture = devtools(session, "Page.captureScreenshot", {"format": "png", "captureBeyondViewport": arguments.full, **clip(arguments, seen)})
         with open(arguments.out, "wb") as file:
@@ -87,6 +90,17 @@ def start_driver(folder):
     sys.exit("chromedriver did not start within 20 s")
 
 
+def start_browser(base, folder):
+    """On a busy machine Chromium sometimes exits at its start: nothing of the page has been looked at by then, so it is started again."""
+    for attempt in range(1, 4):
+        try:
+            created = call("POST", f"{base}/session", {"capabilities": {"alwaysMatch": capabilities(f"{folder}/{attempt}")}})
+            return f"{base}/session/{created['sessionId']}"
+        except SystemExit as error:
+            if attempt == 3 or "session not created" not in str(error):
+                raise
+
+
 def capabilities(folder):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
@@ -101,13 +115,25 @@ def emulate(session, arguments):
     devtools(session, "Emulation.setDeviceMetricsOverride",
              {"width": arguments.width, "height": arguments.height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone})
     scheme = "dark" if arguments.dark else "light"
-    devtools(session, "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    media = "print" if arguments.print else ""
+    devtools(session, "Emulation.setEmulatedMedia", {"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]})
 
 
 def clip(arguments, seen):
     if not arguments.full:
         return {}
     return {"clip": {"x": 0, "y": 0, "width": arguments.width, "height": min(seen["scrollHeight"], 12000), "scale": 1}}
+
+
+def violations(session, axe):
+    """What keeps people with disabilities from reading the page, by axe-core; the page's own policy allows it no script."""
+    with open(axe, encoding="utf-8") as file:
+        run(session, file.read())
+    script = """const done = arguments[0];
+        axe.run(document, {resultTypes: ["violations"]}).then(
+            found => done(found.violations.map(one => [one.id, one.impact, one.nodes.slice(0, 5).map(node => node.target.join(" ") + ": " + node.failureSummary)])),
+            error => done([["axe", "failed", [String(error)]]]))"""
+    return call("POST", f"{session}/execute/async", {"script": script, "args": []})
 
 
 def devtools(session, command, parameters):

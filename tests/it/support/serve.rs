@@ -140,11 +140,22 @@ impl Serving {
 
     #[track_caller]
     pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.request(path, headers).unwrap_or_else(|error| panic!("{path}: {error}; {}", self.log()))
+        self.request("GET", path, headers, "").unwrap_or_else(|error| panic!("{path}: {error}; {}", self.log()))
+    }
+
+    /// Sends a form, as a browser does.
+    #[track_caller]
+    pub fn post(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let form = fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&");
+        let length = form.len().to_string();
+        let kind = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", &length)];
+        let answer = self.request("POST", path, &[&kind, headers].concat(), &form);
+        answer.unwrap_or_else(|error| panic!("{path}: {error}; {}", self.log()))
     }
 
     pub fn try_get(&self, path: &str) -> Option<Answer> {
-        self.request(path, &[]).ok()
+        self.request("GET", path, &[], "").ok()
     }
 
     #[track_caller]
@@ -159,14 +170,14 @@ impl Serving {
         page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
-    fn request(&self, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Answer> {
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let mut request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n");
+        let mut request = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n");
         for (name, value) in headers {
             write!(request, "{name}: {value}\r\n").unwrap();
         }
-        stream.write_all((request + "\r\n").as_bytes())?;
+        stream.write_all((request + "\r\n" + body).as_bytes())?;
         let mut text = Vec::new();
         stream.read_to_end(&mut text)?;
         let text = String::from_utf8_lossy(&text);

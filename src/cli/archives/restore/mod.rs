@@ -148,7 +148,7 @@ impl Restore<'_> {
         let mut claims = Vec::new();
         for (database, job) in &jobs {
             let settings = self.database(database)?.owner_settings()?;
-            let subject = Subject { job, database, command: "archives restore" };
+            let subject = Subject { job, database, command: "archives restore", asked_by: None };
             match claim::exclude_runs(self.config, ledger.as_ref(), &subject, &settings, &self.progress, cancel).await {
                 Ok(claim) => claims.push(claim),
                 Err(error) => {

@@ -70,6 +70,16 @@ pub async fn unite(name: &SetName, copies: &[(&str, &Store)]) -> Vec<String> {
     warnings
 }
 
+/// Holds a copy of a set, as a person asked. An error leaves no hold.
+pub async fn hold(store: &Store, store_name: &str, set: &Set, hold: &Hold) -> Result<()> {
+    markers::write(store, &set.name, HOLD, hold).await?;
+    if let Err(error) = ensure_counts(store, store_name, set).await {
+        store.delete(&set.name.key(HOLD)).await?;
+        return Err(error);
+    }
+    Ok(())
+}
+
 /// Fails where a hold that was just written came too late. Whoever deletes a set writes its marker, then looks for holds: a deletion that began before has
 /// its marker by now, and one that begins later finds the hold.
 pub async fn ensure_counts(store: &Store, store_name: &str, set: &Set) -> Result<()> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::terminal;
 use crate::base::units::{self, Span};
 use crate::task::backup::manifest::Filters;
+pub use crate::task::backup::restore_check::Measured;
 use crate::task::backup::whose::Whose;
 
 pub(super) const DAMAGED: &str = "its bytes are damaged";
@@ -38,7 +39,7 @@ pub struct Question<'a> {
 }
 
 /// A set, and whether it counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Seen {
     pub set: String,
     pub store: String,
@@ -55,6 +56,9 @@ pub struct Seen {
     /// It was a set, and cannot be read: nobody knows what it was worth.
     #[serde(skip)]
     pub is_unreadable: bool,
+    /// How long its last restore took.
+    #[serde(skip)]
+    pub measured: Option<Measured>,
 }
 
 /// A store that may know more of a set.
@@ -72,11 +76,15 @@ pub struct InTheClear {
     pub objects: Vec<&'static str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     pub is_met: bool,
     /// The newest set that counts, whenever it began.
     pub newest: Option<Seen>,
+    /// The stores with a copy of it that counts.
+    pub stores_of_newest: Vec<String>,
+    /// The last restore of any set that counts.
+    pub measured: Option<Measured>,
     /// Newer sets, which do not count; the newest first.
     pub passed_over: Vec<Seen>,
     /// The stores that may have another copy of the set that counts, and could not be asked what that was refused for.
@@ -96,12 +104,18 @@ pub(super) fn decide(mut seen: Vec<Seen>, within: Span, now: DateTime<Utc>) -> A
     seen.sort_by(|a, b| (b.began_at, &b.set).cmp(&(a.began_at, &a.set)));
     let at = seen.iter().position(|seen| seen.why_not.is_none());
     let newest = at.map(|at| seen[at].clone());
+    let counting = || seen.iter().filter(|seen| seen.why_not.is_none());
+    let copies = counting().filter(|seen| newest.as_ref().is_some_and(|newest| newest.set == seen.set));
+    let stores_of_newest = copies.map(|seen| seen.store.clone()).collect();
+    let measured = counting().filter_map(|seen| seen.measured).max_by_key(|measured| measured.at);
     seen.truncate(at.unwrap_or(seen.len()));
     let within = TimeDelta::from_std(within.0).unwrap_or(TimeDelta::MAX);
     let is_met = newest.as_ref().is_some_and(|newest| now - newest.began_at <= within);
     Answer {
         is_met,
         newest,
+        stores_of_newest,
+        measured,
         passed_over: seen,
         not_asked: Vec::new(),
         unread: Vec::new(),
@@ -194,6 +208,7 @@ mod tests {
             why_not: why_not.map(str::to_owned),
             refused_by: None,
             is_unreadable: false,
+            measured: None,
         }
     }
 
@@ -236,6 +251,17 @@ mod tests {
             let answer = decide(sets.clone(), hour(), now());
             assert_eq!(answer.is_met, expected, "{sets:?}");
         }
+    }
+
+    #[test]
+    fn the_copies_of_the_newest_that_count_are_named_with_the_last_measured_restore() {
+        let copy = |store: &str, minutes_ago, why_not| Seen { store: store.to_owned(), ..seen(minutes_ago, why_not) };
+        let measured = |seconds, minutes_ago| Some(Measured { seconds, at: now() - TimeDelta::minutes(minutes_ago) });
+        let older = Seen { measured: measured(60.0, 90), ..copy("local", 100, None) };
+        let damaged = Seen { measured: measured(1.0, 5), ..copy("third", 10, Some("its bytes are damaged")) };
+        let answer = decide(vec![copy("local", 10, None), damaged, older, copy("offsite", 10, None)], hour(), now());
+        assert_eq!(answer.stores_of_newest, ["local", "offsite"]);
+        assert_eq!(answer.measured, measured(60.0, 90));
     }
 
     #[test]

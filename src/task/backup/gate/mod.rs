@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::pg::failure;
 use crate::store::{Store, key};
 
-pub use answer::{Answer, InTheClear, NotAsked, Question, Seen};
+pub use answer::{Answer, InTheClear, Measured, NotAsked, Question, Seen};
 use answer::{DAMAGED, IN_THE_FUTURE, decide};
 
 /// All stores, each with its name, or with the reason why it could not be opened.
@@ -239,6 +239,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
         why_not: Some(why_not),
         refused_by: None,
         is_unreadable: false,
+        measured: None,
     };
     let unreadable = listing
         .unreadable
@@ -261,6 +262,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
             why_not: why_not.map(|why_not| why_not.said),
             refused_by,
             is_unreadable: false,
+            measured: set.verification.restore_time(now),
         }
     });
     sets.chain(adopted).chain(unreadable).chain(not_ours).collect()

@@ -4,12 +4,12 @@ use crate::ledger::report::Outcome;
 use crate::web::status::{JobStatus, RunStatus};
 
 #[derive(Clone, Copy)]
-pub(super) enum Trouble<'a> {
+pub enum Trouble<'a> {
     Failed(&'a RunStatus),
     Late,
 }
 
-pub(super) fn trouble(job: &JobStatus) -> Option<Trouble<'_>> {
+pub fn trouble(job: &JobStatus) -> Option<Trouble<'_>> {
     // A skipped or cancelled run proves nothing: the failure before it still stands.
     let proof = job.history.iter().rev().find(|run| !matches!(run.outcome, None | Some(Outcome::Skipped | Outcome::Cancelled)));
     match proof {
@@ -19,7 +19,8 @@ pub(super) fn trouble(job: &JobStatus) -> Option<Trouble<'_>> {
     }
 }
 
-pub(super) fn rank(job: &JobStatus) -> u8 {
+/// The order of jobs: failed, late, well, disabled.
+pub fn rank(job: &JobStatus) -> u8 {
     match trouble(job) {
         Some(Trouble::Failed(_)) => 0,
         Some(Trouble::Late) => 1,
@@ -28,6 +29,6 @@ pub(super) fn rank(job: &JobStatus) -> u8 {
     }
 }
 
-pub(super) fn never_ran(job: &JobStatus) -> bool {
+pub fn never_ran(job: &JobStatus) -> bool {
     job.history.is_empty() && job.last_success_at.is_none()
 }

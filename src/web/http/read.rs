@@ -1,0 +1,247 @@
+//! Reads what pages show from the ledger, once in some seconds however many people look.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use tokio::task::block_in_place;
+
+use super::site::{Seen, Site};
+use crate::ledger::{self, Began, Gone, Key, Ledger, Row};
+use crate::run::fleet;
+use crate::run::job::Job;
+use crate::run::runner::Context;
+use crate::run::scheduler::Fleet;
+use crate::web::choice::Choice;
+use crate::web::safety::DatabaseStatus;
+use crate::web::status::{self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, RunStatus, Status};
+use crate::web::timeline;
+
+/// The failures that are read, of which some may be of jobs that are no more.
+const FAILURES_READ: i64 = 60;
+const FAILURES: usize = 20;
+
+/// The reports that are read whole for the status page: audits with their findings, and partitions. A job's own page reads its own.
+const REPORTS_READ: usize = 200;
+
+/// The most runs under way that `/api/jobs` shows of jobs with patterns.
+const UNDER_WAY: i64 = 200;
+
+/// All jobs with their last runs, for the pages: few columns, so that 10,000 jobs on databases are read in a moment.
+pub async fn seen(site: &Site) -> Arc<Seen> {
+    site.seen.get(read_seen(site)).await
+}
+
+/// All jobs with up to 30 runs of each, for `/api/jobs`.
+pub async fn status(site: &Site) -> Arc<Status> {
+    site.status.get(read_status(site)).await
+}
+
+async fn read_seen(site: &Site) -> Seen {
+    let (context, fleets, now) = (site.scheduler.context(), site.scheduler.fleets(), Utc::now());
+    let (read, ledger_error) = match read_last(site, &context, &fleets, now).await {
+        Ok(read) => (read, None),
+        Err(error) => {
+            let shown = shown(&context.jobs, &fleets, &[]);
+            (LastRead { shown, ..LastRead::default() }, Some(format!("{error:#}")))
+        }
+    };
+    block_in_place(|| {
+        let LastRead { shown, runs, known, failures, reports, began, gone } = read;
+        let mut jobs = status::of_jobs(&shown, runs, &known, now);
+        add_reports(&mut jobs, reports);
+        let is_configured = |row: &Row| context.jobs.iter().any(|job| job.name == row.job && job.runs_on(&row.database));
+        let failures = failures.into_iter().filter(is_configured).map(RunStatus::from).take(FAILURES).collect();
+        let fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
+        let timeline = timeline::of(&shown, &jobs, &fleets, &began, now);
+        Seen { status: Status { jobs, failures, fleets, gone, ..whole(site, ledger_error, now) }, timeline }
+    })
+}
+
+#[derive(Default)]
+struct LastRead {
+    /// The jobs with the databases that are shown each by itself.
+    shown: Vec<Job>,
+    runs: Vec<RunStatus>,
+    known: Known,
+    failures: Vec<Row>,
+    reports: Vec<Row>,
+    began: Vec<Began>,
+    gone: Vec<GoneStatus>,
+}
+
+/// One query after another: the runs need connections, too.
+async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTime<Utc>) -> Result<LastRead> {
+    let ledger = reachable(site)?;
+    let running = ledger.runs_under_way().await?;
+    let under_way: Vec<Key> = running.iter().map(|row| (row.job.clone(), row.database.clone())).collect();
+    let shown = shown(&context.jobs, fleets, &under_way);
+    let keys = status::keys(&shown);
+    let past = ledger.latest(&keys).await?;
+    let past = past.into_iter().filter_map(|past| Some(RunStatus::of_past(key_of(&keys, past.key)?, past)));
+    let leaves_reports = shown.iter().filter(|job| matches!(job.task.kind(), "audit" | "partition")).cloned().collect::<Vec<_>>();
+    let mut reported = status::keys(&leaves_reports);
+    reported.truncate(REPORTS_READ);
+    Ok(LastRead {
+        runs: running.into_iter().map(RunStatus::from).chain(past).collect(),
+        known: known(site, ledger.last_successes(&keys).await?),
+        failures: ledger.last_failures(FAILURES_READ).await?,
+        reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
+        began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
+        gone: gone(context, ledger).await?,
+        shown,
+    })
+}
+
+/// Returns the jobs with the databases that the page shows each by itself: of jobs with patterns, those in trouble and those under way.
+fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
+    let of_fleet = |fleet: &Fleet| {
+        let running = under_way.iter().filter(|(job, _)| *job == fleet.job.name).map(|(_, database)| database);
+        let databases: BTreeSet<&String> = fleet.trouble.iter().chain(running).collect();
+        Job { databases: databases.into_iter().cloned().collect(), ..(*fleet.job).clone() }
+    };
+    jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
+}
+
+async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
+    let gone = fleet::gone(&context.config, ledger).await?;
+    Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
+}
+
+/// A few jobs with their last runs, for a page about them. Without a ledger they have none.
+pub async fn some(site: &Site, jobs: &[Job]) -> Vec<JobStatus> {
+    let (keys, now) = (status::keys(jobs), Utc::now());
+    let read = async {
+        let ledger = reachable(site)?;
+        let running = ledger.runs_under_way().await?.into_iter().map(RunStatus::from);
+        let past = ledger.past(&keys, status::HISTORY).await?;
+        let past = past.into_iter().filter_map(|past| Some(RunStatus::of_past(key_of(&keys, past.key)?, past)));
+        Ok::<_, anyhow::Error>((running.chain(past).collect(), known(site, ledger.last_successes(&keys).await?)))
+    };
+    let (runs, known) = read.await.unwrap_or_else(|error| {
+        tracing::debug!("the page shows no runs: {error:#}");
+        (Vec::new(), Known::default())
+    });
+    block_in_place(|| status::of_jobs(jobs, runs, &known, now))
+}
+
+/// Otherwise, while the ledger is away, every page would wait for its timeout.
+pub fn reachable(site: &Site) -> Result<&Ledger> {
+    match site.scheduler.ledger_error() {
+        Some(error) => anyhow::bail!("{error}"),
+        None => Ok(site.scheduler.ledger()),
+    }
+}
+
+/// Keys are numbered from 1.
+fn key_of(keys: &[Key], number: i64) -> Option<&Key> {
+    keys.get(usize::try_from(number).ok()?.checked_sub(1)?)
+}
+
+fn known(site: &Site, successes: HashMap<Key, DateTime<Utc>>) -> Known {
+    Known { successes, late: site.scheduler.late().into_iter().collect(), next: site.scheduler.next_of_all() }
+}
+
+fn add_reports(jobs: &mut [JobStatus], reports: Vec<Row>) {
+    let mut reports: HashMap<Key, Row> = reports.into_iter().map(|row| ((row.job.clone(), row.database.clone()), row)).collect();
+    if reports.is_empty() {
+        return;
+    }
+    for job in jobs {
+        if let Some(row) = reports.remove(&(job.job.clone(), job.database.clone())) {
+            add_report(job, &row);
+        }
+    }
+}
+
+/// Adds what only a whole report says: an audit's findings, how far partitions reach.
+pub fn add_report(job: &mut JobStatus, row: &Row) {
+    let Some(report) = &row.report else { return };
+    job.audit = AuditStatus::of(&report.facts, row.finished_at.unwrap_or(row.started_at));
+    job.runway = report.covered_until().map(status::runway_in_words);
+}
+
+async fn read_status(site: &Site) -> Status {
+    let (context, fleets, now) = (site.scheduler.context(), site.scheduler.fleets(), Utc::now());
+    let read = async {
+        let ledger = reachable(site)?;
+        let under_way = if fleets.is_empty() { Vec::new() } else { ledger.under_way(UNDER_WAY).await? };
+        let shown = shown(&context.jobs, &fleets, &under_way);
+        let keys = status::keys(&shown);
+        let rows = ledger.last_runs(&keys, status::HISTORY).await?;
+        Ok::<_, anyhow::Error>((shown, rows, known(site, ledger.last_successes(&keys).await?), gone(&context, ledger).await?))
+    };
+    let ((shown, rows, known, gone), ledger_error) = match read.await {
+        Ok(read) => (read, None),
+        Err(error) => {
+            let shown = shown(&context.jobs, &fleets, &[]);
+            ((shown, Vec::new(), Known::default(), Vec::new()), Some(format!("{error:#}")))
+        }
+    };
+    block_in_place(|| {
+        let jobs = status::of_jobs(&shown, rows.into_iter().map(RunStatus::from).collect(), &known, now);
+        let (failures, fleets) = (status::failures(&jobs), fleets.into_iter().map(FleetStatus::from).collect());
+        Status { jobs, failures, fleets, gone, ..whole(site, ledger_error, now) }
+    })
+}
+
+/// What is known besides the jobs.
+fn whole(site: &Site, ledger_error: Option<String>, now: DateTime<Utc>) -> Status {
+    Status {
+        now,
+        version: env!("CARGO_PKG_VERSION"),
+        host: ledger::host(),
+        started_at: site.started_at,
+        ledger_error,
+        configuration_error: site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        broken: site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(BrokenStatus::from).collect(),
+        draining: site.stop.is_cancelled(),
+        jobs: Vec::new(),
+        fleets: Vec::new(),
+        gone: Vec::new(),
+        failures: Vec::new(),
+    }
+}
+
+/// Gives the rows of a choice their last runs. Without a ledger they stay as they are.
+pub async fn with_history(site: &Site, choice: &mut Choice) {
+    let keys = choice.keys();
+    let Ok(ledger) = reachable(site) else { return };
+    if keys.is_empty() {
+        return;
+    }
+    match ledger.past(&keys, status::HISTORY).await {
+        Ok(past) => block_in_place(|| {
+            choice.rows.iter_mut().for_each(|job| job.history.clear());
+            // The newest come first, and a history begins with the oldest.
+            for past in past.into_iter().rev() {
+                let number = usize::try_from(past.key).unwrap_or_default();
+                if let (Some(key), Some(job)) = (key_of(&keys, past.key), choice.rows.get_mut(number.wrapping_sub(1))) {
+                    job.history.push(RunStatus::of_past(key, past));
+                }
+            }
+        }),
+        Err(error) => tracing::debug!("the page shows the last run of each job only: {error:#}"),
+    }
+}
+
+/// Whether each database is safe, as far as that was read; what is old is read anew, behind the page.
+pub fn safety(site: &Site, jobs: &[JobStatus]) -> Vec<DatabaseStatus> {
+    let mut backed_up: BTreeMap<String, DateTime<Utc>> = BTreeMap::new();
+    let mut late: HashMap<&str, Vec<String>> = HashMap::new();
+    for job in jobs.iter().filter(|job| job.task == "backup") {
+        if let Some(at) = job.last_success_at {
+            let newest = backed_up.entry(job.database.clone()).or_insert(at);
+            *newest = at.max(*newest);
+        }
+        if job.late && job.enabled {
+            late.entry(&job.database).or_default().push(job.job.clone());
+        }
+    }
+    let mut databases = site.safe.look(&site.scheduler.context(), &backed_up);
+    for database in &mut databases {
+        database.late = late.remove(database.name.as_str()).unwrap_or_default();
+    }
+    databases
+}
