@@ -9,6 +9,7 @@ mod list;
 pub mod partition;
 pub mod refresh;
 pub mod reindex;
+mod remade;
 pub mod retention;
 pub mod sql;
 pub mod vector_index;

@@ -272,6 +272,8 @@ mod store_signed;
 mod store_tls;
 /// Strangers at the pages, and on the way to others: what they cannot stop, ask or read.
 mod strangers;
+/// Views and triggers that other roles have made over a job's table.
+mod strangers_views;
 /// The servers that these tests stand on.
 mod support_works;
 /// Texts that servers and catalogs hold: in SQL that people run, and on their terminals.

@@ -19,6 +19,7 @@ use crate::pg::table::Checked;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::partition;
+use crate::task::remade::{self, Texts, Views};
 
 #[derive(Debug, Serialize)]
 pub struct Installation {
@@ -59,6 +60,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     let set_role = format!("SET LOCAL ROLE {}", identifier(&table.owner));
     // It comes right after the lock, under which the table cannot change.
     let unchanged = definition::unchanged(table.oid, &table.definition);
+    let views = if again { Views::default() } else { remade::views(connection, table.oid, Texts::Views).await? };
     let mut statements = Vec::new();
     let is_lost = table.view.as_ref().is_some_and(|view| view.is_lost);
     if again {
@@ -70,9 +72,9 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend(dictionary::follow(connection, &table.schema, &table.owner, table.dictionaries()).await?);
     } else {
         // Readers lock a view before its table: the opposite order would deadlock with them.
-        statements.extend(locks_of_views_on(connection, table.oid).await?);
+        statements.extend(views.locks);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
-        statements.extend([unchanged, set_role]);
+        statements.extend([unchanged, remade::proof(table.oid, Texts::Views), set_role]);
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
@@ -89,7 +91,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     statements.extend(create_triggers(table, &view_sql, &stored_sql));
     if !again {
         statements.push("RESET ROLE".to_owned());
-        statements.extend(pg::views::replacements(connection, table.oid).await?);
+        statements.extend(views.statements);
     }
     Ok(Installation {
         view: view_sql,
@@ -344,21 +346,6 @@ async fn comments_of_columns(connection: &mut PgConnection, table: &Table, view:
         .filter(|(column, _)| is_visible(column))
         .map(|(column, comment)| format!("COMMENT ON COLUMN {view}.{} IS {}", identifier(&column), literal(&comment)))
         .collect())
-}
-
-/// Returns statements that lock these views without changing them: each view is moved to the schema that it is in. LOCK TABLE would
-/// also lock everything that the views read.
-async fn locks_of_views_on(connection: &mut PgConnection, oid: i64) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT format('ALTER VIEW %s SET SCHEMA %I', v.oid::regclass, n.nspname)
-         FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace WHERE v.relkind = 'v' AND v.oid IN (
-             SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid)
-         ORDER BY v.oid",
-    )
-    .bind(oid)
-    .fetch_all(connection)
-    .await?)
 }
 
 /// Makes a statement that fails unless the functions read what pgtend writes in this database: a stored, a fixed and a dynamic

@@ -15,6 +15,7 @@ use super::functions;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::{self, identifier, qualified};
+use crate::task::remade::{self, Texts};
 use crate::work::RunContext;
 
 #[derive(Debug, Serialize)]
@@ -105,13 +106,13 @@ pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut Pg
         );
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let dependents = pg::views::replacements(connection, view.oid).await?;
+    let dependents = if keep_view { Vec::new() } else { remade::views(connection, view.oid, Texts::Views).await?.statements };
     let functions = functions::of(connection, &table, run, !keep.dictionaries).await?;
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let grants = later_grants(connection, &table, view.oid).await?;
     let (check, mut statements) = uninstall(&table, view, dependents, grants, functions.drops);
     // It comes right after the lock, under which nothing changes.
-    statements.insert(1, definition::unchanged(view.oid, &definition));
+    statements.splice(1..1, [definition::unchanged(view.oid, &definition), remade::proof(view.oid, Texts::Views)]);
     let functions_stay = if keep_view { Vec::new() } else { functions.stay };
     Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, functions_stay, table })
 }

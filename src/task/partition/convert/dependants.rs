@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use crate::pg::table::TableName;
 
-/// Lists the objects that cannot follow, each with what to do. Plain views that this role can recreate are not among them: see [`crate::pg::views`].
+/// Lists the objects that cannot follow, each with what to do. Plain views that this role can recreate are not among them: see [`crate::task::remade`].
 pub async fn that_cannot_follow(connection: &mut PgConnection, table: &TableName) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(
         "WITH reading AS (

@@ -12,9 +12,9 @@ use super::{carried, obstacles, source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::session::Session;
 use crate::pg::table::TableName;
-use crate::pg::views;
 use crate::task::partition::column_settings;
 use crate::task::partition::keys::Partition;
+use crate::task::remade::{self, Texts, Views};
 
 pub struct Facts {
     pub table: TableName,
@@ -32,8 +32,8 @@ pub struct Facts {
     pub triggers: Vec<Trigger>,
     pub identities: Vec<Identity>,
     pub owned_sequences: Vec<Sequence>,
-    /// Statements that recreate views on the new table.
-    pub views: Vec<String>,
+    /// Views that read it.
+    pub views: Views,
     /// Settings of columns, which LIKE does not copy.
     pub column_settings: Vec<column_settings::ColumnSetting>,
     pub statistics: Vec<Statistics>,
@@ -88,7 +88,7 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
         triggers: objects::triggers(connection, &table).await?,
         identities: objects::identities(connection, &table).await?,
         owned_sequences: objects::owned_sequences(connection, &table).await?,
-        views: views::replacements(connection, table.oid).await?,
+        views: remade::views(connection, table.oid, Texts::ViewsAndTriggers).await?,
         column_settings: column_settings::read(connection, table.oid).await?,
         statistics: objects::statistics(connection, &table).await?,
         of_indexes: carried::of_indexes_and_constraints(connection, &table).await?,

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use crate::pg::table::TableName;
 use crate::pg::{self, literal};
+use crate::task::remade::{self, Texts};
 
 /// Returns a hash of the table's surroundings. Views count by their definitions, since the swap itself recreates them.
 pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<String> {
@@ -16,7 +17,8 @@ pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<St
 }
 
 /// Returns `statements` of one transaction with checks that make it fail if the surroundings are no longer those of `planned`. The first
-/// check is in the first statement, the only one that may wait for the whole lock_timeout; the second follows LOCK TABLE.
+/// check is in the first statement, the only one that may wait for the whole lock_timeout; the second follows LOCK TABLE, with the proof that the texts of
+/// views still run nobody's code.
 pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item = String>) -> Vec<String> {
     let mut guarded = Vec::new();
     for statement in statements {
@@ -26,7 +28,7 @@ pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item 
             false => guarded.push(statement),
         }
         if is_lock {
-            guarded.push(check(table, planned, ""));
+            guarded.extend([check(table, planned, ""), remade::proof(table.oid, Texts::ViewsAndTriggers)]);
         }
     }
     guarded

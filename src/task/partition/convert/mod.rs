@@ -157,10 +157,10 @@ async fn swap(facts: &Facts, bound: &str, child: &str, connection: &mut PgConnec
     let (table, column) = (old.sql(), identifier(&facts.column));
     let new_name = partition_name(&old.name, "pgtend_new");
     let (new, child_sql) = (qualified(schema, &new_name), qualified(schema, child));
-    // Readers lock a view before its table, and so does the swap: the reverse order would deadlock again and again. The view is recreated
-    // unchanged, only to lock it: LOCK TABLE would lock everything that the view reads.
-    let mut sql = facts.views.clone();
+    // Readers lock a view before its table, and so does the swap: the reverse order would deadlock again and again.
+    let mut sql = facts.views.locks.clone();
     sql.push(format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE"));
+    sql.push(objects::are_the_triggers(old, &facts.triggers));
     if !facts.is_not_null {
         // This reads no rows: the validated CHECK proves it.
         sql.push(format!("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"));
@@ -197,7 +197,7 @@ async fn swap(facts: &Facts, bound: &str, child: &str, connection: &mut PgConnec
     // By now, a policy that reads its own table refers to the new one.
     sql.extend(create::policies(connection, old, &table).await?);
     sql.extend(facts.triggers.iter().flat_map(|trigger| trigger.make(&table)));
-    sql.extend(facts.views.iter().cloned());
+    sql.extend(facts.views.statements.iter().cloned());
     conversion.swap = sql.into_iter().map(with_its_lock).collect();
     Ok(())
 }
@@ -225,7 +225,7 @@ fn with_its_lock(sql: String) -> Statement {
     let lock = match sql.split(' ').next() {
         Some("LOCK") => "ACCESS EXCLUSIVE: all other sessions wait until the transaction ends",
         _ if sql.contains("FOREIGN KEY") => "SHARE ROW EXCLUSIVE on the referenced table: its writers wait as well",
-        Some("CREATE") if sql.contains(" VIEW ") => "ACCESS EXCLUSIVE on the view",
+        _ if sql.starts_with("ALTER VIEW ") => "ACCESS EXCLUSIVE on the view",
         _ => NONE,
     };
     Statement::new(sql, lock)

@@ -160,6 +160,20 @@ pub async fn triggers(connection: &mut PgConnection, table: &TableName) -> Resul
     Ok(found.into_iter().map(trigger).collect())
 }
 
+/// Returns a statement that fails if these are not the table's triggers by now. It belongs behind the lock: what was read of a trigger that was there for a
+/// moment alone must not be made again.
+pub fn are_the_triggers(table: &TableName, triggers: &[Trigger]) -> String {
+    let read: Vec<String> = triggers.iter().map(|trigger| literal(&trigger.definition)).collect();
+    let body = format!(
+        "BEGIN IF ARRAY(SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = {} AND NOT tgisinternal ORDER BY tgname::text) <> ARRAY[{}]::text[] THEN
+             RAISE 'the triggers of % have changed since this run read them: nothing was done; run the command again', {}; END IF; END",
+        table.oid,
+        read.join(", "),
+        literal(&table.to_string())
+    );
+    format!("DO {}", literal(&body))
+}
+
 #[derive(sqlx::FromRow)]
 pub struct Sequence {
     /// Quoted.

@@ -13,6 +13,7 @@ use crate::pg::table::{TableName, with_schema};
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::partition::calendar::partition_name;
 use crate::task::partition::keys::Partition;
+use crate::task::remade::{self, Texts};
 use crate::work::{RunContext, Work};
 
 /// The work of `partition convert JOB --undo`.
@@ -176,15 +177,16 @@ async fn statements(
     child: &TableName,
     others: &[TableName],
 ) -> Result<Vec<String>> {
-    let views = pg::views::replacements(connection, table.oid).await?;
+    let views = remade::views(connection, table.oid, Texts::ViewsAndTriggers).await?;
     let triggers = objects::triggers(connection, table).await?;
     let identities = objects::identities(connection, table).await?;
     let sequences = objects::owned_sequences(connection, table).await?;
     let (name, first) = (table.sql(), child.sql());
     let old_name = partition_name(&table.name, "pgtend_old");
     let old = qualified(&table.schema, &old_name);
-    let mut sql = views.clone();
+    let mut sql = views.locks;
     sql.push(format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"));
+    sql.push(objects::are_the_triggers(table, &triggers));
     for other in others {
         let check = format!(
             "BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE 'a row was inserted into % in the meantime: nothing was changed', {}; END IF; \
@@ -206,7 +208,7 @@ async fn statements(
     sql.push(format!("ALTER TABLE {first} RENAME TO {}", identifier(&table.name)));
     sql.extend(triggers.iter().flat_map(|trigger| trigger.make(&name)));
     sql.extend(carried::back(connection, table, child).await?);
-    sql.extend(views);
+    sql.extend(views.statements);
     let statistics = carried::statistics_back(connection, table, child).await?;
     // Its empty partitions are dropped with it.
     sql.push(format!("DROP TABLE {old}"));

@@ -1,0 +1,85 @@
+-- Views that read {table} (an oid), and its triggers if {with_triggers}. `refused` has a sentence for each of them that, made again from its text by this
+-- session, runs code of others with more rights than theirs. It follows rights.sql, which is a part of a WITH RECURSIVE.
+--
+-- CREATE VIEW and CREATE TRIGGER with WHEN run none of the functions that the text calls, and compute nothing that is constant. They read literals, though: '(5)'::mal.c calls the input
+-- function of that type, which calls those of its columns, and a domain tries its CHECKs (seen on 14 and 18: the function of a role without any right on the
+-- table ran as the superuser). To write a text, PostgreSQL calls output functions: no domain has one of its own, and only a superuser makes a
+-- type that has. So what counts is the types of the literals (:consttype in the tree), and what these consist of: whoever owns a part of it can put
+-- code there, or rename it and put another in its place, and so can the owner of its schema. A literal whose type is not known yet (705) may get that of an
+-- argument of any function or operator of its name.
+--
+-- The owner of the table and that of its schema do not count here: they put code into the table itself, and are named, or refused, as its owners are.
+, holders AS (
+    SELECT NULL::pg_catalog.oid AS oid WHERE false
+), views AS MATERIALIZED (
+    SELECT DISTINCT v.oid, w.oid AS rule, n.nspname, v.relname, v.relowner, v.relnamespace, v.reloptions, w.ev_action::text AS tree
+    FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.rulename = '_RETURN'
+    JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
+    WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = {table} AND v.oid <> {table}
+), texts AS MATERIALIZED (
+    SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid AS of_class, v.rule AS of, v.tree,
+           pg_catalog.format('view %I.%I of %I', v.nspname, v.relname, pg_catalog.pg_get_userbyid(v.relowner)) AS what,
+           pg_catalog.format('Let %1$I drop it (DROP VIEW %2$I.%3$I), and create it again afterwards', pg_catalog.pg_get_userbyid(v.relowner), v.nspname, v.relname) AS remedy
+    FROM views v
+    UNION ALL
+    -- Whoever has the privilege TRIGGER may have made it.
+    SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid, g.tgqual::text, pg_catalog.format('trigger %I', g.tgname),
+           pg_catalog.format('Drop it (DROP TRIGGER %I ON %s), and create it again afterwards', g.tgname, g.tgrelid::pg_catalog.regclass)
+    FROM pg_catalog.pg_trigger g WHERE {with_triggers} AND g.tgrelid = {table} AND NOT g.tgisinternal AND g.tgqual IS NOT NULL
+), parsed AS (
+    (
+        SELECT x.of_class, x.of, 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid AS classid, m.found[1]::pg_catalog.oid AS objid
+        FROM texts x, LATERAL pg_catalog.regexp_matches(x.tree, ':consttype ([0-9]+)', 'g') AS m(found)
+        UNION
+        SELECT x.of_class, x.of, d.refclassid, d.refobjid
+        FROM texts x JOIN pg_catalog.pg_depend d ON d.classid = x.of_class AND d.objid = x.of
+        WHERE x.tree ~ ':consttype 705 ' AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass)
+    )
+    UNION
+    SELECT p.of_class, p.of, x.classid, x.objid FROM parsed p, LATERAL (
+        SELECT d.refclassid AS classid, d.refobjid AS objid FROM pg_catalog.pg_depend d
+        WHERE d.classid = p.classid AND d.objid = p.objid
+          AND d.refclassid IN ('pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+                               'pg_catalog.pg_opclass'::pg_catalog.regclass, 'pg_catalog.pg_opfamily'::pg_catalog.regclass)
+        UNION ALL
+        SELECT p.classid, t.oid FROM pg_catalog.pg_type y, LATERAL (
+            SELECT y.typbasetype AS oid UNION ALL SELECT y.typelem
+            UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngmultitypid = y.oid
+        ) t WHERE p.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND y.oid = p.objid AND t.oid <> 0
+        UNION ALL
+        SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint k
+        WHERE p.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND k.contypid = p.objid
+        UNION ALL
+        SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, a.amproc::pg_catalog.oid FROM pg_catalog.pg_amproc a
+        WHERE p.classid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND a.amprocfamily = p.objid
+    ) x
+), parts AS (
+    SELECT p.of_class, p.of, p.classid, p.objid, o.owner, o.schema FROM parsed p, LATERAL (
+        SELECT t.typowner AS owner, t.typnamespace AS schema FROM pg_catalog.pg_type t WHERE p.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = p.objid
+        UNION ALL SELECT f.proowner, f.pronamespace FROM pg_catalog.pg_proc f WHERE p.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND f.oid = p.objid
+        UNION ALL SELECT o.oprowner, o.oprnamespace FROM pg_catalog.pg_operator o WHERE p.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid = p.objid
+        UNION ALL SELECT c.opcowner, c.opcnamespace FROM pg_catalog.pg_opclass c WHERE p.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND c.oid = p.objid
+        UNION ALL SELECT f.opfowner, f.opfnamespace FROM pg_catalog.pg_opfamily f WHERE p.classid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND f.oid = p.objid
+    ) o
+), owned AS (
+    SELECT p.of_class, p.of, pg_catalog.pg_describe_object(p.classid, p.objid, 0) AS part, p.owner FROM parts p
+    UNION
+    SELECT p.of_class, p.of, pg_catalog.format('schema %I', n.nspname), n.nspowner FROM parts p JOIN pg_catalog.pg_namespace n ON n.oid = p.schema
+), whose AS (
+    -- Objects of pg_database_owner belong to the database's owner, who is its only member.
+    SELECT o.of_class, o.of, o.part, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE o.owner END AS owner
+    FROM owned o LEFT JOIN pg_catalog.pg_roles r ON r.oid = o.owner, this_database d
+), owners_of_table AS (
+    SELECT CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE r.oid END AS oid
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles r ON r.oid IN (c.relowner, n.nspowner), this_database d
+    WHERE c.oid = {table}
+), refused AS (
+    SELECT x.of_class, x.of, pg_catalog.format(
+        '%s uses the table, and pgtend would have to make it again from its text, whose literals call code of others with the rights of %I: %s. %s', x.what, me.rolname, f.parts, x.remedy) AS sentence
+    FROM (
+        SELECT w.of_class, w.of, pg_catalog.string_agg(DISTINCT pg_catalog.format('%s of %I', w.part, r.rolname), ', ') AS parts
+        FROM whose w JOIN lesser l ON l.oid = w.owner JOIN pg_catalog.pg_roles r ON r.oid = w.owner
+        WHERE w.owner NOT IN (SELECT o.oid FROM owners_of_table o) GROUP BY 1, 2
+    ) f JOIN texts x ON x.of_class = f.of_class AND x.of = f.of, me
+)
