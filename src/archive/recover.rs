@@ -2,12 +2,19 @@
 //! has rolled back, as it says itself without a restart in between: a physical copy of that server says of every later transaction that it was not committed.
 
 use anyhow::{Context as _, Result};
+use chrono::{TimeDelta, Utc};
 use sqlx::PgConnection;
 
 use super::batch::{BatchName, MANIFEST, PENDING};
 use super::manifest::Manifest;
 use super::outcome::{self, Recovered, Rows};
+use super::restored::ran_already;
+use super::session::{Fate, server_started_at};
 use super::{Archive, listing, sealed};
+use crate::store::Unfinished;
+
+/// An upload without a pending file of its batch is what a killed run left of that file or of the record, or a run of an earlier release of the object.
+const ABANDONED_AFTER: TimeDelta = TimeDelta::days(7);
 
 impl Archive {
     /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
@@ -15,19 +22,41 @@ impl Archive {
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
-        for name in objects.iter().filter_map(|object| object.key.strip_suffix(PENDING)) {
-            self.recover_batch(connection, &BatchName(name.to_owned()), &mut recovered).await?;
+        let pending = objects.iter().filter_map(|object| object.key.strip_suffix(PENDING)).map(|name| BatchName(name.to_owned()));
+        let pending: Vec<BatchName> = pending.collect();
+        // Before the pending files go that say whose they are.
+        let uploads = self.store.unfinished(&self.folder).await?;
+        for name in &pending {
+            self.recover_batch(connection, name, &uploads, &mut recovered).await?;
         }
         self.note_what_never_left(connection, &objects, &mut recovered).await?;
-        for upload in self.store.unfinished(&self.folder).await? {
-            self.store.discard(&upload).await?;
+        let is_nobodys = |upload: &&Unfinished| {
+            upload.started_at.is_some_and(|at| at + ABANDONED_AFTER < Utc::now())
+                && !pending.iter().any(|name| name.has(&upload.key))
+        };
+        for upload in uploads.iter().filter(is_nobodys) {
+            self.store.discard(upload).await?;
         }
         Ok(recovered)
     }
 
+    /// Removes the unfinished uploads of a batch that has ended. Those of others are of runs on other servers, which may be at work.
+    async fn discard_uploads(&self, name: &BatchName, uploads: &[Unfinished]) -> Result<()> {
+        for upload in uploads.iter().filter(|upload| name.has(&upload.key)) {
+            self.store.discard(upload).await?;
+        }
+        Ok(())
+    }
+
     /// Completes or removes one batch. The run that makes it may still be at work, if it lost its lock and does not know that yet: only what is read
     /// after its transaction has ended describes the batch.
-    async fn recover_batch(&self, connection: &mut PgConnection, name: &BatchName, recovered: &mut Recovered) -> Result<()> {
+    async fn recover_batch(
+        &self,
+        connection: &mut PgConnection,
+        name: &BatchName,
+        uploads: &[Unfinished],
+        recovered: &mut Recovered,
+    ) -> Result<()> {
         let Some(announced) = self.pending(name, recovered).await? else { return Ok(()) };
         let counts = self.store.stat(&format!("{name}{MANIFEST}")).await?.is_some();
         if counts {
@@ -37,18 +66,24 @@ impl Archive {
         // Where it is gone by now, its own run has completed or discarded the batch.
         let Some(manifest) = self.pending(name, recovered).await? else { return Ok(()) };
         let found = self.bytes_of(name, &manifest).await?;
-        let is_written = manifest.is_empty() || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
-        match outcome::rows_after(fate, &manifest).with_context(|| self.location(name))? {
+        let rows = match is_of_another(connection, &manifest).await? && fate == Fate::Undone {
+            true => Rows::LeftElsewhere,
+            false => outcome::rows_after(fate, &manifest).with_context(|| self.location(name))?,
+        };
+        match rows {
             Rows::Stayed => {
                 recovered.discarded += 1;
+                self.discard_uploads(name, uploads).await?;
                 self.discard(name).await
             }
             Rows::NothingWritten if found.is_none() => {
                 recovered.discarded += 1;
+                self.discard_uploads(name, uploads).await?;
                 self.store.delete(&name.pending()).await
             }
-            Rows::Left if is_written => {
+            Rows::Left if self.has_object(name, &manifest).await? => {
                 recovered.completed += 1;
+                self.discard_uploads(name, uploads).await?;
                 recovered.left.extend(names_no_sources(&manifest));
                 self.make_count(name, &manifest).await
             }
@@ -101,7 +136,7 @@ impl Archive {
             Some(counts) => self.bytes_of(name, counts).await?,
             None => None,
         };
-        match counts.is_some_and(|counts| found == Some(counts.exported.bytes)) {
+        match counts.is_some_and(|counts| found == Some(counts.exported.bytes) && is_its_manifest(&counts, pending)) {
             true => {
                 recovered.completed += 1;
                 match self.record_what_left_again(name, pending).await {
@@ -139,9 +174,27 @@ impl Archive {
             self.store.location(&name.pending()),
             manifest.transaction.unwrap_or_default(),
             manifest.exported.bytes,
-            found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
+            match found {
+                None => "does not exist".to_owned(),
+                Some(found) if found == manifest.exported.bytes => "has another SHA-256".to_owned(),
+                Some(found) => format!("has {found}"),
+            }
         )
     }
+}
+
+/// Returns whether this server ran already when another one, of which it is a physical copy or the other way round, announced the batch.
+async fn is_of_another(connection: &mut PgConnection, pending: &Manifest) -> Result<bool> {
+    let Some(their_start) = &pending.server_started_at else { return Ok(false) };
+    let own_start = server_started_at(connection).await?;
+    Ok(own_start != *their_start && ran_already(&own_start, pending.archived_at, their_start))
+}
+
+/// Returns whether the manifest can be of the batch that was announced: a pending file from before there was an object knows none.
+fn is_its_manifest(counts: &Manifest, pending: &Manifest) -> bool {
+    let has_object = pending.exported.bytes > 0;
+    let pending = Manifest { exported: if has_object { &pending.exported } else { &counts.exported }.clone(), ..pending.clone() };
+    counts.is_of_the_batch_of(&pending)
 }
 
 /// Earlier releases did not write down the batches whose rows left again.
