@@ -75,6 +75,11 @@ impl BatchName {
         [self.object_in(false), self.object_in(true)]
     }
 
+    /// Returns whether an object with this key belongs to it: one that counts, or one on the way there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        key.strip_prefix(&self.0).is_some_and(|end| [OBJECT, ENCRYPTED_OBJECT, PENDING, MANIFEST].contains(&end))
+    }
+
     pub(super) fn pending(&self) -> String {
         format!("{}{PENDING}", self.0)
     }
@@ -87,7 +92,7 @@ impl BatchName {
 
     /// Returns the number of its transaction, as [`super::Archive::name`] and [`Self::further`] write it.
     pub(super) fn transaction(&self) -> Option<i64> {
-        // 2026-11-29T02-00-00Z-0000001234, or with -01 after it.
+        // 2026-11-29T02-00-00Z-0000001234-5f3a09bc, or with -01 after it; without 5f3a09bc by earlier releases.
         self.0.rsplit('/').next()?.split_once("Z-")?.1.split('-').next()?.parse().ok()
     }
 
@@ -100,5 +105,21 @@ impl BatchName {
 impl std::fmt::Display for BatchName {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_every_release_say_their_transaction_and_sort_by_it() {
+        let of = |name: &str| BatchName(format!("a%2Fb/job/archive/2026-11-29T02-00-00Z-{name}"));
+        let names = ["0000000009-ff00ff00", "0000000010", "0000000010-01", "0000000011-00ff00ff", "0000000011-00ff00ff-01"];
+        let names = names.map(of);
+        assert_eq!(names.clone().map(|name| name.transaction()), [9, 10, 10, 11, 11].map(Some));
+        assert!(names.is_sorted());
+        assert!(names.iter().all(|name| name.is_of_database("a/b")));
+        assert!(names[3].has(&names[3].object_in(true)) && !names[3].has(&names[4].object_in(true)));
     }
 }

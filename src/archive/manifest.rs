@@ -11,6 +11,7 @@ use super::session::{self, server_started_at, system_identifier, transaction};
 use crate::base::bounds::{self, Bounded};
 use crate::members::sealed::Sealed;
 use crate::pg;
+use crate::pg::wal::{Position, parse_lsn};
 use crate::store::key;
 
 /// Format 2 has `preamble`; format 3, an `encoding` besides SQL_ASCII, which older programs would take for UTF-8; format 4 is of an encrypted object; format 5 is sealed.
@@ -53,6 +54,11 @@ pub struct Manifest {
     /// When that server was started: after a crash it may give the transaction's number to another one.
     #[serde(default)]
     pub server_started_at: Option<String>,
+    /// The timeline on which that server wrote, and where in it, shortly before the commit; absent where the server does not say, and in those of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
     /// The encoding of the rows' bytes where that is not UTF-8: the database's. SQL_ASCII says nothing about them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
@@ -181,6 +187,8 @@ impl Manifest {
             transaction: None,
             system_identifier: None,
             server_started_at: None,
+            timeline: None,
+            lsn: None,
             encoding: None,
             preamble: None,
             time_column: None,
@@ -231,6 +239,21 @@ impl Manifest {
     pub fn identity(&self) -> Option<Identity> {
         let database = self.origin.map(|origin| (origin.database, self.database_name.clone()));
         Some(Identity { system_identifier: self.system_identifier.clone()?, database })
+    }
+
+    /// Records where the server is in its log.
+    pub(super) fn at(&mut self, position: Option<Position>) {
+        (self.timeline, self.lsn) = position.map(|position| (position.timeline, position.lsn)).unzip();
+    }
+
+    /// Returns whether both were written by one transaction, of one object.
+    pub(super) fn is_of_the_batch_of(&self, other: &Self) -> bool {
+        let decided_by = |manifest: &Self| {
+            let Self { transaction, system_identifier, server_started_at, .. } = manifest;
+            (*transaction, system_identifier.clone(), server_started_at.clone())
+        };
+        decided_by(self) == decided_by(other)
+            && (self.exported.bytes, &self.exported.sha256) == (other.exported.bytes, &other.exported.sha256)
     }
 
     /// Sets the column by which `archives restore --time` selects.
@@ -285,6 +308,12 @@ impl Bounded for Manifest {
         self.came_from.iter().try_for_each(|from| bounds::count("rows", from.rows))?;
         if let Some(name) = &self.database_name {
             bounds::catalog_name("database_name", name)?;
+        }
+        if let Some(timeline) = self.timeline {
+            anyhow::ensure!((1..=i64::from(u32::MAX)).contains(&timeline), "timeline is {timeline}");
+        }
+        if let Some(lsn) = &self.lsn {
+            anyhow::ensure!(parse_lsn(lsn).is_some(), "lsn is {}", bounds::shortened(lsn));
         }
         let transaction = self.transaction.unwrap_or_default();
         anyhow::ensure!(transaction >= 0, "transaction is {transaction}");

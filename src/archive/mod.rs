@@ -1,15 +1,17 @@
 //! Archives rows that left a table, as objects that stock tools restore: `gunzip -c OBJECT | psql`.
 //!
-//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION.sql.gz`; encrypted, its name ends with `.age`. It counts once its `.json` exists. Before the rows' transaction
+//! A batch is `DATABASE/JOB/archive/TIME-TRANSACTION-RANDOM.sql.gz`; encrypted, its name ends with `.age`. It counts once its `.json` exists. Before the rows' transaction
 //! commits there is only a `.pending.json`, which names that transaction: a process that finds a leftover one asks the server
 //! whether it committed (pg_xact_status), so a kill at any moment neither loses rows nor keeps them twice.
 
 mod back;
 mod batch;
 mod chosen;
+mod claim;
 mod copy;
 pub mod filter;
 mod known;
+mod left_here;
 mod listing;
 mod look;
 mod manifest;
@@ -33,7 +35,9 @@ pub use batch::{BatchName, Exported, Source};
 use chrono::{DateTime, Utc};
 use proved::is_as_written;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
+use self::claim::Claim;
 pub use self::copy::{NotAll, ensure_opens};
 use self::known::Back;
 pub use self::listing::{Broken, Listing, Pending, list};
@@ -47,10 +51,14 @@ pub use self::text::RowsOnly;
 #[doc(hidden)]
 pub use self::text::head;
 use self::write::Lines;
-use crate::base::progress::Phase;
+use crate::base::progress::{Phase, Progress};
 use crate::members::compress::DecodeError;
 use crate::members::decode::decode_object;
+use crate::pg;
 use crate::store::{Store, key};
+
+/// Hexadecimal, of the random part of a batch's name.
+const RANDOM_DIGITS: usize = 8;
 
 /// The archive for the rows of one job on one database.
 #[derive(Clone, Debug)]
@@ -60,6 +68,9 @@ pub struct Archive {
     database: String,
     /// The folder is `DATABASE/JOB/archive/`.
     folder: String,
+    /// A part of the names of its batches that no other run has: two servers may have the same database name, job and store, and give out the same
+    /// transaction number in the same second.
+    random: String,
     /// Rows that came back, and are not archived again.
     back: Arc<Mutex<Back>>,
 }
@@ -85,7 +96,8 @@ impl Batch {
 impl Archive {
     pub fn new(store: Store, database: &str, job: &str) -> Self {
         let folder = format!("{}archive/", key::folder(database, job));
-        Self { store, database: database.to_owned(), folder, back: Arc::default() }
+        let random = Uuid::new_v4().simple().to_string()[..RANDOM_DIGITS].to_owned();
+        Self { store, database: database.to_owned(), folder, random, back: Arc::default() }
     }
 
     fn back(&self) -> MutexGuard<'_, Back> {
@@ -159,9 +171,10 @@ impl Archive {
         self.store.location(&name.object_in(self.store.encrypts()))
     }
 
-    /// Returns a name for a batch. `unique` belongs to no other batch of any run: the number of its transaction, for instance.
-    pub fn name(&self, started_at: DateTime<Utc>, unique: i64) -> BatchName {
-        BatchName(format!("{}{}-{unique:010}", self.folder, started_at.format("%Y-%m-%dT%H-%M-%SZ")))
+    /// Returns a name for the batch of a transaction.
+    pub fn name(&self, started_at: DateTime<Utc>, transaction: i64) -> BatchName {
+        let time = started_at.format("%Y-%m-%dT%H-%M-%SZ");
+        BatchName(format!("{}{time}-{transaction:010}-{}", self.folder, self.random))
     }
 
     /// Writes the rows of `source`, reads the object back, and compares. Rows that had come back, and are in another batch, are
@@ -177,17 +190,13 @@ impl Archive {
         provisional: Manifest,
         phase: &Phase,
     ) -> Result<Manifest> {
-        // Overwriting another batch would lose its rows.
-        for key in name.objects() {
-            let is_there = self.store.read(&key).await?.is_some();
-            anyhow::ensure!(!is_there, "{} already exists, and is not overwritten", self.store.location(&key));
-        }
         let mut manifest = provisional.decided_by(connection).await?;
         if self.store.encrypts() {
             let seals = self.store.age_keys().seals_manifests;
             manifest.format = if seals { manifest::SEALED_FORMAT } else { manifest::ENCRYPTED_FORMAT };
         }
-        self.prepare(name, &manifest).await?;
+        // Overwriting another batch would lose its rows.
+        let mut claim = Claim::of(&self.store, name, &manifest).await?;
         // The lock is not held over an await: other exports do not wait for an upload.
         let mut back = std::mem::take(&mut *self.back());
         let key = name.object_in(self.store.encrypts());
@@ -196,7 +205,8 @@ impl Archive {
         (manifest.exported, manifest.came_from) = written?;
         manifest.came_back = manifest.came_from.iter().map(|from| from.rows).sum();
         self.read_back(name, &manifest, phase).await?;
-        self.prepare(name, &manifest).await?;
+        manifest.at(pg::wal::position_in_transaction(connection).await?);
+        claim.renew(&self.store, &manifest).await?;
         // The caller counts all rows that left; complete() tells them apart again.
         manifest.exported.rows += manifest.came_back;
         Ok(manifest)
@@ -240,11 +250,6 @@ impl Archive {
         Ok(())
     }
 
-    /// Must be called before the commit: records which transaction decides whether the batch counts.
-    async fn prepare(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
-        self.store.put_json(&name.pending(), &sealed::as_written(manifest, self.store.age_keys())?).await
-    }
-
     /// Must be called after the commit: the batch counts now. `manifest` is the result of [`Archive::export`].
     pub async fn complete(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         let mut manifest = manifest.clone();
@@ -254,17 +259,30 @@ impl Archive {
         self.make_count(name, &manifest).await
     }
 
-    /// A manifest never counts without its object.
+    /// A manifest never counts without its object: every byte is read once more.
     async fn ensure_is_there(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        if self.has_object(name, manifest).await? {
+            return Ok(());
+        }
         let found = self.bytes_of(name, manifest).await?;
-        anyhow::ensure!(
-            manifest.is_empty() || found == Some(manifest.exported.bytes),
+        anyhow::bail!(
             "the rows of {} have left their table, and their object {} {}: somebody else works in this folder. A backup or a standby that is behind has them",
             self.location(name),
             name.object(&manifest.exported),
-            found.map_or("is gone".to_owned(), |found| format!("has {found} bytes in place of {}", manifest.exported.bytes))
+            match found {
+                None => "is gone".to_owned(),
+                Some(found) if found == manifest.exported.bytes => "is not the one that was written".to_owned(),
+                Some(found) => format!("has {found} bytes in place of {}", manifest.exported.bytes),
+            }
         );
-        Ok(())
+    }
+
+    /// Returns whether the object is the one that was written, by its length and its SHA-256; a batch without rows needs none.
+    async fn has_object(&self, name: &BatchName, manifest: &Manifest) -> Result<bool> {
+        let phase = Progress::logged().phase("read", None);
+        let written = &manifest.exported;
+        Ok(manifest.is_empty()
+            || (written.bytes > 0 && is_as_written(&self.store, &name.object(written), written, &phase).await?))
     }
 
     /// Makes the batch count. A batch without rows, since all of them are in other batches, is removed. The pending file goes last: it says which rows
@@ -272,8 +290,7 @@ impl Archive {
     async fn make_count(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
         if !manifest.is_empty() {
             let counts = Manifest { came_from: Vec::new(), ..manifest.clone() };
-            let written = sealed::as_written(&counts, self.store.age_keys())?;
-            self.store.put_json(&format!("{name}{MANIFEST}"), &written).await?;
+            self.write_manifest(name, &counts).await?;
         }
         if !self.record_what_left_again(name, manifest).await {
             return Ok(());
@@ -282,6 +299,24 @@ impl Archive {
             true => self.discard(name).await,
             false => self.store.delete(&name.pending()).await,
         }
+    }
+
+    /// Writes the manifest; where there is one, it must be of this batch: a process that cleans up may have written it.
+    async fn write_manifest(&self, name: &BatchName, manifest: &Manifest) -> Result<()> {
+        let key = format!("{name}{MANIFEST}");
+        let content = self.store.to_json(&key, &sealed::as_written(manifest, self.store.age_keys())?)?;
+        if self.store.put_new(&key, content).await? {
+            return Ok(());
+        }
+        let there = listing::read(&self.store, name).await?;
+        anyhow::ensure!(
+            there.is_some_and(|(there, signature)| signature.is_ours() && there.is_of_the_batch_of(manifest)),
+            "{} is of another batch, and is not overwritten: the rows that left are in {}, which {} describes",
+            self.store.location(&key),
+            self.location(name),
+            name.pending()
+        );
+        Ok(())
     }
 
     /// Removes the batch after a rollback: the rows are still in their table.

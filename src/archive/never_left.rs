@@ -7,13 +7,13 @@ use sqlx::PgConnection;
 
 use super::batch::{BatchName, MANIFEST, PENDING, RESTORED};
 use super::filter::Filter;
+use super::left_here::{Left, left};
 use super::manifest::Manifest;
 use super::outcome::Recovered;
 use super::restored::{Accepts, Here, Record, Restored};
 use super::session::{self, Fate};
 use super::{Archive, listing, look};
 use crate::base::fault::{Fault, Kind};
-use crate::pg;
 use crate::store::{Object, Store};
 
 impl Archive {
@@ -45,7 +45,7 @@ impl Archive {
     async fn note(&self, connection: &mut PgConnection, name: &BatchName, manifest: &Manifest) -> Result<bool> {
         let Some(table) = manifest.table_here(connection).await? else { return Ok(false) };
         let Some(here) = Here::of(connection, &self.database, &table).await? else { return Ok(false) };
-        if !is_undone(connection, manifest, &here).await? {
+        if left(connection, manifest, &here).await? != Left::Never {
             return Ok(false);
         }
         // Rows that came back did so in the same history as the batch.
@@ -79,47 +79,43 @@ fn entry(manifest: &Manifest, here: &Here) -> Restored {
     }
 }
 
-/// Returns whether the server says that the batch's transaction did not commit, although it did: its number is free, or of one that was rolled back.
-/// Only the table that the rows were in can tell; a physical copy of its server has the same numbers under another name in the configuration.
-async fn is_undone(connection: &mut PgConnection, manifest: &Manifest, here: &Here) -> Result<bool> {
-    let place = &here.place;
-    let is_its_table = manifest.database == place.configured
-        && match manifest.origin {
-            Some(origin) => (origin.database, origin.table) == (place.database, place.table),
-            None => !manifest.names_are_sealed() && pg::qualified(&manifest.schema, &manifest.table) == place.name,
-        };
-    let is_its_server = manifest.system_identifier.as_ref() == Some(&place.system_identifier);
-    let its_start = manifest.server_started_at.as_deref().unwrap_or_default();
-    let may_be_set_back = its_start != here.server_started_at && !here.ran_already(manifest.archived_at, its_start);
-    let Some(transaction) = manifest.transaction.filter(|_| is_its_table && is_its_server && may_be_set_back) else {
-        return Ok(false);
-    };
-    Ok(session::fate(connection, transaction, None).await? == Fate::Undone)
+/// Says whether the rows of a batch have left the table.
+pub(super) enum Standing {
+    Left,
+    NeverLeft(String),
+    /// It cannot be shown that they left this server.
+    Doubted(String),
 }
 
-/// Returns a sentence where the rows of a batch never left this table. A note of a server with another start may be one of a physical copy, which knows nothing
+/// Finds that out, where nothing says that rows of the batch came back. A note of a server with another start may be one of a physical copy, which knows nothing
 /// of the batch: it counts where rows are found in the table, and not where this server knows that they left. It is an error where neither tells.
-pub(super) async fn what_never_left(
+pub(super) async fn standing(
     store: &Store,
     batch: &(BatchName, Manifest),
     connection: &mut PgConnection,
     record: &mut Record,
     here: &Here,
-) -> Result<Option<String>> {
+) -> Result<Standing> {
     let (name, manifest) = batch;
     let Some(noted) = record.whole(here).filter(|whole| whole.never_left && whole.left_again == 0).cloned() else {
-        let is_undone = record.may_never_have_left(here) && is_undone(connection, manifest, here).await?;
-        return Ok(is_undone.then(|| never_left(name, manifest)));
+        if !record.may_never_have_left(here) {
+            return Ok(Standing::Left);
+        }
+        return Ok(match left(connection, manifest, here).await? {
+            Left::Here => Standing::Left,
+            Left::Never => Standing::NeverLeft(never_left(name, manifest)),
+            Left::Unknown(why) => Standing::Doubted(doubted(name, manifest, &why)),
+        });
     };
     if noted.server_started_at == here.server_started_at {
-        return Ok(Some(never_left(name, manifest)));
+        return Ok(Standing::NeverLeft(never_left(name, manifest)));
     }
     if has_left(connection, manifest).await? {
         record.forget_what_never_left(here);
-        return Ok(None);
+        return Ok(Standing::Left);
     }
     if look::is_any_there(store, batch, connection, (&here.place, &noted.filter)).await? {
-        return Ok(Some(never_left(name, manifest)));
+        return Ok(Standing::NeverLeft(never_left(name, manifest)));
     }
     Err(Fault::new(Kind::Busy, noted_by_another(name, manifest, &noted)).into())
 }
@@ -136,6 +132,14 @@ fn noted_by_another(name: &BatchName, manifest: &Manifest, noted: &Restored) -> 
          it, which knows nothing of the batch. None of them was found there. Where no later batch has them either, --again puts them back",
         noted.server_started_at,
         noted.at.format("%Y-%m-%d"),
+        manifest.table_in_words()
+    )
+}
+
+fn doubted(name: &BatchName, manifest: &Manifest, why: &str) -> String {
+    format!(
+        "nothing shows that the rows of {name} left {} of this server: {why}. Check whether they are in the table, or in another batch; where they are in \
+         neither, --again --batch {name} puts them back",
         manifest.table_in_words()
     )
 }

@@ -8,8 +8,10 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, MANIFEST, PENDING};
 use super::manifest::Manifest;
 use super::outcome::{self, Recovered, Rows};
+use super::restored::ran_already;
+use super::session::{Fate, server_started_at};
 use super::{Archive, listing, sealed};
-use crate::store::Object;
+use crate::store::{Object, Unfinished};
 
 /// No run takes longer than this between two objects, or parts, that it writes.
 const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);
@@ -20,60 +22,77 @@ impl Archive {
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
-        let mut rolled_back = Vec::new();
-        for name in objects.iter().filter_map(|object| object.key.strip_suffix(PENDING)) {
-            let name = BatchName(name.to_owned());
-            if self.recover_batch(connection, &name, &mut recovered).await? {
-                rolled_back.extend(name.objects());
-            }
+        let pending = objects.iter().filter_map(|object| object.key.strip_suffix(PENDING)).map(|name| BatchName(name.to_owned()));
+        let pending: Vec<BatchName> = pending.collect();
+        // Before the pending files go that say whose they are.
+        let uploads = self.store.unfinished(&self.folder).await?;
+        for name in &pending {
+            self.recover_batch(connection, name, &uploads, &mut recovered).await?;
         }
         self.note_what_never_left(connection, &objects, &mut recovered).await?;
-        self.discard_uploads(&rolled_back, &objects).await?;
+        self.discard_abandoned(&pending, &uploads, &objects).await?;
         Ok(recovered)
     }
 
-    /// Removes unfinished uploads that nobody finishes: of batches that were rolled back, of processes of this host that have ended, and what is a day old by
-    /// the store's clock. Another host may still be at work on others.
-    async fn discard_uploads(&self, rolled_back: &[String], objects: &[Object]) -> Result<()> {
-        let uploads = self.store.unfinished(&self.folder).await?;
+    /// Removes unfinished uploads without a pending file, which a killed run left before it or an earlier release of the object: of processes of this host that
+    /// have ended, and what is a day old by the store's clock. Another host may still be at work on others.
+    async fn discard_abandoned(&self, pending: &[BatchName], uploads: &[Unfinished], objects: &[Object]) -> Result<()> {
         let times = objects.iter().map(|object| object.modified_at).chain(uploads.iter().map(|upload| upload.started_at));
         // In a folder, a file may be dated ahead.
         let now = times.flatten().max().map(|newest| newest.min(Utc::now()));
-        for upload in uploads {
+        for upload in uploads.iter().filter(|upload| !pending.iter().any(|name| name.has(&upload.key))) {
             let is_old = upload.started_at.zip(now).is_some_and(|(at, now)| now - at > ABANDONED_AFTER);
-            if is_old || rolled_back.contains(&upload.key) || self.store.is_of_the_dead(&upload) {
-                self.store.discard(&upload).await?;
+            if is_old || self.store.is_of_the_dead(upload) {
+                self.store.discard(upload).await?;
             }
         }
         Ok(())
     }
 
+    /// Removes the unfinished uploads of a batch that has ended. Those of others are of runs on other servers, which may be at work.
+    async fn discard_uploads(&self, name: &BatchName, uploads: &[Unfinished]) -> Result<()> {
+        for upload in uploads.iter().filter(|upload| name.has(&upload.key)) {
+            self.store.discard(upload).await?;
+        }
+        Ok(())
+    }
+
     /// Completes or removes one batch. The run that makes it may still be at work, if it lost its lock and does not know that yet: only what is read
-    /// after its transaction has ended describes the batch. Returns whether it was rolled back.
-    async fn recover_batch(&self, connection: &mut PgConnection, name: &BatchName, recovered: &mut Recovered) -> Result<bool> {
-        let Some(announced) = self.pending(name, recovered).await? else { return Ok(false) };
+    /// after its transaction has ended describes the batch.
+    async fn recover_batch(
+        &self,
+        connection: &mut PgConnection,
+        name: &BatchName,
+        uploads: &[Unfinished],
+        recovered: &mut Recovered,
+    ) -> Result<()> {
+        let Some(announced) = self.pending(name, recovered).await? else { return Ok(()) };
         let counts = self.store.stat(&format!("{name}{MANIFEST}")).await?.is_some();
         if counts {
-            self.delete_pending(name, &announced, recovered).await?;
-            return Ok(false);
+            return self.delete_pending(name, &announced, recovered).await;
         }
         let fate = outcome::fate_of(connection, &announced).await.with_context(|| self.location(name))?;
         // Where it is gone by now, its own run has completed or discarded the batch.
-        let Some(manifest) = self.pending(name, recovered).await? else { return Ok(false) };
+        let Some(manifest) = self.pending(name, recovered).await? else { return Ok(()) };
         let found = self.bytes_of(name, &manifest).await?;
-        let is_written = manifest.is_empty() || (manifest.exported.bytes > 0 && found == Some(manifest.exported.bytes));
-        match outcome::rows_after(fate, &manifest).with_context(|| self.location(name))? {
+        let rows = match is_of_another(connection, &manifest).await? && fate == Fate::Undone {
+            true => Rows::LeftElsewhere,
+            false => outcome::rows_after(fate, &manifest).with_context(|| self.location(name))?,
+        };
+        match rows {
             Rows::Stayed => {
                 recovered.discarded += 1;
+                self.discard_uploads(name, uploads).await?;
                 self.discard(name).await?;
-                return Ok(true);
             }
             Rows::NothingWritten if found.is_none() => {
                 recovered.discarded += 1;
+                self.discard_uploads(name, uploads).await?;
                 self.store.delete(&name.pending()).await?;
             }
-            Rows::Left if is_written => {
+            Rows::Left if self.has_object(name, &manifest).await? => {
                 recovered.completed += 1;
+                self.discard_uploads(name, uploads).await?;
                 recovered.left.extend(names_no_sources(&manifest));
                 self.make_count(name, &manifest).await?;
             }
@@ -83,7 +102,7 @@ impl Archive {
                 recovered.left.push(self.does_not_match(name, &manifest, found));
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Returns the pending manifest of a batch; `None` when there is none, or when it is not ours, which is added to what is left.
@@ -123,7 +142,7 @@ impl Archive {
             Some(counts) => self.bytes_of(name, counts).await?,
             None => None,
         };
-        match counts.is_some_and(|counts| found == Some(counts.exported.bytes)) {
+        match counts.is_some_and(|counts| found == Some(counts.exported.bytes) && is_its_manifest(&counts, pending)) {
             true => {
                 recovered.completed += 1;
                 match self.record_what_left_again(name, pending).await {
@@ -161,9 +180,27 @@ impl Archive {
             self.store.location(&name.pending()),
             manifest.transaction.unwrap_or_default(),
             manifest.exported.bytes,
-            found.map_or("does not exist".to_owned(), |found| format!("has {found}"))
+            match found {
+                None => "does not exist".to_owned(),
+                Some(found) if found == manifest.exported.bytes => "has another SHA-256".to_owned(),
+                Some(found) => format!("has {found}"),
+            }
         )
     }
+}
+
+/// Returns whether this server ran already when another one, of which it is a physical copy or the other way round, announced the batch.
+async fn is_of_another(connection: &mut PgConnection, pending: &Manifest) -> Result<bool> {
+    let Some(their_start) = &pending.server_started_at else { return Ok(false) };
+    let own_start = server_started_at(connection).await?;
+    Ok(own_start != *their_start && ran_already(&own_start, pending.archived_at, their_start))
+}
+
+/// Returns whether the manifest can be of the batch that was announced: a pending file from before there was an object knows none.
+fn is_its_manifest(counts: &Manifest, pending: &Manifest) -> bool {
+    let has_object = pending.exported.bytes > 0;
+    let pending = Manifest { exported: if has_object { &pending.exported } else { &counts.exported }.clone(), ..pending.clone() };
+    counts.is_of_the_batch_of(&pending)
 }
 
 /// Earlier releases did not write down the batches whose rows left again.

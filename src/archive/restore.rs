@@ -10,7 +10,7 @@ use super::copy::{NotAll, copy};
 use super::filter::Filter;
 use super::look::look_at_what_is_back;
 use super::manifest::Manifest;
-use super::never_left::what_never_left;
+use super::never_left::{Standing, standing};
 use super::primary_key::same_key;
 use super::restored::{Accepts, Ends, Here, Place, Record, Restored};
 use super::session::{prepare_session, transaction};
@@ -49,6 +49,8 @@ pub enum RestoreOutcome {
     AlreadyBack { since: DateTime<Utc>, rows: u64 },
     /// Nothing was done: the rows never left, as the message says.
     NeverLeft(String),
+    /// Nothing was done: it cannot be shown that the rows left this server, as the message says.
+    Doubted(String),
     /// Nothing was done: ask again with `rest`.
     Later,
 }
@@ -94,8 +96,10 @@ pub async fn prepare(
         let expected = filter.is_all().then_some(manifest.exported.rows);
         return Ok(Intent::Restore(Box::new(Prepared { expected, ..Prepared::all(here, ends, filter) })));
     }
-    if let Some(never_left) = what_never_left(store, batch, connection, &mut record, &here).await? {
-        return Ok(Intent::Leave(RestoreOutcome::NeverLeft(never_left)));
+    match standing(store, batch, connection, &mut record, &here).await? {
+        Standing::Left => {}
+        Standing::NeverLeft(why) => return Ok(Intent::Leave(RestoreOutcome::NeverLeft(why))),
+        Standing::Doubted(why) => return Ok(Intent::Leave(RestoreOutcome::Doubted(why))),
     }
     refuse_what_may_be_back(&record, name, &here)?;
     refuse_what_is_sealed(&record, name, &here)?;

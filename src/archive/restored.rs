@@ -106,10 +106,14 @@ impl Here {
 impl Here {
     /// Returns whether this server ran already when one with another start did something at `at`: then they are two.
     pub fn ran_already(&self, at: DateTime<Utc>, their_start: &str) -> bool {
-        let start = |text: &str| DateTime::parse_from_rfc3339(text).ok();
-        start(&self.server_started_at)
-            .is_some_and(|here| here + CLOCKS_DIFFER < at || start(their_start).is_some_and(|theirs| here < theirs))
+        ran_already(&self.server_started_at, at, their_start)
     }
+}
+
+/// Returns whether a server with the start `own_start` ran already when one with another start did something at `at`.
+pub(super) fn ran_already(own_start: &str, at: DateTime<Utc>, their_start: &str) -> bool {
+    let start = |text: &str| DateTime::parse_from_rfc3339(text).ok();
+    start(own_start).is_some_and(|own| own + CLOCKS_DIFFER < at || start(their_start).is_some_and(|theirs| own < theirs))
 }
 
 /// Says whether an entry was made at the place of this session.

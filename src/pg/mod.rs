@@ -27,6 +27,7 @@ mod tls;
 #[doc(hidden)]
 pub mod url;
 pub mod views;
+pub mod wal;
 mod who;
 
 use std::time::Duration;

@@ -50,6 +50,36 @@ impl Store {
         .with_context(|| format!("cannot write {}", self.location(key)))
     }
 
+    /// Writes a small object under a key that has none; false where it has one. The content must be unique to this writer. A store that knows no
+    /// conditions is asked first, and of two writers in the same moment the last one wins there: the caller has a key that nobody else takes.
+    pub async fn put_new(&self, key: &str, content: Vec<u8>) -> Result<bool> {
+        match self.try_put_if(key, content.clone(), Precondition::Absent).await? {
+            Conditional::Written(_) => Ok(true),
+            // The answer to a write of ours may have been lost.
+            Conditional::NotSo => Ok(self.get(key).await?.as_ref() == Some(&content)),
+            Conditional::Unsupported(why) => {
+                tracing::debug!("{} is written without a condition: {why}", self.location(key));
+                if self.exists_for_certain(key).await? {
+                    return Ok(false);
+                }
+                self.put(key, content).await.map(|()| true)
+            }
+        }
+    }
+
+    /// Replaces a small object that still has the content `before`; false where it has another one, or is gone.
+    pub async fn put_over(&self, key: &str, before: &[u8], content: Vec<u8>) -> Result<bool> {
+        let Some((there, version)) = self.get_versioned(key).await? else { return Ok(false) };
+        if there != before {
+            return Ok(false);
+        }
+        match self.try_put_if(key, content.clone(), Precondition::Unchanged(&version)).await? {
+            Conditional::Written(_) => Ok(true),
+            Conditional::NotSo => Ok(self.get(key).await?.as_ref() == Some(&content)),
+            Conditional::Unsupported(_) => self.put(key, content).await.map(|()| true),
+        }
+    }
+
     /// Deletes an object that still is `expected`; returns false when it has changed.
     pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
         match self {

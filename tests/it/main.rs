@@ -18,6 +18,8 @@ mod archives;
 mod archives_kept;
 /// Batches that come back in part, beside others, or not at all.
 mod archives_parted;
+/// Servers that share an archive: two with the same names, a promoted standby, a copy.
+mod archives_shared;
 /// What an audit finds, what its fixes do, what it does not fire on.
 mod audit;
 /// Each fact of a schema that changes is reported as drift.

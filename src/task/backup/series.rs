@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::ServerFacts;
 use super::set::Set;
 use crate::base::bounds::{self, Bounded};
+use crate::pg::wal::parse_lsn;
 use crate::store::Store;
 use crate::store::key::folder;
 use crate::task::backup::identity::Identity;
@@ -159,12 +160,6 @@ impl Position {
         let lsn = self.lsn.zip(other.lsn).is_some_and(|(own, other)| own < other);
         timeline || lsn
     }
-}
-
-/// `16/B374D848`
-fn parse_lsn(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    Some(u64::from(u32::from_str_radix(high, 16).ok()?) << 32 | u64::from(u32::from_str_radix(low, 16).ok()?))
 }
 
 #[cfg(test)]

@@ -250,6 +250,21 @@ impl Server {
         });
     }
 
+    /// Makes a server of its own of this standby, which stays on the timeline of its primary, as a snapshot of a disk does.
+    pub fn part_from_its_primary(&mut self) {
+        self.crash();
+        std::fs::remove_file(self.path("data/standby.signal")).unwrap();
+        self.start_again();
+        assert_eq!(self.sql("postgres", "SELECT pg_is_in_recovery()"), "f");
+    }
+
+    /// Stops this standby from hearing of what its primary does.
+    pub fn loses_its_primary(&self) {
+        self.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        eventually("the standby hears nothing", || self.sql("postgres", "SELECT count(*) FROM pg_stat_wal_receiver") == "0");
+    }
+
     /// Makes a server of its own of this standby.
     pub fn promote(&self) {
         assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");

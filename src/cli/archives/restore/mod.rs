@@ -184,6 +184,7 @@ impl Restore<'_> {
                     ))?;
                 }
                 Intent::Leave(RestoreOutcome::NeverLeft(why)) => print(&format!("{why}: would skip them\n"))?,
+                Intent::Leave(RestoreOutcome::Doubted(why)) => print(&format!("{why}: would not put them back\n"))?,
                 Intent::Leave(_) => {
                     archive::ensure_opens(&found.store, name, manifest).await?;
                     print(&format!("{name}: would put back the rows that {table} no longer has\n"))?;
@@ -270,6 +271,7 @@ impl Restore<'_> {
                 say(&why);
                 totals.never_left += 1;
             }
+            Ok(RestoreOutcome::Doubted(why)) => totals.refused.push(format!("nothing was put back of {name}: {why}")),
             Ok(RestoreOutcome::Later) => return Ok(BatchOutcome::Later),
             // foreign_key_violation
             Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(BatchOutcome::MissesReferenced(error)),
