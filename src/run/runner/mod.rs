@@ -69,7 +69,13 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
         tracing::warn!(job = job.name, database, attempt, "next attempt in {}: {said}", units::duration(delay));
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = context.cancel.cancelled() => break,
+            () = context.cancel.cancelled() => {
+                // No attempt of this process follows. Nobody knows whether another process makes one.
+                if let Some(last) = attempts.last() {
+                    context.notifier.given_up(job, &last.run).await;
+                }
+                break;
+            }
         }
         trigger = Trigger::Retry { first: first.unwrap_or_default(), attempt };
     }
@@ -117,7 +123,10 @@ async fn attempt(
     }
     if let Some(ledger) = &context.ledger {
         match ledger.begin(&new_run(job, work.kind(), database, trigger)).await {
-            Ok(Some(id)) => run.id = Some(id),
+            Ok(Some(id)) => {
+                run.id = Some(id);
+                retry::give_up_earlier(context, ledger, job, &run).await;
+            }
             Ok(None) => return None,
             Err(error) => return Some(concluded(run, Err(error.context("not started")))),
         }
@@ -158,6 +167,7 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
             Ok(id) => run.id = Some(id?),
             Err(error) => return Some(concluded(run, Err(error.context("not recorded")))),
         }
+        retry::give_up_earlier(context, ledger, job, &run).await;
     }
     let ended = concluded(run, Err(reason));
     if let (Some(ledger), Some(id)) = (&context.ledger, ended.run.id) {
@@ -172,7 +182,23 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
 pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
     let error = row.error.as_deref().unwrap_or_default();
     tracing::error!(job = row.job, database = row.database, run = row.id, "crashed: {error}");
-    let run = Run {
+    let (task, retry_in) = (row.task.clone(), row.retry_at.map(|_| Duration::ZERO));
+    let run = run_of(row, Outcome::Crashed);
+    context.metrics.ended(&run, None);
+    context.notifier.ended(job, &task, &Ended { run, error: None, plan: None, retry_in });
+}
+
+/// Reports runs whose next attempt does not come.
+pub async fn given_up(context: &Context, job: &Job, rows: Vec<ledger::Row>) {
+    for row in rows {
+        let Some(outcome) = row.outcome.0 else { continue };
+        tracing::warn!(job = row.job, database = row.database, run = row.id, "no further attempt of run {} follows", row.id);
+        context.notifier.given_up(job, &run_of(row, outcome)).await;
+    }
+}
+
+fn run_of(row: ledger::Row, outcome: Outcome) -> Run {
+    Run {
         id: Some(row.id),
         job: row.job,
         database: row.database,
@@ -180,15 +206,12 @@ pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
         scheduled_for: row.scheduled_for,
         attempt: row.attempt as u32,
         started_at: row.started_at,
-        finished_at: row.heartbeat_at,
-        outcome: Outcome::Crashed,
+        finished_at: row.finished_at.unwrap_or(row.heartbeat_at),
+        outcome,
         plan: None,
         report: None,
         error: row.error,
-    };
-    let retry_in = row.retry_at.map(|_| Duration::ZERO);
-    context.metrics.ended(&run, None);
-    context.notifier.ended(job, &row.task, &Ended { run, error: None, plan: None, retry_in });
+    }
 }
 
 async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str, trigger: &Trigger) -> Result<Driven> {
@@ -312,6 +335,10 @@ async fn locked_and_timed(
         Err(error) => return (Err(error), None),
     };
     for row in std::mem::take(&mut locks.crashed) {
+        // It lost its lock, and reports its own end.
+        if ledger.is_some_and(|(ledger, _)| ledger.is_own(row.id)) {
+            continue;
+        }
         crashed(context, job, row).await;
     }
     context.notifier.started(job, record);

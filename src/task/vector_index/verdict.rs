@@ -131,10 +131,9 @@ impl Verdict {
     fn fastest(&self, method: Method, target: f64) -> Option<String> {
         let ways = self.others.iter().filter(|way| way.found.reaches(target)).map(|way| (way.ms, way.way.in_words(method)));
         let exact = (self.exact_ms > 0.0).then(|| (self.exact_ms, format!("an exact search ({EXACTLY})")));
-        let partial = self
-            .partial
-            .as_ref()
-            .and_then(|partial| Some((partial.ms()?, format!("a partial index or a partition for each value ({})", partial.condition))));
+        let partial = self.partial.as_ref().and_then(|partial| {
+            Some((partial.ms()?, format!("a partial index or a partition for each value ({})", partial.condition)))
+        });
         let all = ways.chain(exact).chain(partial);
         all.min_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(ms, way)| format!("{way}, {ms:.2} ms"))
     }
