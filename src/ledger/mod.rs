@@ -31,7 +31,6 @@ use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgPool};
 
 use self::fit::Fit;
-use self::place::copied;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::config::{self, Config};

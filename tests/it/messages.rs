@@ -529,7 +529,7 @@ fn a_job_that_fails_each_minute_does_not_use_up_the_tries_of_another_failure() {
         );
         scenario.run(&["run-job", "minutely"]).exited(1);
     }
-    let attempts = "SELECT attempts, next_at > now() + interval '90 s' FROM pgtend.messages WHERE event ->> 'job' = 'nightly'";
+    let attempts = "SELECT attempts, next_at > now() + interval '61 s' FROM pgtend.messages WHERE event ->> 'job' = 'nightly'";
     assert_eq!(asked(server, &database, attempts), "2|t", "a row waits twice as long after each try");
 
     // Half a day and many tries later.
@@ -571,7 +571,7 @@ fn a_message_is_given_up_after_a_day_and_that_is_said() {
 }
 
 #[test]
-fn a_process_that_told_nobody_says_so_and_serve_tells_when_the_service_is_back() {
+fn a_process_that_told_nobody_says_so() {
     let server = server(18);
     let mut ledger = Server::start(16);
     let database = server.new_database();

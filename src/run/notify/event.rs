@@ -162,7 +162,8 @@ impl Event {
             On::Recovery => "recovery",
             On::Success | On::Digest => "success",
         };
-        let outcome = if self.is_broken { self.verb() } else { self.outcome.map(Outcome::in_words).unwrap_or_default() };
+        let outcome =
+            if self.is_broken { self.verb().to_owned() } else { self.outcome.map(Outcome::in_words).unwrap_or_default() };
         let error = (self.on() == On::Failure).then_some(&self.said);
         json!({
             "event": name,
