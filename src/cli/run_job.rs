@@ -22,7 +22,7 @@ use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{Ledger, Trigger};
 use crate::pg::failure;
 use crate::run::fleet::{self, Memory};
-use crate::run::job::{CatchUp, Job};
+use crate::run::job::{CatchUp, Folder, Job};
 use crate::run::notify::Notifier;
 use crate::run::runner;
 use crate::run::scheduler::planner::ON_TIME_BY_TIMER;
@@ -55,8 +55,16 @@ impl<'a> Request<'a> {
 /// Runs the job; `yes` confirms what the job asks for. A backup that is not older than `unless_within` needs no run.
 pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_within: Option<Span>) -> Result<ExitCode> {
     let (config, folder) = global.load_found(true).await?;
-    let mut job = global.find_job(&folder, request.name)?.clone();
-    let jobs = folder.jobs;
+    let mut job = match global.find_job(&folder, request.name) {
+        Ok(job) => job.clone(),
+        Err(error) => {
+            if request.mode == Mode::Apply {
+                tell_broken_files(&config, &folder).await?;
+            }
+            return Err(error);
+        }
+    };
+    let Folder { jobs, broken, .. } = folder;
     if yes {
         job.task.agree();
     }
@@ -80,6 +88,9 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
         return Ok(ExitCode::SUCCESS);
     }
     let context = context(global, config, jobs, &job, request)?;
+    if request.mode == Mode::Apply {
+        context.notifier.broken(&broken, &context.jobs).await;
+    }
     let runs = at_once::run(&context, &job, &databases, &trigger, request.mode, |ended| say(global, ended)).await?;
     let started = runs.len();
     let skipped_ticks: Vec<&String> = runs.iter().filter(|(_, ended)| ended.is_empty()).map(|(database, _)| *database).collect();
@@ -102,6 +113,17 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
         fleet::ensure_known(&job, &context.config, context.ledger.as_deref().map_or(Memory::None, Memory::Read)).await?;
     }
     Ok(exit_code(&context, &all, started < databases.len()))
+}
+
+/// Where timers run jobs, nobody else tells that a file has mistakes.
+async fn tell_broken_files(config: &Config, folder: &Folder) -> Result<()> {
+    if config.notify.names().next().is_some() {
+        let ledger = Ledger::new(config)?.map(Arc::new);
+        let notifier = Notifier::new(config, &[], ledger.as_ref());
+        notifier.broken(&folder.broken, &folder.jobs).await;
+        notifier.drain().await;
+    }
+    Ok(())
 }
 
 /// Runs a command on behalf of a job, on each of its databases, with the locks and the ledger of its runs.

@@ -29,6 +29,9 @@ const WATCHDOG_EVERY: Duration = Duration::from_secs(10);
 /// The scheduler counts as alive while it was last heard within this time.
 const SCHEDULER_SILENT_FOR: Duration = Duration::from_secs(30);
 
+/// An editor that writes a file in two steps leaves it broken for less.
+const BROKEN_FILES_EVERY: Duration = Duration::from_secs(10);
+
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
     let ledger = Ledger::new(&config)?.map(Arc::new).with_context(|| {
@@ -60,6 +63,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         async move { scheduler.run().await }
     });
     let digests = tokio::spawn(digest::put_when_due(Arc::clone(&site)));
+    let broken = tokio::spawn(tell_broken_files(Arc::clone(&site)));
     tracing::info!("serving {} on http://{listen}", jobs_in_words(&scheduler));
     notify_systemd(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&scheduler))]);
 
@@ -67,6 +71,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
 
     stop.cancel();
     digests.abort();
+    broken.abort();
     notify_systemd(&[NotifyState::Stopping]);
     tracing::info!("stopping: no further ticks start; running jobs have {} to finish", units::duration(drain_timeout));
     scheduler
@@ -148,6 +153,18 @@ async fn reload(global: &Global, site: &Arc<Site>) {
     old.metrics.reloaded(error.is_none() && is_whole);
     *site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     notify_systemd(&[NotifyState::Ready, NotifyState::Status(&state_in_words(&site.scheduler))]);
+}
+
+/// Tells of jobs whose files have mistakes, and of those that have none any more, until the task is dropped.
+async fn tell_broken_files(site: Arc<Site>) {
+    loop {
+        if site.scheduler.has_asked() && site.scheduler.ledger_error().is_none() {
+            let context = site.scheduler.context();
+            let broken = site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            context.notifier.broken(&broken, &context.jobs).await;
+        }
+        tokio::time::sleep(BROKEN_FILES_EVERY).await;
+    }
 }
 
 /// A job whose file was broken by an edit goes on as before, if the database and the store that it names still exist.

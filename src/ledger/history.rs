@@ -154,13 +154,15 @@ impl Ledger {
         Ok(rows.into_iter().map(|(job, database, at, report)| ((job, database), (at, report.0))).collect())
     }
 
-    /// Counts the runs that ended after `since`: those that succeeded, and those that a person should look at.
+    /// Counts the runs that ended after `since`: those that succeeded, and those that a person should look at. A run
+    /// whose next attempt is due and has not begun is one of them.
     pub async fn ended_since(&self, since: DateTime<Utc>) -> Result<(i64, i64)> {
         self.query(
             "count runs",
             sqlx::query_as(
                 "SELECT count(*) FILTER (WHERE outcome = 'succeeded'), count(*) FILTER (WHERE outcome NOT IN ('succeeded', 'skipped'))
-                 FROM pgtend.runs WHERE started_at >= $1 - interval '1 day' AND finished_at >= $1 AND retry_at IS NULL",
+                 FROM pgtend.runs WHERE started_at >= $1 - interval '1 day' AND finished_at >= $1
+                   AND (retry_at IS NULL OR retry_at <= clock_timestamp())",
             )
             .bind(since)
             .fetch_one(&self.pool),

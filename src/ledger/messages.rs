@@ -10,8 +10,12 @@ use sqlx::types::Json;
 use super::Ledger;
 use super::rows::Key;
 
-/// A message is tried this often. The pauses double up to an hour, so this is more than a day.
-const ATTEMPTS_MOST: i32 = 30;
+/// A message that did not arrive within this time, in days, is given up
+const TRIED_DAYS: i32 = 1;
+/// after so many tries at least: where timers alone run, a week may pass between two.
+const TRIES_LEAST: i32 = 6;
+/// A message for a place that is not in the configuration is given up after so many days: another host may have it.
+const UNKNOWN_DAYS: i32 = 7;
 
 /// A process that takes messages has this long to send them; then another one takes them.
 const SENDING_SECONDS: f64 = 120.0;
@@ -32,6 +36,15 @@ pub struct Waiting {
     pub attempts: i32,
 }
 
+/// An event of which nobody was told in its time.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct GivenUp {
+    pub target: String,
+    pub event: Json<Value>,
+    pub attempts: i32,
+    pub error: Option<String>,
+}
+
 impl Ledger {
     /// Puts an event into the queue, once for each place. Returns the rows' numbers.
     pub async fn put_message(&self, targets: &[&str], event: &Value) -> Result<Vec<i64>> {
@@ -46,6 +59,12 @@ impl Ledger {
         let sql = "SELECT EXISTS (SELECT FROM pgtend.messages WHERE target = $1 AND tick = $2)";
         let query = sqlx::query_scalar(sql).bind(target).bind(tick);
         self.query("look for a digest", query.fetch_one(&self.pool)).await
+    }
+
+    /// Returns whether the end of a run is in the queue, or was sent.
+    pub async fn has_message_of(&self, run: i64) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT FROM pgtend.messages WHERE event -> 'run' = to_jsonb($1))";
+        self.query("look for a message", sqlx::query_scalar(sql).bind(run).fetch_one(&self.pool)).await
     }
 
     /// Puts the digest of a tick into the queue, unless another process has.
@@ -64,23 +83,22 @@ impl Ledger {
             sqlx::query_as(
                 "WITH waiting AS (
                     SELECT id, target, at, attempts FROM pgtend.messages
-                    WHERE target = ANY ($1) AND sent_at IS NULL AND next_at <= clock_timestamp() AND attempts < $4),
+                    WHERE target = ANY ($1) AND sent_at IS NULL AND next_at <= clock_timestamp()),
                  ready AS (
                     SELECT target FROM waiting GROUP BY target
                     HAVING coalesce(max(at) FILTER (WHERE attempts = 0) <= clock_timestamp() - make_interval(secs => $2), true)
                         OR min(at) FILTER (WHERE attempts = 0) <= clock_timestamp() - make_interval(secs => $3)),
                  taken AS (
                     SELECT m.id FROM pgtend.messages m
-                    WHERE m.id IN (SELECT id FROM waiting JOIN ready USING (target) ORDER BY id LIMIT $5)
+                    WHERE m.id IN (SELECT id FROM waiting JOIN ready USING (target) ORDER BY id LIMIT $4)
                       AND m.sent_at IS NULL AND m.next_at <= clock_timestamp()
                     ORDER BY m.id FOR UPDATE SKIP LOCKED)
-                 UPDATE pgtend.messages m SET attempts = m.attempts + 1, next_at = clock_timestamp() + make_interval(secs => $6)
+                 UPDATE pgtend.messages m SET attempts = m.attempts + 1, next_at = clock_timestamp() + make_interval(secs => $5)
                  FROM taken WHERE m.id = taken.id RETURNING m.id, m.target, m.event, m.attempts",
             )
             .bind(targets)
             .bind(quiet.as_secs_f64())
             .bind(patience.as_secs_f64())
-            .bind(ATTEMPTS_MOST)
             .bind(TAKEN_MOST)
             .bind(SENDING_SECONDS)
             .fetch_all(&self.pool),
@@ -101,22 +119,50 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records why messages have not arrived, and when they may be tried again. The runs that they are about get a warning, once.
-    pub async fn messages_failed(&self, ids: &[i64], runs: &[i64], error: &str, again_in: Duration, warning: &str) -> Result<()> {
+    /// Records why messages have not arrived, and the pause of each in seconds until it may be tried again.
+    pub async fn messages_failed(&self, pauses: &[(i64, f64)], error: &str) -> Result<()> {
+        let (ids, seconds): (Vec<i64>, Vec<f64>) = pauses.iter().copied().unzip();
+        let sql = "UPDATE pgtend.messages m SET error = $3, next_at = clock_timestamp() + make_interval(secs => p.seconds)
+                   FROM unnest($1::bigint[], $2::float8[]) AS p (id, seconds) WHERE m.id = p.id AND m.sent_at IS NULL";
+        let query = sqlx::query(sql).bind(ids).bind(seconds).bind(error);
+        self.query("record a message", query.execute(&self.pool)).await?;
+        Ok(())
+    }
+
+    /// Gives up what was tried for a day, and what waits for a place that nobody has. Returns it, once: `next_at` is infinite then.
+    pub async fn give_up_messages(&self, targets: &[&str]) -> Result<Vec<GivenUp>> {
         self.query(
-            "record a message",
-            sqlx::query(
-                "WITH told AS (
-                    UPDATE pgtend.runs SET report = jsonb_set(
-                        coalesce(report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}'), '{warnings}',
-                        coalesce(report -> 'warnings', '[]') || to_jsonb($5::text))
-                    WHERE id = ANY ($2) AND outcome IS NOT NULL)
-                 UPDATE pgtend.messages SET error = $3, next_at = clock_timestamp() + make_interval(secs => $4) WHERE id = ANY ($1)",
+            "give up messages",
+            sqlx::query_as(
+                "UPDATE pgtend.messages SET next_at = 'infinity'
+                 WHERE sent_at IS NULL AND next_at <= clock_timestamp()
+                   AND (target = ANY ($1) AND attempts >= $2 AND at < clock_timestamp() - make_interval(days => $3)
+                        OR target <> ALL ($1) AND at < clock_timestamp() - make_interval(days => $4))
+                 RETURNING target, event, attempts, error",
             )
-            .bind(ids)
+            .bind(targets)
+            .bind(TRIES_LEAST)
+            .bind(TRIED_DAYS)
+            .bind(UNKNOWN_DAYS)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Sets the warning of these runs that begins so, or takes it away.
+    pub async fn set_warning(&self, runs: &[i64], beginning: &str, warning: Option<&str>) -> Result<()> {
+        self.query(
+            "record a warning",
+            sqlx::query(
+                "UPDATE pgtend.runs SET report = jsonb_set(
+                    coalesce(report, '{\"summary\": \"\", \"facts\": {}, \"warnings\": []}'), '{warnings}',
+                    coalesce((SELECT jsonb_agg(w ORDER BY place) FROM jsonb_array_elements_text(report -> 'warnings') WITH ORDINALITY AS a (w, place)
+                              WHERE NOT starts_with(w, $2)), '[]')
+                    || CASE WHEN $3::text IS NULL THEN '[]' ELSE jsonb_build_array($3::text) END)
+                 WHERE id = ANY ($1) AND outcome IS NOT NULL",
+            )
             .bind(runs)
-            .bind(error)
-            .bind(again_in.as_secs_f64())
+            .bind(beginning)
             .bind(warning)
             .execute(&self.pool),
         )
@@ -124,11 +170,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records that a failure of the job is told.
-    pub async fn told_failed(&self, job: &str, database: &str) -> Result<()> {
-        let sql = "INSERT INTO pgtend.told (job, database, failed) VALUES ($1, $2, true) ON CONFLICT (job, database) DO UPDATE SET failed = true";
-        self.query("record what was told", sqlx::query(sql).bind(job).bind(database).execute(&self.pool)).await?;
-        Ok(())
+    /// Records that a failure of the job is told. Returns whether it is the first since the job was well.
+    pub async fn told_failed(&self, job: &str, database: &str) -> Result<bool> {
+        let sql = "INSERT INTO pgtend.told AS t (job, database, failed) VALUES ($1, $2, true)
+                   ON CONFLICT (job, database) DO UPDATE SET failed = true WHERE NOT t.failed";
+        let told = self.query("record what was told", sqlx::query(sql).bind(job).bind(database).execute(&self.pool)).await?;
+        Ok(told.rows_affected() > 0)
+    }
+
+    /// Returns the jobs of which a failure is told on this database, or on this host.
+    pub async fn told_on(&self, database: &str) -> Result<Vec<String>> {
+        let sql = "SELECT job FROM pgtend.told WHERE database = $1 AND failed";
+        self.query("read what was told", sqlx::query_scalar(sql).bind(database).fetch_all(&self.pool)).await
     }
 
     /// Records that these jobs are late. Returns those of which that was not told yet.

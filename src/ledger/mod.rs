@@ -5,6 +5,7 @@
 
 mod fit;
 mod found;
+mod gone;
 mod history;
 mod messages;
 pub mod metrics;
@@ -14,15 +15,17 @@ pub mod report;
 mod rows;
 mod schema;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 pub use found::{Changes, Gone, Remembered};
+pub use gone::mark_locked;
 pub use history::{Brief, Filter, RunsByRule};
-pub use messages::Waiting;
+pub use messages::{GivenUp, Waiting};
 pub use overview::{Began, Past};
 use prometheus_client::metrics::histogram::Histogram;
 pub use rows::{Attempt, End, Key, KnownJob, MaybeOutcome, NewRun, Row, Trigger};
@@ -30,7 +33,6 @@ use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgPool};
 
 use self::fit::Fit;
-use self::place::copied;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::config::{self, Config};
@@ -45,21 +47,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The period, in seconds, of the heartbeat of a run that holds its lock; a run without a lock yet is connecting.
 pub const HEARTBEAT_SECONDS: u64 = 5;
-const STALE_AFTER_SECONDS: f64 = 15.0;
-const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
-
-/// SQL: the end of a run whose process is gone, of rows `r`, in a ledger that stands at the jsonb `$here`.
-macro_rules! crashed {
-    ($here:literal) => {
-        concat!(
-            "outcome = CASE WHEN ", copied!($here), " THEN 'cancelled' ELSE 'crashed' END, finished_at = heartbeat_at,
-             error = CASE WHEN ", copied!($here), " THEN
-                          'this ledger was restored or copied while the run was under way: the ledger of its own server says how it ended'
-                     ELSE format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
-                                 to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')) END"
-        )
-    };
-}
 
 pub struct Ledger {
     settings: pg::Settings,
@@ -72,6 +59,8 @@ pub struct Ledger {
     is_to_read: bool,
     /// The database that it stands in, once it was reached.
     place: Mutex<Value>,
+    /// The runs of this process that have no end yet: it knows best that they live.
+    own: Mutex<BTreeSet<i64>>,
     query_seconds: Histogram,
 }
 
@@ -90,6 +79,7 @@ impl Ledger {
             migrated: AtomicBool::new(false),
             is_to_read: false,
             place: Mutex::default(),
+            own: Mutex::default(),
             query_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
         }))
     }
@@ -121,14 +111,14 @@ impl Ledger {
         connected.context("the ledger's database")
     }
 
-    /// Writes the run's row. Returns `None` when that tick, or that attempt, already has a run. A tick takes the place of retries
-    /// of an earlier one.
+    /// Writes the run's row. Returns `None` when that tick, or that attempt, already has a run.
     pub async fn begin(&self, run: &NewRun<'_>) -> Result<Option<i64>> {
         let (first, attempt) = match run.trigger {
             Trigger::Retry { first, attempt } => (Some(*first), *attempt),
             _ => (None, 1),
         };
-        self.query(
+        let begun: Option<i64> = self
+            .query(
             "write a run's row",
             sqlx::query_scalar(
                 "WITH new AS (
@@ -136,9 +126,7 @@ impl Ledger {
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING RETURNING id),
                  taken AS (
                     UPDATE pgtend.runs SET retry_at = NULL
-                    WHERE retry_at IS NOT NULL
-                      AND ($6 IN (id, retry_of) AND attempt < $7
-                           OR $5 IS NOT NULL AND job = $1 AND database = $2 AND EXISTS (SELECT FROM new)))
+                    WHERE retry_at IS NOT NULL AND $6 IN (id, retry_of) AND attempt < $7)
                  SELECT id FROM new",
             )
             .bind(run.job)
@@ -156,7 +144,23 @@ impl Ledger {
             .bind(run.trigger.asked_by().map(asked_by))
             .fetch_optional(&self.pool),
         )
-        .await
+        .await?;
+        self.own().extend(begun);
+        Ok(begun)
+    }
+
+    /// Returns whether this is a run of this process, and under way.
+    pub fn is_own(&self, id: i64) -> bool {
+        self.own().contains(&id)
+    }
+
+    /// Forgets a run of this process whose end cannot be written.
+    pub fn let_go(&self, id: i64) {
+        self.own().remove(&id);
+    }
+
+    fn own(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes how the run ended, also over a "crashed" that another process concluded while this one could not reach the ledger.
@@ -165,7 +169,12 @@ impl Ledger {
         for fit in fit::ALL {
             match self.write_end(id, end, fit).await {
                 Err(error) if fit::does_not_fit(&error) && fit != Fit::Ascii => {}
-                other => return other,
+                other => {
+                    if other.is_ok() {
+                        self.let_go(id);
+                    }
+                    return other;
+                }
             }
         }
         Ok(())
@@ -203,51 +212,6 @@ impl Ledger {
         )
         .await?;
         Ok(())
-    }
-
-    /// Marks the runs whose process is gone: no session holds their lock, and there is no heartbeat. Those with attempts left get
-    /// one at once. Rows that came with a restored database get an end, too, and are not returned.
-    pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
-        let place = self.place().await?;
-        let ended = self.query(
-            "look for crashed runs",
-            sqlx::query_as(concat!(
-                "UPDATE pgtend.runs r SET ",
-                crashed!("$3"),
-                ", retry_at = CASE WHEN attempt <= retries AND NOT (",
-                copied!("$3"),
-                ") THEN clock_timestamp() END
-                 WHERE outcome IS NULL
-                   AND heartbeat_at < clock_timestamp()
-                       - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
-                   AND NOT EXISTS (
-                       SELECT FROM pg_locks l
-                       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                         AND ((l.classid::bigint << 32) | l.objid::bigint)
-                             = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0))
-                 RETURNING r.*"
-            ))
-            .bind(STALE_WITHOUT_LOCK_SECONDS)
-            .bind(STALE_AFTER_SECONDS)
-            .bind(place)
-            .fetch_all(&self.pool),
-        );
-        Ok(only_crashed(ended.await?))
-    }
-
-    /// Returns the attempts that are due.
-    pub async fn due_retries(&self) -> Result<Vec<Attempt>> {
-        self.query(
-            "look for retries",
-            sqlx::query_as(
-                "SELECT job, database, coalesce(retry_of, id) AS first, attempt + 1 AS attempt FROM pgtend.runs
-                 WHERE retry_at <= clock_timestamp() AND retry_at > clock_timestamp() - interval '1 day'
-                 ORDER BY retry_at LIMIT 1000",
-            )
-            .fetch_all(&self.pool),
-        )
-        .await
     }
 
     /// Records schedules, and returns since when each is known and which ticks were handled. A changed schedule counts as new:
@@ -379,28 +343,6 @@ fn as_unreachable(error: anyhow::Error) -> anyhow::Error {
 /// Returns the name of a run's lock in the ledger's database.
 pub fn lock_name(job: &str, database: &str) -> String {
     format!("pgtend run {database}/{job}")
-}
-
-/// Must be called on the connection that holds the run's lock: this run is the only one now, so rows of the same job that had the
-/// lock before and have no end belong to processes that are gone. Returns those rows.
-pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
-    let crashed = sqlx::query_as(concat!(
-        "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
-                     WHERE id = $1 RETURNING job, database, progress)
-         UPDATE pgtend.runs r SET ",
-        crashed!("(me.progress -> 'ledger')"),
-        " FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
-                   AND r.locked_at IS NOT NULL
-         RETURNING r.*"
-    ))
-    .bind(id)
-    .fetch_all(connection)
-    .await?;
-    Ok(only_crashed(crashed))
-}
-
-fn only_crashed(ended: Vec<Row>) -> Vec<Row> {
-    ended.into_iter().filter(|row| row.outcome.0 == Some(Outcome::Crashed)).collect()
 }
 
 /// Writes a heartbeat on the same connection: when it fails, the lock is gone too. Text that the ledger's encoding cannot hold

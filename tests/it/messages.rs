@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::http::{Manners, Recorder};
@@ -444,4 +445,206 @@ fn mistakes_in_a_place_for_messages_are_named_with_what_to_write() {
         .job("named", "database = \"app\"\nnotify = [\"obs\"]\n[sql]\nstatements = [\"SELECT 1\"]\n");
     std::fs::write(scenario.path("url"), "https://hooks.example.com/c0ffee").unwrap();
     scenario.run(&["check"]).exited(78).says(&["the configuration has no place for messages `obs`", "did you mean `ops`?"]);
+}
+
+/// A job whose retry is far away, and that fails until the table `there` is.
+fn with_a_late_retry(scenario: Scenario) -> Scenario {
+    scenario.sql_job("nightly", "schedule = \"@yearly\"\nretries = 2\nretry_delay = \"10m\"", &[UNTIL_THERE])
+}
+
+#[test]
+fn a_failure_whose_retry_is_broken_off_is_told_and_so_is_the_recovery() {
+    let server = server(18);
+    let recorder = Recorder::start(Manners::Answers);
+    let (scenario, database) = told_to(&recorder, server, "");
+    let scenario = with_a_late_retry(scenario);
+    let running = scenario.start(&["run-job", "nightly"]);
+    reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE retry_at IS NOT NULL", 1);
+    running.signal(Signal::TERM);
+    running.wait();
+    assert_eq!(titles(&recorder), ["nightly on app failed"]);
+    server.sql(&database, "CREATE TABLE there ()");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(titles(&recorder), ["nightly on app failed", "nightly on app is well again"]);
+    // What was told is not told again when its attempt is overdue.
+    server.sql(&database, "UPDATE pgtend.runs SET retry_at = now() - interval '1 hour' WHERE id = 1");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(asked(server, &database, "SELECT retry_at IS NULL FROM pgtend.runs WHERE id = 1"), "t");
+}
+
+#[test]
+fn a_failure_whose_process_died_before_its_retry_is_told_by_the_next_run() {
+    let server = server(18);
+    let recorder = Recorder::start(Manners::Answers);
+    let (scenario, database) = told_to(&recorder, server, "");
+    let scenario = with_a_late_retry(scenario);
+    let running = scenario.start(&["run-job", "nightly"]);
+    reaches(server, &database, "SELECT count(*) FROM pgtend.runs WHERE retry_at IS NOT NULL", 1);
+    running.kill();
+    assert_eq!(titles(&recorder), [""; 0]);
+    server.sql(&database, "CREATE TABLE there ()");
+    // The next night.
+    server.sql(&database, "UPDATE pgtend.runs SET retry_at = now() - interval '1 hour'");
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["0 runs succeeded, 1 failed"]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let events: Vec<Value> = recorder.posted().iter().flat_map(|body| body["events"].as_array().unwrap().clone()).collect();
+    let told: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(told, ["failure", "recovery"], "{events:?}");
+    assert!(events[0]["error"].as_str().unwrap().contains("division by zero"), "{events:?}");
+}
+
+#[test]
+fn a_message_that_waits_is_sent_by_the_next_process_that_ends_even_if_that_has_nothing_to_tell() {
+    let server = server(18);
+    let (hangs, there) = (Recorder::start(Manners::Hangs), Recorder::start(Manners::Answers));
+    let (scenario, database) = told_to(&hangs, server, "");
+    let scenario = scenario.sql_job("broken", "", &["SELECT 1/0"]).sql_job("good", "", &["SELECT 1"]);
+    scenario.run(&["run-job", "broken"]).exited(1).says(&["no answer until the process ended"]);
+    let row = asked(server, &database, "SELECT error IS NOT NULL, sent_at IS NULL FROM pgtend.messages");
+    assert_eq!(row, "t|t");
+    let warnings = "SELECT report -> 'warnings' ->> 0 FROM pgtend.runs WHERE id = 1";
+    assert!(asked(server, &database, warnings).contains("was not delivered"));
+
+    let scenario = scenario.env("OPS_URL", &there.url("/"));
+    scenario.run(&["run-job", "good"]).succeeded();
+    assert_eq!(titles(&there), [""; 0], "it is not due");
+    server.sql(&database, "UPDATE pgtend.messages SET next_at = now()");
+    scenario.run(&["run-job", "good"]).succeeded();
+    assert_eq!(titles(&there), ["broken on app failed"]);
+    assert_eq!(asked(server, &database, warnings), "", "it was delivered");
+}
+
+#[test]
+fn a_job_that_fails_each_minute_does_not_use_up_the_tries_of_another_failure() {
+    let server = server(18);
+    let (away, there) = (Recorder::start(Manners::Says("404 Not Found", "gone")), Recorder::start(Manners::Answers));
+    let (scenario, database) = told_to(&away, server, "");
+    let scenario = scenario.sql_job("nightly", "", &["SELECT 1/0"]).sql_job("minutely", "", &["SELECT 1/0"]);
+    scenario.run(&["run-job", "nightly"]).exited(1);
+    for _ in 0..4 {
+        // A minute later.
+        server.sql(
+            &database,
+            "UPDATE pgtend.messages SET next_at = next_at - interval '61 s' WHERE next_at < now() + interval '61 s'",
+        );
+        scenario.run(&["run-job", "minutely"]).exited(1);
+    }
+    let attempts = "SELECT attempts, next_at > now() + interval '61 s' FROM pgtend.messages WHERE event ->> 'job' = 'nightly'";
+    assert_eq!(asked(server, &database, attempts), "2|t", "a row waits twice as long after each try");
+
+    // Half a day and many tries later.
+    server.sql(&database, "UPDATE pgtend.messages SET attempts = 40, at = now() - interval '12 hours', next_at = now()");
+    let scenario = scenario.env("OPS_URL", &there.url("/"));
+    scenario.run(&["run-job", "minutely"]).exited(1);
+    assert_eq!(titles(&there), ["6 runs failed"]);
+}
+
+#[test]
+fn a_message_is_given_up_after_a_day_and_that_is_said() {
+    let server = server(18);
+    let recorder = Recorder::start(Manners::Says("404 Not Found", "gone"));
+    let (scenario, database) = told_to(&recorder, server, "");
+    let scenario = scenario.sql_job("broken", "", &["SELECT 1/0"]).sql_job("good", "", &["SELECT 1"]);
+    scenario.run(&["run-job", "broken"]).exited(1);
+    // A day later, but nobody has tried: timers run once a week.
+    server.sql(&database, "UPDATE pgtend.messages SET at = now() - interval '25 hours', next_at = now()");
+    scenario.run(&["run-job", "good"]).succeeded();
+    assert_eq!(asked(server, &database, "SELECT attempts FROM pgtend.messages"), "2");
+    server.sql(&database, "UPDATE pgtend.messages SET attempts = 29, next_at = now()");
+    let said = "the message to `ops` was given up after 29 tries: HTTP 404 Not Found: gone";
+    scenario.run(&["run-job", "good"]).succeeded().says(&[said, "it said: broken on app failed"]);
+    assert_eq!(asked(server, &database, "SELECT report -> 'warnings' FROM pgtend.runs WHERE id = 1"), format!("[\"{said}\"]"));
+    let tried = recorder.asked().len();
+    scenario.run(&["run-job", "good"]).succeeded();
+    assert_eq!(recorder.asked().len(), tried, "not again");
+
+    // A place that has another name now.
+    server.sql(
+        &database,
+        "INSERT INTO pgtend.messages (target, at, event) SELECT 'old', now() - interval '8 days', event FROM pgtend.messages",
+    );
+    let output = scenario.run(&["run-job", "good"]).succeeded();
+    assert!(
+        output.stderr.contains("the message to `old` was given up") && output.stderr.contains("no [notify.old]"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_process_that_told_nobody_says_so() {
+    let server = server(18);
+    let mut ledger = Server::start(16);
+    let database = server.new_database();
+    let recorder = Recorder::start(Manners::Fails);
+    let scenario = Scenario::with_database(server, &database)
+        .config(&format!("[databases.led]\nurl = {}\n[ledger]\ndatabase = \"led\"\n", quoted(&ledger.url("postgres"))))
+        .config(&place("ops", "webhook", ""))
+        .env("OPS_URL", &recorder.url("/"))
+        .sql_job("nightly", "", &["SELECT 1"]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    ledger.crash();
+    let output = scenario.run(&["run-job", "nightly"]);
+    assert_ne!(output.code, Some(0));
+    assert!(output.stderr.contains("nobody was told") && output.stderr.contains("nightly on app failed"), "{}", output.stderr);
+    ledger.start_again();
+}
+
+#[test]
+fn a_file_that_an_edit_broke_is_told_once_and_so_is_that_it_is_mended() {
+    let server = server(18);
+    let recorder = Recorder::start(Manners::Answers);
+    let (scenario, _) = told_to(&recorder, server, "");
+    let good = sql_job("schedule = \"@yearly\"", &["SELECT 1"]);
+    let scenario = scenario.job("nightly", &good).job("other", &good);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let scenario = scenario.job("nightly", &good.replace("schedule", "shedule"));
+    scenario.run(&["run-job", "nightly"]).exited(78);
+    scenario.run(&["run-job", "nightly"]).exited(78);
+    scenario.run(&["run-job", "other"]).succeeded();
+    assert_eq!(titles(&recorder), ["nightly cannot run"]);
+    let told = &recorder.posted()[0]["events"][0];
+    assert_eq!((&told["event"], &told["job"]), (&"failure".into(), &"nightly".into()));
+    assert!(told["error"].as_str().unwrap().contains("`shedule`"), "{told}");
+
+    let serving = Serving::ready(&scenario, "");
+    let scenario = scenario.job("nightly", &good);
+    serving.reload();
+    eventually("serve tells that it is mended", || titles(&recorder).len() > 1);
+    drop(serving);
+    assert_eq!(titles(&recorder), ["nightly cannot run", "nightly can run again"]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(titles(&recorder).len(), 2);
+}
+
+#[test]
+fn no_form_of_a_secret_that_a_service_repeats_is_shown() {
+    let recorder = Recorder::start(Manners::Repeats);
+    let smtp = Smtp::that_repeats();
+    let scenario = Scenario::empty()
+        .config(&place("teams", "teams", ""))
+        .env("TEAMS_URL", &recorder.url("/workflows/abcdef?sig=ab%2Bcd%2FSECRETSIG%3D"))
+        .config(&place("basic", "webhook", ""))
+        .env("BASIC_URL", &recorder.url("/hook").replace("http://", "http://tokenuser@"))
+        .config(&place("ntfy", "ntfy", ""))
+        .env("NTFY_URL", &recorder.url("/k7Qx2"))
+        .config(&format!(
+            "[notify.bot]\nkind = \"telegram\"\ntoken_env = \"TOKEN\"\nchat = \"1\"\nserver = {}\n",
+            quoted(&recorder.url(""))
+        ))
+        .env("TOKEN", "123456:AAtelegram")
+        .config(&mail_of(&smtp, "tls = \"none\""))
+        .env("PASSWORD", "hunter2");
+    for (name, secrets) in [
+        ("teams", &["SECRETSIG", "abcdef"][..]),
+        ("basic", &["tokenuser", "dG9rZW51c2Vy"]),
+        ("ntfy", &["k7Qx2"]),
+        ("bot", &["AAtelegram"]),
+        ("post", &["hunter2", "AHBndGVuZABodW50ZXIy"]),
+    ] {
+        let output = scenario.run(&["notify", "test", name, "--log", "trace"]).exited(1);
+        for secret in secrets {
+            assert!(!output.stderr.contains(secret) && !output.stdout.contains(secret), "{name}: {output:?}");
+        }
+        assert!(output.stderr.contains('…'), "it was repeated: {output:?}");
+    }
 }

@@ -20,6 +20,8 @@ pub struct Event {
     pub outcome: Option<Outcome>,
     /// It ended a failure, or being late.
     pub is_recovery: bool,
+    /// The job's file has mistakes: the job cannot run. Then there is no database.
+    pub is_broken: bool,
     /// The error, or the report's summary.
     pub said: String,
     pub run: Option<i64>,
@@ -82,8 +84,26 @@ impl Event {
         }
     }
 
+    /// A job that cannot run, and why: the mistakes of its file, in a line.
+    pub fn of_broken_file(job: &str, mistakes: &str) -> Self {
+        Self {
+            job: job.to_owned(),
+            outcome: Some(Outcome::Failed),
+            is_broken: true,
+            said: fault::without_values(mistakes),
+            finished_at: Some(Utc::now()),
+            host: ledger::host(),
+            ..Self::default()
+        }
+    }
+
+    pub fn of_mended_file(job: &str) -> Self {
+        let said = "its file has no mistakes any more".to_owned();
+        Self { outcome: Some(Outcome::Succeeded), is_recovery: true, said, ..Self::of_broken_file(job, "") }
+    }
+
     pub fn of_digest(message: Message) -> Self {
-        Self { digest: Some(message), host: ledger::host(), ..Self::default() }
+        Self { digest: Some(message), finished_at: Some(Utc::now()), host: ledger::host(), ..Self::default() }
     }
 
     /// Returns the job on its database, as the ledger names it.
@@ -110,16 +130,27 @@ impl Event {
     /// Returns what became of the job: "failed", "is late".
     pub fn verb(&self) -> &'static str {
         match (self.on(), self.outcome) {
+            (On::Recovery, _) if self.is_broken => "can run again",
+            (_, _) if self.is_broken => "cannot run",
             (On::Recovery, _) => "is well again",
             (_, Some(outcome)) => outcome.as_verb(),
             (_, None) => "is late",
         }
     }
 
+    /// Returns what became of what: "nightly on app failed".
+    pub fn title(&self) -> String {
+        format!("{} {}", self.subject(), self.verb())
+    }
+
     /// Returns it in a line: "nightly on app failed: …".
     pub fn in_words(&self) -> String {
         let said = if self.said.is_empty() { String::new() } else { format!(": {}", self.said) };
-        format!("{} on {} {}{said}", self.job, self.database, self.verb())
+        self.title() + &said
+    }
+
+    fn subject(&self) -> String {
+        if self.database.is_empty() { self.job.clone() } else { format!("{} on {}", self.job, self.database) }
     }
 
     /// Returns the document of `webhook_url`.
@@ -131,11 +162,12 @@ impl Event {
             On::Recovery => "recovery",
             On::Success | On::Digest => "success",
         };
-        let outcome = self.outcome.map(Outcome::in_words).unwrap_or_default();
+        let outcome =
+            if self.is_broken { self.verb().to_owned() } else { self.outcome.map(Outcome::in_words).unwrap_or_default() };
         let error = (self.on() == On::Failure).then_some(&self.said);
         json!({
             "event": name,
-            "text": format!("pgtend: {} on {}: {outcome}: {}", self.job, self.database, self.said),
+            "text": format!("pgtend: {}: {outcome}: {}", self.subject(), self.said),
             "job": self.job,
             "database": self.database,
             "run": self.run,

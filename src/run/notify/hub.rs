@@ -1,7 +1,6 @@
-//! Decides who is told of an event, keeps what waits, and sends it.
+//! Decides who is told of an event, and keeps what waits: in the ledger, or here while that is away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,53 +12,49 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::delivery::{Batch, Delivery, asked};
 use super::event::Event;
 use super::late::{Late, in_one};
-use super::request::{self, NotSent, Redirects};
-use super::service;
-use super::together::of_events;
-use crate::config::notify::{Notify, On, Target, WEBHOOK};
+use super::request::{self, Redirects};
+use super::secrets::Secrets;
+use crate::config::notify::{Notify, WEBHOOK};
 use crate::ledger::report::Outcome;
-use crate::ledger::{Key, Ledger, Waiting};
+use crate::ledger::{self, Key, Ledger};
 
-/// What comes together is one message: it is sent when nothing new has come for this long,
+/// What comes together is one message: it is sent when nothing new has come for this long.
 const QUIET: Duration = Duration::from_secs(5);
-/// or when the first has waited this long.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A process that ends waits this long for others that end with it: timers start many at once.
 const QUIET_AT_END: Duration = Duration::from_secs(2);
-/// The ledger has this long for each question.
-const LEDGER_TIMEOUT: Duration = Duration::from_secs(3);
-/// A process remembers so many of its own messages.
+/// A process remembers so many of its own messages, and keeps so many that the ledger did not take.
 const OWN_MOST: usize = 1000;
 const POLL: Duration = Duration::from_millis(250);
-/// The pause before the second try; it doubles for each further one, up to an hour.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// What the ledger did not take is tried this often: with these pauses, for most of a day.
+const KEPT_TRIES: u32 = 100;
+const KEPT_FIRST_PAUSE: Duration = Duration::from_secs(15);
+const KEPT_LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 pub struct Hub {
     /// The receiver of `webhook_url`, which gets a document for each event at once.
     webhook: Option<SecretString>,
-    targets: Vec<Target>,
-    client: reqwest::Client,
-    ca_file: Option<PathBuf>,
-    ledger: Option<Arc<Ledger>>,
+    delivery: Delivery,
     tasks: TaskTracker,
     /// What this process put into the ledger.
     put: Mutex<Vec<i64>>,
-    /// What waits here, each for the named place, since the ledger did not take it.
-    kept: Mutex<Vec<(String, Event)>>,
+    kept: Mutex<Kept>,
+    /// The jobs whose failure was told while the ledger was away.
+    told_here: Mutex<HashSet<Key>>,
+    /// A process that ended no run has nothing to do with what others left.
+    has_ended_a_run: AtomicBool,
     is_delivering: AtomicBool,
     /// Cancelled at the end of the process.
     closing: CancellationToken,
 }
 
-/// A message of a place: what it says, and the rows of the ledger that it is made of.
-struct Batch {
-    target: String,
-    events: Vec<Event>,
-    ids: Vec<i64>,
-    attempts: i32,
+/// What waits here, each for the named place, since the ledger did not take it.
+#[derive(Default)]
+struct Kept {
+    waiting: Vec<(String, Event)>,
+    is_tended: bool,
 }
 
 impl Hub {
@@ -69,13 +64,18 @@ impl Hub {
         }
         Some(Self {
             webhook: notify.webhook_url.clone(),
-            targets: notify.targets.clone(),
-            client: request::client(notify.ca_file.as_deref(), Redirects::RepeatsAlone)?,
-            ca_file: notify.ca_file.clone(),
-            ledger,
+            delivery: Delivery {
+                targets: notify.targets.clone(),
+                client: request::client(notify.ca_file.as_deref(), Redirects::RepeatsAlone)?,
+                ca_file: notify.ca_file.clone(),
+                ledger,
+                giving_up: CancellationToken::new(),
+            },
             tasks,
             put: Mutex::default(),
             kept: Mutex::default(),
+            told_here: Mutex::default(),
+            has_ended_a_run: AtomicBool::new(false),
             is_delivering: AtomicBool::new(false),
             closing: CancellationToken::new(),
         })
@@ -83,20 +83,13 @@ impl Hub {
 
     /// Tells the end of a run, or of a command on behalf of a job: that is no success of the job.
     pub async fn ended(self: &Arc<Self>, names: Option<&[String]>, is_command: bool, mut event: Event) {
+        self.has_ended_a_run.store(true, Ordering::Relaxed);
         let has_succeeded = event.outcome == Some(Outcome::Succeeded);
         if is_command && has_succeeded {
             return;
         }
         let failed_before = has_succeeded && self.webhook.is_some() && self.failed_before(&event).await;
-        event.is_recovery = match (&self.ledger, has_succeeded) {
-            _ if is_command => false,
-            (Some(ledger), true) => asked(ledger.told_well(&[event.key()])).await.is_some_and(|was_told| !was_told.is_empty()),
-            (Some(ledger), false) => {
-                asked(ledger.told_failed(&event.job, &event.database)).await;
-                false
-            }
-            (None, _) => false,
-        };
+        event.is_recovery = !is_command && self.stands_well(&event.key(), has_succeeded).await;
         self.tell(names, &event).await;
         // This receiver also hears that a later attempt succeeded.
         event.is_recovery |= failed_before;
@@ -105,9 +98,65 @@ impl Hub {
         }
     }
 
+    /// Tells the end of a run whose next attempt does not come, unless that was told.
+    pub async fn given_up(self: &Arc<Self>, names: Option<&[String]>, event: Event) {
+        let is_news = match (self.ledger(), event.run) {
+            (Some(ledger), Some(run)) => {
+                let is_first = asked(ledger.told_failed(&event.job, &event.database)).await.unwrap_or(true);
+                // Of documents alone, nothing is in the queue.
+                if self.delivery.targets.is_empty() { is_first } else { asked(ledger.has_message_of(run)).await != Some(true) }
+            }
+            _ => true,
+        };
+        if is_news {
+            self.tell(names, &event).await;
+            self.post_document(names, &event);
+        }
+    }
+
+    /// Tells of jobs whose files have mistakes, and of those of `known` that have none any more, each once for each host: hosts may have other files.
+    pub async fn broken(self: &Arc<Self>, broken: Vec<Event>, known: &[&str]) {
+        let Some(ledger) = self.ledger() else { return };
+        // No database has such a name.
+        let here = format!("@{}", ledger::host());
+        let Some(told) = asked(ledger.told_on(&here)).await else { return };
+        for event in broken.iter().filter(|event| !told.contains(&event.job)) {
+            if asked(ledger.told_failed(&event.job, &here)).await == Some(true) {
+                self.tell(None, event).await;
+                self.post_document(None, event);
+            }
+        }
+        let is_mended = |job: &&String| known.contains(&job.as_str()) && broken.iter().all(|event| event.job != **job);
+        for job in told.iter().filter(is_mended) {
+            if asked(ledger.told_well(&[(job.clone(), here.clone())])).await.is_some_and(|told| !told.is_empty()) {
+                let event = Event::of_mended_file(job);
+                self.tell(None, &event).await;
+                self.post_document(None, &event);
+            }
+        }
+    }
+
+    /// Notes how a job stands by what is told. Returns whether something else was told before that is over now.
+    async fn stands_well(&self, key: &Key, has_succeeded: bool) -> bool {
+        let Some(ledger) = self.ledger() else { return false };
+        if has_succeeded {
+            let was_told_here = lock(&self.told_here).remove(key);
+            let told = asked(ledger.told_well(std::slice::from_ref(key))).await.unwrap_or_default();
+            return was_told_here || !told.is_empty();
+        }
+        if asked(ledger.told_failed(&key.0, &key.1)).await.is_none() {
+            lock(&self.told_here).insert(key.clone());
+        }
+        false
+    }
+
+    fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.delivery.ledger.as_ref()
+    }
+
     /// Tells which jobs are late, and which are not any more, each once.
     pub async fn late(self: &Arc<Self>, late: Vec<Late>, all: &[Late]) -> Result<()> {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let Some(ledger) = self.ledger() else { return Ok(()) };
         let keys: Vec<(Key, DateTime<Utc>)> = late.iter().filter_map(|late| Some((late.key.clone(), late.due_at?))).collect();
         let news: HashSet<Key> =
             if keys.is_empty() { HashSet::new() } else { ledger.told_late(&keys).await?.into_iter().collect() };
@@ -129,13 +178,13 @@ impl Hub {
 
     /// Puts the event into the queue of each place that wants it.
     async fn tell(self: &Arc<Self>, names: Option<&[String]>, event: &Event) {
-        let is_named = |target: &&Target| names.is_none_or(|names| names.contains(&target.name));
-        let wanted = self.targets.iter().filter(is_named).filter(|target| event.is_for(&target.on));
+        let named = self.delivery.targets.iter().filter(|target| names.is_none_or(|names| names.contains(&target.name)));
+        let wanted = named.filter(|target| event.is_for(&target.on));
         let names: Vec<&str> = wanted.map(|target| target.name.as_str()).collect();
         if names.is_empty() {
             return;
         }
-        if let (Some(ledger), Ok(value)) = (&self.ledger, serde_json::to_value(event))
+        if let (Some(ledger), Ok(value)) = (self.ledger(), serde_json::to_value(event))
             && let Some(ids) = asked(ledger.put_message(&names, &value)).await
         {
             let mut put = lock(&self.put);
@@ -148,99 +197,116 @@ impl Hub {
         self.keep(&names, event);
     }
 
-    /// Keeps an event in this process. The first one starts the wait for more.
+    /// Keeps an event in this process, until the ledger or its place takes it.
     fn keep(self: &Arc<Self>, names: &[&str], event: &Event) {
         let mut kept = lock(&self.kept);
-        let is_first = kept.is_empty();
-        kept.extend(names.iter().map(|name| ((*name).to_owned(), event.clone())));
-        drop(kept);
-        if is_first {
+        kept.waiting.extend(names.iter().map(|name| ((*name).to_owned(), event.clone())));
+        let too_many = kept.waiting.len().saturating_sub(OWN_MOST);
+        for (target, event) in kept.waiting.drain(..too_many) {
+            say_untold(&target, &event);
+        }
+        if !std::mem::replace(&mut kept.is_tended, true) {
             let this = Arc::clone(self);
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    () = tokio::time::sleep(QUIET) => {}
-                    () = this.closing.cancelled() => {}
-                }
-                this.deliver_kept().await;
-            });
+            self.tasks.spawn(async move { this.tend_kept().await });
         }
     }
 
-    async fn deliver_kept(&self) {
+    /// Tries to get rid of what is kept, a bounded number of times. At the end of the process there is one more try.
+    async fn tend_kept(&self) {
+        for tries in 0..KEPT_TRIES {
+            let pause = if tries == 0 { QUIET } else { KEPT_FIRST_PAUSE * (1 << (tries - 1).min(10)) };
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(KEPT_LONGEST_PAUSE)) => {}
+                () = self.closing.cancelled() => {}
+            }
+            let is_last = self.closing.is_cancelled();
+            let waiting = std::mem::take(&mut lock(&self.kept).waiting);
+            let left = self.deliver_kept(waiting, tries > 0).await;
+            let mut kept = lock(&self.kept);
+            kept.waiting.splice(0..0, left);
+            if kept.waiting.is_empty() {
+                kept.is_tended = false;
+                return;
+            }
+            if is_last {
+                break;
+            }
+        }
+        let mut kept = lock(&self.kept);
+        kept.is_tended = false;
+        for (target, event) in kept.waiting.drain(..) {
+            say_untold(&target, &event);
+        }
+    }
+
+    /// Sends what was kept, or puts it into the ledger if that is back. Returns the rest.
+    async fn deliver_kept(&self, waiting: Vec<(String, Event)>, asks_ledger: bool) -> Vec<(String, Event)> {
         let mut by_target: BTreeMap<String, Vec<Event>> = BTreeMap::new();
-        for (target, event) in lock(&self.kept).drain(..) {
+        for (target, event) in waiting {
             by_target.entry(target).or_default().push(event);
         }
-        let batches = by_target.into_iter().map(|(target, events)| Batch { target, events, ids: Vec::new(), attempts: 1 });
-        join_all(batches.map(|batch| self.send(batch))).await;
+        let each = by_target.into_iter().map(|(target, events)| self.deliver_kept_of(target, events, asks_ledger));
+        join_all(each).await.into_iter().flatten().collect()
     }
 
+    async fn deliver_kept_of(&self, target: String, events: Vec<Event>, asks_ledger: bool) -> Vec<(String, Event)> {
+        let mut left = Vec::new();
+        for event in events {
+            if !(asks_ledger && self.is_put(&target, &event).await) {
+                left.push(event);
+            }
+        }
+        let batch = Batch { target, events: left, rows: Vec::new() };
+        if batch.events.is_empty() || self.delivery.send(&batch).await.is_none() {
+            return Vec::new();
+        }
+        batch.events.into_iter().map(|event| (batch.target.clone(), event)).collect()
+    }
+
+    /// Puts an event that was kept into the ledger. Returns whether it is there now.
+    async fn is_put(&self, target: &str, event: &Event) -> bool {
+        let (Some(ledger), Ok(value)) = (self.ledger(), serde_json::to_value(event)) else { return false };
+        let ids = asked(ledger.put_message(&[target], &value)).await;
+        let is_put = ids.is_some();
+        lock(&self.put).extend(ids.unwrap_or_default());
+        is_put
+    }
+
+    /// The process ends: what waits for more waits no longer.
     pub fn close(&self) {
         self.closing.cancel();
     }
 
+    /// The process waits no longer: what is under way has not arrived.
+    pub fn give_up(&self) {
+        self.delivery.giving_up.cancel();
+    }
+
     pub fn deliver_in_background(self: &Arc<Self>) {
-        if self.targets.is_empty() || self.is_delivering.swap(true, Ordering::SeqCst) {
+        if self.delivery.targets.is_empty() || self.is_delivering.swap(true, Ordering::SeqCst) {
             return;
         }
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
-            this.deliver(QUIET).await;
+            this.delivery.deliver(QUIET).await;
             this.is_delivering.store(false, Ordering::SeqCst);
         });
     }
 
-    /// Sends what this process has put into the ledger, or waits until another process has taken it.
-    pub async fn deliver_own(&self) {
+    /// Sends what is due in the ledger, also of processes that ended before, and what this process has put there, or waits until another process has
+    /// taken that.
+    pub async fn deliver_at_end(&self) {
         let own = lock(&self.put).clone();
-        let Some(ledger) = self.ledger.as_ref().filter(|_| !own.is_empty()) else { return };
+        let is_needed = !own.is_empty() || self.has_ended_a_run.load(Ordering::Relaxed);
+        let Some(ledger) = self.ledger().filter(|_| is_needed && !self.delivery.targets.is_empty()) else { return };
         loop {
-            if asked(ledger.is_untried(&own)).await != Some(true) {
+            self.delivery.deliver(QUIET_AT_END).await;
+            let is_over = own.is_empty() || self.delivery.giving_up.is_cancelled();
+            if is_over || asked(ledger.is_untried(&own)).await != Some(true) {
                 return;
             }
-            self.deliver(QUIET_AT_END).await;
             tokio::time::sleep(POLL).await;
         }
-    }
-
-    /// Sends what waits in the ledger.
-    async fn deliver(&self, quiet: Duration) {
-        let Some(ledger) = &self.ledger else { return };
-        let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
-        let Some(taken) = asked(ledger.take_messages(&names, quiet, PATIENCE)).await else { return };
-        join_all(batches(taken).into_iter().map(|batch| self.send(batch))).await;
-    }
-
-    async fn send(&self, batch: Batch) {
-        let Some(target) = self.targets.iter().find(|target| target.name == batch.target) else { return };
-        let message = match batch.events.as_slice() {
-            [Event { digest: Some(digest), .. }] => digest.clone(),
-            events => of_events(events),
-        };
-        let ca_file = self.ca_file.as_deref();
-        let sent = request::deliver(|| service::send(&self.client, ca_file, &target.service, &message, &batch.events)).await;
-        match sent {
-            Ok(answer) => {
-                tracing::debug!("message to `{}`: {answer}", target.name);
-                if let Some(ledger) = self.ledger.as_ref().filter(|_| !batch.ids.is_empty()) {
-                    asked(ledger.messages_sent(&batch.ids)).await;
-                }
-            }
-            Err(not_sent) => self.failed(&batch, &not_sent).await,
-        }
-    }
-
-    /// Says that a message has not arrived: in the log, in the ledger, and as a warning of the runs that it is about.
-    async fn failed(&self, batch: &Batch, not_sent: &NotSent) {
-        let warning = format!("the message to `{}` was not delivered: {}", batch.target, not_sent.why);
-        let Some(ledger) = self.ledger.as_ref().filter(|_| !batch.ids.is_empty()) else {
-            return tracing::warn!("{warning}");
-        };
-        let pause = pause_after(batch.attempts).max(not_sent.not_before.unwrap_or_default());
-        tracing::warn!("{warning}; it waits in the ledger for the next try");
-        let is_first = batch.attempts <= 1;
-        let runs: Vec<i64> = batch.events.iter().filter(|_| is_first).filter_map(|event| event.run).collect();
-        asked(ledger.messages_failed(&batch.ids, &runs, &not_sent.why, pause, &warning)).await;
     }
 
     /// Posts the document of an event to `webhook_url`, in the background.
@@ -249,8 +315,8 @@ impl Hub {
         let Some(url) = self.webhook.clone().filter(|_| is_named) else { return };
         let (this, document) = (Arc::clone(self), event.document());
         self.tasks.spawn(async move {
-            let secrets = url::Url::parse(url.expose_secret()).map(|url| service::secrets_of(&url)).unwrap_or_default();
-            let post = || request::once(this.client.post(url.expose_secret()).json(&document), &secrets);
+            let secrets = Secrets::of_url(&url);
+            let post = || request::once(this.delivery.client.post(url.expose_secret()).json(&document), &secrets);
             if let Err(not_sent) = request::deliver(post).await {
                 tracing::warn!("webhook was not delivered: {}", not_sent.why);
             }
@@ -258,10 +324,15 @@ impl Hub {
     }
 
     async fn failed_before(&self, event: &Event) -> bool {
-        let (Some(ledger), Some(id)) = (&self.ledger, event.run) else { return false };
+        let (Some(ledger), Some(id)) = (self.ledger(), event.run) else { return false };
         let previous = asked(ledger.previous(id)).await.flatten();
         previous.and_then(|row| row.outcome.0).is_some_and(Outcome::needs_attention)
     }
+}
+
+/// Says that nobody was told.
+fn say_untold(target: &str, event: &Event) {
+    tracing::error!("nobody was told: neither `{target}` nor the ledger took the message: {}", event.in_words());
 }
 
 /// Returns those of which was told that they are late, and that have succeeded since; no other process will say that of them.
@@ -280,75 +351,6 @@ async fn not_late_any_more(ledger: &Ledger, all: &[Late]) -> Result<Vec<Late>> {
     Ok(ledger.told_well(&well).await?.into_iter().filter_map(has_recovered).collect())
 }
 
-/// Makes one batch for each place, and one for each digest.
-fn batches(taken: Vec<Waiting>) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    for Waiting { id, target, event, attempts } in taken {
-        // A row that another program wrote must not hold up the others.
-        let event: Event = serde_json::from_value(event.0).unwrap_or_default();
-        let is_digest = event.on() == On::Digest;
-        let of_target = |batch: &&mut Batch| batch.target == target && batch.events.iter().all(|event| event.on() != On::Digest);
-        match batches.iter_mut().find(of_target).filter(|_| !is_digest) {
-            Some(batch) => {
-                batch.events.push(event);
-                batch.ids.push(id);
-                // The newest decides: what failed before waits no longer for it than a minute.
-                batch.attempts = batch.attempts.min(attempts);
-            }
-            None => batches.push(Batch { target, events: vec![event], ids: vec![id], attempts }),
-        }
-    }
-    batches
-}
-
-fn pause_after(attempts: i32) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or_default().min(10);
-    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
-}
-
-/// Waits a short time for the ledger: telling holds nobody up, and what fails here is only said.
-async fn asked<T>(asking: impl Future<Output = Result<T>>) -> Option<T> {
-    let answered = tokio::time::timeout(LEDGER_TIMEOUT, asking).await;
-    let answered = answered.unwrap_or_else(|_| Err(anyhow::anyhow!("the ledger did not answer in time")));
-    answered.inspect_err(|error| tracing::warn!("messages: {error:#}")).ok()
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::types::Json;
-
-    use super::*;
-    use crate::run::notify::message::Message;
-
-    #[test]
-    fn each_place_gets_one_message_and_each_digest_is_one() {
-        let waiting = |id, target: &str, event: &Event| Waiting {
-            id,
-            target: target.to_owned(),
-            event: Json(serde_json::to_value(event).unwrap()),
-            attempts: 1,
-        };
-        let failed = Event { outcome: Some(Outcome::Failed), ..Event::default() };
-        let digest = Event::of_digest(Message::default());
-        let taken = vec![
-            waiting(1, "ops", &failed),
-            waiting(2, "dba", &failed),
-            waiting(3, "ops", &digest),
-            waiting(4, "ops", &failed),
-            Waiting { event: Json(serde_json::json!(7)), ..waiting(5, "dba", &failed) },
-        ];
-        let made: Vec<(String, Vec<i64>)> = batches(taken).into_iter().map(|batch| (batch.target, batch.ids)).collect();
-        let expected = [("ops", vec![1, 4]), ("dba", vec![2, 5]), ("ops", vec![3])];
-        assert_eq!(made, expected.map(|(target, ids)| (target.to_owned(), ids)));
-    }
-
-    #[test]
-    fn pauses_double_up_to_an_hour() {
-        let pauses = [0, 1, 2, 3, 7, 30, i32::MAX].map(|attempts| pause_after(attempts).as_secs());
-        assert_eq!(pauses, [60, 60, 120, 240, 3600, 3600, 3600]);
-    }
 }

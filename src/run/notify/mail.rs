@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::body;
 use super::message::{Message, shortened};
 use super::request::NotSent;
+use super::secrets::Secrets;
 use crate::base::{ca_file, network};
 use crate::config::notify::{Mail, MailTls};
 
@@ -24,17 +25,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// For all of it.
 const TIMEOUT_IN_ALL: Duration = Duration::from_secs(30);
 
-/// Sends the message once. Returns what the server answered.
-pub async fn send(to: &Mail, ca_file: Option<&Path>, message: &Message) -> Result<String, NotSent> {
+/// Sends the message once. Returns what the server answered, without secrets: some repeat the line of the login.
+pub async fn send(to: &Mail, ca_file: Option<&Path>, message: &Message, secrets: &Secrets) -> Result<String, NotSent> {
     let permanent = |error: anyhow::Error| NotSent { why: format!("{error:#}"), may_pass: false, not_before: None };
     let mail = written(to, message).map_err(permanent)?;
     let transport = transport(to, ca_file).map_err(permanent)?;
     match tokio::time::timeout(TIMEOUT_IN_ALL, transport.send(mail)).await {
         Ok(Ok(response)) => {
             let said = response.message().collect::<Vec<_>>().join(" ");
-            Ok(format!("SMTP {}: {}", response.code(), shortened(&said, 200)))
+            Ok(format!("SMTP {}: {}", response.code(), shortened(&secrets.masked(&said), 200)))
         }
-        Ok(Err(error)) => Err(NotSent { why: why(&error), may_pass: !error.is_permanent(), not_before: None }),
+        Ok(Err(error)) => Err(NotSent { why: why(&error, secrets), may_pass: !error.is_permanent(), not_before: None }),
         Err(_) => Err(NotSent { why: "no answer in time".to_owned(), may_pass: true, not_before: None }),
     }
 }
@@ -83,11 +84,11 @@ fn parameters(host: &str, ca_file: Option<&Path>) -> Result<TlsParameters> {
     Ok(builder.build()?)
 }
 
-fn why(error: &lettre::transport::smtp::Error) -> String {
+fn why(error: &lettre::transport::smtp::Error, secrets: &Secrets) -> String {
     match error.status() {
-        Some(_) => shortened(&with_causes(error), 200),
+        Some(_) => shortened(&secrets.masked(&with_causes(error)), 200),
         None if error.is_timeout() => "no answer in time".to_owned(),
-        None => shortened(&network::cause_of(error, "`ca_file` of [notify], or in SSL_CERT_FILE"), 300),
+        None => shortened(&secrets.masked(&network::cause_of(error, "`ca_file` of [notify], or in SSL_CERT_FILE")), 300),
     }
 }
 

@@ -2,9 +2,11 @@
 //! is down never fails or delays a job.
 //!
 //! An event waits in the ledger, where all processes put theirs, until nothing new has come for some seconds: what happens together is one message
-//! (`together`), in the form of each service (`body`). Whoever takes it sends it (`service`); what cannot be sent waits there for a later try.
+//! (`together`), in the form of each service (`body`). Whoever takes it sends it (`delivery`, by `service`); what cannot be sent waits there for a later
+//! try. While the ledger is away, it waits in the process (`hub`).
 
 mod body;
+mod delivery;
 pub mod event;
 mod hub;
 mod late;
@@ -12,6 +14,7 @@ mod mail;
 pub mod message;
 mod ping;
 mod request;
+mod secrets;
 mod service;
 mod together;
 
@@ -33,16 +36,21 @@ use crate::config::notify::{Service, WEBHOOK};
 use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{self, Ledger};
 use crate::pg::failure;
-use crate::run::job::Job;
+use crate::run::job::{Broken, Job};
 
-/// The process waits this long at its end for messages under way.
+/// The process waits this long at its end for messages under way,
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(12);
+/// and this long to record which did not arrive.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends notifications in the background. Cheap to clone.
 #[derive(Clone)]
 pub struct Notifier {
     pings: Pings,
     hub: Option<Arc<Hub>>,
+    /// They put events into the queue, which takes no longer than the ledger.
+    telling: TaskTracker,
+    /// They send.
     tasks: TaskTracker,
 }
 
@@ -51,7 +59,7 @@ impl Notifier {
     pub fn new(config: &Config, jobs: &[Job], ledger: Option<&Arc<Ledger>>) -> Self {
         let tasks = TaskTracker::new();
         let hub = Hub::new(&config.notify, ledger.cloned(), tasks.clone()).map(Arc::new);
-        Self { pings: Pings::new(config, jobs), hub, tasks }
+        Self { pings: Pings::new(config, jobs), hub, telling: TaskTracker::new(), tasks }
     }
 
     /// Reports that the run has its locks and starts to work.
@@ -76,7 +84,28 @@ impl Notifier {
             // The tasks of manual commands have a space: "partition convert".
             let is_command = task.contains(' ');
             let names = job.notify.clone();
-            self.tasks.spawn(async move { hub.ended(names.as_deref(), is_command, event).await });
+            self.telling.spawn(async move { hub.ended(names.as_deref(), is_command, event).await });
+        }
+    }
+
+    /// Reports a run whose next attempt does not come: it ended when it did, and was not told. What was told of its job since is not told again.
+    pub async fn given_up(&self, job: &Job, run: &Run) {
+        self.pings.ended(&self.tasks, job, run, false, None);
+        if let Some(hub) = &self.hub {
+            hub.given_up(job.notify.as_deref(), Event::of_run(run)).await;
+        }
+    }
+
+    /// Reports jobs that cannot run, each with the mistakes of its file, and those that can again; each is told once. `known` are the jobs that can.
+    pub async fn broken(&self, broken: &[Broken], known: &[Job]) {
+        if let Some(hub) = &self.hub {
+            let events = broken.iter().map(|broken| {
+                let runs_on = known.iter().any(|job| job.name == broken.job);
+                let until = if runs_on { "from the next restart on, as until then it runs as before: " } else { "" };
+                Event::of_broken_file(&broken.job, &format!("{until}{}", broken.reasons().join("; ")))
+            });
+            let known: Vec<&str> = known.iter().map(|job| job.name.as_str()).collect();
+            hub.broken(events.collect(), &known).await;
         }
     }
 
@@ -102,13 +131,24 @@ impl Notifier {
             if let Some(hub) = &self.hub {
                 hub.close();
             }
+            self.telling.close();
+            self.telling.wait().await;
             self.tasks.close();
-            self.tasks.wait().await;
-            if let Some(hub) = &self.hub {
-                hub.deliver_own().await;
-            }
+            let due = async {
+                if let Some(hub) = &self.hub {
+                    hub.deliver_at_end().await;
+                }
+            };
+            tokio::join!(self.tasks.wait(), due);
         };
-        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        tokio::pin!(drained);
+        if tokio::time::timeout(DRAIN_TIMEOUT, &mut drained).await.is_ok() {
+            return;
+        }
+        if let Some(hub) = &self.hub {
+            hub.give_up();
+        }
+        if tokio::time::timeout(RECORD_TIMEOUT, drained).await.is_err() {
             tracing::warn!("gave up on notifications that were still being sent");
         }
     }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::request::{self, Redirects};
+use super::secrets::Secrets;
 use crate::config::Config;
 use crate::ledger::report::Run;
 use crate::run::job::Job;
@@ -61,6 +62,7 @@ impl Pings {
         let base = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{base}{path}"));
         url.query_pairs_mut().append_pair("rid", &run_id(run).to_string());
+        let secrets = Secrets::of_url(&SecretString::from(url.to_string()));
         let job = job.name.clone();
         Some(tasks.spawn(async move {
             if let Some(mut before) = before
@@ -68,7 +70,6 @@ impl Pings {
             {
                 before.abort();
             }
-            let secrets = super::service::secrets_of(&url);
             if let Err(not_sent) = request::deliver(|| request::once(client.get(url.clone()), &secrets)).await {
                 tracing::warn!("ping of job `{job}` was not delivered: {}", not_sent.why);
             }

@@ -10,6 +10,7 @@ use url::Url;
 use super::event::Event;
 use super::message::Message;
 use super::request::{NotSent, once};
+use super::secrets::Secrets;
 use super::{body, mail};
 use crate::config::notify::Service;
 
@@ -21,7 +22,12 @@ pub async fn send(
     message: &Message,
     events: &[Event],
 ) -> Result<String, NotSent> {
-    let post = |url: &SecretString, body: Value| post(client, parsed(url), body);
+    let secrets = Secrets::of(service);
+    let post = |url: &SecretString, body: Value| {
+        let url = parsed(url);
+        let secrets = &secrets;
+        async move { once(client.post(url?).json(&body), secrets).await }
+    };
     match service {
         Service::Slack { url } => post(url, body::slack(message)).await,
         Service::Discord { url } => post(url, body::discord(message)).await,
@@ -32,27 +38,17 @@ pub async fn send(
             post(&SecretString::from(url), body::telegram(message, chat)).await
         }
         Service::Ntfy { url, token } => {
-            let url = parsed(url)?;
-            let secrets = secrets_of(&url);
-            let Some((server, body)) = body::ntfy(message, &url) else {
+            let Some((server, body)) = body::ntfy(message, &parsed(url)?) else {
                 return Err(refused("its URL has no topic: write it like https://ntfy.example.com/TOPIC"));
             };
             let mut request = client.post(server).json(&body);
             if let Some(token) = token {
                 request = request.bearer_auth(token.expose_secret());
             }
-            let secrets: Vec<String> =
-                secrets.into_iter().chain(token.iter().map(|token| token.expose_secret().to_owned())).collect();
             once(request, &secrets).await
         }
-        Service::Mail(to) => mail::send(to, ca_file, message).await,
+        Service::Mail(to) => mail::send(to, ca_file, message, &secrets).await,
     }
-}
-
-async fn post(client: &reqwest::Client, url: Result<Url, NotSent>, body: Value) -> Result<String, NotSent> {
-    let url = url?;
-    let secrets = secrets_of(&url);
-    once(client.post(url).json(&body), &secrets).await
 }
 
 fn parsed(url: &SecretString) -> Result<Url, NotSent> {
@@ -61,17 +57,4 @@ fn parsed(url: &SecretString) -> Result<Url, NotSent> {
 
 fn refused(why: &str) -> NotSent {
     NotSent { why: why.to_owned(), may_pass: false, not_before: None }
-}
-
-/// The parts of a URL that an answer must not repeat: the whole, and what is long enough to be a key.
-pub fn secrets_of(url: &Url) -> Vec<String> {
-    const KEY_LETTERS: usize = 6;
-    let segments = url.path_segments().into_iter().flatten().map(str::to_owned);
-    let values = url.query_pairs().map(|(_, value)| value.into_owned());
-    let password = url.password().map(str::to_owned);
-    let parts = segments.chain(values).chain(password).filter(|part| part.len() >= KEY_LETTERS);
-    std::iter::once(url.to_string())
-        .chain(std::iter::once(url.path().to_owned()).filter(|path| path.len() > 1))
-        .chain(parts)
-        .collect()
 }

@@ -15,10 +15,9 @@ pub fn of_events(events: &[Event]) -> Message {
     let Some(first) = sorted.first() else { return Message::default() };
     let severity = sorted.iter().map(|event| severity(event.on())).max().unwrap_or_default();
     if let [only] = sorted.as_slice() {
-        let title = format!("{} on {} {}", only.job, only.database, only.verb());
         let run = only.run.map(|run| format!("pgtend runs show {run}, on {}", only.host));
         let said = Some(only.said.clone()).filter(|said| !said.is_empty());
-        return Message::new(&title, severity, said.into_iter().chain(run));
+        return Message::new(&only.title(), severity, said.into_iter().chain(run));
     }
     let counts = [On::Failure, On::Late, On::Recovery, On::Success].map(|on| {
         let of_it: Vec<&&Event> = sorted.iter().filter(|event| event.on() == on).collect();

@@ -3,6 +3,7 @@
 
 pub mod after;
 pub mod claim;
+mod end;
 mod locks;
 mod places;
 mod retry;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+use end::finish;
+pub use end::{crashed, given_up};
 use futures_util::FutureExt as _;
 use locks::Locks;
 use retry::retry_delay;
@@ -27,7 +30,7 @@ use crate::base::{telemetry, tool_output, units};
 use crate::config::Config;
 use crate::ledger::metrics::Metrics;
 use crate::ledger::report::{Ended, Outcome, Run, Unfinished};
-use crate::ledger::{self, End, Ledger, NewRun, Trigger};
+use crate::ledger::{End, Ledger, NewRun, Trigger};
 use crate::pg::failure;
 use crate::run::job::Job;
 use crate::run::notify::Notifier;
@@ -36,11 +39,6 @@ use crate::work::{Driven, JobFacts, Mode, Other, RunContext, Work};
 
 /// A cancelled run has this long to clean up: abort an upload, drop a scratch database.
 pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A run's end waits this long for an unreachable ledger: otherwise the row would say "crashed".
-const FINISH_TIMEOUT: Duration = Duration::from_secs(600);
-/// The limit for an unreachable ledger once the process was asked to stop.
-const FINISH_TIMEOUT_STOPPING: Duration = Duration::from_secs(15);
 
 /// The state that runs share.
 #[derive(Clone)]
@@ -70,7 +68,13 @@ pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trig
         tracing::warn!(job = job.name, database, attempt, "next attempt in {}: {said}", units::duration(delay));
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = context.cancel.cancelled() => break,
+            () = context.cancel.cancelled() => {
+                // No attempt of this process follows. Nobody knows whether another process makes one.
+                if let Some(last) = attempts.last() {
+                    context.notifier.given_up(job, &last.run).await;
+                }
+                break;
+            }
         }
         trigger = Trigger::Retry { first: first.unwrap_or_default(), attempt };
     }
@@ -118,7 +122,10 @@ async fn attempt(
     }
     if let Some(ledger) = &context.ledger {
         match ledger.begin(&new_run(job, work.kind(), database, trigger)).await {
-            Ok(Some(id)) => run.id = Some(id),
+            Ok(Some(id)) => {
+                run.id = Some(id);
+                retry::give_up_earlier(context, ledger, job, &run).await;
+            }
             Ok(None) => return None,
             Err(error) => return Some(concluded(run, Err(error.context("not started")))),
         }
@@ -160,6 +167,7 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
             Ok(id) => run.id = Some(id?),
             Err(error) => return Some(concluded(run, Err(error.context("not recorded")))),
         }
+        retry::give_up_earlier(context, ledger, job, &run).await;
     }
     let ended = concluded(run, Err(reason));
     if let (Some(ledger), Some(id)) = (&context.ledger, ended.run.id) {
@@ -168,29 +176,6 @@ pub async fn skip(context: &Context, job: &Job, database: &str, trigger: &Trigge
     }
     context.metrics.ended(&ended.run, ended.error.as_ref());
     Some(ended)
-}
-
-/// Reports the end of a run whose process is gone, as another process found out.
-pub async fn crashed(context: &Context, job: &Job, row: ledger::Row) {
-    let error = row.error.as_deref().unwrap_or_default();
-    tracing::error!(job = row.job, database = row.database, run = row.id, "crashed: {error}");
-    let run = Run {
-        id: Some(row.id),
-        job: row.job,
-        database: row.database,
-        trigger: row.trigger,
-        scheduled_for: row.scheduled_for,
-        attempt: row.attempt as u32,
-        started_at: row.started_at,
-        finished_at: row.heartbeat_at,
-        outcome: Outcome::Crashed,
-        plan: None,
-        report: None,
-        error: row.error,
-    };
-    let retry_in = row.retry_at.map(|_| Duration::ZERO);
-    context.metrics.ended(&run, None);
-    context.notifier.ended(job, &row.task, &Ended { run, error: None, plan: None, retry_in });
 }
 
 async fn dry(context: &Context, job: &Job, work: &impl Drive, database: &str, trigger: &Trigger) -> Result<Driven> {
@@ -314,6 +299,10 @@ async fn locked_and_timed(
         Err(error) => return (Err(error), None),
     };
     for row in std::mem::take(&mut locks.crashed) {
+        // It lost its lock, and reports its own end.
+        if ledger.is_some_and(|(ledger, _)| ledger.is_own(row.id)) {
+            continue;
+        }
         crashed(context, job, row).await;
     }
     context.notifier.started(job, record);
@@ -387,25 +376,6 @@ async fn require_backup(context: &Context, job: &Job, database: &str) -> Result<
     };
     let message = format!("{what}, and `require_backup_within` of job `{}` is {within}: run its backup job first", job.name);
     Err(Fault::new(Kind::Deferred, message).into())
-}
-
-async fn finish(context: &Context, ledger: &Ledger, id: i64, end: &End<'_>) {
-    let started = tokio::time::Instant::now();
-    let mut pause = Duration::from_secs(1);
-    while let Err(error) = ledger.finish(id, end).await {
-        let limit = if context.cancel.is_cancelled() { FINISH_TIMEOUT_STOPPING } else { FINISH_TIMEOUT };
-        context.metrics.error(failure::kind_of(&error));
-        if started.elapsed() >= limit {
-            tracing::error!(
-                run = id,
-                "could not write the end of run {id} to the ledger, which will mark it as crashed: {error:#}"
-            );
-            return;
-        }
-        tracing::warn!(run = id, "cannot write the end of run {id} to the ledger; trying again: {error:#}");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(10));
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::Context;
 use crate::base::fault::{Kind, Sent};
-use crate::ledger::Trigger;
-use crate::ledger::report::{Outcome, Unfinished};
+use crate::ledger::report::{Outcome, Run, Unfinished};
+use crate::ledger::{Ledger, Trigger};
 use crate::pg::failure;
 use crate::run::job::Job;
 
@@ -40,6 +41,16 @@ pub fn retry_delay(
     };
     let attempt = trigger.attempt();
     (attempt <= retries).then(|| pause_after(job, attempt))
+}
+
+/// Gives up attempts of earlier runs: a tick takes the place of all, a run by hand of those that nobody started in time.
+pub async fn give_up_earlier(context: &Context, ledger: &Ledger, job: &Job, run: &Run) {
+    // A retry is an attempt itself.
+    let Some(id) = run.id.filter(|_| run.attempt == 1) else { return };
+    match ledger.give_up_retries(&job.name, &run.database, id, run.scheduled_for.is_some()).await {
+        Ok(rows) => super::given_up(context, job, rows).await,
+        Err(error) => tracing::warn!(job = job.name, "cannot look for earlier attempts: {error:#}"),
+    }
 }
 
 /// Returns the most retries of a run that was not started by hand.

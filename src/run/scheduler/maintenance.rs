@@ -20,6 +20,7 @@ use crate::work::Mode;
 
 const RETRIES_EVERY: Duration = Duration::from_secs(2);
 const CRASHED_EVERY: Duration = Duration::from_secs(10);
+const OLD_RETRIES_EVERY: Duration = Duration::from_secs(600);
 const LATE_EVERY: Duration = Duration::from_secs(20);
 const PROOFS_EVERY: Duration = Duration::from_secs(20);
 /// Reports of 10,000 databases are read; those of this process's runs are known at once.
@@ -52,6 +53,9 @@ impl Scheduler {
                 }
                 if is_due("crashed", CRASHED_EVERY) {
                     self.mark_crashed(&context).await?;
+                }
+                if is_due("old retries", OLD_RETRIES_EVERY) {
+                    self.give_up_old_retries(&context).await?;
                 }
                 if is_due("late", LATE_EVERY) {
                     self.look_for_late(&context).await?;
@@ -185,6 +189,16 @@ impl Scheduler {
         for row in self.ledger.mark_crashed().await? {
             if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
                 runner::crashed(context, job, row).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_up_old_retries(&self, context: &Context) -> Result<()> {
+        let jobs: Vec<&str> = context.jobs.iter().map(|job| job.name.as_str()).collect();
+        for row in self.ledger.give_up_old_retries(&jobs).await? {
+            if let Some(job) = context.jobs.iter().find(|job| job.name == row.job) {
+                runner::given_up(context, job, vec![row]).await;
             }
         }
         Ok(())

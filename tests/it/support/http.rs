@@ -22,6 +22,8 @@ pub enum Manners {
     Fails,
     /// Answers everything with this status and this text.
     Says(&'static str, &'static str),
+    /// 403 to everything, with what was asked.
+    Repeats,
     /// 429 to the first, with a wish for a pause of a second.
     IsBusyAtFirst,
     /// Takes requests, and never answers.
@@ -84,10 +86,13 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
     reader.read_line(&mut line)?;
     let mut words = line.split(' ').map(str::to_owned);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let (mut length, mut headers) = (0, String::new());
+    let (mut length, mut headers, mut login) = (0, String::new(), String::new());
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
+        if header.to_ascii_lowercase().starts_with("authorization:") {
+            login = header.trim().to_owned();
+        }
         let header = header.trim().to_ascii_lowercase();
         if header.is_empty() {
             break;
@@ -107,12 +112,14 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
     let moved = format!("\r\nLocation: /moved{target}");
     let is_moved = target.starts_with("/moved");
     let is_first = asked.lock().unwrap().is_empty();
+    let repeated = format!("denied: {target} {login} {}", String::from_utf8_lossy(&body));
     asked.lock().unwrap().push(Asked { method, target, headers, body });
     let status = match manners {
         Manners::Answers | Manners::Dawdles(_) => "200 OK".to_owned(),
         Manners::Says(status, _) => status.to_owned(),
         Manners::IsBusyAtFirst if is_first => "429 Too Many Requests\r\nRetry-After: 1".to_owned(),
         Manners::IsBusyAtFirst => "200 OK".to_owned(),
+        Manners::Repeats => "403 Forbidden".to_owned(),
         Manners::Fails => "500 Internal Server Error".to_owned(),
         Manners::Redirects(status, url) => format!("{status}\r\nLocation: {url}"),
         Manners::Moves(_) if is_moved => "200 OK".to_owned(),
@@ -121,7 +128,11 @@ fn serve(stream: TcpStream, manners: Manners, asked: &Mutex<Vec<Asked>>) -> std:
             std::thread::park();
         },
     };
-    let text = if let Manners::Says(_, text) = manners { text } else { "" };
+    let text = match manners {
+        Manners::Says(_, text) => text,
+        Manners::Repeats => &repeated,
+        _ => "",
+    };
     let length = text.len();
     (&stream).write_all(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}").as_bytes())
 }

@@ -37,6 +37,15 @@ pub struct Smtp {
 impl Smtp {
     /// It ends with the test process. With certificate and key, it offers STARTTLS.
     pub fn start(tls: Option<(&str, &str)>) -> Self {
+        Self::start_as(tls, false)
+    }
+
+    /// It wants a login without TLS, refuses it, and repeats its line.
+    pub fn that_repeats() -> Self {
+        Self::start_as(None, true)
+    }
+
+    fn start_as(tls: Option<(&str, &str)>, repeats: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let got = Arc::<Mutex<Got>>::default();
@@ -46,7 +55,7 @@ impl Smtp {
             for stream in listener.incoming().flatten() {
                 let (got, tls) = (Arc::clone(&for_threads), tls.clone());
                 // A client that goes away in between is what some tests are about.
-                std::thread::spawn(move || serve(stream, tls, &got));
+                std::thread::spawn(move || serve(stream, tls, repeats, &got));
             }
         });
         Self { port, got }
@@ -69,20 +78,26 @@ fn config(certificate: &str, key: &str) -> ServerConfig {
     builder.with_no_client_auth().with_single_cert(certificates, key).unwrap()
 }
 
-fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, got: &Mutex<Got>) -> std::io::Result<()> {
+fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, repeats: bool, got: &Mutex<Got>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     (&stream).write_all(b"220 localhost ready\r\n")?;
-    if converse(&stream, tls.is_some(), false, got)?
+    if converse(&stream, tls.is_some(), false, repeats, got)?
         && let Some(config) = tls
     {
         let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
-        converse(StreamOwned::new(connection, stream), false, true, got)?;
+        converse(StreamOwned::new(connection, stream), false, true, repeats, got)?;
     }
     Ok(())
 }
 
 /// Returns true when the client wants TLS.
-fn converse(stream: impl Read + Write, offers_tls: bool, is_by_tls: bool, got: &Mutex<Got>) -> std::io::Result<bool> {
+fn converse(
+    stream: impl Read + Write,
+    offers_tls: bool,
+    is_by_tls: bool,
+    repeats: bool,
+    got: &Mutex<Got>,
+) -> std::io::Result<bool> {
     let mut stream = BufReader::new(stream);
     let mut mail = Mail { from: String::new(), to: Vec::new(), content: String::new(), login: None, is_by_tls };
     loop {
@@ -95,11 +110,13 @@ fn converse(stream: impl Read + Write, offers_tls: bool, is_by_tls: bool, got: &
         let answer = match word.as_str() {
             "EHLO" if offers_tls => "250-localhost\r\n250 STARTTLS",
             "EHLO" if is_by_tls => "250-localhost\r\n250-SMTPUTF8\r\n250-8BITMIME\r\n250 AUTH PLAIN",
+            "EHLO" if repeats => "250-localhost\r\n250 AUTH PLAIN",
             "EHLO" => "250 localhost",
             "STARTTLS" => {
                 stream.get_mut().write_all(b"220 go ahead\r\n")?;
                 return Ok(true);
             }
+            "AUTH" if repeats => &format!("535 5.7.8 not you: {line}"),
             "AUTH" => {
                 let encoded = line.split(' ').nth(2).unwrap_or_default();
                 let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();

@@ -1,0 +1,125 @@
+//! Runs whose process is gone, and retries that nobody starts.
+
+use anyhow::Result;
+use sqlx::postgres::PgConnection;
+
+use super::Ledger;
+use super::place::copied;
+use super::rows::{Attempt, Row};
+use crate::ledger::report::Outcome;
+
+const STALE_AFTER_SECONDS: f64 = 15.0;
+const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
+
+/// A scheduler looks for retries every two seconds: one that is due for this long has none.
+const NOBODY_RETRIES_SECONDS: f64 = 60.0;
+
+/// SQL: the end of a run whose process is gone, of rows `r`, in a ledger that stands at the jsonb `$here`.
+macro_rules! crashed {
+    ($here:literal) => {
+        concat!(
+            "outcome = CASE WHEN ", copied!($here), " THEN 'cancelled' ELSE 'crashed' END, finished_at = heartbeat_at,
+             error = CASE WHEN ", copied!($here), " THEN
+                          'this ledger was restored or copied while the run was under way: the ledger of its own server says how it ended'
+                     ELSE format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
+                                 to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')) END"
+        )
+    };
+}
+
+impl Ledger {
+    /// Marks the runs whose process is gone, of other processes: no session holds their lock, and there is no heartbeat. Those with attempts left get
+    /// one at once. Rows that came with a restored database get an end, too, and are not returned.
+    pub async fn mark_crashed(&self) -> Result<Vec<Row>> {
+        let place = self.place().await?;
+        let own: Vec<i64> = self.own().iter().copied().collect();
+        let ended = self.query(
+            "look for crashed runs",
+            sqlx::query_as(concat!(
+                "UPDATE pgtend.runs r SET ",
+                crashed!("$3"),
+                ", retry_at = CASE WHEN attempt <= retries AND NOT (",
+                copied!("$3"),
+                ") THEN clock_timestamp() END
+                 WHERE outcome IS NULL AND id <> ALL ($4)
+                   AND heartbeat_at < clock_timestamp()
+                       - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
+                   AND NOT EXISTS (
+                       SELECT FROM pg_locks l
+                       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                         AND ((l.classid::bigint << 32) | l.objid::bigint)
+                             = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0))
+                 RETURNING r.*"
+            ))
+            .bind(STALE_WITHOUT_LOCK_SECONDS)
+            .bind(STALE_AFTER_SECONDS)
+            .bind(place)
+            .bind(own)
+            .fetch_all(&self.pool),
+        );
+        Ok(only_crashed(ended.await?))
+    }
+
+    /// Takes the retries of earlier runs that will not come: all, as a tick takes their place, or those for which nobody was there. Returns those runs.
+    pub async fn give_up_retries(&self, job: &str, database: &str, before: i64, are_all: bool) -> Result<Vec<Row>> {
+        self.query(
+            "give up retries",
+            sqlx::query_as(
+                "UPDATE pgtend.runs SET retry_at = NULL
+                 WHERE retry_at IS NOT NULL AND job = $1 AND database = $2 AND id < $3
+                   AND ($4 OR retry_at < clock_timestamp() - make_interval(secs => $5)) RETURNING *",
+            )
+            .bind(job)
+            .bind(database)
+            .bind(before)
+            .bind(are_all)
+            .bind(NOBODY_RETRIES_SECONDS)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Takes the retries of these jobs that no scheduler has started within a day. Returns those runs.
+    pub async fn give_up_old_retries(&self, jobs: &[&str]) -> Result<Vec<Row>> {
+        let sql = "UPDATE pgtend.runs SET retry_at = NULL
+                   WHERE retry_at <= clock_timestamp() - interval '1 day' AND job = ANY ($1) RETURNING *";
+        self.query("give up retries", sqlx::query_as(sql).bind(jobs).fetch_all(&self.pool)).await
+    }
+
+    /// Returns the attempts that are due.
+    pub async fn due_retries(&self) -> Result<Vec<Attempt>> {
+        self.query(
+            "look for retries",
+            sqlx::query_as(
+                "SELECT job, database, coalesce(retry_of, id) AS first, attempt + 1 AS attempt FROM pgtend.runs
+                 WHERE retry_at <= clock_timestamp() AND retry_at > clock_timestamp() - interval '1 day'
+                 ORDER BY retry_at LIMIT 1000",
+            )
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+}
+
+/// Must be called on the connection that holds the run's lock: this run is the only one now, so rows of the same job that had the
+/// lock before and have no end belong to processes that are gone. Returns those rows.
+pub async fn mark_locked(connection: &mut PgConnection, id: i64) -> Result<Vec<Row>> {
+    let crashed = sqlx::query_as(concat!(
+        "WITH me AS (UPDATE pgtend.runs SET locked_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+                     WHERE id = $1 RETURNING job, database, progress)
+         UPDATE pgtend.runs r SET ",
+        crashed!("(me.progress -> 'ledger')"),
+        " FROM me WHERE r.job = me.job AND r.database = me.database AND r.id <> $1 AND r.outcome IS NULL
+                   AND r.locked_at IS NOT NULL
+         RETURNING r.*"
+    ))
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    Ok(only_crashed(crashed))
+}
+
+fn only_crashed(ended: Vec<Row>) -> Vec<Row> {
+    ended.into_iter().filter(|row| row.outcome.0 == Some(Outcome::Crashed)).collect()
+}
