@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Context;
+use super::context::Context;
 use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{self, End, Ledger};
 use crate::pg::failure;

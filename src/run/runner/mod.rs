@@ -3,57 +3,40 @@
 
 pub mod after;
 pub mod claim;
+mod context;
 mod end;
 mod locks;
 mod places;
 mod retry;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+pub use context::Context;
 use end::finish;
 pub use end::{crashed, given_up};
 use futures_util::FutureExt as _;
 use locks::Locks;
 use retry::retry_delay;
 pub use retry::{max_retries, pause_after};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field};
 
 use crate::base::fault::{self, Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::story::Story;
 use crate::base::{telemetry, tool_output, units};
-use crate::config::Config;
-use crate::ledger::metrics::Metrics;
 use crate::ledger::report::{Ended, Outcome, Run, Unfinished};
-use crate::ledger::{End, Ledger, NewRun, Trigger};
+use crate::ledger::{End, NewRun, Trigger};
 use crate::pg::failure;
 use crate::run::job::Job;
-use crate::run::notify::Notifier;
 use crate::task::{self, Drive, Manual};
-use crate::work::{Driven, JobFacts, Mode, Other, RunContext, Work};
+use crate::work::{Driven, JobFacts, Mode, RunContext, Work};
 
 /// A cancelled run has this long to clean up: abort an upload, drop a scratch database.
 pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The state that runs share.
-#[derive(Clone)]
-pub struct Context {
-    pub config: Arc<Config>,
-    pub jobs: Arc<Vec<Job>>,
-    /// The jobs as tasks see them.
-    pub others: Arc<Vec<Other>>,
-    pub ledger: Option<Arc<Ledger>>,
-    pub progress: Progress,
-    pub metrics: Metrics,
-    pub notifier: Notifier,
-    /// SIGTERM and SIGINT cancel it.
-    pub cancel: CancellationToken,
-}
 
 /// Runs `job` on `database`, and repeats it while its retries allow that. Returns nothing when that tick already has a run.
 pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trigger: Trigger, mode: Mode) -> Vec<Ended> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::Context;
+use super::context::Context;
+use super::end;
 use crate::base::fault::{Kind, Sent};
 use crate::ledger::report::{Outcome, Run, Unfinished};
 use crate::ledger::{Ledger, Trigger};
@@ -48,7 +49,7 @@ pub async fn give_up_earlier(context: &Context, ledger: &Ledger, job: &Job, run:
     // A retry is an attempt itself.
     let Some(id) = run.id.filter(|_| run.attempt == 1) else { return };
     match ledger.give_up_retries(&job.name, &run.database, id, run.scheduled_for.is_some()).await {
-        Ok(rows) => super::given_up(context, job, rows).await,
+        Ok(rows) => end::given_up(context, job, rows).await,
         Err(error) => tracing::warn!(job = job.name, "cannot look for earlier attempts: {error:#}"),
     }
 }

@@ -70,7 +70,7 @@ pub fn render(overview: &Overview<'_>) -> String {
     let main = html! {
         (headline(status, &verdict))
         (safe::section(safety, filter, status.now))
-        @if !has_stores && !(status.jobs.is_empty() && status.fleets.is_empty()) { p.hint.no-store { "No store is configured, so pgtend makes no backups here, and cannot say whether the data are safe: " code { "pgtend init" } } }
+        @if !(*has_stores || status.jobs.is_empty() && status.fleets.is_empty()) { p.hint.no-store { "No store is configured, so pgtend makes no backups here, and cannot say whether the data are safe: " code { "pgtend init" } } }
         (banners(status))
         (trouble_section(status, &verdict))
         (running::section(&running, status.now))

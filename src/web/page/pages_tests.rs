@@ -292,7 +292,7 @@ fn hostile_names_are_text_on_every_page() {
         archive(&frame(), hostile, hostile, &[batch], &[hostile.to_owned()]),
         runs::render(&frame(), &asked, &[brief]),
         sorry(&frame(), hostile, hostile),
-        with_safety(&[safety.clone()], &Filter::default()),
+        with_safety(std::slice::from_ref(&safety), &Filter::default()),
         with_safety(&[], &filter),
     ] {
         is_text(&page);
