@@ -110,6 +110,10 @@ fn a_server_of_which_nothing_is_known_is_no_server_without_databases() {
         .config("[servers.away]\nurl = \"postgres://nobody@127.0.0.1:1/postgres\"\n")
         .job("nightly", &job_on("\"*_of_nobody\"", "", &["SELECT 1"]));
     scenario.run(&["run-job", "nightly"]).exited(69).says(&["which databases server `away` has is not known"]);
+    // What is known runs, and the exit code tells that this is not all.
+    let scenario = scenario.job("all", &job_on("\"*\"", "", &["SELECT 1"]));
+    let all = scenario.run(&["run-job", "all"]).exited(69).says(&["which databases server `away` has is not known"]);
+    all.prints(&["all on app: succeeded"]);
     scenario.run(&["check", "--connect"]).exited(69).prints(&["FAILED", "server away"]);
     scenario.run(&["check"]).succeeded();
 }
@@ -251,10 +255,30 @@ fn metrics_and_page_have_one_line_for_a_job_however_many_databases_it_has() {
     assert!(page.contains("29 well") && page.contains("1 failed") && page.contains("main.tenant_7"), "{page}");
     assert!(!page.contains("main.tenant_8"), "those that are well are counted alone");
     // Never more at once than the server allows, though the process could run 20.
-    let at_once =
-        "SELECT max((SELECT count(*) FROM pgtend.runs b WHERE b.locked_at <= a.locked_at AND b.finished_at > a.locked_at))
-                   FROM pgtend.runs a";
-    assert!(asked(server(18), &ledger, at_once).parse::<u64>().unwrap() <= 3, "{}", history(server(18), &ledger));
+    assert!(at_once(&ledger) <= 3, "{}", history(server(18), &ledger));
+}
+
+/// The most runs that were under way in one moment.
+fn at_once(ledger: &str) -> u64 {
+    let most = "SELECT max((SELECT count(*) FROM pgtend.runs b WHERE b.locked_at <= a.locked_at AND b.finished_at > a.locked_at))
+                FROM pgtend.runs a";
+    asked(server(18), ledger, most).parse().unwrap()
+}
+
+#[test]
+fn run_job_works_on_as_many_databases_at_once_as_their_server_allows() {
+    let fleet = Server::start(18);
+    let (scenario, ledger) = with_ledger(server(18));
+    for number in 1..=9 {
+        fleet.sql("postgres", &format!("CREATE DATABASE tenant_{number}"));
+    }
+    let scenario = scenario
+        .config(&of_server(&fleet, "main", "max_concurrent = 3"))
+        .job("slow", &job_on("\"tenant_*\"", "", &["SELECT pg_sleep(1.5)"]));
+    scenario.run(&["run-job", "slow"]).succeeded();
+    assert_eq!(asked(server(18), &ledger, "SELECT count(*) FROM pgtend.runs WHERE outcome = 'succeeded'"), "9");
+    let most = at_once(&ledger);
+    assert!((2..=3).contains(&most), "{most}: {}", history(server(18), &ledger));
 }
 
 #[test]

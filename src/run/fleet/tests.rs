@@ -75,6 +75,21 @@ fn a_job_without_patterns_keeps_its_databases_and_one_that_was_given_some_takes_
 }
 
 #[test]
+fn a_pattern_that_names_another_server_needs_no_answer_of_this_one() {
+    let servers = ["main", "old"].map(str::to_owned);
+    for (patterns, of_main, of_old) in [
+        (&["old.*"][..], false, true),
+        (&["tenant_*"], true, true),
+        (&["old.*", "main.shop?"], true, true),
+        (&["older.*"], true, true),
+    ] {
+        let chosen = job("nightly", &[], patterns).chosen.unwrap();
+        let may_be = |server| chosen.may_be_of(server, servers.iter());
+        assert_eq!((may_be("main"), may_be("old")), (of_main, of_old), "{patterns:?}");
+    }
+}
+
+#[test]
 fn a_found_name_leads_to_its_own_database_on_its_server() {
     let config = config(SERVERS);
     let database = config.database("main.a.2Fb.20.40.0A").unwrap();
