@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::runs as printed;
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
@@ -25,8 +25,10 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         tracing::warn!("no history: {error:#}");
         History::default()
     });
-    let text = if global.json { as_json(&folder, &history, now) } else { as_table(jobs, &history, now) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&as_json(&folder, &history, now))?,
+        false => print(&as_table(jobs, &history, now))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -38,44 +40,36 @@ async fn history(config: &Config, jobs: &[Job]) -> Result<History> {
     }
 }
 
-fn as_json(folder: &Folder, history: &History, now: DateTime<Utc>) -> String {
-    let jobs: Vec<_> = folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect();
-    let broken: Vec<_> = folder
-        .broken
-        .iter()
-        .map(|broken| json!({ "job": broken.job, "file": broken.file, "reasons": broken.reasons() }))
-        .collect();
-    format!("{:#}\n", json!({ "jobs": jobs, "broken": broken }))
+fn as_json<'a>(folder: &'a Folder, history: &'a History, now: DateTime<Utc>) -> printed::Jobs<'a> {
+    let broken =
+        folder.broken.iter().map(|broken| printed::Broken { job: &broken.job, file: &broken.file, reasons: broken.reasons() });
+    printed::Jobs {
+        jobs: folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect(),
+        broken: broken.collect(),
+    }
 }
 
-fn job_as_json(job: &Job, history: &History, now: DateTime<Utc>) -> serde_json::Value {
+fn job_as_json<'a>(job: &'a Job, history: &'a History, now: DateTime<Utc>) -> printed::Job<'a> {
     let next = job.databases.iter().filter_map(|database| next_run(job, database, now)).min();
-    let last: Vec<_> = job
-        .databases
-        .iter()
-        .filter_map(|database| history.of(job, database))
-        .map(|last| {
-            json!({
-                "database": last.row.database,
-                "run": last.row.id,
-                "outcome": last.row.outcome,
-                "started_at": last.row.started_at,
-                "last_success_at": last.success_at,
-            })
-        })
-        .collect();
-    json!({
-        "job": job.name,
-        "description": job.description,
-        "task": job.task.kind(),
-        "databases": job.databases,
-        "enabled": job.enabled,
-        "schedule": job.schedule.as_ref().map(ToString::to_string),
-        "timezone": job.timezone.name(),
-        "next_run_at": next.map(|next| next.to_rfc3339()),
-        "timeout_seconds": job.timeout.map(|timeout| timeout.0.as_secs()),
-        "last": last,
-    })
+    let last = job.databases.iter().filter_map(|database| history.of(job, database)).map(|last| printed::LastRun {
+        database: &last.row.database,
+        run: last.row.id,
+        outcome: last.row.outcome,
+        started_at: last.row.started_at,
+        last_success_at: last.success_at,
+    });
+    printed::Job {
+        job: &job.name,
+        description: job.description.as_deref(),
+        task: job.task.kind(),
+        databases: &job.databases,
+        enabled: job.enabled,
+        schedule: job.schedule.as_ref().map(ToString::to_string),
+        timezone: job.timezone.name(),
+        next_run_at: next.map(|next| next.to_rfc3339()),
+        timeout_seconds: job.timeout.map(|timeout| timeout.0.as_secs()),
+        last: last.collect(),
+    }
 }
 
 fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 
 use crate::base::progress;
 use crate::ledger::report::{Outcome, Report};
@@ -74,8 +75,8 @@ pub struct End<'a> {
     pub cursor: Option<serde_json::Value>,
 }
 
-/// A row of the history.
-#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize)]
+/// A run in the ledger: a row of the history.
+#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize, JsonSchema)]
 pub struct Row {
     pub id: i64,
     pub job: String,
@@ -95,6 +96,7 @@ pub struct Row {
     #[sqlx(json(nullable))]
     pub report: Option<Report>,
     pub error: Option<String>,
+    /// The end of what its tools said.
     pub stderr: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
     pub host: String,
@@ -103,7 +105,7 @@ pub struct Row {
 }
 
 /// `None` while the run is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct MaybeOutcome(pub Option<Outcome>);
 

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::base::age_keys::{SECRET_KEY, is_secret};
 
@@ -184,18 +186,29 @@ impl Problems {
         text
     }
 
-    pub fn to_json(&self) -> serde_json::Value {
-        let rows = self.0.iter().map(|problem| {
-            serde_json::json!({
-                "file": problem.file.name(),
-                "line": problem.position.map(|position| position.0),
-                "column": problem.position.map(|position| position.1),
-                "message": problem.message,
-                "hint": problem.hint,
-            })
-        });
-        rows.collect()
+    /// Returns each mistake as JSON has it.
+    pub fn mistakes(&self) -> Vec<Mistake<'_>> {
+        let mistake = |problem: &'_ Problem| Mistake {
+            file: problem.file.name(),
+            line: problem.position.map(|(line, _)| line),
+            column: problem.position.map(|(_, column)| column),
+            message: &problem.message,
+            hint: problem.hint.as_deref(),
+        };
+        self.0.iter().map(mistake).collect()
     }
+}
+
+/// A mistake in a file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Mistake<'p> {
+    file: &'p str,
+    /// From 1.
+    line: Option<usize>,
+    /// From 1.
+    column: Option<usize>,
+    message: &'p str,
+    hint: Option<&'p str>,
 }
 
 impl fmt::Display for Problems {

@@ -12,6 +12,7 @@ mod find;
 mod found;
 mod hold;
 mod list;
+mod list_json;
 mod nearness;
 mod other_copies;
 mod prune;

@@ -11,13 +11,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::Utc;
-use serde_json::json;
 
-use self::finding::{Finding, State};
+pub(super) use self::finding::Finding;
+use self::finding::State;
 use super::check;
 use super::global::Global;
-use super::output::{print, table};
-use super::standing;
+use super::output::{print, print_json, table};
+use super::{outputs, standing};
 use crate::base::terminal::in_one_line;
 use crate::base::units;
 use crate::pg::failure;
@@ -50,8 +50,10 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     findings.extend(files::of_others(&config, &folder.jobs));
     findings.extend(of_jobs(global).await);
     findings.sort_by_key(|finding| finding.state);
-    let text = if global.json { as_json(&findings) } else { in_words(&findings) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&outputs::before_runs::Doctor { findings: &findings })?,
+        false => print(&in_words(&findings))?,
+    }
     Ok(code)
 }
 
@@ -87,12 +89,4 @@ fn in_words(findings: &[Finding]) -> String {
         (failed, _) => format!("{} in the way of a run: begin at the top.", units::plural(failed, "thing")),
     };
     format!("{}\n{end}\n", table(&["", "", ""], rows).trim_start_matches('\n'))
-}
-
-fn as_json(findings: &[Finding]) -> String {
-    let rows: Vec<_> = findings
-        .iter()
-        .map(|finding| json!({ "what": finding.what, "state": finding.state.name().to_lowercase(), "said": finding.said }))
-        .collect();
-    format!("{:#}\n", json!({ "findings": rows }))
 }

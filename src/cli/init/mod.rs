@@ -26,8 +26,10 @@ use anyhow::Result;
 
 pub use self::arguments::Arguments;
 use self::arguments::Place;
+pub(super) use self::decide::LeftOut;
 use self::draft::Draft;
 use self::prepared::Prepared;
+pub(super) use self::shown::ShownDatabase;
 use self::write::{NewFile, is_there};
 use super::documents;
 use super::global::Global;

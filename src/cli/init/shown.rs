@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::decide::LeftOut;
 use super::facts::{Contents, Listed, Server};
@@ -12,7 +12,8 @@ use super::names::remark;
 use super::write::NewFile;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::{print, table};
+use crate::cli::output::{print, print_json, table};
+use crate::cli::outputs::before_runs as printed;
 use crate::pg::failure;
 
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ pub struct Shown {
     pub next: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ShownDatabase {
     pub name: String,
     pub size_bytes: Option<u64>,
@@ -117,7 +118,7 @@ impl Shown {
     /// Says what was done, and what comes next.
     pub fn say_after(&self, global: &Global, files: &[NewFile], is_written: bool) -> Result<()> {
         if global.json {
-            return self.as_json(files, is_written);
+            return print_json(&self.as_json(files, is_written));
         }
         let said = match (is_written, files.is_empty()) {
             (_, true) if !self.not_seen.is_empty() => {
@@ -135,26 +136,23 @@ impl Shown {
         self.section("Next:", self.next.iter().cloned())
     }
 
-    fn as_json(&self, files: &[NewFile], is_written: bool) -> Result<()> {
-        let files: Vec<_> = files
-            .iter()
-            .map(|file| json!({ "path": file.path.display().to_string(), "about": file.about, "text": file.text }))
-            .collect();
-        let left_out: Vec<_> = self.left_out.iter().map(|left| json!({ "what": left.what, "why": left.why })).collect();
-        print(&format!(
-            "{:#}\n",
-            json!({
-                "about": self.about,
-                "databases": self.databases,
-                "runs_already": self.runs_already,
-                "written": is_written,
-                "files": files,
-                "left_out": left_out,
-                "to_add": self.to_add,
-                "to_do": self.to_do,
-                "next": self.next,
-            })
-        ))
+    fn as_json<'a>(&'a self, files: &'a [NewFile], is_written: bool) -> printed::Init<'a> {
+        let file = |file: &'a NewFile| printed::NewFile {
+            path: file.path.display().to_string(),
+            about: &file.about,
+            text: &file.text,
+        };
+        printed::Init {
+            about: &self.about,
+            databases: &self.databases,
+            runs_already: &self.runs_already,
+            written: is_written,
+            files: files.iter().map(file).collect(),
+            left_out: &self.left_out,
+            to_add: self.to_add.as_deref(),
+            to_do: &self.to_do,
+            next: &self.next,
+        }
     }
 
     fn section(&self, heading: &str, lines: impl Iterator<Item = String>) -> Result<()> {

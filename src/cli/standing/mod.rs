@@ -9,11 +9,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-#[cfg(test)]
-pub(super) use self::say::{Backup, Late};
-pub(super) use self::say::{Configured, OfDatabase, Standing};
+pub(super) use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step};
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
 use crate::base::toml_file::Problems;
 use crate::config::Config;
 use crate::run::job::Folder;
@@ -21,8 +19,10 @@ use crate::run::job::Folder;
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let now = Utc::now();
     let standing = look(global, now).await;
-    let text = if global.json { format!("{:#}\n", standing.as_json(now)) } else { standing.in_words(now) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&standing.as_json(now))?,
+        false => print(&standing.in_words(now))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,8 @@
 //! Where one stands, in words, and the next step: pure.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::base::shell::word;
 use crate::base::terminal;
@@ -38,7 +40,7 @@ pub enum Configured {
 }
 
 /// The newest intact backup of a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Backup {
     pub set: String,
     pub store: String,
@@ -77,7 +79,7 @@ pub struct OfDatabase {
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Lost {
     pub set: String,
     pub store: String,
@@ -86,17 +88,18 @@ pub struct Lost {
     pub refused_by: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Late {
     pub job: String,
     pub database: String,
     pub tick: DateTime<Utc>,
     pub last_success_at: Option<DateTime<Utc>>,
     /// The ledger knows nothing of its schedule, and the success is the newest set.
+    #[serde(skip)]
     pub is_by_sets: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Failed {
     pub run: i64,
     pub job: String,
@@ -107,7 +110,7 @@ pub struct Failed {
 }
 
 /// A command, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Step {
     pub command: String,
     pub why: &'static str,
