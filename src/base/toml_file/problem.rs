@@ -58,8 +58,8 @@ fn lines_of<'t>(text: &'t str, span: &Range<usize>) -> &'t str {
 }
 
 /// Parts of keys and of SQL beside which a secret stands, or may stand by mistake.
-const BESIDE_SECRETS: [&str; 11] =
-    ["pass", "pwd", "secret", "token", "access_key", "key_id", "credential", "webhook", "ping_url", "sign_key", "_env"];
+const BESIDE_SECRETS: [&str; 12] =
+    ["pass", "pwd", "secret", "token", "access_key", "key_id", "credential", "webhook", "ping_url", "url_file", "sign_key", "_env"];
 
 /// Returns whether a key, a value or a line is better not repeated.
 pub(super) fn may_hold_a_secret(text: &str) -> bool {
