@@ -43,10 +43,7 @@ async fn history(config: &Config, jobs: &[Job]) -> Result<History> {
 fn as_json<'a>(folder: &'a Folder, history: &'a History, now: DateTime<Utc>) -> printed::Jobs<'a> {
     let broken =
         folder.broken.iter().map(|broken| printed::Broken { job: &broken.job, file: &broken.file, reasons: broken.reasons() });
-    printed::Jobs {
-        jobs: folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect(),
-        broken: broken.collect(),
-    }
+    printed::Jobs { jobs: folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect(), broken: broken.collect() }
 }
 
 fn job_as_json<'a>(job: &'a Job, history: &'a History, now: DateTime<Utc>) -> printed::Job<'a> {

@@ -29,7 +29,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a document to stdout as JSON, its keys by name.
+/// Writes a document to stdout as JSON.
 pub fn print_json(document: &impl Serialize) -> Result<()> {
     print(&format!("{:#}\n", serde_json::to_value(document)?))
 }

@@ -205,9 +205,7 @@ fn keys_of_kinds() -> serde_json::Value {
     };
     let one_of = |key: &str| json!({ "oneOf": written(key).iter().map(|key| json!({ "required": [key] })).collect::<Vec<_>>() });
     let without = |schema: serde_json::Value| json!({ "not": schema });
-    let both_or_none = |one: &str, other: &str| {
-        json!({ "anyOf": [{ "allOf": [one_of(one), one_of(other)] }, { "allOf": [without(one_of(one)), without(one_of(other))] }] })
-    };
+    let both_or_none = |one: &str, other: &str| json!({ "anyOf": [{ "allOf": [one_of(one), one_of(other)] }, { "allOf": [without(one_of(one)), without(one_of(other))] }] });
     let of_kind = |kind: Kind| {
         let (needed, possible) = kind.keys();
         let is_of_others = |key: &&str| !needed.contains(key) && !possible.contains(key);

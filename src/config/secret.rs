@@ -74,7 +74,9 @@ impl Secret<'_> {
                     // It may be the secret itself.
                     false => (
                         format!("there is no file to read that `{key}_file` of {of} names: {why}"),
-                        format!("write the path of a file that holds the `{key}`, not its value: {key}_file = \"/path\"; or use `{key}_env`"),
+                        format!(
+                            "write the path of a file that holds the `{key}`, not its value: {key}_file = \"/path\"; or use `{key}_env`"
+                        ),
                     ),
                 };
                 problem(file.span(), message, hint);

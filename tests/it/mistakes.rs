@@ -203,8 +203,14 @@ const WITH_SECRETS: &[(File, &str)] = &[
     (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = [\"https://hooks.slack.example/%s\"]\n"),
     (File::Config, "[notify.ops]\nkind = \"telegram\"\ntoken_file = \"123456:%s\"\nchat = \"1\"\n"),
     (File::Config, "[notify.ops]\nkind = \"telegram\"\ntoken = \"123456:%s\"\nchat = \"1\"\n"),
-    (File::Config, "[notify.ops]\nkind = \"mail\"\nhost = \"h.example\"\nuser = \"u\"\npassword_file = \"%s\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n"),
-    (File::Config, "[notify.ops]\nkind = \"mail\"\nhost = \"smtp://u:%s@h.example\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n"),
+    (
+        File::Config,
+        "[notify.ops]\nkind = \"mail\"\nhost = \"h.example\"\nuser = \"u\"\npassword_file = \"%s\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+    ),
+    (
+        File::Config,
+        "[notify.ops]\nkind = \"mail\"\nhost = \"smtp://u:%s@h.example\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+    ),
     (File::Job, "notify = [\"https://hooks.slack.example/%s\"]\ndatabase = \"app\"\n[backup]\nstore = \"local\"\n"),
     (File::Config, "[ledger]\ndatabase = \"u:%s@h/x\"\n"),
     (File::Job, "database = \"postgres://u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),

@@ -163,9 +163,7 @@ fn every_series_is_there_from_zero() {
         let series = format!("pgtend_backup_size_bytes{{job=\"nightly\",database=\"app\",stage=\"{stage}\"}}");
         assert_eq!(serving.metric(&series), Some(0.0));
     }
-    for kind in
-        ["configuration", "unreachable", "permission", "busy", "not_now", "unknown", "timed_out", "cancelled", "other"]
-    {
+    for kind in ["configuration", "unreachable", "permission", "busy", "not_now", "unknown", "timed_out", "cancelled", "other"] {
         assert_eq!(serving.metric(&format!("pgtend_errors_total{{kind=\"{kind}\"}}")), Some(0.0), "{kind}");
     }
     assert_eq!(serving.metric("pgtend_ledger_up"), Some(1.0));

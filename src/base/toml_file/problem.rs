@@ -58,8 +58,20 @@ fn lines_of<'t>(text: &'t str, span: &Range<usize>) -> &'t str {
 }
 
 /// Parts of keys and of SQL beside which a secret stands, or may stand by mistake.
-const BESIDE_SECRETS: [&str; 12] =
-    ["pass", "pwd", "secret", "token", "access_key", "key_id", "credential", "webhook", "ping_url", "url_file", "sign_key", "_env"];
+const BESIDE_SECRETS: [&str; 12] = [
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "access_key",
+    "key_id",
+    "credential",
+    "webhook",
+    "ping_url",
+    "url_file",
+    "sign_key",
+    "_env",
+];
 
 /// Returns whether a key, a value or a line is better not repeated.
 pub(super) fn may_hold_a_secret(text: &str) -> bool {
@@ -188,14 +200,14 @@ impl Problems {
 
     /// Returns each mistake as JSON has it.
     pub fn mistakes(&self) -> Vec<Mistake<'_>> {
-        let mistake = |problem: &'_ Problem| Mistake {
+        let mistakes = self.0.iter().map(|problem| Mistake {
             file: problem.file.name(),
             line: problem.position.map(|(line, _)| line),
             column: problem.position.map(|(_, column)| column),
             message: &problem.message,
             hint: problem.hint.as_deref(),
-        };
-        self.0.iter().map(mistake).collect()
+        });
+        mistakes.collect()
     }
 }
 

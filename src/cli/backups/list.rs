@@ -76,7 +76,7 @@ pub(super) struct Listed {
 pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<ExitCode> {
     let config = global.load_config()?;
     let now = Utc::now();
-    let mut listed = read(&config, filter, unsigned_ok, now).await?;
+    let mut listed = read(&config, filter, unsigned_ok).await?;
     let nearness = Nearness::of(global);
     listed.sets = as_sets(std::mem::take(&mut listed.sets), &nearness);
     listed.failed.extend(one_place(&listed.stores, &nearness).await);
@@ -149,7 +149,7 @@ async fn one_place(stores: &[(String, Store)], nearness: &Nearness) -> Vec<(Stri
     found
 }
 
-async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
+async fn read(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<Listed> {
     let mut listed = Listed::default();
     let list = async |store: &Store| {
         let listing = set::list(store, "").await?;

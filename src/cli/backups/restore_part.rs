@@ -234,11 +234,8 @@ fn print_restored(
     let tables = plan.tables();
     let rows: u64 = tables.values().sum();
     if global.json {
-        let of_tables = tables.iter().map(|(table, rows)| printed::TableRows {
-            schema: &table.schema,
-            name: &table.name,
-            rows: *rows,
-        });
+        let of_tables =
+            tables.iter().map(|(table, rows)| printed::TableRows { schema: &table.schema, name: &table.name, rows: *rows });
         return print_json(&printed::Restore::Parts(printed::Parts {
             set: &name,
             store: &found.store_name,

@@ -137,11 +137,8 @@ impl Shown {
     }
 
     fn as_json<'a>(&'a self, files: &'a [NewFile], is_written: bool) -> printed::Init<'a> {
-        let file = |file: &'a NewFile| printed::NewFile {
-            path: file.path.display().to_string(),
-            about: &file.about,
-            text: &file.text,
-        };
+        let file =
+            |file: &'a NewFile| printed::NewFile { path: file.path.display().to_string(), about: &file.about, text: &file.text };
         printed::Init {
             about: &self.about,
             databases: &self.databases,

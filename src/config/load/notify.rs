@@ -113,7 +113,11 @@ impl Loader<'_> {
         let Some(written) = written else { return Some(TELEGRAM.to_owned()) };
         let is_http = url::Url::parse(written.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
         if !is_http {
-            self.problem(&written, format!("`server` of {of} is not an HTTP URL"), "write it like server = \"http://127.0.0.1:8081\"");
+            self.problem(
+                &written,
+                format!("`server` of {of} is not an HTTP URL"),
+                "write it like server = \"http://127.0.0.1:8081\"",
+            );
         }
         is_http.then(|| written.get_ref().trim_end_matches('/').to_owned())
     }
