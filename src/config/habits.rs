@@ -175,6 +175,11 @@ pub const OF_JOBS: &[Habit] = &[
     Habit { table: "", keys: &["stores", "ledger", "serve", "tools"], instead: "`{key}` belongs in config.toml" },
     Habit {
         table: "",
+        keys: &["notify"],
+        instead: "[notify.NAME] belongs in config.toml; here, notify = [\"NAME\"] above all tables",
+    },
+    Habit {
+        table: "",
         keys: &["cron", "when", "every", "interval", "at", "frequency"],
         instead: "the key is `schedule`: schedule = \"0 2 * * *\"",
     },

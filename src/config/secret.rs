@@ -38,6 +38,7 @@ impl Secret<'_> {
             );
         } else if let (Some(first), true) = (&env, file.is_some()) {
             problem(first.span(), format!("both `{key}_env` and `{key}_file` are set"), "keep one of them".to_owned());
+            return None;
         }
         if let Some(literal) = literal {
             return Some((literal.into_inner(), None));
