@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::list::{Listed, Row};
+use super::listed::{Listed, Row};
 use crate::cli::outputs::common::UnreadStore;
 use crate::cli::outputs::sets as printed;
 use crate::pg::failure;

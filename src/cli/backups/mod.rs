@@ -13,6 +13,7 @@ mod found;
 mod hold;
 mod list;
 mod list_json;
+mod listed;
 mod nearness;
 mod other_copies;
 mod prune;

@@ -3,7 +3,7 @@
 
 mod asked;
 mod files;
-mod finding;
+pub(super) mod finding;
 mod room;
 mod versions;
 
@@ -12,8 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use chrono::Utc;
 
-pub(super) use self::finding::Finding;
-use self::finding::State;
+use self::finding::{Finding, State};
 use super::check;
 use super::global::Global;
 use super::output::{print, print_json, table};

@@ -3,9 +3,9 @@
 
 mod arguments;
 mod ask;
-mod decide;
+pub(super) mod decide;
 mod draft;
-mod facts;
+pub(super) mod facts;
 mod look;
 mod names;
 mod new;
@@ -26,10 +26,8 @@ use anyhow::Result;
 
 pub use self::arguments::Arguments;
 use self::arguments::Place;
-pub(super) use self::decide::LeftOut;
 use self::draft::Draft;
 use self::prepared::Prepared;
-pub(super) use self::shown::ShownDatabase;
 use self::write::{NewFile, is_there};
 use super::documents;
 use super::global::Global;

@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use super::decide::LeftOut;
-use super::facts::{Contents, Listed, Server};
+use super::facts::{Contents, Server, ShownDatabase};
 use super::names::remark;
 use super::write::NewFile;
 use crate::base::units;
@@ -31,23 +29,6 @@ pub struct Shown {
     /// Lines for a configuration that is there.
     pub to_add: Option<String>,
     pub next: Vec<String>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ShownDatabase {
-    pub name: String,
-    pub size_bytes: Option<u64>,
-    pub extensions: Vec<String>,
-}
-
-impl ShownDatabase {
-    pub fn of(name: &str, listed: &Listed, contents: &Contents) -> Self {
-        Self {
-            name: name.to_owned(),
-            size_bytes: listed.size_bytes.map(i64::unsigned_abs),
-            extensions: contents.extensions.clone(),
-        }
-    }
 }
 
 /// Names what pg_cron and pg_partman do in a database.

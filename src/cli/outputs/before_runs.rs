@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::doctor::Finding;
-use crate::cli::init::{LeftOut, ShownDatabase};
-use crate::cli::standing::{Backup, Failed, Late, Lost, Step};
+use crate::cli::doctor::finding::Finding;
+use crate::cli::init::decide::LeftOut;
+use crate::cli::init::facts::ShownDatabase;
+use crate::cli::standing::say::{Backup, Failed, Late, Lost, Step};
 
 /// `pgtend` alone: where one stands, and what comes next.
 #[derive(Serialize, JsonSchema)]

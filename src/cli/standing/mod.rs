@@ -2,14 +2,16 @@
 
 mod json;
 mod read;
-mod say;
+pub(super) mod say;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-pub(super) use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step};
+#[cfg(test)]
+pub(super) use self::say::{Backup, Late};
+pub(super) use self::say::{Configured, OfDatabase, Standing};
 use super::global::Global;
 use super::output::{print, print_json};
 use crate::base::toml_file::Problems;
