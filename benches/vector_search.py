@@ -168,7 +168,7 @@ class Bench(Server):
         if done.returncode != 0 and not run.get("report"):
             raise Failed(f"job {name}: {run['error']}")
         told = (run["plan"] if options else run["report"]["facts"])["tables"][0]
-        return {**told, "error": run["error"]}, time.monotonic() - began
+        return {**told, "error": run.get("error")}, time.monotonic() - began
 
 
 def measure(bench, rows):

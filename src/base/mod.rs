@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod fault;
 pub mod html_page;
 pub mod network;
+pub mod pattern;
 pub mod process_identity;
 pub mod progress;
 pub mod schedule;

@@ -69,20 +69,20 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
     let (config, folder) = global.load()?;
     let name = arguments.database.as_deref().unwrap_or_default();
-    if !config.databases.contains_key(name) {
+    if config.database(name).is_none() {
         let names = config.databases.keys().map(String::as_str);
         let hint =
             did_you_mean(name, names.clone()).unwrap_or_else(|| format!("there are: {}", names.collect::<Vec<_>>().join(", ")));
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
     }
     let only = arguments.check.as_deref().map(find).transpose()?;
-    let on_database = folder.jobs.iter().filter(|job| job.databases.iter().any(|database| database == name));
+    let on_database = folder.jobs.iter().filter(|job| job.runs_on(name));
     let own = |job: &Job| {
         let audit = job.task.as_a::<Audit>()?.clone();
         Some(OwnJob { job: job.name.clone(), audit, trust_owners: job.limits.trust_owners })
     };
     let own = on_database.filter_map(own).next();
-    let others: Vec<Other> = folder.jobs.iter().map(Job::in_short).collect();
+    let others: Vec<Other> = folder.jobs.iter().map(|job| seen_on(job, name)).collect();
     let (mut audit, document) =
         audit::manual(&config, &others, own, name, only, &global.progress(), &cancelled_by_signals()?).await?;
     if let Some(fail_on) = arguments.fail_on {
@@ -105,6 +105,15 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         }
         None => ExitCode::SUCCESS,
     })
+}
+
+/// A job as the audit sees it. Whether its patterns stand for this database is known without asking a server.
+fn seen_on(job: &Job, database: &str) -> Other {
+    let mut other = job.in_short();
+    if job.runs_on(database) && !other.runs_on(database) {
+        other.databases.push(database.to_owned());
+    }
+    other
 }
 
 fn find(id: &str) -> Result<&'static Check> {

@@ -1,5 +1,6 @@
 //! `pgtend check` loads everything as a real run does, and with `--connect` tries everything that a run will need.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -14,7 +15,8 @@ use super::{cleartext, encryption, lifetimes};
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
-use crate::pg::{self, Server, client_tools, failure};
+use crate::pg::{self, Server, client_tools, databases, failure};
+use crate::run::fleet::Found;
 use crate::run::job::{Folder, Job};
 use crate::store::Store;
 use crate::task::backup::Backup;
@@ -48,8 +50,9 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
         })?;
     } else {
         print(&format!(
-            "{}: {}, {}, {}, {}\n",
+            "{}: {}{}, {}, {}, {}\n",
             config.path.display(),
+            if config.servers.is_empty() { String::new() } else { units::plural(config.servers.len(), "server") + ", " },
             units::plural(config.databases.len(), "database"),
             units::plural(config.stores.len(), "store"),
             units::plural(jobs.len(), "job"),
@@ -87,6 +90,7 @@ pub(super) fn notes(config: &Config, folder: &Folder) -> Vec<String> {
     notes.extend(nowhere(config));
     notes.extend(schedule_notes(jobs));
     notes.extend(will_refuse(jobs));
+    notes.extend(without_servers(config, jobs));
     notes.extend(encryption::warnings(config, jobs));
     notes
 }
@@ -105,6 +109,19 @@ fn nowhere(config: &Config) -> Vec<String> {
         )
     };
     without.map(|(name, _)| note(name)).collect()
+}
+
+/// Patterns that can stand for nothing: no server is there, and no entry has such a name.
+fn without_servers(config: &Config, jobs: &[Job]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for job in jobs.iter().filter(|job| config.servers.is_empty() && job.databases.is_empty()) {
+        let Some(chosen) = &job.chosen else { continue };
+        notes.push(format!(
+            "{}: databases = \"{chosen}\" matches no [databases.NAME], and there is no [servers.NAME] to find any",
+            job.name
+        ));
+    }
+    notes
 }
 
 /// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.
@@ -160,6 +177,9 @@ fn detail(tried: &Attempt) -> String {
     }
 }
 
+/// A server may have thousands of databases with something to say.
+const WARNINGS_OF_A_SERVER: usize = 20;
+
 const WARNING: &str = "; WARNING: ";
 
 /// Formats warnings that follow a success.
@@ -176,8 +196,16 @@ pub(super) fn parts(detail: &str) -> (&str, impl Iterator<Item = &str>) {
 /// Tries everything that runs will need.
 pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     let mut tried = Vec::new();
+    let (of_servers, jobs) = try_servers(config, jobs).await;
+    let jobs = &jobs[..];
+    tried.extend(of_servers);
     for (name, database) in &config.databases {
         tried.extend(try_database(name, database, jobs, config).await);
+    }
+    for name in examples(config, jobs) {
+        if let Some(database) = config.database(&name) {
+            tried.extend(try_database(&name, &database, jobs, config).await);
+        }
     }
     if let Some(result) = try_ledger(config).await.transpose() {
         tried.push(Attempt { what: "ledger".to_owned(), result });
@@ -202,6 +230,45 @@ pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
         }
     }
     tried
+}
+
+/// Asks each server for its databases. Returns the jobs with those that their patterns stand for.
+async fn try_servers(config: &Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>) {
+    let (mut tried, mut found, mut said) = (Vec::new(), Found::default(), Vec::new());
+    for (name, server) in &config.servers {
+        let listed = async { databases::list(&server.login.settings()?).await };
+        match listed.await {
+            Ok(listed) => {
+                found.add(name, listed.names.clone());
+                said.push((name, listed));
+            }
+            Err(error) => tried.push(Attempt { what: format!("server {name}"), result: Err(error) }),
+        }
+    }
+    let is_one_silent = !tried.is_empty();
+    let with_entries = found.with_entries(config);
+    for (name, listed) in said {
+        let left_out = listed.left_out.iter().map(|(own, why)| format!("{} is left out: {why}", own.escape_debug()));
+        let of_it = with_entries.iter().filter(|(found, _)| found.starts_with(&format!("{name}.")));
+        let taken = of_it.map(|(found, entry)| format!("{found} is [databases.{entry}], whose settings count for its jobs"));
+        let counts = format!("{} of {} count", found.count(name, config), units::plural(listed.names.len(), "database"));
+        let result = Ok(format!("{counts}{}", warnings(left_out.chain(taken).take(WARNINGS_OF_A_SERVER))));
+        tried.push(Attempt { what: format!("server {name}"), result });
+    }
+    let jobs = found.given_to(jobs, config);
+    for job in jobs.iter().filter(|job| job.chosen.is_some()) {
+        let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+        let none = (job.databases.is_empty() && !is_one_silent).then(|| "it runs on no database now".to_owned());
+        let counts = format!("{patterns}: {}", units::plural(job.databases.len(), "database"));
+        tried.push(Attempt { what: format!("databases of {}", job.name), result: Ok(format!("{counts}{}", warnings(none))) });
+    }
+    (tried, jobs)
+}
+
+/// The first found database of each job with patterns: thousands cannot all be tried.
+fn examples(config: &Config, jobs: &[Job]) -> BTreeSet<String> {
+    let first = |job: &Job| job.databases.iter().find(|name| !config.databases.contains_key(*name)).cloned();
+    jobs.iter().filter(|job| job.chosen.is_some()).filter_map(first).collect()
 }
 
 /// Tries the connection to a database, the client tools for its server, and the privileges that each of its jobs needs.

@@ -15,7 +15,9 @@ const ENDPOINTS_OF_STORES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL
 /// Returns one sentence for each such connection.
 pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (name, database) in &config.databases {
+    let databases = config.databases.iter().map(|(name, database)| (format!("database `{name}`"), database));
+    let servers = config.servers.iter().map(|(name, server)| (format!("server `{name}`"), &server.login));
+    for (what, database) in databases.chain(servers) {
         // Another part reports what is wrong with the database's settings.
         let Some((host, mode)) = database.settings().ok().and_then(|settings| settings.may_be_in_the_clear()) else {
             continue;
@@ -25,7 +27,7 @@ pub fn warnings(config: &Config, jobs: &[Job]) -> Vec<String> {
             _ => "if the server has no TLS, or someone is in between, rows travel in the clear",
         };
         warnings.push(format!(
-            "database `{name}`: sslmode={mode} to {host}: {risk}. sslmode=verify-full keeps others out (docs/connections.md#tls)"
+            "{what}: sslmode={mode} to {host}: {risk}. sslmode=verify-full keeps others out (docs/connections.md#tls)"
         ));
     }
     for (name, store) in &config.stores {

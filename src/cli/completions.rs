@@ -14,9 +14,10 @@ use clap_complete::env::{CompleteEnv, Shells};
 
 use super::global::{Global, LogFormat};
 use super::output::print;
-use crate::config;
+use crate::config::{self, Config};
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
+use crate::run::fleet;
 use crate::task::audit::checks::CHECKS;
 
 /// Set by the scripts; not COMPLETE, which may be set for another program.
@@ -74,7 +75,7 @@ impl Names {
         let plain = |names: Vec<String>| names.into_iter().filter(|name| is_plain(name)).map(CompletionCandidate::new).collect();
         match self {
             Self::Job => plain(jobs()),
-            Self::Database => plain(keys_of("databases")),
+            Self::Database => plain(keys_of("databases").into_iter().chain(found()).collect()),
             Self::Store => plain(keys_of("stores")),
             Self::Check => CHECKS.iter().map(|check| CompletionCandidate::new(check.id).help(Some(check.title.into()))).collect(),
             Self::Set => plain(runs().iter().filter_map(set).chain(["latest".to_owned()]).collect()),
@@ -134,13 +135,28 @@ fn keys_of(table: &str) -> Vec<String> {
     named.into_iter().flat_map(|named| named.keys().cloned()).collect()
 }
 
-/// The last runs in the ledger, the newest first; none where it does not answer in time.
+/// The databases that servers had when they were last asked.
+fn found() -> Vec<String> {
+    if keys_of("servers").is_empty() {
+        return Vec::new();
+    }
+    of_ledger(async |config, ledger| Some(fleet::remembered(config, ledger).await.names(config)))
+}
+
+/// The last runs in the ledger, the newest first.
 fn runs() -> Vec<Row> {
+    of_ledger(async |_, ledger| {
+        let filter = Filter { job: None, database: None, outcome: None, limit: RUNS_LOOKED_AT };
+        ledger.runs(&filter).await.ok()
+    })
+}
+
+/// Asks the ledger; nothing where it does not answer in time.
+fn of_ledger<T>(asking: impl AsyncFnOnce(&Config, &Ledger) -> Option<Vec<T>>) -> Vec<T> {
     let asked = async {
         let config = config::load(&global().config_path(), &mut Vec::new())?;
         let ledger = Ledger::to_read(&config).await.ok()??;
-        let filter = Filter { job: None, database: None, outcome: None, limit: RUNS_LOOKED_AT };
-        ledger.runs(&filter).await.ok()
+        asking(&config, &ledger).await
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let answered = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await.ok().flatten() });

@@ -58,7 +58,7 @@ pub enum Command {
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let (Command::Install { job: name, database, dry_run, .. } | Command::Undo { job: name, database, dry_run, .. }) = command;
     let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
-    let request = Request { name, mode, database: database.as_deref(), scheduled: false };
+    let request = Request::of(name, database.as_deref(), mode)?;
     match command {
         Command::Install { force, .. } => {
             let work = |job: &Job| {

@@ -9,6 +9,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::toml_file::{Problems, did_you_mean};
 use crate::config::{self, Config};
+use crate::ledger::Ledger;
+use crate::run::fleet::{self, Memory};
 use crate::run::job::{self, Folder, Job};
 
 #[derive(Debug, Args)]
@@ -72,6 +74,13 @@ impl Global {
         Ok((config, folder))
     }
 
+    /// Loads the same, and asks servers for the databases of jobs with patterns. Only a run writes to the ledger what servers have.
+    pub(super) async fn load_found(&self, is_for_runs: bool) -> Result<(Config, Folder)> {
+        let (config, mut folder) = self.load()?;
+        folder.jobs = found_for(&config, folder.jobs, is_for_runs).await?;
+        Ok((config, folder))
+    }
+
     /// Loads the configuration and all jobs, or returns every mistake in any of them.
     pub(super) fn load_all(&self) -> Result<(Config, Folder)> {
         let (config, folder) = self.read()?;
@@ -110,4 +119,17 @@ impl Global {
     pub(super) fn progress(&self) -> Progress {
         Progress::detect(self.log_format == LogFormat::Json)
     }
+}
+
+/// Gives jobs with patterns the databases that servers have. A ledger that does not answer remembers none.
+pub(super) async fn found_for(config: &Config, jobs: Vec<Job>, is_for_runs: bool) -> Result<Vec<Job>> {
+    if !fleet::is_needed(&jobs) {
+        return Ok(jobs);
+    }
+    if is_for_runs {
+        let ledger = Ledger::new(config)?;
+        return Ok(fleet::found_for(config, ledger.as_ref().map_or(Memory::None, Memory::Write), jobs).await);
+    }
+    let ledger = Ledger::to_read(config).await.unwrap_or_default();
+    Ok(fleet::found_for(config, ledger.as_ref().map_or(Memory::None, Memory::Read), jobs).await)
 }

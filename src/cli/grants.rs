@@ -1,11 +1,12 @@
 //! `grants` prints SQL for a role that may do what the configured jobs do, and no more.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::global::Global;
+use super::global::{Global, found_for};
 use super::output::print;
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, comment, identifier};
@@ -30,7 +31,9 @@ pub struct Arguments {
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let (config, folder) = global.load_all()?;
-    let jobs = folder.jobs;
+    let jobs = found_for(&config, folder.jobs, false).await?;
+    let found = jobs.iter().flat_map(|job| &job.databases).filter(|name| !config.databases.contains_key(*name));
+    let names: BTreeSet<&String> = config.databases.keys().chain(found).collect();
     let role = identifier(&arguments.role);
     let mut text = format!(
         "{}\n-- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\
@@ -46,7 +49,8 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         comment(&format!("If the role needs a password: \\password {role}")),
     );
     let mut memberships = Memberships::default();
-    for (name, configured) in &config.databases {
+    for name in names {
+        let Some(configured) = config.database(name) else { continue };
         if arguments.database.as_ref().is_some_and(|only| only != name) {
             continue;
         }

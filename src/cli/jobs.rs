@@ -6,48 +6,67 @@ use std::process::ExitCode;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
+use super::fleets::{self, Fleet};
 use super::global::Global;
 use super::output::{self, print, print_json};
 use super::outputs::runs as printed;
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Key, Ledger, Row};
+use crate::ledger::{Gone, Key, Ledger, Row};
+use crate::run::fleet;
 use crate::run::job::{Folder, Job};
-use crate::run::scheduler::planner;
+use crate::run::scheduler::planner::Ticks;
 
-pub async fn run(global: &Global) -> Result<ExitCode> {
-    let (config, folder) = global.load()?;
-    let jobs = &folder.jobs;
+/// More databases that went are counted only.
+const GONE_LISTED: usize = 10;
+
+/// `all` lists each database of jobs with patterns.
+pub async fn run(global: &Global, all: bool) -> Result<ExitCode> {
+    let (config, folder) = global.load_found(false).await?;
     let now = Utc::now();
     // Configured jobs are worth showing even without their history.
-    let history = history(&config, jobs).await.unwrap_or_else(|error| {
-        tracing::warn!("no history: {error:#}");
-        History::default()
-    });
+    let history = match history(&config, &folder.jobs, all, now).await {
+        Ok(history) => history,
+        Err(error) => {
+            tracing::warn!("no history: {error:#}");
+            let fleets = if all { Vec::new() } else { fleets::count(None, &folder.jobs, now).await? };
+            History { fleets, ..History::default() }
+        }
+    };
     match global.json {
         true => print_json(&as_json(&folder, &history, now))?,
-        false => print(&as_table(jobs, &history, now))?,
+        false => print(&as_table(&folder.jobs, &history, now))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Reads the history, where there is one: a list makes no ledger.
-async fn history(config: &Config, jobs: &[Job]) -> Result<History> {
-    match Ledger::to_read(config).await? {
-        Some(ledger) => History::read(&ledger, jobs).await,
-        None => Ok(History::default()),
+async fn history(config: &Config, jobs: &[Job], all: bool, now: DateTime<Utc>) -> Result<History> {
+    let ledger = Ledger::to_read(config).await?;
+    let fleets = if all { Vec::new() } else { fleets::count(ledger.as_ref(), jobs, now).await? };
+    let mut history = match &ledger {
+        Some(ledger) => {
+            let alone: Vec<&Job> = jobs.iter().filter(|job| !fleets.iter().any(|fleet| fleet.job == job.name)).collect();
+            History::read(ledger, &alone).await?
+        }
+        None => History::default(),
+    };
+    if let Some(ledger) = &ledger {
+        history.gone = fleet::gone(config, ledger).await?;
     }
+    Ok(History { fleets, ..history })
 }
 
 fn as_json<'a>(folder: &'a Folder, history: &'a History, now: DateTime<Utc>) -> printed::Jobs<'a> {
     let broken =
         folder.broken.iter().map(|broken| printed::Broken { job: &broken.job, file: &broken.file, reasons: broken.reasons() });
-    printed::Jobs { jobs: folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect(), broken: broken.collect() }
+    let jobs = folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect();
+    printed::Jobs { jobs, broken: broken.collect(), gone: &history.gone }
 }
 
 fn job_as_json<'a>(job: &'a Job, history: &'a History, now: DateTime<Utc>) -> printed::Job<'a> {
-    let next = job.databases.iter().filter_map(|database| next_run(job, database, now)).min();
+    let next = soonest(job, now).map(|(next, _)| next);
     let last = job.databases.iter().filter_map(|database| history.of(job, database)).map(|last| printed::LastRun {
         database: &last.row.database,
         run: last.row.id,
@@ -66,33 +85,64 @@ fn job_as_json<'a>(job: &'a Job, history: &'a History, now: DateTime<Utc>) -> pr
         next_run_at: next.map(|next| next.to_rfc3339()),
         timeout_seconds: job.timeout.map(|timeout| timeout.0.as_secs()),
         last: last.collect(),
+        patterns: job.chosen.as_ref().map(ToString::to_string),
+        fleet: history.fleet(job).map(Fleet::as_json),
     }
 }
 
 fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
-    let rows = jobs.iter().flat_map(|job| {
-        job.databases.iter().map(move |database| {
-            let (schedule, next) = schedule_and_next(job, database, now);
-            let (outcome, success) = match history.of(job, database) {
-                Some(last) => {
-                    (last_run(&last.row), last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))))
-                }
-                None => (String::new(), String::new()),
-            };
-            vec![
-                job.name.clone(),
-                job.task.kind().to_owned(),
-                database.clone(),
-                schedule,
-                next,
-                outcome,
-                success,
-                job.description.clone().unwrap_or_default(),
-            ]
-        })
+    let rows = jobs.iter().flat_map(|job| match history.fleet(job) {
+        Some(fleet) => vec![row_of_fleet(job, fleet, now)],
+        None => rows_of(job, history, now),
     });
     let headings = ["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "LAST RUN", "LAST SUCCESS", "DESCRIPTION"];
-    output::table(&headings, rows)
+    let mut text = output::table(&headings, rows);
+    for gone in history.gone.iter().take(GONE_LISTED) {
+        text += &format!("{} is gone since {}; its sets are kept\n", gone.database, gone.gone_at.format("%Y-%m-%d %H:%M UTC"));
+    }
+    if history.gone.len() > GONE_LISTED {
+        text += &format!("and {} more databases are gone\n", history.gone.len() - GONE_LISTED);
+    }
+    text
+}
+
+/// One line, however many databases a job with patterns has.
+fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
+    let (schedule, next) = schedule_and_next(job, soonest(job, now).map_or("", |(_, database)| database), now);
+    let oldest = fleet.oldest_success.as_ref();
+    vec![
+        job.name.clone(),
+        job.task.kind().to_owned(),
+        format!("{}: {}", fleet.patterns, units::plural(fleet.databases, "database")),
+        schedule,
+        next,
+        fleet.in_words(),
+        oldest.map_or_else(String::new, |(at, database)| format!("oldest: {} ago, {database}", units::age(*at, now))),
+        job.description_for(&fleet.patterns).unwrap_or_default(),
+    ]
+}
+
+fn rows_of(job: &Job, history: &History, now: DateTime<Utc>) -> Vec<Vec<String>> {
+    let of_database = job.databases.iter().map(|database| {
+        let (schedule, next) = schedule_and_next(job, database, now);
+        let (outcome, success) = match history.of(job, database) {
+            Some(last) => {
+                (last_run(&last.row), last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))))
+            }
+            None => (String::new(), String::new()),
+        };
+        vec![
+            job.name.clone(),
+            job.task.kind().to_owned(),
+            database.clone(),
+            schedule,
+            next,
+            outcome,
+            success,
+            job.description_for(database).unwrap_or_default(),
+        ]
+    });
+    of_database.collect()
 }
 
 /// Formats the schedule, and the next run in the job's time zone and in UTC.
@@ -120,13 +170,24 @@ fn last_run(row: &Row) -> String {
 }
 
 fn next_run(job: &Job, database: &str, now: DateTime<Utc>) -> Option<DateTime<chrono_tz::Tz>> {
-    let jitter = planner::jitter(job, database);
-    job.next_tick(now - jitter).filter(|_| job.enabled).map(|tick| tick + jitter)
+    Ticks::of(job).next_start(database, now)
+}
+
+/// Returns the next run of all databases, and which database it is on.
+fn soonest(job: &Job, now: DateTime<Utc>) -> Option<(DateTime<chrono_tz::Tz>, &str)> {
+    let mut ticks = Ticks::of(job);
+    let starts = job.databases.iter().filter_map(|database| Some((ticks.next_start(database, now)?, database.as_str())));
+    starts.min()
 }
 
 /// The last run of each job on each database.
 #[derive(Default)]
-struct History(HashMap<Key, Last>);
+struct History {
+    last: HashMap<Key, Last>,
+    /// Jobs with patterns, which have one line each.
+    fleets: Vec<Fleet>,
+    gone: Vec<Gone>,
+}
 
 struct Last {
     row: Row,
@@ -135,22 +196,23 @@ struct Last {
 
 impl History {
     fn of(&self, job: &Job, database: &str) -> Option<&Last> {
-        self.0.get(&(job.name.clone(), database.to_owned()))
+        self.last.get(&(job.name.clone(), database.to_owned()))
     }
 
-    async fn read(ledger: &Ledger, jobs: &[Job]) -> Result<Self> {
+    fn fleet(&self, job: &Job) -> Option<&Fleet> {
+        self.fleets.iter().find(|fleet| fleet.job == job.name)
+    }
+
+    async fn read(ledger: &Ledger, jobs: &[&Job]) -> Result<Self> {
         let keys: Vec<Key> =
             jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         let mut successes = ledger.last_successes(&keys).await?;
         let rows = ledger.last_runs(&keys, 1).await?;
-        Ok(Self(
-            rows.into_iter()
-                .map(|row| {
-                    let key = (row.job.clone(), row.database.clone());
-                    let success_at = successes.remove(&key);
-                    (key, Last { row, success_at })
-                })
-                .collect(),
-        ))
+        let last = rows.into_iter().map(|row| {
+            let key = (row.job.clone(), row.database.clone());
+            let success_at = successes.remove(&key);
+            (key, Last { row, success_at })
+        });
+        Ok(Self { last: last.collect(), ..Self::default() })
     }
 }

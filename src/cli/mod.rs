@@ -1,6 +1,7 @@
 //! The command line: its commands and options, and what each command prints. Data goes to stdout, logs to stderr.
 
 mod archives;
+mod at_once;
 mod audit;
 mod backups;
 mod check;
@@ -14,6 +15,7 @@ mod documents;
 mod encryption;
 mod failed;
 mod filter;
+mod fleets;
 mod follow;
 mod global;
 mod grants;
@@ -87,11 +89,12 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
   pgtend run-job backup-nightly                      run it now
   pgtend run-job backup-nightly --dry-run            say what it would do, and why
   pgtend run-job backup-nightly --database app       on one of its databases
+  pgtend run-job tenants-nightly@tenant_7            the same, in short
   pgtend run-job backup-nightly --unless-within 1h   before a deployment
   pgtend run-job backup-nightly --json               for scripts"
     )]
     RunJob {
-        /// The job's name: that of its file in the folder of jobs, without .toml
+        /// The job's name: that of its file in the folder of jobs, without .toml; JOB@DATABASE is the job on one of its databases
         name: String,
         /// Print what it would do, and why; write nothing
         #[arg(long)]
@@ -130,8 +133,13 @@ Status page and metrics: http://127.0.0.1:9187, or [serve] listen.")]
     /// List the jobs with their next run and their last outcome
     #[command(after_help = "Examples:
   pgtend jobs                                schedules, next runs, last outcomes
+  pgtend jobs --all                          each database of jobs with patterns
   pgtend jobs --json | jq -r '.jobs[].job'   their names")]
-    Jobs,
+    Jobs {
+        /// List each database of jobs with patterns, which otherwise have one line
+        #[arg(long)]
+        all: bool,
+    },
     /// List the runs in the ledger, newest first
     #[command(args_conflicts_with_subcommands = true)]
     Runs(runs::Arguments),
@@ -253,13 +261,13 @@ async fn dispatch(arguments: &Arguments) -> Result<ExitCode> {
         Command::Serve => serve::run(global).await,
         Command::RunJob { name, dry_run, database, scheduled, yes, unless_within } => {
             let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
-            let request = run_job::Request { name, mode, database: database.as_deref(), scheduled: *scheduled };
+            let request = run_job::Request::of(name, database.as_deref(), mode)?.scheduled(*scheduled);
             run_job::run(global, &request, *yes, *unless_within).await
         }
         Command::Check { connect } => check::run(global, *connect).await,
         Command::Doctor => doctor::run(global).await,
         Command::Audit(arguments) => audit::run(global, arguments).await,
-        Command::Jobs => jobs::run(global).await,
+        Command::Jobs { all } => jobs::run(global, *all).await,
         Command::Runs(arguments) => runs::run(global, arguments).await,
         Command::Logs(arguments) => logs::run(global, arguments).await,
         Command::Backups { command } => backups::run(global, command).await,

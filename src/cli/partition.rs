@@ -38,7 +38,7 @@ pub enum Command {
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let Command::Convert { job: name, dry_run, undo, database } = command;
     let mode = if *dry_run { Mode::DryRun } else { Mode::Apply };
-    let request = Request { name, mode, database: database.as_deref(), scheduled: false };
+    let request = Request::of(name, database.as_deref(), mode)?;
     if *undo {
         let work = |job: &Job| {
             let partition = partition_of(job)?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
+use super::at_once;
 use super::global::Global;
 use super::output::{print, print_json};
 use super::outputs::runs as printed;
@@ -15,11 +16,12 @@ use super::unless_within;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::base::{terminal, units};
-use crate::config::Config;
+use crate::config::{Config, servers};
 use crate::ledger::metrics::Metrics;
 use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{Ledger, Trigger};
 use crate::pg::failure;
+use crate::run::fleet::{self, Memory};
 use crate::run::job::{CatchUp, Job};
 use crate::run::notify::Notifier;
 use crate::run::runner;
@@ -34,13 +36,32 @@ pub struct Request<'a> {
     pub scheduled: bool,
 }
 
+impl<'a> Request<'a> {
+    /// Takes JOB, or JOB@DATABASE: no job's name has an `@`.
+    pub fn of(name: &'a str, database: Option<&'a str>, mode: Mode) -> Result<Self> {
+        let (name, in_name) = name.split_once('@').map_or((name, None), |(job, database)| (job, Some(database)));
+        if in_name.is_some() && database.is_some() {
+            let message = format!("the database is named twice: write {name}@DATABASE, or --database DATABASE");
+            return Err(Fault::new(Kind::Configuration, message).into());
+        }
+        Ok(Self { name, mode, database: in_name.or(database), scheduled: false })
+    }
+
+    pub fn scheduled(self, scheduled: bool) -> Self {
+        Self { scheduled, ..self }
+    }
+}
+
 /// Runs the job; `yes` confirms what the job asks for. A backup that is not older than `unless_within` needs no run.
 pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_within: Option<Span>) -> Result<ExitCode> {
-    let (config, folder) = global.load()?;
+    let (config, folder) = global.load_found(true).await?;
     let mut job = global.find_job(&folder, request.name)?.clone();
     let jobs = folder.jobs;
     if yes {
         job.task.agree();
+    }
+    if job.databases.is_empty() {
+        return no_database(global, &config, &job).await;
     }
     let mut databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
@@ -55,32 +76,28 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
         return none_needed(global);
     }
     let context = context(global, config, jobs, &job, request)?;
-    let (mut all, mut skipped_ticks) = (Vec::new(), Vec::new());
-    for database in &databases {
-        if context.cancel.is_cancelled() {
-            break;
-        }
-        let ended = run_on(&context, &job, database, &trigger, request.mode).await;
-        if ended.is_empty() {
-            skipped_ticks.push(database.clone());
-        }
-        for ended in &ended {
-            say(global, ended)?;
-        }
-        all.extend(ended);
-    }
+    let runs = at_once::run(&context, &job, &databases, &trigger, request.mode, |ended| say(global, ended)).await?;
+    let started = runs.len();
+    let skipped_ticks: Vec<&String> = runs.iter().filter(|(_, ended)| ended.is_empty()).map(|(database, _)| *database).collect();
+    let all: Vec<Ended> = runs.into_iter().flat_map(|(_, ended)| ended).collect();
+    // The file of a job with patterns is about all of its databases.
+    let are_all = job.chosen.is_none() || databases.len() == job.databases.len();
     if request.mode == Mode::Apply
+        && are_all
         && let Err(error) = context.metrics.write_textfile(&context.config, &job.name)
     {
         tracing::warn!("cannot write the metrics of `{}` for the textfile collector: {error:#}", job.name);
     }
     conclude(global, &context, &all).await?;
 
-    for database in &skipped_ticks {
+    for database in skipped_ticks {
         let tick = trigger.tick().unwrap_or_default();
         terminal::say(&format!("pgtend: {} on {database}: {tick} already has a run: nothing to do", job.name));
     }
-    Ok(exit_code(&context, &all, all.len() + skipped_ticks.len() < databases.len()))
+    if request.database.is_none() {
+        fleet::ensure_known(&job, &context.config, context.ledger.as_deref().map_or(Memory::None, Memory::Read)).await?;
+    }
+    Ok(exit_code(&context, &all, started < databases.len()))
 }
 
 /// Runs a command on behalf of a job, on each of its databases, with the locks and the ledger of its runs.
@@ -89,10 +106,13 @@ pub async fn manual<W: Work>(
     request: &Request<'_>,
     work: impl Fn(&Job) -> Result<Manual<W>>,
 ) -> Result<ExitCode> {
-    let (config, folder) = global.load()?;
+    let (config, folder) = global.load_found(true).await?;
     let job = global.find_job(&folder, request.name)?.clone();
     let jobs = folder.jobs;
     let work = work(&job)?;
+    if job.databases.is_empty() {
+        return no_database(global, &config, &job).await;
+    }
     let databases = databases(&job, request.database)?;
     let context = context(global, config, jobs, &job, request)?;
     let mut all = Vec::new();
@@ -138,32 +158,6 @@ fn exit_code(context: &runner::Context, all: &[Ended], some_did_not_run: bool) -
     failed.and_then(|(_, ended)| ended.error.as_ref()).map_or(ExitCode::SUCCESS, failure::exit_code)
 }
 
-async fn run_on(context: &runner::Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Vec<Ended> {
-    if let Some(tick) = trigger.tick() {
-        let waited = tokio::select! {
-            waited = runner::after::wait(context, job, database, tick) => waited,
-            () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled while waiting for other jobs").into()),
-        };
-        if let Err(reason) = waited {
-            let skipped = runner::skip(context, job, database, trigger, reason).await;
-            if let Some(skipped) = &skipped {
-                context.notifier.ended(job, job.task.kind(), skipped);
-            }
-            return skipped.into_iter().collect();
-        }
-    }
-    let attempts = runner::run_with_retries(context, job, database, trigger.clone(), mode).await;
-    // A run that the ledger refused never reached the point where it notifies others.
-    if let [only] = attempts.as_slice()
-        && context.ledger.is_some()
-        && only.run.id.is_none()
-        && mode == Mode::Apply
-    {
-        context.notifier.ended(job, job.task.kind(), only);
-    }
-    attempts
-}
-
 /// Where no `serve` prunes the history, one run in twenty does.
 async fn tidy(context: &runner::Context, ended: &[Ended]) {
     let is_its_turn = ended.iter().filter_map(|ended| ended.run.id).any(|id| id % 20 == 0);
@@ -205,6 +199,7 @@ fn context(global: &Global, config: Config, jobs: Vec<Job>, job: &Job, request: 
         tracing::info!("no [ledger] is configured: this run leaves no history, and takes its locks in the target database only");
     }
     let context = with_ledger(global, config, jobs, ledger, cancelled_by_signals()?);
+    context.metrics.patterns(&job.name, job.chosen.as_ref().map(ToString::to_string).as_deref());
     for database in &job.databases {
         context.metrics.job(&job.name, database, job.task.makes_dumps());
     }
@@ -247,8 +242,34 @@ fn databases(job: &Job, only: Option<&str>) -> Result<Vec<String>> {
     if job.databases.iter().any(|database| database == only) {
         return Ok(vec![only.to_owned()]);
     }
-    let message = format!("job `{}` does not run on `{only}`; it runs on: {}", job.name, job.databases.join(", "));
+    // Where only one server has a database of that name, the server need not be named.
+    let is_meant = |name: &&String| servers::parts(name).is_some_and(|(_, own)| own == only);
+    let meant: Vec<&String> = job.databases.iter().filter(is_meant).collect();
+    let message = match meant.as_slice() {
+        [one] => return Ok(vec![(*one).clone()]),
+        [] => format!("job `{}` does not run on `{only}`; it runs on: {}", job.name, some_of(&job.databases)),
+        several => {
+            let names: Vec<String> = several.iter().map(|name| (*name).clone()).collect();
+            format!("several servers have a database `{only}`: name one of {}", some_of(&names))
+        }
+    };
     Err(Fault::new(Kind::Configuration, message).into())
+}
+
+fn some_of(names: &[String]) -> String {
+    const NAMED: usize = 20;
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{named}, and {more} more") } else { named }
+}
+
+/// A job whose patterns stand for nothing has nothing to do; where it is not known what a server has, that is an error.
+async fn no_database(global: &Global, config: &Config, job: &Job) -> Result<ExitCode> {
+    let ledger = Ledger::new(config)?;
+    fleet::ensure_known(job, config, ledger.as_ref().map_or(Memory::None, Memory::Read)).await?;
+    let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+    terminal::say(&format!("pgtend: {}: no database matches {patterns}: nothing to do", job.name));
+    none_needed(global)
 }
 
 fn trigger(job: &Job, request: &Request<'_>) -> Result<Trigger> {

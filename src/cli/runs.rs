@@ -27,7 +27,7 @@ use crate::task::{refresh, vector_index};
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Only runs of this job
+    /// Only runs of this job; JOB@DATABASE is the job on one of its databases
     job: Option<String>,
     /// Only runs on this database
     #[arg(long, value_name = "NAME")]
@@ -92,12 +92,12 @@ pub(super) async fn ledger(global: &Global) -> Result<Ledger> {
 }
 
 fn filter(arguments: &Arguments) -> Filter<'_> {
-    Filter {
-        job: arguments.job.as_deref(),
-        database: arguments.database.as_deref(),
-        outcome: arguments.outcome,
-        limit: arguments.limit.into(),
-    }
+    // JOB@DATABASE: no job's name has an `@`.
+    let (job, in_name) = match arguments.job.as_deref() {
+        Some(name) => name.split_once('@').map_or((Some(name), None), |(job, database)| (Some(job), Some(database))),
+        None => (None, None),
+    };
+    Filter { job, database: arguments.database.as_deref().or(in_name), outcome: arguments.outcome, limit: arguments.limit.into() }
 }
 
 async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result<ExitCode> {

@@ -5,7 +5,8 @@ use std::path::Path;
 use secrecy::SecretString;
 use toml::Spanned;
 
-use super::{Config, Secret, checked_http_url};
+use super::{Config, Names, Secret, checked_http_url};
+use crate::base::pattern::Pattern;
 use crate::base::toml_file::{Problem, Source, did_you_mean};
 
 /// Resolves the names in one job's file, with each problem at its place.
@@ -39,7 +40,8 @@ impl Checker<'_> {
             "store" => self.config.stores.keys().map(String::as_str).collect(),
             _ => self.config.databases.keys().map(String::as_str).collect(),
         };
-        if names.contains(&name.get_ref().as_str()) {
+        let is_of_server = kind != "store" && self.config.database(name.get_ref()).is_some();
+        if names.contains(&name.get_ref().as_str()) || is_of_server {
             return true;
         }
         if self.config.may_have(kind, name.get_ref()) {
@@ -63,14 +65,11 @@ impl Checker<'_> {
         false
     }
 
-    pub fn databases(&mut self, one: Option<Spanned<String>>, several: Option<Spanned<Vec<Spanned<String>>>>) -> Vec<String> {
+    /// Returns the databases that the file names, and the patterns that choose further ones.
+    pub fn databases(&mut self, one: Option<Spanned<String>>, several: Option<Spanned<Names>>) -> (Vec<String>, Vec<Pattern>) {
         let named = match (one, several) {
             (Some(one), None) => vec![one],
-            (None, Some(several)) if !several.get_ref().is_empty() => several.into_inner(),
-            (None, Some(several)) => {
-                self.problem(&several, "`databases` is empty", "name at least one: databases = [\"app\"]".to_owned());
-                Vec::new()
-            }
+            (None, Some(several)) => self.several(several),
             (Some(one), Some(_)) => {
                 self.problem(
                     &one,
@@ -84,6 +83,11 @@ impl Checker<'_> {
                 Vec::new()
             }
         };
+        // A database may be called `*`, as in the first release.
+        let is_pattern =
+            |name: &Spanned<String>| Pattern::is_one(name.get_ref()) && !self.config.databases.contains_key(name.get_ref());
+        let (patterns, named): (Vec<_>, Vec<_>) = named.into_iter().partition(is_pattern);
+        let patterns = patterns.iter().map(|pattern| Pattern::new(pattern.get_ref())).collect();
         let mut names: Vec<String> = Vec::new();
         for name in named {
             if names.contains(name.get_ref()) {
@@ -96,7 +100,31 @@ impl Checker<'_> {
                 names.push(name.into_inner());
             }
         }
-        names
+        (names, patterns)
+    }
+
+    fn several(&mut self, several: Spanned<Names>) -> Vec<Spanned<String>> {
+        let span = several.span();
+        match several.get_ref() {
+            Names::Several(texts) if texts.is_empty() => {
+                self.problem(&several, "`databases` is empty", "name at least one: databases = [\"app\"]".to_owned());
+            }
+            Names::One(text) if !Pattern::is_one(text) => {
+                // A URL or a login in the place of a name is not repeated.
+                let is_private = text.contains("://") || text.contains('@');
+                let shown = if is_private { "NAME" } else { text.as_str() };
+                let found = if is_private { "a text".to_owned() } else { format!("the text {text:?}") };
+                let hint = format!("write databases = [{shown:?}], or database = {shown:?}");
+                self.problem(&several, format!("found {found}, expected a list of texts"), hint);
+            }
+            Names::One(_) | Names::Several(_) => {
+                return match several.into_inner() {
+                    Names::One(text) => vec![Spanned::new(span, text)],
+                    Names::Several(texts) => texts,
+                };
+            }
+        }
+        Vec::new()
     }
 
     /// Returns the names of places for messages, each of which the configuration has.

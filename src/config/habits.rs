@@ -47,7 +47,7 @@ pub const OF_CONFIG: &[Habit] = &[
     },
     Habit {
         table: "",
-        keys: &["database", "db", "url", "host", "connection", "connections", "postgres", "postgresql", "server", "servers"],
+        keys: &["database", "db", "url", "host", "connection", "connections", "postgres", "postgresql", "server"],
         instead: "write [databases.NAME], with url = \"postgres://user@host:5432/database\"",
     },
     Habit { table: "", keys: &["listen", "port"], instead: "write it in [serve]: listen = \"127.0.0.1:9187\"" },
@@ -70,6 +70,26 @@ pub const OF_CONFIG: &[Habit] = &[
         table: "databases.*",
         keys: &["dsn", "uri", "connection_string", "connstr", "conninfo"],
         instead: "the key is `url`: url = \"postgres://user@host:5432/database\"",
+    },
+    Habit {
+        table: "servers.*",
+        keys: &["host", "hostname", "port", "user", "username", "dbname", "database", "sslmode", "socket", "service"],
+        instead: "`{key}` is a part of the URL: url = \"postgres://user@host:5432/postgres\"",
+    },
+    Habit {
+        table: "servers.*",
+        keys: &["password", "pass", "passwd", "password_file", "password_env"],
+        instead: "the password belongs in ~/.pgpass or PGPASSWORD, or in the whole URL, which url_file = \"/path\" or url_env = \"NAME\" name",
+    },
+    Habit {
+        table: "servers.*",
+        keys: &["concurrency", "max_jobs", "parallel"],
+        instead: "the key is `max_concurrent`: max_concurrent = 2",
+    },
+    Habit {
+        table: "servers.*",
+        keys: &["owner_url", "owner_url_env", "owner_url_file", "group"],
+        instead: "`{key}` is of one database: give that an entry of its own, [databases.NAME]",
     },
     Habit { table: "databases.*", keys: &["max_connections", "pool_size"], instead: "did you mean `max_sessions`?" },
     Habit {
@@ -199,6 +219,11 @@ pub const OF_JOBS: &[Habit] = &[
         table: "",
         keys: &["url", "host", "password", "user"],
         instead: "connections are in config.toml: [databases.NAME] with url = \"…\"; here, database = \"NAME\"",
+    },
+    Habit {
+        table: "",
+        keys: &["spread", "splay", "randomized_delay"],
+        instead: "the key is `jitter`, which spreads the starts over a time: jitter = \"2h\"",
     },
     Habit { table: "", keys: &["disabled", "active"], instead: "the key is `enabled`: enabled = false" },
     Habit { table: "", keys: &["retry", "max_retries", "attempts"], instead: "the key is `retries`: retries = 3" },

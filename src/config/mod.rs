@@ -5,8 +5,10 @@ pub mod checker;
 pub mod habits;
 pub mod limits;
 mod load;
+mod names;
 pub mod notify;
 mod secret;
+pub mod servers;
 pub mod sessions;
 mod url_instead;
 mod written;
@@ -19,12 +21,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 pub use load::load;
+pub use names::Names;
 pub use notify::{Notify, WrittenNotify};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 pub use secret::{Secret, checked_http_url, is_of_a_variable};
 use serde::Deserialize;
-pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenStore, WrittenVerify};
+pub use servers::Server;
+pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenServer, WrittenStore, WrittenVerify};
 
 use crate::base::age_keys::AgeKeys;
 use crate::base::units::{Rate, Span};
@@ -34,7 +38,10 @@ use crate::pg;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub path: PathBuf,
+    /// The databases that have an entry of their own; [`Config::database`] knows those of `servers`, too.
     pub databases: BTreeMap<String, Database>,
+    /// Servers whose databases are found.
+    pub servers: BTreeMap<String, Server>,
     pub stores: BTreeMap<String, Store>,
     pub tools: Tools,
     pub ledger: Option<Ledger>,
@@ -64,6 +71,8 @@ pub struct Ledger {
     pub keep: Duration,
     /// This many runs of each job on each database stay, however old they are.
     pub keep_last: u32,
+    /// The same as `keep`, for runs on databases that were found on servers.
+    pub keep_found: Duration,
 }
 
 /// `pgtend serve`.
@@ -102,6 +111,8 @@ pub struct Database {
     pub max_concurrent: Option<u32>,
     /// Databases of one group share `max_concurrent`.
     pub group: Option<String>,
+    /// Its own name, where `url` leads to another database of its server.
+    pub on_server: Option<String>,
 }
 
 impl Database {
@@ -109,6 +120,10 @@ impl Database {
     pub fn settings(&self) -> Result<pg::Settings> {
         let url = self.url.as_ref().map(|url| url.expose_secret()).unwrap_or("postgres://");
         let settings = pg::Settings::from_url(url)?;
+        let settings = match &self.on_server {
+            Some(own) => settings.with_database(own),
+            None => settings,
+        };
         Ok(match &self.role {
             Some(role) => settings.with_role(role),
             None => settings,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::notify::WrittenNotify;
-use super::{Checksums, Encryption, LockMode, Metrics, Tools, habits};
+use super::{Checksums, Encryption, LockMode, Metrics, Names, Tools, habits};
 use crate::base::toml_file::{Document, Known};
 use crate::base::units::{Rate, Size, Span};
 
@@ -21,6 +21,9 @@ pub struct Written {
     /// The databases, each with a name of its own.
     #[serde(default)]
     pub databases: BTreeMap<String, WrittenDatabase>,
+    /// Servers whose databases are found, each with a name of its own: a database is known as SERVER.DATABASE.
+    #[serde(default)]
+    pub servers: BTreeMap<String, WrittenServer>,
     /// The stores, each with a name of its own.
     #[serde(default)]
     pub stores: BTreeMap<String, WrittenStore>,
@@ -61,6 +64,9 @@ pub struct WrittenLedger {
     /// This many last runs of each job stay, however old; default 20, which is also the minimum.
     #[schemars(with = "Option<u32>", range(min = 20), example = 20)]
     pub keep_last: Option<Spanned<u32>>,
+    /// Runs on databases that servers were found to have, older than this, are deleted but for the last three of each job and its last success;
+    /// default 30 days.
+    pub keep_found: Option<Span>,
 }
 
 /// The throwaway server in which backups are proved.
@@ -100,19 +106,19 @@ pub struct WrittenServe {
 }
 
 /// More than one of the URLs, for the JSON Schema.
-fn two_urls() -> serde_json::Value {
+fn two_urls(urls: &[&str]) -> serde_json::Value {
     let both = |one: &str, other: &str| serde_json::json!({ "required": [one, other] });
-    let pairs = ["url", "owner_url"].map(|url| {
+    let pairs = urls.iter().flat_map(|url| {
         let (env, file) = (format!("{url}_env"), format!("{url}_file"));
         [both(url, &env), both(url, &file), both(&env, &file)]
     });
-    serde_json::json!({ "anyOf": pairs.concat() })
+    serde_json::json!({ "anyOf": pairs.collect::<Vec<_>>() })
 }
 
 /// Set one of `url`, `url_env` and `url_file`, or none of them to use PGHOST, PGDATABASE and so on.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("not" = two_urls()))]
+#[schemars(extend("not" = two_urls(&["url", "owner_url"])))]
 pub struct WrittenDatabase {
     /// `postgres://user@host:port/database?sslmode=verify-full`
     #[schemars(with = "Option<String>", regex(pattern = r"^postgres(ql)?://"), example = &"postgres://user@host:5432/database")]
@@ -147,6 +153,48 @@ pub struct WrittenDatabase {
     /// Databases with the same group share `max_concurrent`: use one group for all databases of a server.
     #[schemars(with = "Option<String>")]
     pub group: Option<Spanned<String>>,
+}
+
+/// A server whose databases are found. Set one of `url`, `url_env` and `url_file`, or none of them to use PGHOST and so on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("not" = two_urls(&["url"])))]
+pub struct WrittenServer {
+    /// `postgres://user@host:port/postgres`: how to log in to each of its databases; the one that it names is asked which there are, else `postgres`.
+    #[schemars(with = "Option<String>", regex(pattern = r"^postgres(ql)?://"), example = &"postgres://user@host:5432/postgres")]
+    pub url: Option<Spanned<String>>,
+    /// The environment variable that holds the URL.
+    #[schemars(with = "Option<String>")]
+    pub url_env: Option<Spanned<String>>,
+    /// The file that holds the URL: a mounted secret, a systemd credential.
+    #[schemars(with = "Option<PathBuf>")]
+    pub url_file: Option<Spanned<PathBuf>>,
+    /// The role that pgtend takes after login (SET ROLE). Without it, the login's own role, or the one of ALTER ROLE … SET role.
+    pub role: Option<String>,
+    /// Which of its databases count, by name: "*" (the default) is all, "tenant_*" those that begin so, and a list all that one of its texts stands for.
+    #[schemars(with = "Option<Patterns>", example = &"*")]
+    pub databases: Option<Spanned<Names>>,
+    /// Of them, only those that one of these stands for; default all.
+    #[schemars(with = "Option<Patterns>", example = ["tenant_*"])]
+    pub include: Option<Spanned<Names>>,
+    /// Of them, none that one of these stands for; default none.
+    #[schemars(with = "Option<Patterns>", example = ["*_test"])]
+    pub exclude: Option<Spanned<Names>>,
+    /// The most sessions that a backup opens on this server at once, as of a database; 4 or more. No limit by default.
+    #[schemars(with = "Option<u32>", range(min = 4, max = 262_143), example = 8)]
+    pub max_sessions: Option<Spanned<u32>>,
+    /// The most runs at once on all of its databases together, of all jobs and on all hosts that share the ledger; others wait. Default 2.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 1000), example = 2)]
+    pub max_concurrent: Option<Spanned<u32>>,
+}
+
+/// Patterns of names, for the JSON Schema: one, or a list.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "a schema alone")]
+enum Patterns {
+    One(#[schemars(length(min = 1))] String),
+    Several(#[schemars(length(min = 1))] Vec<String>),
 }
 
 /// A store has one of these.

@@ -1,6 +1,6 @@
 //! Reads the history for people, pages, monitors and audits, and prunes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -12,7 +12,11 @@ use crate::base::progress;
 use crate::ledger::report::{Outcome, Report};
 
 /// The most rows that pruning deletes in one statement.
-const PRUNE_ROWS: i64 = 10_000;
+const PRUNE_ROWS: i64 = 100_000;
+const PRUNE_STATEMENTS: usize = 10;
+
+/// This many last runs of each job stay on a database that was found on a server: enough to tell a failure from a recovery.
+const KEEP_LAST_FOUND: i64 = 3;
 
 /// Says which rows to list.
 #[derive(Clone, Debug, Default)]
@@ -164,6 +168,35 @@ impl Ledger {
         .await
     }
 
+    /// Returns those of which the last run that proves something did not succeed. A skipped or cancelled run proves nothing.
+    pub async fn failed_last(&self, keys: &[Key]) -> Result<HashSet<Key>> {
+        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
+        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
+        let rows: Vec<Key> = self
+            .query(
+                "look for what failed last",
+                sqlx::query_as(
+                    "SELECT k.job, k.database FROM unnest($1::text[], $2::text[]) AS k (job, database)
+                     CROSS JOIN LATERAL (SELECT outcome FROM pgtend.runs r
+                                         WHERE r.job = k.job AND r.database = k.database AND outcome NOT IN ('skipped', 'cancelled')
+                                           AND strpos(task, ' ') = 0
+                                         ORDER BY id DESC LIMIT 1) r
+                     WHERE r.outcome <> 'succeeded'",
+                )
+                .bind(jobs)
+                .bind(databases)
+                .fetch_all(&self.pool),
+            )
+            .await?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// Returns the jobs that are under way, each with its database.
+    pub async fn under_way(&self, limit: i64) -> Result<Vec<Key>> {
+        let runs = sqlx::query_as("SELECT DISTINCT job, database FROM pgtend.runs WHERE outcome IS NULL LIMIT $1").bind(limit);
+        self.query("look for runs under way", runs.fetch_all(&self.pool)).await
+    }
+
     /// Returns since when schedulers know each job on each database, in its present schedule.
     pub async fn known_since(&self) -> Result<HashMap<Key, DateTime<Utc>>> {
         let rows: Vec<(String, String, DateTime<Utc>)> = self
@@ -238,25 +271,41 @@ impl Ledger {
         .await
     }
 
-    /// Deletes history that need not be kept. The last runs and the last success of each job stay.
+    /// Deletes history that need not be kept. The last runs and the last success of each job stay. Of the many databases that are found on servers, less
+    /// is kept.
     pub async fn prune(&self) -> Result<u64> {
+        let mut deleted = 0;
+        for _ in 0..PRUNE_STATEMENTS {
+            let rows = self.prune_some().await?;
+            deleted += rows;
+            if rows < PRUNE_ROWS as u64 {
+                break;
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn prune_some(&self) -> Result<u64> {
         let deleted = self
             .query(
                 "prune the history",
                 sqlx::query(
                     "DELETE FROM pgtend.runs WHERE id IN (
                         SELECT id FROM (
-                            SELECT id, started_at, outcome, retry_at,
-                                   row_number() OVER (PARTITION BY job, database ORDER BY id DESC) AS number,
-                                   row_number() OVER (PARTITION BY job, database, strpos(task, ' ') = 0, outcome = 'succeeded' ORDER BY id DESC) AS alike
-                            FROM pgtend.runs) r
-                        WHERE started_at < clock_timestamp() - make_interval(secs => $1) AND number > $2
+                            SELECT r.id, started_at, outcome, retry_at, d.database IS NOT NULL AS was_found,
+                                   row_number() OVER (PARTITION BY job, r.database ORDER BY r.id DESC) AS number,
+                                   row_number() OVER (PARTITION BY job, r.database, strpos(task, ' ') = 0, outcome = 'succeeded' ORDER BY r.id DESC) AS alike
+                            FROM pgtend.runs r LEFT JOIN pgtend.databases d ON d.database = r.database) r
+                        WHERE started_at < clock_timestamp() - make_interval(secs => CASE WHEN was_found THEN $4 ELSE $1 END)
+                          AND number > CASE WHEN was_found THEN $5 ELSE $2 END
                           AND outcome IS NOT NULL AND retry_at IS NULL AND NOT (outcome = 'succeeded' AND alike = 1)
                         LIMIT $3)",
                 )
                 .bind(self.keep.as_secs_f64())
                 .bind(self.keep_last as i64)
                 .bind(PRUNE_ROWS)
+                .bind(self.keep_found.as_secs_f64())
+                .bind(KEEP_LAST_FOUND)
                 .execute(&self.pool),
             )
             .await?;

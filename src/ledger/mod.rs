@@ -4,6 +4,7 @@
 //! All times are the server's, so that hosts whose clocks differ agree on which jobs are late.
 
 mod fit;
+mod found;
 mod history;
 mod messages;
 pub mod metrics;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
+pub use found::{Changes, Gone, Remembered};
 pub use history::{Brief, Filter, RunsByRule};
 pub use messages::Waiting;
 use prometheus_client::metrics::histogram::Histogram;
@@ -62,6 +64,7 @@ pub struct Ledger {
     pool: PgPool,
     keep: Duration,
     keep_last: u32,
+    keep_found: Duration,
     migrated: AtomicBool,
     /// True if its schema is neither made nor migrated.
     is_to_read: bool,
@@ -73,7 +76,7 @@ pub struct Ledger {
 impl Ledger {
     /// Returns `None` without `[ledger]`. It does not connect yet.
     pub fn new(config: &Config) -> Result<Option<Self>> {
-        let Some(config::Ledger { database, keep, keep_last }) = &config.ledger else { return Ok(None) };
+        let Some(config::Ledger { database, keep, keep_last, keep_found }) = &config.ledger else { return Ok(None) };
         let configured = config.databases.get(database).context("the ledger's database is configured")?;
         let settings = configured.settings().with_context(|| format!("ledger database `{database}`"))?;
         Ok(Some(Self {
@@ -81,6 +84,7 @@ impl Ledger {
             settings,
             keep: *keep,
             keep_last: *keep_last,
+            keep_found: *keep_found,
             migrated: AtomicBool::new(false),
             is_to_read: false,
             place: Mutex::default(),

@@ -7,6 +7,7 @@ pub mod client_tools;
 pub mod clock;
 mod contract;
 pub mod copy_text;
+pub mod databases;
 pub mod failure;
 pub mod form;
 pub mod locked;

@@ -11,7 +11,7 @@ use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Key, Row};
 use crate::run::job::{Broken, Job};
-use crate::run::scheduler::planner;
+use crate::run::scheduler::{Fleet, planner};
 
 /// The number of runs shown for each job.
 pub const HISTORY: i64 = 30;
@@ -30,9 +30,71 @@ pub struct Status {
     /// Jobs that are skipped because of mistakes in their files.
     pub broken: Vec<BrokenStatus>,
     pub draining: bool,
+    /// Of jobs with patterns in `databases`, only the databases on which they are under way, failed or late.
     pub jobs: Vec<JobStatus>,
+    /// The jobs with patterns, however many databases they have.
+    pub fleets: Vec<FleetStatus>,
+    /// Databases that went from their servers in the last 30 days, the latest first.
+    pub gone: Vec<GoneStatus>,
     /// The newest first, at most 20.
     pub failures: Vec<RunStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetStatus {
+    pub job: String,
+    /// As they stand in the job's file.
+    pub patterns: String,
+    pub task: &'static str,
+    pub description: Option<String>,
+    pub enabled: bool,
+    pub schedule: Option<String>,
+    pub schedule_in_words: Option<String>,
+    pub timezone: String,
+    /// The soonest on any of its databases, in the job's zone.
+    pub next_run_at: Option<DateTime<Tz>>,
+    pub databases: usize,
+    pub well: usize,
+    pub failed: usize,
+    /// Late, and not failed.
+    pub late: usize,
+    /// Without a success yet, and neither failed nor late.
+    pub waiting: usize,
+    /// The oldest of the last successes, and the database that it is of.
+    pub oldest_success_at: Option<DateTime<Utc>>,
+    pub oldest_success_on: Option<String>,
+}
+
+impl From<Fleet> for FleetStatus {
+    fn from(fleet: Fleet) -> Self {
+        let job = &fleet.job;
+        let (oldest_success_at, oldest_success_on) = fleet.oldest_success.unzip();
+        let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+        Self {
+            job: job.name.clone(),
+            task: job.task.kind(),
+            description: job.description_for(&patterns),
+            patterns,
+            enabled: job.enabled,
+            schedule: job.schedule.as_ref().map(ToString::to_string),
+            schedule_in_words: job.schedule.as_ref().map(|schedule| schedule.in_words()),
+            timezone: job.timezone.name().to_owned(),
+            next_run_at: fleet.next_due_at.map(|at| at.with_timezone(&job.timezone)),
+            databases: fleet.databases,
+            well: fleet.well,
+            failed: fleet.failed,
+            late: fleet.late,
+            waiting: fleet.waiting,
+            oldest_success_at,
+            oldest_success_on,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct GoneStatus {
+    pub database: String,
+    pub gone_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -180,7 +242,7 @@ pub fn of_jobs(
                 job: job.name.clone(),
                 database: database.clone(),
                 task: job.task.kind(),
-                description: job.description.clone(),
+                description: job.description_for(database),
                 enabled: job.enabled,
                 schedule: job.schedule.as_ref().map(ToString::to_string),
                 schedule_in_words: job.schedule.as_ref().map(|schedule| schedule.in_words()),

@@ -107,6 +107,11 @@ fn bash_completes_jobs_databases_stores_checks_sets_and_runs() {
     std::fs::create_dir(scenario.path("elsewhere")).unwrap();
     std::fs::write(scenario.path("elsewhere/mine.toml"), "").unwrap();
     assert_eq!(offered(&scenario, "pgtend --jobs elsewhere run-job m"), ["mine"]);
+    // The ledger knows databases that were found on servers.
+    let scenario = scenario.config("[servers.main]\nurl = 'postgres://nobody@127.0.0.1:1/postgres'\n");
+    let found = "INSERT INTO pgtend.servers VALUES ('main'); INSERT INTO pgtend.databases VALUES ('main', 'main.tenant_7')";
+    server.sql(&database, found);
+    assert_eq!(offered(&scenario, "pgtend audit --database main."), ["main.tenant_7"]);
     // And without anything there, nothing is offered and nothing is said.
     assert_eq!(offered(&Scenario::empty(), "pgtend run-job x"), Vec::<String>::new());
 }

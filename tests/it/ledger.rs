@@ -175,20 +175,26 @@ fn many_processes_at_once_make_the_schema_once() {
     for running in running {
         running.wait().succeeded();
     }
-    assert_eq!(server.sql(&database, "SELECT array_agg(version) FROM pgtend.format"), "{2}");
+    assert_eq!(server.sql(&database, "SELECT array_agg(version) FROM pgtend.format"), "{3}");
     assert_eq!(scenario.runs(&["--outcome", "succeeded"]).len(), 6);
 }
 
 #[test]
-fn a_ledger_of_the_first_version_keeps_its_runs_and_gets_a_queue_of_messages() {
+fn a_ledger_of_an_earlier_version_keeps_its_runs_and_gets_what_is_new() {
     let server = server(18);
-    let database = server.new_database();
-    let scenario = Scenario::with_database(server, &database).ledger().sql_job("acts", "", &["SELECT 1"]);
-    scenario.run(&["run-job", "acts"]).succeeded();
-    server.sql(&database, "DROP TABLE pgtend.messages, pgtend.told; UPDATE pgtend.format SET version = 1");
-    scenario.run(&["run-job", "acts"]).succeeded();
-    let made = "SELECT (SELECT version FROM pgtend.format), to_regclass('pgtend.messages'), to_regclass('pgtend.told'), (SELECT count(*) FROM pgtend.runs)";
-    assert_eq!(server.sql(&database, made), "2|pgtend.messages|pgtend.told|2");
+    for (version, without) in [(1, "messages, pgtend.told, pgtend.servers, pgtend.databases"), (2, "servers, pgtend.databases")] {
+        let database = server.new_database();
+        let scenario = Scenario::with_database(server, &database).ledger().sql_job("acts", "", &["SELECT 1"]);
+        scenario.run(&["run-job", "acts"]).succeeded();
+        server.sql(&database, &format!("DROP TABLE pgtend.{without}; UPDATE pgtend.format SET version = {version}"));
+        scenario.run(&["run-job", "acts"]).succeeded();
+        let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'pgtend'::regnamespace AND relkind = 'r'";
+        assert_eq!(server.sql(&database, tables), "databases format messages runs schedules servers told");
+        assert_eq!(
+            server.sql(&database, "SELECT (SELECT version FROM pgtend.format), (SELECT count(*) FROM pgtend.runs)"),
+            "3|2"
+        );
+    }
 }
 
 #[test]

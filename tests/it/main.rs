@@ -113,6 +113,8 @@ mod examples;
 mod fetch;
 /// The tutorial and the README, typed word for word.
 mod first_steps;
+/// Databases that are found on servers, and jobs with patterns for them.
+mod fleet;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.
 mod gates;
 /// What makes a gate doubt: refusals, clocks, names, lost sets.

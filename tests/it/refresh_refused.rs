@@ -39,6 +39,19 @@ fn a_database_that_is_backed_up_is_never_replaced_whatever_leads_to_it() {
 }
 
 #[test]
+fn a_database_that_a_job_with_patterns_backs_up_is_never_replaced() {
+    let server = server(18);
+    let Stage { scenario, staging, .. } = stage(server, server, "");
+    // The server has another address here than in the entry: names do not show that it is the same database.
+    let socket = format!("postgres://postgres@/postgres?host={}", server.socket().display());
+    let scenario = scenario
+        .config(&format!("[servers.main]\nurl = {}\ndatabases = [{}]\n", quoted(&socket), quoted(&staging)))
+        .job("fleet", "databases = \"main.*\"\n[backup]\nstore = \"local\"\nkeep = { last = 1 }\n");
+    scenario.run(&["run-job", "refresh"]).exited(78).says(&["is not replaced: job `fleet` backs it up"]);
+    assert_eq!(server.sql(&staging, "SELECT x FROM of_staging"), "1");
+}
+
+#[test]
 fn the_databases_of_the_ledger_and_of_the_server_are_not_replaced_either() {
     let server = server(18);
     let stage = stage(server, server, "");

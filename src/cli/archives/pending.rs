@@ -25,7 +25,7 @@ pub(super) async fn complete(config: &Config, all: &Batches, progress: &Progress
     for place in places.into_values() {
         let Place { database, job, .. } = place;
         // A configuration with another name for the database can put its rows back (--to), and not ask about them.
-        let Some(configured) = config.databases.get(database) else { continue };
+        let Some(configured) = config.database(database) else { continue };
         let settings = configured.owner_settings()?;
         let subject = Subject { job, database, command: "archives restore" };
         let claim = claim::exclude_runs(config, ledger.as_ref(), &subject, &settings, progress, cancel).await?;

@@ -318,7 +318,7 @@ fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str,
 
 /// Resolves a configured database, or a URL without a password.
 pub(super) fn settings_of(config: &Config, target: &str) -> Result<pg::Settings> {
-    if let Some(database) = config.databases.get(target) {
+    if let Some(database) = config.database(target) {
         return database.settings();
     }
     if !target.contains("://") {

@@ -23,7 +23,7 @@ use crate::work::Mode;
 
 /// On the way of the jobs' runs: under their locks, with a row of its own for each job and database.
 pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: CancellationToken) -> Result<ExitCode> {
-    let (config, folder) = global.load()?;
+    let (config, folder) = global.load_found(!dry_run).await?;
     if let Some(name) = only {
         global.find_job(&folder, name)?;
     }

@@ -97,7 +97,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
-    if config.databases.contains_key(database) {
+    if config.database(database).is_some() {
         return Ok(());
     }
     let names = config.databases.keys().map(String::as_str);
@@ -108,9 +108,8 @@ pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
 
 /// Says what makes a set. Jobs are not needed for the answer, so one that cannot be read is no reason for another exit code.
 fn advice(jobs: &[job::Job], database: &str) -> String {
-    let named = database;
+    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.runs_on(database));
     let database = word(database);
-    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.databases.iter().any(|name| name == named));
     let command = |job: &job::Job| format!("`pgtend run-job {} --database {database}`", word(&job.name));
     let (mut count, mut unread) = (Vec::new(), Vec::new());
     for job in makes_sets {

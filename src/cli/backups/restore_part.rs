@@ -276,7 +276,7 @@ async fn merged(
         return Err(Fault::new(Kind::Configuration, message).into());
     };
     // Its triggers and checks run in this session.
-    let of_owner = target.config.databases.get(target.into).map(|database| database.owner_settings()).transpose()?;
+    let of_owner = target.config.database(target.into).map(|database| database.owner_settings()).transpose()?;
     let settings = of_owner.as_ref().unwrap_or(target.settings);
     let asked = merge::Asked {
         table: table.clone(),

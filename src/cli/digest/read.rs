@@ -16,7 +16,9 @@ use crate::run::job::{Folder, Job};
 pub async fn facts(config: &Config, folder: &Folder, ledger: Option<&Ledger>, now: DateTime<Utc>) -> Result<Facts> {
     let mut facts = Facts { standing: standing::of(config, folder, now).await, ..Facts::default() };
     let Some(ledger) = ledger else { return Ok(facts) };
-    let keys = keys(folder.jobs.iter().filter(|job| job.task.makes_dumps()));
+    let mut keys = keys(folder.jobs.iter().filter(|job| job.task.makes_dumps()));
+    // Of those that were found on servers, it is counted how they stand.
+    keys.retain(|(_, database)| facts.standing.databases.iter().any(|shown| shown.name == *database));
     let (soon, week_ago) = (now + TimeDelta::days(1), now - TimeDelta::days(7));
     let restored = ("restore_seconds", None);
     let newest = Newest {

@@ -1,11 +1,12 @@
 //! The digest in words: pure. A person reads it in twenty seconds: what is not safe comes first, then what changed, then the rest.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::base::units;
+use crate::cli::fleets::Fleet;
 use crate::cli::standing::{OfDatabase, Standing};
 use crate::run::notify::message::{Message, Severity};
 
@@ -42,20 +43,28 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let standing = &facts.standing;
     let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) =
         standing.databases.iter().partition(|database| is_safe(standing, database));
-    let title = match (safe.len(), not_safe.len()) {
-        (0, 0) => "digest: no database is backed up".to_owned(),
+    let (found, found_not_safe) = found(standing);
+    let count_not_safe = not_safe.len() + found_not_safe;
+    let all = standing.databases.len() + found;
+    let title = match (all, count_not_safe) {
+        (0, _) => "digest: no database is backed up".to_owned(),
         (1, 0) => "digest: the database is safe".to_owned(),
         (count, 0) => format!("digest: all {} are safe", units::plural(count, "database")),
-        (_, count) => format!("digest: {count} of {} NOT safe", units::plural(standing.databases.len(), "database")),
+        (_, count) => format!("digest: {count} of {} NOT safe", units::plural(all, "database")),
     };
     let attention = attention(standing, now);
-    let severity = match (not_safe.is_empty() && !standing.databases.is_empty(), attention.is_empty()) {
+    let (fleets_not_well, fleets): (Vec<&Fleet>, Vec<_>) =
+        standing.fleets.iter().filter(|fleet| fleet.is_backup).partition(|fleet| fleet.not_well() > 0 || fleet.databases == 0);
+    let severity = match (count_not_safe == 0 && all > 0, attention.is_empty() && fleets_not_well.is_empty()) {
         (false, _) => Severity::Bad,
         (true, false) => Severity::Warning,
         (true, true) => Severity::Good,
     };
+    // Another job may have backed up what one has not.
+    let sign = if found_not_safe > 0 { "🔴" } else { "⚠️" };
+    let fleets_not_well = fleets_not_well.into_iter().map(|fleet| format!("{sign} {}", fleet.line(now)));
     let not_safe = not_safe.iter().map(|database| format!("🔴 {}: {}", database.name, standing.backup_in_words(database, now)));
-    let mut lines = listed(not_safe, UNSAFE_LISTED, "that are not safe");
+    let mut lines = listed(fleets_not_well.chain(not_safe), UNSAFE_LISTED, "that are not safe");
     lines.extend(listed(attention.into_iter().map(|text| format!("⚠️ {text}")), ATTENTION_LISTED, "to look at"));
     let findings = facts
         .findings
@@ -64,12 +73,25 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     lines.extend(listed(findings, ATTENTION_LISTED, "with findings"));
     let mut safe: Vec<(bool, String)> = safe.into_iter().map(|database| line_of(facts, database, now)).collect();
     safe.sort_by_key(|(has_changed, _)| !has_changed);
-    lines.extend(listed(safe.into_iter().map(|(_, line)| line), SAFE_LISTED, "that are safe"));
+    let fleets = fleets.into_iter().map(|fleet| format!("✅ {}", fleet.line(now)));
+    lines.extend(listed(fleets.chain(safe.into_iter().map(|(_, line)| line)), SAFE_LISTED, "that are safe"));
     if let Some((succeeded, failed)) = facts.ended {
         let plural = |count: i64| units::plural(count.unsigned_abs(), "run");
         lines.push(format!("the last 7 days: {} succeeded, {failed} failed", plural(succeeded)));
     }
     Message::new(&title, severity, lines)
+}
+
+/// Counts the databases that backup jobs with patterns found, and those of them that are not safe. Several jobs with the same patterns have the same
+/// databases, of which the best of these jobs counts.
+fn found(standing: &Standing) -> (usize, usize) {
+    let mut by_patterns: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for fleet in standing.fleets.iter().filter(|fleet| fleet.is_backup) {
+        let counts = (fleet.databases, fleet.not_well());
+        let known = by_patterns.entry(fleet.patterns.as_str()).or_insert(counts);
+        known.1 = known.1.min(counts.1);
+    }
+    by_patterns.values().fold((0, 0), |(all, not_safe), (databases, not_well)| (all + databases, not_safe + not_well))
 }
 
 /// A database is safe with a proved backup that nothing speaks against, and that its job renews in time.
@@ -174,6 +196,31 @@ mod tests {
         }
         assert_eq!(message(&facts(Vec::new()), at()).severity, Severity::Bad, "nothing is backed up");
         assert_eq!(message(&facts(vec![database("app", 3)]), at()).severity, Severity::Good);
+    }
+
+    #[test]
+    fn databases_that_patterns_found_are_counted_and_one_without_a_backup_is_no_safe_one() {
+        let fleet = |job: &str, well, failed| Fleet {
+            job: job.to_owned(),
+            patterns: "tenant_*".to_owned(),
+            is_backup: job != "look",
+            databases: well + failed,
+            well,
+            failed,
+            ..Fleet::default()
+        };
+        let mut facts = facts(vec![database("app", 3)]);
+        facts.standing.fleets = vec![fleet("nightly", 199, 1), fleet("look", 200, 0)];
+        let said = message(&facts, at());
+        assert_eq!((said.title.as_str(), said.severity), ("digest: 1 of 201 databases NOT safe", Severity::Bad));
+        assert_eq!(said.lines[0], "🔴 nightly on tenant_*: 199 of 200 well, 1 failed");
+        assert_eq!(said.lines.iter().filter(|line| line.contains("1 failed")).count(), 1, "it is said once: {:?}", said.lines);
+        facts.standing.fleets = vec![fleet("nightly", 199, 1), fleet("hourly", 200, 0)];
+        assert_eq!(message(&facts, at()).title, "digest: all 201 databases are safe");
+        facts.standing.databases.clear();
+        facts.standing.fleets = vec![fleet("nightly", 200, 0)];
+        let said = message(&facts, at());
+        assert_eq!((said.title.as_str(), said.severity), ("digest: all 200 databases are safe", Severity::Good));
     }
 
     #[test]

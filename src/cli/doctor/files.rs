@@ -54,7 +54,8 @@ fn password(config: &Config) -> Option<Finding> {
     let is_open = config.path.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
     let text = std::fs::read_to_string(&config.path).ok()?;
     let stands_there = |url: &str| Settings::has_password(url) && text.contains(url);
-    let urls = config.databases.values().flat_map(|database| [&database.url, &database.owner_url]).flatten();
+    let logins = config.databases.values().chain(config.servers.values().map(|server| &server.login));
+    let urls = logins.flat_map(|database| [&database.url, &database.owner_url]).flatten();
     let has_one = urls.into_iter().any(|url| stands_there(url.expose_secret()));
     (is_open && has_one).then(|| {
         let shown = config.path.display();

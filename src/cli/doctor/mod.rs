@@ -14,7 +14,7 @@ use chrono::Utc;
 
 use self::finding::{Finding, State};
 use super::check;
-use super::global::Global;
+use super::global::{Global, found_for};
 use super::output::{print, print_json, table};
 use super::{outputs, standing};
 use crate::base::terminal::in_one_line;
@@ -45,8 +45,8 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     }
     let databases = asked::databases(&config).await;
     findings.extend(versions::of_tools(&config, &databases).await);
-    findings.extend(room::of_stores(&config, &folder.jobs, &databases));
     findings.extend(files::of_others(&config, &folder.jobs));
+    findings.extend(room::of_stores(&config, &found_for(&config, folder.jobs, false).await?, &databases));
     findings.extend(of_jobs(global).await);
     findings.sort_by_key(|finding| finding.state);
     match global.json {

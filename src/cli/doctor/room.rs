@@ -14,11 +14,11 @@ use crate::task::backup::{Backup, Verify};
 const SHARE_OF_DATABASE: f64 = 0.5;
 
 /// What the next backups would write to each folder, beside what is free there.
-pub fn of_stores(config: &Config, jobs: &[Job], databases: &BTreeMap<&str, Asked>) -> Vec<Finding> {
+pub fn of_stores(config: &Config, jobs: &[Job], databases: &BTreeMap<String, Asked>) -> Vec<Finding> {
     let (mut in_stores, mut largest_proof) = (BTreeMap::<&str, u64>::new(), 0);
     for job in jobs {
         let Some(backup) = job.task.as_a::<Backup>() else { continue };
-        let of_job = job.databases.iter().filter_map(|name| Some(databases.get(name.as_str())?.size_bytes));
+        let of_job = job.databases.iter().filter_map(|name| Some(databases.get(name)?.size_bytes));
         for kept in backup.stores() {
             *in_stores.entry(kept.store.as_str()).or_default() += of_job.clone().sum::<u64>();
         }

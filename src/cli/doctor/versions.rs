@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::pg::client_tools;
 
 /// Looks at the tools for each server.
-pub async fn of_tools(config: &Config, databases: &BTreeMap<&str, Asked>) -> Vec<Finding> {
+pub async fn of_tools(config: &Config, databases: &BTreeMap<String, Asked>) -> Vec<Finding> {
     let by_major: BTreeMap<u32, _> = databases.values().map(|asked| (asked.server.major(), &asked.server)).collect();
     let mut findings = Vec::new();
     for (major, server) in by_major {

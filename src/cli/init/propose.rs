@@ -24,7 +24,7 @@ pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (V
     };
     let backup = |name: &str| known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name);
     let audit = |name: &str| {
-        let audits = |job: &Job| job.task.kind() == "audit" && job.databases.iter().any(|database| database == name);
+        let audits = |job: &Job| job.task.kind() == "audit" && job.runs_on(name);
         known.iter().any(audits)
     };
     for (does, name, databases, why) in [
@@ -53,5 +53,5 @@ pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (V
 fn does_the_same(job: &Job, proposal: &Proposal) -> bool {
     let table = proposal.does.table().map(with_schema);
     let is_of_table = job.task.touched().iter().any(|touched| Some(with_schema(touched.table)) == table);
-    job.task.kind() == proposal.does.kind() && is_of_table && proposal.databases.iter().all(|name| job.databases.contains(name))
+    job.task.kind() == proposal.does.kind() && is_of_table && proposal.databases.iter().all(|name| job.runs_on(name))
 }

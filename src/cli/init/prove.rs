@@ -53,7 +53,7 @@ pub fn jobs(config: &Config, proposals: &[Proposal], choices: &Choices) -> Resul
 /// Asks each entry of the configuration whether it leads to the database that it is for. What does not answer was told before.
 pub async fn entries_lead_to(config: &Config, entries: &[(String, String)]) -> Result<()> {
     for (name, database) in entries {
-        let settings = config.databases.get(name).context("the database is configured")?.settings()?;
+        let settings = config.database(name).context("the database is configured")?.settings()?;
         let Ok(mut connection) = settings.connect().await else { continue };
         let found: String = sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut connection).await?;
         if found != *database {
@@ -83,7 +83,8 @@ pub async fn lacks(config: &Config, jobs: &[Job]) -> Vec<Lack> {
 }
 
 async fn may_run(config: &Config, job: &Job, database: &str) -> Result<()> {
-    let settings = job.task.settings(config.databases.get(database).context("the database is configured")?)?;
+    let configured = config.database(database).context("the database is configured")?;
+    let settings = job.task.settings(&configured)?;
     let mut connection = settings.connect().await?;
     job.task.check(&mut connection, &settings, config).await.map(drop)
 }

@@ -3,10 +3,12 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::common::Fleet;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::init::decide::LeftOut;
 use crate::cli::init::facts::ShownDatabase;
 use crate::cli::standing::say::{Backup, Failed, Late, Lost, Step};
+use crate::ledger::Gone;
 
 /// `pgtend` alone: where one stands, and what comes next.
 #[derive(Serialize, JsonSchema)]
@@ -23,6 +25,10 @@ pub struct Standing<'a> {
     pub databases: Vec<BackedUp<'a>>,
     pub late: &'a [Late],
     pub failed: &'a [Failed],
+    /// Jobs with patterns in `databases`.
+    pub fleets: Vec<Fleet<'a>>,
+    /// In the last 30 days.
+    pub gone: &'a [Gone],
     /// What did not answer.
     pub unread: &'a [String],
     pub next: Step,

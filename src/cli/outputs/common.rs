@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -28,6 +29,24 @@ pub struct Error<'a> {
     pub exit_code: u8,
     /// What to do, where the message does not say it.
     pub hint: Option<&'a str>,
+}
+
+/// How a job with patterns stands on all of its databases.
+#[derive(Serialize, JsonSchema)]
+pub struct Fleet<'a> {
+    pub job: &'a str,
+    /// What stands in its file: `tenant_*`.
+    pub patterns: &'a str,
+    pub databases: usize,
+    pub well: usize,
+    pub failed: usize,
+    /// Late, and not failed.
+    pub late: usize,
+    /// Without a success yet, and neither failed nor late.
+    pub waiting: usize,
+    /// The oldest of the last successes.
+    pub oldest_success_at: Option<DateTime<Utc>>,
+    pub oldest_success_on: Option<&'a str>,
 }
 
 /// A store that could not be read.

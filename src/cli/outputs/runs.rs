@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::Described;
+use super::common::{Described, Fleet};
 use crate::archive::Manifest;
 use crate::ledger::report::Run;
-use crate::ledger::{MaybeOutcome, Row};
+use crate::ledger::{Gone, MaybeOutcome, Row};
 use crate::store::sign::Signature;
 use crate::task::audit::checks;
 use crate::task::audit::document::{Counts, Document, Level};
@@ -18,6 +18,8 @@ use crate::task::audit::groups::Counted;
 pub struct Jobs<'a> {
     pub jobs: Vec<Job<'a>>,
     pub broken: Vec<Broken<'a>>,
+    /// Databases that went from their servers in the last 30 days.
+    pub gone: &'a [Gone],
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -32,8 +34,12 @@ pub struct Job<'a> {
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub next_run_at: Option<String>,
     pub timeout_seconds: Option<u64>,
-    /// On each database that it ran on.
+    /// On each database that it ran on; of a job with patterns, only with --all.
     pub last: Vec<LastRun<'a>>,
+    /// The patterns in `databases`, if it has some.
+    pub patterns: Option<String>,
+    /// How it stands, if it has patterns; null with --all.
+    pub fleet: Option<Fleet<'a>>,
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -10,6 +10,8 @@ pub struct CronJob<'a> {
     pub database: &'a str,
     /// True when the job has just this database.
     pub only_database: bool,
+    /// True when `database` is what the job's patterns are: a run finds out which databases they stand for.
+    pub has_patterns: bool,
     /// The schedule has five fields, six with seconds, or is `@daily` and the like.
     pub schedule: &'a str,
     pub timezone: &'a str,
@@ -76,7 +78,8 @@ fn document(job: &CronJob, name: &str, options: &Options) -> Result<String, Stri
         image = quote(options.image),
         job_argument = argument(job.job),
         // This is one argument, since a database's name may begin with a dash.
-        database_argument = argument(&format!("--database={}", job.database)),
+        database_argument =
+            if job.has_patterns { String::new() } else { format!(", {}", argument(&format!("--database={}", job.database))) },
     ))
 }
 

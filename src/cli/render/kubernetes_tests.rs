@@ -5,6 +5,7 @@ fn cron_job<'a>(job: &'a str, database: &'a str, only_database: bool) -> CronJob
         job,
         database,
         only_database,
+        has_patterns: false,
         schedule: "0 2 * * *",
         timezone: "UTC",
         timeout_seconds: Some(7200),

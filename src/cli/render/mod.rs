@@ -87,13 +87,18 @@ fn timers(jobs: &[(&Job, String)], folder: Option<&Path>) -> Result<ExitCode> {
 }
 
 fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode> {
+    // One for all databases that patterns stand for: which they are shows when it runs.
+    let patterns: Vec<Option<Vec<String>>> =
+        jobs.iter().map(|(job, _)| job.chosen.as_ref().map(|chosen| vec![chosen.to_string()])).collect();
     let mut cron_jobs = Vec::new();
-    for (job, schedule) in jobs {
-        for database in &job.databases {
+    for ((job, schedule), patterns) in jobs.iter().zip(&patterns) {
+        let databases = patterns.as_ref().unwrap_or(&job.databases);
+        for database in databases {
             cron_jobs.push(CronJob {
                 job: &job.name,
                 database,
-                only_database: job.databases.len() == 1,
+                only_database: databases.len() == 1,
+                has_patterns: job.chosen.is_some(),
                 schedule,
                 timezone: job.timezone.name(),
                 timeout_seconds: job.timeout.map(|timeout| longest(job, timeout.0).as_secs()),

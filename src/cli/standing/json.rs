@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::say::{Configured, OfDatabase, Standing};
+use crate::cli::fleets::Fleet;
 use crate::cli::outputs::before_runs as printed;
 
 impl Standing {
@@ -22,6 +23,8 @@ impl Standing {
             databases: self.databases.iter().map(|database| database.as_json(now)).collect(),
             late: &self.late,
             failed: &self.failed,
+            fleets: self.fleets.iter().map(Fleet::as_json).collect(),
+            gone: &self.gone,
             unread: &self.unread,
             next: self.next(),
         }

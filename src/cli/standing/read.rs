@@ -1,6 +1,6 @@
 //! Asks stores, databases and the ledger, each for a bounded time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,9 +12,11 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::cli::covered::{is_backed_up_by, is_made_from_backups};
 use crate::cli::filter::Filter;
+use crate::cli::fleets::{self, Fleet};
 use crate::config::Config;
-use crate::ledger::{Key, Ledger, Row};
+use crate::ledger::{Gone, Key, Ledger, Row};
 use crate::pg::failure;
+use crate::run::fleet;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner;
 use crate::store::{Store, key};
@@ -36,24 +38,28 @@ const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
 
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs;
-    let to_back_up = config.databases.keys().filter(|name| !is_made_from_backups(jobs, name));
-    let databases = futures_util::stream::iter(to_back_up.map(|name| of_database(config, jobs, name)));
+    let named = jobs.iter().flat_map(|job| one_by_one(config, job)).chain(config.databases.keys());
+    let to_back_up: BTreeSet<&String> = named.filter(|name| !is_made_from_backups(jobs, name)).collect();
+    let databases = futures_util::stream::iter(to_back_up.into_iter().map(|name| of_database(config, jobs, name)));
     let databases = databases.buffered(AT_ONCE).collect::<Vec<_>>();
-    let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs)));
+    let (databases, history) = tokio::join!(databases, in_time("the ledger", history(config, jobs, now)));
     let mut standing = Standing {
         file,
         configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
         broken: folder.broken.iter().map(|broken| broken.job.clone()).collect(),
         databases,
+        servers: config.servers.len(),
         has_ledger: config.ledger.is_some(),
         ..Standing::default()
     };
     let mut known_since = HashMap::new();
     match history {
         Ok(Some(history)) => {
-            standing.late = late(jobs, &history, now);
+            standing.late = late(config, jobs, &history, now);
             standing.failed = failed(history.rows);
             standing.is_scheduled = !history.known_since.is_empty();
+            standing.fleets = history.fleets;
+            standing.gone = history.gone;
             known_since = history.known_since;
         }
         Ok(None) => {}
@@ -62,6 +68,11 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     let by_sets = late_by_sets(jobs, &standing.databases, &known_since, now);
     standing.late.extend(by_sets);
     standing
+}
+
+/// Returns the databases of a job that are looked at each by itself; of those that patterns found on servers, it is counted how they stand.
+fn one_by_one<'j>(config: &'j Config, job: &'j Job) -> impl Iterator<Item = &'j String> {
+    job.databases.iter().filter(|name| job.chosen.is_none() || config.databases.contains_key(*name))
 }
 
 /// Says why a job does not run by itself.
@@ -179,21 +190,37 @@ struct History {
     rows: Vec<Row>,
     successes: HashMap<Key, DateTime<Utc>>,
     known_since: HashMap<Key, DateTime<Utc>>,
+    fleets: Vec<Fleet>,
+    gone: Vec<Gone>,
 }
 
-async fn history(config: &Config, jobs: &[Job]) -> Result<Option<History>> {
+async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Option<History>> {
     let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
     let keys: Vec<Key> =
-        jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        jobs.iter().flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone()))).collect();
+    // Servers are not asked: what they had when a run last asked them is enough for an overview.
+    let mut counted = fleet::remembered(config, &ledger).await.given_to(jobs, config);
+    counted.retain(|job| job.chosen.is_some());
+    for job in &mut counted {
+        job.databases.retain(|name| !config.databases.contains_key(name));
+    }
+    // One that has entries alone is shown with them.
+    counted.retain(|job| {
+        !job.databases.is_empty()
+            || !jobs.iter().any(|other| other.name == job.name && one_by_one(config, other).next().is_some())
+    });
+    let gone = fleet::gone(config, &ledger).await?;
     Ok(Some(History {
+        fleets: fleets::count(Some(&ledger), &counted, now).await?,
+        gone,
         rows: ledger.last_runs(&keys, 1).await?,
         successes: ledger.last_successes(&keys).await?,
         known_since: ledger.known_since().await?,
     }))
 }
 
-fn late(jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
-    let pairs = jobs.iter().flat_map(|job| job.databases.iter().map(move |database| (job, database)));
+fn late(config: &Config, jobs: &[Job], history: &History, now: DateTime<Utc>) -> Vec<Late> {
+    let pairs = jobs.iter().flat_map(|job| one_by_one(config, job).map(move |database| (job, database)));
     let late = pairs.filter_map(|(job, database)| {
         let key = (job.name.clone(), database.clone());
         let success = history.successes.get(&key).copied();

@@ -7,7 +7,9 @@ use serde::Serialize;
 use crate::base::shell::word;
 use crate::base::terminal;
 use crate::base::units;
+use crate::cli::fleets::{self, Fleet};
 use crate::cli::output::table;
+use crate::ledger::Gone;
 
 /// More lines of a kind than this are counted only.
 const LISTED: usize = 20;
@@ -21,6 +23,11 @@ pub struct Standing {
     pub databases: Vec<OfDatabase>,
     pub late: Vec<Late>,
     pub failed: Vec<Failed>,
+    /// Jobs with patterns, and databases that went from their servers: their databases are counted, and not in `databases`.
+    pub fleets: Vec<Fleet>,
+    pub gone: Vec<Gone>,
+    /// [servers.NAME] of the configuration.
+    pub servers: usize,
     pub has_ledger: bool,
     /// A scheduler has seen the jobs.
     pub is_scheduled: bool,
@@ -155,7 +162,10 @@ impl Standing {
         {
             return step("pgtend check --connect", "says what does not answer, and what to do");
         }
-        if !self.late.is_empty() {
+        if self.fleets.iter().any(|fleet| fleet.failed > 0) {
+            return step("pgtend runs --outcome failed", "shows why runs on some databases failed");
+        }
+        if !self.late.is_empty() || self.fleets.iter().any(|fleet| fleet.late > 0) {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
         }
         if self.databases.iter().any(|database| database.idle.is_some()) {
@@ -173,8 +183,9 @@ impl Standing {
             Configured::No => format!("There is no configuration: no {}, and none in /etc/pgtend.\n", self.file),
             Configured::WithMistakes(count) => format!("{} and its jobs have {}.\n", self.file, units::plural(count, "mistake")),
             Configured::Yes { stores, jobs } => format!(
-                "{}: {}, {}, {}\n",
+                "{}: {}{}, {}, {}\n",
                 self.file,
+                if self.servers == 0 { String::new() } else { units::plural(self.servers, "server") + ", " },
                 units::plural(self.databases.len(), "database"),
                 units::plural(stores, "store"),
                 units::plural(jobs, "job")
@@ -190,6 +201,7 @@ impl Standing {
             });
             text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
         }
+        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
         text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
         text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
         text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
@@ -221,8 +233,9 @@ impl Standing {
             let what_to_do = "is `pgtend serve` running, or are the timers?";
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
+        let fleets = self.fleets.iter().filter(|fleet| fleet.needs_attention()).map(Fleet::attention);
         let unread = self.unread.iter().map(|said| ("ledger".to_owned(), said.clone()));
-        backups.chain(failed).chain(late).chain(unread).collect()
+        backups.chain(failed).chain(late).chain(fleets).chain(unread).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.

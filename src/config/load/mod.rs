@@ -2,6 +2,7 @@
 
 mod age_keys;
 mod notify;
+mod servers;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +15,14 @@ use toml::Spanned;
 
 use super::secret::Secret;
 use super::written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenVerify};
-use super::{Config, Database, Ledger, Metrics, Serve, Tools, Verify, sessions};
+use super::{Config, Database, Ledger, Metrics, Serve, Server, Tools, Verify, sessions};
 use crate::base::toml_file::{self, Problem, Source, did_you_mean, without_number};
 
 /// This is more than a year, so that a yearly review finds last year's runs.
 const LEDGER_KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 const LEDGER_KEEP_LAST: u32 = 20;
+/// 10,000 databases with three jobs a day have 900,000 rows in it.
+const LEDGER_KEEP_FOUND: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// More connections no server has.
 const MAX_SESSIONS_MOST: u32 = 262_143;
@@ -56,6 +59,11 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
             (name, database)
         })
         .collect();
+    let servers = written.servers.into_iter().map(|(name, server)| {
+        let server = loader.server(&name, server);
+        (name, server)
+    });
+    let servers: BTreeMap<String, Server> = servers.collect();
     let mut stores = BTreeMap::new();
     for (name, store) in written.stores {
         match loader.store(&name, store) {
@@ -77,17 +85,30 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     };
     let verify = loader.verify(written.verify);
     let metrics = Metrics { textfile_dir: written.metrics.textfile_dir.map(|textfile_dir| folder.join(textfile_dir)) };
-    let config =
-        Config { path: path.to_owned(), databases, stores, tools, ledger, serve, notify, metrics, verify, mistaken, notes };
+    let config = Config {
+        path: path.to_owned(),
+        databases,
+        servers,
+        stores,
+        tools,
+        ledger,
+        serve,
+        notify,
+        metrics,
+        verify,
+        mistaken,
+        notes,
+    };
     for (database, limit) in &max_sessions {
         loader.max_sessions(database, limit, &config);
     }
+    loader.ambiguous_names(&config);
     Some(config)
 }
 
-/// Names the databases, stores and places for messages that were left out, as they have mistakes.
+/// Names the databases, servers, stores and places for messages that were left out, as they have mistakes.
 fn mistaken(without: &[Vec<String>]) -> BTreeSet<String> {
-    const KINDS: [&str; 3] = ["databases", "stores", "notify"];
+    const KINDS: [&str; 4] = ["databases", "servers", "stores", "notify"];
     let near = |key: &str| KINDS.into_iter().filter(|kind| did_you_mean(key, [*kind]).is_some()).map(str::to_owned).collect();
     let of = |path: &Vec<String>| -> Vec<String> {
         match path.as_slice() {
@@ -146,7 +167,8 @@ impl Loader<'_> {
         let of = format!("database `{name}`");
         let url = self.connection(&of, Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file });
         let owner = Secret { key: "owner_url", of: &of, literal: owner_url, env: owner_url_env, file: owner_url_file };
-        Database { url, role, owner_url: self.connection(&of, owner), max_sessions, max_concurrent, group }
+        let owner_url = self.connection(&of, owner);
+        Database { url, role, owner_url, max_sessions, max_concurrent, group, on_server: None }
     }
 
     fn max_sessions(&mut self, database: &str, limit: &Spanned<u32>, config: &Config) {
@@ -200,6 +222,7 @@ impl Loader<'_> {
             database: written.database.into_inner(),
             keep: written.keep.map_or(LEDGER_KEEP, |keep| keep.0),
             keep_last: written.keep_last.map_or(LEDGER_KEEP_LAST, Spanned::into_inner),
+            keep_found: written.keep_found.map_or(LEDGER_KEEP_FOUND, |keep| keep.0),
         }
     }
 

@@ -32,6 +32,70 @@ struct LevelLabels {
     level: &'static str,
 }
 
+/// What is known of a job on a database by its reports. Times are in seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    pub uncompressed_bytes: Option<i64>,
+    pub stored_bytes: Option<i64>,
+    pub restore_seconds: Option<f64>,
+    /// When the newest proved set began; 0: there is none.
+    pub proved_at: Option<f64>,
+    pub proved_sets: Option<i64>,
+    pub covered_until: Option<f64>,
+    /// In the order of `LEVELS`.
+    pub findings: [Option<i64>; LEVELS.len()],
+}
+
+impl Known {
+    pub fn by(report: &Report) -> Self {
+        let number = |fact: &str| report.facts.get(fact).and_then(Value::as_i64);
+        let of_level = |level: &str| report.facts.get("counts")?.get(level)?.as_i64();
+        Self {
+            uncompressed_bytes: number("uncompressed_bytes"),
+            stored_bytes: number("dump_bytes"),
+            restore_seconds: report.restore_seconds(),
+            proved_at: None,
+            proved_sets: number("intact_sets"),
+            covered_until: report.covered_until().map(|until| until.timestamp() as f64),
+            findings: LEVELS.map(of_level),
+        }
+    }
+
+    pub fn proved(began_at: Option<DateTime<Utc>>) -> Self {
+        Self { proved_at: Some(began_at.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0)), ..Self::default() }
+    }
+
+    /// Takes over what a later report says.
+    pub fn update(&mut self, new: &Self) {
+        self.uncompressed_bytes = new.uncompressed_bytes.or(self.uncompressed_bytes);
+        self.stored_bytes = new.stored_bytes.or(self.stored_bytes);
+        self.restore_seconds = new.restore_seconds.or(self.restore_seconds);
+        self.proved_at = new.proved_at.or(self.proved_at);
+        self.proved_sets = new.proved_sets.or(self.proved_sets);
+        self.covered_until = new.covered_until.or(self.covered_until);
+        for (old, new) in self.findings.iter_mut().zip(new.findings) {
+            *old = new.or(*old);
+        }
+    }
+
+    /// Returns what is shown of a job on many databases: sums of sizes and findings, and the worst of all else.
+    pub fn together<'k>(all: impl Iterator<Item = &'k Self> + Clone) -> Self {
+        let sum = |of: &dyn Fn(&Self) -> Option<i64>| all.clone().filter_map(of).reduce(i64::saturating_add);
+        let least = |of: &dyn Fn(&Self) -> Option<f64>| all.clone().filter_map(of).min_by(f64::total_cmp);
+        // A database that is new has no proved set yet.
+        let proved_at = least(&|known| known.proved_at.filter(|at| *at > 0.0));
+        Self {
+            uncompressed_bytes: sum(&|known| known.uncompressed_bytes),
+            stored_bytes: sum(&|known| known.stored_bytes),
+            restore_seconds: all.clone().filter_map(|known| known.restore_seconds).max_by(f64::total_cmp),
+            proved_at: proved_at.or_else(|| least(&|known| known.proved_at)),
+            proved_sets: all.clone().filter_map(|known| known.proved_sets).min(),
+            covered_until: least(&|known| known.covered_until),
+            findings: std::array::from_fn(|level| sum(&|known| known.findings[level])),
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 pub struct Facts {
     backup_size: Family<StageLabels, Gauge>,
@@ -104,28 +168,31 @@ impl Facts {
         self.proved.lock().unwrap_or_else(PoisonError::into_inner).remove(labels);
     }
 
-    /// Sets the values that stay from one report to the next.
-    pub fn set(&self, labels: &JobLabels, report: &Report) {
-        let number = |fact: &str| report.facts.get(fact).and_then(Value::as_i64);
-        if let Some(until) = report.covered_until() {
-            self.covered_until.get_or_create(labels).set(until.timestamp() as f64);
+    /// Sets the values that are known.
+    pub fn show(&self, labels: &JobLabels, known: &Known) {
+        if let Some(until) = known.covered_until {
+            self.covered_until.get_or_create(labels).set(until);
         }
-        if let Some(seconds) = report.restore_seconds() {
-            self.restored_in(labels, seconds);
+        if let Some(seconds) = known.restore_seconds {
+            self.restore_seconds.get_or_create(labels).set(seconds);
         }
-        if let Some(sets) = number("intact_sets") {
+        if let Some(sets) = known.proved_sets {
             self.proved_sets.get_or_create(labels).set(sets);
         }
-        for (stage, fact) in [("uncompressed", "uncompressed_bytes"), ("stored", "dump_bytes")] {
-            if let Some(bytes) = number(fact) {
+        for (stage, bytes) in STAGES.into_iter().zip([known.uncompressed_bytes, known.stored_bytes]) {
+            if let Some(bytes) = bytes {
                 self.backup_size.get_or_create(&staged(labels, stage)).set(bytes);
             }
         }
-        for level in LEVELS {
-            let count = report.facts.get("counts").and_then(|counts| counts.get(level)).and_then(Value::as_i64);
+        for (level, count) in LEVELS.into_iter().zip(known.findings) {
             if let Some(count) = count {
                 self.audit_findings.get_or_create(&of_level(labels, level)).set(count);
             }
+        }
+        if let Some(at) = known.proved_at {
+            self.proved_timestamp.get_or_create(labels).set(at);
+            self.backup_age.get_or_create(labels).set(age(at, Utc::now()));
+            self.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(labels.clone(), at);
         }
     }
 
@@ -138,18 +205,6 @@ impl Facts {
 
     pub fn archived(&self, labels: &JobLabels, rows: u64) {
         self.archived_rows.get_or_create(labels).inc_by(rows);
-    }
-
-    pub fn restored_in(&self, labels: &JobLabels, seconds: f64) {
-        self.restore_seconds.get_or_create(labels).set(seconds);
-    }
-
-    /// Sets when the newest proved set of a backup job began; `None`: there is none.
-    pub fn proved(&self, labels: &JobLabels, began_at: Option<DateTime<Utc>>) {
-        let at = began_at.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0);
-        self.proved_timestamp.get_or_create(labels).set(at);
-        self.backup_age.get_or_create(labels).set(age(at, Utc::now()));
-        self.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(labels.clone(), at);
     }
 
     /// Brings ages up to date, for a page.

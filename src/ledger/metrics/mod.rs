@@ -1,6 +1,7 @@
 //! Prometheus metrics: of this process, under `/metrics` of `serve`, or of one run, as a textfile for node_exporter.
 
 mod facts;
+mod fleets;
 mod labels;
 mod textfile;
 
@@ -8,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
-use facts::Facts;
+use facts::{Facts, Known};
+use fleets::Fleets;
 use labels::{JobLabels, Seconds, labels};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +31,12 @@ struct OutcomeLabels {
     job: String,
     database: String,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FleetLabels {
+    job: String,
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +73,9 @@ pub struct Metrics {
     under_way: Arc<Mutex<Vec<(JobLabels, Progress)>>>,
     late: Family<JobLabels, Gauge>,
     facts: Facts,
+    /// The jobs with patterns, whose values these series sum up.
+    fleets: Fleets,
+    fleet_databases: Family<FleetLabels, Gauge>,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
@@ -112,6 +123,9 @@ impl Metrics {
         registry.register("job_late", "1 when the last success is older than the schedule allows", late.clone());
         let facts = Facts::default();
         facts.register(&mut registry);
+        let fleet_databases = Family::default();
+        let about = "Databases of a job with patterns, by state: well, failed, late, waiting for a first success";
+        registry.register("fleet_databases", about, fleet_databases.clone());
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
@@ -137,6 +151,8 @@ impl Metrics {
             under_way: Arc::default(),
             late,
             facts,
+            fleets: Fleets::default(),
+            fleet_databases,
             errors,
             ledger_up,
             pool,
@@ -153,9 +169,12 @@ impl Metrics {
 
     /// Creates every series of a job, so that a failure shows as a step from zero.
     pub fn job(&self, job: &str, database: &str, is_backup: bool) {
-        let labels = labels(job, database);
+        if self.fleets.update(job, database, |_| {}) && self.last_success.get(&self.labels(job, database)).is_some() {
+            return; // another of its databases has made them
+        }
+        let labels = self.labels(job, database);
         for outcome in Outcome::ALL {
-            drop(self.runs.get_or_create(&outcome_labels(job, database, outcome)));
+            drop(self.runs.get_or_create(&self.outcome_labels(job, database, outcome)));
         }
         drop(self.run_seconds.get_or_create(&labels));
         drop(self.last_success.get_or_create(&labels));
@@ -168,11 +187,29 @@ impl Metrics {
         }
     }
 
+    /// Says that the job has these patterns in `databases`, or none: then all of its databases share one set of series.
+    pub fn patterns(&self, job: &str, patterns: Option<&str>) {
+        if let Some(before) = self.fleets.set(job, patterns) {
+            self.remove(job, &before);
+        }
+        if patterns.is_none() {
+            for state in FLEET_STATES {
+                self.fleet_databases.remove(&FleetLabels { job: job.to_owned(), state });
+            }
+        }
+    }
+
     /// Removes a job that is no longer configured.
     pub fn forget(&self, job: &str, database: &str) {
+        if !self.fleets.forget(job, database) {
+            self.remove(job, database);
+        }
+    }
+
+    fn remove(&self, job: &str, database: &str) {
         let labels = labels(job, database);
         for outcome in Outcome::ALL {
-            self.runs.remove(&outcome_labels(job, database, outcome));
+            self.runs.remove(&outcome_labels(labels.clone(), outcome));
         }
         self.run_seconds.remove(&labels);
         self.last_success.remove(&labels);
@@ -184,7 +221,7 @@ impl Metrics {
     }
 
     pub fn started(&self, job: &str, database: &str, progress: Progress) -> Running {
-        let labels = labels(job, database);
+        let labels = self.labels(job, database);
         // A job that was removed meanwhile gets no series again.
         let gauge = self.running.get(&labels).map(|gauge| gauge.clone()).unwrap_or_default();
         gauge.inc();
@@ -196,47 +233,81 @@ impl Metrics {
         if let Some(error) = error {
             self.error(failure::kind_of(error));
         }
-        let labels = labels(&run.job, &run.database);
+        let labels = self.labels(&run.job, &run.database);
         if self.running.get(&labels).is_none() {
             return; // forgotten meanwhile
         }
-        self.runs.get_or_create(&outcome_labels(&run.job, &run.database, run.outcome)).inc();
+        self.runs.get_or_create(&self.outcome_labels(&run.job, &run.database, run.outcome)).inc();
         if run.outcome != Outcome::Skipped {
             self.run_seconds.get_or_create(&labels).observe(run.elapsed().as_secs_f64());
         }
         if run.outcome == Outcome::Succeeded {
             self.last_success(&run.job, &run.database, run.finished_at.timestamp_millis() as f64 / 1000.0);
+            self.failed(&run.job, &run.database, false);
+        } else if run.outcome.needs_attention() {
+            self.failed(&run.job, &run.database, true);
         }
         if let Some(report) = &run.report {
-            self.facts.set(&labels, report);
+            self.facts(&run.job, &run.database, report);
             self.facts.add(&labels, report);
             if let (Some(began_at), Outcome::Succeeded) = (report.proved_set_began_at(), run.outcome) {
-                self.facts.proved(&labels, Some(began_at));
+                self.proved(&run.job, &run.database, Some(began_at));
             }
         }
     }
 
     /// Sets the values that stay from one report to the next: a backup's sizes, how far partitions reach.
     pub fn facts(&self, job: &str, database: &str, report: &Report) {
-        self.facts.set(&labels(job, database), report);
+        self.know(job, database, &Known::by(report));
     }
 
     /// Sets when the newest proved set of a backup job began; `None`: there is none.
     pub fn proved(&self, job: &str, database: &str, began_at: Option<DateTime<Utc>>) {
-        self.facts.proved(&labels(job, database), began_at);
+        self.know(job, database, &Known::proved(began_at));
+    }
+
+    fn know(&self, job: &str, database: &str, known: &Known) {
+        if !self.fleets.update(job, database, |values| values.known.update(known)) {
+            self.facts.show(&labels(job, database), known);
+        }
+    }
+
+    /// Sets the values of jobs with patterns.
+    fn show_fleets(&self) {
+        for (job, label, sums) in self.fleets.sums() {
+            let labels = labels(&job, &label);
+            self.last_success.get_or_create(&labels).set(sums.last_success);
+            self.next_run.get_or_create(&labels).set(sums.next_run);
+            self.late.get_or_create(&labels).set(sums.late);
+            self.facts.show(&labels, &sums.known);
+            for (state, count) in FLEET_STATES.into_iter().zip([sums.well, sums.failed, sums.late, sums.waiting]) {
+                self.fleet_databases.get_or_create(&FleetLabels { job: job.clone(), state }).set(count);
+            }
+        }
     }
 
     /// Sets the time of the last success, in seconds since 1970.
     pub fn last_success(&self, job: &str, database: &str, at: f64) {
-        self.last_success.get_or_create(&labels(job, database)).set(at);
+        if !self.fleets.update(job, database, |values| values.last_success = Some(at)) {
+            self.last_success.get_or_create(&labels(job, database)).set(at);
+        }
     }
 
     pub fn next_run(&self, job: &str, database: &str, at: f64) {
-        self.next_run.get_or_create(&labels(job, database)).set(at);
+        if !self.fleets.update(job, database, |values| values.next_run = Some(at)) {
+            self.next_run.get_or_create(&labels(job, database)).set(at);
+        }
     }
 
     pub fn late(&self, job: &str, database: &str, is_late: bool) {
-        self.late.get_or_create(&labels(job, database)).set(is_late.into());
+        if !self.fleets.update(job, database, |values| values.is_late = is_late) {
+            self.late.get_or_create(&labels(job, database)).set(is_late.into());
+        }
+    }
+
+    /// Says whether the last run of a job with patterns failed; of other jobs, `job_runs` says it.
+    pub fn failed(&self, job: &str, database: &str, has_failed: bool) {
+        self.fleets.update(job, database, |values| values.has_failed = has_failed);
     }
 
     pub fn error(&self, kind: Option<Kind>) {
@@ -263,6 +334,7 @@ impl Metrics {
 
     /// Returns all metrics in the OpenMetrics text format.
     pub fn render(&self) -> Result<String> {
+        self.show_fleets();
         for (labels, progress) in self.under_way.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let (Some(ratio), Some(now)) = (self.progress.get(labels), progress.now()) {
                 let total = now.total_bytes.filter(|total| *total > 0);
@@ -274,8 +346,19 @@ impl Metrics {
         text::encode(&mut page, &self.registry)?;
         Ok(page)
     }
+
+    /// The labels of a job on a database: those of all of its databases, if it has patterns.
+    fn labels(&self, job: &str, database: &str) -> JobLabels {
+        labels(job, self.fleets.label(job).as_deref().unwrap_or(database))
+    }
+
+    fn outcome_labels(&self, job: &str, database: &str, outcome: Outcome) -> OutcomeLabels {
+        outcome_labels(self.labels(job, database), outcome)
+    }
 }
 
-fn outcome_labels(job: &str, database: &str, outcome: Outcome) -> OutcomeLabels {
-    OutcomeLabels { job: job.to_owned(), database: database.to_owned(), outcome: outcome.name() }
+const FLEET_STATES: [&str; 4] = ["well", "failed", "late", "waiting"];
+
+fn outcome_labels(JobLabels { job, database }: JobLabels, outcome: Outcome) -> OutcomeLabels {
+    OutcomeLabels { job, database, outcome: outcome.name() }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::facts::Known;
 use super::labels::labels;
 use super::{Metrics, outcome_labels};
 use crate::config::Config;
@@ -39,21 +40,23 @@ impl Metrics {
         for line in text.lines() {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
             let (Some(database), Ok(value)) = (label(series, "database"), value.parse::<f64>()) else { continue };
-            if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 {
+            // Of a job with patterns, the file says nothing about any one database.
+            let is_of_one = self.fleets.label(job).is_none();
+            if series.starts_with("pgtend_job_last_success_timestamp_seconds{") && value > 0.0 && is_of_one {
                 self.last_success(job, &database, value);
             }
-            if series.starts_with("pgtend_restore_seconds{") {
-                self.facts.restored_in(&labels(job, &database), value);
+            if series.starts_with("pgtend_restore_seconds{") && is_of_one {
+                self.know(job, &database, &Known { restore_seconds: Some(value), ..Known::default() });
             }
-            if series.starts_with("pgtend_backup_proved_timestamp_seconds{") && value > 0.0 {
-                self.facts.proved(&labels(job, &database), chrono::DateTime::from_timestamp_millis((value * 1000.0) as i64));
+            if series.starts_with("pgtend_backup_proved_timestamp_seconds{") && value > 0.0 && is_of_one {
+                self.know(job, &database, &Known { proved_at: Some(value), ..Known::default() });
             }
             if series.starts_with("pgtend_archived_rows_total{") {
                 self.facts.archived(&labels(job, &database), value as u64);
             }
             let outcome = label(series, "outcome").and_then(|name| name.parse::<Outcome>().ok());
             if let Some(outcome) = outcome.filter(|_| series.starts_with("pgtend_job_runs_total{")) {
-                self.runs.get_or_create(&outcome_labels(job, &database, outcome)).inc_by(value as u64);
+                self.runs.get_or_create(&outcome_labels(labels(job, &database), outcome)).inc_by(value as u64);
             }
         }
     }

@@ -8,12 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{CATCH_UP_WITHIN, CatchUp, Job, LATE_AFTER, RETRY_DELAY};
+use super::{CATCH_UP_WITHIN, CatchUp, Chosen, Job, LATE_AFTER, RETRY_DELAY};
 use crate::base::schedule::{Schedule, Zone};
 use crate::base::toml_file::{self, Document, Known, Problem, Read, Source, without_number};
 use crate::base::units::Span;
 use crate::config::checker::Checker;
-use crate::config::{self, Config, habits, limits};
+use crate::config::{self, Config, Names, habits, limits};
 use crate::task::{self, Task};
 
 /// A job, and what can only be checked against the other jobs.
@@ -38,7 +38,7 @@ macro_rules! written {
         #[serde(deny_unknown_fields)]
         #[schemars(title = "pgtend job (jobs/NAME.toml)", extend("oneOf" = one_task(), "anyOf" = a_database()))]
         pub struct Written {
-            /// What the job is for; lists and the page show it.
+            /// What the job is for; lists and the page show it, with the database's own name for `{database}`.
             pub description: Option<String>,
             /// Five cron fields, six with leading seconds, or @daily and the like; a job without a schedule is only run by hand.
             pub schedule: Option<Schedule>,
@@ -47,9 +47,10 @@ macro_rules! written {
             /// The name of a configured database.
             #[schemars(with = "Option<String>", example = &"app")]
             pub database: Option<Spanned<String>>,
-            /// Several databases, with one run for each.
-            #[schemars(with = "Option<Vec<String>>", length(min = 1), extend("uniqueItems" = true), example = ["app", "other"])]
-            pub databases: Option<Spanned<Vec<Spanned<String>>>>,
+            /// Several databases, with one run for each: a list of names and patterns, or one pattern. "tenant_*" stands for all that the
+            /// configuration and its servers have, by the database's own name or by its name in the configuration.
+            #[schemars(with = "Option<Names>", example = ["app", "other"])]
+            pub databases: Option<Spanned<Names>>,
             /// The run is cancelled after this time; no limit by default.
             pub timeout: Option<Span>,
             /// false: the job is only run by hand; default true.
@@ -59,7 +60,7 @@ macro_rules! written {
             pub catch_up: CatchUp,
             /// A missed tick older than this is not caught up; default 24 h.
             pub catch_up_within: Option<Span>,
-            /// Spreads jobs with the same schedule: each starts up to this much later, always by the same amount.
+            /// Spreads jobs with the same schedule, and the databases of one job: each starts up to this much later, always by the same amount.
             pub jitter: Option<Span>,
             /// Further attempts of a run that failed for a reason that may pass (not: privileges, configuration, timeout);
             /// at most 20; default 0, but 5 for scheduled runs whose database is unreachable.
@@ -149,7 +150,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         damaged: problems.len() > before,
         problems,
     };
-    let databases = checker.databases(written.database, written.databases);
+    let (databases, patterns) = checker.databases(written.database, written.databases);
     let ping_url = config::Secret {
         key: "ping_url",
         of: "the job",
@@ -164,6 +165,11 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
     let notify = written.notify.map(|names| checker.places_for_messages(names));
     let task = Task::resolve(tables, &mut checker);
     let limits = Task::limits(task.as_ref(), written.limits, &mut checker);
+    let chosen = Chosen::by(&databases, patterns);
+    let databases = match &chosen {
+        Some(chosen) => chosen.of(&config.entries()),
+        None => databases,
+    };
     let job = Job {
         name,
         path: path.to_owned(),
@@ -171,6 +177,7 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         schedule: written.schedule,
         timezone: written.timezone.map_or(Tz::UTC, |zone| zone.0),
         databases,
+        chosen,
         timeout: written.timeout,
         enabled: written.enabled.unwrap_or(true),
         catch_up: written.catch_up,

@@ -3,6 +3,8 @@
 mod file;
 mod folder;
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,9 +18,11 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::base::fault::{Fault, Kind};
+use crate::base::pattern::Pattern;
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
 use crate::config::limits::Limits;
+use crate::config::servers::{self, Candidate};
 use crate::task::Task;
 use crate::work::Other;
 
@@ -30,8 +34,11 @@ pub struct Job {
     pub description: Option<String>,
     pub schedule: Option<Schedule>,
     pub timezone: Tz,
-    /// The databases' names in the configuration; the job has one run for each.
+    /// The databases' names in the configuration; the job has one run for each. Of those that patterns choose, the ones of servers are there once they
+    /// were found.
     pub databases: Vec<String>,
+    /// How they are chosen, where patterns do.
+    pub chosen: Option<Chosen>,
     pub timeout: Option<Span>,
     /// False when no tick runs the job; it can still be run by hand.
     pub enabled: bool,
@@ -59,6 +66,46 @@ pub struct Job {
     pub task: Task,
 }
 
+/// A job with patterns in `databases` has the databases that they stand for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Those that the file names beside the patterns.
+    pub named: Vec<String>,
+    pub patterns: Vec<Pattern>,
+}
+
+impl Chosen {
+    /// Returns those that the file names, and those of the candidates that a pattern stands for, in the order of their names.
+    pub fn of<'c>(&self, candidates: impl IntoIterator<Item = &'c Candidate>) -> Vec<String> {
+        let taken = candidates.into_iter().filter(|candidate| candidate.known_as.iter().any(|name| self.takes(name)));
+        let all: BTreeSet<&String> = self.named.iter().chain(taken.map(|candidate| &candidate.name)).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    /// Returns whether a pattern may stand for a database of this server: not where each begins with the name of another one of `servers`.
+    pub fn may_be_of<'s>(&self, server: &str, servers: impl Iterator<Item = &'s String> + Clone) -> bool {
+        let begins =
+            |pattern: &Pattern, name: &str| pattern.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        self.patterns.iter().any(|pattern| !servers.clone().any(|other| other != server && begins(pattern, other)))
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    fn by(named: &[String], patterns: Vec<Pattern>) -> Option<Self> {
+        (!patterns.is_empty()).then(|| Self { named: named.to_vec(), patterns })
+    }
+}
+
+impl fmt::Display for Chosen {
+    /// Writes what stands in the file: `tenant_*, shop`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let patterns = self.patterns.iter().map(Pattern::as_str);
+        f.write_str(&patterns.chain(self.named.iter().map(String::as_str)).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// How missed ticks are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +126,19 @@ impl Job {
     /// Returns the facts that tasks of other jobs may ask for.
     pub fn in_short(&self) -> Other {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
+    }
+
+    /// Returns whether it runs on the database of this name, if there is such a one.
+    pub fn runs_on(&self, database: &str) -> bool {
+        let own = servers::parts(database).map(|(_, own)| own);
+        let is_chosen = |chosen: &Chosen| chosen.takes(database) || own.as_deref().is_some_and(|own| chosen.takes(own));
+        self.databases.iter().any(|name| name == database) || self.chosen.as_ref().is_some_and(is_chosen)
+    }
+
+    /// Returns the description for the run on one database, by that database's own name.
+    pub fn description_for(&self, database: &str) -> Option<String> {
+        let own = servers::parts(database).map_or_else(|| database.to_owned(), |(_, own)| own);
+        self.description.as_ref().map(|text| text.replace("{database}", &own))
     }
 
     /// Returns the job's task as a `T`; an error names the job whose task is another one. `kind` is the task's name in files.
@@ -106,6 +166,7 @@ impl Job {
             schedule: None,
             timezone: Tz::UTC,
             databases: vec!["app".to_owned()],
+            chosen: None,
             timeout: None,
             enabled: true,
             catch_up: CatchUp::Once,

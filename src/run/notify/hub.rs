@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::event::Event;
+use super::late::{Late, in_one};
 use super::request::{self, NotSent, Redirects};
 use super::service;
 use super::together::of_events;
@@ -51,17 +52,6 @@ pub struct Hub {
     is_delivering: AtomicBool,
     /// Cancelled at the end of the process.
     closing: CancellationToken,
-}
-
-/// A job on a database, and how late it is.
-#[derive(Clone, Debug)]
-pub struct Late {
-    pub key: Key,
-    /// The places that its file names.
-    pub notify: Option<Vec<String>>,
-    /// The tick for which a success is overdue, if it is late.
-    pub due_at: Option<DateTime<Utc>>,
-    pub last_success_at: Option<DateTime<Utc>>,
 }
 
 /// A message of a place: what it says, and the rows of the ledger that it is made of.
@@ -121,21 +111,18 @@ impl Hub {
         let keys: Vec<(Key, DateTime<Utc>)> = late.iter().filter_map(|late| Some((late.key.clone(), late.due_at?))).collect();
         let news: HashSet<Key> =
             if keys.is_empty() { HashSet::new() } else { ledger.told_late(&keys).await?.into_iter().collect() };
-        for late in late.iter().filter(|late| news.contains(&late.key)) {
+        let new = late.into_iter().filter(|late| news.contains(&late.key)).collect();
+        for late in in_one(new) {
             let Some(due_at) = late.due_at else { continue };
             let event = Event::late(&late.key.0, &late.key.1, due_at, late.last_success_at);
             self.tell(late.notify.as_deref(), &event).await;
             self.post_document(late.notify.as_deref(), &event);
         }
-        let of_all: HashMap<&Key, &Late> = all.iter().map(|late| (&late.key, late)).collect();
-        for (job, database, since) in ledger.all_told_late().await? {
-            let Some(now) = of_all.get(&(job.clone(), database.clone())).filter(|now| now.due_at.is_none()) else { continue };
-            // A job that was disabled or has another schedule is not late any more, and has not recovered.
-            let is_told = ledger.told_well(std::slice::from_ref(&now.key)).await?.is_empty();
-            let Some(at) = now.last_success_at.filter(|at| *at >= since && !is_told) else { continue };
-            let event = Event::in_time_again(&job, &database, at);
-            self.tell(now.notify.as_deref(), &event).await;
-            self.post_document(now.notify.as_deref(), &event);
+        for late in in_one(not_late_any_more(ledger, all).await?) {
+            let Some(at) = late.last_success_at else { continue };
+            let event = Event::in_time_again(&late.key.0, &late.key.1, at);
+            self.tell(late.notify.as_deref(), &event).await;
+            self.post_document(late.notify.as_deref(), &event);
         }
         Ok(())
     }
@@ -275,6 +262,22 @@ impl Hub {
         let previous = asked(ledger.previous(id)).await.flatten();
         previous.and_then(|row| row.outcome.0).is_some_and(Outcome::needs_attention)
     }
+}
+
+/// Returns those of which was told that they are late, and that have succeeded since; no other process will say that of them.
+async fn not_late_any_more(ledger: &Ledger, all: &[Late]) -> Result<Vec<Late>> {
+    let of_all: HashMap<&Key, &Late> = all.iter().map(|late| (&late.key, late)).collect();
+    let told = ledger.all_told_late().await?.into_iter().map(|(job, database, _)| (job, database));
+    let well: Vec<Key> = told.filter(|key| of_all.get(key).is_some_and(|now| now.due_at.is_none())).collect();
+    if well.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A job that was disabled or has another schedule is not late any more, and has not recovered.
+    let has_recovered = |(job, database, since): (String, String, Option<DateTime<Utc>>)| {
+        let now = *of_all.get(&(job, database))?;
+        (now.last_success_at? >= since?).then(|| now.clone())
+    };
+    Ok(ledger.told_well(&well).await?.into_iter().filter_map(has_recovered).collect())
 }
 
 /// Makes one batch for each place, and one for each digest.

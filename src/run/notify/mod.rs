@@ -7,6 +7,7 @@
 mod body;
 pub mod event;
 mod hub;
+mod late;
 mod mail;
 pub mod message;
 mod ping;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use anyhow::Result;
 use event::Event;
 use hub::Hub;
-pub use hub::Late;
+pub use late::{Late, in_one};
 use message::{Message, Severity};
 use ping::Pings;
 use request::Redirects;

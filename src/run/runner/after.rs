@@ -1,5 +1,6 @@
 //! `after`: a tick waits for the runs of other jobs, and is skipped when one of them does not succeed.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,9 @@ use crate::run::job::Job;
 use crate::run::runner::Context;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Thousands of ticks of a job with patterns may wait at once: together they ask the ledger this often, and each more seldom.
+const LOOKS_PER_SECOND: u32 = 200;
+static WAITING: AtomicU32 = AtomicU32::new(0);
 /// No run takes longer than this: a tick that waits longer was forgotten.
 const WAIT_LIMIT: Duration = Duration::from_secs(48 * 3600);
 
@@ -20,6 +24,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(48 * 3600);
 /// ledger their state is unknown, and the tick does not wait.
 pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<Utc>) -> Result<()> {
     let Some(ledger) = &context.ledger else { return Ok(()) };
+    let _waiting = Waiting::begins();
     for name in &job.after {
         let before =
             context.jobs.iter().find(|other| other.name == *name).with_context(|| format!("job `{name}` no longer exists"))?;
@@ -37,13 +42,33 @@ pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<U
                 let row = ledger.tick(name, database, its_tick).await?;
                 match decide(before, database, row.as_ref(), started.elapsed()) {
                     Decision::Go => break,
-                    Decision::Wait => tokio::time::sleep(LOOK_EVERY).await,
+                    Decision::Wait => tokio::time::sleep(Waiting::pause()).await,
                     Decision::Skip(reason) => return Err(Fault::new(Kind::Deferred, reason).into()),
                 }
             }
         }
     }
     Ok(())
+}
+
+/// A tick that waits; it counts until it is dropped.
+struct Waiting;
+
+impl Waiting {
+    fn begins() -> Self {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    fn pause() -> Duration {
+        LOOK_EVERY.max(Duration::from_secs(1) * WAITING.load(Ordering::Relaxed) / LOOKS_PER_SECOND)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

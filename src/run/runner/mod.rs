@@ -234,7 +234,7 @@ fn run_context<'a>(
     progress: Progress,
 ) -> Result<RunContext<'a>> {
     let configured =
-        context.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+        context.config.database(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
         config: &context.config,
         job: JobFacts {
@@ -247,7 +247,7 @@ fn run_context<'a>(
         },
         others: &context.others,
         database,
-        settings: job.task.settings(configured).with_context(|| format!("database `{database}`"))?,
+        settings: job.task.settings(&configured).with_context(|| format!("database `{database}`"))?,
         progress,
         // The token is separate, so that this run's timeout does not cancel the next one.
         cancel: context.cancel.child_token(),

@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Returns when the run has a place, or needs none. No timeout counts this wait.
 pub async fn take(connection: &mut PgConnection, run: &RunContext<'_>) -> Result<()> {
-    let Some(configured) = run.config.databases.get(run.database) else { return Ok(()) };
+    let Some(configured) = run.config.database(run.database) else { return Ok(()) };
     let Some(places) = configured.max_concurrent else { return Ok(()) };
     let group = configured.group.as_deref();
     let name = |place: u32| match group {

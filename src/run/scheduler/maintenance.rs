@@ -1,6 +1,6 @@
 //! Does the scheduler's work that needs the ledger: new schedules, retries, crashed runs, late jobs, old history.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
+use super::planner::Ticks;
 use super::{Entry, LEDGER_PAUSE, Scheduler, lock, log_end, planner};
 use crate::ledger::{Key, Trigger, report};
 use crate::pg::failure;
 use crate::run::job::Job;
-use crate::run::notify::Late;
+use crate::run::notify::{self, Late};
 use crate::run::runner::{self, Context};
 use crate::work::Mode;
 
@@ -21,6 +22,8 @@ const RETRIES_EVERY: Duration = Duration::from_secs(2);
 const CRASHED_EVERY: Duration = Duration::from_secs(10);
 const LATE_EVERY: Duration = Duration::from_secs(20);
 const PROOFS_EVERY: Duration = Duration::from_secs(20);
+/// Reports of 10,000 databases are read; those of this process's runs are known at once.
+const PROOFS_OF_FLEETS_EVERY: Duration = Duration::from_secs(600);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 impl Scheduler {
@@ -54,9 +57,13 @@ impl Scheduler {
                     self.look_for_late(&context).await?;
                 }
                 if is_due("proofs", PROOFS_EVERY) {
-                    self.look_for_proofs(&context).await?;
+                    self.look_for_proofs(&context, |job| job.chosen.is_none()).await?;
                 }
-                if is_due("prune", PRUNE_EVERY) {
+                if is_due("proofs of fleets", PROOFS_OF_FLEETS_EVERY) {
+                    self.look_for_proofs(&context, |job| job.chosen.is_some()).await?;
+                }
+                // It takes seconds where there are many rows: those who ask whether jobs will run need not wait for it.
+                if answers == Some(true) && is_due("prune", PRUNE_EVERY) {
                     let pruned = self.ledger.prune().await?;
                     self.ledger.prune_messages().await?;
                     tracing::debug!(pruned, "history pruned");
@@ -102,6 +109,7 @@ impl Scheduler {
         let mut before: HashMap<Key, Entry> =
             lock(&self.entries).drain(..).map(|entry| ((entry.job.name.clone(), entry.database.clone()), entry)).collect();
         let jobs: HashMap<&str, Arc<Job>> = context.jobs.iter().map(|job| (job.name.as_str(), Arc::new(job.clone()))).collect();
+        let mut ticks: HashMap<&str, Ticks<'_>> = jobs.iter().map(|(name, job)| (*name, Ticks::of(job))).collect();
         let mut entries = Vec::with_capacity(known.len());
         for row in known {
             let Some(job) = jobs.get(row.job.as_str()) else { continue };
@@ -116,6 +124,8 @@ impl Scheduler {
                 next_due_at: None,
                 known_since: row.known_since,
                 is_late: old.as_ref().is_some_and(|old| old.is_late),
+                last_success_at: row.last_success_at,
+                has_failed: old.as_ref().is_some_and(|old| old.has_failed),
                 latest: old.as_ref().map(|old| Arc::clone(&old.latest)).unwrap_or_default(),
                 job: Arc::clone(job),
                 database: row.database,
@@ -125,7 +135,9 @@ impl Scheduler {
             }) {
                 entry.done_until = entry.done_until.max(old.done_until);
             }
-            entry.plan_next();
+            if let Some(ticks) = ticks.get_mut(entry.job.name.as_str()) {
+                entry.plan_by(ticks);
+            }
             let next = entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64);
             context.metrics.next_run(&entry.job.name, &entry.database, next);
             entries.push(entry);
@@ -153,8 +165,8 @@ impl Scheduler {
     }
 
     /// Sets when the newest proved set of each backup job began, also by another process.
-    async fn look_for_proofs(&self, context: &Context) -> Result<()> {
-        let jobs = context.jobs.iter().filter(|job| job.task.makes_dumps());
+    async fn look_for_proofs(&self, context: &Context, is_meant: impl Fn(&Job) -> bool) -> Result<()> {
+        let jobs = context.jobs.iter().filter(|job| job.task.makes_dumps() && is_meant(job));
         let keys: Vec<Key> =
             jobs.flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         if keys.is_empty() {
@@ -188,14 +200,15 @@ impl Scheduler {
                 continue;
             }
             let trigger = Trigger::Retry { first: retry.first, attempt: retry.attempt as u32 };
-            let (this, context, job) = (Arc::clone(self), context.clone(), job.clone());
+            let (this, context) = (Arc::clone(self), context.clone());
             self.tracker.spawn(async move {
+                let Some(job) = context.jobs.iter().find(|job| job.name == retry.job) else { return };
                 let slot = tokio::select! {
-                    slot = this.slots.acquire() => slot,
+                    slot = this.slot(&context.config, &retry.database) => slot,
                     () = this.stop.cancelled() => return,
                 };
                 // Another scheduler may have taken it: the ledger accepts one row.
-                let ended = runner::run_once(&context, &job, &retry.database, &trigger, Mode::Apply).await;
+                let ended = runner::run_once(&context, job, &retry.database, &trigger, Mode::Apply).await;
                 if let Some(ended) = ended {
                     log_end(&ended);
                 }
@@ -209,31 +222,52 @@ impl Scheduler {
     async fn look_for_late(&self, context: &Context) -> Result<()> {
         let keys: Vec<Key> = lock(&self.entries).iter().map(|entry| (entry.job.name.clone(), entry.database.clone())).collect();
         let successes = self.ledger.last_successes(&keys).await?;
-        let all = self.note_late(context, &successes);
+        let of_fleets = |(name, _): &&Key| context.jobs.iter().any(|job| job.chosen.is_some() && job.name == *name);
+        let of_fleets: Vec<Key> = keys.iter().filter(of_fleets).cloned().collect();
+        let failed = if of_fleets.is_empty() { HashSet::new() } else { self.ledger.failed_last(&of_fleets).await? };
+        let all = self.note_late(context, &successes, &failed);
         let late = all.iter().filter(|job| job.due_at.is_some()).cloned().collect();
         context.notifier.late(late, &all).await
     }
 
-    /// Notes which jobs are late, in the log and in the metrics. Returns all of them.
-    fn note_late(&self, context: &Context, successes: &HashMap<Key, DateTime<Utc>>) -> Vec<Late> {
+    /// Notes which jobs are late, and which of those with patterns have failed, in the log and in the metrics. Returns all of them.
+    fn note_late(&self, context: &Context, successes: &HashMap<Key, DateTime<Utc>>, failed: &HashSet<Key>) -> Vec<Late> {
         let now = Utc::now();
-        let mut all = Vec::new();
+        let (mut all, mut new) = (Vec::new(), Vec::new());
+        let mut ticks: HashMap<&str, Ticks<'_>> = context.jobs.iter().map(|job| (job.name.as_str(), Ticks::of(job))).collect();
         for entry in lock(&self.entries).iter_mut() {
             let (name, database) = (&entry.job.name, &entry.database);
             let key = (name.clone(), database.clone());
             let last_success_at = successes.get(&key).copied();
-            let due_at = planner::late_since(&entry.job, entry.jitter, entry.known_since, last_success_at, now);
-            if let (Some(tick), false) = (due_at, entry.is_late) {
-                tracing::error!(job = name, database, "late: no success for its tick of {tick}");
+            let due_at = ticks
+                .get_mut(name.as_str())
+                .and_then(|ticks| ticks.late_since(entry.jitter, entry.known_since, last_success_at, now));
+            let late = Late {
+                key: key.clone(),
+                is_of_fleet: entry.job.chosen.is_some(),
+                notify: entry.job.notify.clone(),
+                due_at,
+                last_success_at,
+            };
+            if due_at.is_some() && !entry.is_late {
+                new.push(late.clone());
             }
+            all.push(late);
             entry.is_late = due_at.is_some();
+            entry.last_success_at = last_success_at;
+            entry.has_failed = failed.contains(&key);
             context.metrics.late(name, database, entry.is_late);
+            context.metrics.failed(name, database, entry.has_failed);
             // This includes runs on other hosts.
             if let Some(at) = last_success_at {
                 context.metrics.last_success(name, database, at.timestamp_millis() as f64 / 1000.0);
             }
             context.metrics.next_run(name, database, entry.next_due_at.map_or(0.0, |at| at.timestamp() as f64));
-            all.push(Late { key, notify: entry.job.notify.clone(), due_at, last_success_at });
+        }
+        for Late { key: (job, database), due_at, .. } in notify::in_one(new) {
+            if let Some(tick) = due_at {
+                tracing::error!(job, database, "late: no success for its tick of {tick}");
+            }
         }
         all
     }

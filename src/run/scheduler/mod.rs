@@ -4,18 +4,21 @@
 //! offsets for time zones, and loses jobs that are due together (found in its 0.15.1). Only this file names it.
 //! The ledger decides who runs a tick, since one row per tick can be written: several schedulers can share it.
 
+mod finding;
+mod fleets;
 mod maintenance;
 pub mod planner;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
-use planner::Due;
-use tokio::sync::{Notify, Semaphore};
+pub use fleets::Fleet;
+use planner::{Due, Ticks};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler};
 use tokio_util::sync::CancellationToken;
@@ -23,11 +26,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
+use crate::config::Config;
 use crate::ledger::report::Ended;
 use crate::ledger::{Key, Ledger, Trigger};
 use crate::pg::failure;
+use crate::run::fleet::Found;
 use crate::run::job::Job;
 use crate::run::runner::{self, Context};
+use crate::run::turns::Turns;
 
 /// The metronome's period is a second; should it stop, the scheduler still looks this often.
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -47,6 +53,10 @@ pub struct Scheduler {
     /// Counts configurations: entries of an older one are rebuilt.
     generation: AtomicI64,
     slots: Semaphore,
+    /// Ticks of a server or a group wait here, so that they take no slots from others while they wait.
+    turns: Turns,
+    /// What the servers were found to have.
+    found: Mutex<Found>,
     /// The first run and the attempt of each retry that waits for a slot.
     retrying: Mutex<HashSet<(i64, i32)>>,
     tracker: TaskTracker,
@@ -70,6 +80,9 @@ struct Entry {
     next_due_at: Option<DateTime<Utc>>,
     known_since: DateTime<Utc>,
     is_late: bool,
+    /// Of a job with patterns: its last success, and whether it failed after that, as of the last look for late jobs.
+    last_success_at: Option<DateTime<Utc>>,
+    has_failed: bool,
     /// The latest tick that was started, in seconds since 1970: an older one that still waits gives way.
     latest: Arc<AtomicI64>,
 }
@@ -81,6 +94,8 @@ impl Scheduler {
             slots: Semaphore::new(context.config.serve.max_concurrent),
             context: RwLock::new(context),
             ledger,
+            turns: Turns::default(),
+            found: Mutex::default(),
             entries: Mutex::default(),
             retrying: Mutex::default(),
             generation: AtomicI64::new(1),
@@ -140,9 +155,14 @@ impl Scheduler {
     }
 
     /// Replaces the configuration; runs under way keep theirs.
-    pub fn replace(&self, context: Context) {
+    pub fn replace(&self, new: Context) {
+        let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
+        *context = new.with_found(&lock(&self.found));
         make_series(&context);
-        *self.context.write().unwrap_or_else(PoisonError::into_inner) = context;
+        self.next_generation();
+    }
+
+    fn next_generation(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -150,7 +170,9 @@ impl Scheduler {
     pub async fn run(self: &Arc<Self>) -> Result<()> {
         let beat = Arc::new(Notify::new());
         let mut metronome = metronome(Arc::clone(&beat)).await.context("cannot start the scheduler's clock")?;
+        let silent = self.find_databases(&BTreeSet::new()).await;
         let maintenance = tokio::spawn(Arc::clone(self).maintenance_tick());
+        let finding = tokio::spawn(Arc::clone(self).finding(silent));
         let started = (Instant::now(), Utc::now());
         let mut drift = TimeDelta::zero();
         while !self.stop.is_cancelled() {
@@ -170,6 +192,7 @@ impl Scheduler {
             self.look(now);
         }
         maintenance.abort();
+        finding.abort();
         // This only stops the metronome: our runs are not its jobs.
         let _ = metronome.shutdown().await;
         Ok(())
@@ -253,7 +276,7 @@ impl Scheduler {
             (None, None) => None,
         };
         let slot = tokio::select! {
-            slot = self.slots.acquire() => slot,
+            slot = self.slot(&context.config, database) => slot,
             () = self.stop.cancelled() => return,
         };
         let mut refused = refused;
@@ -289,9 +312,25 @@ impl Scheduler {
     }
 }
 
+impl Scheduler {
+    /// Returns when a run on the database may start in this process.
+    async fn slot(&self, config: &Config, database: &str) -> Slot<'_> {
+        let turn = self.turns.take(config, database).await;
+        (turn, self.slots.acquire().await.ok())
+    }
+}
+
+/// Dropped, it lets the next run start.
+type Slot<'s> = (Option<OwnedSemaphorePermit>, Option<SemaphorePermit<'s>>);
+
 impl Entry {
     fn plan_next(&mut self) {
-        let next = self.job.next_tick(self.done_until).filter(|_| self.job.enabled);
+        let job = Arc::clone(&self.job);
+        self.plan_by(&mut Ticks::of(&job));
+    }
+
+    fn plan_by(&mut self, ticks: &mut Ticks<'_>) {
+        let next = ticks.next_after(self.done_until).filter(|_| self.job.enabled);
         self.next_due_at = next.map(|tick| tick.with_timezone(&Utc) + self.jitter);
     }
 }
@@ -299,6 +338,7 @@ impl Entry {
 /// Creates the series, from zero, before the ledger is reachable.
 fn make_series(context: &Context) {
     for job in context.jobs.iter() {
+        context.metrics.patterns(&job.name, job.chosen.as_ref().map(ToString::to_string).as_deref());
         for database in &job.databases {
             context.metrics.job(&job.name, database, job.task.makes_dumps());
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
 use sha2::{Digest as _, Sha256};
 
 use crate::base::units;
@@ -80,9 +81,63 @@ pub fn late_since(
     last_success_at: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    let schedule = job.schedule.as_ref().filter(|_| job.enabled)?;
-    let tick = schedule.last_until(now - jitter - job.late_after, job.timezone)?;
-    (tick > known_since && last_success_at.is_none_or(|at| at < tick)).then_some(tick)
+    Ticks::of(job).late_since(jitter, known_since, last_success_at, now)
+}
+
+/// The ticks of a job on many databases. What was computed for one moment holds for all moments between two ticks, so that thousands of databases
+/// cost little more than one.
+pub struct Ticks<'j> {
+    job: &'j Job,
+    /// From the first moment on, the second is the next tick.
+    next: Option<(DateTime<Utc>, Option<DateTime<Tz>>)>,
+    /// From the first moment, a tick, to the second, it is the last.
+    last: Option<(DateTime<Utc>, DateTime<Utc>)>,
+}
+
+impl<'j> Ticks<'j> {
+    pub fn of(job: &'j Job) -> Self {
+        Self { job, next: None, last: None }
+    }
+
+    /// The same as [`Job::next_tick`].
+    pub fn next_after(&mut self, after: DateTime<Utc>) -> Option<DateTime<Tz>> {
+        if let Some((from, tick)) = self.next
+            && from <= after
+            && tick.is_none_or(|tick| after < tick)
+        {
+            return tick;
+        }
+        let tick = self.job.next_tick(after);
+        self.next = Some((after, tick));
+        tick
+    }
+
+    /// When a run on the database starts next, in the job's zone; none for a job that is not enabled.
+    pub fn next_start(&mut self, database: &str, now: DateTime<Utc>) -> Option<DateTime<Tz>> {
+        let jitter = jitter(self.job, database);
+        self.next_after(now - jitter).filter(|_| self.job.enabled).map(|tick| tick + jitter)
+    }
+
+    /// The same as [`late_since`].
+    pub fn late_since(
+        &mut self,
+        jitter: Duration,
+        known_since: DateTime<Utc>,
+        last_success_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let schedule = self.job.schedule.as_ref().filter(|_| self.job.enabled)?;
+        let until = now - jitter - self.job.late_after;
+        let tick = match self.last {
+            Some((tick, to)) if tick <= until && until <= to => tick,
+            _ => {
+                let tick = schedule.last_until(until, self.job.timezone)?;
+                self.last = Some((tick, until));
+                tick
+            }
+        };
+        (tick > known_since && last_success_at.is_none_or(|at| at < tick)).then_some(tick)
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +207,23 @@ mod tests {
         let skipping = Job { catch_up: CatchUp::Skip, ..job("0 2 * * *") };
         let left = due(&skipping, Duration::ZERO, at("23T00:00:00"), at("23T03:00:00"));
         assert!(matches!(&left[..], [Due::Leave(_, reason)] if reason.contains("skip")), "{left:?}");
+    }
+
+    #[test]
+    fn ticks_that_were_computed_for_other_moments_are_the_same_as_new_ones() {
+        for (schedule, jitter) in [("0 2 * * *", 7200), ("*/7 * * * *", 7200), ("* * * * * *", 5), ("0 0 29 2 *", 600)] {
+            let job = Job { jitter: Some(Duration::from_secs(jitter)), ..job(schedule) };
+            let mut ticks = Ticks::of(&job);
+            let now = at("23T02:30:00");
+            for number in 0..500 {
+                let name = format!("tenant_{number}");
+                let jitter = super::jitter(&job, &name);
+                assert_eq!(ticks.next_after(now - jitter), job.next_tick(now - jitter), "{schedule} {name}");
+                let (known, success) = (at("01T00:00:00"), Some(at("22T03:00:00")));
+                let late = late_since(&job, jitter, known, success, now);
+                assert_eq!(ticks.late_since(jitter, known, success, now), late, "{schedule} {name}");
+            }
+        }
     }
 
     #[test]

@@ -240,7 +240,7 @@ pub async fn manual(
     progress: &crate::base::progress::Progress,
     cancel: &tokio_util::sync::CancellationToken,
 ) -> Result<(Audit, Document)> {
-    let configured = config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let configured = config.database(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let OwnJob { job, audit, trust_owners } =
         own.unwrap_or_else(|| OwnJob { job: "by hand".to_owned(), audit: Audit::default(), trust_owners: true });

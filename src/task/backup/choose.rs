@@ -26,7 +26,7 @@ pub async fn place(backup: &Backup, config: &Config, source: &ServerFacts, conne
     match &backup.scratch {
         Scratch::Same => Ok(Place::Source { why: None }),
         Scratch::Database(name) => {
-            let database = config.databases.get(name);
+            let database = config.database(name);
             let database = database.with_context(|| format!("the configuration has no database `{name}`"))?;
             Ok(Place::Elsewhere(database.settings()?))
         }

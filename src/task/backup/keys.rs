@@ -303,7 +303,7 @@ fn rows_of(written: Option<&Spanned<WrittenVerify>>, verify: Verify, checker: &m
 fn scratch_of(written: Option<&Spanned<String>>, checker: &mut Checker<'_>) -> Scratch {
     let Some(scratch) = written else { return Scratch::Auto };
     match scratch.get_ref().as_str() {
-        name if checker.config.databases.contains_key(name) => Scratch::Database(name.to_owned()),
+        name if checker.config.database(name).is_some() => Scratch::Database(name.to_owned()),
         "throwaway" => Scratch::Throwaway,
         "same" => Scratch::Same,
         name => {

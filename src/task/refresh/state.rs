@@ -1,6 +1,7 @@
 //! Reads what a refresh depends on: its target, the databases that earlier runs made beside it, the databases that are backed up, and the sets.
 //! It changes nothing.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +11,7 @@ use sqlx::postgres::PgConnection;
 use super::copies::Listed;
 use super::mark::{self, Mark, What};
 use super::source::stores_of;
+use crate::config::servers;
 use crate::task::backup::facts::ServerFacts;
 use crate::task::backup::identity::Identity;
 use crate::task::backup::series::Series;
@@ -129,11 +131,11 @@ pub async fn read(
 ) -> Result<State> {
     let name = run.settings.database();
     let clock = clock(server).await?;
-    let mut sources = Vec::new();
+    let (mut sources, mut identifiers) = (Vec::new(), HashMap::new());
     for job in run.others {
         let databases: &[String] = if stores_of(job).is_some() { &job.databases } else { &[] };
         for database in databases {
-            let place = place_of(run, database).await.with_context(|| {
+            let place = place_of(run, database, &mut identifiers).await.with_context(|| {
                 format!(
                     "cannot tell whether {name} is the database `{database}`, which job `{}` backs up, so it is not replaced",
                     job.name
@@ -158,10 +160,24 @@ pub async fn read(
     })
 }
 
-async fn place_of(run: &RunContext<'_>, database: &str) -> Result<Place> {
-    let configured =
-        run.config.databases.get(database).with_context(|| format!("the configuration has no database `{database}`"))?;
-    place(&mut configured.settings()?.connect().await?).await
+/// Databases that were found on a server are thousands: each is known by its name and its server's identifier, for which that is asked once.
+async fn place_of(run: &RunContext<'_>, name: &str, identifiers: &mut HashMap<String, Option<String>>) -> Result<Place> {
+    let configured = run.config.database(name).with_context(|| format!("the configuration has no database `{name}`"))?;
+    let found = if run.config.databases.contains_key(name) { None } else { servers::parts(name) };
+    let Some((server, database)) = found else {
+        return place(&mut configured.settings()?.connect().await?).await;
+    };
+    let system_identifier = match identifiers.get(server) {
+        Some(identifier) => identifier.clone(),
+        None => {
+            let login =
+                &run.config.servers.get(server).with_context(|| format!("the configuration has no server `{server}`"))?.login;
+            let identifier = place(&mut login.settings()?.connect().await?).await?.system_identifier;
+            identifiers.insert(server.to_owned(), identifier.clone());
+            identifier
+        }
+    };
+    Ok(Place { system_identifier, database, oid: None })
 }
 
 async fn place(connection: &mut PgConnection) -> Result<Place> {

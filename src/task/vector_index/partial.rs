@@ -1,5 +1,5 @@
-//! A partial index for the value that most searches with a filter have: what it would give. Measured on a copy of the rows that the value leaves, which no
-//! application sees.
+//! A partial index for the value that most searches with a filter have, or a partition for it: what either would give. Measured on a copy of the rows that
+//! the value leaves, with an index of their own, which is what a partition is and what a partial index holds. No application sees the copy.
 
 use std::time::{Duration, Instant};
 

@@ -114,11 +114,11 @@ impl Verdict {
     fn partial_in_words(&self, method: Method) -> String {
         let Some(Partial { condition, values, rows, build_seconds, found, .. }) = &self.partial else {
             let why = self.partial_unmeasured.as_deref().unwrap_or("runs measure it, dry runs do not");
-            return format!("a partial {method} index for each frequent value: not measured ({why})");
+            return format!("a partial {method} index or a partition for each frequent value: not measured ({why})");
         };
         let ms = found.cost.map(|cost| format!(", {:.2} ms", cost.ms)).unwrap_or_default();
         format!(
-            "a partial {method} index WHERE {condition}, the commonest of {}: {} at {} = {}{ms} ({}, built in {build_seconds:.1} s; on a copy, other values are not measured)",
+            "a partial {method} index WHERE {condition}, or a partition of these rows, the commonest of {}: {} at {} = {}{ms} ({}, built in {build_seconds:.1} s; on a copy of the rows, other values are not measured)",
             units::plural(*values, "value"),
             super::decide::recall_in_words(found),
             method.setting(),
@@ -131,10 +131,9 @@ impl Verdict {
     fn fastest(&self, method: Method, target: f64) -> Option<String> {
         let ways = self.others.iter().filter(|way| way.found.reaches(target)).map(|way| (way.ms, way.way.in_words(method)));
         let exact = (self.exact_ms > 0.0).then(|| (self.exact_ms, format!("an exact search ({EXACTLY})")));
-        let partial = self
-            .partial
-            .as_ref()
-            .and_then(|partial| Some((partial.ms()?, format!("a partial index for each value ({})", partial.condition))));
+        let partial = self.partial.as_ref().and_then(|partial| {
+            Some((partial.ms()?, format!("a partial index or a partition for each value ({})", partial.condition)))
+        });
         let all = ways.chain(exact).chain(partial);
         all.min_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(ms, way)| format!("{way}, {ms:.2} ms"))
     }
@@ -157,21 +156,17 @@ impl Verdict {
 
     /// What a person can do: without the vector index, or with one for each value.
     fn advice(&self, method: Method) -> String {
-        let columns = "the filter's columns";
         let exact = match &self.exact_scan {
             Some(scan) if !scan.contains("Seq Scan") => {
                 format!("An exact search by {scan} takes {:.2} ms: {EXACTLY}", self.exact_ms)
             }
-            _ => format!("An index on {columns} lets searches for few rows be exact (now {:.2} ms)", self.exact_ms),
+            _ => format!("An index on the filter's columns lets searches for few rows be exact (now {:.2} ms)", self.exact_ms),
         };
         let older = if self.others.is_empty() && self.kept.is_none() {
             "; pgvector 0.8 has iterative scans: ALTER EXTENSION vector UPDATE"
         } else {
             ""
         };
-        format!(
-            "{exact}; {}; a table partitioned by {columns} finds as much as partial indexes{older}",
-            self.partial_in_words(method)
-        )
+        format!("{exact}; {}{older}", self.partial_in_words(method))
     }
 }

@@ -3,6 +3,7 @@
 mod connections;
 mod hosts;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,12 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::report::Outcome;
-use crate::ledger::{self, Filter, Key};
-use crate::run::job::Broken;
-use crate::run::scheduler::Scheduler;
+use crate::ledger::{self, Filter, Gone, Key};
+use crate::run::fleet;
+use crate::run::job::{Broken, Job};
+use crate::run::scheduler::{Fleet, Scheduler};
 use crate::web::page;
-use crate::web::status::{self, BrokenStatus, Status};
+use crate::web::status::{self, BrokenStatus, FleetStatus, GoneStatus, Status};
 
 /// A page that many people watch asks the ledger once in this time.
 const STATUS_FOR: Duration = Duration::from_secs(2);
@@ -44,6 +46,9 @@ const ASKING: usize = 24;
 
 /// The most requests that query the ledger at a time. This is fewer than its connections, so that some are left for the runs.
 const LEDGER_TURNS: usize = 2;
+
+/// The most runs under way that the page shows of jobs with patterns.
+const UNDER_WAY: i64 = 200;
 
 /// The most requests that read metrics at a time. With very many jobs, a page of them costs a moment of a core.
 const METRICS_TURNS: usize = 1;
@@ -199,22 +204,30 @@ async fn status(site: &Site) -> Arc<Status> {
 async fn read_status(site: &Site) -> Status {
     let context = site.scheduler.context();
     let ledger = site.scheduler.ledger();
-    let keys: Vec<Key> =
-        context.jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+    let fleets = site.scheduler.fleets();
     let read = async {
         // Otherwise, while the ledger is away, every page would wait for its timeout.
         if let Some(error) = site.scheduler.ledger_error() {
             anyhow::bail!("{error}");
         }
-        Ok((ledger.last_runs(&keys, status::HISTORY).await?, ledger.last_successes(&keys).await?))
+        let under_way = if fleets.is_empty() { Vec::new() } else { ledger.under_way(UNDER_WAY).await? };
+        let shown = shown(&context.jobs, &fleets, &under_way);
+        let keys: Vec<Key> =
+            shown.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
+        let rows = ledger.last_runs(&keys, status::HISTORY).await?;
+        let gone = fleet::gone(&context.config, ledger).await?;
+        Ok((rows, ledger.last_successes(&keys).await?, shown, gone))
     };
-    let (rows, successes, ledger_error) = match read.await {
-        Ok((rows, successes)) => (rows, successes, None),
-        Err(error) => (Vec::new(), Default::default(), Some(format!("{error:#}"))),
+    let (rows, successes, shown, gone, ledger_error) = match read.await {
+        Ok((rows, successes, shown, gone)) => (rows, successes, shown, gone, None),
+        Err(error) => {
+            let shown = shown(&context.jobs, &fleets, &[]);
+            (Vec::new(), Default::default(), shown, Vec::new(), Some(format!("{error:#}")))
+        }
     };
     let late = if ledger_error.is_none() { site.scheduler.late().into_iter().collect() } else { Default::default() };
     let now = Utc::now();
-    let jobs = status::of_jobs(&context.jobs, rows, &successes, &late, now);
+    let jobs = status::of_jobs(&shown, rows, &successes, &late, now);
     Status {
         now,
         version: env!("CARGO_PKG_VERSION"),
@@ -226,7 +239,19 @@ async fn read_status(site: &Site) -> Status {
         draining: site.stop.is_cancelled(),
         failures: status::failures(&jobs),
         jobs,
+        fleets: fleets.into_iter().map(FleetStatus::from).collect(),
+        gone: gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect(),
     }
+}
+
+/// Returns the jobs with the databases that the page shows each by itself: of jobs with patterns, those in trouble and those under way.
+fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
+    let of_fleet = |fleet: &Fleet| {
+        let running = under_way.iter().filter(|(job, _)| *job == fleet.job.name).map(|(_, database)| database);
+        let databases: BTreeSet<&String> = fleet.trouble.iter().chain(running).collect();
+        Job { databases: databases.into_iter().cloned().collect(), ..(*fleet.job).clone() }
+    };
+    jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
 }
 
 /// Requests that cost more than a moment, with their limits.

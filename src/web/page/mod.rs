@@ -4,11 +4,12 @@
 
 mod audits;
 mod drawing;
+mod fleets;
 mod jobs;
 mod trouble;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
@@ -16,7 +17,7 @@ use maud::{Markup, html};
 use self::words::{ago, exact, moment, outcome_link, outcome_word, place, seconds, shortened, tone};
 use crate::base::html_page;
 use crate::base::units::{age, bytes, count, duration, plural};
-use crate::web::status::{JobStatus, RunStatus, Status};
+use crate::web::status::{FleetStatus, JobStatus, RunStatus, Status};
 
 const STDERR_LINES: usize = 20;
 
@@ -38,7 +39,8 @@ pub fn render(status: &Status) -> String {
             (headline(status, &verdict))
             (banners(status))
             @if !running.is_empty() { (running_section(&running, status.now)) }
-            @if status.jobs.is_empty() { (no_jobs()) } @else { (jobs::section(status)) }
+            @if !status.jobs.is_empty() { (jobs::section(status)) } @else if status.fleets.is_empty() { (no_jobs()) }
+            (fleets::section(status))
             @if !status.failures.is_empty() { (failures_section(status)) }
             (audits::section(status))
         }
@@ -62,16 +64,17 @@ fn verdict(status: &Status) -> Verdict<'_> {
     let mut trouble: Vec<_> = status.jobs.iter().filter_map(|job| Some((job, trouble(job)?))).collect();
     trouble.sort_by_key(|(job, _)| rank(job));
     let enabled = || status.jobs.iter().filter(|job| job.enabled);
-    let jobs = names(enabled());
+    let fleets = || status.fleets.iter().filter(|fleet| fleet.enabled);
+    let jobs = enabled().map(|job| &job.job).chain(fleets().map(|fleet| &fleet.job)).collect::<BTreeSet<_>>().len();
     let in_trouble = names(trouble.iter().map(|(job, _)| *job));
+    let databases = trouble.len() + not_shown(status);
     let broken = status.broken.len();
-    let (mood, headline) = if status.jobs.is_empty() && broken == 0 {
+    let (mood, headline) = if status.jobs.is_empty() && status.fleets.is_empty() && broken == 0 {
         ("idle", "No jobs yet".to_owned())
     } else if !trouble.is_empty() {
         let needs = if in_trouble == 1 { "needs" } else { "need" };
         // One job may run on hundreds of databases, so the headline says on how many.
-        let spread =
-            if trouble.len() > in_trouble { format!(" on {}", plural(trouble.len(), "database")) } else { String::new() };
+        let spread = if databases > in_trouble { format!(" on {}", plural(databases, "database")) } else { String::new() };
         ("bad", format!("{} {needs} attention{spread}", plural(in_trouble, "job")))
     } else if broken > 0 {
         ("bad", format!("{} {} skipped", plural(broken, "job"), if broken == 1 { "is" } else { "are" }))
@@ -79,7 +82,7 @@ fn verdict(status: &Status) -> Verdict<'_> {
         ("warn", "The state of the jobs is unknown".to_owned())
     } else if jobs == 0 {
         ("idle", "Every job is disabled".to_owned())
-    } else if enabled().all(never_ran) {
+    } else if enabled().all(never_ran) && fleets().all(|fleet| fleet.well + fleet.failed + fleet.late == 0) {
         ("idle", format!("{} {} for the first run", plural(jobs, "job"), if jobs == 1 { "waits" } else { "wait" }))
     } else {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
@@ -88,16 +91,24 @@ fn verdict(status: &Status) -> Verdict<'_> {
     Verdict { mood, headline, trouble }
 }
 
+/// Counts the databases in trouble that are not named, as too many are.
+fn not_shown(status: &Status) -> usize {
+    let of_fleet = |fleet: &FleetStatus| {
+        let named = status.jobs.iter().filter(|job| job.job == fleet.job && trouble(job).is_some()).count();
+        (fleet.failed + fleet.late).saturating_sub(named)
+    };
+    status.fleets.iter().filter(|fleet| fleet.enabled).map(of_fleet).sum()
+}
+
 fn names<'a>(jobs: impl Iterator<Item = &'a JobStatus>) -> usize {
     jobs.map(|job| &job.job).collect::<BTreeSet<_>>().len()
 }
 
 fn headline(status: &Status, verdict: &Verdict) -> Markup {
     const SHOWN: usize = 5;
-    let more = verdict.trouble.len().saturating_sub(SHOWN);
-    let databases = status.jobs.iter().map(|job| &job.database).collect::<BTreeSet<_>>().len();
+    let more = verdict.trouble.len().saturating_sub(SHOWN) + not_shown(status);
     let runs = |wanted: &dyn Fn(&JobStatus) -> bool| status.jobs.iter().filter(|job| wanted(job)).count();
-    let mut facts = vec![format!("{} on {}", plural(names(status.jobs.iter()), "job"), plural(databases, "database"))];
+    let mut facts = vec![jobs_and_databases(status)];
     for (number, what) in [
         (runs(&|job| job.running.is_some()), "running"),
         (runs(&|job| job.history.last().is_some_and(|run| !run.warnings.is_empty())), "with warnings"),
@@ -113,7 +124,7 @@ fn headline(status: &Status, verdict: &Verdict) -> Markup {
             (drawing::mark(verdict.mood))
             div {
                 h1 { (verdict.headline) }
-                @if !status.jobs.is_empty() { p.facts { (facts.join(" · ")) } }
+                @if !status.jobs.is_empty() || !status.fleets.is_empty() { p.facts { (facts.join(" · ")) } }
                 @if !verdict.trouble.is_empty() {
                     ul {
                         @for (job, trouble) in verdict.trouble.iter().take(SHOWN) {
@@ -125,6 +136,17 @@ fn headline(status: &Status, verdict: &Verdict) -> Markup {
             }
         }
     }
+}
+
+/// Jobs on the same patterns have the same databases.
+fn jobs_and_databases(status: &Status) -> String {
+    let is_of_fleet = |job: &&JobStatus| status.fleets.iter().any(|fleet| fleet.job == job.job);
+    let alone: Vec<&JobStatus> = status.jobs.iter().filter(|job| !is_of_fleet(job)).collect();
+    let databases = alone.iter().map(|job| &job.database).collect::<BTreeSet<_>>().len();
+    let by_patterns: BTreeMap<&str, usize> =
+        status.fleets.iter().map(|fleet| (fleet.patterns.as_str(), fleet.databases)).collect();
+    let jobs = names(alone.into_iter()) + status.fleets.len();
+    format!("{} on {}", plural(jobs, "job"), plural(databases + by_patterns.values().sum::<usize>(), "database"))
 }
 
 fn in_short(trouble: Trouble, status: &Status) -> Markup {

@@ -3,7 +3,7 @@ use chrono::{TimeDelta, TimeZone as _};
 use super::*;
 use crate::base::progress::PhaseState as Progress;
 use crate::ledger::report::Outcome;
-use crate::web::status::{AuditCounts, AuditFinding, AuditStatus};
+use crate::web::status::{AuditCounts, AuditFinding, AuditStatus, GoneStatus};
 
 #[test]
 fn a_hostile_job_name_is_text() {
@@ -167,6 +167,45 @@ fn thousands_of_databases_are_one_line_and_a_small_page() {
 }
 
 #[test]
+fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
+    let fleet = |failed: usize, late: usize| FleetStatus {
+        job: "nightly".to_owned(),
+        patterns: "<i>tenant_*".to_owned(),
+        task: "backup",
+        description: None,
+        enabled: true,
+        schedule: Some("0 2 * * *".to_owned()),
+        schedule_in_words: Some("At 02:00".to_owned()),
+        timezone: "UTC".to_owned(),
+        next_run_at: None,
+        databases: 10_000,
+        well: 10_000 - failed - late,
+        failed,
+        late,
+        waiting: 0,
+        oldest_success_at: Some(now() - TimeDelta::days(2)),
+        oldest_success_on: Some("main.tenant_1".to_owned()),
+    };
+    let gone = vec![GoneStatus { database: "main.tenant_9".to_owned(), gone_at: now() - TimeDelta::days(1) }];
+    let healthy = Status { fleets: vec![fleet(0, 0)], gone, ..status(Vec::new()) };
+    assert_eq!(verdict(&healthy).headline, "The job is healthy");
+    let page = render(&healthy);
+    for text in ["1 job on 10,000 databases", "10,000 well", "2 d ago", "main.tenant_1", "main.tenant_9", "&lt;i&gt;tenant_*"] {
+        assert!(page.contains(text), "`{text}` is not in {page}");
+    }
+    assert!(!page.contains("<i>tenant") && !page.contains("No jobs yet"), "{page}");
+    // One of the databases in trouble is named; the headline counts all.
+    let broken = job("nightly", "main.tenant_7", &[Outcome::Failed]);
+    let troubled = Status { fleets: vec![fleet(70, 2)], ..status(vec![broken]) };
+    assert_eq!(verdict(&troubled).headline, "1 job needs attention on 72 databases");
+    let page = render(&troubled);
+    assert!(
+        page.contains("9,928 well") && page.contains("70 failed") && page.contains("2 late") && page.contains("and 71 more"),
+        "{page}"
+    );
+}
+
+#[test]
 fn the_page_loads_nothing_and_runs_nothing() {
     let page = render(&status(vec![job("a", "app", &[Outcome::Failed; 30])]));
     for forbidden in ["<script", " src=", "url(", "@import", "href=\"http", " onclick"] {
@@ -248,6 +287,8 @@ fn status(jobs: Vec<JobStatus>) -> Status {
         broken: Vec::new(),
         draining: false,
         jobs,
+        fleets: Vec::new(),
+        gone: Vec::new(),
         failures: Vec::new(),
     }
 }

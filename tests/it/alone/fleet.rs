@@ -1,4 +1,4 @@
-//! Several schedulers on one ledger, and many jobs at once: every tick has one run, whoever is killed.
+//! Several schedulers on one ledger, many jobs at once, and jobs on very many databases: every tick has one run, whoever is killed.
 
 use std::time::{Duration, Instant};
 
@@ -122,5 +122,117 @@ fn a_thousand_jobs_of_the_same_second_all_run_once() {
                    FROM pgtend.runs a";
     assert!(asked(&server, &database, at_once).parse::<u64>().unwrap() <= 8);
     assert_eq!(serving.json("/api/jobs")["jobs"].as_array().unwrap().len(), 1000);
+    assert_eq!(serving.terminate(), Some(0));
+}
+
+/// A server that does not answer keeps the databases that the ledger knows: so 10,000 of them need no server.
+#[test]
+fn ten_thousand_databases_of_three_jobs_are_planned_and_shown_in_two_seconds_and_pruned() {
+    const DATABASES: u32 = 10_000;
+    let server = Server::start(18);
+    let (scenario, database) = with_ledger(&server);
+    let mut scenario = scenario.config("[servers.main]\nurl = \"postgres://nobody@127.0.0.1:1/postgres\"\n");
+    // None of them is due while the test runs.
+    let hour = (Utc::now() + TimeDelta::hours(12)).format("%-H");
+    for job in ["audit", "nightly", "tidy"] {
+        let keys = format!("databases = \"tenant_*\"\nschedule = \"0 {hour} * * *\"\njitter = \"2h\"");
+        scenario = scenario.job(job, &format!("{keys}\n[sql]\nstatements = [\"SELECT 1\"]\n"));
+    }
+    scenario.run(&["runs"]).succeeded();
+    server.sql(
+        &database,
+        &format!(
+            "INSERT INTO pgtend.servers VALUES ('main');
+             INSERT INTO pgtend.databases SELECT 'main', 'main.tenant_' || n FROM generate_series(1, {DATABASES}) n;
+             INSERT INTO pgtend.runs (job, database, task, trigger, scheduled_for, started_at, locked_at, finished_at, outcome, report, host, pid, version)
+             SELECT job, 'main.tenant_' || n, 'sql', 'schedule', at, at, at, at + interval '3 s',
+                    CASE WHEN day = 0 AND n % 1000 = 0 THEN 'failed' ELSE 'succeeded' END,
+                    '{{\"summary\": \"1 statement\", \"facts\": {{}}, \"warnings\": []}}', 'db1', 1, '0.1.0'
+             FROM generate_series(9, 0, -1) day, unnest(ARRAY['audit', 'nightly', 'tidy']) job, generate_series(1, {DATABASES}) n,
+                  LATERAL (SELECT date_trunc('hour', now()) - interval '1 h' - make_interval(days => 5 * day) AS at) t;
+             ANALYZE pgtend.runs"
+        ),
+    );
+    assert_eq!(asked(&server, &database, "SELECT count(*) FROM pgtend.runs"), "300000");
+
+    // The time of a processor that `serve` itself takes, which other programs on the machine do not lengthen. What the ledger does for it is printed with the rest.
+    let started = Instant::now();
+    let mut serving = Serving::ready(&scenario, "");
+    let (ready, planned) = (started.elapsed(), processor_seconds(serving.pid()));
+    let count = |state: &str| serving.json("/api/jobs")["fleets"][1][state].as_u64().unwrap();
+    eventually("all are planned and judged", || count("well") == u64::from(DATABASES - 10) && count("failed") == 10);
+    let timed = |path: &str| {
+        // The page shows what it read for two seconds: after them it reads anew.
+        std::thread::sleep(Duration::from_millis(2100));
+        let (asked_at, before) = (Instant::now(), processor_seconds(serving.pid()));
+        let body = serving.get(path).body;
+        (body, processor_seconds(serving.pid()) - before, asked_at.elapsed())
+    };
+    let (page, page_took, page_waited) = timed("/");
+    let (metrics, metrics_took, metrics_waited) = timed("/metrics");
+    let asked_at = Instant::now();
+    scenario.run(&["jobs"]).succeeded().prints(&["tenant_*: 10,000 databases", "9,990 of 10,000 well, 10 failed"]);
+    println!(
+        "ready after {ready:?}, {planned} s of a processor; page of {} bytes in {page_waited:?}, {page_took} s; metrics of {} bytes in {metrics_waited:?}, \
+         {metrics_took} s; `jobs` in {:?}",
+        page.len(),
+        metrics.len(),
+        asked_at.elapsed()
+    );
+    assert!(page.contains("9,990 well") && page.contains("10 failed") && page.contains("main.tenant_1000"), "{page}");
+    assert!(page.len() < 500_000 && metrics.len() < 50_000);
+    assert!(planned < 2.0, "{planned} s of a processor");
+    assert!(page_took < 0.5, "{page_took} s of a processor");
+    assert!(metrics_took < 0.5, "{metrics_took} s of a processor");
+
+    // `serve` prunes at its start: 30 days are left, of which rows of 0, 5, … 25 days ago.
+    let old = "SELECT count(*) FROM pgtend.runs WHERE started_at < now() - interval '30 days'";
+    becomes(&server, &database, old, "0");
+    assert_eq!(asked(&server, &database, "SELECT count(*) FROM pgtend.runs"), "180000");
+    assert_eq!(serving.terminate(), Some(0));
+}
+
+/// The processor time that a process has used: other work on the machine does not count.
+fn processor_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // After the name in parentheses, the 12th and the 13th: of the program, and of the kernel for it (proc_pid_stat(5)).
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+#[test]
+fn two_hundred_real_databases_are_found_run_and_counted() {
+    const DATABASES: u32 = 200;
+    let fleet = Server::start(18);
+    let (scenario, database) = with_ledger(&fleet);
+    for number in 1..=DATABASES {
+        fleet.sql("postgres", &format!("CREATE DATABASE tenant_{number} STRATEGY file_copy"));
+    }
+    let url = serde_json::to_string(&fleet.url("postgres")).unwrap();
+    let tick = Utc::now() + TimeDelta::seconds(25);
+    let schedule = tick.format("%-S %-M %-H %-d %-m *");
+    let mut scenario = scenario.config(&format!("[servers.main]\nurl = {url}\nmax_concurrent = 4\n"));
+    for job in ["audit", "nightly", "tidy"] {
+        let text = format!("databases = \"tenant_*\"\nschedule = \"{schedule}\"\n[sql]\nstatements = [\"SELECT 1\"]\n");
+        scenario = scenario.job(job, &text);
+    }
+    let mut serving = Serving::ready(&scenario, "max_concurrent = 8");
+    assert_eq!(serving.json("/api/jobs")["fleets"][0]["databases"], DATABASES);
+    assert!(Utc::now() < tick, "this machine is too slow for this test");
+    for part in 1..=4 {
+        let succeeded = format!("SELECT count(*) >= {} FROM pgtend.runs WHERE outcome = 'succeeded'", 3 * DATABASES * part / 4);
+        becomes(&fleet, &database, &succeeded, "t");
+    }
+    let runs = "SELECT count(*), count(DISTINCT (job, database)), count(DISTINCT scheduled_for) FROM pgtend.runs";
+    assert_eq!(asked(&fleet, &database, runs), "600|600|1");
+    let at_once =
+        "SELECT max((SELECT count(*) FROM pgtend.runs b WHERE b.locked_at <= a.locked_at AND b.finished_at > a.locked_at))
+                   FROM pgtend.runs a";
+    assert!(asked(&fleet, &database, at_once).parse::<u64>().unwrap() <= 4);
+    eventually("all are well", || serving.json("/api/jobs")["fleets"][2]["well"] == DATABASES);
+    let asked_at = Instant::now();
+    let page = serving.get("/").body;
+    println!("page of {} bytes in {:?}", page.len(), asked_at.elapsed());
+    assert!(page.contains("200 well") && !page.contains("main.tenant_17<"));
     assert_eq!(serving.terminate(), Some(0));
 }

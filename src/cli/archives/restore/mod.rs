@@ -3,6 +3,7 @@
 mod arguments;
 mod totals;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -161,8 +162,8 @@ impl Restore<'_> {
         Ok((jobs.into_iter().collect(), claims))
     }
 
-    fn database(&self, name: &str) -> Result<&config::Database> {
-        self.config.databases.get(name).with_context(|| {
+    fn database(&self, name: &str) -> Result<Cow<'_, config::Database>> {
+        self.config.database(name).with_context(|| {
             Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; name one with --to"))
         })
     }

@@ -12,7 +12,7 @@ use crate::task::audit::context::{AuditContext, Row};
 
 /// Connects to the database of this name in the configuration; or returns the reason why that is not possible.
 pub async fn connect(context: &AuditContext<'_>, here: &mut PgConnection, name: &str) -> Result<Result<PgConnection, String>> {
-    let settings = context.config.databases.get(name).context("`against` is configured")?.settings()?;
+    let settings = context.config.database(name).context("`against` is configured")?.settings()?;
     let mut other = match settings.connect().await {
         Ok(other) => other,
         Err(error) => return Ok(Err(format!("database `{name}` cannot be reached: {}", failure::in_a_line(&error)))),

@@ -72,7 +72,7 @@ pub async fn look(
     // The login owns the scratch database. The database's owner could let itself in there, and the file's SQL runs with the login's rights.
     like.database.owner = String::new();
     let target = match &context.audit.scratch {
-        Some(name) => context.config.databases.get(name).context("`scratch` is configured")?.settings()?,
+        Some(name) => context.config.database(name).context("`scratch` is configured")?.settings()?,
         None => context.settings.clone(),
     };
     let mut maintenance = scratch::maintenance_connection(&target).await.context("for the scratch database")?;

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::{LOAD_TIMEOUT, against, objects};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
-use crate::config::{Config, Database};
+use crate::config::Config;
 use crate::pg::{self, Server};
 use crate::task::audit::Audit;
 
@@ -53,7 +53,8 @@ async fn look(here: &mut PgConnection, config: &Config, name: &str) -> Result<St
 }
 
 async fn reach(config: &Config, name: &str) -> Result<(PgConnection, Server)> {
-    let settings = config.databases.get(name).map(Database::settings).context("the configuration has no such database")??;
+    let settings =
+        config.database(name).map(|database| database.settings()).context("the configuration has no such database")??;
     let mut connection = settings.connect().await?;
     let server = Server::of(&mut connection).await?;
     Ok((connection, server))

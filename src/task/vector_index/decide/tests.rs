@@ -307,8 +307,10 @@ fn nothing_that_is_slower_and_finds_less_is_swapped_in() {
     // PSScript: 717 rows, hnsw found all in 0.56 ms; the job asked for ivfflat.
     let worse = verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 1.56).unwrap_err();
     assert!(worse.is_worse && worse.reason.contains("it takes 1.56 ms") && worse.reason.contains("0.56 ms"), "{worse:?}");
-    // Slower, but no less complete; less complete, but faster: the job asked for the other method.
-    assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.957, 1.56), Ok(()));
+    // Slower, and it cannot be told which finds less; slower, but more complete; less complete, but faster: the job asked for the other method.
+    assert!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.957, 1.56).unwrap_err().is_worse);
+    assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.975, 1.56), Ok(()));
+    assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 0.96), 0.957, 0.6), Ok(()));
     assert_eq!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.3), Ok(()));
     // Less complete, and not clearly faster.
     assert!(verdict(&request(), &with(Method::Hnsw, 0.56, 1.0), 0.957, 0.5).unwrap_err().is_worse);

@@ -1,0 +1,113 @@
+use super::*;
+use crate::run::job::Chosen;
+
+const SERVERS: &str = "
+[databases.shop]
+url = \"postgres://me@db1/shop\"
+[databases.elsewhere]
+url = \"postgres://me@db2/tenant_9\"
+[servers.main]
+url = \"postgres://me@db1/postgres\"
+exclude = [\"postgres\", \"*_test\"]
+[servers.old]
+url = \"postgres://me@db3\"
+databases = \"tenant_*\"
+";
+
+fn config(text: &str) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let mut problems = Vec::new();
+    let config = crate::config::load(&path, &mut problems).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    config
+}
+
+fn job(name: &str, named: &[&str], patterns: &[&str]) -> Job {
+    let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+    let patterns = patterns.iter().map(|text| crate::base::pattern::Pattern::new(text)).collect();
+    let chosen = Some(Chosen { named: named.clone(), patterns });
+    Job { databases: named, chosen, ..Job::for_tests(name, crate::task::sql::Sql::default().into()) }
+}
+
+fn found(lists: &[(&str, &[&str])]) -> Found {
+    let mut found = Found::default();
+    for (server, names) in lists {
+        found.add(server, names.iter().map(|name| (*name).to_owned()).collect());
+    }
+    found
+}
+
+#[test]
+fn patterns_stand_for_entries_and_for_what_servers_have_and_each_database_counts_once() {
+    let config = config(SERVERS);
+    let found = found(&[
+        ("main", &["postgres", "shop", "shop_test", "tenant_1", "tenant_2", "a/b @\n"]),
+        ("old", &["postgres", "tenant_1", "other"]),
+        ("unknown", &["tenant_5"]),
+    ]);
+    let cases: [(&[&str], &[&str], &[&str]); 6] = [
+        (&[], &["*"], &["elsewhere", "main.a.2Fb.20.40.0A", "main.tenant_1", "main.tenant_2", "old.tenant_1", "shop"]),
+        (&[], &["tenant_*"], &["elsewhere", "main.tenant_1", "main.tenant_2", "old.tenant_1"]),
+        (&[], &["main.*"], &["main.a.2Fb.20.40.0A", "main.tenant_1", "main.tenant_2", "shop"]),
+        (&[], &["tenant_?", "sho?"], &["elsewhere", "main.tenant_1", "main.tenant_2", "old.tenant_1", "shop"]),
+        (&["shop"], &["old.*", "s*"], &["old.tenant_1", "shop"]),
+        (&[], &["nothing*"], &[]),
+    ];
+    for (named, patterns, expected) in cases {
+        let jobs = found.given_to(&[job("nightly", named, patterns)], &config);
+        assert_eq!(jobs[0].databases, expected, "{patterns:?}");
+    }
+    assert_eq!(found.with_entries(&config), [("main.shop".to_owned(), "shop".to_owned())]);
+    assert_eq!((found.count("main", &config), found.count("old", &config)), (4, 1));
+}
+
+#[test]
+fn a_job_without_patterns_keeps_its_databases_and_one_that_was_given_some_takes_the_new_ones() {
+    let config = config(SERVERS);
+    let plain = Job::for_tests("plain", crate::task::sql::Sql::default().into());
+    let first = found(&[("main", &["tenant_1", "tenant_2"])]).given_to(&[plain, job("nightly", &[], &["main.*"])], &config);
+    assert_eq!(first[0].databases, ["app"]);
+    let second = found(&[("main", &["tenant_2", "tenant_3"])]).given_to(&first, &config);
+    assert_eq!(second[1].databases, ["main.tenant_2", "main.tenant_3", "shop"]);
+    assert_eq!(Found::default().given_to(&second, &config)[1].databases, ["shop"], "nothing is known of any server");
+}
+
+#[test]
+fn a_found_name_leads_to_its_own_database_on_its_server() {
+    let config = config(SERVERS);
+    let database = config.database("main.a.2Fb.20.40.0A").unwrap();
+    let settings = database.settings().unwrap();
+    assert_eq!((settings.server().as_str(), settings.database()), ("db1:5432", "a/b @\n"));
+    assert_eq!((database.max_concurrent, database.group.as_deref()), (Some(2), Some("server main")));
+    assert_eq!(config.database("shop").unwrap().settings().unwrap().database(), "shop");
+    for none in ["nobody.x", "main", "main.", "main.a/b"] {
+        assert!(config.database(none).is_none(), "{none}");
+    }
+    // Which database is asked, where the URL names none.
+    assert_eq!(config.servers["old"].login.settings().unwrap().database(), "postgres");
+}
+
+#[test]
+fn a_store_keeps_the_name_of_a_found_database_as_it_is() {
+    for own in ["tenant_7", "a/b", "..", "x y", "€€€€€€€€€€€€€€€€€€€€€"] {
+        let name = servers::name_of("main", own);
+        assert_eq!(crate::store::key::encode(&name), name);
+    }
+}
+
+#[test]
+fn ten_thousand_databases_of_three_jobs_are_given_in_no_time() {
+    let config = config(SERVERS);
+    let names: Vec<String> = (0..10_000).map(|number| format!("tenant_{number}")).collect();
+    let mut found = Found::default();
+    found.add("main", names);
+    let jobs = ["a", "b", "c"].map(|name| job(name, &[], &["tenant_*"]));
+    // This thread's own time: other work on the machine does not count.
+    let spent_seconds = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+    let start = spent_seconds();
+    let given = found.given_to(&jobs, &config);
+    assert!(spent_seconds() - start < 3, "{} s", spent_seconds() - start);
+    assert!(given.iter().all(|job| job.databases.len() == 10_001));
+}

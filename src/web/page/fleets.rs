@@ -1,0 +1,95 @@
+//! Jobs with patterns in `databases`: a line for each, however many databases it has.
+
+use maud::{Markup, html};
+
+use super::words::{ago, ahead, moment, shortened, wall_clock};
+use crate::base::units::{count, plural};
+use crate::web::status::{FleetStatus, Status};
+
+pub(super) fn section(status: &Status) -> Markup {
+    html! {
+        @if !status.fleets.is_empty() {
+            section aria-labelledby="fleets" {
+                h2 #fleets { "Jobs on many databases" }
+                table {
+                    thead { tr {
+                        @for title in ["Job", "Databases", "Schedule", "How they stand", "Oldest success", "Next run"] {
+                            th scope="col" { (title) }
+                        }
+                    } }
+                    tbody { @for fleet in &status.fleets { (row(fleet, status)) } }
+                }
+                @if !status.gone.is_empty() { (gone(status)) }
+            }
+        }
+    }
+}
+
+fn row(fleet: &FleetStatus, status: &Status) -> Markup {
+    let class = if fleet.failed + fleet.late > 0 {
+        Some("bad")
+    } else if !fleet.enabled {
+        Some("off")
+    } else {
+        None
+    };
+    html! {
+        tr class=[class] {
+            th scope="row" {
+                b { (fleet.job) }
+                small { (fleet.task) @if let Some(description) = &fleet.description { ": " (description) } }
+            }
+            td { (plural(fleet.databases, "database")) small { (fleet.patterns) } }
+            td { (fleet.schedule_in_words.as_ref().or(fleet.schedule.as_ref()).map_or("by hand", |words| words)) }
+            td { (standing(fleet, status)) }
+            td { (oldest(fleet, status)) }
+            td {
+                @match &fleet.next_run_at {
+                    _ if !fleet.enabled => span.tag { "disabled" },
+                    Some(next) => {
+                        (moment(next.to_utc(), &wall_clock(next, status.now)))
+                        small { (ahead(next.to_utc(), status.now)) " · " (fleet.timezone) }
+                    }
+                    None => span.quiet { "–" },
+                }
+            }
+        }
+    }
+}
+
+fn standing(fleet: &FleetStatus, status: &Status) -> Markup {
+    html! {
+        @if status.ledger_error.is_some() { span.quiet { "unknown" } } @else if fleet.databases == 0 {
+            span.tag.warn { "no database" } small { "nothing matches " (fleet.patterns) }
+        } @else {
+            span.good { (count(fleet.well as u64)) " well" }
+            @if fleet.failed > 0 { " · " span.bad { (count(fleet.failed as u64)) " failed" } }
+            @if fleet.late > 0 { " · " span.tag.warn { (count(fleet.late as u64)) " late" } }
+            @if fleet.waiting > 0 { small { (count(fleet.waiting as u64)) " without a success yet" } }
+        }
+    }
+}
+
+fn oldest(fleet: &FleetStatus, status: &Status) -> Markup {
+    html! {
+        @match (&fleet.oldest_success_at, &fleet.oldest_success_on) {
+            (Some(at), Some(database)) => { (ago(*at, status.now)) small { (shortened(database, 80)) } }
+            _ => span.quiet { "none yet" },
+        }
+    }
+}
+
+/// Databases that went: their sets are still there.
+fn gone(status: &Status) -> Markup {
+    const SHOWN: usize = 20;
+    html! {
+        p.hint {
+            "Gone, with their sets kept: "
+            @for (index, gone) in status.gone.iter().take(SHOWN).enumerate() {
+                @if index > 0 { ", " }
+                b { (gone.database) } " " (ago(gone.gone_at, status.now))
+            }
+            @if status.gone.len() > SHOWN { " and " (count((status.gone.len() - SHOWN) as u64)) " more" }
+        }
+    }
+}
