@@ -101,7 +101,7 @@ impl Loader<'_> {
             }
             Kind::Telegram => {
                 let token = self.text(token)?;
-                let server = self.server(of, written.server)?;
+                let server = self.telegrams_server(of, written.server)?;
                 Service::Telegram { server, token, chat: written.chat?.into_inner() }
             }
             Kind::Mail => Service::Mail(self.mail(of, written)?),
@@ -109,7 +109,7 @@ impl Loader<'_> {
     }
 
     /// The server of Telegram's API, without `/` at its end.
-    fn server(&mut self, of: &str, written: Option<Spanned<String>>) -> Option<String> {
+    fn telegrams_server(&mut self, of: &str, written: Option<Spanned<String>>) -> Option<String> {
         let Some(written) = written else { return Some(TELEGRAM.to_owned()) };
         let is_http = url::Url::parse(written.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
         if !is_http {
