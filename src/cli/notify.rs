@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use serde_json::json;
 
 use super::digest;
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
+use super::outputs::runs as printed;
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::config::Config;
@@ -47,15 +47,18 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
         }
         Command::Digest { name: None } => {
             let message = digest::now(global).await?;
-            let text = if global.json { format!("{:#}", json!(message)) } else { message.text() };
-            return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
+            match global.json {
+                true => print_json(&message)?,
+                false => print(&format!("{}\n", message.text()))?,
+            }
+            return Ok(ExitCode::SUCCESS);
         }
     };
-    let text = match global.json {
-        true => format!("{:#}", json!({ "name": name, "answer": answer })),
-        false => format!("sent to {name}; it answered: {answer}"),
-    };
-    print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS)
+    match global.json {
+        true => print_json(&printed::Sent { name, answer: &answer })?,
+        false => print(&format!("sent to {name}; it answered: {answer}\n"))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ensure_known(config: &Config, name: &str) -> Result<()> {

@@ -195,6 +195,11 @@ pub const OF_JOBS: &[Habit] = &[
     Habit { table: "", keys: &["stores", "ledger", "serve", "tools"], instead: "`{key}` belongs in config.toml" },
     Habit {
         table: "",
+        keys: &["notify"],
+        instead: "[notify.NAME] belongs in config.toml; here, notify = [\"NAME\"] above all tables",
+    },
+    Habit {
+        table: "",
         keys: &["cron", "when", "every", "interval", "at", "frequency"],
         instead: "the key is `schedule`: schedule = \"0 2 * * *\"",
     },
@@ -354,4 +359,14 @@ pub const WORDS: &[(&str, &str, &str)] = &[
     ("every", "hourly", "hour"),
     ("every", "yearly", "year"),
     ("every", "quarterly", "quarter"),
+    ("kind", "email", "mail"),
+    ("kind", "smtp", "mail"),
+    ("kind", "msteams", "teams"),
+    ("on", "failed", "failure"),
+    ("on", "error", "failure"),
+    ("on", "recovered", "recovery"),
+    ("on", "ok", "success"),
+    ("on", "weekly", "digest"),
+    ("tls", "ssl", "tls"),
+    ("tls", "off", "none"),
 ];

@@ -101,11 +101,25 @@ impl Loader<'_> {
             }
             Kind::Telegram => {
                 let token = self.text(token)?;
-                let server = written.server.map_or(TELEGRAM.to_owned(), Spanned::into_inner);
-                Service::Telegram { server: server.trim_end_matches('/').to_owned(), token, chat: written.chat?.into_inner() }
+                let server = self.telegrams_server(of, written.server)?;
+                Service::Telegram { server, token, chat: written.chat?.into_inner() }
             }
             Kind::Mail => Service::Mail(self.mail(of, written)?),
         })
+    }
+
+    /// The server of Telegram's API, without `/` at its end.
+    fn telegrams_server(&mut self, of: &str, written: Option<Spanned<String>>) -> Option<String> {
+        let Some(written) = written else { return Some(TELEGRAM.to_owned()) };
+        let is_http = url::Url::parse(written.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !is_http {
+            self.problem(
+                &written,
+                format!("`server` of {of} is not an HTTP URL"),
+                "write it like server = \"http://127.0.0.1:8081\"",
+            );
+        }
+        is_http.then(|| written.get_ref().trim_end_matches('/').to_owned())
     }
 
     fn url(&mut self, of: &str, written: &mut WrittenTarget) -> Option<SecretString> {
@@ -129,6 +143,17 @@ impl Loader<'_> {
     fn mail(&mut self, of: &str, written: WrittenTarget) -> Option<Mail> {
         let WrittenTarget { host, port, tls, user, password_env, password_file, from, to, .. } = written;
         let (host, from, to) = (host?, from?, to?);
+        if !is_host(host.get_ref()) {
+            let message = format!("`host` of {of} is the name of a server alone");
+            self.problem(&host, message, "write host = \"mail.example.com\", and its port as port = 587");
+        }
+        if to.get_ref().is_empty() {
+            let message = format!("`to` of {of} is empty, so nobody gets the mail");
+            self.problem(&to, message, "to = [\"dba@example.com\"]");
+        }
+        if let Some(port) = port.as_ref().filter(|port| *port.get_ref() == 0) {
+            self.problem(port, format!("`port` of {of} is 1 to 65535"), "leave it out for the usual one");
+        }
         let has_password = password_env.is_some() || password_file.is_some();
         if let (Some(user), false) = (&user, has_password) {
             self.problem(
@@ -170,6 +195,12 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// Returns whether it is a name or an address: a URL, or a port beside it, would fail when the first mail is sent.
+fn is_host(text: &str) -> bool {
+    let is_name = !text.is_empty() && !text.contains([':', '/', '@', ' ']);
+    is_name || text.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 /// The keys of a kind that the table has, with their places; a secret by its key without `_env` and `_file`.
