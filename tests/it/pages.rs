@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use crate::support::postgres::{Server, server};
 use crate::support::serve::{Serving, becomes};
 use crate::support::{Scenario, eventually, quoted};
@@ -84,8 +82,7 @@ fn runs_jobs_databases_and_sets_have_pages_that_say_what_is_known() {
         ],
     );
     let set = scenario.sets().pop().unwrap();
-    let made =
-        runs.iter().find(|run| run["report"]["facts"]["set"] == Value::from(set.as_str())).unwrap()["id"].as_i64().unwrap();
+    let made = runs.iter().find(|run| run["report"]["facts"]["set"] == set.as_str()).unwrap()["id"].as_i64().unwrap();
     says(
         &format!("/runs/{made}"),
         &[

@@ -168,7 +168,9 @@ fn without_its_ledger_serve_stays_up_and_runs_what_is_due_when_it_is_back() {
     serving.logs("the ledger is reachable");
     eventually("the page is calm again", || {
         let page = serving.get("/").body;
-        !["The ledger cannot be read", "The state of the jobs is unknown", "needs attention"].iter().any(|text| page.contains(text))
+        !["The ledger cannot be read", "The state of the jobs is unknown", "needs attention"]
+            .iter()
+            .any(|text| page.contains(text))
     });
 }
 
