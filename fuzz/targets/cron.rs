@@ -39,6 +39,7 @@ fuzz_target!(|input: &[u8]| {
         catch_up: true,
     };
     let cron_job = CronJob {
+        has_patterns: false,
         job: "job",
         database: "app",
         only_database: true,
