@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::postgres::{SOME_MAJORS, Server, server};
 use crate::support::{Scenario, eventually};
 
@@ -240,8 +242,11 @@ fn keys_of_every_kind_get_their_partitions() {
             server.sql(&database, &format!("CREATE TABLE t (k {kind} NOT NULL) PARTITION BY RANGE (k)"));
             let scenario = Scenario::with_database(server, &database).partitions("public.t", "k", more);
             scenario.tend().succeeded().prints(&["created 4 partitions"]);
-            let report = &scenario.json(&["run-job", "tend"])["runs"][0]["report"];
-            assert!(report["summary"].as_str().unwrap().contains("nothing to do"), "{report}");
+            let again = || scenario.json(&["run-job", "tend"])["runs"][0]["report"].clone();
+            let has_nothing_to_do = |report: &Value| report["summary"].as_str().unwrap().contains("nothing to do");
+            // An hour of that zone may have begun between the two runs, and none does so soon after it.
+            let report = Some(again()).filter(has_nothing_to_do).unwrap_or_else(again);
+            assert!(has_nothing_to_do(&report), "{report}");
             let until = report["facts"]["covered_until"].as_str().unwrap();
             assert!(until.len() == 20 && until.ends_with('Z'), "{until} is RFC 3339 in UTC");
             server.sql(&database, &format!("INSERT INTO t SELECT {value}"));
