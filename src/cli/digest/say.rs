@@ -164,17 +164,7 @@ mod tests {
             stores: vec!["local".to_owned()],
             measured: None,
         };
-        OfDatabase {
-            name: name.to_owned(),
-            job: Some("nightly".to_owned()),
-            idle: None,
-            backup: Ok(Some(backup)),
-            lost: None,
-            unsure: None,
-            unread: Vec::new(),
-            in_the_clear: Vec::new(),
-            needs_none: false,
-        }
+        OfDatabase::for_tests(name, Ok(Some(backup)))
     }
 
     fn facts(databases: Vec<OfDatabase>) -> Facts {

@@ -305,6 +305,22 @@ impl OfDatabase {
             .then(|| format!("{} {were} not read, and may have a newer one", self.unread.join(", ")))
     }
 
+    /// A database that a job backs up, of which nothing else is known.
+    #[cfg(test)]
+    pub fn for_tests(name: &str, backup: Result<Option<Backup>, String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            job: Some("nightly".to_owned()),
+            idle: None,
+            backup,
+            lost: None,
+            unsure: None,
+            unread: Vec::new(),
+            in_the_clear: Vec::new(),
+            needs_none: false,
+        }
+    }
+
     /// The newest set, where a server refused to restore it.
     pub fn refused(&self) -> Option<&str> {
         let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
@@ -348,17 +364,7 @@ mod tests {
     use super::*;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
-        OfDatabase {
-            name: "app".to_owned(),
-            job: Some("nightly".to_owned()),
-            idle: None,
-            backup,
-            lost: None,
-            unsure: None,
-            unread: Vec::new(),
-            in_the_clear: Vec::new(),
-            needs_none: false,
-        }
+        OfDatabase::for_tests("app", backup)
     }
 
     fn standing(databases: Vec<OfDatabase>) -> Standing {

@@ -49,17 +49,7 @@ fn backup(stores: &[&str]) -> Backup {
 }
 
 fn found(name: &str, backup: Result<Option<Backup>, String>) -> OfDatabase {
-    OfDatabase {
-        name: name.to_owned(),
-        job: Some("nightly".to_owned()),
-        idle: None,
-        backup,
-        lost: None,
-        unsure: None,
-        unread: Vec::new(),
-        in_the_clear: Vec::new(),
-        needs_none: false,
-    }
+    OfDatabase::for_tests(name, backup)
 }
 
 fn database(name: &str, backup: Result<Option<Backup>, String>) -> DatabaseStatus {
