@@ -34,7 +34,7 @@ const BROKEN_FILES_EVERY: Duration = Duration::from_secs(10);
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let (config, folder) = global.load()?;
-    let ledger = Ledger::new(&config)?.map(Arc::new).with_context(|| {
+    let ledger = Ledger::for_the_service(&config)?.map(Arc::new).with_context(|| {
         let message = "`serve` needs a ledger: it records every tick there before it runs";
         let path = config.path.display();
         Fault::new(Kind::Configuration, format!("{message}: add to {path}: [ledger] database = \"NAME\""))

@@ -39,8 +39,11 @@ use crate::config::{self, Config};
 use crate::ledger::report::Outcome;
 use crate::pg;
 
+/// A command has one connection for its queries, however many of them come at once: `max_sessions` counts on it (`config::sessions`).
+const OF_A_COMMAND: u32 = 1;
+
 /// This is enough for the planner, the pages and a few ends of runs at once; more would only wait for each other.
-const POOL_CONNECTIONS: u32 = 4;
+const OF_THE_SERVICE: u32 = 4;
 
 /// No query of ours reads much: one that takes this long waits for a lock or for a server that is gone.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,13 +68,21 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Returns `None` without `[ledger]`. It does not connect yet.
+    /// Returns the ledger for a command, or `None` without `[ledger]`. It does not connect yet.
     pub fn new(config: &Config) -> Result<Option<Self>> {
+        Self::with_connections(config, OF_A_COMMAND)
+    }
+
+    pub fn for_the_service(config: &Config) -> Result<Option<Self>> {
+        Self::with_connections(config, OF_THE_SERVICE)
+    }
+
+    fn with_connections(config: &Config, most: u32) -> Result<Option<Self>> {
         let Some(config::Ledger { database, keep, keep_last, keep_found }) = &config.ledger else { return Ok(None) };
         let configured = config.databases.get(database).context("the ledger's database is configured")?;
         let settings = configured.settings().with_context(|| format!("ledger database `{database}`"))?;
         Ok(Some(Self {
-            pool: settings.pool(POOL_CONNECTIONS),
+            pool: settings.pool(most),
             settings,
             keep: *keep,
             keep_last: *keep_last,
