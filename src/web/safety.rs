@@ -89,7 +89,8 @@ impl Safe {
             known.retain(|name, _| names.contains(name));
             for name in names {
                 let read = known.get(&name).filter(|read| read.asked.elapsed() <= SHOWN_FOR).cloned();
-                let is_old = |read: &Arc<Read>| read.asked.elapsed() > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
+                let is_old =
+                    |read: &Arc<Read>| read.asked.elapsed() > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
                 if read.as_ref().is_none_or(is_old) {
                     old.push(name.clone());
                 }
