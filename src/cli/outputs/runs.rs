@@ -39,6 +39,8 @@ struct LastRun {
     outcome: Option<Outcome>,
     started_at: Moment,
     last_success_at: Option<Moment>,
+    /// It is under way, skipped or cancelled, and the run before it that proves something did not succeed.
+    failed_before: bool,
 }
 
 #[derive(JsonSchema)]

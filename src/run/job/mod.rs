@@ -135,7 +135,7 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Databases that patterns choose have owners of their own, whose code a restore may run: one that sleeps would hold a turn of its server for ever.
 const TIMEOUT_OF_CHOSEN: Span = Span(Duration::from_secs(6 * 3600));
-const LATE_AFTER: Duration = Duration::from_secs(3600);
+pub const LATE_AFTER: Duration = Duration::from_secs(3600);
 
 impl Job {
     /// Returns the facts that tasks of other jobs may ask for.

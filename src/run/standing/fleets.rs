@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::base::units;
 use crate::ledger::{Gone, Key, Ledger};
 use crate::run::covered::backs_up_all;
+use crate::run::health::Health;
 use crate::run::job::Job;
 use crate::run::scheduler::planner::{self, Ticks};
 
@@ -49,11 +50,11 @@ pub async fn count(ledger: Option<&Ledger>, jobs: &[Job], now: DateTime<Utc>) ->
             let success = successes.get(&key).copied();
             let since = known_since.get(&key);
             let late = since.and_then(|since| ticks.late_since(planner::jitter(job, database), *since, success, now));
-            *match (failed.contains(&key), late, success) {
-                (true, ..) => &mut fleet.failed,
-                (false, Some(_), _) => &mut fleet.late,
-                (false, None, Some(_)) => &mut fleet.well,
-                (false, None, None) => &mut fleet.waiting,
+            *match Health::of(failed.contains(&key), late.is_some(), success.is_some()) {
+                Health::Failed => &mut fleet.failed,
+                Health::Late => &mut fleet.late,
+                Health::Well => &mut fleet.well,
+                Health::Waiting => &mut fleet.waiting,
             } += 1;
             let is_oldest = |at: &DateTime<Utc>| fleet.oldest_success.as_ref().is_none_or(|(oldest, _)| at < oldest);
             if let Some(at) = success.filter(is_oldest) {

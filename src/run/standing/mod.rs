@@ -7,7 +7,7 @@ mod say;
 
 use chrono::{DateTime, Utc};
 
-pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step, Unread};
+pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step, Unasked, Unread};
 use super::job::Folder;
 use crate::config::Config;
 

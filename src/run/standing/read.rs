@@ -9,23 +9,24 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 
 use super::fleets::{self, Fleet};
-use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Unread};
+use super::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Unasked, Unread};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::config::Config;
 use crate::ledger::report::{self, Report};
-use crate::ledger::{Gone, Key, Ledger, Row};
+use crate::ledger::{Gone, Key, Ledger, Row, Untold};
 use crate::pg::failure;
 use crate::run::covered::{is_backed_up_by, is_made_from_backups, is_only_scratch};
 use crate::run::fleet;
-use crate::run::job::{Folder, Job};
-use crate::run::scheduler::planner;
+use crate::run::job::{Broken, Folder, Job};
+use crate::run::scheduler::{How, Stands, planner, stands};
 use crate::store::Store;
 use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::existing_database::objects_in;
 use crate::task::backup::gate::{Answer, Looked, Measured, NotAsked, Question, Seen};
 use crate::task::backup::manifest::Filters;
+use crate::task::backup::set_name::SetName;
 use crate::task::backup::whose::{Theirs, Whose};
 
 /// What a person waits for one source.
@@ -40,7 +41,7 @@ const EVER: Span = Span(Duration::from_secs(10_000 * 365 * 86_400));
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs;
     let ((databases, unread), history) =
-        tokio::join!(of_databases(config, jobs), in_time("the ledger", history(config, jobs, now)));
+        tokio::join!(of_databases(config, jobs), in_time("the ledger", history(config, folder, now)));
     let mut standing = Standing {
         file,
         configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
@@ -55,17 +56,41 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     match history {
         Ok(Some(history)) => {
             standing.late = late(config, jobs, &history, now);
+            for stands in history.stands {
+                match (stands.how, stands.in_words(now)) {
+                    (How::Late { tick }, _) => standing.late.push(Late {
+                        job: stands.job,
+                        database: stands.database,
+                        tick,
+                        last_success_at: stands.last_success_at,
+                        is_by_sets: false,
+                        is_broken: true,
+                    }),
+                    (_, Some(said)) => standing.stands.push((stands.job, said)),
+                    (_, None) => {}
+                }
+            }
             for database in &mut standing.databases {
                 lose(database, jobs, &history.proved);
             }
-            standing.failed = failed(history.rows);
+            standing.failed = failed(history.failed);
             standing.is_scheduled = !history.known_since.is_empty();
             standing.fleets = history.fleets;
             standing.gone = history.gone;
+            standing.untold = history.untold;
             known_since = history.known_since;
         }
         Ok(None) => {}
-        Err(error) => standing.unread.push(Unread { what: "ledger".to_owned(), why: failure::in_a_line(&error) }),
+        Err(error) => {
+            let why = failure::in_a_line(&error);
+            for database in &mut standing.databases {
+                database.unasked = Some(Unasked { since: None, why: why.clone() });
+            }
+            standing.unread.push(Unread { what: "ledger".to_owned(), why });
+        }
+    }
+    for database in &mut standing.databases {
+        skip(database, &folder.broken);
     }
     let by_sets = late_by_sets(jobs, &standing.databases, &known_since, now);
     standing.late.extend(by_sets);
@@ -153,6 +178,7 @@ pub async fn of_database(
         unsure: None,
         unread: Vec::new(),
         in_the_clear: Vec::new(),
+        unasked: None,
         needs_none: is_only_scratch(jobs, name) && in_time("it", is_empty(config, name)).await.unwrap_or_default(),
     };
     if without.needs_none {
@@ -263,6 +289,18 @@ pub fn lose(database: &mut OfDatabase, jobs: &[Job], proved: &Proofs) {
     }
 }
 
+/// Why a job does not run whose file has mistakes.
+pub const SKIPPED: &str = "is skipped: there are mistakes in its file";
+
+/// A backup job that made the newest set of a database, and that is skipped as its file has mistakes, makes no other one.
+pub fn skip(database: &mut OfDatabase, broken: &[Broken]) {
+    let Ok(Some(backup)) = &database.backup else { return };
+    let Ok(set) = backup.set.parse::<SetName>() else { return };
+    if database.job.is_none() && broken.iter().any(|broken| broken.job == set.job) {
+        (database.job, database.idle) = (Some(set.job), Some(SKIPPED));
+    }
+}
+
 /// The report of the newest proof of each backup job.
 pub type Proofs = HashMap<Key, (DateTime<Utc>, Report)>;
 
@@ -273,16 +311,25 @@ pub async fn proofs(ledger: &Ledger, keys: &[Key], now: DateTime<Utc>) -> Result
 
 /// What the ledger says of the jobs.
 struct History {
-    rows: Vec<Row>,
+    /// Of each job the last run that proves something, where it failed.
+    failed: Vec<Row>,
+    /// The jobs that cannot run.
+    stands: Vec<Stands>,
     proved: Proofs,
     successes: HashMap<Key, DateTime<Utc>>,
     known_since: HashMap<Key, DateTime<Utc>>,
     fleets: Vec<Fleet>,
     gone: Vec<Gone>,
+    untold: Vec<Untold>,
 }
 
-async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Option<History>> {
+async fn history(config: &Config, folder: &Folder, now: DateTime<Utc>) -> Result<Option<History>> {
     let Some(ledger) = Ledger::to_read(config).await? else { return Ok(None) };
+    let jobs = &folder.jobs;
+    // After an edit, `serve` runs a job as before until its next restart.
+    let broken: Vec<&Broken> = folder.broken.iter().filter(|broken| !jobs.iter().any(|job| job.name == broken.job)).collect();
+    let names: Vec<&str> = broken.iter().map(|broken| broken.job.as_str()).collect();
+    let last_known = if names.is_empty() { Vec::new() } else { ledger.last_known(&names).await? };
     let keys: Vec<Key> =
         jobs.iter().flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone()))).collect();
     // Servers are not asked: what they had when a run last asked them is enough for an overview.
@@ -300,10 +347,12 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
     Ok(Some(History {
         fleets: fleets::count(Some(&ledger), &counted, now).await?,
         gone,
-        rows: ledger.last_runs(&keys, 1).await?,
+        failed: ledger.failed_runs(&keys).await?,
+        stands: stands(&broken, &last_known, |name| config.database(name).is_some(), now),
         proved: proofs(&ledger, &keys, now).await?,
         successes: ledger.last_successes(&keys).await?,
         known_since: ledger.known_since().await?,
+        untold: ledger.untold_messages(&config.notify.names().collect::<Vec<_>>()).await?,
     }))
 }
 
@@ -313,7 +362,8 @@ fn late(config: &Config, jobs: &[Job], history: &History, now: DateTime<Utc>) ->
         let key = (job.name.clone(), database.clone());
         let success = history.successes.get(&key).copied();
         let since = planner::late_since(job, planner::jitter(job, database), *history.known_since.get(&key)?, success, now)?;
-        Some(Late { job: job.name.clone(), database: database.clone(), tick: since, last_success_at: success, is_by_sets: false })
+        let (job, database) = (job.name.clone(), database.clone());
+        Some(Late { job, database, tick: since, last_success_at: success, is_by_sets: false, is_broken: false })
     });
     late.collect()
 }
@@ -337,7 +387,7 @@ fn late_by_sets(
             let jitter = planner::jitter(job, name);
             if let Some(tick) = planner::late_since(job, jitter, DateTime::<Utc>::MIN_UTC, Some(*began_at), now) {
                 let (job, database) = (job.name.clone(), name.clone());
-                late.push(Late { job, database, tick, last_success_at: Some(*began_at), is_by_sets: true });
+                late.push(Late { job, database, tick, last_success_at: Some(*began_at), is_by_sets: true, is_broken: false });
             }
         }
     }
@@ -345,9 +395,7 @@ fn late_by_sets(
 }
 
 fn failed(rows: Vec<Row>) -> Vec<Failed> {
-    let needs_attention = |row: &Row| row.outcome.0.is_some_and(|outcome| outcome.needs_attention());
     rows.into_iter()
-        .filter(needs_attention)
         .map(|row| Failed {
             run: row.id,
             at: row.finished_at.unwrap_or(row.started_at),

@@ -6,7 +6,8 @@ use super::fleets::Fleet;
 use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
-use crate::ledger::Gone;
+use crate::ledger::{Gone, Untold};
+use crate::run::notify::untold;
 use crate::task::backup::gate::{InTheClear, Measured};
 
 #[derive(Debug, Default)]
@@ -15,12 +16,16 @@ pub struct Standing {
     pub configured: Configured,
     /// Jobs whose files have mistakes.
     pub broken: Vec<String>,
+    /// How those of them stand that are not in `late`, each in a sentence.
+    pub stands: Vec<(String, String)>,
     pub databases: Vec<OfDatabase>,
     pub late: Vec<Late>,
     pub failed: Vec<Failed>,
     /// Jobs with patterns, and databases that went from their servers: their databases are counted, and not in `databases`.
     pub fleets: Vec<Fleet>,
     pub gone: Vec<Gone>,
+    /// Messages that nobody got.
+    pub untold: Vec<Untold>,
     /// [servers.NAME] of the configuration.
     pub servers: usize,
     pub has_ledger: bool,
@@ -94,8 +99,24 @@ pub struct OfDatabase {
     pub unread: Vec<String>,
     /// What stands in the clear beside encrypted sets of it.
     pub in_the_clear: Vec<InTheClear>,
+    /// The ledger was not asked, so that only the stores say how it stands.
+    pub unasked: Option<Unasked>,
     /// Others are restored beside it, and it has nothing of its own.
     pub needs_none: bool,
+}
+
+/// Why the ledger was not asked, and since when not, where that is known. It alone knows of a proved set that is gone from the stores, and of late jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unasked {
+    pub since: Option<DateTime<Utc>>,
+    pub why: String,
+}
+
+impl Unasked {
+    pub fn in_words(&self) -> String {
+        let since = self.since.map_or_else(String::new, |since| format!(" since {}", since.format("%Y-%m-%d %H:%M:%S UTC")));
+        format!("the ledger was not asked{since}, and may know of a newer backup that is lost and of a late job: {}", self.why)
+    }
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
@@ -118,6 +139,8 @@ pub struct Late {
     pub last_success_at: Option<DateTime<Utc>>,
     /// The ledger knows nothing of its schedule, and the success is the newest set.
     pub is_by_sets: bool,
+    /// Its file has mistakes, so that it cannot run; its schedule is the one that it had before.
+    pub is_broken: bool,
 }
 
 #[derive(Debug)]
@@ -182,6 +205,10 @@ impl Standing {
         if !self.late.is_empty() || self.fleets.iter().any(|fleet| fleet.late > 0) {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
         }
+        if let Some(Untold { target, .. }) = self.untold.iter().find(|untold| untold.is_configured) {
+            let command = format!("pgtend notify test {}", word(target));
+            return Step { command, why: "says whether the service takes messages, of which nobody got some" };
+        }
         if self.databases.iter().any(|database| database.idle.is_some()) {
             return step("pgtend jobs", "shows the backup jobs that never run by themselves: disabled, or without a schedule");
         }
@@ -197,7 +224,9 @@ impl Standing {
         let tell = |text: &mut String| *text = fault::without_values(text);
         self.failed.iter_mut().for_each(|failed| tell(&mut failed.error));
         self.unread.iter_mut().for_each(|unread| tell(&mut unread.why));
-        for OfDatabase { backup, lost, unsure, .. } in &mut self.databases {
+        self.untold.iter_mut().filter_map(|untold| untold.error.as_mut()).for_each(tell);
+        for OfDatabase { backup, lost, unsure, unasked, .. } in &mut self.databases {
+            unasked.iter_mut().for_each(|unasked| tell(&mut unasked.why));
             match backup {
                 Ok(Some(backup)) => backup.refused_by.iter_mut().for_each(tell),
                 Ok(None) => {}
@@ -215,7 +244,8 @@ impl Standing {
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
         let not_backed_up = self.databases.iter().filter(|database| {
-            let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
+            let is_sure =
+                database.unsure.is_none() && database.lost.is_none() && database.idle.is_none() && database.job.is_some();
             !matches!(database.backup, Ok(Some(_))) || !is_sure || database.refused().is_some()
         });
         let backups = not_backed_up.map(|database| {
@@ -232,7 +262,10 @@ impl Standing {
             .iter()
             .map(|failed| (format!("job {}", failed.job), format!("{}: pgtend runs show {}", failed.in_words(now), failed.run)));
         let late = self.late.iter().map(|late| {
-            let what_to_do = "is `pgtend serve` running, or are the timers?";
+            let what_to_do = match late.is_broken {
+                true => "its file has mistakes: pgtend check",
+                false => "is `pgtend serve` running, or are the timers?",
+            };
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
         let fleets = self.fleets.iter().filter(|fleet| fleet.needs_attention()).map(Fleet::attention);
@@ -246,7 +279,8 @@ impl Standing {
             );
             (format!("store {store}"), said)
         });
-        backups.chain(failed).chain(late).chain(fleets).chain(unread).chain(exposed).collect()
+        let untold = self.untold.iter().map(|untold| (untold::about(untold), untold::in_words(untold)));
+        backups.chain(failed).chain(late).chain(fleets).chain(unread).chain(untold).chain(exposed).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.
@@ -261,24 +295,27 @@ impl Standing {
             (Err(why), _) => format!("unknown: {why}"),
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
-        let others = [database.lost_in_words(), database.idle_in_words(), database.unread_in_words()];
+        let unasked = database.unasked.as_ref().map(Unasked::in_words);
+        let unrenewed = database.unrenewed_in_words().map(str::to_owned);
+        let others = [database.lost_in_words(), unrenewed, database.idle_in_words(), database.unread_in_words(), unasked];
         let others = others.into_iter().flatten().map(|wrong| format!("; {wrong}"));
         [said].into_iter().chain(unsure).chain(others).collect()
     }
 }
 
 impl OfDatabase {
-    /// Returns whether nothing about its backup needs a person.
+    /// Returns whether nothing about its backup needs a person, as far as stores and ledger were asked.
     pub fn is_well(&self) -> bool {
         matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
     }
 
-    /// Says what is wrong with a backup that is there, one thing a sentence.
+    /// Says what is wrong with a backup that is there, one thing a sentence. That the ledger was not asked is no fault of the backup.
     pub fn wrongs(&self) -> Vec<String> {
         let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
         let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
         let refused = refused.map(|by| format!("it was refused by {by}"));
-        let wrongs = [unsure, refused, self.lost_in_words(), self.idle_in_words(), self.unread_in_words()];
+        let unrenewed = self.unrenewed_in_words().map(str::to_owned);
+        let wrongs = [unsure, refused, self.lost_in_words(), unrenewed, self.idle_in_words(), self.unread_in_words()];
         wrongs.into_iter().flatten().collect()
     }
 
@@ -290,6 +327,11 @@ impl OfDatabase {
             Some(by) => format!("{newest}, {set}{place}, is not proved: refused by {by}"),
             None => format!("{newest}, {set}{place}, does not count: {why}"),
         })
+    }
+
+    /// A backup that is there is not for long the newest state of the database.
+    fn unrenewed_in_words(&self) -> Option<&'static str> {
+        (self.job.is_none() && matches!(self.backup, Ok(Some(_)))).then_some("no job makes another one")
     }
 
     fn idle_in_words(&self) -> Option<String> {
@@ -317,6 +359,7 @@ impl OfDatabase {
             unsure: None,
             unread: Vec::new(),
             in_the_clear: Vec::new(),
+            unasked: None,
             needs_none: false,
         }
     }
@@ -397,6 +440,7 @@ mod tests {
             tick: Utc::now(),
             last_success_at: None,
             is_by_sets: false,
+            is_broken: false,
         };
         let failed = || Failed {
             run: 7,
