@@ -190,6 +190,8 @@ pub struct Logs {
     job: String,
     database: String,
     outcome: Option<Outcome>,
+    /// The last 200 lines that it logged.
+    lines: Vec<StoryLine>,
     stderr: Option<String>,
     warnings: Vec<String>,
     error: Option<String>,
