@@ -395,11 +395,11 @@ async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Set
 }
 
 async fn try_ledger(config: &Config) -> Result<Option<String>> {
-    let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
-    let has_tenants = !config.servers.is_empty();
+    let Some(mut ledger) = Ledger::new(config)? else { return Ok(None) };
     let trying = async {
-        let strangers = if has_tenants { ledger.strangers().await? } else { Vec::new() };
-        Ok(format!("{}{}", ledger.readiness().await?, warnings(of_strangers(&strangers))))
+        let ready = ledger.readiness().await?;
+        let strangers = if config.servers.is_empty() { Vec::new() } else { ledger.strangers().await? };
+        Ok(format!("{ready}{}", warnings(of_strangers(&strangers))))
     };
     within_time(LONGEST, trying).await.map(Some)
 }

@@ -34,7 +34,7 @@ impl Ledger {
     }
 
     /// Returns what a run will find: the schema, or the right to make it. It makes nothing.
-    pub async fn readiness(mut self) -> Result<String> {
+    pub async fn readiness(&mut self) -> Result<String> {
         self.is_to_read = true;
         if self.is_made().await? {
             self.ready().await?;
@@ -62,8 +62,8 @@ impl Ledger {
         Ok(format!("{}: the first run makes the schema `pgtend`", self.display()))
     }
 
-    /// Returns how many other roles may connect to its database, and name some: they can take the locks by which runners know each other. Superusers and those
-    /// that may write runs do not count.
+    /// Returns the other roles that may connect to its database: they can take the locks by which runners know each other. Superusers and those that may write
+    /// runs do not count.
     pub async fn strangers(&self) -> Result<Vec<String>> {
         let roles = sqlx::query_scalar(
             "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r

@@ -186,12 +186,14 @@ fn without_system_identifiers_nothing_goes_where_an_oid_is_another_one() {
     let fleet = Server::start(18);
     fleet.sql("template1", "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC");
     fleet.sql("postgres", "CREATE ROLE tender LOGIN IN ROLE pg_read_all_data; CREATE DATABASE shop");
-    fleet.sql("shop", "CREATE TABLE orders AS SELECT generate_series(1, 100) AS a");
+    let orders = "CREATE TABLE orders AS SELECT generate_series(1, 100) AS a";
+    fleet.sql("shop", orders);
     let scenario = Scenario::with_url(&fleet, &fleet.url_as("tender", "shop"))
         .job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nkeep = { last = 1 }\n");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let good = scenario.sets().remove(0);
     fleet.sql("postgres", "DROP DATABASE shop; CREATE DATABASE shop");
+    fleet.sql("shop", orders);
     for _ in 0..2 {
         scenario.run(&["run-job", "nightly"]).succeeded().says(&["nothing in the store is swept or pruned", "another OID"]);
     }

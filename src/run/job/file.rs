@@ -51,7 +51,7 @@ macro_rules! written {
             /// configuration and its servers have, by the database's own name or by its name in the configuration.
             #[schemars(with = "Option<Names>", example = ["app", "other"])]
             pub databases: Option<Spanned<Names>>,
-            /// The run is cancelled after this time; no limit by default.
+            /// The run is cancelled after this time; no limit by default, and 6 h where `databases` has patterns.
             pub timeout: Option<Span>,
             /// false: the job is only run by hand; default true.
             pub enabled: Option<bool>,

@@ -52,13 +52,17 @@ pub async fn run_with_retries<T>(
     let mut attempts: Vec<Ended> = Vec::new();
     let mut trigger = trigger;
     loop {
-        let taken = turn().await;
-        if context.cancel.is_cancelled() {
-            if let Some(last) = attempts.last() {
-                context.notifier.given_up(job, &last.run).await;
+        let taken = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => {
+                // No attempt of this process follows. Nobody knows whether another process makes one.
+                if let Some(last) = attempts.last() {
+                    context.notifier.given_up(job, &last.run).await;
+                }
+                break;
             }
-            break;
-        }
+            taken = turn() => taken,
+        };
         // On the heap once it begins: thousands of them wait for their turns.
         let Some(ended) = Box::pin(run_once(context, job, database, &trigger, mode)).await else { break };
         drop(taken);
@@ -70,13 +74,7 @@ pub async fn run_with_retries<T>(
         tracing::warn!(job = job.name, database, attempt, "next attempt in {}: {said}", units::duration(delay));
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = context.cancel.cancelled() => {
-                // No attempt of this process follows. Nobody knows whether another process makes one.
-                if let Some(last) = attempts.last() {
-                    context.notifier.given_up(job, &last.run).await;
-                }
-                break;
-            }
+            () = context.cancel.cancelled() => {}
         }
         trigger = Trigger::Retry { first: first.unwrap_or_default(), attempt };
     }
