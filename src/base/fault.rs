@@ -146,10 +146,7 @@ mod tests {
                 "ungültige Eingabesyntax für Typ integer: \"…\" (SQLSTATE 22P02)",
             ),
             ("value \"ada\" is out of range for type integer", "value \"…\" is out of range for type integer"),
-            (
-                "no operand in tsquery: \"ada@example.com &\" (SQLSTATE 42601)",
-                "no operand in tsquery: \"…\" (SQLSTATE 42601)",
-            ),
+            ("no operand in tsquery: \"ada@example.com &\" (SQLSTATE 42601)", "no operand in tsquery: \"…\" (SQLSTATE 42601)"),
             ("division by zero (SQLSTATE 22012)", "division by zero (SQLSTATE 22012)"),
             (
                 "psql exited with 3: ERROR:  invalid input syntax for type integer: \"ada\"\nCONTEXT:  COPY t, line 1, column i: \"ada\"",

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
-use crate::ledger::Key;
+use crate::ledger::{Key, Ledger};
 use crate::run::covered::is_backed_up_by;
 use crate::run::runner::Context;
-use crate::run::standing::{OfDatabase, read};
+use crate::run::standing::late::{self, Known};
+use crate::run::standing::{OfDatabase, read, stores};
 
 /// What was read is asked again after this time, or when the database has had a backup since. Each question lists the sets of a database in all stores.
 const READ_FOR: Duration = Duration::from_secs(5 * 60);
@@ -29,6 +30,8 @@ pub struct Read {
     /// The same by a clock that nobody sets.
     pub asked: Instant,
     pub found: OfDatabase,
+    /// Its backup jobs whose newest set is too old.
+    pub late: Vec<String>,
 }
 
 /// A database that should have a backup.
@@ -77,9 +80,15 @@ pub struct Safe {
 
 impl Safe {
     /// Returns what is known of each database that should have a backup, and begins to read anew what is old. `backed_up` says when each database had
-    /// its last backup. Nothing is returned where there is no store: then pgtend has no part in backups.
-    pub fn look(self: &Arc<Self>, context: &Context, backed_up: &BTreeMap<String, DateTime<Utc>>) -> Vec<DatabaseStatus> {
-        let names: BTreeSet<String> = read::to_back_up(&context.config, &context.jobs).into_iter().cloned().collect();
+    /// its last backup, `has_succeeded` whether a job ever succeeded on a database. Nothing is returned where there is no store: then pgtend has no part in backups.
+    pub fn look(
+        self: &Arc<Self>,
+        context: &Context,
+        backed_up: &BTreeMap<String, DateTime<Utc>>,
+        has_succeeded: impl Fn(&str, &str) -> bool,
+    ) -> Vec<DatabaseStatus> {
+        let names = read::to_back_up(&context.config, &context.jobs, has_succeeded);
+        let names: BTreeSet<String> = names.into_iter().cloned().collect();
         let (mut statuses, mut old) = (Vec::new(), Vec::new());
         if context.config.stores.is_empty() {
             return statuses;
@@ -89,12 +98,14 @@ impl Safe {
             known.retain(|name, _| names.contains(name));
             for name in names {
                 let read = known.get(&name).filter(|read| read.asked.elapsed() <= SHOWN_FOR).cloned();
-                let is_old = |read: &Arc<Read>| read.asked.elapsed() > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
+                let is_old =
+                    |read: &Arc<Read>| read.asked.elapsed() > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
                 if read.as_ref().is_none_or(is_old) {
                     old.push(name.clone());
                 }
                 if !read.as_ref().is_some_and(|read| read.found.needs_none) {
-                    statuses.push(DatabaseStatus { name, read, late: Vec::new() });
+                    let late = read.as_ref().map(|read| read.late.clone()).unwrap_or_default();
+                    statuses.push(DatabaseStatus { name, read, late });
                 }
             }
         }
@@ -111,24 +122,26 @@ impl Safe {
     }
 
     async fn read(&self, context: &Context, names: Vec<String>) {
-        let stores = &read::opened(&context.config).await;
+        let opened = &stores::opened(&context.config).await;
         let keys: Vec<Key> = names
             .iter()
             .flat_map(|name| {
                 context.jobs.iter().filter(|job| is_backed_up_by(job, name)).map(|job| (job.name.clone(), name.clone()))
             })
             .collect();
-        let proofs = &match &context.ledger {
-            // Without it, the stores alone say what there is.
-            Some(ledger) => read::proofs(ledger, &keys, Utc::now()).await.unwrap_or_default(),
-            None => read::Proofs::default(),
+        // Without a ledger, the stores alone say what there is.
+        let (proofs, known) = &match &context.ledger {
+            Some(ledger) => of_ledger(ledger, &keys).await.unwrap_or_default(),
+            None => Default::default(),
         };
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
             let (at, asked) = (Utc::now(), Instant::now());
-            let (mut found, _) = read::of_database(&context.config, &context.jobs, stores, &name).await;
-            read::lose(&mut found, &context.jobs, proofs);
-            (name, Read { at, asked, found })
+            let (mut found, _) = stores::of_database(&context.config, &context.jobs, opened, &name).await;
+            stores::lose(&mut found, &context.jobs, proofs);
+            let late = late::all_by_sets(&context.jobs, std::slice::from_ref(&found), known, at);
+            let late = late.into_iter().map(|late| late.job).collect();
+            (name, Read { at, asked, found, late })
         });
         let mut asking = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE);
         while let Some((name, read)) = asking.next().await {
@@ -139,4 +152,10 @@ impl Safe {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Read>>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the ledger says of backup jobs on databases.
+async fn of_ledger(ledger: &Ledger, keys: &[Key]) -> anyhow::Result<(stores::Proofs, Known)> {
+    let known = Known { successes: ledger.last_successes(keys).await?, since: ledger.known_since().await?, ..Known::default() };
+    Ok((ledger.proved_sets(keys, Utc::now()).await?, known))
 }

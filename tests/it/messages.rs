@@ -268,7 +268,9 @@ fn a_test_message_says_what_the_service_answered_and_no_secret() {
         assert!(!output.stderr.contains("c0ffee1") && !output.stdout.contains("c0ffee1"), "{output:?}");
     }
     assert_eq!(bad.asked().len(), 1);
-    for (kind, answer) in [("slack", "invalid_payload"), ("discord", "<!doctype html><title>Sign in</title>"), ("teams", "delivery failed")] {
+    for (kind, answer) in
+        [("slack", "invalid_payload"), ("discord", "<!doctype html><title>Sign in</title>"), ("teams", "delivery failed")]
+    {
         let says_no = Recorder::start(Manners::Says("200 OK", answer));
         let scenario = Scenario::empty().config(&place("no", kind, "")).env("NO_URL", &says_no.url("/T0/c0ffee1"));
         let said = format!("it did not take the message: HTTP 200 OK: {answer}");
@@ -354,7 +356,8 @@ fn a_mail_that_one_of_its_addresses_does_not_get_reaches_the_others_and_says_so(
             .env("PASSWORD", "c0ffee")
     };
     let left = scenario("left <nobody@example.com>").run(&["notify", "test", "post"]).succeeded();
-    left.prints(&["SMTP 250: 2.0.0 queued as 4711; not to nobody@example.com: ", "550"]).says(&["reached some of its addresses alone"]);
+    left.prints(&["SMTP 250: 2.0.0 queued as 4711; not to nobody@example.com: ", "550"])
+        .says(&["reached some of its addresses alone"]);
     let to: Vec<Vec<String>> = smtp.mails().into_iter().map(|mail| mail.to).collect();
     assert_eq!(to, [["dba@example.com"]]);
 }

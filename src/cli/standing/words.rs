@@ -34,7 +34,9 @@ impl Standing {
             });
             text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
         }
-        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
+        let of_servers = fleets::of_servers(&self.uncovered, &self.left_out, &self.gone);
+        let many: Vec<String> = self.fleets.iter().map(|fleet| fleet.line(now)).chain(of_servers).collect();
+        text += &section("On many databases:", many.into_iter());
         text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
         text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
         text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));

@@ -64,7 +64,11 @@ mod tests {
             (Answerer::Json, "\n<html><body>Sign in", true),
             (Answerer::Teams, "1", false),
             (Answerer::Teams, "", false),
-            (Answerer::Teams, "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429", true),
+            (
+                Answerer::Teams,
+                "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429",
+                true,
+            ),
             (Answerer::Webhook, "<html>thanks", false),
             (Answerer::Webhook, r#"{"ok":false}"#, true),
             (Answerer::Webhook, "no", false),

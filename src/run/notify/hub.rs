@@ -317,7 +317,8 @@ impl Hub {
         let (this, document) = (Arc::clone(self), event.document());
         self.tasks.spawn(async move {
             let secrets = Secrets::of_url(&url);
-            let post = || request::once(this.delivery.client.post(url.expose_secret()).json(&document), Answerer::Webhook, &secrets);
+            let post =
+                || request::once(this.delivery.client.post(url.expose_secret()).json(&document), Answerer::Webhook, &secrets);
             if let Err(not_sent) = request::deliver(post).await {
                 tracing::warn!("webhook was not delivered: {}", not_sent.why);
             }

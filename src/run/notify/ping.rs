@@ -71,7 +71,8 @@ impl Pings {
             {
                 before.abort();
             }
-            if let Err(not_sent) = request::deliver(|| request::once(client.get(url.clone()), Answerer::Monitor, &secrets)).await {
+            if let Err(not_sent) = request::deliver(|| request::once(client.get(url.clone()), Answerer::Monitor, &secrets)).await
+            {
                 tracing::warn!("ping of job `{job}` was not delivered: {}", not_sent.why);
             }
         }))
