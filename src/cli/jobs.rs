@@ -1,6 +1,6 @@
 //! `jobs` lists the configured jobs, when they run next, and how they went last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -12,7 +12,7 @@ use super::output::{self, print};
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Gone, Key, Ledger, LeftOut, Row};
+use crate::ledger::{FailedLast, Gone, Key, Ledger, LeftOut, Row};
 use crate::run::fleet;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner::Ticks;
@@ -86,6 +86,7 @@ fn job_as_json(job: &Job, history: &History, now: DateTime<Utc>) -> serde_json::
                 "outcome": last.row.outcome,
                 "started_at": last.row.started_at,
                 "last_success_at": last.success_at,
+                "failed_before": last.has_failed && last.row.outcome.0.is_none_or(|outcome| !outcome.proves_something()),
             })
         })
         .collect();
@@ -148,7 +149,7 @@ fn rows_of(job: &Job, history: &History, now: DateTime<Utc>) -> Vec<Vec<String>>
         let (schedule, next) = schedule_and_next(job, database, now);
         let (outcome, success) = match history.of(job, database) {
             Some(last) => {
-                (last_run(&last.row), last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))))
+                (last_run(last), last.success_at.map_or("never".to_owned(), |at| format!("{} ago", units::age(at, now))))
             }
             None => (String::new(), String::new()),
         };
@@ -181,9 +182,12 @@ fn schedule_and_next(job: &Job, database: &str, now: DateTime<Utc>) -> (String, 
     }
 }
 
-/// Formats the outcome: "succeeded", or "succeeded, covered until 2027-02-01".
-fn last_run(row: &Row) -> String {
+/// Formats the outcome: "succeeded", "succeeded, covered until 2027-02-01", or "running; failed before".
+fn last_run(Last { row, has_failed, .. }: &Last) -> String {
     let outcome = row.outcome.0.map_or("running".to_owned(), Outcome::in_words);
+    if *has_failed && row.outcome.0.is_none_or(|outcome| !outcome.proves_something()) {
+        return format!("{outcome}; failed before");
+    }
     match row.report.as_ref().and_then(Report::covered_until) {
         Some(until) => format!("{outcome}, covered until {}", until.format("%Y-%m-%d")),
         None => outcome,
@@ -214,6 +218,8 @@ struct History {
 struct Last {
     row: Row,
     success_at: Option<DateTime<Utc>>,
+    /// The last run that proves something did not succeed.
+    has_failed: bool,
 }
 
 impl History {
@@ -229,11 +235,13 @@ impl History {
         let keys: Vec<Key> =
             jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         let mut successes = ledger.last_successes(&keys).await?;
+        let failed: HashSet<Key> = ledger.failed_last(&keys).await?.iter().map(FailedLast::key).collect();
         let rows = ledger.last_of_jobs(&keys).await?;
         let last = rows.into_iter().map(|row| {
             let key = (row.job.clone(), row.database.clone());
             let success_at = successes.remove(&key);
-            (key, Last { row, success_at })
+            let has_failed = failed.contains(&key);
+            (key, Last { row, success_at, has_failed })
         });
         Ok(Self { last: last.collect(), ..Self::default() })
     }

@@ -54,8 +54,8 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     metrics.broken_jobs(folder.broken.len());
     let context = context(config, folder.jobs, Arc::clone(&ledger), metrics, CancellationToken::new());
     let (stop, pages_done) = (CancellationToken::new(), CancellationToken::new());
-    let scheduler = Scheduler::new(context, ledger);
-    let site = Site::new(Arc::clone(&scheduler), folder.broken, stop.clone(), actions_token);
+    let scheduler = Scheduler::new(context, ledger, folder.broken);
+    let site = Site::new(Arc::clone(&scheduler), stop.clone(), actions_token);
 
     let pages = tokio::spawn(http::serve(Arc::clone(&site), listener, readers, pages_done.clone()));
     let planning = tokio::spawn({
@@ -135,7 +135,7 @@ async fn reload(global: &Global, site: &Arc<Site>) {
             keep_as_before(&mut jobs, &broken, &old.jobs, &config);
             old.metrics.broken_jobs(broken.len());
             is_whole = broken.is_empty();
-            *site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+            site.scheduler.set_broken(broken);
             let new = context(config, jobs, Arc::clone(site.scheduler.ledger()), old.metrics.clone(), old.cancel.clone());
             site.scheduler.replace(new);
             tracing::info!("configuration reloaded: {}", jobs_in_words(&site.scheduler));
@@ -160,8 +160,7 @@ async fn tell_broken_files(site: Arc<Site>) {
     loop {
         if site.scheduler.has_asked() && site.scheduler.ledger_error().is_none() {
             let context = site.scheduler.context();
-            let broken = site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            context.notifier.broken(&broken, &context.jobs).await;
+            context.notifier.broken(&site.scheduler.broken(), &context.jobs).await;
         }
         tokio::time::sleep(BROKEN_FILES_EVERY).await;
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
 use super::Ledger;
-use super::rows::{Key, MaybeOutcome, Row};
+use super::rows::{Key, LastKnown, MaybeOutcome, Row};
 use crate::base::progress;
 use crate::ledger::report::{Outcome, Report};
 
@@ -185,6 +185,27 @@ impl Ledger {
             )
             .await?;
         Ok(rows.into_iter().map(|(job, database, at)| ((job, database), at)).collect())
+    }
+
+    /// Returns the schedules that these jobs had when a scheduler last knew them, and their last successes, on the databases that are not gone.
+    pub async fn last_known(&self, jobs: &[&str]) -> Result<Vec<LastKnown>> {
+        self.query(
+            "read the last schedules",
+            sqlx::query_as(
+                "SELECT k.job, k.database, s.schedule, s.known_since, r.finished_at AS last_success_at
+                 FROM (SELECT job, database FROM pgtend.schedules WHERE job = ANY ($1)
+                       UNION SELECT job, database FROM pgtend.runs WHERE job = ANY ($1)) k
+                 LEFT JOIN pgtend.schedules s ON s.job = k.job AND s.database = k.database
+                 LEFT JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
+                                    WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded' AND strpos(task, ' ') = 0
+                                    ORDER BY finished_at DESC LIMIT 1) r ON true
+                 WHERE NOT EXISTS (SELECT FROM pgtend.databases d WHERE d.database = k.database AND d.gone_at IS NOT NULL)
+                 ORDER BY k.job, k.database",
+            )
+            .bind(jobs)
+            .fetch_all(&self.pool),
+        )
+        .await
     }
 
     /// Returns the last run that ended before this one, to recognize a recovery.

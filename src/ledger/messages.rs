@@ -17,6 +17,11 @@ const TRIES_LEAST: i32 = 6;
 /// A message for a place that is not in the configuration is given up after so many days: another host may have it.
 const UNKNOWN_DAYS: i32 = 7;
 
+/// Messages that nobody got are said for so many days: after this time who was to be told knows.
+const SAID_DAYS: i32 = 14;
+/// What waits for a place that another host may have is said when nobody has taken it for so long, in seconds.
+const UNTAKEN_SECONDS: f64 = 3600.0;
+
 /// A process that takes messages has this long to send them; then another one takes them.
 const SENDING_SECONDS: f64 = 120.0;
 
@@ -42,6 +47,21 @@ pub struct GivenUp {
     pub target: String,
     pub event: Json<Value>,
     pub attempts: i32,
+    pub error: Option<String>,
+}
+
+/// Messages to one place that nobody got.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Untold {
+    pub target: String,
+    /// It is one of the places that were asked for.
+    pub is_configured: bool,
+    /// Or they wait for a place that is in another configuration, or in none.
+    pub is_given_up: bool,
+    pub messages: i64,
+    /// When the first of them came.
+    pub since: DateTime<Utc>,
+    /// Why the last try failed.
     pub error: Option<String>,
 }
 
@@ -144,6 +164,28 @@ impl Ledger {
             .bind(TRIES_LEAST)
             .bind(TRIED_DAYS)
             .bind(UNKNOWN_DAYS)
+            .fetch_all(&self.pool),
+        )
+        .await
+    }
+
+    /// Returns what nobody got: what was given up, until a later message to the same place arrived, and what waits for a place that is none of these.
+    pub async fn untold_messages(&self, targets: &[&str]) -> Result<Vec<Untold>> {
+        self.query(
+            "look for messages that nobody got",
+            sqlx::query_as(
+                "SELECT target, target = ANY ($1) AS is_configured, next_at = 'infinity' AS is_given_up, count(*) AS messages, min(at) AS since,
+                        (array_agg(error ORDER BY id DESC) FILTER (WHERE error IS NOT NULL))[1] AS error
+                 FROM pgtend.messages m
+                 WHERE sent_at IS NULL AND at > clock_timestamp() - make_interval(days => $2)
+                   AND CASE WHEN next_at = 'infinity'
+                            THEN NOT EXISTS (SELECT FROM pgtend.messages l WHERE l.target = m.target AND l.id > m.id AND l.sent_at IS NOT NULL)
+                            ELSE target <> ALL ($1) AND next_at < clock_timestamp() - make_interval(secs => $3) END
+                 GROUP BY target, next_at = 'infinity' ORDER BY target, is_given_up",
+            )
+            .bind(targets)
+            .bind(SAID_DAYS)
+            .bind(UNTAKEN_SECONDS)
             .fetch_all(&self.pool),
         )
         .await

@@ -27,10 +27,10 @@ pub use found::{Changes, Gone, LeftOut, Remembered};
 pub use gone::mark_locked;
 pub use history::{Brief, Filter, RunsByRule};
 pub use last::FailedLast;
-pub use messages::{GivenUp, Waiting};
+pub use messages::{GivenUp, Untold, Waiting};
 pub use overview::{Began, Past};
 use prometheus_client::metrics::histogram::Histogram;
-pub use rows::{Attempt, End, Key, KnownJob, MaybeOutcome, NewRun, Row, Trigger};
+pub use rows::{Attempt, End, Key, KnownJob, LastKnown, MaybeOutcome, NewRun, Row, Trigger};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgPool};
 

@@ -180,6 +180,11 @@ impl Outcome {
     }
 
     /// Returns whether a person should look at it.
+    /// Returns whether it says how its job stands: after a skipped or cancelled run, that is what it was before.
+    pub fn proves_something(self) -> bool {
+        !matches!(self, Self::Skipped | Self::Cancelled)
+    }
+
     pub fn needs_attention(self) -> bool {
         !matches!(self, Self::Succeeded | Self::Skipped)
     }

@@ -8,6 +8,17 @@ use crate::base::progress;
 use crate::base::story::Story;
 use crate::ledger::report::{Outcome, Report};
 
+/// The schedule of a job as a scheduler last knew it, and its last success.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct LastKnown {
+    pub job: String,
+    pub database: String,
+    /// With its time zone; none where no scheduler knew it.
+    pub schedule: Option<String>,
+    pub known_since: Option<DateTime<Utc>>,
+    pub last_success_at: Option<DateTime<Utc>>,
+}
+
 /// A run that is about to start.
 #[derive(Clone, Debug)]
 pub struct NewRun<'a> {

@@ -2,6 +2,7 @@
 
 pub mod covered;
 pub mod fleet;
+mod health;
 pub mod job;
 pub mod notify;
 pub mod runner;

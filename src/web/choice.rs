@@ -102,6 +102,9 @@ pub struct Fold {
     pub name: String,
     /// It has several jobs, and not one job on several databases.
     pub is_fleet: bool,
+    /// These are the databases of a job with patterns that are under way or in trouble: they say nothing of how many are well.
+    pub is_part: bool,
+    pub running: usize,
     pub total: usize,
     pub well: usize,
     pub bad: usize,
@@ -142,6 +145,8 @@ impl Fold {
         Self {
             name: name.to_owned(),
             is_fleet: rows.iter().any(|job| job.job != rows[0].job),
+            is_part: rows.iter().any(|job| job.is_of_fleet),
+            running: rows.iter().filter(|job| job.running.is_some()).count(),
             total: rows.len(),
             well: rows.iter().filter(|job| rank(job) == 2 && !never_ran(job)).count(),
             bad: rows.iter().filter(|job| trouble(job).is_some()).count(),
@@ -155,7 +160,7 @@ impl Fold {
 mod tests {
     use super::*;
     use crate::ledger::report::Outcome;
-    use crate::web::status::tests::{job, well};
+    use crate::web::status::tests::{job, run, well};
 
     #[test]
     fn a_filter_shows_what_matches_all_of_it_and_some_at_a_time() {
@@ -193,6 +198,22 @@ mod tests {
         assert_eq!(names("", "", "trouble"), ["broken"]);
         assert_eq!(names("refresh", "sql", "disabled"), ["app"]);
         assert!(names("refresh", "backup", "").is_empty() && names("nightly", "", "never").is_empty());
+    }
+
+    #[test]
+    fn databases_of_patterns_that_are_under_way_are_not_counted_as_well() {
+        let running = |number: i64, outcome| {
+            let shown = job("nightly", &format!("main.t{number}"), &[outcome]);
+            JobStatus { is_of_fleet: true, running: Some(run(1000 + number, "nightly", "x", Outcome::Failed)), ..shown }
+        };
+        let mut jobs: Vec<JobStatus> = (0..20).map(|number| running(number, Outcome::Succeeded)).collect();
+        jobs.push(running(20, Outcome::Failed));
+        jobs.push(JobStatus { late: true, ..running(21, Outcome::Succeeded) });
+        let all = Choice::of(&jobs, &Filter::default());
+        let fold = &all.folds[0];
+        assert_eq!((fold.is_part, fold.running, fold.bad), (true, 22, 2));
+        let rows: Vec<&str> = all.rows.iter().map(|job| job.database.as_str()).collect();
+        assert_eq!(rows, ["main.t20", "main.t21"], "the last finished run failed, and no success for the last tick");
     }
 
     #[test]

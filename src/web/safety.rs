@@ -9,16 +9,22 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
 use crate::ledger::{Key, Ledger};
+use crate::pg::failure;
 use crate::run::covered::is_backed_up_by;
+use crate::run::job::Broken;
 use crate::run::runner::Context;
 use crate::run::standing::late::{self, Known};
-use crate::run::standing::{OfDatabase, read, stores};
+use crate::run::standing::stores::{self, SKIPPED};
+use crate::run::standing::{OfDatabase, Unasked, read};
 
 /// What was read is asked again after this time, or when the database has had a backup since. Each question lists the sets of a database in all stores.
 const READ_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// What is older is no answer to whether something is safe now: nobody has looked at the page meanwhile.
 const SHOWN_FOR: Duration = Duration::from_secs(2 * 5 * 60);
+
+/// What was read without the ledger is asked again after this time, once the ledger answers.
+const READ_WITHOUT_LEDGER_FOR: Duration = Duration::from_secs(20);
 
 /// So many databases are asked at once, fewer than by a person at a terminal: runs need the stores, too.
 const AT_ONCE: usize = 4;
@@ -42,6 +48,8 @@ pub struct DatabaseStatus {
     pub read: Option<Arc<Read>>,
     /// Its backup jobs without a success for their last tick.
     pub late: Vec<String>,
+    /// The ledger was not asked, when the stores were read or for the page.
+    pub unasked: Option<Unasked>,
 }
 
 /// How safe a database is, the worst first.
@@ -51,7 +59,7 @@ pub enum Safety {
     Unsafe,
     /// It has one, and something is wrong.
     AtRisk,
-    /// Nothing answers.
+    /// Nothing answers; or the stores have a backup that counts, and the ledger does not answer.
     Unknown,
     /// It is being asked for the first time.
     Unread,
@@ -64,7 +72,10 @@ impl DatabaseStatus {
             None => Safety::Unread,
             Some(OfDatabase { backup: Err(_), .. }) => Safety::Unknown,
             Some(OfDatabase { backup: Ok(None), .. }) => Safety::Unsafe,
-            Some(found) if found.is_well() && self.late.is_empty() => Safety::Safe,
+            Some(found) if found.is_well() && self.late.is_empty() => match &self.unasked {
+                Some(_) => Safety::Unknown,
+                None => Safety::Safe,
+            },
             Some(_) => Safety::AtRisk,
         }
     }
@@ -80,12 +91,15 @@ pub struct Safe {
 
 impl Safe {
     /// Returns what is known of each database that should have a backup, and begins to read anew what is old. `backed_up` says when each database had
-    /// its last backup, `has_succeeded` whether a job ever succeeded on a database. Nothing is returned where there is no store: then pgtend has no part in backups.
+    /// its last backup, `has_succeeded` whether a job ever succeeded on a database. Nothing is returned where there is no store: then pgtend has no part in backups. While the ledger is `away`,
+    /// no database is safe.
     pub fn look(
         self: &Arc<Self>,
         context: &Context,
         backed_up: &BTreeMap<String, DateTime<Utc>>,
         has_succeeded: impl Fn(&str, &str) -> bool,
+        broken: Vec<Broken>,
+        away: Option<&Unasked>,
     ) -> Vec<DatabaseStatus> {
         let names = read::to_back_up(&context.config, &context.jobs, has_succeeded);
         let names: BTreeSet<String> = names.into_iter().cloned().collect();
@@ -98,14 +112,20 @@ impl Safe {
             known.retain(|name, _| names.contains(name));
             for name in names {
                 let read = known.get(&name).filter(|read| read.asked.elapsed() <= SHOWN_FOR).cloned();
-                let is_old =
-                    |read: &Arc<Read>| read.asked.elapsed() > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
+                let is_old = |read: &Arc<Read>| {
+                    let is_half = read.found.unasked.is_some() && away.is_none();
+                    let good_for = if is_half { READ_WITHOUT_LEDGER_FOR } else { READ_FOR };
+                    let is_mended = read.found.idle == Some(SKIPPED)
+                        && broken.iter().all(|broken| Some(&broken.job) != read.found.job.as_ref());
+                    read.asked.elapsed() > good_for || is_mended || backed_up.get(&name).is_some_and(|at| *at > read.at)
+                };
                 if read.as_ref().is_none_or(is_old) {
                     old.push(name.clone());
                 }
                 if !read.as_ref().is_some_and(|read| read.found.needs_none) {
                     let late = read.as_ref().map(|read| read.late.clone()).unwrap_or_default();
-                    statuses.push(DatabaseStatus { name, read, late });
+                    let unasked = away.or_else(|| read.as_ref()?.found.unasked.as_ref()).cloned();
+                    statuses.push(DatabaseStatus { name, read, late, unasked });
                 }
             }
         }
@@ -114,14 +134,14 @@ impl Safe {
         {
             let (this, context) = (Arc::clone(self), context.clone());
             tokio::spawn(async move {
-                this.read(&context, old).await;
+                this.read(&context, &broken, old).await;
                 drop(reading);
             });
         }
         statuses
     }
 
-    async fn read(&self, context: &Context, names: Vec<String>) {
+    async fn read(&self, context: &Context, broken: &[Broken], names: Vec<String>) {
         let opened = &stores::opened(&context.config).await;
         let keys: Vec<Key> = names
             .iter()
@@ -129,16 +149,26 @@ impl Safe {
                 context.jobs.iter().filter(|job| is_backed_up_by(job, name)).map(|job| (job.name.clone(), name.clone()))
             })
             .collect();
+        let asked_at = Utc::now();
         // Without a ledger, the stores alone say what there is.
-        let (proofs, known) = &match &context.ledger {
-            Some(ledger) => of_ledger(ledger, &keys).await.unwrap_or_default(),
-            None => Default::default(),
+        let ((proofs, known), unasked) = match &context.ledger {
+            Some(ledger) => match of_ledger(ledger, &keys).await {
+                Ok(known) => (known, None),
+                Err(error) => {
+                    let unasked = Unasked { since: Some(asked_at), why: failure::in_a_line(&error) };
+                    (Default::default(), Some(unasked))
+                }
+            },
+            None => (Default::default(), None),
         };
+        let (proofs, known, unasked) = (&proofs, &known, &unasked);
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
             let (at, asked) = (Utc::now(), Instant::now());
             let (mut found, _) = stores::of_database(&context.config, &context.jobs, opened, &name).await;
             stores::lose(&mut found, &context.jobs, proofs);
+            stores::skip(&mut found, broken);
+            found.unasked.clone_from(unasked);
             let late = late::all_by_sets(&context.jobs, std::slice::from_ref(&found), known, at);
             let late = late.into_iter().map(|late| late.job).collect();
             (name, Read { at, asked, found, late })

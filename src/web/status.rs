@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Key, Past, Row};
+use crate::ledger::{Key, Past, Row, Untold};
 use crate::run::job::{Broken, Job};
-use crate::run::scheduler::{Fleet, planner};
+use crate::run::notify::untold;
+use crate::run::scheduler::{Fleet, Stands, planner};
 
 /// The number of runs shown for each job.
 pub const HISTORY: i64 = 30;
@@ -36,8 +37,15 @@ pub struct Status {
     pub fleets: Vec<FleetStatus>,
     /// Databases that went from their servers in the last 30 days, the latest first.
     pub gone: Vec<GoneStatus>,
+    /// Messages that nobody got, by places.
+    #[serde(serialize_with = "as_json")]
+    pub untold: Vec<Untold>,
     /// The newest first, at most 20.
     pub failures: Vec<RunStatus>,
+}
+
+fn as_json<S: Serializer>(untold: &[Untold], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(untold.iter().map(untold::as_json))
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -102,16 +110,23 @@ pub struct BrokenStatus {
     pub job: String,
     pub file: String,
     pub reasons: Vec<String>,
+    /// Whether it is late, a sentence for each database; empty while it runs on as before.
+    pub stands: Vec<String>,
 }
 
-impl From<&Broken> for BrokenStatus {
-    fn from(broken: &Broken) -> Self {
-        Self { job: broken.job.clone(), file: broken.file.clone(), reasons: broken.reasons() }
+impl BrokenStatus {
+    pub fn of(broken: &Broken, stands: &[Stands], now: DateTime<Utc>) -> Self {
+        let own = stands.iter().filter(|stands| stands.job == broken.job);
+        let stands = own.filter_map(|stands| stands.in_words(now)).collect();
+        Self { job: broken.job.clone(), file: broken.file.clone(), reasons: broken.reasons(), stands }
     }
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct JobStatus {
+    /// Its databases are chosen by patterns, and of those only some are here: `FleetStatus` counts all.
+    #[serde(skip)]
+    pub is_of_fleet: bool,
     pub job: String,
     pub database: String,
     pub task: &'static str,
@@ -257,6 +272,7 @@ pub fn of_jobs(jobs: &[Job], runs: Vec<RunStatus>, known: &Known, now: DateTime<
             let (mut running, mut ended): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.outcome.is_none());
             ended.reverse();
             JobStatus {
+                is_of_fleet: job.chosen.is_some(),
                 job: job.name.clone(),
                 database: database.clone(),
                 task: job.task.kind(),
@@ -372,6 +388,7 @@ pub mod tests {
     pub fn job(name: &str, database: &str, outcomes: &[Outcome]) -> JobStatus {
         let history: Vec<_> = (1..).zip(outcomes).map(|(id, outcome)| run(id, name, database, *outcome)).collect();
         JobStatus {
+            is_of_fleet: false,
             job: name.to_owned(),
             database: database.to_owned(),
             task: "backup",
@@ -430,6 +447,7 @@ pub mod tests {
             jobs,
             fleets: Vec::new(),
             gone: Vec::new(),
+            untold: Vec::new(),
             failures: Vec::new(),
         }
     }

@@ -10,8 +10,8 @@ pub enum Trouble<'a> {
 }
 
 pub fn trouble(job: &JobStatus) -> Option<Trouble<'_>> {
-    // A skipped or cancelled run proves nothing: the failure before it still stands.
-    let proof = job.history.iter().rev().find(|run| !matches!(run.outcome, None | Some(Outcome::Skipped | Outcome::Cancelled)));
+    // After a skipped or cancelled run, and while one is under way, the failure before it still stands.
+    let proof = job.history.iter().rev().find(|run| run.outcome.is_some_and(Outcome::proves_something));
     match proof {
         _ if !job.enabled => None,
         Some(run) if run.outcome != Some(Outcome::Succeeded) => Some(Trouble::Failed(run)),

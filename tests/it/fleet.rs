@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::support::postgres::{Server, server};
-use crate::support::serve::{Serving, asked, becomes, history, reaches, with_ledger};
+use crate::support::serve::{Serving, asked, becomes, history, hours_ago, reaches, with_ledger};
 use crate::support::{Scenario, eventually, quoted};
 
 /// `[servers.NAME]` of that server.
@@ -69,6 +69,71 @@ fn a_database_that_appears_runs_from_its_next_tick_and_one_that_went_is_said_onc
     // A database of that name that comes back is another one, and is in again.
     fleet.sql("postgres", "CREATE DATABASE tenant_1");
     eventually("it is in again", || serving.json("/api/jobs")["fleets"][0]["databases"] == 2);
+}
+
+#[test]
+fn a_run_under_way_hides_neither_that_the_last_one_failed_nor_that_a_database_is_late() {
+    let fleet = Server::start(18);
+    let (scenario, ledger) = with_ledger(server(18));
+    let scenario = scenario.config(&of_server(&fleet, "main", ""));
+    let schedule = hours_ago();
+    let keys = format!("databases = \"t_*\"\nschedule = \"{schedule}\"\ncatch_up = \"skip\"\n");
+    let scenario = scenario.job("nightly", &format!("{keys}[backup]\nstore = \"local\"\n"));
+    let scenario = scenario.sql_job("alone", &format!("schedule = \"{schedule}\"\ncatch_up = \"skip\""), &["SELECT 1"]);
+    scenario.run(&["runs"]).succeeded();
+    // The runs of each database, the newest last; `running` has no end.
+    for (name, runs) in [
+        ("t_well", &["succeeded"][..]),
+        ("t_again", &["succeeded", "running"]),
+        ("t_failed", &["succeeded", "failed", "running"]),
+        ("t_skipped", &["failed", "skipped", "cancelled", "running"]),
+        ("t_late", &["long ago", "running"]),
+        ("t_new", &["running"]),
+        ("alone", &["succeeded", "failed", "running"]),
+    ] {
+        let (job, database) = if name == "alone" { ("alone", "app".to_owned()) } else { ("nightly", format!("main.{name}")) };
+        if name != "alone" {
+            fleet.sql("postgres", &format!("CREATE DATABASE {name}"));
+        }
+        let known = "now() - interval '3 days'";
+        server(18)
+            .sql(&ledger, &format!("INSERT INTO pgtend.schedules VALUES ('{job}', '{database}', '{schedule} UTC', {known})"));
+        for run in runs {
+            let (at, outcome, beat) = match *run {
+                "running" => ("now()", "NULL".to_owned(), "now() + interval '1 h'"),
+                "long ago" => ("now() - interval '2 days'", "'succeeded'".to_owned(), "now()"),
+                outcome => ("now() - interval '10 min'", format!("'{outcome}'"), "now()"),
+            };
+            let ended = if *run == "running" { "NULL" } else { at };
+            server(18).sql(
+                &ledger,
+                &format!(
+                    "INSERT INTO pgtend.runs (job, database, task, trigger, started_at, locked_at, heartbeat_at, finished_at, outcome, host, pid, version)
+                     VALUES ('{job}', '{database}', 'backup', 'schedule', {at}, {at}, {beat}, {ended}, {outcome}, 'db1', 7, '0')"
+                ),
+            );
+        }
+    }
+    let said = "2 of 6 well, 2 failed, 2 late";
+    scenario.run(&["jobs"]).succeeded().prints(&[said, "running; failed before"]);
+    scenario.run(&["jobs", "--all"]).succeeded().prints(&["running; failed before"]);
+    let jobs = scenario.json(&["jobs"]);
+    assert_eq!(
+        (&jobs["jobs"][0]["job"], &jobs["jobs"][0]["last"][0]["failed_before"]),
+        (&"alone".into(), &true.into()),
+        "{jobs:#}"
+    );
+    let serving = Serving::ready(&scenario, "");
+    eventually("the page counts them", || {
+        let fleet = serving.json("/api/jobs")["fleets"][0].clone();
+        (fleet["well"] == 2 && fleet["failed"] == 2) && fleet["late"] == 2
+    });
+    eventually("the page says it", || serving.get("/").body.contains(">2 well<"));
+    let page = serving.get("/").body;
+    assert!(page.contains("2 jobs need attention on 5 databases"), "{page}");
+    let alone = scenario.run(&[]).succeeded();
+    assert!(alone.stdout.contains(said) && alone.stdout.contains("Failed last:\n  alone on app"), "{}", alone.stdout);
+    scenario.run(&["notify", "digest"]).succeeded().prints(&[said, "alone on app, run"]);
 }
 
 #[test]

@@ -56,9 +56,10 @@ mod backup_sets;
 mod backup_verdicts;
 /// What a run does while others are at work beside it, and who waits behind a dump.
 mod beside;
+/// What was proved of a set, for auditors.
+mod broken_jobs;
 /// Prunes and restores: what a person does to the work of a job.
 mod by_hand;
-/// What was proved of a set, for auditors.
 mod certificate;
 /// The commands that need no server: check, jobs, schema, and what they say of mistakes.
 mod cli;
@@ -137,6 +138,7 @@ mod left_out;
 mod lifecycle_tags;
 /// Messages to chats, phones and mailboxes.
 mod messages;
+mod messages_lost;
 mod mistakes;
 /// Grafana's dashboard and Prometheus' rules, on a real Prometheus.
 mod monitoring;

@@ -22,7 +22,7 @@ fn place(name: &str, kind: &str, more: &str) -> String {
 }
 
 /// A database with its ledger, and `[notify.ops]`, a program that gets JSON from `recorder`.
-fn told_to(recorder: &Recorder, server: &Server, more: &str) -> (Scenario, String) {
+pub fn told_to(recorder: &Recorder, server: &Server, more: &str) -> (Scenario, String) {
     let (scenario, database) = with_ledger(server);
     (scenario.config(&place("ops", "webhook", more)).env("OPS_URL", &recorder.url("/ops/c0ffee")), database)
 }

@@ -323,6 +323,7 @@ fn the_page_reads_well_in_a_browser_wide_and_narrow_light_and_dark() {
         assert_eq!(seen["headline"], "2 jobs need attention", "{seen}");
         assert!(seen["title"].as_str().unwrap().starts_with("2 jobs need attention – pgtend on "), "{seen}");
         seen_well(&seen, &reader);
+        has_a_short_way(&seen);
         match reader {
             Reader::WIDE => keep(&picture, "status-page.png"),
             Reader::PHONE_IN_THE_DARK => keep(&picture, "status-page-phone.png"),
@@ -343,12 +344,61 @@ fn the_page_reads_well_in_a_browser_wide_and_narrow_light_and_dark() {
             let picture = scenario.path(&format!("{reader:?}-{name}"));
             let seen = look(&serving, &path, &picture, &reader);
             seen_well(&seen, &reader);
+            has_a_short_way(&seen);
             if reader == Reader::WIDE && name == "run-page.png" {
                 keep(&picture, name);
             }
         }
     }
     assert_eq!(serving.json("/api/jobs")["jobs"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn the_pages_of_an_audit_and_of_an_archive_read_well_to_everybody() {
+    let server = server(18);
+    let database = server.new_database();
+    // Findings of each level, with long names and statements, and two batches of rows.
+    server.sql(
+        &database,
+        "CREATE TABLE parent (id int PRIMARY KEY, note text); INSERT INTO parent VALUES (1);
+         CREATE TABLE child_with_a_name_as_long_as_names_may_be_in_a_catalog_of_pos (id int, parent int REFERENCES parent, parent_as_well int);
+         CREATE INDEX one ON child_with_a_name_as_long_as_names_may_be_in_a_catalog_of_pos (parent_as_well);
+         CREATE INDEX other ON child_with_a_name_as_long_as_names_may_be_in_a_catalog_of_pos (parent_as_well);
+         INSERT INTO child_with_a_name_as_long_as_names_may_be_in_a_catalog_of_pos SELECT 1, 1, 1 FROM generate_series(1, 20000);
+         CREATE TABLE filling (id serial PRIMARY KEY); SELECT setval('filling_id_seq', 2100000000); INSERT INTO filling DEFAULT VALUES;
+         CREATE TABLE logs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, created_at timestamptz);
+         INSERT INTO logs (created_at) SELECT now() - make_interval(days => g) FROM generate_series(1, 40) g;
+         CREATE INDEX ON logs (created_at); ANALYZE",
+    );
+    let scenario = Scenario::with_database(server, &database)
+        .ledger()
+        .job("look", "database = 'app'\n[audit]\nstore = 'local'\nfail_on = 'never'\n")
+        .job(
+            "old-logs",
+            "database = 'app'\n[retention]\ntable = 'public.logs'\ncolumn = 'created_at'\nolder_than = '30d'\narchive = 'local'\n",
+        );
+    scenario.run(&["run-job", "look"]).succeeded();
+    scenario.run(&["run-job", "look"]).succeeded();
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    let serving = Serving::ready(&scenario, "");
+    let report = serving.get("/audit?job=look&database=app").body;
+    for level in ["critical", "high", "medium"] {
+        assert!(report.contains(&format!("<span class=\"level {level}\">")), "no finding is {level}: {report}");
+    }
+    for (path, headline) in
+        [("/audit?job=look&database=app", "Audit of app"), ("/archive?job=old-logs&database=app", "Archive old-logs")]
+    {
+        for reader in Reader::ALL {
+            let picture = scenario.path(&format!("{reader:?}.png"));
+            let seen = look(&serving, path, &picture, &reader);
+            assert_eq!(seen["headline"], headline, "{seen}");
+            seen_well(&seen, &reader);
+            // A report is a document of its own, which begins with its content.
+            if path.starts_with("/archive") {
+                has_a_short_way(&seen);
+            }
+        }
+    }
 }
 
 /// No script was stopped, nothing is cut off, and axe-core finds nothing.
@@ -358,5 +408,9 @@ fn seen_well(seen: &Value, reader: &Reader) {
     assert_eq!(seen["horizontalScroll"], false, "{reader:?}: {seen}");
     assert_eq!(seen["dark"], reader.is_dark, "{seen}");
     assert_eq!(seen["violations"], Value::Array(Vec::new()), "{reader:?}: {seen:#}");
+}
+
+#[track_caller]
+fn has_a_short_way(seen: &Value) {
     assert_eq!(seen["script"], "Skip to the content", "the keyboard comes to the content at once: {seen}");
 }

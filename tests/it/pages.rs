@@ -261,6 +261,57 @@ fn a_store_or_a_ledger_that_is_away_keeps_no_page_waiting() {
 }
 
 #[test]
+fn no_database_is_called_safe_while_the_ledger_is_not_asked() {
+    let server = server(18);
+    let (mut ledger, database) = (Server::start(18), server.trusted_database());
+    ledger.sql("postgres", "CREATE DATABASE led");
+    let led = format!("[databases.led]\nurl = {}\n[ledger]\ndatabase = \"led\"\n", quoted(&ledger.url("led")));
+    let scenario = Scenario::with_database(server, &database).config(&led);
+    let scenario = scenario.job("nightly", "database = 'app'\nschedule = '@yearly'\n[backup]\nstore = 'local'\n");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let mut serving = Serving::ready(&scenario, "");
+    // Nothing backs up the ledger's own database.
+    eventually("the stores were asked", || serving.get("/").body.contains("1 of 2 databases are safe"));
+    ledger.crash();
+    let said = "the ledger was not asked since 20";
+    for path in ["/", "/database?name=app"] {
+        eventually("it is said in the verdict", || serving.get(path).body.contains(said));
+        let page = serving.get(path).body;
+        assert!(page.contains(">unknown<") && page.contains("may know of a newer backup that is lost"), "{path}: {page}");
+    }
+    assert!(serving.get("/").body.contains("0 of 2 databases are safe"));
+    scenario.run(&[]).succeeded().prints(&["the ledger was not asked, and may know of a newer backup that is lost"]);
+    assert!(scenario.json(&[])["databases"][0]["unasked"].is_string());
+
+    // What is read without it counts no longer than the ledger is away.
+    serving.kill();
+    let serving = Serving::start(&scenario, "");
+    eventually("the stores were asked without it", || serving.get("/").body.contains(">unknown<"));
+    assert!(serving.get("/").body.contains(said));
+    ledger.start_again();
+    eventually("it is safe again", || serving.get("/").body.contains("1 of 2 databases are safe"));
+    assert!(!serving.get("/").body.contains(said));
+}
+
+#[test]
+fn a_backup_that_no_job_renews_is_not_called_safe_and_a_broken_file_is_named() {
+    let server = server(18);
+    let (scenario, _) = backed_up(server);
+    let scenario = scenario.job("nightly", "database = 'app'\nschedule = '@yearly'\n[backup]\nstor = 'local'\n");
+    let serving = Serving::ready(&scenario, "");
+    let said = "its job nightly is skipped: there are mistakes in its file";
+    eventually("the broken file is named", || serving.get("/").body.contains(said));
+    assert!(serving.get("/").body.contains("0 of 1 database is safe"), "{}", serving.get("/").body);
+    scenario.run(&[]).succeeded().prints(&[said, "Next: pgtend check"]);
+    drop(serving);
+    std::fs::remove_file(scenario.path("jobs/nightly.toml")).unwrap();
+    let serving = Serving::ready(&scenario, "");
+    eventually("it is said", || serving.get("/").body.contains("no job makes another one"));
+    assert!(serving.get("/").body.contains("0 of 1 database is safe"));
+    scenario.run(&["doctor"]).prints(&["backup of app", "no job makes another one"]);
+}
+
+#[test]
 fn a_retry_is_on_the_page_of_its_run() {
     let server = server(18);
     let (scenario, database) = backed_up(server);

@@ -3,7 +3,7 @@
 mod read;
 mod say;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -55,8 +55,7 @@ async fn look(site: &Site, now: DateTime<Utc>) -> Result<()> {
     if due.is_empty() {
         return Ok(());
     }
-    let broken = site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let folder = Folder { jobs: context.jobs.to_vec(), broken, ..Folder::default() };
+    let folder = Folder { jobs: context.jobs.to_vec(), broken: site.scheduler.broken(), ..Folder::default() };
     let facts = read::facts(&context.config, &folder, Some(ledger), now).await?;
     let event = serde_json::to_value(Event::of_digest(say::message(&facts, now)))?;
     for (target, tick) in due {

@@ -100,12 +100,15 @@ fn found(standing: &Standing) -> (usize, usize) {
 fn is_safe(standing: &Standing, database: &OfDatabase) -> bool {
     let is_late = standing.late.iter().any(|late| late.database == database.name && Some(&late.job) == database.job.as_ref());
     let is_renewed = database.job.is_some() && database.idle.is_none() && !is_late;
-    matches!(database.backup, Ok(Some(_))) && !database.is_in_doubt() && is_renewed
+    matches!(database.backup, Ok(Some(_))) && !database.is_in_doubt() && database.unasked.is_none() && is_renewed
 }
 
 /// What a person should look at besides backups.
 fn attention(standing: &Standing, now: DateTime<Utc>) -> Vec<String> {
-    let broken = standing.broken.iter().map(|job| format!("job {job} is skipped: there are mistakes in its file"));
+    let broken = standing.broken.iter().map(|job| {
+        let own = standing.stands.iter().find(|(of, _)| of == job).map_or(String::new(), |(_, said)| format!("; {said}"));
+        format!("job {job} is skipped: there are mistakes in its file{own}")
+    });
     let others = standing.attention(now).into_iter().filter(|(about, _)| !about.starts_with("backup of "));
     broken.chain(others.map(|(_, text)| text)).collect()
 }
@@ -148,7 +151,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::run::standing::{Backup, Configured, Failed, Late, Unread};
+    use crate::run::standing::{Backup, Configured, Failed, Late, Unasked, Unread};
 
     fn at() -> DateTime<Utc> {
         "2026-11-30T08:00:00Z".parse().unwrap()
@@ -186,8 +189,14 @@ mod tests {
 
     #[test]
     fn a_backup_that_nobody_renews_is_not_safe() {
-        let late =
-            Late { job: "nightly".to_owned(), database: "app".to_owned(), tick: at(), last_success_at: None, is_by_sets: false };
+        let late = Late {
+            job: "nightly".to_owned(),
+            database: "app".to_owned(),
+            tick: at(),
+            last_success_at: None,
+            is_by_sets: false,
+            is_broken: false,
+        };
         let mut of_late = facts(vec![database("app", 90)]);
         of_late.standing.late = vec![late];
         assert_eq!(message(&of_late, at()).title, "digest: 1 of 1 database NOT safe");
@@ -197,7 +206,9 @@ mod tests {
         if let Ok(Some(backup)) = &mut refused.backup {
             backup.refused_by = Some("db:5432 on 2026-11-29: no".to_owned());
         }
-        for database in [idle, lost, refused, OfDatabase { job: None, ..database("app", 3) }] {
+        let unasked = Unasked { since: None, why: "it did not answer in 5 s".to_owned() };
+        let unasked = OfDatabase { unasked: Some(unasked), ..database("app", 3) };
+        for database in [idle, lost, refused, unasked, OfDatabase { job: None, ..database("app", 3) }] {
             assert_eq!(message(&facts(vec![database]), at()).severity, Severity::Bad);
         }
         assert_eq!(message(&facts(Vec::new()), at()).severity, Severity::Bad, "nothing is backed up");

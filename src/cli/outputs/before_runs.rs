@@ -27,9 +27,28 @@ pub struct Standing {
     uncovered: Vec<String>,
     /// Databases that servers have and that their patterns take, and on which no job can run.
     left_out: Vec<LeftOutOfServer>,
+    /// Messages that nobody got, by places.
+    untold: Vec<Untold>,
     /// What did not answer: stores and the ledger, each with the reason.
     unread: Vec<String>,
     next: Step,
+}
+
+#[derive(JsonSchema)]
+struct Untold {
+    /// The name of [notify.NAME].
+    place: String,
+    /// The configuration has it.
+    configured: bool,
+    /// false: they wait for a place that the configuration does not have.
+    given_up: bool,
+    messages: u64,
+    /// When the first of them came.
+    since: Moment,
+    /// Why the last try failed.
+    error: Option<String>,
+    /// All of it in words, with what to do.
+    said: String,
 }
 
 #[derive(JsonSchema)]
@@ -41,6 +60,8 @@ struct BackedUp {
     newest: Option<Newest>,
     /// Why that is not known for certain.
     unsure: Option<String>,
+    /// Why the ledger was not asked, which may know of a newer set that is lost and of a late job.
+    unasked: Option<String>,
     /// Why that job does not run by itself.
     idle: Option<String>,
     /// The newest set that is newer than that and does not count.

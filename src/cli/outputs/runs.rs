@@ -39,6 +39,8 @@ struct LastRun {
     outcome: Option<Outcome>,
     started_at: Moment,
     last_success_at: Option<Moment>,
+    /// It is under way, skipped or cancelled, and the run before it that proves something did not succeed.
+    failed_before: bool,
 }
 
 #[derive(JsonSchema)]
@@ -190,6 +192,8 @@ pub struct Logs {
     job: String,
     database: String,
     outcome: Option<Outcome>,
+    /// The last 200 lines that it logged.
+    lines: Vec<StoryLine>,
     stderr: Option<String>,
     warnings: Vec<String>,
     error: Option<String>,

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use crate::run::notify::untold;
 use crate::run::standing::fleets::Fleet;
 use crate::run::standing::{Configured, Standing};
 
@@ -21,7 +22,8 @@ impl Standing {
                 })
             });
             let unknown = database.backup.as_ref().err().or(database.unsure.as_ref());
-            json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown,
+            let unasked = database.unasked.as_ref().map(|unasked| &unasked.why);
+            json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown, "unasked": unasked,
                 "idle": database.idle, "unread": database.unread, "missing_in": database.missing_in, "lost": database.lost.as_ref().map(|lost| json!({ "set": lost.set, "store": lost.store, "why": lost.why, "refused_by": lost.refused_by })) })
         });
         let late = self.late.iter().map(|late| {
@@ -49,6 +51,7 @@ impl Standing {
             "gone": self.gone.iter().map(|gone| json!({ "database": gone.database, "gone_at": gone.gone_at })).collect::<Vec<_>>(),
             "uncovered": self.uncovered,
             "left_out": self.left_out.iter().map(|left_out| json!({ "database": left_out.database, "why": left_out.why, "since": left_out.since })).collect::<Vec<_>>(),
+            "untold": self.untold.iter().map(untold::as_json).collect::<Vec<_>>(),
             "unread": self.unread.iter().map(|unread| &unread.why).collect::<Vec<_>>(),
             "next": { "command": next.command, "why": next.why },
         })

@@ -5,10 +5,13 @@ use chrono::{DateTime, Utc};
 use crate::base::terminal;
 use crate::base::units;
 use crate::cli::output::table;
+use crate::run::notify::untold;
 use crate::run::standing::{Backup, Configured, Standing, Step, fleets};
 
 /// More lines of a kind than this are counted only.
 const LISTED: usize = 20;
+/// Of a job that cannot run, it is said on so few databases how it stands.
+const STANDS: usize = 3;
 
 impl Standing {
     pub fn in_words(&self, now: DateTime<Utc>) -> String {
@@ -37,9 +40,15 @@ impl Standing {
         let of_servers = fleets::of_servers(&self.uncovered, &self.left_out, &self.gone);
         let many: Vec<String> = self.fleets.iter().map(|fleet| fleet.line(now)).chain(of_servers).collect();
         text += &section("On many databases:", many.into_iter());
-        text += &section("Skipped, with mistakes in their files:", self.broken.iter().cloned());
+        let skipped = self.broken.iter().map(|job| {
+            let own = self.stands.iter().filter(|(of, _)| of == job).map(|(_, said)| said.as_str()).take(STANDS);
+            [job.as_str()].into_iter().chain(own).collect::<Vec<_>>().join(": ")
+        });
+        text += &section("Skipped, with mistakes in their files:", skipped);
         text += &section("Late:", self.late.iter().map(|late| late.in_words(now)));
         text += &section("Failed last:", self.failed.iter().map(|failed| failed.in_words(now)));
+        let untold = self.untold.iter().map(|untold| format!("{}: {}", untold::about(untold), untold::in_words(untold)));
+        text += &section("Messages that nobody got:", untold);
         text += &section("Without an answer:", self.unread.iter().map(|unread| unread.why.clone()));
         let Step { command, why } = self.next();
         text + &format!("\nNext: {command}    # {why}\n")

@@ -33,6 +33,8 @@ pub struct Broken {
     /// The problems of its file; empty for a job that only runs after a broken one.
     pub problems: Vec<Problem>,
     pub because_of: Option<String>,
+    /// The job without the keys that have mistakes, where the file can be read so far.
+    pub legible: Option<Box<Job>>,
 }
 
 impl Broken {
@@ -94,7 +96,10 @@ pub fn load_dir(folder: &Path, config: &Config) -> Result<Folder, Box<Problem>> 
     let (broken, good): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_broken);
     let broken = broken
         .into_iter()
-        .map(|Entry { name, file, problems, because_of, .. }| Broken { job: name, file, problems, because_of })
+        .map(|Entry { name, file, loaded, problems, because_of }| {
+            let legible = loaded.map(|loaded| Box::new(loaded.job));
+            Broken { job: name, file, problems, because_of, legible }
+        })
         .collect();
     let mut jobs: Vec<Job> = good.into_iter().filter_map(|entry| entry.loaded.map(with_order)).collect();
     hand_down_schedules(&mut jobs);

@@ -123,7 +123,7 @@ pub enum CatchUp {
 /// A missed nightly run is worth catching up until the next night.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const RETRY_DELAY: Duration = Duration::from_secs(60);
-const LATE_AFTER: Duration = Duration::from_secs(3600);
+pub const LATE_AFTER: Duration = Duration::from_secs(3600);
 
 impl Job {
     /// Returns the facts that tasks of other jobs may ask for.

@@ -18,6 +18,7 @@ mod request;
 mod secrets;
 mod service;
 mod together;
+pub mod untold;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{Entry, Scheduler, lock};
+use crate::run::health::Health;
 use crate::run::job::Job;
 
 /// The most databases of a job that are named as failed or late.
@@ -62,11 +63,11 @@ impl Fleet {
 
     fn add(&mut self, entry: &Entry) {
         self.databases += 1;
-        *match entry {
-            Entry { has_failed: true, .. } => &mut self.failed,
-            Entry { is_late: true, .. } => &mut self.late,
-            Entry { last_success_at: Some(_), .. } => &mut self.well,
-            Entry { .. } => &mut self.waiting,
+        *match Health::of(entry.has_failed, entry.is_late, entry.last_success_at.is_some()) {
+            Health::Failed => &mut self.failed,
+            Health::Late => &mut self.late,
+            Health::Well => &mut self.well,
+            Health::Waiting => &mut self.waiting,
         } += 1;
         if (entry.has_failed || entry.is_late) && self.trouble.len() < NAMED {
             self.trouble.push(entry.database.clone());

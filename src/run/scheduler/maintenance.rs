@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::planner::Ticks;
-use super::{Entry, LEDGER_PAUSE, Scheduler, lock, log_end, planner};
+use super::{Away, Entry, How, LEDGER_PAUSE, Scheduler, Stands, broken, lock, log_end, planner};
 use crate::ledger::{FailedLast, Key, Trigger, report};
 use crate::pg::failure;
 use crate::run::job::Job;
@@ -79,7 +79,7 @@ impl Scheduler {
             self.has_asked.store(true, Ordering::Relaxed);
             context.metrics.ledger_up(result.is_ok());
             context.metrics.pool_use(self.ledger.pool_use());
-            *lock(&self.ledger_error) = result.as_ref().err().map(|error| format!("{error:#}"));
+            self.note_answer(result.as_ref().err());
             match &result {
                 Err(error) if answers != Some(false) => {
                     tracing::error!("the ledger is unreachable; due jobs wait for it: {error:#}");
@@ -95,6 +95,12 @@ impl Scheduler {
         }
     }
 
+    fn note_answer(&self, error: Option<&anyhow::Error>) {
+        let mut away = lock(&self.away);
+        let since = away.as_ref().map_or_else(Utc::now, |away| away.since);
+        *away = error.map(|error| Away { since, why: format!("{error:#}") });
+    }
+
     /// Builds the entries of a new configuration.
     async fn load_known_jobs(&self, context: &Context) -> Result<()> {
         let schedules: Vec<(Key, String)> = context
@@ -102,9 +108,9 @@ impl Scheduler {
             .iter()
             .flat_map(|job| {
                 let text = match &job.schedule {
-                    Some(schedule) if job.enabled => format!("{schedule} {}", job.timezone),
+                    Some(schedule) if job.enabled => broken::written(schedule, job.timezone),
                     // A job that is enabled again counts as new: it missed nothing meanwhile.
-                    _ => "none".to_owned(),
+                    _ => broken::NO_SCHEDULE.to_owned(),
                 };
                 job.databases.iter().map(move |database| ((job.name.clone(), database.clone()), text.clone()))
             })
@@ -240,9 +246,43 @@ impl Scheduler {
         let of_fleets: Vec<Key> = keys.iter().filter(of_fleets).cloned().collect();
         let failed = if of_fleets.is_empty() { Vec::new() } else { self.ledger.failed_last(&of_fleets).await? };
         let failed: HashSet<Key> = failed.iter().map(FailedLast::key).collect();
-        let all = self.note_late(context, &successes, &failed);
+        let mut all = self.note_late(context, &successes, &failed);
+        all.extend(self.look_at_broken(context).await?);
         let late = all.iter().filter(|job| job.due_at.is_some()).cloned().collect();
         context.notifier.late(late, &all).await
+    }
+
+    /// Looks how the jobs stand that cannot run: a restart does not end being late. One that an edit broke runs on as before until then.
+    async fn look_at_broken(&self, context: &Context) -> Result<Vec<Late>> {
+        let all = self.broken();
+        let broken: Vec<_> = all.iter().filter(|broken| !context.jobs.iter().any(|job| job.name == broken.job)).collect();
+        let names: Vec<&str> = broken.iter().map(|broken| broken.job.as_str()).collect();
+        let known = if names.is_empty() { Vec::new() } else { self.ledger.last_known(&names).await? };
+        let stands = broken::stands(&broken, &known, |name| context.config.database(name).is_some(), Utc::now());
+        let before = std::mem::replace(&mut *lock(&self.stands), stands.clone());
+        let is_late = |stands: &Stands| matches!(stands.how, How::Late { .. });
+        let is_of = |stands: &Stands, other: &Stands| stands.job == other.job && stands.database == other.database;
+        for was in before.iter().filter(|was| is_late(was) && !stands.iter().any(|now| is_of(now, was))) {
+            let is_planned = |entry: &Entry| entry.job.name == was.job && entry.database == was.database;
+            if !lock(&self.entries).iter().any(is_planned) {
+                context.metrics.forget(&was.job, &was.database);
+            }
+        }
+        let told = stands.into_iter().filter(|now| !now.database.is_empty()).map(|now| {
+            let due_at = if let How::Late { tick } = now.how { Some(tick) } else { None };
+            context.metrics.late(&now.job, &now.database, due_at.is_some());
+            if let Some(tick) = due_at.filter(|_| !before.iter().any(|was| is_of(was, &now) && is_late(was))) {
+                tracing::error!(
+                    job = now.job,
+                    database = now.database,
+                    "late: no success for its tick of {tick}, and its file has mistakes"
+                );
+            }
+            let notify =
+                broken.iter().find(|broken| broken.job == now.job).and_then(|broken| broken.legible.as_ref()?.notify.clone());
+            Late { key: (now.job, now.database), is_of_fleet: true, notify, due_at, last_success_at: now.last_success_at }
+        });
+        Ok(told.collect())
     }
 
     /// Notes which jobs are late, and which of those with patterns have failed, in the log and in the metrics. Returns all of them.

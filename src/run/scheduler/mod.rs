@@ -4,6 +4,7 @@
 //! offsets for time zones, and loses jobs that are due together (found in its 0.15.1). Only this file names it.
 //! The ledger decides who runs a tick, since one row per tick can be written: several schedulers can share it.
 
+mod broken;
 mod finding;
 mod fleets;
 mod maintenance;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+pub use broken::{How, Stands, stands};
 use chrono::{DateTime, TimeDelta, Utc};
 pub use fleets::Fleet;
 use planner::{Due, Ticks};
@@ -31,7 +33,7 @@ use crate::ledger::report::Ended;
 use crate::ledger::{Key, Ledger, Trigger};
 use crate::pg::failure;
 use crate::run::fleet::Found;
-use crate::run::job::Job;
+use crate::run::job::{Broken, Job};
 use crate::run::runner::{self, Context};
 use crate::run::turns::Turns;
 
@@ -62,11 +64,22 @@ pub struct Scheduler {
     tracker: TaskTracker,
     /// Cancelled when no further tick may start.
     stop: CancellationToken,
-    ledger_error: Mutex<Option<String>>,
+    /// None while the ledger answers.
+    away: Mutex<Option<Away>>,
+    /// The jobs that are skipped, as their files have mistakes, and how those stand that do not run on as before.
+    broken: Mutex<Vec<Broken>>,
+    stands: Mutex<Vec<Stands>>,
     /// The time of the last look for due jobs.
     looked_at: Mutex<Instant>,
     has_asked: AtomicBool,
     has_entries: AtomicBool,
+}
+
+/// Since when the ledger does not answer, and why.
+#[derive(Clone, Debug)]
+pub struct Away {
+    pub since: DateTime<Utc>,
+    pub why: String,
 }
 
 /// A job on a database, and how far its schedule has been handled.
@@ -88,7 +101,7 @@ struct Entry {
 }
 
 impl Scheduler {
-    pub fn new(context: Context, ledger: Arc<Ledger>) -> Arc<Self> {
+    pub fn new(context: Context, ledger: Arc<Ledger>, broken: Vec<Broken>) -> Arc<Self> {
         make_series(&context);
         Arc::new(Self {
             slots: Semaphore::new(context.config.serve.max_concurrent),
@@ -101,7 +114,9 @@ impl Scheduler {
             generation: AtomicI64::new(1),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            ledger_error: Mutex::new(Some("not asked yet".to_owned())),
+            away: Mutex::new(Some(Away { since: Utc::now(), why: "not asked yet".to_owned() })),
+            broken: Mutex::new(broken),
+            stands: Mutex::default(),
             looked_at: Mutex::new(Instant::now()),
             has_asked: AtomicBool::new(false),
             has_entries: AtomicBool::new(false),
@@ -118,7 +133,26 @@ impl Scheduler {
 
     /// Returns why the ledger is unreachable, if it is.
     pub fn ledger_error(&self) -> Option<String> {
-        lock(&self.ledger_error).clone()
+        self.away().map(|away| away.why)
+    }
+
+    /// Returns since when the ledger is unreachable, if it is.
+    pub fn away(&self) -> Option<Away> {
+        lock(&self.away).clone()
+    }
+
+    /// Returns the jobs that are skipped.
+    pub fn broken(&self) -> Vec<Broken> {
+        lock(&self.broken).clone()
+    }
+
+    pub fn set_broken(&self, broken: Vec<Broken>) {
+        *lock(&self.broken) = broken;
+    }
+
+    /// Returns how the jobs stand that cannot run, as of the last look for late jobs.
+    pub fn stands_of_broken(&self) -> Vec<Stands> {
+        lock(&self.stands).clone()
     }
 
     /// Returns whether the ledger was asked at all.

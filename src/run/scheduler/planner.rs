@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sha2::{Digest as _, Sha256};
 
+use crate::base::schedule::Schedule;
 use crate::base::units;
 use crate::ledger::Trigger;
 use crate::run::job::{CatchUp, Job};
@@ -84,6 +85,22 @@ pub fn late_since(
     Ticks::of(job).late_since(jitter, known_since, last_success_at, now)
 }
 
+/// The same for a schedule alone, whose ticks have so long to succeed.
+pub fn overdue(
+    schedule: &Schedule,
+    timezone: Tz,
+    grace: Duration,
+    known_since: DateTime<Utc>,
+    last_success_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    schedule.last_until(now - grace, timezone).filter(|tick| is_overdue(*tick, known_since, last_success_at))
+}
+
+fn is_overdue(tick: DateTime<Utc>, known_since: DateTime<Utc>, last_success_at: Option<DateTime<Utc>>) -> bool {
+    tick > known_since && last_success_at.is_none_or(|at| at < tick)
+}
+
 /// The ticks of a job on many databases. What was computed for one moment holds for all moments between two ticks, so that thousands of databases
 /// cost little more than one.
 pub struct Ticks<'j> {
@@ -136,7 +153,7 @@ impl<'j> Ticks<'j> {
                 tick
             }
         };
-        (tick > known_since && last_success_at.is_none_or(|at| at < tick)).then_some(tick)
+        is_overdue(tick, known_since, last_success_at).then_some(tick)
     }
 
     /// Returns the tick for which something newer than `last_at` is overdue, whoever runs the job. `known_since`: of the schedule, by the ledger, where that
@@ -161,7 +178,6 @@ impl<'j> Ticks<'j> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::schedule::Schedule;
 
     fn at(text: &str) -> DateTime<Utc> {
         format!("2026-11-{text}Z").parse().unwrap()

@@ -54,8 +54,24 @@ pub struct OfDatabase {
     pub has_earlier_ones: bool,
     /// What stands in the clear beside encrypted sets of it.
     pub in_the_clear: Vec<InTheClear>,
+    /// The ledger was not asked, so that only the stores say how it stands.
+    pub unasked: Option<Unasked>,
     /// Others are restored beside it, and it has nothing of its own.
     pub needs_none: bool,
+}
+
+/// Why the ledger was not asked, and since when not, where that is known. It alone knows of a proved set that is gone from the stores, and of late jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unasked {
+    pub since: Option<DateTime<Utc>>,
+    pub why: String,
+}
+
+impl Unasked {
+    pub fn in_words(&self) -> String {
+        let since = self.since.map_or_else(String::new, |since| format!(" since {}", since.format("%Y-%m-%d %H:%M:%S UTC")));
+        format!("the ledger was not asked{since}, and may know of a newer backup that is lost and of a late job: {}", self.why)
+    }
 }
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
@@ -71,18 +87,20 @@ pub struct Lost {
 }
 
 impl OfDatabase {
-    /// Returns whether nothing about its backup needs a person.
+    /// Returns whether nothing about its backup needs a person, as far as stores and ledger were asked.
     pub fn is_well(&self) -> bool {
         matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
     }
 
-    /// Says what is wrong with a backup that is there, one thing a sentence.
+    /// Says what is wrong with a backup that is there, one thing a sentence. That the ledger was not asked is no fault of the backup.
     pub fn wrongs(&self) -> Vec<String> {
         let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
         let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
         let refused = refused.map(|by| format!("it was refused by {by}"));
-        let wrongs =
-            [unsure, refused, self.lost_in_words(), self.idle_in_words(), self.unread_in_words(), self.missing_in_words()];
+        let unrenewed = self.unrenewed_in_words().map(str::to_owned);
+        let (lost, idle, unread, missing) =
+            (self.lost_in_words(), self.idle_in_words(), self.unread_in_words(), self.missing_in_words());
+        let wrongs = [unsure, refused, lost, unrenewed, idle, unread, missing];
         wrongs.into_iter().flatten().collect()
     }
 
@@ -108,6 +126,11 @@ impl OfDatabase {
             Some(by) => format!("{newest}, {set}{place}, is not proved: refused by {by}"),
             None => format!("{newest}, {set}{place}, does not count: {why}"),
         })
+    }
+
+    /// A backup that is there is not for long the newest state of the database.
+    pub(super) fn unrenewed_in_words(&self) -> Option<&'static str> {
+        (self.job.is_none() && matches!(self.backup, Ok(Some(_)))).then_some("no job makes another one")
     }
 
     pub(super) fn idle_in_words(&self) -> Option<String> {
@@ -137,6 +160,7 @@ impl OfDatabase {
             missing_in: Vec::new(),
             has_earlier_ones: false,
             in_the_clear: Vec::new(),
+            unasked: None,
             needs_none: false,
         }
     }

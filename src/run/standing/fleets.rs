@@ -10,6 +10,7 @@ use super::late::{self, Known};
 use crate::base::units;
 use crate::ledger::{Gone, LeftOut};
 use crate::run::covered::backs_up_all;
+use crate::run::health::Health;
 use crate::run::job::Job;
 use crate::run::scheduler::planner::Ticks;
 
@@ -75,10 +76,10 @@ fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<St
         let of_stores = judged.filter(|_| is_backup).map(|judged| judged.get(database));
         let is_late = late::by_ledger(&mut ticks, job, database, known, now).is_some()
             || of_stores.flatten().is_some_and(|of| late::by_set(&mut ticks, (job, jobs), of, known, now).is_some());
-        let state = match (known.failed.contains(&key), is_late) {
-            (true, _) => State::Failed,
-            (false, true) => State::Late,
-            (false, false) => by_stores(of_stores, success.is_some()),
+        let state = match Health::of(known.failed.contains(&key), is_late, success.is_some()) {
+            Health::Failed => State::Failed,
+            Health::Late => State::Late,
+            Health::Well | Health::Waiting => by_stores(of_stores, success.is_some()),
         };
         if matches!(state, State::WithoutBackup | State::InDoubt) && fleet.example.is_none() {
             fleet.example = of_stores.flatten().map(|of| format!("{database}: {}", of.wrongs_in_short()));

@@ -6,29 +6,38 @@ use chrono::{DateTime, Utc};
 use super::late::Known;
 use super::stores::Proofs;
 use crate::config::Config;
-use crate::ledger::{FailedLast, Gone, Key, Ledger, LeftOut};
+use crate::ledger::{FailedLast, Gone, Key, Ledger, LeftOut, Untold};
 use crate::run::covered::backs_up_all;
 use crate::run::fleet;
-use crate::run::job::Job;
+use crate::run::job::{Broken, Folder, Job};
+use crate::run::scheduler::{Stands, stands};
 
 /// What it says of jobs on databases that are looked at each by itself, and of servers. Empty without a ledger.
 #[derive(Default)]
 pub struct History {
     pub known: Known,
     pub failed: Vec<FailedLast>,
+    /// The jobs that cannot run.
+    pub stands: Vec<Stands>,
     pub proved: Proofs,
     /// What the servers had when they last answered somebody.
     pub found: fleet::Found,
     pub left_out: Vec<LeftOut>,
     pub gone: Vec<Gone>,
+    pub untold: Vec<Untold>,
     pub ledger: Option<Ledger>,
 }
 
 impl History {
-    pub async fn read(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Self> {
+    pub async fn read(config: &Config, folder: &Folder, jobs: &[Job], now: DateTime<Utc>) -> Result<Self> {
         let Some(ledger) = Ledger::to_read(config).await? else { return Ok(Self::default()) };
         let keys: Vec<Key> =
             jobs.iter().flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone()))).collect();
+        // After an edit, `serve` runs a job as before until its next restart.
+        let is_there = |broken: &&Broken| jobs.iter().any(|job| job.name == broken.job);
+        let broken: Vec<&Broken> = folder.broken.iter().filter(|broken| !is_there(broken)).collect();
+        let names: Vec<&str> = broken.iter().map(|broken| broken.job.as_str()).collect();
+        let last_known = if names.is_empty() { Vec::new() } else { ledger.last_known(&names).await? };
         let failed = ledger.failed_last(&keys).await?;
         Ok(Self {
             known: Known {
@@ -41,6 +50,8 @@ impl History {
             found: fleet::remembered(config, &ledger).await,
             left_out: fleet::left_out(config, &ledger).await?,
             gone: fleet::gone(config, &ledger).await?,
+            stands: stands(&broken, &last_known, |name| config.database(name).is_some(), now),
+            untold: ledger.untold_messages(&config.notify.names().collect::<Vec<_>>()).await?,
             ledger: Some(ledger),
         })
     }

@@ -20,6 +20,8 @@ pub struct Late {
     pub last_success_at: Option<DateTime<Utc>>,
     /// The ledger knows nothing of its schedule, and the success is the newest set.
     pub is_by_sets: bool,
+    /// Its file has mistakes, so that it cannot run; its schedule is the one that it had before.
+    pub is_broken: bool,
 }
 
 /// What the ledger says of jobs on databases.
@@ -103,7 +105,7 @@ pub fn all_by_sets(jobs: &[Job], databases: &[OfDatabase], known: &Known, now: D
             if let Some(tick) = by_set(&mut ticks, (job, jobs), database, known, now) {
                 let last_success_at = database.backup.as_ref().ok().and_then(|backup| Some(backup.as_ref()?.began_at));
                 let (job, database) = (job.name.clone(), database.name.clone());
-                late.push(Late { job, database, tick, last_success_at, is_by_sets: true });
+                late.push(Late { job, database, tick, last_success_at, is_by_sets: true, is_broken: false });
             }
         }
     }

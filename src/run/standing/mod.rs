@@ -12,7 +12,7 @@ pub mod stores;
 
 use chrono::{DateTime, Utc};
 
-pub use self::database::{Backup, Lost, OfDatabase};
+pub use self::database::{Backup, Lost, OfDatabase, Unasked};
 pub use self::late::Late;
 pub use self::say::{Configured, Failed, Standing, Step, Unread};
 use super::job::Folder;

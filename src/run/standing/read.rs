@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
-use super::database::OfDatabase;
+use super::database::{OfDatabase, Unasked};
 use super::found::{self, OfServers, as_written};
 use super::history::{History, one_by_one};
 use super::late::{self, Known, Late};
 use super::say::{Configured, Failed, Standing, Unread};
-use super::stores::{Opened, in_time, lose, of_database, opened};
+use super::stores::{Opened, in_time, lose, of_database, opened, skip};
 use crate::config::Config;
 use crate::ledger::FailedLast;
 use crate::pg::failure;
 use crate::run::covered::is_made_from_backups;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner::Ticks;
+use crate::run::scheduler::{How, Stands};
 use crate::task::backup::gate::NotAsked;
 
 /// So many databases are asked at once.
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 16;
 pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<Utc>) -> Standing {
     let jobs = &folder.jobs.iter().map(|job| as_written(config, job)).collect::<Vec<_>>();
     let (stores, answers, history) =
-        tokio::join!(opened(config), found::asked(config), in_time("the ledger", History::read(config, jobs, now)));
+        tokio::join!(opened(config), found::asked(config), in_time("the ledger", History::read(config, folder, jobs, now)));
     let mut standing = Standing {
         file,
         configured: Configured::Yes { stores: config.stores.len(), jobs: jobs.len() },
@@ -34,18 +35,24 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
         has_ledger: config.ledger.is_some(),
         ..Standing::default()
     };
-    let History { known, failed, proved, found, left_out, gone, ledger } = match history {
-        Ok(history) => history,
-        Err(error) => {
-            standing.unread.push(Unread { what: "ledger".to_owned(), why: failure::in_a_line(&error) });
-            History::default()
-        }
-    };
+    let mut unasked = None;
+    let History { known, failed, stands, proved, found, left_out, gone, untold, ledger } = history.unwrap_or_else(|error| {
+        let why = failure::in_a_line(&error);
+        unasked = Some(Unasked { since: None, why: why.clone() });
+        standing.unread.push(Unread { what: "ledger".to_owned(), why });
+        History::default()
+    });
     let asking = found::of_servers((config, jobs), &stores, answers, (found, left_out), (ledger.as_ref(), now));
     let ((databases, mut unread), of_servers) = tokio::join!(of_databases(config, jobs, &stores, &known), asking);
     standing.databases = databases;
-    standing.databases.iter_mut().for_each(|database| lose(database, jobs, &proved));
+    for database in &mut standing.databases {
+        lose(database, jobs, &proved);
+        skip(database, &folder.broken);
+        database.unasked.clone_from(&unasked);
+    }
     standing.late = late(config, jobs, &standing.databases, &known, now);
+    add_broken(&mut standing, stands, now);
+    standing.untold = untold;
     standing.failed = failed.into_iter().map(failed_last).collect();
     standing.is_scheduled = !known.since.is_empty();
     let OfServers { fleets, uncovered, left_out, unread: silent, unread_stores } = of_servers;
@@ -99,7 +106,7 @@ fn late(config: &Config, jobs: &[Job], databases: &[OfDatabase], known: &Known, 
             let last_success_at = known.successes.get(&(job.name.clone(), database.clone())).copied();
             if let Some(tick) = late::by_ledger(&mut ticks, job, database, known, now) {
                 let (job, database) = (job.name.clone(), database.clone());
-                late.push(Late { job, database, tick, last_success_at, is_by_sets: false });
+                late.push(Late { job, database, tick, last_success_at, is_by_sets: false, is_broken: false });
             }
         }
     }
@@ -108,6 +115,24 @@ fn late(config: &Config, jobs: &[Job], databases: &[OfDatabase], known: &Known, 
     let by_sets: Vec<Late> = by_sets.into_iter().filter(|by_set| !is_said(by_set)).collect();
     late.extend(by_sets);
     late
+}
+
+/// How the jobs stand whose files have mistakes.
+fn add_broken(standing: &mut Standing, stands: Vec<Stands>, now: DateTime<Utc>) {
+    for stands in stands {
+        match (stands.how, stands.in_words(now)) {
+            (How::Late { tick }, _) => standing.late.push(Late {
+                job: stands.job,
+                database: stands.database,
+                tick,
+                last_success_at: stands.last_success_at,
+                is_by_sets: false,
+                is_broken: true,
+            }),
+            (_, Some(said)) => standing.stands.push((stands.job, said)),
+            (_, None) => {}
+        }
+    }
 }
 
 fn failed_last(run: FailedLast) -> Failed {

@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, Utc};
 
-use super::database::{Backup, Lost, OfDatabase};
+use super::database::{Lost, OfDatabase, Unasked};
 use super::fleets::{self, Fleet};
 use super::late::Late;
 use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
-use crate::ledger::{Gone, LeftOut};
+use crate::ledger::{Gone, LeftOut, Untold};
+use crate::run::notify::untold;
 use crate::task::backup::gate::InTheClear;
 
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Standing {
     pub configured: Configured,
     /// Jobs whose files have mistakes.
     pub broken: Vec<String>,
+    /// How those of them stand that are not in `late`, each in a sentence.
+    pub stands: Vec<(String, String)>,
     pub databases: Vec<OfDatabase>,
     pub late: Vec<Late>,
     pub failed: Vec<Failed>,
@@ -27,6 +30,8 @@ pub struct Standing {
     pub uncovered: Vec<String>,
     /// Databases that servers have and that patterns take, and on which nobody can work.
     pub left_out: Vec<LeftOut>,
+    /// Messages that nobody got.
+    pub untold: Vec<Untold>,
     /// [servers.NAME] of the configuration.
     pub servers: usize,
     pub has_ledger: bool,
@@ -130,6 +135,10 @@ impl Standing {
         if !self.late.is_empty() || self.fleets.iter().any(|fleet| fleet.late > 0) {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
         }
+        if let Some(Untold { target, .. }) = self.untold.iter().find(|untold| untold.is_configured) {
+            let command = format!("pgtend notify test {}", word(target));
+            return Step { command, why: "says whether the service takes messages, of which nobody got some" };
+        }
         let is_idle = |fleet: &Fleet| fleet.not_renewed > 0;
         if self.databases.iter().any(|database| database.idle.is_some()) || self.fleets.iter().any(is_idle) {
             return step("pgtend jobs", "shows the backup jobs that never run by themselves: disabled, or without a schedule");
@@ -146,7 +155,9 @@ impl Standing {
         let tell = |text: &mut String| *text = fault::without_values(text);
         self.failed.iter_mut().for_each(|failed| tell(&mut failed.error));
         self.unread.iter_mut().for_each(|unread| tell(&mut unread.why));
-        for OfDatabase { backup, lost, unsure, .. } in &mut self.databases {
+        self.untold.iter_mut().filter_map(|untold| untold.error.as_mut()).for_each(tell);
+        for OfDatabase { backup, lost, unsure, unasked, .. } in &mut self.databases {
+            unasked.iter_mut().for_each(|unasked| tell(&mut unasked.why));
             match backup {
                 Ok(Some(backup)) => backup.refused_by.iter_mut().for_each(tell),
                 Ok(None) => {}
@@ -164,7 +175,8 @@ impl Standing {
     /// Returns what a person should look at, each with what it is about.
     pub fn attention(&self, now: DateTime<Utc>) -> Vec<(String, String)> {
         let not_backed_up = self.databases.iter().filter(|database| {
-            let is_sure = database.unsure.is_none() && database.lost.is_none() && database.idle.is_none();
+            let is_sure =
+                database.unsure.is_none() && database.lost.is_none() && database.idle.is_none() && database.job.is_some();
             !matches!(database.backup, Ok(Some(_))) || !is_sure || database.refused().is_some()
         });
         let backups = not_backed_up.map(|database| {
@@ -181,7 +193,10 @@ impl Standing {
             .iter()
             .map(|failed| (format!("job {}", failed.job), format!("{}: pgtend runs show {}", failed.in_words(now), failed.run)));
         let late = self.late.iter().map(|late| {
-            let what_to_do = "is `pgtend serve` running, or are the timers?";
+            let what_to_do = match late.is_broken {
+                true => "its file has mistakes: pgtend check",
+                false => "is `pgtend serve` running, or are the timers?",
+            };
             (format!("job {}", late.job), format!("{}: {what_to_do}", late.in_words(now)))
         });
         let fleets = self.fleets.iter().filter(|fleet| fleet.needs_attention()).map(Fleet::attention);
@@ -205,7 +220,9 @@ impl Standing {
             })
         });
         let of_servers = self.of_servers().into_iter().map(|said| ("backup of databases of servers".to_owned(), said));
-        backups.chain(of_servers).chain(failed).chain(late).chain(fleets).chain(unread).chain(missing).chain(exposed).collect()
+        let untold = self.untold.iter().map(|untold| (untold::about(untold), untold::in_words(untold)));
+        let others = failed.chain(late).chain(fleets).chain(unread).chain(untold).chain(missing).chain(exposed);
+        backups.chain(of_servers).chain(others).collect()
     }
 
     /// Says which databases of servers are backed up by no job, or by none that can work there.
@@ -238,8 +255,16 @@ impl Standing {
             (Err(why), _) => format!("unknown: {why}"),
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
-        let others =
-            [database.lost_in_words(), database.idle_in_words(), database.unread_in_words(), database.missing_in_words()];
+        let unasked = database.unasked.as_ref().map(Unasked::in_words);
+        let unrenewed = database.unrenewed_in_words().map(str::to_owned);
+        let others = [
+            database.lost_in_words(),
+            unrenewed,
+            database.idle_in_words(),
+            database.unread_in_words(),
+            database.missing_in_words(),
+            unasked,
+        ];
         let others = others.into_iter().flatten().map(|wrong| format!("; {wrong}"));
         [said].into_iter().chain(unsure).chain(others).collect()
     }
@@ -297,6 +322,7 @@ mod tests {
             tick: Utc::now(),
             last_success_at: None,
             is_by_sets: false,
+            is_broken: false,
         };
         let failed = || Failed {
             run: 7,

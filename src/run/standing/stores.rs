@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::ledger::Key;
 use crate::pg::failure;
 use crate::run::covered::{is_backed_up_by, is_only_scratch};
-use crate::run::job::Job;
+use crate::run::job::{Broken, Job};
 use crate::store::Store;
 use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::copies::several::ensure_answers;
@@ -27,6 +27,18 @@ use crate::task::backup::whose::{Theirs, Whose};
 
 /// All stores, each with its name, or with the reason why it does not answer.
 pub type Opened = Vec<(String, Result<Store, String>)>;
+
+/// Why a job does not run whose file has mistakes.
+pub const SKIPPED: &str = "is skipped: there are mistakes in its file";
+
+/// A backup job that made the newest set of a database, and that is skipped as its file has mistakes, makes no other one.
+pub fn skip(database: &mut OfDatabase, broken: &[Broken]) {
+    let Ok(Some(backup)) = &database.backup else { return };
+    let Ok(set) = backup.set.parse::<SetName>() else { return };
+    if database.job.is_none() && broken.iter().any(|broken| broken.job == set.job) {
+        (database.job, database.idle) = (Some(set.job), Some(SKIPPED));
+    }
+}
 
 /// The newest set that each backup job has proved: when it began, and its name.
 pub type Proofs = HashMap<Key, (DateTime<Utc>, String)>;
@@ -84,6 +96,7 @@ pub(super) fn unasked(jobs: &[Job], name: &str) -> OfDatabase {
         missing_in: Vec::new(),
         has_earlier_ones: false,
         in_the_clear: Vec::new(),
+        unasked: None,
         needs_none: false,
     }
 }
@@ -118,6 +131,7 @@ pub(super) async fn judged(
         has_earlier_ones,
         unread: unread_stores,
         in_the_clear: answer.in_the_clear,
+        unasked: None,
         needs_none: false,
         unsure: newest.as_ref().and(unasked.clone().or(by_name)),
         backup: match (newest, unasked, unread.first()) {

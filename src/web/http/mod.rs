@@ -9,7 +9,7 @@ mod read;
 mod site;
 mod stored;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -128,7 +128,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
 /// A job that is skipped does not keep others from running. Its name is for clients with the token, which this page does not
 /// require.
 fn ready(site: &Site) -> String {
-    match site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).len() {
+    match site.scheduler.broken().len() {
         0 => "ok\n".to_owned(),
         1 => "ok\n1 job is skipped: its file has mistakes\n".to_owned(),
         count => format!("ok\n{count} jobs are skipped: their files have mistakes\n"),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use super::read::{add_report, reachable, safety, seen, some, with_history};
+use super::read::{add_report, reachable, safety, seen, some, unasked, with_history};
 use super::site::Site;
 use super::stored;
 use crate::ledger::report::Outcome;
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn index(State(site): State<Arc<Site>>, Query(filter): Query<Filter>) -> Html<String> {
     let seen = seen(&site).await;
-    let safety = safety(&site, &seen.status.jobs);
+    let safety = safety(&site, &seen.status.jobs, unasked(&site, seen.status.ledger_error.as_deref()).as_ref());
     let mut choice = block_in_place(|| Choice::of(&seen.status.jobs, &filter));
     with_history(&site, &mut choice).await;
     let overview = Overview {
@@ -63,7 +63,7 @@ pub async fn job(State(site): State<Arc<Site>>, Query(OfJob { name, database }):
         return missing(&frame, &format!("There is no job {name} on {database}"));
     };
     let archives = archive_of(&job).is_some();
-    let Some(mut shown) = some(&site, &[Job { databases: vec![database.clone()], ..job }]).await.pop() else {
+    let Some(mut shown) = some(&site, &[Job { databases: vec![database.clone()], ..job }]).await.0.pop() else {
         return missing(&frame, "There is no such job");
     };
     let report = last_reports(&site, &[(name, database)], 1).await.pop();
@@ -100,8 +100,8 @@ pub async fn database(State(site): State<Arc<Site>>, Query(Named { name }): Quer
     let on_it = context.jobs.iter().filter(|job| job.runs_on(&name));
     let on_it: Vec<Job> = on_it.map(|job| Job { databases: vec![name.clone()], ..job.clone() }).collect();
     let (shown, more) = on_it.split_at(on_it.len().min(ROWS));
-    let jobs = some(&site, shown).await;
-    let safety = safety(&site, &jobs);
+    let (jobs, error) = some(&site, shown).await;
+    let safety = safety(&site, &jobs, unasked(&site, error.as_deref()).as_ref());
     let safety = safety.iter().find(|database| database.name == name);
     let backups: Vec<Key> = jobs.iter().filter(|job| job.task == "backup").map(|job| (job.job.clone(), name.clone())).collect();
     let sets = sets_made(last_reports(&site, &backups, SETS).await);

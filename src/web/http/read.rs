@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 use tokio::task::block_in_place;
 
 use super::site::{Seen, Site};
-use crate::ledger::{self, Began, Gone, Key, Ledger, Row};
+use crate::ledger::{self, Began, Gone, Key, Ledger, Row, Untold};
 use crate::run::fleet;
 use crate::run::job::Job;
 use crate::run::runner::Context;
-use crate::run::scheduler::Fleet;
+use crate::run::scheduler::{Away, Fleet};
+use crate::run::standing::Unasked;
 use crate::web::choice::Choice;
 use crate::web::safety::DatabaseStatus;
 use crate::web::status::{self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, RunStatus, Status};
@@ -48,14 +49,14 @@ async fn read_seen(site: &Site) -> Seen {
         }
     };
     block_in_place(|| {
-        let LastRead { shown, runs, known, failures, reports, began, gone } = read;
+        let LastRead { shown, runs, known, failures, reports, began, gone, untold } = read;
         let mut jobs = status::of_jobs(&shown, runs, &known, now);
         add_reports(&mut jobs, reports);
         let is_configured = |row: &Row| context.jobs.iter().any(|job| job.name == row.job && job.runs_on(&row.database));
         let failures = failures.into_iter().filter(is_configured).map(RunStatus::from).take(FAILURES).collect();
         let fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
         let timeline = timeline::of(&shown, &jobs, &fleets, &began, now);
-        Seen { status: Status { jobs, failures, fleets, gone, ..whole(site, ledger_error, now) }, timeline }
+        Seen { status: Status { jobs, failures, fleets, gone, untold, ..whole(site, ledger_error, now) }, timeline }
     })
 }
 
@@ -69,6 +70,7 @@ struct LastRead {
     reports: Vec<Row>,
     began: Vec<Began>,
     gone: Vec<GoneStatus>,
+    untold: Vec<Untold>,
 }
 
 /// One query after another: the runs need connections, too.
@@ -90,6 +92,7 @@ async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTi
         reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
         began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
         gone: gone(context, ledger).await?,
+        untold: ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?,
         shown,
     })
 }
@@ -109,8 +112,8 @@ async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
     Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
 }
 
-/// A few jobs with their last runs, for a page about them. Without a ledger they have none.
-pub async fn some(site: &Site, jobs: &[Job]) -> Vec<JobStatus> {
+/// A few jobs with their last runs, for a page about them, and why the ledger did not say them. Then they have none.
+pub async fn some(site: &Site, jobs: &[Job]) -> (Vec<JobStatus>, Option<String>) {
     let (keys, now) = (status::keys(jobs), Utc::now());
     let read = async {
         let ledger = reachable(site)?;
@@ -119,11 +122,17 @@ pub async fn some(site: &Site, jobs: &[Job]) -> Vec<JobStatus> {
         let past = past.into_iter().filter_map(|past| Some(RunStatus::of_past(key_of(&keys, past.key)?, past)));
         Ok::<_, anyhow::Error>((running.chain(past).collect(), known(site, ledger.last_successes(&keys).await?)))
     };
-    let (runs, known) = read.await.unwrap_or_else(|error| {
-        tracing::debug!("the page shows no runs: {error:#}");
-        (Vec::new(), Known::default())
-    });
-    block_in_place(|| status::of_jobs(jobs, runs, &known, now))
+    let ((runs, known), error) = match read.await {
+        Ok(read) => (read, None),
+        Err(error) => ((Vec::new(), Known::default()), Some(format!("{error:#}"))),
+    };
+    (block_in_place(|| status::of_jobs(jobs, runs, &known, now)), error)
+}
+
+/// Why the ledger was not asked for a page, and since when it was not: the scheduler asks it all the time. `error` is that of the page's own question.
+pub fn unasked(site: &Site, error: Option<&str>) -> Option<Unasked> {
+    let away = site.scheduler.away().map(|Away { since, why }| Unasked { since: Some(since), why });
+    away.or_else(|| Some(Unasked { since: Some(Utc::now()), why: error?.to_owned() }))
 }
 
 /// Otherwise, while the ledger is away, every page would wait for its timeout.
@@ -170,24 +179,27 @@ async fn read_status(site: &Site) -> Status {
         let shown = shown(&context.jobs, &fleets, &under_way);
         let keys = status::keys(&shown);
         let rows = ledger.last_runs(&keys, status::HISTORY).await?;
-        Ok::<_, anyhow::Error>((shown, rows, known(site, ledger.last_successes(&keys).await?), gone(&context, ledger).await?))
+        let untold = ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?;
+        let known = known(site, ledger.last_successes(&keys).await?);
+        Ok::<_, anyhow::Error>((shown, rows, known, gone(&context, ledger).await?, untold))
     };
-    let ((shown, rows, known, gone), ledger_error) = match read.await {
+    let ((shown, rows, known, gone, untold), ledger_error) = match read.await {
         Ok(read) => (read, None),
         Err(error) => {
             let shown = shown(&context.jobs, &fleets, &[]);
-            ((shown, Vec::new(), Known::default(), Vec::new()), Some(format!("{error:#}")))
+            ((shown, Vec::new(), Known::default(), Vec::new(), Vec::new()), Some(format!("{error:#}")))
         }
     };
     block_in_place(|| {
         let jobs = status::of_jobs(&shown, rows.into_iter().map(RunStatus::from).collect(), &known, now);
         let (failures, fleets) = (status::failures(&jobs), fleets.into_iter().map(FleetStatus::from).collect());
-        Status { jobs, failures, fleets, gone, ..whole(site, ledger_error, now) }
+        Status { jobs, failures, fleets, gone, untold, ..whole(site, ledger_error, now) }
     })
 }
 
 /// What is known besides the jobs.
 fn whole(site: &Site, ledger_error: Option<String>, now: DateTime<Utc>) -> Status {
+    let stands = site.scheduler.stands_of_broken();
     Status {
         now,
         version: env!("CARGO_PKG_VERSION"),
@@ -195,11 +207,12 @@ fn whole(site: &Site, ledger_error: Option<String>, now: DateTime<Utc>) -> Statu
         started_at: site.started_at,
         ledger_error,
         configuration_error: site.configuration_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        broken: site.broken_jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().map(BrokenStatus::from).collect(),
+        broken: site.scheduler.broken().iter().map(|broken| BrokenStatus::of(broken, &stands, now)).collect(),
         draining: site.stop.is_cancelled(),
         jobs: Vec::new(),
         fleets: Vec::new(),
         gone: Vec::new(),
+        untold: Vec::new(),
         failures: Vec::new(),
     }
 }
@@ -227,7 +240,7 @@ pub async fn with_history(site: &Site, choice: &mut Choice) {
 }
 
 /// Whether each database is safe, as far as that was read; what is old is read anew, behind the page.
-pub fn safety(site: &Site, jobs: &[JobStatus]) -> Vec<DatabaseStatus> {
+pub fn safety(site: &Site, jobs: &[JobStatus], away: Option<&Unasked>) -> Vec<DatabaseStatus> {
     let mut backed_up: BTreeMap<String, DateTime<Utc>> = BTreeMap::new();
     let mut late: HashMap<&str, Vec<String>> = HashMap::new();
     for job in jobs.iter().filter(|job| job.task == "backup") {
@@ -242,7 +255,7 @@ pub fn safety(site: &Site, jobs: &[JobStatus]) -> Vec<DatabaseStatus> {
     let has_succeeded = |name: &str, database: &str| {
         jobs.iter().any(|job| job.job == name && job.database == database && job.last_success_at.is_some())
     };
-    let mut databases = site.safe.look(&site.scheduler.context(), &backed_up, has_succeeded);
+    let mut databases = site.safe.look(&site.scheduler.context(), &backed_up, has_succeeded, site.scheduler.broken(), away);
     for database in &mut databases {
         database.late.extend(late.remove(database.name.as_str()).unwrap_or_default());
         database.late.sort_unstable();

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::run::job::Broken;
 use crate::run::scheduler::Scheduler;
 use crate::web::safety::Safe;
 use crate::web::status::Status;
@@ -52,8 +51,6 @@ pub struct Site {
     pub started_at: DateTime<Utc>,
     /// The mistakes for which the last reload was refused.
     pub configuration_error: Mutex<Option<String>>,
-    /// The jobs that are skipped.
-    pub broken_jobs: Mutex<Vec<Broken>>,
     pub stop: CancellationToken,
     /// Who has it may act on the pages; without it nobody may.
     pub(super) actions_token: Option<SecretString>,
@@ -63,17 +60,11 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(
-        scheduler: Arc<Scheduler>,
-        broken_jobs: Vec<Broken>,
-        stop: CancellationToken,
-        actions_token: Option<SecretString>,
-    ) -> Arc<Self> {
+    pub fn new(scheduler: Arc<Scheduler>, stop: CancellationToken, actions_token: Option<SecretString>) -> Arc<Self> {
         Arc::new(Self {
             scheduler,
             started_at: Utc::now(),
             configuration_error: Mutex::default(),
-            broken_jobs: Mutex::new(broken_jobs),
             stop,
             actions_token,
             status: Cache::default(),

@@ -77,7 +77,7 @@ fn fold_line(fold: &Fold, now: DateTime<Utc>, are_known: bool) -> Markup {
     let total = plural(fold.total, if fold.is_fleet { "job" } else { "database" });
     html! {
         a.job href=(links::jobs("", "", "", &fold.name, 1)) { (fold.name) }
-        span { @if are_known { (count(fold.well as u64)) " of " (total) " well" } @else { (total) } }
+        span { @if fold.is_part { (count(fold.running as u64)) " of its databases under way" } @else if are_known { (count(fold.well as u64)) " of " (total) " well" } @else { (total) } }
         @if fold.bad > 0 { span.bad { (count(fold.bad as u64)) " " (if fold.bad == 1 { "needs" } else { "need" }) " attention" } }
         @if fold.size_bytes > 0 { span { (bytes(fold.size_bytes)) " in all" } }
         @if let Some(next) = fold.next_at { span { "next " (ahead(next, now)) } }

@@ -31,9 +31,10 @@ use maud::{Markup, html};
 pub use self::archive::{Batch, render as archive};
 use self::words::{ago, outcome_link, shortened};
 use crate::base::units::{count, plural};
+use crate::run::notify::untold;
 use crate::web::choice::{Choice, Filter};
 use crate::web::safety::{DatabaseStatus, Safety};
-use crate::web::status::{FleetStatus, JobStatus, RunStatus, Status};
+use crate::web::status::{BrokenStatus, FleetStatus, JobStatus, RunStatus, Status};
 use crate::web::timeline::Timeline;
 use crate::web::trouble::{Trouble, never_ran, rank, trouble};
 
@@ -230,6 +231,7 @@ fn banners(status: &Status) -> Markup {
                         @for reason in &broken.reasons { (shortened(reason, 1000)) "\n" }
                     }
                 }
+                @for broken in status.broken.iter().filter(|broken| !broken.stands.is_empty()) { (stands(broken)) }
             }
         }
         @if let Some(error) = &status.ledger_error {
@@ -239,11 +241,28 @@ fn banners(status: &Status) -> Markup {
                 pre { (error) }
             }
         }
+        @if !status.untold.is_empty() {
+            section.banner role="status" {
+                h2 { "Messages that nobody got" }
+                @for untold in &status.untold { p { b { (untold::about(untold)) } ": " (shortened(&untold::in_words(untold), 1000)) } }
+            }
+        }
         @if status.draining {
             section.banner.calm role="status" {
                 h2 { "Shutting down" }
                 p { "Runs that have started are completed; no others start." }
             }
+        }
+    }
+}
+
+/// Whether a job that cannot run is late, on a few of its databases.
+fn stands(broken: &BrokenStatus) -> Markup {
+    const SHOWN: usize = 5;
+    html! {
+        ul {
+            @for sentence in broken.stands.iter().take(SHOWN) { li { b { (broken.job) } ": " (shortened(sentence, 300)) } }
+            @if broken.stands.len() > SHOWN { li { "and on " (plural(broken.stands.len() - SHOWN, "more database")) } }
         }
     }
 }

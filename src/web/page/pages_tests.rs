@@ -9,7 +9,7 @@ use super::*;
 use crate::base::story::{Line, Step, Story};
 use crate::ledger::report::{Outcome, Report};
 use crate::ledger::{Brief, MaybeOutcome, Row};
-use crate::run::standing::{Backup, Lost, OfDatabase};
+use crate::run::standing::{Backup, Lost, OfDatabase, Unasked};
 use crate::task::backup::gate::Measured;
 use crate::task::backup::manifest::tests::manifest;
 use crate::task::backup::set::{AsListed, Set};
@@ -61,6 +61,7 @@ fn of(found: OfDatabase) -> DatabaseStatus {
         name: found.name.clone(),
         read: Some(Arc::new(Read { at: now(), asked: std::time::Instant::now(), found, late: Vec::new() })),
         late: Vec::new(),
+        unasked: None,
     }
 }
 
@@ -77,6 +78,7 @@ fn the_first_answer_is_whether_each_database_is_safe_the_worst_first() {
     let lost = Lost { set: "x/y/z".to_owned(), store: Some("local".to_owned()), why, refused_by: None };
     let damaged = OfDatabase { lost: Some(lost), ..found("damaged", Ok(Some(backup(&["local"])))) };
     let disabled = OfDatabase { idle: Some("is disabled"), ..found("idle", Ok(Some(backup(&["local"])))) };
+    let unasked = Unasked { since: Some(now() - TimeDelta::minutes(4)), why: "the connection was refused".to_owned() };
     let safety = [
         database("well", Ok(Some(backup(&["local", "offsite"])))),
         late,
@@ -84,12 +86,14 @@ fn the_first_answer_is_whether_each_database_is_safe_the_worst_first() {
         of(disabled),
         database("gone", Err("cannot connect".to_owned())),
         database("none", Ok(None)),
-        DatabaseStatus { name: "new".to_owned(), read: None, late: Vec::new() },
+        DatabaseStatus { name: "new".to_owned(), read: None, late: Vec::new(), unasked: None },
+        DatabaseStatus { unasked: Some(unasked.clone()), ..database("half", Ok(Some(backup(&["local"])))) },
+        DatabaseStatus { unasked: Some(unasked), ..database("bare", Ok(None)) },
     ];
     let page = with_safety(&safety, &Filter::default());
     for text in [
-        "1 database is not safe",
-        "1 of 7 databases are safe",
+        "2 databases are not safe",
+        "1 of 9 databases are safe",
         "4 min 5 s",
         "measured 18 h ago",
         "restored on 2026-11-23",
@@ -100,12 +104,15 @@ fn the_first_answer_is_whether_each_database_is_safe_the_worst_first() {
         "nobody knows: cannot connect",
         "there is no backup that counts; job nightly makes one",
         "being asked",
+        "the ledger was not asked since 2026-11-23",
+        "may know of a newer backup that is lost and of a late job: the connection was refused",
         "/set?name=app%2Fnightly%2F2026-11-23T02-00-00Z",
     ] {
         assert!(page.contains(text), "`{text}` is not in {page}");
     }
     let place = |name: &str| page.find(&format!("<b>{name}</b>")).unwrap();
     assert!(place("none") < place("late") && place("damaged") < place("gone") && place("new") < place("well"));
+    assert!(place("late") < place("half") && place("half") < place("new"), "it is unknown");
     assert!(place("well") < page.find("id=\"jobs\"").unwrap(), "it comes before the jobs");
     assert!(!page.contains("http-equiv=\"refresh\""), "nobody asked for that");
     let live = with_safety(&safety, &Filter { live: "on".to_owned(), ..Filter::default() });

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::links;
 use super::words::{about, ago, shortened};
 use crate::base::units::{count, duration, plural};
-use crate::run::standing::Backup;
+use crate::run::standing::{Backup, Unasked};
 use crate::task::backup::gate::Measured;
 use crate::web::choice::Filter;
 use crate::web::safety::{DatabaseStatus, Safety};
@@ -153,7 +153,8 @@ fn wrongs(database: &DatabaseStatus) -> Vec<String> {
         (Ok(Some(_)), _) => None,
     };
     let late = database.late.iter().map(|job| format!("its job {job} is late"));
-    none.into_iter().chain(found.wrongs()).chain(late).collect()
+    let unasked = database.unasked.as_ref().map(Unasked::in_words);
+    none.into_iter().chain(found.wrongs()).chain(late).chain(unasked).collect()
 }
 
 /// The answer for one database, on its own page.

@@ -62,6 +62,7 @@ fn a_hostile_job_name_is_text() {
             job: hostile.to_owned(),
             file: hostile.to_owned(),
             reasons: vec![hostile.to_owned()],
+            stands: vec![hostile.to_owned()],
         }],
         host: hostile.to_owned(),
         ..status(vec![job])
@@ -75,9 +76,18 @@ fn a_hostile_job_name_is_text() {
 #[test]
 fn a_job_that_is_left_out_is_the_headline_and_says_why() {
     let reasons = vec!["jobs/bad.toml:1:1: unknown key `schedul`".to_owned()];
-    let broken = vec![crate::web::status::BrokenStatus { job: "bad".to_owned(), file: "jobs/bad.toml".to_owned(), reasons }];
+    let stands = vec!["it is late on app".to_owned(); 7];
+    let broken =
+        vec![crate::web::status::BrokenStatus { job: "bad".to_owned(), file: "jobs/bad.toml".to_owned(), reasons, stands }];
     let page = render(&Status { broken, ..status(vec![well("a")]) });
-    for text in ["1 job is skipped", "the other jobs go on", "unknown key `schedul`", "pgtend check"] {
+    for text in [
+        "1 job is skipped",
+        "the other jobs go on",
+        "unknown key `schedul`",
+        "pgtend check",
+        "it is late on app",
+        "and on 2 more databases",
+    ] {
         assert!(page.contains(text), "`{text}` is not in {page}");
     }
 }
