@@ -1,6 +1,6 @@
 //! `jobs` lists the configured jobs, when they run next, and how they went last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -12,13 +12,14 @@ use super::output::{self, print};
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Gone, Key, Ledger, Row};
+use crate::ledger::{FailedLast, Gone, Key, Ledger, LeftOut, Row};
 use crate::run::fleet;
 use crate::run::job::{Folder, Job};
 use crate::run::scheduler::planner::Ticks;
 use crate::run::standing::fleets::{self, Fleet};
+use crate::run::standing::late::Known;
 
-/// More databases that went are counted only.
+/// More databases that went, or are left out, are counted only.
 const GONE_LISTED: usize = 10;
 
 /// `all` lists each database of jobs with patterns.
@@ -30,7 +31,7 @@ pub async fn run(global: &Global, all: bool) -> Result<ExitCode> {
         Ok(history) => history,
         Err(error) => {
             tracing::warn!("no history: {error:#}");
-            let fleets = if all { Vec::new() } else { fleets::count(None, &folder.jobs, now).await? };
+            let fleets = if all { Vec::new() } else { fleets::count(&folder.jobs, &Known::default(), None, now) };
             History { fleets, ..History::default() }
         }
     };
@@ -42,7 +43,11 @@ pub async fn run(global: &Global, all: bool) -> Result<ExitCode> {
 /// Reads the history, where there is one: a list makes no ledger.
 async fn history(config: &Config, jobs: &[Job], all: bool, now: DateTime<Utc>) -> Result<History> {
     let ledger = Ledger::to_read(config).await?;
-    let fleets = if all { Vec::new() } else { fleets::count(ledger.as_ref(), jobs, now).await? };
+    let fleets = match &ledger {
+        _ if all => Vec::new(),
+        Some(ledger) => fleets::count(jobs, &Known::of_fleets(ledger, jobs).await?, None, now),
+        None => fleets::count(jobs, &Known::default(), None, now),
+    };
     let mut history = match &ledger {
         Some(ledger) => {
             let alone: Vec<&Job> = jobs.iter().filter(|job| !fleets.iter().any(|fleet| fleet.job == job.name)).collect();
@@ -52,6 +57,7 @@ async fn history(config: &Config, jobs: &[Job], all: bool, now: DateTime<Utc>) -
     };
     if let Some(ledger) = &ledger {
         history.gone = fleet::gone(config, ledger).await?;
+        history.left_out = fleet::left_out(config, ledger).await?;
     }
     Ok(History { fleets, ..history })
 }
@@ -107,6 +113,12 @@ fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
     });
     let headings = ["JOB", "TASK", "DATABASE", "SCHEDULE", "NEXT RUN", "LAST RUN", "LAST SUCCESS", "DESCRIPTION"];
     let mut text = output::table(&headings, rows);
+    for left_out in history.left_out.iter().take(GONE_LISTED) {
+        text += &format!("{}\n", fleets::left_out_in_words(left_out));
+    }
+    if history.left_out.len() > GONE_LISTED {
+        text += &format!("and {} more databases are left out\n", history.left_out.len() - GONE_LISTED);
+    }
     for gone in history.gone.iter().take(GONE_LISTED) {
         text += &format!("{} is gone since {}; its sets are kept\n", gone.database, gone.gone_at.format("%Y-%m-%d %H:%M UTC"));
     }
@@ -200,6 +212,7 @@ struct History {
     /// Jobs with patterns, which have one line each.
     fleets: Vec<Fleet>,
     gone: Vec<Gone>,
+    left_out: Vec<LeftOut>,
 }
 
 struct Last {
@@ -222,8 +235,8 @@ impl History {
         let keys: Vec<Key> =
             jobs.iter().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
         let mut successes = ledger.last_successes(&keys).await?;
-        let failed = ledger.failed_last(&keys).await?;
-        let rows = ledger.last_runs(&keys, 1).await?;
+        let failed: HashSet<Key> = ledger.failed_last(&keys).await?.iter().map(FailedLast::key).collect();
+        let rows = ledger.last_of_jobs(&keys).await?;
         let last = rows.into_iter().map(|row| {
             let key = (row.job.clone(), row.database.clone());
             let success_at = successes.remove(&key);

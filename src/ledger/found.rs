@@ -14,6 +14,8 @@ pub struct Changes {
     /// Names in the configuration: SERVER.DATABASE.
     pub appeared: Vec<String>,
     pub gone: Vec<String>,
+    /// Those that the server has, and on which no job can run any more or yet.
+    pub left_out: Vec<String>,
 }
 
 /// The last list of a server.
@@ -30,13 +32,25 @@ pub struct Gone {
     pub gone_at: DateTime<Utc>,
 }
 
+/// A database that its server has, and on which no job can run.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct LeftOut {
+    pub database: String,
+    pub why: String,
+    pub since: DateTime<Utc>,
+}
+
 /// What went longer ago is known to whom it concerns.
 const GONE_FOR_DAYS: i32 = 30;
 const MOST_GONE: i64 = 1000;
 
+/// As many as a server may have (`pg::databases`).
+const MOST_LEFT_OUT: i64 = 100_000;
+
 impl Ledger {
-    /// Writes the list that the server has given, and returns what changed since the last one.
-    pub async fn remember_databases(&self, server: &str, databases: &[String]) -> Result<Changes> {
+    /// Writes the list that the server has given, and returns what changed since the last one. `left_out`: the other databases, each with the reason.
+    pub async fn remember_databases(&self, server: &str, databases: &[String], left_out: &[(String, &str)]) -> Result<Changes> {
+        let (names, reasons): (Vec<&str>, Vec<&str>) = left_out.iter().map(|(name, why)| (name.as_str(), *why)).unzip();
         let rows: Vec<(String, String)> = self
             .query(
                 "write which databases a server has",
@@ -47,23 +61,35 @@ impl Ledger {
                      before AS (SELECT 'known' AS what, server AS database FROM pgtend.servers WHERE server = $1),
                      there AS (
                         INSERT INTO pgtend.databases AS d (server, database) SELECT $1, * FROM unnest($2::text[])
-                        ON CONFLICT (server, database) DO UPDATE SET found_at = clock_timestamp(), gone_at = NULL WHERE d.gone_at IS NOT NULL
+                        ON CONFLICT (server, database) DO UPDATE
+                        SET found_at = clock_timestamp(), gone_at = NULL, left_out = NULL, left_out_at = NULL
+                        WHERE d.gone_at IS NOT NULL OR d.left_out IS NOT NULL
+                        RETURNING d.database),
+                     left_out AS (
+                        INSERT INTO pgtend.databases AS d (server, database, left_out, left_out_at)
+                        SELECT $1, u.database, u.why, clock_timestamp() FROM unnest($3::text[], $4::text[]) AS u (database, why)
+                        ON CONFLICT (server, database) DO UPDATE
+                        SET gone_at = NULL, left_out = EXCLUDED.left_out, left_out_at = coalesce(d.left_out_at, EXCLUDED.left_out_at)
+                        WHERE d.gone_at IS NOT NULL OR d.left_out IS DISTINCT FROM EXCLUDED.left_out
                         RETURNING d.database),
                      gone AS (
                         UPDATE pgtend.databases d SET gone_at = clock_timestamp()
                         WHERE d.server = $1 AND d.gone_at IS NULL
-                          AND NOT EXISTS (SELECT FROM unnest($2::text[]) AS u (database) WHERE u.database = d.database)
+                          AND NOT EXISTS (SELECT FROM unnest($2::text[] || $3::text[]) AS u (database) WHERE u.database = d.database)
                         RETURNING d.database)
                      SELECT * FROM before UNION ALL SELECT 'appeared', database FROM there UNION ALL SELECT 'gone', database FROM gone
+                     UNION ALL SELECT 'left out', database FROM left_out
                      ORDER BY 1, 2",
                 )
                 .bind(server)
                 .bind(databases)
+                .bind(names)
+                .bind(reasons)
                 .fetch_all(&self.pool),
             )
             .await?;
         let of = |what: &str| rows.iter().filter(|(kind, _)| kind == what).map(|(_, name)| name.clone()).collect::<Vec<_>>();
-        Ok(Changes { is_first: of("known").is_empty(), appeared: of("appeared"), gone: of("gone") })
+        Ok(Changes { is_first: of("known").is_empty(), appeared: of("appeared"), gone: of("gone"), left_out: of("left out") })
     }
 
     /// Writes that the server has given the same list again.
@@ -80,7 +106,7 @@ impl Ledger {
                 "read which databases a server had",
                 sqlx::query_as(
                     "SELECT s.listed_at, d.database FROM pgtend.servers s
-                     LEFT JOIN pgtend.databases d ON d.server = s.server AND d.gone_at IS NULL
+                     LEFT JOIN pgtend.databases d ON d.server = s.server AND d.gone_at IS NULL AND d.left_out IS NULL
                      WHERE s.server = $1 ORDER BY d.database COLLATE \"C\"",
                 )
                 .bind(server)
@@ -105,5 +131,13 @@ impl Ledger {
             .fetch_all(&self.pool),
         )
         .await
+    }
+
+    /// Returns the databases that servers had when they were last asked, and on which no job could run.
+    pub async fn left_out_databases(&self) -> Result<Vec<LeftOut>> {
+        let sql = "SELECT database, left_out AS why, coalesce(left_out_at, found_at) AS since FROM pgtend.databases
+                   WHERE left_out IS NOT NULL AND gone_at IS NULL ORDER BY database LIMIT $1";
+        let left_out = sqlx::query_as(sql).bind(MOST_LEFT_OUT);
+        self.query("read which databases are left out", left_out.fetch_all(&self.pool)).await
     }
 }

@@ -8,11 +8,36 @@ use super::place::copied;
 use super::rows::{Attempt, Row};
 use crate::ledger::report::Outcome;
 
-const STALE_AFTER_SECONDS: f64 = 15.0;
-const STALE_WITHOUT_LOCK_SECONDS: f64 = 120.0;
-
 /// A scheduler looks for retries every two seconds: one that is due for this long has none.
 const NOBODY_RETRIES_SECONDS: f64 = 60.0;
+
+/// SQL: whether the process of row `r` is gone: the run has no end, no heartbeat for 15 s (120 s before it has its lock), and no session holds its lock.
+/// `$own`: the runs of this process, which knows best that they live.
+macro_rules! is_dead {
+    ($own:literal) => {
+        concat!(
+            "(r.outcome IS NULL AND r.id <> ALL (",
+            $own,
+            ") AND r.heartbeat_at < clock_timestamp() - make_interval(secs => CASE WHEN r.locked_at IS NULL THEN 120 ELSE 15 END)
+              AND NOT EXISTS (
+                  SELECT FROM pg_locks l
+                  WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                    AND ((l.classid::bigint << 32) | l.objid::bigint)
+                        = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0)))"
+        )
+    };
+}
+pub(super) use is_dead;
+
+/// SQL: what is said of such a run.
+macro_rules! died {
+    () => {
+        "format('the process died without reporting a result: pid %s on %s, last seen at %s', r.pid, r.host,
+                to_char(r.heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'))"
+    };
+}
+pub(super) use died;
 
 /// SQL: the end of a run whose process is gone, of rows `r`, in a ledger that stands at the jsonb `$here`.
 macro_rules! crashed {
@@ -21,8 +46,7 @@ macro_rules! crashed {
             "outcome = CASE WHEN ", copied!($here), " THEN 'cancelled' ELSE 'crashed' END, finished_at = heartbeat_at,
              error = CASE WHEN ", copied!($here), " THEN
                           'this ledger was restored or copied while the run was under way: the ledger of its own server says how it ended'
-                     ELSE format('the process died without reporting a result: pid %s on %s, last seen at %s', pid, host,
-                                 to_char(heartbeat_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')) END"
+                     ELSE ", died!(), " END"
         )
     };
 }
@@ -37,23 +61,14 @@ impl Ledger {
             "look for crashed runs",
             sqlx::query_as(concat!(
                 "UPDATE pgtend.runs r SET ",
-                crashed!("$3"),
+                crashed!("$1"),
                 ", retry_at = CASE WHEN attempt <= retries AND NOT (",
-                copied!("$3"),
+                copied!("$1"),
                 ") THEN clock_timestamp() END
-                 WHERE outcome IS NULL AND id <> ALL ($4)
-                   AND heartbeat_at < clock_timestamp()
-                       - make_interval(secs => CASE WHEN locked_at IS NULL THEN $1 ELSE $2 END)
-                   AND NOT EXISTS (
-                       SELECT FROM pg_locks l
-                       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                         AND ((l.classid::bigint << 32) | l.objid::bigint)
-                             = hashtextextended('pgtend run ' || r.database || '/' || r.job, 0))
-                 RETURNING r.*"
+                 WHERE ",
+                is_dead!("$2"),
+                " RETURNING r.*"
             ))
-            .bind(STALE_WITHOUT_LOCK_SECONDS)
-            .bind(STALE_AFTER_SECONDS)
             .bind(place)
             .bind(own)
             .fetch_all(&self.pool),

@@ -1,6 +1,6 @@
 //! Reads the history for people, pages, monitors and audits, and prunes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -168,52 +168,6 @@ impl Ledger {
             .fetch_one(&self.pool),
         )
         .await
-    }
-
-    /// Returns of each the last run that proves something, where it did not succeed, without its story; the newest first.
-    pub async fn failed_runs(&self, keys: &[Key]) -> Result<Vec<Row>> {
-        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
-        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
-        self.query(
-            "look for the runs that failed last",
-            sqlx::query_as(
-                "SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (job, database)
-                 CROSS JOIN LATERAL (SELECT id, job, database, task, trigger, scheduled_for, attempt, retry_of, started_at, heartbeat_at, progress, finished_at,
-                                            outcome, CASE jsonb_typeof(report) WHEN 'object' THEN report - 'story' ELSE report END AS report,
-                                            error, stderr, retry_at, host, pid, version
-                                     FROM pgtend.runs r WHERE r.job = k.job AND r.database = k.database AND outcome NOT IN ('skipped', 'cancelled')
-                                       AND strpos(task, ' ') = 0
-                                     ORDER BY id DESC LIMIT 1) r
-                 WHERE r.outcome <> 'succeeded' ORDER BY r.id DESC",
-            )
-            .bind(jobs)
-            .bind(databases)
-            .fetch_all(&self.pool),
-        )
-        .await
-    }
-
-    /// Returns those of which the last run that proves something did not succeed. A skipped or cancelled run proves nothing, and one under way nothing yet.
-    pub async fn failed_last(&self, keys: &[Key]) -> Result<HashSet<Key>> {
-        let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
-        let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
-        let rows: Vec<Key> = self
-            .query(
-                "look for what failed last",
-                sqlx::query_as(
-                    "SELECT k.job, k.database FROM unnest($1::text[], $2::text[]) AS k (job, database)
-                     CROSS JOIN LATERAL (SELECT outcome FROM pgtend.runs r
-                                         WHERE r.job = k.job AND r.database = k.database AND outcome NOT IN ('skipped', 'cancelled')
-                                           AND strpos(task, ' ') = 0
-                                         ORDER BY id DESC LIMIT 1) r
-                     WHERE r.outcome <> 'succeeded'",
-                )
-                .bind(jobs)
-                .bind(databases)
-                .fetch_all(&self.pool),
-            )
-            .await?;
-        Ok(rows.into_iter().collect())
     }
 
     /// Returns the jobs that are under way, each with its database.

@@ -10,7 +10,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::pg;
 
 /// One file for each version of the schema; a row of `pgtend.format` says how many of them were run.
-const MIGRATIONS: [&str; 3] = [include_str!("1.sql"), include_str!("2.sql"), include_str!("3.sql")];
+const MIGRATIONS: [&str; 4] = [include_str!("1.sql"), include_str!("2.sql"), include_str!("3.sql"), include_str!("4.sql")];
 
 impl Ledger {
     /// Returns whether there is a ledger already. Any other query makes one where there is none: in a database that is to be restored, that

@@ -23,7 +23,7 @@ const OF_OUR_OWN: [&str; 2] = ["pgtend_verify_", "pgtend_refresh_"];
 pub struct Listed {
     /// Those to work on, in the order of their names.
     pub names: Vec<String>,
-    /// The others, each with the reason; the server's templates are not worth a word.
+    /// The others, each with the reason; the server's own templates are not worth a word. A name that is not UTF-8 is escaped.
     pub left_out: Vec<(String, &'static str)>,
     /// When the server started, to the microsecond: whatever address leads to it, that is its own.
     pub started_at: Option<DateTime<Utc>>,
@@ -62,9 +62,12 @@ pub async fn started_at(connection: &mut PgConnection) -> Result<DateTime<Utc>> 
 fn sorted(rows: Vec<(Vec<u8>, bool, bool, bool, bool)>) -> Listed {
     let mut listed = Listed::default();
     for (bytes, is_template, takes_connections, is_invalid, may_connect) in rows {
-        let Ok(name) = String::from_utf8(bytes) else {
-            listed.left_out.push(("one".to_owned(), "its name is not UTF-8"));
-            continue;
+        let name = match String::from_utf8(bytes) {
+            Ok(name) => name,
+            Err(error) => {
+                listed.left_out.push((error.as_bytes().escape_ascii().to_string(), "its name is not UTF-8"));
+                continue;
+            }
         };
         let is_our_own = OF_OUR_OWN.iter().any(|prefix| name.starts_with(prefix));
         let why_not = match () {
@@ -105,6 +108,6 @@ mod tests {
         ]);
         assert_eq!(listed.names, ["app\n", "shop"]);
         let names: Vec<&str> = listed.left_out.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["mould", "closed", "half", "secret", "one"]);
+        assert_eq!(names, ["mould", "closed", "half", "secret", "\\xff"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::run::job::Job;
 use crate::task::backup::{Backup, Scratch};
+use crate::task::refresh::Refresh;
 
 /// Returns whether a job backs up all of a database: one with filters leaves something out.
 pub fn is_backed_up_by(job: &Job, database: &str) -> bool {
@@ -13,9 +14,11 @@ pub fn backs_up_all(job: &Job) -> bool {
     job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
 }
 
-/// Returns whether a database is a copy that [refresh] makes anew: nobody backs that up.
-pub fn is_made_from_backups(jobs: &[Job], name: &str) -> bool {
-    jobs.iter().any(|job| job.runs_on(name) && job.task.renames_database())
+/// Returns whether a database is a copy that [refresh] makes anew, and that nobody backs up: an enabled job replaces it, did so before, and no job backs it up.
+/// A drill replaces nothing. `has_succeeded`: by the name of the job.
+pub fn is_made_from_backups(jobs: &[Job], name: &str, has_succeeded: impl Fn(&str) -> bool) -> bool {
+    let replaces = |job: &Job| job.enabled && job.runs_on(name) && job.task.as_a::<Refresh>().is_some_and(|refresh| refresh.swap);
+    jobs.iter().any(|job| replaces(job) && has_succeeded(&job.name)) && !jobs.iter().any(|job| is_backed_up_by(job, name))
 }
 
 /// Returns whether jobs only restore beside a database (`scratch`), and none runs on it. Where it has nothing of its own, nobody backs it up.

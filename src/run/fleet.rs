@@ -14,16 +14,17 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::servers::{self, Candidate};
 use crate::config::{Config, Server};
-use crate::ledger::{Changes, Gone, Ledger};
+use crate::ledger::{Changes, Gone, Ledger, LeftOut};
 use crate::pg::databases::{self, Listed};
 use crate::pg::failure;
 
 /// More names in one line would hide the rest of the log.
 const NAMED: usize = 10;
 
-/// The databases of each server, by their own names; without those servers of which nothing is known.
+/// The databases of each server, by their own names; without those servers of which nothing is known. And those that are left out, each with the reason, as
+/// far as servers were asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found(BTreeMap<String, Vec<String>>);
+pub struct Found(BTreeMap<String, Vec<String>>, BTreeMap<String, Vec<(String, &'static str)>>);
 
 /// A server that did not answer.
 #[derive(Debug)]
@@ -65,7 +66,9 @@ pub async fn find(config: &Config, memory: Memory<'_>, known: &Found) -> (Found,
         let before = known.0.get(server);
         let names = match answer {
             Ok(listed) => {
+                let before = before.zip(known.1.get(server));
                 remember(server, &listed, before, &config.servers[server], memory).await;
+                found.1.insert(server.clone(), listed.left_out);
                 Some(listed.names)
             }
             Err(error) => {
@@ -120,13 +123,17 @@ async fn ask(server: &Server) -> Result<Listed> {
     databases::list(&server.login.settings()?).await
 }
 
+/// What a server had, and what of it was left out.
+type Before<'f> = (&'f Vec<String>, &'f Vec<(String, &'static str)>);
+
 /// Writes a new list to the ledger, and says once what it changes.
-async fn remember(name: &str, listed: &Listed, before: Option<&Vec<String>>, server: &Server, memory: Memory<'_>) {
-    let is_new = before != Some(&listed.names);
+async fn remember(name: &str, listed: &Listed, before: Option<Before<'_>>, server: &Server, memory: Memory<'_>) {
+    let is_new = before != Some((&listed.names, &listed.left_out));
     let written = match memory {
         Memory::Write(ledger) if is_new => {
             let names: Vec<String> = listed.names.iter().map(|own| servers::name_of(name, own)).collect();
-            ledger.remember_databases(name, &names).await.map(Some)
+            let left_out: Vec<_> = listed.left_out.iter().map(|(own, why)| (servers::name_of(name, own), *why)).collect();
+            ledger.remember_databases(name, &names, &left_out).await.map(Some)
         }
         Memory::Write(ledger) => ledger.confirm_databases(name).await.map(|()| None),
         Memory::Read(_) | Memory::None => Ok(None),
@@ -145,12 +152,12 @@ async fn remember(name: &str, listed: &Listed, before: Option<&Vec<String>>, ser
 fn say(name: &str, changes: &Changes, server: &Server, left_out: &[(String, &'static str)]) {
     let counts = |full: &&String| servers::parts(full).is_some_and(|(_, own)| server.takes(&own));
     let appeared: Vec<String> = changes.appeared.iter().filter(counts).cloned().collect();
-    let why_left_out = |full: &str| {
+    let gone: Vec<String> = changes.gone.iter().filter(counts).cloned().collect();
+    let with_reason = |full: &String| {
         let (_, own) = servers::parts(full)?;
         left_out.iter().find(|(name, _)| *name == own).map(|(_, why)| format!("{full} ({why})"))
     };
-    let gone = changes.gone.iter().filter(counts).map(|full| why_left_out(full).unwrap_or_else(|| full.clone()));
-    let gone: Vec<String> = gone.collect();
+    let of_left_out: Vec<String> = changes.left_out.iter().filter(counts).filter_map(with_reason).collect();
     if !appeared.is_empty() {
         let (count, named) = (appeared.len(), some_of(appeared));
         match changes.is_first {
@@ -164,6 +171,11 @@ fn say(name: &str, changes: &Changes, server: &Server, left_out: &[(String, &'st
     if !gone.is_empty() {
         let count = units::plural(gone.len(), "database");
         tracing::warn!("{count} of server `{name}` went; no job runs there any more, and the sets stay: {}", some_of(gone));
+    }
+    if !of_left_out.is_empty() {
+        let are = if of_left_out.len() == 1 { "is" } else { "are" };
+        let count = units::plural(of_left_out.len(), "database");
+        tracing::warn!("{count} of server `{name}` {are} left out, and no job runs there: {}", some_of(of_left_out));
     }
 }
 
@@ -190,11 +202,31 @@ pub async fn gone(config: &Config, ledger: &Ledger) -> Result<Vec<Gone>> {
     if config.servers.is_empty() {
         return Ok(Vec::new());
     }
-    let counts = |gone: &Gone| {
-        let parts = servers::parts(&gone.database);
-        parts.is_some_and(|(server, own)| config.servers.get(server).is_some_and(|server| server.takes(&own)))
-    };
-    Ok(ledger.gone_databases().await?.into_iter().filter(counts).collect())
+    let mut gone = ledger.gone_databases().await?;
+    gone.retain(|gone| is_taken(config, &gone.database));
+    Ok(gone)
+}
+
+/// Returns the databases that servers had when they were last asked, that patterns of the servers take, and on which no job could run; none without servers.
+pub async fn left_out(config: &Config, ledger: &Ledger) -> Result<Vec<LeftOut>> {
+    if config.servers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut left_out = ledger.left_out_databases().await?;
+    left_out.retain(|left_out| is_taken(config, &left_out.database) && !has_entry(config, &left_out.database));
+    Ok(left_out)
+}
+
+/// Returns whether the patterns of its server take a database, by its name in the configuration.
+fn is_taken(config: &Config, database: &str) -> bool {
+    servers::parts(database).is_some_and(|(server, own)| config.servers.get(server).is_some_and(|server| server.takes(&own)))
+}
+
+/// Returns whether a database of a server has an entry of its own, which counts for its jobs.
+pub fn has_entry(config: &Config, database: &str) -> bool {
+    let of_server = servers::parts(database)
+        .and_then(|(server, own)| Some((config.servers.get(server)?.login.settings().ok()?.server(), own)));
+    of_server.is_some_and(|place| entries(config).contains_key(&place))
 }
 
 /// The last list by the ledger, and when it was given. A ledger that does not answer knows none.

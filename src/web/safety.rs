@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
-use crate::ledger::Key;
+use crate::ledger::{Key, Ledger};
 use crate::pg::failure;
 use crate::run::covered::is_backed_up_by;
 use crate::run::job::Broken;
 use crate::run::runner::Context;
-use crate::run::standing::read::{self, SKIPPED};
-use crate::run::standing::{OfDatabase, Unasked};
+use crate::run::standing::late::{self, Known};
+use crate::run::standing::stores::{self, SKIPPED};
+use crate::run::standing::{OfDatabase, Unasked, read};
 
 /// What was read is asked again after this time, or when the database has had a backup since. Each question lists the sets of a database in all stores.
 const READ_FOR: Duration = Duration::from_secs(5 * 60);
@@ -35,6 +36,8 @@ pub struct Read {
     /// The same by a clock that nobody sets.
     pub asked: Instant,
     pub found: OfDatabase,
+    /// Its backup jobs whose newest set is too old.
+    pub late: Vec<String>,
 }
 
 /// A database that should have a backup.
@@ -88,15 +91,18 @@ pub struct Safe {
 
 impl Safe {
     /// Returns what is known of each database that should have a backup, and begins to read anew what is old. `backed_up` says when each database had
-    /// its last backup. Nothing is returned where there is no store: then pgtend has no part in backups. While the ledger is `away`, no database is safe.
+    /// its last backup, `has_succeeded` whether a job ever succeeded on a database. Nothing is returned where there is no store: then pgtend has no part in backups. While the ledger is `away`,
+    /// no database is safe.
     pub fn look(
         self: &Arc<Self>,
         context: &Context,
         backed_up: &BTreeMap<String, DateTime<Utc>>,
+        has_succeeded: impl Fn(&str, &str) -> bool,
         broken: Vec<Broken>,
         away: Option<&Unasked>,
     ) -> Vec<DatabaseStatus> {
-        let names: BTreeSet<String> = read::to_back_up(&context.config, &context.jobs).into_iter().cloned().collect();
+        let names = read::to_back_up(&context.config, &context.jobs, has_succeeded);
+        let names: BTreeSet<String> = names.into_iter().cloned().collect();
         let (mut statuses, mut old) = (Vec::new(), Vec::new());
         if context.config.stores.is_empty() {
             return statuses;
@@ -117,8 +123,9 @@ impl Safe {
                     old.push(name.clone());
                 }
                 if !read.as_ref().is_some_and(|read| read.found.needs_none) {
+                    let late = read.as_ref().map(|read| read.late.clone()).unwrap_or_default();
                     let unasked = away.or_else(|| read.as_ref()?.found.unasked.as_ref()).cloned();
-                    statuses.push(DatabaseStatus { name, read, late: Vec::new(), unasked });
+                    statuses.push(DatabaseStatus { name, read, late, unasked });
                 }
             }
         }
@@ -135,7 +142,7 @@ impl Safe {
     }
 
     async fn read(&self, context: &Context, broken: &[Broken], names: Vec<String>) {
-        let stores = &read::opened(&context.config).await;
+        let opened = &stores::opened(&context.config).await;
         let keys: Vec<Key> = names
             .iter()
             .flat_map(|name| {
@@ -143,26 +150,28 @@ impl Safe {
             })
             .collect();
         let asked_at = Utc::now();
-        let (proofs, unasked) = match &context.ledger {
-            Some(ledger) => match read::proofs(ledger, &keys, asked_at).await {
-                Ok(proofs) => (proofs, None),
-                // The stores alone say what there is.
+        // Without a ledger, the stores alone say what there is.
+        let ((proofs, known), unasked) = match &context.ledger {
+            Some(ledger) => match of_ledger(ledger, &keys).await {
+                Ok(known) => (known, None),
                 Err(error) => {
                     let unasked = Unasked { since: Some(asked_at), why: failure::in_a_line(&error) };
-                    (read::Proofs::default(), Some(unasked))
+                    (Default::default(), Some(unasked))
                 }
             },
-            None => (read::Proofs::default(), None),
+            None => (Default::default(), None),
         };
-        let (proofs, unasked) = (&proofs, &unasked);
+        let (proofs, known, unasked) = (&proofs, &known, &unasked);
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
             let (at, asked) = (Utc::now(), Instant::now());
-            let (mut found, _) = read::of_database(&context.config, &context.jobs, stores, &name).await;
-            read::lose(&mut found, &context.jobs, proofs);
-            read::skip(&mut found, broken);
+            let (mut found, _) = stores::of_database(&context.config, &context.jobs, opened, &name).await;
+            stores::lose(&mut found, &context.jobs, proofs);
+            stores::skip(&mut found, broken);
             found.unasked.clone_from(unasked);
-            (name, Read { at, asked, found })
+            let late = late::all_by_sets(&context.jobs, std::slice::from_ref(&found), known, at);
+            let late = late.into_iter().map(|late| late.job).collect();
+            (name, Read { at, asked, found, late })
         });
         let mut asking = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE);
         while let Some((name, read)) = asking.next().await {
@@ -173,4 +182,10 @@ impl Safe {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Read>>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the ledger says of backup jobs on databases.
+async fn of_ledger(ledger: &Ledger, keys: &[Key]) -> anyhow::Result<(stores::Proofs, Known)> {
+    let known = Known { successes: ledger.last_successes(keys).await?, since: ledger.known_since().await?, ..Known::default() };
+    Ok((ledger.proved_sets(keys, Utc::now()).await?, known))
 }

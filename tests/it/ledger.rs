@@ -175,24 +175,28 @@ fn many_processes_at_once_make_the_schema_once() {
     for running in running {
         running.wait().succeeded();
     }
-    assert_eq!(server.sql(&database, "SELECT array_agg(version) FROM pgtend.format"), "{3}");
+    assert_eq!(server.sql(&database, "SELECT array_agg(version) FROM pgtend.format"), "{4}");
     assert_eq!(scenario.runs(&["--outcome", "succeeded"]).len(), 6);
 }
 
 #[test]
 fn a_ledger_of_an_earlier_version_keeps_its_runs_and_gets_what_is_new() {
     let server = server(18);
-    for (version, without) in [(1, "messages, pgtend.told, pgtend.servers, pgtend.databases"), (2, "servers, pgtend.databases")] {
+    for (version, undo) in [
+        (1, "DROP TABLE pgtend.messages, pgtend.told, pgtend.servers, pgtend.databases"),
+        (2, "DROP TABLE pgtend.servers, pgtend.databases"),
+        (3, "ALTER TABLE pgtend.databases DROP COLUMN left_out, DROP COLUMN left_out_at"),
+    ] {
         let database = server.new_database();
         let scenario = Scenario::with_database(server, &database).ledger().sql_job("acts", "", &["SELECT 1"]);
         scenario.run(&["run-job", "acts"]).succeeded();
-        server.sql(&database, &format!("DROP TABLE pgtend.{without}; UPDATE pgtend.format SET version = {version}"));
+        server.sql(&database, &format!("{undo}; UPDATE pgtend.format SET version = {version}"));
         scenario.run(&["run-job", "acts"]).succeeded();
         let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'pgtend'::regnamespace AND relkind = 'r'";
         assert_eq!(server.sql(&database, tables), "databases format messages runs schedules servers told");
         assert_eq!(
             server.sql(&database, "SELECT (SELECT version FROM pgtend.format), (SELECT count(*) FROM pgtend.runs)"),
-            "3|2"
+            "4|2"
         );
     }
 }

@@ -257,6 +257,10 @@ mod sql_prepared;
 mod sql_views;
 /// `pgtend` alone: where one stands.
 mod standing;
+/// What hides that something is wrong: later runs, dead processes, lost copies, drills.
+mod standing_doubts;
+/// The same for databases that were found on servers.
+mod standing_fleets;
 /// One contract for all kinds of store.
 mod store;
 /// Azure Blob Storage and Google Cloud Storage.

@@ -44,8 +44,9 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) =
         standing.databases.iter().partition(|database| is_safe(standing, database));
     let (found, found_not_safe) = found(standing);
-    let count_not_safe = not_safe.len() + found_not_safe;
-    let all = standing.databases.len() + found;
+    let of_servers = standing.uncovered.len() + standing.left_out.len();
+    let count_not_safe = not_safe.len() + found_not_safe + of_servers;
+    let all = standing.databases.len() + found + of_servers;
     let title = match (all, count_not_safe) {
         (0, _) => "digest: no database is backed up".to_owned(),
         (1, 0) => "digest: the database is safe".to_owned(),
@@ -64,7 +65,8 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let sign = if found_not_safe > 0 { "🔴" } else { "⚠️" };
     let fleets_not_well = fleets_not_well.into_iter().map(|fleet| format!("{sign} {}", fleet.line(now)));
     let not_safe = not_safe.iter().map(|database| format!("🔴 {}: {}", database.name, standing.backup_in_words(database, now)));
-    let mut lines = listed(fleets_not_well.chain(not_safe), UNSAFE_LISTED, "that are not safe");
+    let of_servers = standing.of_servers().into_iter().map(|said| format!("🔴 {said}"));
+    let mut lines = listed(of_servers.chain(fleets_not_well).chain(not_safe), UNSAFE_LISTED, "that are not safe");
     lines.extend(listed(attention.into_iter().map(|text| format!("⚠️ {text}")), ATTENTION_LISTED, "to look at"));
     let findings = facts
         .findings
@@ -98,8 +100,7 @@ fn found(standing: &Standing) -> (usize, usize) {
 fn is_safe(standing: &Standing, database: &OfDatabase) -> bool {
     let is_late = standing.late.iter().any(|late| late.database == database.name && Some(&late.job) == database.job.as_ref());
     let is_renewed = database.job.is_some() && database.idle.is_none() && !is_late;
-    let is_proved = matches!(database.backup, Ok(Some(_))) && database.refused().is_none();
-    is_proved && database.lost.is_none() && database.unsure.is_none() && database.unasked.is_none() && is_renewed
+    matches!(database.backup, Ok(Some(_))) && !database.is_in_doubt() && database.unasked.is_none() && is_renewed
 }
 
 /// What a person should look at besides backups.

@@ -24,7 +24,9 @@ pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (V
     };
     let backup = |Target { name, contents }: &Target| {
         let is_scratch = !contents.has_tables && is_only_scratch(known, name);
-        known.iter().any(|job| is_backed_up_by(job, name)) || is_made_from_backups(known, name) || is_scratch
+        // One that is new has not run yet, and would refuse to replace a database that is backed up.
+        let is_made = is_made_from_backups(known, name, |_| true);
+        known.iter().any(|job| is_backed_up_by(job, name)) || is_made || is_scratch
     };
     let audit = |Target { name, .. }: &Target| {
         let audits = |job: &Job| job.task.kind() == "audit" && job.runs_on(name);

@@ -23,6 +23,10 @@ pub struct Standing {
     fleets: Vec<Fleet>,
     /// In the last 30 days.
     gone: Vec<Gone>,
+    /// Databases of servers that have something of their own, and that no job backs up.
+    uncovered: Vec<String>,
+    /// Databases that servers have and that their patterns take, and on which no job can run.
+    left_out: Vec<LeftOutOfServer>,
     /// Messages that nobody got, by places.
     untold: Vec<Untold>,
     /// What did not answer: stores and the ledger, each with the reason.
@@ -64,6 +68,15 @@ struct BackedUp {
     lost: Option<Lost>,
     /// Stores of its backup jobs that were not read, and may have a newer set; without a backup job, any store.
     unread: Vec<String>,
+    /// Stores of the newest set's job without a copy of it that counts.
+    missing_in: Vec<String>,
+}
+
+#[derive(JsonSchema)]
+struct LeftOutOfServer {
+    database: String,
+    why: String,
+    since: Moment,
 }
 
 #[derive(JsonSchema)]

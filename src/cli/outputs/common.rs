@@ -53,7 +53,15 @@ pub struct Fleet {
     failed: u64,
     /// Late, and not failed.
     late: u64,
-    /// Without a success yet, and neither failed nor late.
+    /// Of a backup job: a run succeeded, and no set that counts is in its stores. `jobs` asks no store: this and the next three are 0 there.
+    without_backup: u64,
+    /// The newest set does not count, or may be of another database.
+    in_doubt: u64,
+    /// No job that backs it up runs by itself.
+    not_renewed: u64,
+    /// No store could be asked, or not in time.
+    by_ledger: u64,
+    /// Without a success yet, and none of these.
     waiting: u64,
     /// The oldest of the last successes.
     oldest_success_at: Option<Moment>,

@@ -24,7 +24,7 @@ impl Standing {
             let unknown = database.backup.as_ref().err().or(database.unsure.as_ref());
             let unasked = database.unasked.as_ref().map(|unasked| &unasked.why);
             json!({ "database": database.name, "job": database.job, "newest": backup, "unsure": unknown, "unasked": unasked,
-                "idle": database.idle, "unread": database.unread, "lost": database.lost.as_ref().map(|lost| json!({ "set": lost.set, "store": lost.store, "why": lost.why, "refused_by": lost.refused_by })) })
+                "idle": database.idle, "unread": database.unread, "missing_in": database.missing_in, "lost": database.lost.as_ref().map(|lost| json!({ "set": lost.set, "store": lost.store, "why": lost.why, "refused_by": lost.refused_by })) })
         });
         let late = self.late.iter().map(|late| {
             json!({ "job": late.job, "database": late.database, "tick": late.tick, "last_success_at": late.last_success_at })
@@ -49,6 +49,8 @@ impl Standing {
             "failed": failed.collect::<Vec<_>>(),
             "fleets": self.fleets.iter().map(Fleet::as_json).collect::<Vec<_>>(),
             "gone": self.gone.iter().map(|gone| json!({ "database": gone.database, "gone_at": gone.gone_at })).collect::<Vec<_>>(),
+            "uncovered": self.uncovered,
+            "left_out": self.left_out.iter().map(|left_out| json!({ "database": left_out.database, "why": left_out.why, "since": left_out.since })).collect::<Vec<_>>(),
             "untold": self.untold.iter().map(untold::as_json).collect::<Vec<_>>(),
             "unread": self.unread.iter().map(|unread| &unread.why).collect::<Vec<_>>(),
             "next": { "command": next.command, "why": next.why },

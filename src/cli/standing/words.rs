@@ -37,7 +37,9 @@ impl Standing {
             });
             text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
         }
-        text += &section("On many databases:", fleets::lines(&self.fleets, &self.gone, now).into_iter());
+        let of_servers = fleets::of_servers(&self.uncovered, &self.left_out, &self.gone);
+        let many: Vec<String> = self.fleets.iter().map(|fleet| fleet.line(now)).chain(of_servers).collect();
+        text += &section("On many databases:", many.into_iter());
         let skipped = self.broken.iter().map(|job| {
             let own = self.stands.iter().filter(|(of, _)| of == job).map(|(_, said)| said.as_str()).take(STANDS);
             [job.as_str()].into_iter().chain(own).collect::<Vec<_>>().join(": ")

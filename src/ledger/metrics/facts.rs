@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -17,6 +17,9 @@ use crate::ledger::report::Report;
 /// The levels of findings, as reports of audits count them.
 const LEVELS: [&str; 4] = ["critical", "high", "medium", "low"];
 const STAGES: [&str; 2] = ["uncompressed", "stored"];
+
+/// Clocks of hosts differ by less (`task::backup::restore_check`).
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StageLabels {
@@ -190,8 +193,9 @@ impl Facts {
             }
         }
         if let Some(at) = known.proved_at {
-            self.proved_timestamp.get_or_create(labels).set(at);
-            self.backup_age.get_or_create(labels).set(age(at, Utc::now()));
+            let now = Utc::now();
+            self.proved_timestamp.get_or_create(labels).set(if is_proof(at, now) { at } else { 0.0 });
+            self.backup_age.get_or_create(labels).set(age(at, now));
             self.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(labels.clone(), at);
         }
     }
@@ -213,13 +217,21 @@ impl Facts {
             if let Some(seconds) = self.backup_age.get(labels) {
                 seconds.set(age(*at, now));
             }
+            if let Some(timestamp) = self.proved_timestamp.get(labels) {
+                timestamp.set(if is_proof(*at, now) { *at } else { 0.0 });
+            }
         }
     }
 }
 
-/// The seconds since a time in seconds since 1970; infinite for 0.
+/// Returns whether a time in seconds since 1970 may be that of a proof: 0 is none, and one in the future is that of a wrong clock.
+fn is_proof(at: f64, now: DateTime<Utc>) -> bool {
+    at > 0.0 && at <= (now + CLOCKS_DIFFER).timestamp() as f64
+}
+
+/// The seconds since a proof; infinite where there is none.
 fn age(at: f64, now: DateTime<Utc>) -> f64 {
-    if at > 0.0 { (now.timestamp_millis() as f64 / 1000.0 - at).max(0.0) } else { f64::INFINITY }
+    if is_proof(at, now) { (now.timestamp_millis() as f64 / 1000.0 - at).max(0.0) } else { f64::INFINITY }
 }
 
 fn staged(labels: &JobLabels, stage: &'static str) -> StageLabels {
@@ -228,4 +240,22 @@ fn staged(labels: &JobLabels, stage: &'static str) -> StageLabels {
 
 fn of_level(labels: &JobLabels, level: &'static str) -> LevelLabels {
     LevelLabels { job: labels.job.clone(), database: labels.database.clone(), level }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_that_is_dated_in_the_future_is_none() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        for (at, expected) in [
+            (0.0, f64::INFINITY),
+            (1_799_999_990.0, 10.0),
+            (1_800_000_060.0, 0.0),
+            (1_800_000_000.0 + 31_536_000.0, f64::INFINITY),
+        ] {
+            assert_eq!(age(at, now), expected, "{at}");
+        }
+    }
 }

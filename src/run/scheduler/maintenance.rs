@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::planner::Ticks;
 use super::{Away, Entry, How, LEDGER_PAUSE, Scheduler, Stands, broken, lock, log_end, planner};
-use crate::ledger::{Key, Trigger, report};
+use crate::ledger::{FailedLast, Key, Trigger, report};
 use crate::pg::failure;
 use crate::run::job::Job;
 use crate::run::notify::{self, Late};
@@ -244,7 +244,8 @@ impl Scheduler {
         let successes = self.ledger.last_successes(&keys).await?;
         let of_fleets = |(name, _): &&Key| context.jobs.iter().any(|job| job.chosen.is_some() && job.name == *name);
         let of_fleets: Vec<Key> = keys.iter().filter(of_fleets).cloned().collect();
-        let failed = if of_fleets.is_empty() { HashSet::new() } else { self.ledger.failed_last(&of_fleets).await? };
+        let failed = if of_fleets.is_empty() { Vec::new() } else { self.ledger.failed_last(&of_fleets).await? };
+        let failed: HashSet<Key> = failed.iter().map(FailedLast::key).collect();
         let mut all = self.note_late(context, &successes, &failed);
         all.extend(self.look_at_broken(context).await?);
         let late = all.iter().filter(|job| job.due_at.is_some()).cloned().collect();

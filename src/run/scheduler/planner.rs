@@ -155,6 +155,24 @@ impl<'j> Ticks<'j> {
         };
         is_overdue(tick, known_since, last_success_at).then_some(tick)
     }
+
+    /// Returns the tick for which something newer than `last_at` is overdue, whoever runs the job. `known_since`: of the schedule, by the ledger, where that
+    /// knows it. A schedule that has only just become known, as the ledger is new or the file was changed, may have a tick that the one before had not: then
+    /// the tick before that one counts.
+    pub fn overdue_since(
+        &mut self,
+        jitter: Duration,
+        known_since: Option<DateTime<Utc>>,
+        last_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let tick = self.late_since(jitter, DateTime::<Utc>::MIN_UTC, Some(last_at), now)?;
+        if known_since.is_none_or(|since| since < tick) {
+            return Some(tick);
+        }
+        let before = self.job.schedule.as_ref()?.last_until(tick - TimeDelta::seconds(1), self.job.timezone)?;
+        (last_at < before).then_some(before)
+    }
 }
 
 #[cfg(test)]
@@ -264,5 +282,20 @@ mod tests {
         assert_eq!(late(None, "20T01:00:00"), None, "no tick since it is known");
         let disabled = Job { enabled: false, ..job.clone() };
         assert_eq!(late_since(&disabled, Duration::ZERO, known, None, at("24T03:30:00")), None);
+    }
+
+    #[test]
+    fn what_is_old_is_overdue_however_new_the_ledger_or_the_schedule_is() {
+        let job = Job { late_after: Duration::from_secs(3600), ..job("5 2 * * *") };
+        let overdue = |known: Option<&str>, last: &str| {
+            Ticks::of(&job).overdue_since(Duration::ZERO, known.map(at), at(last), at("24T10:00:00"))
+        };
+        assert_eq!(overdue(None, "24T02:05:01"), None);
+        assert_eq!(overdue(None, "24T02:00:03"), Some(at("24T02:05:00")), "nobody knows the schedule: its ticks count");
+        assert_eq!(overdue(Some("20T00:00:00"), "23T02:05:03"), Some(at("24T02:05:00")));
+        // It was 02:00 until just now.
+        assert_eq!(overdue(Some("24T09:00:00"), "24T02:00:03"), None);
+        assert_eq!(overdue(Some("24T09:00:00"), "23T02:06:00"), None, "one tick may be none of the former schedule");
+        assert_eq!(overdue(Some("24T09:00:00"), "03T02:00:03"), Some(at("23T02:05:00")));
     }
 }

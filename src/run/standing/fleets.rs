@@ -1,82 +1,159 @@
-//! Jobs with patterns, counted: how many of their databases are well, failed or late, by the ledger.
+//! Jobs with patterns, counted: how many of their databases are well, failed, late, or without a backup that counts.
 
-use anyhow::Result;
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::database::OfDatabase;
+use super::late::{self, Known};
 use crate::base::units;
-use crate::ledger::{Gone, Key, Ledger};
+use crate::ledger::{Gone, LeftOut};
 use crate::run::covered::backs_up_all;
 use crate::run::health::Health;
 use crate::run::job::Job;
-use crate::run::scheduler::planner::{self, Ticks};
+use crate::run::scheduler::planner::Ticks;
 
-/// How a job with patterns stands.
+/// More names in one line would hide the rest.
+const NAMED: usize = 5;
+
+/// How a job with patterns stands. Each database is counted once, under the first of these that holds.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     pub job: String,
     pub patterns: String,
     /// It backs up all of each database.
     pub is_backup: bool,
+    /// Why it does not run by itself.
+    pub idle: Option<&'static str>,
     pub databases: usize,
     pub well: usize,
     pub failed: usize,
-    /// Late, and not failed.
     pub late: usize,
-    /// Without a success yet, and neither failed nor late.
+    /// Of a backup job: no set that counts is in its stores, although a run succeeded.
+    pub without_backup: usize,
+    /// Its newest set does not count, or may be of another database.
+    pub in_doubt: usize,
+    /// No job that backs it up runs by itself.
+    pub not_renewed: usize,
+    /// No store could be asked, or not in time: a run succeeded, and that is all.
+    pub by_ledger: usize,
+    /// Without a success yet.
     pub waiting: usize,
+    /// What is wrong with the first of those whose sets are.
+    pub example: Option<String>,
     /// The oldest of the last successes, and of which database.
     pub oldest_success: Option<(DateTime<Utc>, String)>,
 }
 
-/// Counts the databases of each job with patterns. Without a ledger, all of them wait.
-pub async fn count(ledger: Option<&Ledger>, jobs: &[Job], now: DateTime<Utc>) -> Result<Vec<Fleet>> {
-    let chosen = || jobs.iter().filter(|job| job.chosen.is_some());
-    let keys: Vec<Key> =
-        chosen().flat_map(|job| job.databases.iter().map(|database| (job.name.clone(), database.clone()))).collect();
-    let (successes, failed, known_since) = match ledger {
-        Some(ledger) if !keys.is_empty() => {
-            (ledger.last_successes(&keys).await?, ledger.failed_last(&keys).await?, ledger.known_since().await?)
-        }
-        _ => Default::default(),
-    };
-    let fleets = chosen().map(|job| {
-        let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
-        let (name, is_backup, databases) = (job.name.clone(), backs_up_all(job), job.databases.len());
-        let mut fleet = Fleet { job: name, patterns, is_backup, databases, ..Fleet::default() };
-        let mut ticks = Ticks::of(job);
-        for database in &job.databases {
-            let key = (job.name.clone(), database.clone());
-            let success = successes.get(&key).copied();
-            let since = known_since.get(&key);
-            let late = since.and_then(|since| ticks.late_since(planner::jitter(job, database), *since, success, now));
-            *match Health::of(failed.contains(&key), late.is_some(), success.is_some()) {
-                Health::Failed => &mut fleet.failed,
-                Health::Late => &mut fleet.late,
-                Health::Well => &mut fleet.well,
-                Health::Waiting => &mut fleet.waiting,
-            } += 1;
-            let is_oldest = |at: &DateTime<Utc>| fleet.oldest_success.as_ref().is_none_or(|(oldest, _)| at < oldest);
-            if let Some(at) = success.filter(is_oldest) {
-                fleet.oldest_success = Some((at, database.clone()));
-            }
-        }
-        fleet
-    });
-    Ok(fleets.collect())
+/// How a job stands on one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Failed,
+    Late,
+    WithoutBackup,
+    InDoubt,
+    NotRenewed,
+    ByLedger,
+    Well,
+    Waiting,
 }
 
-/// The lines about jobs with patterns, and about databases that went.
-pub fn lines(fleets: &[Fleet], gone: &[Gone], now: DateTime<Utc>) -> Vec<String> {
+/// Counts the databases of each job with patterns. `judged`: what the stores hold of each database that could be asked about; without it, only the ledger is
+/// asked. Pure.
+pub fn count(jobs: &[Job], known: &Known, judged: Option<&HashMap<String, OfDatabase>>, now: DateTime<Utc>) -> Vec<Fleet> {
+    jobs.iter().filter(|job| job.chosen.is_some()).map(|job| of_job((job, jobs), known, judged, now)).collect()
+}
+
+fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<String, OfDatabase>>, now: DateTime<Utc>) -> Fleet {
+    let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+    let (name, is_backup, idle, databases) = (job.name.clone(), backs_up_all(job), late::idle(job), job.databases.len());
+    let mut fleet = Fleet { job: name, patterns, is_backup, idle, databases, ..Fleet::default() };
+    let mut ticks = Ticks::of(job);
+    for database in &job.databases {
+        let key = (job.name.clone(), database.clone());
+        let success = known.successes.get(&key).copied();
+        let of_stores = judged.filter(|_| is_backup).map(|judged| judged.get(database));
+        let is_late = late::by_ledger(&mut ticks, job, database, known, now).is_some()
+            || of_stores.flatten().is_some_and(|of| late::by_set(&mut ticks, (job, jobs), of, known, now).is_some());
+        let state = match Health::of(known.failed.contains(&key), is_late, success.is_some()) {
+            Health::Failed => State::Failed,
+            Health::Late => State::Late,
+            Health::Well | Health::Waiting => by_stores(of_stores, success.is_some()),
+        };
+        if matches!(state, State::WithoutBackup | State::InDoubt) && fleet.example.is_none() {
+            fleet.example = of_stores.flatten().map(|of| format!("{database}: {}", of.wrongs_in_short()));
+        }
+        fleet.add(state);
+        let is_oldest = |at: &DateTime<Utc>| fleet.oldest_success.as_ref().is_none_or(|(oldest, _)| at < oldest);
+        if let Some(at) = success.filter(is_oldest) {
+            fleet.oldest_success = Some((at, database.clone()));
+        }
+    }
+    fleet
+}
+
+/// `of_stores`: none where only the ledger is asked; none within, where the stores did not answer in time.
+fn by_stores(of_stores: Option<Option<&OfDatabase>>, has_succeeded: bool) -> State {
+    match of_stores {
+        None if has_succeeded => State::Well,
+        None => State::Waiting,
+        Some(None) => State::ByLedger,
+        Some(Some(OfDatabase { backup: Err(_), .. })) => State::ByLedger,
+        Some(Some(OfDatabase { backup: Ok(None), lost: None, .. })) if !has_succeeded => State::Waiting,
+        Some(Some(OfDatabase { backup: Ok(None), .. })) => State::WithoutBackup,
+        Some(Some(of)) if of.is_in_doubt() => State::InDoubt,
+        Some(Some(OfDatabase { idle: Some(_), .. })) => State::NotRenewed,
+        Some(Some(_)) => State::Well,
+    }
+}
+
+/// The lines about databases of servers that no job backs up, that nobody can work on, or that went.
+pub fn of_servers(uncovered: &[String], left_out: &[LeftOut], gone: &[Gone]) -> Vec<String> {
     let of_gone =
         |gone: &Gone| format!("{} is gone since {}; its sets are kept", gone.database, gone.gone_at.format("%Y-%m-%d %H:%M UTC"));
-    fleets.iter().map(|fleet| fleet.line(now)).chain(gone.iter().map(of_gone)).collect()
+    let uncovered = (!uncovered.is_empty()).then(|| uncovered_in_words(uncovered));
+    uncovered.into_iter().chain(left_out.iter().map(left_out_in_words)).chain(gone.iter().map(of_gone)).collect()
+}
+
+/// Returns `main.a, main.b: no backup, and no job makes one`.
+pub fn uncovered_in_words(databases: &[String]) -> String {
+    format!("{}: no backup, and no job makes one", some_of(databases.iter().cloned()))
+}
+
+pub fn left_out_in_words(LeftOut { database, why, since }: &LeftOut) -> String {
+    format!("{database} is left out since {}, so no job runs there: {why}", since.format("%Y-%m-%d %H:%M UTC"))
+}
+
+pub fn some_of(names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.collect();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    names.join(", ") + &if more > 0 { format!(" and {} more", units::count(more as u64)) } else { String::new() }
 }
 
 impl Fleet {
+    fn add(&mut self, state: State) {
+        *match state {
+            State::Failed => &mut self.failed,
+            State::Late => &mut self.late,
+            State::WithoutBackup => &mut self.without_backup,
+            State::InDoubt => &mut self.in_doubt,
+            State::NotRenewed => &mut self.not_renewed,
+            State::ByLedger => &mut self.by_ledger,
+            State::Well => &mut self.well,
+            State::Waiting => &mut self.waiting,
+        } += 1;
+    }
+
     /// Returns whether a person should look at it.
     pub fn needs_attention(&self) -> bool {
-        self.failed + self.late > 0 || self.databases == 0
+        self.failed + self.late + self.without_proof() > 0 || self.databases == 0
+    }
+
+    /// Returns how many have succeeded, and are not backed up for all that is known.
+    pub fn without_proof(&self) -> usize {
+        self.without_backup + self.in_doubt + self.not_renewed + self.by_ledger
     }
 
     /// Returns what a person should look at, with what it is about.
@@ -85,9 +162,9 @@ impl Fleet {
         (about, format!("{} on {}: {}: pgtend jobs --all", self.job, self.patterns, self.in_words()))
     }
 
-    /// Returns how many of its databases have no success that counts.
+    /// Returns how many of its databases are not backed up for all that is known, or have no success yet.
     pub fn not_well(&self) -> usize {
-        self.failed + self.late + self.waiting
+        self.failed + self.late + self.without_proof() + self.waiting
     }
 
     pub fn line(&self, now: DateTime<Utc>) -> String {
@@ -99,13 +176,23 @@ impl Fleet {
     /// Returns `9,998 of 10,000 well, 1 failed, 1 late`.
     pub fn in_words(&self) -> String {
         let number = |count: usize| units::count(count as u64);
+        let not_renewed = format!("whose job {}", self.idle.unwrap_or("does not run by itself"));
         let mut parts = vec![format!("{} of {} well", number(self.well), number(self.databases))];
-        for (count, what) in [(self.failed, "failed"), (self.late, "late"), (self.waiting, "without a success yet")] {
+        for (count, what) in [
+            (self.failed, "failed"),
+            (self.late, "late"),
+            (self.without_backup, "without a backup that counts"),
+            (self.in_doubt, "with a backup in doubt"),
+            (self.not_renewed, &not_renewed),
+            (self.by_ledger, "known by the ledger alone"),
+            (self.waiting, "without a success yet"),
+        ] {
             if count > 0 {
                 parts.push(format!("{} {what}", number(count)));
             }
         }
-        parts.join(", ")
+        let example = self.example.as_ref().map(|example| format!(" ({example})")).unwrap_or_default();
+        parts.join(", ") + &example
     }
 
     pub fn as_json(&self) -> Value {
@@ -116,9 +203,104 @@ impl Fleet {
             "well": self.well,
             "failed": self.failed,
             "late": self.late,
+            "without_backup": self.without_backup,
+            "in_doubt": self.in_doubt,
+            "not_renewed": self.not_renewed,
+            "by_ledger": self.by_ledger,
             "waiting": self.waiting,
             "oldest_success_at": self.oldest_success.as_ref().map(|(at, _)| at),
             "oldest_success_on": self.oldest_success.as_ref().map(|(_, database)| database),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::pattern::Pattern;
+    use crate::base::schedule::Schedule;
+    use crate::run::job::Chosen;
+    use crate::run::standing::{Backup, Lost};
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-11-{text}Z").parse().unwrap()
+    }
+
+    fn nightly() -> Job {
+        let chosen = Some(Chosen { named: Vec::new(), patterns: vec![Pattern::new("tenant_*")] });
+        let schedule = Some(Schedule::try_from("0 2 * * *".to_owned()).unwrap());
+        let databases = vec!["main.tenant_1".to_owned()];
+        let task = crate::task::backup::Backup::for_tests().into();
+        Job { chosen, schedule, databases, ..Job::for_tests("nightly", task) }
+    }
+
+    fn known(success: Option<&str>) -> Known {
+        let key = ("nightly".to_owned(), "main.tenant_1".to_owned());
+        Known { successes: success.map(|time| (key, at(time))).into_iter().collect(), ..Known::default() }
+    }
+
+    fn backup(began_at: &str) -> Backup {
+        Backup {
+            set: "main.tenant_1/nightly/2026-11-24T02-00-01Z".to_owned(),
+            store: "local".to_owned(),
+            began_at: at(began_at),
+            restored_at: None,
+            refused_by: None,
+            stores: vec!["local".to_owned()],
+            measured: None,
+        }
+    }
+
+    fn lost() -> Option<Lost> {
+        let (set, store) = ("main.tenant_1/nightly/x".to_owned(), Some("local".to_owned()));
+        Some(Lost { set, store, why: "its bytes are damaged".to_owned(), refused_by: None })
+    }
+
+    /// How the one database of a fleet stands, in words.
+    fn said(job: &Job, known: &Known, judged: Option<OfDatabase>) -> String {
+        let judged = judged.into_iter().map(|of| (of.name.clone(), of)).collect();
+        count(std::slice::from_ref(job), known, Some(&judged), at("24T10:00:00")).remove(0).in_words()
+    }
+
+    #[test]
+    fn a_database_of_a_fleet_is_well_only_with_a_set_that_counts_and_that_is_renewed() {
+        let of = |backup| OfDatabase::for_tests("main.tenant_1", backup);
+        let good = || of(Ok(Some(backup("24T02:00:01"))));
+        let succeeded = known(Some("24T02:01:00"));
+        for (judged, expected) in [
+            (Some(good()), "1 of 1 well"),
+            (Some(of(Ok(None))), "0 of 1 well, 1 without a backup that counts (main.tenant_1: none)"),
+            (Some(OfDatabase { lost: lost(), ..good() }), "0 of 1 well, 1 with a backup in doubt (main.tenant_1: a newer one, "),
+            (
+                Some(OfDatabase { lost: lost(), ..of(Ok(None)) }),
+                "0 of 1 well, 1 without a backup that counts (main.tenant_1: the newest, ",
+            ),
+            (Some(OfDatabase { unsure: Some("no server".to_owned()), ..good() }), "0 of 1 well, 1 with a backup in doubt"),
+            (Some(OfDatabase { idle: Some("is disabled"), ..good() }), "0 of 1 well, 1 whose job does not run by itself"),
+            (Some(of(Err("no".to_owned()))), "0 of 1 well, 1 known by the ledger alone"),
+            (None, "0 of 1 well, 1 known by the ledger alone"),
+            (Some(of(Ok(Some(backup("03T02:00:01"))))), "1 of 1 well"),
+        ] {
+            let said = said(&nightly(), &succeeded, judged);
+            assert!(said.starts_with(expected), "{said}, and not {expected}");
+        }
+        // The ledger is lost, and the sets are there.
+        assert_eq!(said(&nightly(), &known(None), Some(good())), "1 of 1 well");
+        assert_eq!(said(&nightly(), &known(None), Some(of(Ok(None)))), "0 of 1 well, 1 without a success yet");
+    }
+
+    #[test]
+    fn a_fleet_that_timers_ran_is_late_and_so_is_one_whose_sets_are_old() {
+        let of = |began_at| Some(OfDatabase::for_tests("main.tenant_1", Ok(Some(backup(began_at)))));
+        assert_eq!(said(&nightly(), &known(Some("23T02:01:00")), of("23T02:00:01")), "0 of 1 well, 1 late");
+        assert_eq!(said(&nightly(), &known(None), of("03T02:00:01")), "0 of 1 well, 1 late");
+        let disabled = Job { enabled: false, ..nightly() };
+        let idle = of("03T02:00:01").map(|of| OfDatabase { idle: Some("is disabled"), ..of });
+        assert_eq!(said(&disabled, &known(Some("03T02:01:00")), idle), "0 of 1 well, 1 whose job is disabled");
+        // A job that backs up nothing is judged by the ledger.
+        let task = crate::task::sql::Sql::default().into();
+        let sql = Job { task, ..nightly() };
+        assert_eq!(said(&sql, &known(Some("24T02:01:00")), None), "1 of 1 well");
+        assert_eq!(said(&sql, &known(Some("23T02:01:00")), None), "0 of 1 well, 1 late");
     }
 }

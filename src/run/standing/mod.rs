@@ -1,13 +1,20 @@
 //! Where one stands: whether each database has a backup that counts, what is late, what failed, and the next step. `pgtend` alone, `pgtend doctor`, the
 //! digest and the status page judge by it.
 
+mod database;
 pub mod fleets;
+pub mod found;
+mod history;
+pub mod late;
 pub mod read;
 mod say;
+pub mod stores;
 
 use chrono::{DateTime, Utc};
 
-pub use self::say::{Backup, Configured, Failed, Late, Lost, OfDatabase, Standing, Step, Unasked, Unread};
+pub use self::database::{Backup, Lost, OfDatabase, Unasked};
+pub use self::late::Late;
+pub use self::say::{Configured, Failed, Standing, Step, Unread};
 use super::job::Folder;
 use crate::config::Config;
 

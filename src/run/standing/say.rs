@@ -2,13 +2,15 @@
 
 use chrono::{DateTime, Utc};
 
-use super::fleets::Fleet;
+use super::database::{Lost, OfDatabase, Unasked};
+use super::fleets::{self, Fleet};
+use super::late::Late;
 use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
-use crate::ledger::{Gone, Untold};
+use crate::ledger::{Gone, LeftOut, Untold};
 use crate::run::notify::untold;
-use crate::task::backup::gate::{InTheClear, Measured};
+use crate::task::backup::gate::InTheClear;
 
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -24,6 +26,10 @@ pub struct Standing {
     /// Jobs with patterns, and databases that went from their servers: their databases are counted, and not in `databases`.
     pub fleets: Vec<Fleet>,
     pub gone: Vec<Gone>,
+    /// Databases of servers that have something of their own, and that no job backs up.
+    pub uncovered: Vec<String>,
+    /// Databases that servers have and that patterns take, and on which nobody can work.
+    pub left_out: Vec<LeftOut>,
     /// Messages that nobody got.
     pub untold: Vec<Untold>,
     /// [servers.NAME] of the configuration.
@@ -51,96 +57,6 @@ pub enum Configured {
         stores: usize,
         jobs: usize,
     },
-}
-
-/// The newest intact backup of a database.
-#[derive(Clone, Debug)]
-pub struct Backup {
-    pub set: String,
-    pub store: String,
-    pub began_at: DateTime<Utc>,
-    pub restored_at: Option<DateTime<Utc>>,
-    /// Who refused the last restore of it, when and why.
-    pub refused_by: Option<String>,
-    /// The stores that have a copy of it that counts.
-    pub stores: Vec<String>,
-    /// How long a restore takes, as the last one of a set that counts has shown.
-    pub measured: Option<Measured>,
-}
-
-impl Backup {
-    /// Says what was done to prove it.
-    pub fn proof_in_words(&self) -> String {
-        match (self.restored_at, &self.refused_by) {
-            (None, None) => "read back, not restored".to_owned(),
-            (None, Some(by)) => format!("not proved: refused by {by}"),
-            (Some(at), by) => {
-                let since = by.as_ref().map(|by| format!(", and refused since by {by}")).unwrap_or_default();
-                format!("restored on {}{since}", at.format("%Y-%m-%d"))
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-pub struct OfDatabase {
-    pub name: String,
-    /// A job that backs up all of it: one that runs by itself, if there is one.
-    pub job: Option<String>,
-    /// Why that job does not run by itself.
-    pub idle: Option<&'static str>,
-    /// Or why nobody knows.
-    pub backup: Result<Option<Backup>, String>,
-    /// The newest set that is newer than the backup and lost.
-    pub lost: Option<Lost>,
-    /// The backup has the database's name, and its server could not be asked whose it is: why.
-    pub unsure: Option<String>,
-    /// Stores of its backup jobs that were not read: they may have a newer set. Without a backup job, any store.
-    pub unread: Vec<String>,
-    /// What stands in the clear beside encrypted sets of it.
-    pub in_the_clear: Vec<InTheClear>,
-    /// The ledger was not asked, so that only the stores say how it stands.
-    pub unasked: Option<Unasked>,
-    /// Others are restored beside it, and it has nothing of its own.
-    pub needs_none: bool,
-}
-
-/// Why the ledger was not asked, and since when not, where that is known. It alone knows of a proved set that is gone from the stores, and of late jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unasked {
-    pub since: Option<DateTime<Utc>>,
-    pub why: String,
-}
-
-impl Unasked {
-    pub fn in_words(&self) -> String {
-        let since = self.since.map_or_else(String::new, |since| format!(" since {}", since.format("%Y-%m-%d %H:%M:%S UTC")));
-        format!("the ledger was not asked{since}, and may know of a newer backup that is lost and of a late job: {}", self.why)
-    }
-}
-
-/// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
-/// gone.
-#[derive(Clone, Debug)]
-pub struct Lost {
-    pub set: String,
-    /// None where no store has it.
-    pub store: Option<String>,
-    pub why: String,
-    /// Who refused it for its data, when and why, where that is the reason.
-    pub refused_by: Option<String>,
-}
-
-#[derive(Debug)]
-pub struct Late {
-    pub job: String,
-    pub database: String,
-    pub tick: DateTime<Utc>,
-    pub last_success_at: Option<DateTime<Utc>>,
-    /// The ledger knows nothing of its schedule, and the success is the newest set.
-    pub is_by_sets: bool,
-    /// Its file has mistakes, so that it cannot run; its schedule is the one that it had before.
-    pub is_broken: bool,
 }
 
 #[derive(Debug)]
@@ -199,8 +115,22 @@ impl Standing {
         {
             return step("pgtend check --connect", "says what does not answer, and what to do");
         }
+        let without = self.fleets.iter().find(|fleet| fleet.without_backup > 0 && fleet.idle.is_none());
+        if let Some(fleet) = without {
+            let command = format!("pgtend run-job {}", word(&fleet.job));
+            return Step { command, why: "makes backups of its databases: some have none that counts" };
+        }
         if self.fleets.iter().any(|fleet| fleet.failed > 0) {
             return step("pgtend runs --outcome failed", "shows why runs on some databases failed");
+        }
+        if self.fleets.iter().any(|fleet| fleet.in_doubt > 0) {
+            return step("pgtend backups list", "shows the sets of all databases: the newest of some do not count");
+        }
+        if !self.left_out.is_empty() {
+            return step("pgtend check --connect", "says which databases of servers are left out, and why");
+        }
+        if !self.uncovered.is_empty() {
+            return step("pgtend jobs --all", "shows which databases have jobs: some have no backup job");
         }
         if !self.late.is_empty() || self.fleets.iter().any(|fleet| fleet.late > 0) {
             return step("pgtend serve", "runs what is due: is it running, or are the timers?");
@@ -209,7 +139,8 @@ impl Standing {
             let command = format!("pgtend notify test {}", word(target));
             return Step { command, why: "says whether the service takes messages, of which nobody got some" };
         }
-        if self.databases.iter().any(|database| database.idle.is_some()) {
+        let is_idle = |fleet: &Fleet| fleet.not_renewed > 0;
+        if self.databases.iter().any(|database| database.idle.is_some()) || self.fleets.iter().any(is_idle) {
             return step("pgtend jobs", "shows the backup jobs that never run by themselves: disabled, or without a schedule");
         }
         match (self.has_ledger, self.is_scheduled) {
@@ -279,8 +210,34 @@ impl Standing {
             );
             (format!("store {store}"), said)
         });
+        let missing = self.databases.iter().flat_map(|database| {
+            let newest = database.backup.as_ref().ok().and_then(Option::as_ref);
+            let set = newest.map(|newest| newest.set.as_str()).unwrap_or_default();
+            database.missing_in.iter().map(move |store| {
+                let said =
+                    format!("no copy of {set} that counts is in {store}: pgtend backups copy {} --to {}", word(set), word(store));
+                (format!("store {store}"), said)
+            })
+        });
+        let of_servers = self.of_servers().into_iter().map(|said| ("backup of databases of servers".to_owned(), said));
         let untold = self.untold.iter().map(|untold| (untold::about(untold), untold::in_words(untold)));
-        backups.chain(failed).chain(late).chain(fleets).chain(unread).chain(untold).chain(exposed).collect()
+        let others = failed.chain(late).chain(fleets).chain(unread).chain(untold).chain(missing).chain(exposed);
+        backups.chain(of_servers).chain(others).collect()
+    }
+
+    /// Says which databases of servers are backed up by no job, or by none that can work there.
+    pub fn of_servers(&self) -> Vec<String> {
+        let uncovered = (!self.uncovered.is_empty()).then(|| fleets::uncovered_in_words(&self.uncovered));
+        let left_out = match &self.left_out[..] {
+            [] => None,
+            [one] => Some(fleets::left_out_in_words(one)),
+            many => {
+                let named = fleets::some_of(many.iter().map(|left_out| format!("{} ({})", left_out.database, left_out.why)));
+                let count = units::plural(many.len(), "database");
+                Some(format!("{count} of servers are left out, so no job runs there: {named}"))
+            }
+        };
+        uncovered.into_iter().chain(left_out).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.
@@ -290,6 +247,9 @@ impl Standing {
                 format!("{} ago, {}", units::age(backup.began_at, now), backup.proof_in_words())
             }
             (Ok(None), _) if database.lost.is_some() => "none".to_owned(),
+            (Ok(None), Some(_)) if database.has_earlier_ones => {
+                "none of this database: the sets of its name are of one that was dropped or renamed".to_owned()
+            }
             (Ok(None), Some(_)) => "none yet".to_owned(),
             (Ok(None), None) => "none, and no job makes one".to_owned(),
             (Err(why), _) => format!("unknown: {why}"),
@@ -297,94 +257,16 @@ impl Standing {
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
         let unasked = database.unasked.as_ref().map(Unasked::in_words);
         let unrenewed = database.unrenewed_in_words().map(str::to_owned);
-        let others = [database.lost_in_words(), unrenewed, database.idle_in_words(), database.unread_in_words(), unasked];
+        let others = [
+            database.lost_in_words(),
+            unrenewed,
+            database.idle_in_words(),
+            database.unread_in_words(),
+            database.missing_in_words(),
+            unasked,
+        ];
         let others = others.into_iter().flatten().map(|wrong| format!("; {wrong}"));
         [said].into_iter().chain(unsure).chain(others).collect()
-    }
-}
-
-impl OfDatabase {
-    /// Returns whether nothing about its backup needs a person, as far as stores and ledger were asked.
-    pub fn is_well(&self) -> bool {
-        matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
-    }
-
-    /// Says what is wrong with a backup that is there, one thing a sentence. That the ledger was not asked is no fault of the backup.
-    pub fn wrongs(&self) -> Vec<String> {
-        let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
-        let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
-        let refused = refused.map(|by| format!("it was refused by {by}"));
-        let unrenewed = self.unrenewed_in_words().map(str::to_owned);
-        let wrongs = [unsure, refused, self.lost_in_words(), unrenewed, self.idle_in_words(), self.unread_in_words()];
-        wrongs.into_iter().flatten().collect()
-    }
-
-    fn lost_in_words(&self) -> Option<String> {
-        let Lost { set, store, why, refused_by } = self.lost.as_ref()?;
-        let newest = if matches!(self.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
-        let place = store.as_ref().map(|store| format!(" in {store}")).unwrap_or_default();
-        Some(match refused_by {
-            Some(by) => format!("{newest}, {set}{place}, is not proved: refused by {by}"),
-            None => format!("{newest}, {set}{place}, does not count: {why}"),
-        })
-    }
-
-    /// A backup that is there is not for long the newest state of the database.
-    fn unrenewed_in_words(&self) -> Option<&'static str> {
-        (self.job.is_none() && matches!(self.backup, Ok(Some(_)))).then_some("no job makes another one")
-    }
-
-    fn idle_in_words(&self) -> Option<String> {
-        let (job, why) = self.job.as_ref().zip(self.idle)?;
-        Some(format!("its job {job} {why}"))
-    }
-
-    /// Names the stores that may have a newer backup than the one that was found. Where none was found, the reason for that names them.
-    fn unread_in_words(&self) -> Option<String> {
-        let is_found = matches!(self.backup, Ok(Some(_)));
-        let were = if self.unread.len() == 1 { "was" } else { "were" };
-        (is_found && !self.unread.is_empty())
-            .then(|| format!("{} {were} not read, and may have a newer one", self.unread.join(", ")))
-    }
-
-    /// A database that a job backs up, of which nothing else is known.
-    #[cfg(test)]
-    pub fn for_tests(name: &str, backup: Result<Option<Backup>, String>) -> Self {
-        Self {
-            name: name.to_owned(),
-            job: Some("nightly".to_owned()),
-            idle: None,
-            backup,
-            lost: None,
-            unsure: None,
-            unread: Vec::new(),
-            in_the_clear: Vec::new(),
-            unasked: None,
-            needs_none: false,
-        }
-    }
-
-    /// The newest set, where a server refused to restore it.
-    pub fn refused(&self) -> Option<&str> {
-        let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
-        let counts = || self.backup.as_ref().ok()?.as_ref().map(|backup| (&backup.set, &backup.refused_by));
-        let (set, refused_by) = newer.or_else(counts)?;
-        refused_by.as_ref().map(|_| set.as_str())
-    }
-}
-
-impl Late {
-    pub fn in_words(&self, now: DateTime<Utc>) -> String {
-        let last = self.last_success_at.map_or("it never succeeded".to_owned(), |at| match self.is_by_sets {
-            true => format!("the newest set is {} old", units::age(at, now)),
-            false => format!("its last success was {} ago", units::age(at, now)),
-        });
-        format!(
-            "{} on {}: no success for its tick of {}; {last}",
-            self.job,
-            self.database,
-            self.tick.format("%Y-%m-%d %H:%M UTC")
-        )
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use crate::pg::{self, Server};
 
 /// The source, and what a target must have. Fields with a default are newer than the first release, whose manifests lack them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerFacts {
     pub version: String,
     pub version_num: i32,

@@ -377,3 +377,29 @@ pub enum Verify {
     /// No verification: `backups verify` runs elsewhere. An unread set fills no place of `keep`.
     None,
 }
+
+#[cfg(test)]
+impl Backup {
+    /// All of each database to the store `local`, read back.
+    pub fn for_tests() -> Self {
+        Self {
+            first: InStore { store: "local".into(), keep: None },
+            copies: Vec::new(),
+            verify: Verify::Checksum,
+            scratch: Scratch::Auto,
+            checks: Vec::new(),
+            expect: Vec::new(),
+            how_often: Default::default(),
+            compression: Default::default(),
+            level: 1,
+            threads: 1,
+            filters: Default::default(),
+            lock_wait_timeout: Span(Duration::from_secs(60)),
+            give_way: false,
+            sessions: 1,
+            vector_indexes: true,
+            rows: RowCheck::Hash,
+            restore_sessions: None,
+        }
+    }
+}

@@ -181,6 +181,11 @@ impl Listing {
 
 /// Reads all sets whose keys start with `folder` (empty: the whole store).
 pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
+    list_newest(store, folder, usize::MAX).await
+}
+
+/// The same with only so many of the newest sets of each job on each database: older ones are not read, and are not in the listing.
+pub async fn list_newest(store: &Store, folder: &str, sets_of_a_job: usize) -> Result<Listing> {
     let mut folders: BTreeMap<SetName, Vec<Object>> = BTreeMap::new();
     let mut listing = Listing::default();
     let listed = store.list_readable(folder).await?;
@@ -217,6 +222,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         listing.unreadable.extend(why_lost(store, name, objects).await.map(|why| (name.clone(), why)));
     }
     listing.incomplete = without;
+    let with_manifest = newest_of_each(with_manifest, sets_of_a_job);
     let in_memory = Semaphore::new(READ_MIB);
     let reading = with_manifest.into_iter().map(|(name, objects)| {
         let in_memory = &in_memory;
@@ -235,6 +241,22 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         }
     }
     Ok(listing)
+}
+
+/// Of sets in the order of their names, so many of the newest of each job on each database.
+fn newest_of_each(sets: Vec<(SetName, Vec<Object>)>, most: usize) -> Vec<(SetName, Vec<Object>)> {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut kept: Vec<_> = sets
+        .into_iter()
+        .rev()
+        .filter(|(name, _)| {
+            let count = counts.entry((name.database.clone(), name.job.clone())).or_default();
+            *count += 1;
+            *count <= most
+        })
+        .collect();
+    kept.reverse();
+    kept
 }
 
 /// The set whose folder this is. A path that parses as a name but is not written like it belongs to another program.

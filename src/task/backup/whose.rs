@@ -1,12 +1,18 @@
 //! Whose sets count before a deployment, and why those of others do not.
 
-use anyhow::Result;
+use std::collections::HashMap;
 
-use super::facts::ServerFacts;
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+
+use super::facts::{DatabaseFacts, ServerFacts};
 use super::newest;
 use super::series::{Belongs, Series};
 use super::set::Set;
 use crate::config::Config;
+use crate::pg;
+use crate::pg::databases::{self, Listed};
 
 /// The server whose sets count.
 pub enum Whose {
@@ -30,7 +36,44 @@ pub enum Theirs {
     Unasked,
 }
 
+/// What a server says of all of its databases at once, so that not each of them is asked.
+#[derive(Clone, Debug, Default)]
+pub struct OfServer {
+    pub listed: Listed,
+    clock: Option<DateTime<Utc>>,
+    /// None where the role may not read it.
+    system_identifier: Option<String>,
+    /// By the databases' own names.
+    oids: HashMap<String, i64>,
+}
+
+impl OfServer {
+    pub async fn ask(settings: &pg::Settings) -> Result<Self> {
+        let listed = databases::list(settings).await?;
+        let mut connection = settings.connect().await?;
+        let (clock, oids): (DateTime<Utc>, Json<HashMap<String, i64>>) = sqlx::query_as(
+            "SELECT pg_catalog.clock_timestamp(), coalesce(pg_catalog.jsonb_object_agg(d.datname, d.oid::bigint), '{}') FROM pg_catalog.pg_database d
+             WHERE d.datname OPERATOR(pg_catalog.=) ANY ($1)",
+        )
+        .bind(&listed.names)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(pg::in_its_own_words)?;
+        let identifier = "SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s";
+        let system_identifier = sqlx::query_scalar(identifier).fetch_one(&mut connection).await.ok();
+        Ok(Self { listed, clock: Some(clock), system_identifier, oids: oids.0 })
+    }
+}
+
 impl Theirs {
+    /// The same of a database that was found on a server, by its own name there.
+    pub fn of_found(server: &OfServer, own: &str) -> Self {
+        let database = DatabaseFacts { name: own.to_owned(), oid: server.oids.get(own).copied(), ..DatabaseFacts::default() };
+        let (clock, system_identifier) = (server.clock, server.system_identifier.clone());
+        let server = Box::new(ServerFacts { clock, system_identifier, database, ..ServerFacts::default() });
+        Self::Own { server, by_name: false }
+    }
+
     /// `database`: its name in the configuration.
     pub async fn of(config: &Config, database: &str, whose: &Whose) -> Result<Self> {
         Ok(match whose {
@@ -49,6 +92,11 @@ impl Theirs {
         if let Self::Own { by_name, .. } = self {
             *by_name = true;
         }
+    }
+
+    /// Returns whether a set is of a database that had this name on this server before.
+    pub fn is_earlier(&self, series: &Series, set: &Set) -> bool {
+        matches!(self, Self::Own { server, .. } if series.belongs(server, set) == Belongs::OfAnEarlierOne)
     }
 
     /// Says why a set is not theirs, or may not be.

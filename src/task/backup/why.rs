@@ -232,28 +232,6 @@ mod tests {
 
     const COPY: &str = "pg_dump: error: Dumping the contents of table \"f\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: FEHLER:  x\npg_dump: detail: Command was: COPY public.f (id, b) TO stdout;";
 
-    fn backup() -> Backup {
-        Backup {
-            first: crate::task::backup::InStore { store: "local".into(), keep: None },
-            copies: Vec::new(),
-            verify: crate::task::backup::Verify::Checksum,
-            scratch: crate::task::backup::Scratch::Auto,
-            checks: Vec::new(),
-            expect: Vec::new(),
-            how_often: Default::default(),
-            compression: Default::default(),
-            level: 1,
-            threads: 1,
-            filters: Default::default(),
-            lock_wait_timeout: crate::base::units::Span(std::time::Duration::from_secs(60)),
-            give_way: false,
-            sessions: 1,
-            vector_indexes: true,
-            rows: crate::task::backup::choices::RowCheck::Hash,
-            restore_sessions: None,
-        }
-    }
-
     #[test]
     fn the_table_that_was_dumped_is_read_out_of_what_pg_dump_says() {
         for (said, table) in [
@@ -353,7 +331,7 @@ mod tests {
                 "",
             ),
         ] {
-            let (seen, hint) = decide(said, &found, &backup());
+            let (seen, hint) = decide(said, &found, &Backup::for_tests());
             let text = format!("; {}", hint.unwrap_or_default());
             assert!(seen == kind && text.contains(expected), "{said}: {seen:?} {text}");
             assert!(!expected.is_empty() || text == "; ", "{said}: {text}");

@@ -26,7 +26,14 @@ impl Entry for Refresh {
         }
         let is_backed_up = |database: &&String| jobs.iter().any(|job| stores_of(job).is_some() && job.runs_on(database));
         let database = databases.iter().find(is_backed_up)?;
-        Some(format!("`{database}` is backed up by a job, and no refresh replaces such a database"))
+        Some(match self.swap {
+            true => format!("`{database}` is backed up by a job, and no refresh replaces such a database"),
+            false => {
+                format!(
+                    "`{database}` is backed up by a job, and a drill there is refused, too: name another database of the server that is to restore"
+                )
+            }
+        })
     }
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, _config: &Config) -> Result<String> {

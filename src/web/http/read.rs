@@ -252,9 +252,14 @@ pub fn safety(site: &Site, jobs: &[JobStatus], away: Option<&Unasked>) -> Vec<Da
             late.entry(&job.database).or_default().push(job.job.clone());
         }
     }
-    let mut databases = site.safe.look(&site.scheduler.context(), &backed_up, site.scheduler.broken(), away);
+    let has_succeeded = |name: &str, database: &str| {
+        jobs.iter().any(|job| job.job == name && job.database == database && job.last_success_at.is_some())
+    };
+    let mut databases = site.safe.look(&site.scheduler.context(), &backed_up, has_succeeded, site.scheduler.broken(), away);
     for database in &mut databases {
-        database.late = late.remove(database.name.as_str()).unwrap_or_default();
+        database.late.extend(late.remove(database.name.as_str()).unwrap_or_default());
+        database.late.sort_unstable();
+        database.late.dedup();
     }
     databases
 }

@@ -59,7 +59,7 @@ fn database(name: &str, backup: Result<Option<Backup>, String>) -> DatabaseStatu
 fn of(found: OfDatabase) -> DatabaseStatus {
     DatabaseStatus {
         name: found.name.clone(),
-        read: Some(Arc::new(Read { at: now(), asked: std::time::Instant::now(), found })),
+        read: Some(Arc::new(Read { at: now(), asked: std::time::Instant::now(), found, late: Vec::new() })),
         late: Vec::new(),
         unasked: None,
     }

@@ -56,6 +56,9 @@ pub struct Seen {
     /// It was a set, and cannot be read: nobody knows what it was worth.
     #[serde(skip)]
     pub is_unreadable: bool,
+    /// It is of a database that had this name on this server, and was dropped or renamed since.
+    #[serde(skip)]
+    pub is_of_an_earlier_one: bool,
     /// How long its last restore took.
     #[serde(skip)]
     pub measured: Option<Measured>,
@@ -208,6 +211,7 @@ mod tests {
             why_not: why_not.map(str::to_owned),
             refused_by: None,
             is_unreadable: false,
+            is_of_an_earlier_one: false,
             measured: None,
         }
     }

@@ -37,7 +37,7 @@ pub type Stores = Vec<(String, Result<Store>)>;
 pub async fn ask(config: &Config, stores: Stores, question: &Question<'_>) -> Result<Answer> {
     let host_clock = Utc::now();
     let theirs = Theirs::of(config, question.database, &question.whose).await?;
-    Looked::at(theirs, host_clock, stores, question, None).await.answer(question)
+    Looked::at(theirs, host_clock, stores, question, Bounds::default()).await.answer(question)
 }
 
 /// Asks for a job whether it has made a set of this database within that time that is as proved as the run that would make another. Of several
@@ -57,7 +57,7 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
         Question { database, job: Some(job), store: None, stores_of, filters, whose, within, restored, without_vector_indexes };
     let host_clock = Utc::now();
     let theirs = Theirs::of(config, database, &question.whose).await?;
-    let mut looked = Looked::at(theirs, host_clock, stores, &question, None).await;
+    let mut looked = Looked::at(theirs, host_clock, stores, &question, Bounds::default()).await;
     let answer = looked.answer(&question)?;
     if !answer.is_met || names.len() == 1 {
         return Ok(answer);
@@ -72,6 +72,21 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
         }
     }
     Ok(answer)
+}
+
+/// How much is read, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// No store is waited for longer than this.
+    pub patience: Option<Duration>,
+    /// So many of the newest sets of each job are read.
+    pub sets_of_a_job: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { patience: None, sets_of_a_job: usize::MAX }
+    }
 }
 
 /// What the stores hold, and what time it is.
@@ -91,13 +106,13 @@ struct InStore {
 }
 
 impl Looked {
-    /// Reads all stores side by side. `host_clock`: when the database was asked. `patience`: no store is waited for longer than this.
+    /// Reads all stores side by side. `host_clock`: when the database was asked.
     pub async fn at(
         theirs: Theirs,
         host_clock: DateTime<Utc>,
         stores: Stores,
         question: &Question<'_>,
-        patience: Option<Duration>,
+        Bounds { patience, sets_of_a_job }: Bounds,
     ) -> Self {
         let (are_several, mut looking) = (stores.len() > 1, Vec::new());
         for (name, store) in stores {
@@ -106,7 +121,7 @@ impl Looked {
                 if are_several {
                     ensure_answers(&store).await?;
                 }
-                look(store, question).await
+                look(store, question, sets_of_a_job).await
             };
             looking.push(async move {
                 let found = match patience {
@@ -150,9 +165,10 @@ impl Looked {
             for (name, InStore { listing, series, .. }) in found().filter(|(name, _)| is_asked(name)) {
                 let why_not = |set: &Set| {
                     let series = series.get(&set.name.job).unwrap_or(&none);
+                    let is_of_an_earlier_one = self.theirs.is_earlier(series, set);
                     self.theirs
                         .why_not(series, set)
-                        .map(WhyNot::from)
+                        .map(|said| WhyNot { is_of_an_earlier_one, ..said.into() })
                         .or_else(|| why_not((name, set), question, &together, self.host_clock))
                 };
                 seen.extend(seen_in(listing, name, &why_not, self.host_clock));
@@ -211,12 +227,12 @@ fn doubt((name, found): &mut (String, Result<InStore>)) -> Option<anyhow::Error>
     }
 }
 
-async fn look(store: Store, question: &Question<'_>) -> Result<InStore> {
+async fn look(store: Store, question: &Question<'_>, sets_of_a_job: usize) -> Result<InStore> {
     let folder = match question.job {
         Some(job) => key::folder(question.database, job),
         None => format!("{}/", key::encode(question.database)),
     };
-    let listing = set::list(&store, &folder).await?;
+    let listing = set::list_newest(&store, &folder, sets_of_a_job).await?;
     let mut all_series: BTreeMap<String, Series> = BTreeMap::new();
     for set in &listing.sets {
         let job = &set.name.job;
@@ -239,6 +255,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
         why_not: Some(why_not),
         refused_by: None,
         is_unreadable: false,
+        is_of_an_earlier_one: false,
         measured: None,
     };
     let unreadable = listing
@@ -250,6 +267,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
     let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
     let sets = listing.sets.iter().map(|set| {
         let why_not = why_not(set);
+        let is_of_an_earlier_one = why_not.as_ref().is_some_and(|why_not| why_not.is_of_an_earlier_one);
         let refused_by = match &why_not {
             Some(why_not) => why_not.refused_by.clone(),
             None => refused_last_by(set),
@@ -262,6 +280,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
             why_not: why_not.map(|why_not| why_not.said),
             refused_by,
             is_unreadable: false,
+            is_of_an_earlier_one,
             measured: set.verification.restore_time(now),
         }
     });
@@ -281,11 +300,12 @@ struct WhyNot {
     said: String,
     /// Who refused it for its data, when and why, where that is the reason.
     refused_by: Option<String>,
+    is_of_an_earlier_one: bool,
 }
 
 impl From<String> for WhyNot {
     fn from(said: String) -> Self {
-        Self { said, refused_by: None }
+        Self { said, refused_by: None, is_of_an_earlier_one: false }
     }
 }
 
@@ -306,6 +326,7 @@ fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Toget
         WhyNot {
             said: format!("{server} refused it{copy} when it was last restored, on {at}: {why}"),
             refused_by: Some(format!("{server}{copy} on {at}: {why}")),
+            is_of_an_earlier_one: false,
         }
     });
     let problem = refused.or_else(|| set.listed.globals_problem.clone().map(WhyNot::from));

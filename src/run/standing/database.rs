@@ -1,0 +1,175 @@
+//! A database, with its newest backup, and what speaks against it.
+
+use chrono::{DateTime, Utc};
+
+use crate::task::backup::gate::{InTheClear, Measured};
+
+/// The newest intact backup of a database.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    pub set: String,
+    pub store: String,
+    pub began_at: DateTime<Utc>,
+    pub restored_at: Option<DateTime<Utc>>,
+    /// Who refused the last restore of it, when and why.
+    pub refused_by: Option<String>,
+    /// The stores that have a copy of it that counts.
+    pub stores: Vec<String>,
+    /// How long a restore takes, as the last one of a set that counts has shown.
+    pub measured: Option<Measured>,
+}
+
+impl Backup {
+    /// Says what was done to prove it.
+    pub fn proof_in_words(&self) -> String {
+        match (self.restored_at, &self.refused_by) {
+            (None, None) => "read back, not restored".to_owned(),
+            (None, Some(by)) => format!("not proved: refused by {by}"),
+            (Some(at), by) => {
+                let since = by.as_ref().map(|by| format!(", and refused since by {by}")).unwrap_or_default();
+                format!("restored on {}{since}", at.format("%Y-%m-%d"))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct OfDatabase {
+    pub name: String,
+    /// A job that backs up all of it: one that runs by itself, if there is one.
+    pub job: Option<String>,
+    /// Why that job does not run by itself.
+    pub idle: Option<&'static str>,
+    /// Or why nobody knows.
+    pub backup: Result<Option<Backup>, String>,
+    /// The newest set that is newer than the backup and lost.
+    pub lost: Option<Lost>,
+    /// The backup has the database's name, and its server could not be asked whose it is: why.
+    pub unsure: Option<String>,
+    /// Stores of its backup jobs that were not read: they may have a newer set. Without a backup job, any store.
+    pub unread: Vec<String>,
+    /// Stores of the backup's job without a copy of it that counts.
+    pub missing_in: Vec<String>,
+    /// Sets of this name are there of a database that was dropped or renamed.
+    pub has_earlier_ones: bool,
+    /// What stands in the clear beside encrypted sets of it.
+    pub in_the_clear: Vec<InTheClear>,
+    /// The ledger was not asked, so that only the stores say how it stands.
+    pub unasked: Option<Unasked>,
+    /// Others are restored beside it, and it has nothing of its own.
+    pub needs_none: bool,
+}
+
+/// Why the ledger was not asked, and since when not, where that is known. It alone knows of a proved set that is gone from the stores, and of late jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unasked {
+    pub since: Option<DateTime<Utc>>,
+    pub why: String,
+}
+
+impl Unasked {
+    pub fn in_words(&self) -> String {
+        let since = self.since.map_or_else(String::new, |since| format!(" since {}", since.format("%Y-%m-%d %H:%M:%S UTC")));
+        format!("the ledger was not asked{since}, and may know of a newer backup that is lost and of a late job: {}", self.why)
+    }
+}
+
+/// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
+/// gone.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    pub set: String,
+    /// None where no store has it.
+    pub store: Option<String>,
+    pub why: String,
+    /// Who refused it for its data, when and why, where that is the reason.
+    pub refused_by: Option<String>,
+}
+
+impl OfDatabase {
+    /// Returns whether nothing about its backup needs a person, as far as stores and ledger were asked.
+    pub fn is_well(&self) -> bool {
+        matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
+    }
+
+    /// Says what is wrong with a backup that is there, one thing a sentence. That the ledger was not asked is no fault of the backup.
+    pub fn wrongs(&self) -> Vec<String> {
+        let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
+        let refused = self.backup.as_ref().ok().and_then(|backup| backup.as_ref()?.refused_by.as_ref());
+        let refused = refused.map(|by| format!("it was refused by {by}"));
+        let unrenewed = self.unrenewed_in_words().map(str::to_owned);
+        let (lost, idle, unread, missing) =
+            (self.lost_in_words(), self.idle_in_words(), self.unread_in_words(), self.missing_in_words());
+        let wrongs = [unsure, refused, lost, unrenewed, idle, unread, missing];
+        wrongs.into_iter().flatten().collect()
+    }
+
+    /// Returns whether something speaks against the backup that is there.
+    pub fn is_in_doubt(&self) -> bool {
+        self.lost.is_some() || self.unsure.is_some() || self.refused().is_some()
+    }
+
+    /// The first thing that is wrong.
+    pub fn wrongs_in_short(&self) -> String {
+        self.lost_in_words().or_else(|| self.wrongs().into_iter().next()).unwrap_or_else(|| "none".to_owned())
+    }
+
+    pub(super) fn missing_in_words(&self) -> Option<String> {
+        (!self.missing_in.is_empty()).then(|| format!("no copy that counts in {}", self.missing_in.join(", ")))
+    }
+
+    pub(super) fn lost_in_words(&self) -> Option<String> {
+        let Lost { set, store, why, refused_by } = self.lost.as_ref()?;
+        let newest = if matches!(self.backup, Ok(Some(_))) { "a newer one" } else { "the newest" };
+        let place = store.as_ref().map(|store| format!(" in {store}")).unwrap_or_default();
+        Some(match refused_by {
+            Some(by) => format!("{newest}, {set}{place}, is not proved: refused by {by}"),
+            None => format!("{newest}, {set}{place}, does not count: {why}"),
+        })
+    }
+
+    /// A backup that is there is not for long the newest state of the database.
+    pub(super) fn unrenewed_in_words(&self) -> Option<&'static str> {
+        (self.job.is_none() && matches!(self.backup, Ok(Some(_)))).then_some("no job makes another one")
+    }
+
+    pub(super) fn idle_in_words(&self) -> Option<String> {
+        let (job, why) = self.job.as_ref().zip(self.idle)?;
+        Some(format!("its job {job} {why}"))
+    }
+
+    /// Names the stores that may have a newer backup than the one that was found. Where none was found, the reason for that names them.
+    pub(super) fn unread_in_words(&self) -> Option<String> {
+        let is_found = matches!(self.backup, Ok(Some(_)));
+        let were = if self.unread.len() == 1 { "was" } else { "were" };
+        (is_found && !self.unread.is_empty())
+            .then(|| format!("{} {were} not read, and may have a newer one", self.unread.join(", ")))
+    }
+
+    /// A database that a job backs up, of which nothing else is known.
+    #[cfg(test)]
+    pub fn for_tests(name: &str, backup: Result<Option<Backup>, String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            job: Some("nightly".to_owned()),
+            idle: None,
+            backup,
+            lost: None,
+            unsure: None,
+            unread: Vec::new(),
+            missing_in: Vec::new(),
+            has_earlier_ones: false,
+            in_the_clear: Vec::new(),
+            unasked: None,
+            needs_none: false,
+        }
+    }
+
+    /// The newest set, where a server refused to restore it.
+    pub fn refused(&self) -> Option<&str> {
+        let newer = self.lost.as_ref().map(|lost| (&lost.set, &lost.refused_by));
+        let counts = || self.backup.as_ref().ok()?.as_ref().map(|backup| (&backup.set, &backup.refused_by));
+        let (set, refused_by) = newer.or_else(counts)?;
+        refused_by.as_ref().map(|_| set.as_str())
+    }
+}

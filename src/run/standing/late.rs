@@ -1,0 +1,178 @@
+//! Which jobs are late: by the ledger, and backups also by their sets, as a ledger may be new, and a set may be gone. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+
+use super::database::{Backup, OfDatabase};
+use crate::base::units;
+use crate::ledger::Key;
+use crate::run::covered::is_backed_up_by;
+use crate::run::job::Job;
+use crate::run::scheduler::planner::{self, Ticks};
+use crate::task::backup::set_name::SetName;
+
+#[derive(Debug)]
+pub struct Late {
+    pub job: String,
+    pub database: String,
+    pub tick: DateTime<Utc>,
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// The ledger knows nothing of its schedule, and the success is the newest set.
+    pub is_by_sets: bool,
+    /// Its file has mistakes, so that it cannot run; its schedule is the one that it had before.
+    pub is_broken: bool,
+}
+
+/// What the ledger says of jobs on databases.
+#[derive(Debug, Default)]
+pub struct Known {
+    pub successes: HashMap<Key, DateTime<Utc>>,
+    /// Of which the last run that proves something failed.
+    pub failed: HashSet<Key>,
+    /// Since when a scheduler knows their schedules. Timers run jobs without one.
+    pub since: HashMap<Key, DateTime<Utc>>,
+}
+
+impl Late {
+    pub fn in_words(&self, now: DateTime<Utc>) -> String {
+        let last = self.last_success_at.map_or("it never succeeded".to_owned(), |at| match self.is_by_sets {
+            true => format!("the newest set is {} old", units::age(at, now)),
+            false => format!("its last success was {} ago", units::age(at, now)),
+        });
+        format!(
+            "{} on {}: no success for its tick of {}; {last}",
+            self.job,
+            self.database,
+            self.tick.format("%Y-%m-%d %H:%M UTC")
+        )
+    }
+}
+
+/// Says why a job does not run by itself.
+pub fn idle(job: &Job) -> Option<&'static str> {
+    match (job.enabled, &job.schedule) {
+        (false, _) => Some("is disabled"),
+        (true, None) => Some("has no schedule"),
+        (true, Some(_)) => None,
+    }
+}
+
+/// The tick for which a success of a job is overdue. Where no scheduler knows the job, its last success and its schedule say that; one that never succeeded
+/// may be new.
+pub fn by_ledger(ticks: &mut Ticks<'_>, job: &Job, database: &str, known: &Known, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let key = (job.name.clone(), database.to_owned());
+    let (jitter, success) = (planner::jitter(job, database), known.successes.get(&key).copied());
+    match known.since.get(&key) {
+        Some(since) => ticks.late_since(jitter, *since, success, now),
+        None => ticks.overdue_since(jitter, None, success?, now),
+    }
+}
+
+/// The tick for which a newer set of a database is overdue.
+pub fn by_set(
+    ticks: &mut Ticks<'_>,
+    (job, jobs): (&Job, &[Job]),
+    OfDatabase { name, backup, unread, .. }: &OfDatabase,
+    known: &Known,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let Ok(Some(Backup { set, began_at, .. })) = backup else { return None };
+    // A newer set may be there.
+    if !unread.is_empty() {
+        return None;
+    }
+    let key = (job.name.clone(), name.clone());
+    let since = known.since.get(&key).copied();
+    let made_by = set.parse::<SetName>().ok().map(|set| set.job);
+    let is_anothers =
+        made_by.is_some_and(|by| by != job.name && jobs.iter().any(|job| job.name == by && is_backed_up_by(job, name)));
+    // The other job is judged by it; of this one, whose sets may be deleted earlier, the ledger knows more.
+    if is_anothers && since.is_some() {
+        return None;
+    }
+    let tick = ticks.overdue_since(planner::jitter(job, name), since, *began_at, now)?;
+    // A set that began before the tick may be that of a run that ended after it.
+    known.successes.get(&key).is_none_or(|at| *at < tick).then_some(tick)
+}
+
+/// The backup jobs that are late on these databases by their sets.
+pub fn all_by_sets(jobs: &[Job], databases: &[OfDatabase], known: &Known, now: DateTime<Utc>) -> Vec<Late> {
+    let mut late = Vec::new();
+    for job in jobs {
+        let mut ticks = Ticks::of(job);
+        for database in databases.iter().filter(|database| is_backed_up_by(job, &database.name)) {
+            if let Some(tick) = by_set(&mut ticks, (job, jobs), database, known, now) {
+                let last_success_at = database.backup.as_ref().ok().and_then(|backup| Some(backup.as_ref()?.began_at));
+                let (job, database) = (job.name.clone(), database.name.clone());
+                late.push(Late { job, database, tick, last_success_at, is_by_sets: true, is_broken: false });
+            }
+        }
+    }
+    late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::schedule::Schedule;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-11-{text}Z").parse().unwrap()
+    }
+
+    fn nightly() -> Job {
+        let schedule = Some(Schedule::try_from("0 2 * * *".to_owned()).unwrap());
+        Job { schedule, ..Job::for_tests("nightly", crate::task::sql::Sql::default().into()) }
+    }
+
+    fn known(success: Option<&str>, since: Option<&str>) -> Known {
+        let of_it =
+            |time: Option<&str>| time.map(|time| (("nightly".to_owned(), "app".to_owned()), at(time))).into_iter().collect();
+        Known { successes: of_it(success), since: of_it(since), ..Known::default() }
+    }
+
+    #[test]
+    fn a_job_that_timers_run_is_late_by_its_last_success() {
+        let job = nightly();
+        let late = |success, since| by_ledger(&mut Ticks::of(&job), &job, "app", &known(success, since), at("24T10:00:00"));
+        assert_eq!(late(Some("24T02:01:00"), None), None);
+        assert_eq!(late(Some("23T02:01:00"), None), Some(at("24T02:00:00")));
+        assert_eq!(late(None, None), None, "it may be new");
+        assert_eq!(late(None, Some("20T00:00:00")), Some(at("24T02:00:00")));
+        assert_eq!(late(Some("23T02:01:00"), Some("24T09:00:00")), None, "a scheduler has known it for an hour");
+    }
+
+    #[test]
+    fn the_newest_set_is_judged_whatever_the_ledger_knows() {
+        let job = nightly();
+        let of = |job_of_set: &str, began_at: &str| {
+            let set = format!("app/{job_of_set}/2026-11-01T00-00-00Z");
+            let began_at = at(began_at);
+            let stores = vec!["local".to_owned()];
+            let backup =
+                Backup { set, store: "local".to_owned(), began_at, restored_at: None, refused_by: None, stores, measured: None };
+            OfDatabase::for_tests("app", Ok(Some(backup)))
+        };
+        let late = |database: &OfDatabase, success, since| {
+            by_set(&mut Ticks::of(&job), (&job, &[nightly()]), database, &known(success, since), at("24T10:00:00"))
+        };
+        let (fresh, old) = (of("nightly", "24T02:00:01"), of("nightly", "03T02:00:01"));
+        for (database, success, since, expected) in [
+            (&fresh, None, None, None),
+            (&old, None, None, Some("24T02:00:00")),
+            // A scheduler that started just now, and one whose schedule was edited.
+            (&old, None, Some("24T09:00:00"), Some("23T02:00:00")),
+            (&old, Some("03T02:01:00"), Some("24T09:00:00"), Some("23T02:00:00")),
+            (&old, None, Some("20T00:00:00"), Some("24T02:00:00")),
+            // It was made by a job of a name that is no more.
+            (&of("former", "03T02:00:01"), None, Some("24T09:00:00"), Some("23T02:00:00")),
+            // A run that began before the tick, and ended after it.
+            (&of("nightly", "24T01:59:00"), Some("24T02:30:00"), Some("20T00:00:00"), None),
+        ] {
+            assert_eq!(late(database, success, since), expected.map(at), "{database:?} {success:?} {since:?}");
+        }
+        let unread = OfDatabase { unread: vec!["offsite".to_owned()], ..of("nightly", "03T02:00:01") };
+        assert_eq!(late(&unread, None, None), None, "a store that was not read may have a newer one");
+    }
+}
