@@ -286,7 +286,7 @@ async fn no_database(global: &Global, config: &Config, job: &Job) -> Result<Exit
     let ledger = Ledger::new(config)?;
     fleet::ensure_known(job, config, ledger.as_ref().map_or(Memory::None, Memory::Read)).await?;
     let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
-    terminal::say(&format!("pgtend: {}: no database matches {patterns}: nothing to do", job.name));
+    terminal::say(&format!("pgtend: {}: no {} matches {patterns}: nothing to do", job.name, job.has_runs_for()));
     if global.json {
         print(&format!("{:#}\n", json!({ "runs": [] })))?;
     }

@@ -1,6 +1,6 @@
 //! Which databases have a job that backs up all of them, and which need none.
 
-use crate::run::job::Job;
+use crate::run::job::{Chosen, Job};
 use crate::task::backup::{Backup, Scratch};
 
 /// Returns whether a job backs up all of a database: one with filters leaves something out.
@@ -8,9 +8,10 @@ pub fn is_backed_up_by(job: &Job, database: &str) -> bool {
     job.runs_on(database) && backs_up_all(job)
 }
 
-/// Returns whether a job backs up all of its databases.
+/// Returns whether a job backs up all of its databases. Its sets of their schemas would leave out extensions, large objects, and what is in no schema.
 pub fn backs_up_all(job: &Job) -> bool {
-    job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
+    let is_of_schemas = job.chosen.as_ref().is_some_and(Chosen::has_schemas);
+    !is_of_schemas && job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
 }
 
 /// Returns whether a database is a copy that [refresh] makes anew: nobody backs that up.

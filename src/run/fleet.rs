@@ -1,225 +1,97 @@
-//! Jobs with patterns in `databases`: which databases the servers have, and which of them each job gets. Only an answer of a server changes anything: one
-//! that does not answer keeps the databases that it had.
+//! Jobs with patterns in `databases`, or with `schemas`: which databases the servers have, which schemas these have, and what each job gets of them. Only an
+//! answer changes anything: a server or a database that does not answer keeps what it had.
 
-use std::collections::{BTreeMap, HashMap};
+pub mod asked;
+mod find;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
-use futures_util::future::join_all;
+use asked::Asked;
+pub use find::{Memory, Silent, ensure_known, find, found_for};
 
-use super::job::Job;
+use super::job::{Chosen, Job};
 use super::runner::Context;
-use crate::base::fault::{Fault, Kind};
-use crate::base::units;
 use crate::config::servers::{self, Candidate};
-use crate::config::{Config, Server};
-use crate::ledger::{Changes, Gone, Ledger};
-use crate::pg::databases::{self, Listed};
-use crate::pg::failure;
+use crate::config::{Config, places};
+use crate::ledger::{Gone, Ledger};
 
-/// More names in one line would hide the rest of the log.
-const NAMED: usize = 10;
-
-/// The databases of each server, by their own names; without those servers of which nothing is known.
+/// The databases of each server, and the schemas of each database, by their own names; without those of which nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found(BTreeMap<String, Vec<String>>);
-
-/// A server that did not answer.
-#[derive(Debug)]
-pub struct Silent {
-    pub server: String,
-    pub error: anyhow::Error,
-    /// When it gave the list that counts meanwhile, where that is the ledger's.
-    pub listed_at: Option<DateTime<Utc>>,
-}
+pub struct Found(BTreeMap<Asked, Vec<String>>);
 
 /// Returns whether any job depends on what servers have.
 pub fn is_needed(jobs: &[Job]) -> bool {
     jobs.iter().any(|job| job.chosen.is_some())
 }
 
-/// The ledger as the memory of what servers had.
-#[derive(Clone, Copy)]
-pub enum Memory<'l> {
-    None,
-    /// Lists that only show do not write: who writes a change first also tells it.
-    Read(&'l Ledger),
-    Write(&'l Ledger),
-}
-
-impl<'l> Memory<'l> {
-    fn ledger(self) -> Option<&'l Ledger> {
-        match self {
-            Self::None => None,
-            Self::Read(ledger) | Self::Write(ledger) => Some(ledger),
+/// Returns whether what is known so counts, if it is there.
+fn counts(full: &str, asked: &Asked, config: &Config, jobs: &[Job]) -> bool {
+    match asked {
+        Asked::Server(server) => {
+            asked.own_name(full).is_some_and(|own| config.servers.get(server).is_some_and(|server| server.takes(&own)))
         }
+        Asked::Database(_) => jobs.iter().any(|job| job.runs_on(full)),
     }
 }
 
-/// Asks all servers, each for a bounded time. What one does not say is what it had before: in `known`, or by the ledger.
-pub async fn find(config: &Config, memory: Memory<'_>, known: &Found) -> (Found, Vec<Silent>) {
-    let asked = config.servers.iter().map(|(name, server)| async move { (name, ask(server).await) });
-    let (mut found, mut silent) = (Found::default(), Vec::new());
-    for (server, answer) in join_all(asked).await {
-        let before = known.0.get(server);
-        let names = match answer {
-            Ok(listed) => {
-                remember(server, &listed, before, &config.servers[server], memory).await;
-                Some(listed.names)
-            }
-            Err(error) => {
-                let (had, listed_at) = match before {
-                    Some(names) => (Some(names.clone()), None),
-                    None => recall(server, memory).await.unzip(),
-                };
-                silent.push(Silent { server: server.clone(), error, listed_at });
-                had
-            }
-        };
-        if let Some(names) = names {
-            found.add(server, names);
-        }
-    }
-    (found, silent)
-}
-
-/// Finds databases for a command: warns of servers that do not answer, and gives the jobs what is known.
-pub async fn found_for(config: &Config, memory: Memory<'_>, jobs: Vec<Job>) -> Vec<Job> {
-    if !is_needed(&jobs) {
-        return jobs;
-    }
-    let (found, silent) = find(config, memory, &Found::default()).await;
-    for Silent { server, error, listed_at } in &silent {
-        let had = match (found.0.get(server), listed_at) {
-            (Some(names), Some(at)) => {
-                let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-                format!("the {} that it had at {at} count", units::plural(names.len(), "database"))
-            }
-            _ => "nothing is known of its databases".to_owned(),
-        };
-        tracing::warn!("server `{server}` does not answer, so {had}: {}", failure::in_a_line(error));
-    }
-    found.given_to(&jobs, config)
-}
-
-/// Fails for a job with patterns if one of them may stand for databases of a server of which nothing is known.
-pub async fn ensure_known(job: &Job, config: &Config, memory: Memory<'_>) -> Result<()> {
-    let Some(chosen) = &job.chosen else { return Ok(()) };
-    for (name, server) in config.servers.iter().filter(|(name, _)| chosen.may_be_of(name, config.servers.keys())) {
-        if let Err(error) = ask(server).await
-            && recall(name, memory).await.is_none()
-        {
-            return Err(error.context(Fault::new(Kind::Unreachable, format!("which databases server `{name}` has is not known"))));
-        }
-    }
-    Ok(())
-}
-
-async fn ask(server: &Server) -> Result<Listed> {
-    databases::list(&server.login.settings()?).await
-}
-
-/// Writes a new list to the ledger, and says once what it changes.
-async fn remember(name: &str, listed: &Listed, before: Option<&Vec<String>>, server: &Server, memory: Memory<'_>) {
-    let is_new = before != Some(&listed.names);
-    let written = match memory {
-        Memory::Write(ledger) if is_new => {
-            let names: Vec<String> = listed.names.iter().map(|own| servers::name_of(name, own)).collect();
-            ledger.remember_databases(name, &names).await.map(Some)
-        }
-        Memory::Write(ledger) => ledger.confirm_databases(name).await.map(|()| None),
-        Memory::Read(_) | Memory::None => Ok(None),
-    };
-    match written {
-        Ok(Some(changes)) => say(name, &changes, server, &listed.left_out),
-        Ok(None) => {}
-        Err(error) => tracing::warn!("the databases of server `{name}` are not in the ledger: {}", failure::in_a_line(&error)),
-    }
-    if is_new && before.is_none() && !listed.left_out.is_empty() {
-        let left_out = listed.left_out.iter().map(|(own, why)| format!("{} ({why})", own.escape_debug()));
-        tracing::info!("of server `{name}` are left out: {}", some_of(left_out.collect()));
-    }
-}
-
-fn say(name: &str, changes: &Changes, server: &Server, left_out: &[(String, &'static str)]) {
-    let counts = |full: &&String| servers::parts(full).is_some_and(|(_, own)| server.takes(&own));
-    let appeared: Vec<String> = changes.appeared.iter().filter(counts).cloned().collect();
-    let why_left_out = |full: &str| {
-        let (_, own) = servers::parts(full)?;
-        left_out.iter().find(|(name, _)| *name == own).map(|(_, why)| format!("{full} ({why})"))
-    };
-    let gone = changes.gone.iter().filter(counts).map(|full| why_left_out(full).unwrap_or_else(|| full.clone()));
-    let gone: Vec<String> = gone.collect();
-    if !appeared.is_empty() {
-        let (count, named) = (appeared.len(), some_of(appeared));
-        match changes.is_first {
-            true => tracing::info!("server `{name}` has {}: {named}", units::plural(count, "database")),
-            false => tracing::info!(
-                "server `{name}` has {}, on which jobs run from their next ticks on: {named}",
-                units::plural(count, "new database")
-            ),
-        }
-    }
-    if !gone.is_empty() {
-        let count = units::plural(gone.len(), "database");
-        tracing::warn!("{count} of server `{name}` went; no job runs there any more, and the sets stay: {}", some_of(gone));
-    }
-}
-
-fn some_of(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
-    let names = names.join(", ");
-    if more > 0 { format!("{names}, and {more} more") } else { names }
-}
-
-/// Returns what the servers had when they last said it, without asking them.
-pub async fn remembered(config: &Config, ledger: &Ledger) -> Found {
+/// Returns what there was when servers and databases last said it, without asking them. A ledger that does not answer knows of none.
+pub async fn remembered(ledger: &Ledger) -> Found {
     let mut found = Found::default();
-    for server in config.servers.keys() {
-        if let Some((names, _)) = recall(server, Memory::Read(ledger)).await {
-            found.add(server, names);
+    let rows = ledger.remembered_anywhere().await.unwrap_or_else(|error| {
+        tracing::debug!("the ledger does not say which databases servers had: {error:#}");
+        Vec::new()
+    });
+    for (name, full) in rows {
+        let asked = Asked::in_ledger(&name);
+        if let Some(own) = asked.own_name(&full) {
+            found.0.entry(asked).or_default().push(own);
         }
     }
     found
 }
 
-/// Returns the databases that went in the last 30 days, of those that count; none without servers.
-pub async fn gone(config: &Config, ledger: &Ledger) -> Result<Vec<Gone>> {
-    if config.servers.is_empty() {
+/// Returns the databases and schemas that went in the last 30 days, of those that count.
+pub async fn gone(config: &Config, jobs: &[Job], ledger: &Ledger) -> Result<Vec<Gone>> {
+    if config.servers.is_empty() && !is_needed(jobs) {
         return Ok(Vec::new());
     }
-    let counts = |gone: &Gone| {
-        let parts = servers::parts(&gone.database);
-        parts.is_some_and(|(server, own)| config.servers.get(server).is_some_and(|server| server.takes(&own)))
+    let is_meant = |gone: &Gone| match (servers::parts(&gone.database), places::parts(&gone.database)) {
+        (Some((server, _)), _) => counts(&gone.database, &Asked::Server(server.to_owned()), config, jobs),
+        (None, Some((database, _))) => counts(&gone.database, &Asked::Database(database.to_owned()), config, jobs),
+        (None, None) => false,
     };
-    Ok(ledger.gone_databases().await?.into_iter().filter(counts).collect())
-}
-
-/// The last list by the ledger, and when it was given. A ledger that does not answer knows none.
-async fn recall(server: &str, memory: Memory<'_>) -> Option<(Vec<String>, DateTime<Utc>)> {
-    let remembered = match memory.ledger()?.remembered_databases(server).await {
-        Ok(remembered) => remembered?,
-        Err(error) => {
-            tracing::debug!("the ledger does not say which databases server `{server}` had: {error:#}");
-            return None;
-        }
-    };
-    let names = remembered.databases.iter().filter_map(|name| Some(servers::parts(name)?.1)).collect();
-    Some((names, remembered.listed_at))
+    Ok(ledger.gone_databases().await?.into_iter().filter(is_meant).collect())
 }
 
 impl Found {
-    /// Adds what a server has.
-    pub fn add(&mut self, server: &str, names: Vec<String>) {
-        self.0.insert(server.to_owned(), names);
+    /// Adds what a server or a database has.
+    pub fn add(&mut self, asked: Asked, names: Vec<String>) {
+        self.0.insert(asked, names);
     }
 
-    /// Returns the jobs with the databases that their patterns stand for now. Pure.
+    /// Returns how many databases were asked for their schemas.
+    pub fn databases_asked(&self) -> usize {
+        self.0.keys().filter(|asked| matches!(asked, Asked::Database(_))).count()
+    }
+
+    /// Returns the databases whose schemas jobs have runs for. Pure.
+    pub fn with_schemas(&self, jobs: &[Job], config: &Config) -> BTreeSet<String> {
+        let chosen: Vec<&Chosen> =
+            jobs.iter().filter_map(|job| job.chosen.as_ref()).filter(|chosen| chosen.has_schemas()).collect();
+        let candidates = if chosen.is_empty() { Vec::new() } else { self.candidates(config) };
+        chosen.into_iter().flat_map(|chosen| chosen.of(&candidates)).collect()
+    }
+
+    fn schemas_of(&self, database: &str) -> &[String] {
+        self.0.get(&Asked::Database(database.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the jobs with the databases, or their schemas, that the patterns stand for now. Pure.
     pub fn given_to(&self, jobs: &[Job], config: &Config) -> Vec<Job> {
         let candidates = if is_needed(jobs) { self.candidates(config) } else { Vec::new() };
-        jobs.iter().map(|job| given(job, &candidates)).collect()
+        jobs.iter().map(|job| self.given(job, &candidates)).collect()
     }
 
     /// Returns `(found, entry)` for each found database that has an entry of its own, which counts for its jobs.
@@ -232,9 +104,26 @@ impl Found {
         taken.collect()
     }
 
-    /// Returns the names of all databases that count.
+    fn given(&self, job: &Job, candidates: &[Candidate]) -> Job {
+        let databases = match &job.chosen {
+            None => job.databases.clone(),
+            Some(chosen) if !chosen.has_schemas() => chosen.of(candidates),
+            Some(chosen) => {
+                chosen.of(candidates).iter().flat_map(|database| chosen.places_on(database, self.schemas_of(database))).collect()
+            }
+        };
+        Job { databases, ..job.clone() }
+    }
+
+    /// Returns the names of all databases and schemas that count.
     pub fn names(&self, config: &Config) -> Vec<String> {
-        self.taken(config).map(|(server, _, own)| servers::name_of(server, own)).collect()
+        let databases = self.taken(config).map(|(server, _, own)| servers::name_of(server, own));
+        let schemas = self.0.iter().filter_map(|(asked, schemas)| match asked {
+            Asked::Database(database) if config.database(database).is_some() => Some((database, schemas)),
+            _ => None,
+        });
+        let schemas = schemas.flat_map(|(database, schemas)| schemas.iter().map(move |own| places::name_of(database, own)));
+        databases.chain(schemas).collect()
     }
 
     /// Returns how many databases of a server count.
@@ -244,7 +133,10 @@ impl Found {
 
     /// Returns the server, where it is, and the own name of each database that counts.
     fn taken<'f>(&'f self, config: &'f Config) -> impl Iterator<Item = (&'f str, String, &'f str)> {
-        let known = self.0.iter().filter_map(|(name, databases)| Some((name, config.servers.get(name)?, databases)));
+        let known = self.0.iter().filter_map(|(asked, databases)| match asked {
+            Asked::Server(name) => Some((name, config.servers.get(name)?, databases)),
+            Asked::Database(_) => None,
+        });
         known.flat_map(|(name, server, databases)| {
             let place = server.login.settings().map(|settings| settings.server()).unwrap_or_default();
             let taken = databases.iter().filter(move |own| server.takes(own));
@@ -271,11 +163,6 @@ fn entries(config: &Config) -> HashMap<(String, String), String> {
         Some(((settings.server(), settings.database().to_owned()), name.clone()))
     };
     config.databases.iter().filter_map(place).collect()
-}
-
-fn given(job: &Job, candidates: &[Candidate]) -> Job {
-    let databases = job.chosen.as_ref().map_or_else(|| job.databases.clone(), |chosen| chosen.of(candidates));
-    Job { databases, ..job.clone() }
 }
 
 impl Context {

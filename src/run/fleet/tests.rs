@@ -27,14 +27,14 @@ fn config(text: &str) -> Config {
 fn job(name: &str, named: &[&str], patterns: &[&str]) -> Job {
     let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
     let patterns = patterns.iter().map(|text| crate::base::pattern::Pattern::new(text)).collect();
-    let chosen = Some(Chosen { named: named.clone(), patterns });
+    let chosen = Chosen::by(&named, patterns, Vec::new());
     Job { databases: named, chosen, ..Job::for_tests(name, crate::task::sql::Sql::default().into()) }
 }
 
 fn found(lists: &[(&str, &[&str])]) -> Found {
     let mut found = Found::default();
     for (server, names) in lists {
-        found.add(server, names.iter().map(|name| (*name).to_owned()).collect());
+        found.add(Asked::Server((*server).to_owned()), names.iter().map(|name| (*name).to_owned()).collect());
     }
     found
 }
@@ -117,7 +117,7 @@ fn ten_thousand_databases_of_three_jobs_are_given_in_no_time() {
     let config = config(SERVERS);
     let names: Vec<String> = (0..10_000).map(|number| format!("tenant_{number}")).collect();
     let mut found = Found::default();
-    found.add("main", names);
+    found.add(Asked::Server("main".to_owned()), names);
     let jobs = ["a", "b", "c"].map(|name| job(name, &[], &["tenant_*"]));
     // This thread's own time: other work on the machine does not count.
     let spent_seconds = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;

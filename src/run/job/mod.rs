@@ -1,14 +1,16 @@
 //! `jobs/NAME.toml`: a file has one job, and its stem is the job's name.
 
+mod chosen;
 mod file;
 mod folder;
+mod schemas;
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+pub use chosen::Chosen;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 pub use file::Written;
@@ -18,12 +20,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::base::fault::{Fault, Kind};
-use crate::base::pattern::Pattern;
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
-use crate::config::NamedFile;
 use crate::config::limits::Limits;
-use crate::config::servers::{self, Candidate};
+use crate::config::{Config, NamedFile, places, servers};
 use crate::task::Task;
 use crate::work::Other;
 
@@ -35,10 +35,10 @@ pub struct Job {
     pub description: Option<String>,
     pub schedule: Option<Schedule>,
     pub timezone: Tz,
-    /// The databases' names in the configuration; the job has one run for each. Of those that patterns choose, the ones of servers are there once they
-    /// were found.
+    /// The databases' names in the configuration, or those of places ([`Config::place`]) where the job has `schemas`; the job has one run for each. Of
+    /// those that patterns choose, the ones of servers, and the schemas, are there once they were found.
     pub databases: Vec<String>,
-    /// How they are chosen, where patterns do.
+    /// How they are chosen, where patterns do, or where the job has `schemas`.
     pub chosen: Option<Chosen>,
     pub timeout: Option<Span>,
     /// False when no tick runs the job; it can still be run by hand.
@@ -69,46 +69,6 @@ pub struct Job {
     pub task: Task,
 }
 
-/// A job with patterns in `databases` has the databases that they stand for now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Those that the file names beside the patterns.
-    pub named: Vec<String>,
-    pub patterns: Vec<Pattern>,
-}
-
-impl Chosen {
-    /// Returns those that the file names, and those of the candidates that a pattern stands for, in the order of their names.
-    pub fn of<'c>(&self, candidates: impl IntoIterator<Item = &'c Candidate>) -> Vec<String> {
-        let taken = candidates.into_iter().filter(|candidate| candidate.known_as.iter().any(|name| self.takes(name)));
-        let all: BTreeSet<&String> = self.named.iter().chain(taken.map(|candidate| &candidate.name)).collect();
-        all.into_iter().cloned().collect()
-    }
-
-    /// Returns whether a pattern may stand for a database of this server: not where each begins with the name of another one of `servers`.
-    pub fn may_be_of<'s>(&self, server: &str, servers: impl Iterator<Item = &'s String> + Clone) -> bool {
-        let begins =
-            |pattern: &Pattern, name: &str| pattern.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        self.patterns.iter().any(|pattern| !servers.clone().any(|other| other != server && begins(pattern, other)))
-    }
-
-    fn takes(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(name))
-    }
-
-    fn by(named: &[String], patterns: Vec<Pattern>) -> Option<Self> {
-        (!patterns.is_empty()).then(|| Self { named: named.to_vec(), patterns })
-    }
-}
-
-impl fmt::Display for Chosen {
-    /// Writes what stands in the file: `tenant_*, shop`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let patterns = self.patterns.iter().map(Pattern::as_str);
-        f.write_str(&patterns.chain(self.named.iter().map(String::as_str)).collect::<Vec<_>>().join(", "))
-    }
-}
-
 /// How missed ticks are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -131,17 +91,31 @@ impl Job {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
     }
 
-    /// Returns whether it runs on the database of this name, if there is such a one.
-    pub fn runs_on(&self, database: &str) -> bool {
-        let own = servers::parts(database).map(|(_, own)| own);
-        let is_chosen = |chosen: &Chosen| chosen.takes(database) || own.as_deref().is_some_and(|own| chosen.takes(own));
-        self.databases.iter().any(|name| name == database) || self.chosen.as_ref().is_some_and(is_chosen)
+    /// Returns whether it runs on the place of this name, if there is such a one.
+    pub fn runs_on(&self, place: &str) -> bool {
+        self.databases.iter().any(|name| name == place) || self.chosen.as_ref().is_some_and(|chosen| chosen.takes(place))
     }
 
-    /// Returns the description for the run on one database, by that database's own name.
-    pub fn description_for(&self, database: &str) -> Option<String> {
+    /// Returns its task as a run does it on this place: a backup of one schema is that of this schema alone.
+    pub fn task_on(&self, config: &Config, place: &str) -> Cow<'_, Task> {
+        let schema = config.place(place).and_then(|place| place.schema.clone());
+        let of_schema = schema.and_then(|schema| self.task.of_schema(&schema));
+        of_schema.map_or(Cow::Borrowed(&self.task), Cow::Owned)
+    }
+
+    /// Returns what it has one run for each of: "database" or "schema".
+    pub fn has_runs_for(&self) -> &'static str {
+        if self.chosen.as_ref().is_some_and(Chosen::has_schemas) { "schema" } else { "database" }
+    }
+
+    /// Returns the description for the run on one place, by the own names of database and schema.
+    pub fn description_for(&self, place: &str) -> Option<String> {
+        let (database, schema) = match places::parts(place).filter(|_| self.has_runs_for() == "schema") {
+            Some((database, schema)) => (database, schema),
+            None => (place, String::new()),
+        };
         let own = servers::parts(database).map_or_else(|| database.to_owned(), |(_, own)| own);
-        self.description.as_ref().map(|text| text.replace("{database}", &own))
+        self.description.as_ref().map(|text| text.replace("{database}", &own).replace("{schema}", &schema))
     }
 
     /// Returns the job's task as a `T`; an error names the job whose task is another one. `kind` is the task's name in files.

@@ -286,7 +286,7 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
     let keys: Vec<Key> =
         jobs.iter().flat_map(|job| one_by_one(config, job).map(|database| (job.name.clone(), database.clone()))).collect();
     // Servers are not asked: what they had when a run last asked them is enough for an overview.
-    let mut counted = fleet::remembered(config, &ledger).await.given_to(jobs, config);
+    let mut counted = fleet::remembered(&ledger).await.given_to(jobs, config);
     counted.retain(|job| job.chosen.is_some());
     for job in &mut counted {
         job.databases.retain(|name| !config.databases.contains_key(name));
@@ -296,7 +296,7 @@ async fn history(config: &Config, jobs: &[Job], now: DateTime<Utc>) -> Result<Op
         !job.databases.is_empty()
             || !jobs.iter().any(|other| other.name == job.name && one_by_one(config, other).next().is_some())
     });
-    let gone = fleet::gone(config, &ledger).await?;
+    let gone = fleet::gone(config, jobs, &ledger).await?;
     Ok(Some(History {
         fleets: fleets::count(Some(&ledger), &counted, now).await?,
         gone,

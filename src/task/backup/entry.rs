@@ -4,6 +4,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::keys::{Backup, Scratch, Verify};
+use super::manifest::Filters;
 use super::{choose, facts, readiness};
 use crate::base::units;
 use crate::config::Config;
@@ -12,6 +13,7 @@ use crate::work::{Does, Entry, Memberships, RestoresOn};
 
 impl Entry for Backup {
     const HAS_LIMITS: bool = false;
+    const HAS_SCHEMAS: bool = true;
     const MAKES_DUMPS: bool = true;
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, config: &Config) -> Result<String> {
@@ -50,6 +52,11 @@ impl Entry for Backup {
             lines.extend(large_objects(connection, role).await?);
         }
         Ok(lines)
+    }
+
+    fn of_schema(&self, schema: &str) -> Option<Self> {
+        let schemas = Filters::of_schema(schema).schemas;
+        Some(Self { schema: Some(schema.to_owned()), filters: Filters { schemas, ..self.filters.clone() }, ..self.clone() })
     }
 
     fn restores(&self) -> bool {

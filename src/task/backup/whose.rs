@@ -38,7 +38,7 @@ impl Theirs {
                 Self::Own { server: Box::new(newest::server_of(config, database).await?), by_name: *by_name }
             }
             Whose::Named(identity) => {
-                let settings = config.database(database).and_then(|database| database.settings().ok());
+                let settings = config.place(database).and_then(|database| database.settings().ok());
                 Self::Named { identity: identity.clone(), database: settings.map(|settings| settings.database().to_owned()) }
             }
         })
