@@ -333,6 +333,11 @@ pub const OF_JOBS: &[Habit] = &[
     },
     Habit { table: "vector_index", keys: &["type", "index_type"], instead: "the key is `method`: method = \"hnsw\"" },
     Habit {
+        table: "*",
+        keys: &["schemas"],
+        instead: "`schemas` is of backups: in [backup], the schemas of one set; above [backup], a set for each schema",
+    },
+    Habit {
         table: "refresh",
         keys: &["job", "backup", "source"],
         instead: "the key is `from`: from = \"backup-nightly\", the name of a backup job",

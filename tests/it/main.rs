@@ -117,6 +117,8 @@ mod fetch;
 mod first_steps;
 /// Databases that are found on servers, and jobs with patterns for them.
 mod fleet;
+/// A set for each schema of a database.
+mod fleet_schemas;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.
 mod gates;
 /// What makes a gate doubt: refusals, clocks, names, lost sets.

@@ -30,10 +30,14 @@ fn a_database() -> serde_json::Value {
     serde_json::json!([{ "required": ["database"], "not": { "required": ["databases"] } }, { "required": ["databases"], "not": { "required": ["database"] } }])
 }
 
-/// `schemas` is of a backup that has no filter of that name.
-fn schemas_of_a_backup() -> serde_json::Value {
-    let without_filter = serde_json::json!({ "backup": { "not": { "required": ["schemas"] } } });
-    serde_json::json!({ "schemas": { "required": ["backup"], "properties": without_filter } })
+/// `schemas` is not beside a filter of that name.
+fn two_schemas() -> serde_json::Value {
+    serde_json::json!({ "required": ["schemas", "backup"], "properties": { "backup": { "required": ["schemas"] } } })
+}
+
+/// `schemas` is of a backup.
+fn what_schemas_need() -> serde_json::Value {
+    serde_json::json!({ "schemas": ["backup"] })
 }
 
 /// Declares jobs/NAME.toml with a table for each task.
@@ -42,7 +46,8 @@ macro_rules! written {
         /// jobs/NAME.toml as written: keys that every job has, and one table that names the task.
         #[derive(Debug, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
-        #[schemars(title = "pgtend job (jobs/NAME.toml)", extend("oneOf" = one_task(), "anyOf" = a_database(), "dependentSchemas" = schemas_of_a_backup()))]
+        #[schemars(title = "pgtend job (jobs/NAME.toml)")]
+        #[schemars(extend("oneOf" = one_task(), "anyOf" = a_database(), "not" = two_schemas(), "dependentRequired" = what_schemas_need()))]
         pub struct Written {
             /// What the job is for; lists and the page show it, with the database's own name for `{database}`, and the schema's for `{schema}`.
             pub description: Option<String>,

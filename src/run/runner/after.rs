@@ -102,3 +102,26 @@ fn decide(before: &Job, database: &str, row: Option<&Row>, waited: Duration) -> 
         Some(outcome) => Decision::Skip(format!("it runs after {who}, whose run {} {}", row.id, outcome.as_verb())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_waits_for_its_own_run_or_for_those_of_its_database_or_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "[databases.app]\n[databases.shop]\n").unwrap();
+        let config = crate::config::load(&path, &mut Vec::new()).unwrap();
+        let others = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (before, place, expected) in [
+            (&["app", "shop"][..], "app", &["app"][..]),
+            (&["app:a", "app:b", "shop:a"], "app:a", &["app:a"]),
+            (&["app", "shop"], "app:a", &["app"]),
+            (&["app:a", "app:b", "shop:a"], "app", &["app:a", "app:b"]),
+            (&["app:a", "app:b"], "shop", &["app:a", "app:b"]),
+        ] {
+            assert_eq!(awaited(&config, &others(before), place), expected, "{place}");
+        }
+    }
+}
