@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 
 use crate::ledger::{Key, Ledger};
 use crate::pg::failure;
-use crate::run::covered::is_backed_up_by;
+use crate::run::covered::{backed_up_by_schemas, is_backed_up_by};
 use crate::run::job::Broken;
 use crate::run::runner::Context;
 use crate::run::standing::late::{self, Known};
@@ -162,12 +162,14 @@ impl Safe {
             None => (Default::default(), None),
         };
         let (proofs, known, unasked) = (&proofs, &known, &unasked);
+        let by_schemas = &backed_up_by_schemas(&context.jobs, &context.config);
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
             let (at, asked) = (Utc::now(), Instant::now());
             let (mut found, _) = stores::of_database(&context.config, &context.jobs, opened, &name).await;
             stores::lose(&mut found, &context.jobs, proofs);
             stores::skip(&mut found, broken);
+            found.by_schemas = by_schemas.contains(name.as_str());
             found.unasked.clone_from(unasked);
             let late = late::all_by_sets(&context.jobs, std::slice::from_ref(&found), known, at);
             let late = late.into_iter().map(|late| late.job).collect();

@@ -108,7 +108,7 @@ fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
 }
 
 async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
-    let gone = fleet::gone(&context.config, ledger).await?;
+    let gone = fleet::gone(&context.config, &context.jobs, ledger).await?;
     Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
 }
 
