@@ -20,12 +20,12 @@ pub fn of_stores(config: &Config, jobs: &[Job], databases: &BTreeMap<String, Ask
         let Some(backup) = job.task.as_a::<Backup>() else { continue };
         // All schemas of a database together are as large as it at most.
         let names: BTreeSet<&str> = job.databases.iter().map(|place| config.database_of(place)).collect();
-        let of_job = names.into_iter().filter_map(|name| Some(databases.get(name)?.size_bytes));
+        let of_job: Vec<u64> = names.into_iter().filter_map(|name| Some(databases.get(name)?.size_bytes)).collect();
         for kept in backup.stores() {
-            *in_stores.entry(kept.store.as_str()).or_default() += of_job.clone().sum::<u64>();
+            *in_stores.entry(kept.store.as_str()).or_default() += of_job.iter().sum::<u64>();
         }
         if backup.verify == Verify::Restore {
-            largest_proof = of_job.max().unwrap_or_default().max(largest_proof);
+            largest_proof = of_job.into_iter().max().unwrap_or_default().max(largest_proof);
         }
     }
     let mut findings = Vec::new();
