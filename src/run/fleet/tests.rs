@@ -180,6 +180,7 @@ fn a_job_with_schemas_gets_those_of_each_of_its_databases() {
     assert!(found.names(&config).contains(&"shop:a.2Fb".to_owned()));
     let described = Job { description: Some("{schema} of {database}".to_owned()), ..schemas_job(&["shop"], &[], &["*"]) };
     assert_eq!(described.description_for("main.a.2Fb:x.2Ay").as_deref(), Some("x*y of a/b"));
+    assert_eq!(described.description_for("shop:*").as_deref(), Some("* of shop"));
 }
 
 #[test]

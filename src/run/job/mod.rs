@@ -125,11 +125,15 @@ impl Job {
         if self.has_schemas() { "schema" } else { "database" }
     }
 
-    /// Returns the description for the run on one place, by the own names of database and schema.
+    /// Returns the description for the run on one place, by the own names of database and schema, or for all, by what stands in the file.
     pub fn description_for(&self, place: &str) -> Option<String> {
-        let (database, schema) = match places::parts(place).filter(|_| self.has_schemas()) {
-            Some((database, schema)) => (database, schema),
-            None => (place, String::new()),
+        let (database, schema) = match (self.has_schemas(), places::parts(place)) {
+            (true, Some((database, schema))) => (database, schema),
+            // As it stands in the file: `app:tenant_*`.
+            (true, None) => {
+                place.rsplit_once(':').map_or((place, String::new()), |(database, schema)| (database, schema.to_owned()))
+            }
+            _ => (place, String::new()),
         };
         let own = servers::parts(database).map_or_else(|| database.to_owned(), |(_, own)| own);
         self.description.as_ref().map(|text| text.replace("{database}", &own).replace("{schema}", &schema))
