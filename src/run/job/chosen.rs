@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::base::pattern::Pattern;
-use crate::config::{Config, places};
 use crate::config::servers::Candidate;
+use crate::config::{Config, places};
 
 /// A job with patterns in `databases`, or with `schemas`, has the places that they stand for now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -140,7 +140,8 @@ impl Servers {
             matches!(server, Some(Err(_)))
         };
         let asking = databases.into_iter().filter(|name| !is_away(name)).map(|name| async move {
-            let listing = in_time("it", Asked::Database(name.clone()).ask(config));
+            let asked = Asked::Database(name.clone());
+            let listing = in_time("it", asked.ask(config));
             let whose = Whose::Own { by_name: false };
             let theirs = async {
                 if !is_of_entry(&name) {
@@ -159,6 +160,7 @@ impl Servers {
                 Err(why) => drop(self.silent.insert(name, why)),
             }
         }
+        self.left_out.sort_by(|a, b| a.database.cmp(&b.database));
     }
 
     fn take_schemas(&mut self, config: &Config, jobs: &[Job], database: String, listed: Listed, now: DateTime<Utc>) {
@@ -224,7 +226,7 @@ async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers
     let others: HashSet<String> = entries.chain(named).collect();
     let names = servers.found.databases(config).filter(|name| !others.contains(name));
     let is_covered = |name: &String| jobs.iter().any(|job| is_backed_up_by(job, name));
-    let (covered, without): (BTreeSet<String>, Vec<String>) = names.partition(is_covered);
+    let (covered, without): (Vec<String>, Vec<String>) = names.partition(is_covered);
     let schemas = jobs.iter().filter(|job| job.has_schemas()).flat_map(|job| &job.databases).filter(|place| is_covered(place));
     let covered: BTreeSet<String> = covered.into_iter().chain(schemas.cloned()).collect();
     let mut judged = Judged { uncovered: uncovered(config, without).await, ..Judged::default() };

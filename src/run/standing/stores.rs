@@ -78,8 +78,11 @@ pub async fn of_database(config: &Config, jobs: &[Job], stores: &Opened, name: &
     }
     // Without the server nobody knows whose these sets are, and this is when one wants to know that there is one.
     let theirs = in_time("the database", Theirs::of(config, name, &Whose::Own { by_name: false })).await;
-    let sought =
-        Sought { theirs: theirs.map_err(|error| failure::in_a_line(&error)), filters: Filters::default(), sets_of_a_job: usize::MAX };
+    let sought = Sought {
+        theirs: theirs.map_err(|error| failure::in_a_line(&error)),
+        filters: Filters::default(),
+        sets_of_a_job: usize::MAX,
+    };
     judged(jobs, stores, &without, sought).await
 }
 
@@ -115,12 +118,7 @@ pub(super) fn unasked(jobs: &[Job], name: &str) -> OfDatabase {
 }
 
 /// Judges a database, or a schema of one, by what its stores hold.
-pub(super) async fn judged(
-    jobs: &[Job],
-    stores: &Opened,
-    without: &OfDatabase,
-    sought: Sought,
-) -> (OfDatabase, Vec<NotAsked>) {
+pub(super) async fn judged(jobs: &[Job], stores: &Opened, without: &OfDatabase, sought: Sought) -> (OfDatabase, Vec<NotAsked>) {
     let name = without.name.as_str();
     let (answer, unasked, by_name) = newest(jobs, stores, name, sought).await;
     // A store that no backup job of it names matters only where it has none.
