@@ -67,7 +67,9 @@ pub async fn of_servers(
         OfFleets::default()
     });
     let Judged { mut databases, uncovered, unread: unread_stores } = judged;
-    databases.values_mut().for_each(|database| stores::lose(database, jobs, &proved));
+    for database in databases.values_mut() {
+        stores::lose(database, &jobs_on(config, jobs, &database.name), &proved);
+    }
     let fleets = fleets::count(&counted, &known, Some(&databases), now);
     OfServers { fleets, uncovered, left_out: servers.left_out, unread, unread_stores }
 }
@@ -158,10 +160,16 @@ async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers
     let named = jobs.iter().filter(|job| job.chosen.is_none()).flat_map(|job| job.databases.iter().cloned());
     let others: HashSet<String> = entries.chain(named).collect();
     let names = servers.found.names(config).into_iter().filter(|name| !others.contains(name));
-    let (covered, without): (Vec<String>, Vec<String>) =
-        names.partition(|name| jobs.iter().any(|job| is_backed_up_by(job, name)));
+    let (mut covered, mut without) = (Vec::new(), Vec::new());
+    for name in names {
+        let on_it = jobs_on(config, jobs, &name);
+        match on_it.iter().any(|job| is_backed_up_by(job, &name)) {
+            true => covered.push((name, on_it)),
+            false => without.push(name),
+        }
+    }
     let mut judged = Judged { uncovered: uncovered(config, without).await, ..Judged::default() };
-    let asking = covered.into_iter().map(|name| of_found(jobs, stores, servers, name));
+    let asking = covered.into_iter().map(|(name, jobs)| of_found(jobs, stores, servers, name));
     let in_time = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(PATIENCE));
     let mut in_time = std::pin::pin!(in_time);
     while let Some((database, not_read)) = in_time.next().await {
@@ -173,7 +181,14 @@ async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers
     judged
 }
 
-async fn of_found(jobs: &[Job], stores: &Opened, servers: &Servers, name: String) -> (OfDatabase, Vec<NotAsked>) {
+/// The jobs that run on a found database, each with that alone: patterns of thousands of databases are not searched for each of them.
+fn jobs_on(config: &Config, jobs: &[Job], name: &str) -> Vec<Job> {
+    let on_it = jobs.iter().filter(|job| job.would_run_on(name, config));
+    on_it.map(|job| Job { databases: vec![name.to_owned()], ..job.clone() }).collect()
+}
+
+async fn of_found(jobs: Vec<Job>, stores: &Opened, servers: &Servers, name: String) -> (OfDatabase, Vec<NotAsked>) {
+    let jobs = &jobs[..];
     let of_its_jobs = stores::stores_of_its_jobs(jobs, &name);
     let of_it: Opened = stores.iter().filter(|(store, _)| of_its_jobs.contains(store)).cloned().collect();
     let database = stores::unasked(jobs, &name);
