@@ -287,6 +287,7 @@ impl Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::standing::Backup;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
         OfDatabase::for_tests("app", backup)
