@@ -123,7 +123,7 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
         (mood, if jobs == 1 { "The job is healthy".to_owned() } else { format!("All {} are healthy", plural(jobs, "job")) })
     };
-    match (unsafe_in_words(safety), mood) {
+    match (unsafe_in_words(status, safety), mood) {
         (None, _) => Verdict { mood, headline, trouble },
         (Some(not_safe), "bad") => Verdict { mood, headline: format!("{not_safe}; {headline}"), trouble },
         (Some(not_safe), _) => Verdict { mood: "bad", headline: not_safe, trouble },
@@ -131,8 +131,10 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
 }
 
 /// "2 databases are not safe"
-fn unsafe_in_words(safety: &[DatabaseStatus]) -> Option<String> {
-    let count = safety.iter().filter(|database| database.safety() == Safety::Unsafe).count();
+fn unsafe_in_words(status: &Status, safety: &[DatabaseStatus]) -> Option<String> {
+    let of_fleets: usize = status.fleets.iter().map(|fleet| fleet.without_proof).max().unwrap_or_default();
+    let of_servers = of_fleets + status.uncovered.len() + status.left_out.len();
+    let count = safety.iter().filter(|database| database.safety() == Safety::Unsafe).count() + of_servers;
     let verb = if count == 1 { "is" } else { "are" };
     (count > 0).then(|| format!("{} {verb} not safe", plural(count, "database")))
 }
