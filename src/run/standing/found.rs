@@ -61,6 +61,8 @@ pub async fn of_servers(
     let counted = of_fleets(config, jobs, &servers);
     let (judged, of_ledger) =
         tokio::join!(judge(config, jobs, stores, &servers), in_time("the ledger", OfFleets::read(ledger, &counted, now)),);
+    // Of jobs that back up nothing, only the ledger knows how they stand.
+    let is_asked = of_ledger.is_ok();
     let mut unread = servers.unread(config);
     let OfFleets { known, proved } = of_ledger.unwrap_or_else(|error| {
         unread.push(Unread { what: "ledger".to_owned(), why: failure::in_a_line(&error) });
@@ -70,7 +72,10 @@ pub async fn of_servers(
     for database in databases.values_mut() {
         stores::lose(database, &jobs_on(config, jobs, &database.name), &proved);
     }
-    let fleets = fleets::count(&counted, &known, Some(&databases), now);
+    let mut fleets = fleets::count(&counted, &known, Some(&databases), now);
+    if !is_asked {
+        fleets.retain(|fleet| fleet.is_backup);
+    }
     OfServers { fleets, uncovered, left_out: servers.left_out, unread, unread_stores }
 }
 
