@@ -22,9 +22,16 @@ pub struct Listing {
     pub not_ours: Vec<(BatchName, Manifest, Signature)>,
     pub broken: Vec<Broken>,
     pub pending: Vec<Pending>,
-    /// Batches whose rows are in another batch of ours, as they were when they left, each with those that say so: several where one of them is of a
-    /// history that its server no longer has, or of a copy of the server. They are put back where none of these left the server that asks.
-    pub replaced: Vec<((BatchName, Manifest), Vec<(BatchName, Manifest)>)>,
+    /// They are put back where none of the batches that replace them left the server that asks.
+    pub replaced: Vec<Replaced>,
+}
+
+/// A batch whose rows are in another batch of ours, as they were when they left.
+#[derive(Debug)]
+pub struct Replaced {
+    pub batch: (BatchName, Manifest),
+    /// Several, where one of them is of a history that its server no longer has, or of a copy of the server.
+    pub by: Vec<(BatchName, Manifest)>,
 }
 
 /// A batch that a run is making, or that a killed run left: its transaction decides whether its rows have left their table.
@@ -63,8 +70,11 @@ impl Listing {
         by.remove("");
         let (replaced, counting) = self.batches.drain(..).partition(|(name, _)| by.contains_key(&name.to_string()));
         self.batches = counting;
-        let with_other = |batch: (BatchName, Manifest)| Some((batch.clone(), by.get(&batch.0.to_string())?.clone()));
-        self.replaced = Vec::into_iter(replaced).filter_map(with_other).collect();
+        let with_others = |batch: (BatchName, Manifest)| {
+            let by = by.get(&batch.0.to_string()).cloned().unwrap_or_default();
+            Replaced { batch, by }
+        };
+        self.replaced = Vec::into_iter(replaced).map(with_others).collect();
         // Its object may be gone: that is why it was replaced.
         self.broken.retain(|broken| {
             !by.keys().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))

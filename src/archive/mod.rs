@@ -40,7 +40,7 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::copy::{NotAll, ensure_opens};
 use self::known::Back;
-pub use self::listing::{Broken, Listing, Pending, list};
+pub use self::listing::{Broken, Listing, Pending, Replaced, list};
 pub use self::manifest::{Identity, Manifest, Origin};
 pub use self::outcome::Recovered;
 pub use self::restore::{Intent, Request, RestoreOutcome, prepare, restore};
@@ -116,8 +116,8 @@ impl Archive {
     /// Returns the batches of this archive that say they have the rows of this one.
     pub async fn replaced_by(&self, batch: &Batch) -> Result<Vec<BatchName>> {
         let listing = listing::list(&self.store, &self.folder).await?;
-        let replaced = listing.replaced.into_iter().filter(|((name, _), _)| *name == batch.name);
-        Ok(replaced.flat_map(|(_, by)| by).map(|(name, _)| name).collect())
+        let replaced = listing.replaced.into_iter().filter(|replaced| replaced.batch.0 == batch.name);
+        Ok(replaced.flat_map(|replaced| replaced.by).map(|(name, _)| name).collect())
     }
 
     /// Reads every byte of the object again: its length and its SHA-256 must be those that were written.

@@ -10,9 +10,11 @@ use futures_util::StreamExt as _;
 
 use crate::ledger::{Key, Ledger};
 use crate::pg::failure;
-use crate::run::covered::{backed_up_by_schemas, is_backed_up_by};
-use crate::run::job::Broken;
+use crate::run::covered::{backed_up_by_schemas, backs_up_all, is_backed_up_by};
+use crate::run::fleet;
+use crate::run::job::{Broken, Job};
 use crate::run::runner::Context;
+use crate::run::standing::found::{self, OfServers};
 use crate::run::standing::late::{self, Known};
 use crate::run::standing::stores::{self, SKIPPED};
 use crate::run::standing::{OfDatabase, Unasked, read};
@@ -81,10 +83,16 @@ impl DatabaseStatus {
     }
 }
 
+/// What was read of all databases of servers, and when.
+type OfAll = (Instant, Arc<OfServers>);
+
 /// What was read of each database.
 #[derive(Default)]
 pub struct Safe {
     read: Mutex<BTreeMap<String, Arc<Read>>>,
+    of_servers: Mutex<Option<OfAll>>,
+    /// Held while somebody reads those.
+    reading_servers: Arc<tokio::sync::Mutex<()>>,
     /// Held while somebody reads.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
@@ -179,6 +187,39 @@ impl Safe {
         while let Some((name, read)) = asking.next().await {
             self.known().insert(name, Arc::new(read));
         }
+    }
+
+    /// Returns how the databases of servers, and the schemas, stand that backup jobs with patterns are to back up, as far as that was read; what is old is read anew.
+    pub fn of_servers(self: &Arc<Self>, context: &Context) -> Option<Arc<OfServers>> {
+        let has_servers = !context.config.servers.is_empty();
+        let is_asked = |job: &Job| job.chosen.is_some() && backs_up_all(job) && (has_servers || job.has_schemas());
+        if !context.jobs.iter().any(is_asked) {
+            return None;
+        }
+        let known = self.of_servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.as_ref().is_none_or(|(asked, _)| asked.elapsed() > READ_FOR)
+            && let Ok(reading) = Arc::clone(&self.reading_servers).try_lock_owned()
+        {
+            let (this, context) = (Arc::clone(self), context.clone());
+            tokio::spawn(async move {
+                this.read_servers(&context).await;
+                drop(reading);
+            });
+        }
+        known.filter(|(asked, _)| asked.elapsed() <= SHOWN_FOR).map(|(_, read)| read)
+    }
+
+    async fn read_servers(&self, context: &Context) {
+        let (asked, config) = (Instant::now(), &context.config);
+        let jobs: Vec<Job> = context.jobs.iter().map(|job| found::as_written(config, job)).collect();
+        let (stores, answers) = tokio::join!(stores::opened(config), found::asked(config));
+        let before = match &context.ledger {
+            Some(ledger) => (fleet::remembered(ledger).await, fleet::left_out(config, &jobs, ledger).await.unwrap_or_default()),
+            None => Default::default(),
+        };
+        let ledger = context.ledger.as_deref();
+        let read = found::of_servers((config, &jobs), &stores, answers, before, (ledger, Utc::now())).await;
+        *self.of_servers.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Arc::new(read)));
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Read>>> {

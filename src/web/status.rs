@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 
 use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Key, Past, Row, Untold};
+use crate::ledger::{Key, LeftOut, Past, Row, Untold};
 use crate::run::job::{Broken, Job};
 use crate::run::notify::untold;
 use crate::run::scheduler::{Fleet, Stands, planner};
+use crate::run::standing;
 
 /// The number of runs shown for each job.
 pub const HISTORY: i64 = 30;
@@ -37,6 +38,10 @@ pub struct Status {
     pub fleets: Vec<FleetStatus>,
     /// Databases that went from their servers in the last 30 days, the latest first.
     pub gone: Vec<GoneStatus>,
+    /// Databases that servers have and that patterns take, and on which no job can run.
+    pub left_out: Vec<LeftOutStatus>,
+    /// Databases of servers that have something of their own, and that no job backs up, as far as that was read.
+    pub uncovered: Vec<String>,
     /// Messages that nobody got, by places.
     #[serde(serialize_with = "as_json")]
     pub untold: Vec<Untold>,
@@ -72,6 +77,9 @@ pub struct FleetStatus {
     pub late: usize,
     /// Without a success yet, and neither failed nor late.
     pub waiting: usize,
+    /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words.
+    pub without_proof: usize,
+    pub by_stores: Option<String>,
     /// The oldest of the last successes, and the database that it is of.
     pub oldest_success_at: Option<DateTime<Utc>>,
     pub oldest_success_on: Option<String>,
@@ -98,9 +106,33 @@ impl From<Fleet> for FleetStatus {
             failed: fleet.failed,
             late: fleet.late,
             waiting: fleet.waiting,
+            without_proof: 0,
+            by_stores: None,
             oldest_success_at,
             oldest_success_on,
         }
+    }
+}
+
+impl FleetStatus {
+    /// Takes over what the stores say.
+    pub fn judge(&mut self, judged: &standing::fleets::Fleet) {
+        self.without_proof = judged.without_proof();
+        self.well = self.well.min(self.databases.saturating_sub(self.failed + self.late + self.waiting + self.without_proof));
+        self.by_stores = (self.without_proof > 0).then(|| judged.in_words());
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct LeftOutStatus {
+    pub database: String,
+    pub why: String,
+    pub since: DateTime<Utc>,
+}
+
+impl From<LeftOut> for LeftOutStatus {
+    fn from(LeftOut { database, why, since }: LeftOut) -> Self {
+        Self { database, why, since }
     }
 }
 
@@ -452,6 +484,8 @@ pub mod tests {
             jobs,
             fleets: Vec::new(),
             gone: Vec::new(),
+            left_out: Vec::new(),
+            uncovered: Vec::new(),
             untold: Vec::new(),
             failures: Vec::new(),
         }

@@ -12,11 +12,13 @@ use crate::support::{Scenario, eventually, faketime, quoted};
 fn no_more_runs_on_a_database_than_it_allows_whoever_starts_them() {
     let server = server(18);
     let database = server.new_database();
-    let url = quoted(&server.url(&database));
+    let url = |database: &str| quoted(&server.url(database));
+    // One for each: two runs of a job on one database exclude each other.
+    let (a, b) = (server.new_database(), server.new_database());
     let mut scenario = Scenario::with_database(server, &database)
-        .config(&format!("[databases.one]\nurl = {url}\nmax_concurrent = 1\n"))
-        .config(&format!("[databases.a]\nurl = {url}\nmax_concurrent = 2\ngroup = \"host\"\n"))
-        .config(&format!("[databases.b]\nurl = {url}\nmax_concurrent = 2\ngroup = \"host\"\n"))
+        .config(&format!("[databases.one]\nurl = {}\nmax_concurrent = 1\n", url(&database)))
+        .config(&format!("[databases.a]\nurl = {}\nmax_concurrent = 2\ngroup = \"host\"\n", url(&a)))
+        .config(&format!("[databases.b]\nurl = {}\nmax_concurrent = 2\ngroup = \"host\"\n", url(&b)))
         .ledger();
     let schedule = hours_ago();
     let names: Vec<String> = (0..8).map(|number| format!("j{number}")).collect();

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::archive::{self, BatchName, Broken, Manifest, Pending};
+use crate::archive::{self, BatchName, Broken, Manifest, Pending, Replaced};
 use crate::base::units;
 use crate::cli::filter::Filter;
 use crate::config::Config;
@@ -129,7 +129,7 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
             }
         }
         let is_meant = |manifest: &Manifest| filter.has_database(&manifest.database) && filter.has_job(&manifest.job);
-        for (batch, by) in listing.replaced.into_iter().filter(|(batch, _)| is_meant(&batch.1)) {
+        for Replaced { batch, by } in listing.replaced.into_iter().filter(|replaced| is_meant(&replaced.batch.1)) {
             let replaced_by = by.into_iter().map(|by| (store.clone(), by)).collect();
             let store_name = store_name.clone();
             all.replaced.push(Found { store_name, store: store.clone(), batch, signature: None, replaced_by });

@@ -261,11 +261,13 @@ mod tests {
             outcome: "failed".to_owned(),
             error: said.clone(),
         }];
+        let example = Some(format!("main.tenant_1: {said}"));
+        facts.standing.fleets = vec![Fleet { is_backup: true, databases: 1, in_doubt: 1, example, ..Fleet::default() }];
         facts.standing.unread = vec![Unread { what: "ledger".to_owned(), why: said }];
         facts.standing = facts.standing.without_values();
         let told = message(&facts, at()).lines.join("\n");
         assert!(!told.contains("ada"), "{told}");
-        assert_eq!(told.matches("values of rows are left out (SQLSTATE 23505)").count(), 5, "{told}");
+        assert_eq!(told.matches("values of rows are left out (SQLSTATE 23505)").count(), 6, "{told}");
     }
 
     #[test]

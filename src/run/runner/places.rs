@@ -26,12 +26,7 @@ pub async fn take(connection: &mut PgConnection, run: &RunContext<'_>) -> Result
     };
     let mut is_told = false;
     loop {
-        for place in 1..=places {
-            if pg::try_lock(connection, &name(place)).await? {
-                return Ok(());
-            }
-        }
-        if let Some(stranger) = stranger(connection, &(1..=places).map(name).collect::<Vec<_>>()).await? {
+        if is_told && let Some(stranger) = stranger(connection, &(1..=places).map(name).collect::<Vec<_>>()).await? {
             tracing::warn!(
                 job = run.job.name,
                 database = run.database,
@@ -39,6 +34,11 @@ pub async fn take(connection: &mut PgConnection, run: &RunContext<'_>) -> Result
                  alone. End that session, and REVOKE CONNECT ON DATABASE of the ledger FROM PUBLIC"
             );
             return Ok(());
+        }
+        for place in 1..=places {
+            if pg::try_lock(connection, &name(place)).await? {
+                return Ok(());
+            }
         }
         if !is_told {
             is_told = true;

@@ -85,7 +85,9 @@ fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<St
             Health::Well | Health::Waiting => by_stores(of_stores, success.is_some()),
         };
         if matches!(state, State::WithoutBackup | State::InDoubt) && fleet.example.is_none() {
-            fleet.example = of_stores.flatten().map(|of| format!("{database}: {}", of.wrongs_in_short()));
+            // That a server does not answer is said once, and not of each of its databases.
+            let of = of_stores.flatten().filter(|of| of.unsure.is_none());
+            fleet.example = of.map(|of| format!("{database}: {}", of.wrongs_in_short()));
         }
         fleet.add(state);
         let is_oldest = |at: &DateTime<Utc>| fleet.oldest_success.as_ref().is_none_or(|(oldest, _)| at < oldest);

@@ -69,6 +69,8 @@ pub async fn of_servers(
     let counted = of_fleets(config, jobs);
     let (judged, of_ledger) =
         tokio::join!(judge(config, jobs, stores, &servers), in_time("the ledger", OfFleets::read(ledger, &counted, now)),);
+    // Of jobs that back up nothing, only the ledger knows how they stand.
+    let is_asked = of_ledger.is_ok();
     let mut unread = servers.unread(config);
     let OfFleets { known, proved } = of_ledger.unwrap_or_else(|error| {
         unread.push(Unread { what: "ledger".to_owned(), why: failure::in_a_line(&error) });
@@ -76,7 +78,10 @@ pub async fn of_servers(
     });
     let Judged { mut databases, uncovered, unread: unread_stores } = judged;
     databases.values_mut().for_each(|database| stores::lose(database, jobs, &proved));
-    let fleets = fleets::count(&counted, &known, Some(&databases), now);
+    let mut fleets = fleets::count(&counted, &known, Some(&databases), now);
+    if !is_asked {
+        fleets.retain(|fleet| fleet.is_backup);
+    }
     let by_schemas = backed_up_by_schemas(jobs, config).into_iter().map(str::to_owned).collect();
     OfServers { fleets, uncovered, by_schemas, left_out: servers.left_out, unread, unread_stores }
 }

@@ -161,6 +161,7 @@ impl Standing {
         self.failed.iter_mut().for_each(|failed| tell(&mut failed.error));
         self.unread.iter_mut().for_each(|unread| tell(&mut unread.why));
         self.untold.iter_mut().filter_map(|untold| untold.error.as_mut()).for_each(tell);
+        self.fleets.iter_mut().filter_map(|fleet| fleet.example.as_mut()).for_each(tell);
         for OfDatabase { backup, lost, unsure, unasked, .. } in &mut self.databases {
             unasked.iter_mut().for_each(|unasked| tell(&mut unasked.why));
             match backup {

@@ -16,7 +16,9 @@ use crate::run::scheduler::{Away, Fleet};
 use crate::run::standing::Unasked;
 use crate::web::choice::Choice;
 use crate::web::safety::DatabaseStatus;
-use crate::web::status::{self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, RunStatus, Status};
+use crate::web::status::{
+    self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, LeftOutStatus, RunStatus, Status,
+};
 use crate::web::timeline;
 
 /// The failures that are read, of which some may be of jobs that are no more.
@@ -49,14 +51,15 @@ async fn read_seen(site: &Site) -> Seen {
         }
     };
     block_in_place(|| {
-        let LastRead { shown, runs, known, failures, reports, began, gone, untold } = read;
+        let LastRead { shown, runs, known, failures, reports, began, gone, left_out, untold } = read;
         let mut jobs = status::of_jobs(&shown, runs, &known, now);
         add_reports(&mut jobs, reports);
         let is_configured = |row: &Row| context.jobs.iter().any(|job| job.name == row.job && job.runs_on(&row.database));
         let failures = failures.into_iter().filter(is_configured).map(RunStatus::from).take(FAILURES).collect();
-        let fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
+        let (fleets, uncovered) = judged(site, &context, fleets);
         let timeline = timeline::of(&shown, &jobs, &fleets, &began, now);
-        Seen { status: Status { jobs, failures, fleets, gone, untold, ..whole(site, ledger_error, now) }, timeline }
+        let status = Status { jobs, failures, fleets, gone, left_out, uncovered, untold, ..whole(site, ledger_error, now) };
+        Seen { status, timeline }
     })
 }
 
@@ -70,6 +73,7 @@ struct LastRead {
     reports: Vec<Row>,
     began: Vec<Began>,
     gone: Vec<GoneStatus>,
+    left_out: Vec<LeftOutStatus>,
     untold: Vec<Untold>,
 }
 
@@ -92,6 +96,7 @@ async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTi
         reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
         began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
         gone: gone(context, ledger).await?,
+        left_out: left_out(context, ledger).await?,
         untold: ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?,
         shown,
     })
@@ -105,6 +110,22 @@ fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
         Job { databases: databases.into_iter().cloned().collect(), ..(*fleet.job).clone() }
     };
     jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
+}
+
+async fn left_out(context: &Context, ledger: &Ledger) -> Result<Vec<LeftOutStatus>> {
+    Ok(fleet::left_out(&context.config, &context.jobs, ledger).await?.into_iter().map(LeftOutStatus::from).collect())
+}
+
+/// The jobs with patterns as the stores say that they stand, as far as that was read, and the databases of servers that no job backs up.
+fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatus>, Vec<String>) {
+    let mut fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
+    let Some(of_servers) = site.safe.of_servers(context) else { return (fleets, Vec::new()) };
+    for fleet in &mut fleets {
+        if let Some(judged) = of_servers.fleets.iter().find(|judged| judged.job == fleet.job && judged.is_backup) {
+            fleet.judge(judged);
+        }
+    }
+    (fleets, of_servers.uncovered.clone())
 }
 
 async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
@@ -181,19 +202,20 @@ async fn read_status(site: &Site) -> Status {
         let rows = ledger.last_runs(&keys, status::HISTORY).await?;
         let untold = ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?;
         let known = known(site, ledger.last_successes(&keys).await?);
-        Ok::<_, anyhow::Error>((shown, rows, known, gone(&context, ledger).await?, untold))
+        let of_servers = (gone(&context, ledger).await?, left_out(&context, ledger).await?);
+        Ok::<_, anyhow::Error>((shown, rows, known, of_servers, untold))
     };
-    let ((shown, rows, known, gone, untold), ledger_error) = match read.await {
+    let ((shown, rows, known, (gone, left_out), untold), ledger_error) = match read.await {
         Ok(read) => (read, None),
         Err(error) => {
             let shown = shown(&context.jobs, &fleets, &[]);
-            ((shown, Vec::new(), Known::default(), Vec::new(), Vec::new()), Some(format!("{error:#}")))
+            ((shown, Vec::new(), Known::default(), Default::default(), Vec::new()), Some(format!("{error:#}")))
         }
     };
     block_in_place(|| {
         let jobs = status::of_jobs(&shown, rows.into_iter().map(RunStatus::from).collect(), &known, now);
-        let (failures, fleets) = (status::failures(&jobs), fleets.into_iter().map(FleetStatus::from).collect());
-        Status { jobs, failures, fleets, gone, untold, ..whole(site, ledger_error, now) }
+        let (failures, (fleets, uncovered)) = (status::failures(&jobs), judged(site, &context, fleets));
+        Status { jobs, failures, fleets, gone, left_out, uncovered, untold, ..whole(site, ledger_error, now) }
     })
 }
 
@@ -212,6 +234,8 @@ fn whole(site: &Site, ledger_error: Option<String>, now: DateTime<Utc>) -> Statu
         jobs: Vec::new(),
         fleets: Vec::new(),
         gone: Vec::new(),
+        left_out: Vec::new(),
+        uncovered: Vec::new(),
         untold: Vec::new(),
         failures: Vec::new(),
     }

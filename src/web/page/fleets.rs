@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::links;
 use super::words::{ago, ahead, moment, shortened, wall_clock};
 use crate::base::units::{count, plural};
+use crate::run::standing::fleets::some_of;
 use crate::web::choice::Filter;
 use crate::web::status::{FleetStatus, Status};
 
@@ -23,14 +24,31 @@ pub(super) fn section(status: &Status, filter: &Filter) -> Markup {
                     } }
                     tbody { @for fleet in shown { (row(fleet, status)) } }
                 } }
+                @if !status.uncovered.is_empty() { p.hint { "No job backs up all of them: " b { (shortened(&some_of(status.uncovered.iter().cloned()), 300)) } } }
+                @if !status.left_out.is_empty() { (left_out(status)) }
                 @if !status.gone.is_empty() { (gone(status)) }
             }
         }
     }
 }
 
+/// Living databases on which no job can run.
+fn left_out(status: &Status) -> Markup {
+    const SHOWN: usize = 20;
+    html! {
+        p.hint {
+            "Left out, so no job runs there: "
+            @for (index, left_out) in status.left_out.iter().take(SHOWN).enumerate() {
+                @if index > 0 { ", " }
+                b { (left_out.database) } " (" (left_out.why) ")"
+            }
+            @if status.left_out.len() > SHOWN { " and " (count((status.left_out.len() - SHOWN) as u64)) " more" }
+        }
+    }
+}
+
 fn row(fleet: &FleetStatus, status: &Status) -> Markup {
-    let class = if fleet.failed + fleet.late > 0 {
+    let class = if fleet.failed + fleet.late + fleet.without_proof > 0 {
         Some("bad")
     } else if !fleet.enabled {
         Some("off")
@@ -69,6 +87,8 @@ fn standing(fleet: &FleetStatus, status: &Status) -> Markup {
             span.good { (count(fleet.well as u64)) " well" }
             @if fleet.failed > 0 { " · " span.bad { (count(fleet.failed as u64)) " failed" } }
             @if fleet.late > 0 { " · " span.tag.warn { (count(fleet.late as u64)) " late" } }
+            @if fleet.without_proof > 0 { " · " span.bad { (count(fleet.without_proof as u64)) " not safe" } }
+            @if let Some(by_stores) = &fleet.by_stores { small.wrong { "by the stores: " (shortened(by_stores, 300)) } }
             @if fleet.waiting > 0 { small { (count(fleet.waiting as u64)) " without a success yet" } }
         }
     }

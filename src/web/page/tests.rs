@@ -4,7 +4,7 @@ use super::*;
 use crate::base::progress::PhaseState as Progress;
 use crate::ledger::report::Outcome;
 use crate::web::status::tests::{job, now, status, well};
-use crate::web::status::{AuditCounts, AuditFinding, AuditStatus, GoneStatus};
+use crate::web::status::{AuditCounts, AuditFinding, AuditStatus, GoneStatus, LeftOutStatus};
 
 fn render(status: &Status) -> String {
     with_filter(status, &[], &Filter::default())
@@ -213,6 +213,8 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         failed,
         late,
         waiting: 0,
+        without_proof: 0,
+        by_stores: None,
         oldest_success_at: Some(now() - TimeDelta::days(2)),
         oldest_success_on: Some("main.tenant_1".to_owned()),
     };
@@ -224,6 +226,16 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         assert!(page.contains(text), "`{text}` is not in {page}");
     }
     assert!(!page.contains("<i>tenant") && !page.contains("No jobs yet"), "{page}");
+    // The runs went well, and the stores do not have what they made.
+    let by_stores = Some("9,997 of 10,000 well, 3 without a backup that counts".to_owned());
+    let doubtful = Status { fleets: vec![FleetStatus { without_proof: 3, by_stores, ..fleet(0, 0) }], ..status(Vec::new()) };
+    assert_eq!(verdict(&doubtful).headline, "3 databases are not safe");
+    assert!(render(&doubtful).contains("by the stores: 9,997 of 10,000 well, 3 without a backup that counts"));
+    let (why, since) = ("it takes no connections".to_owned(), now());
+    let closed = LeftOutStatus { database: "main.tenant_8".to_owned(), why, since };
+    let left_out = Status { fleets: vec![fleet(0, 0)], left_out: vec![closed], ..status(Vec::new()) };
+    assert_eq!(verdict(&left_out).headline, "1 database is not safe");
+    assert!(render(&left_out).contains("<b>main.tenant_8</b> (it takes no connections)"));
     // One of the databases in trouble is named; the headline counts all.
     let broken = job("nightly", "main.tenant_7", &[Outcome::Failed]);
     let troubled = Status { fleets: vec![fleet(70, 2)], ..status(vec![broken]) };
