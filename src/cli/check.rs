@@ -17,12 +17,14 @@ use super::global::Global;
 use super::output::{self, print};
 use super::{cleartext, encryption, lifetimes};
 use crate::base::fault::{Fault, Kind};
+use crate::base::pattern::Pattern;
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
 use crate::pg::databases::Listed;
 use crate::pg::{self, Server, client_tools, databases, failure};
 use crate::run::fleet::Found;
+use crate::run::fleet::asked::Asked;
 use crate::run::job::{Folder, Job};
 use crate::store::Store;
 use crate::task::backup::Backup;
@@ -137,11 +139,12 @@ fn without_servers(config: &Config, jobs: &[Job]) -> Vec<String> {
                 pattern.as_str()
             )
         }));
-        if !config.servers.is_empty() || !job.databases.is_empty() {
+        if !config.servers.is_empty() || !chosen.of(&config.entries()).is_empty() {
             continue;
         }
+        let patterns = chosen.patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(", ");
         notes.push(format!(
-            "{}: databases = \"{chosen}\" matches no [databases.NAME], and there is no [servers.NAME] to find any",
+            "{}: databases = \"{patterns}\" matches no [databases.NAME], and there is no [servers.NAME] to find any",
             job.name
         ));
     }
@@ -223,8 +226,7 @@ pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     let servers = &servers[..];
     let jobs = &jobs[..];
     let of_entries = config.databases.iter().map(|(name, database)| (name.clone(), database.clone()));
-    let examples =
-        examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.database(&name)?.into_owned())));
+    let examples = examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.place(&name)?.into_owned())));
     let to_try: Vec<_> = of_entries.chain(examples).collect();
     let databases = to_try.iter().map(|(name, database)| try_database(name, database, jobs, config, servers));
     let databases = futures_util::stream::iter(databases).buffered(AT_ONCE).collect::<Vec<_>>();
@@ -281,13 +283,12 @@ async fn try_servers<'c>(config: &'c Config, jobs: &[Job]) -> (Vec<Attempt>, Vec
     for (name, listed) in config.servers.keys().zip(join_all(asking).await) {
         match listed {
             Ok(listed) => {
-                found.add(name, listed.names.clone());
+                found.add(Asked::Server(name.clone()), listed.names.clone());
                 said.push((name, listed));
             }
             Err(error) => tried.push(Attempt { what: format!("server {name}"), result: Err(error) }),
         }
     }
-    let is_one_silent = !tried.is_empty();
     let with_entries = found.with_entries(config);
     for (number, (name, listed)) in said.iter().enumerate() {
         if let Some(error) = one_server::under_two_names(name, listed, &said[..number]) {
@@ -301,14 +302,44 @@ async fn try_servers<'c>(config: &'c Config, jobs: &[Job]) -> (Vec<Attempt>, Vec
         let result = Ok(format!("{counts}{}", warnings(left_out.chain(taken).take(WARNINGS_OF_A_SERVER))));
         tried.push(Attempt { what: format!("server {name}"), result });
     }
+    tried.extend(try_schemas(&mut found, config, jobs).await);
+    let is_one_silent = tried.iter().any(|tried| tried.result.is_err());
     let jobs = found.given_to(jobs, config);
     for job in jobs.iter().filter(|job| job.chosen.is_some()) {
         let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
-        let none = (job.databases.is_empty() && !is_one_silent).then(|| "it runs on no database now".to_owned());
-        let counts = format!("{patterns}: {}", units::plural(job.databases.len(), "database"));
-        tried.push(Attempt { what: format!("databases of {}", job.name), result: Ok(format!("{counts}{}", warnings(none))) });
+        let none = (job.databases.is_empty() && !is_one_silent).then(|| format!("it runs on no {} now", job.has_runs_for()));
+        let counts = format!("{patterns}: {}", units::plural(job.databases.len(), job.has_runs_for()));
+        tried.push(Attempt {
+            what: format!("{}s of {}", job.has_runs_for(), job.name),
+            result: Ok(format!("{counts}{}", warnings(none))),
+        });
     }
     (tried, jobs, said)
+}
+
+/// Asks the databases of jobs with `schemas` for these, and adds them to what was found.
+async fn try_schemas(found: &mut Found, config: &Config, jobs: &[Job]) -> Vec<Attempt> {
+    let asking = found.with_schemas(jobs, config).into_iter().map(|database| async move {
+        let asked = Asked::Database(database);
+        let answer = within_time(LONGEST, asked.ask(config)).await;
+        (asked, answer)
+    });
+    let answers = futures_util::stream::iter(asking).buffered(AT_ONCE).collect::<Vec<_>>().await;
+    let mut tried = Vec::new();
+    for (asked, answer) in answers {
+        let result = answer.map(|listed| {
+            let left_out = listed.left_out.iter().map(|(own, why)| format!("{} is left out: {why}", own.escape_debug()));
+            let said = format!(
+                "it has {}{}",
+                units::plural(listed.names.len(), "schema"),
+                warnings(left_out.take(WARNINGS_OF_A_SERVER))
+            );
+            found.add(asked.clone(), listed.names);
+            said
+        });
+        tried.push(Attempt { what: format!("schemas of {asked}").replace('`', ""), result });
+    }
+    tried
 }
 
 /// The first found database of each job with patterns: thousands cannot all be tried.
@@ -355,6 +386,7 @@ async fn try_database(
     });
     tried.extend(way_in.map(|result| Attempt { what: format!("{what}: {CLIENT_TOOLS}"), result }));
     for job in jobs.iter().filter(|job| job.databases.iter().any(|other| other == name)) {
+        let job = &Job { task: job.task_on(config, name).into_owned(), ..job.clone() };
         let answered = tokio::time::timeout(LONGEST, may_run(&mut connection, &settings, database, job, config)).await;
         let (is_silent, result) = match answered {
             Ok(result) => (false, result),

@@ -140,7 +140,7 @@ fn found() -> Vec<String> {
     if keys_of("servers").is_empty() {
         return Vec::new();
     }
-    of_ledger(async |config, ledger| Some(fleet::remembered(config, ledger).await.names(config)))
+    of_ledger(async |config, ledger| Some(fleet::remembered(ledger).await.names(config)))
 }
 
 /// The last runs in the ledger, the newest first.

@@ -9,6 +9,7 @@ use clap::Args;
 use super::global::{Global, found_for};
 use super::output::print;
 use crate::base::fault::{Fault, Kind};
+use crate::config::{Config, places};
 use crate::pg::{self, comment, identifier};
 use crate::run::job::Job;
 use crate::work::Memberships;
@@ -32,8 +33,8 @@ pub struct Arguments {
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let (config, folder) = global.load_all()?;
     let jobs = found_for(&config, folder.jobs, false).await?;
-    let found = jobs.iter().flat_map(|job| &job.databases).filter(|name| !config.databases.contains_key(*name));
-    let names: BTreeSet<&String> = config.databases.keys().chain(found).collect();
+    let found = jobs.iter().flat_map(|job| databases_of(job, &config));
+    let names: BTreeSet<&str> = config.databases.keys().map(String::as_str).chain(found).collect();
     let role = identifier(&arguments.role);
     let mut text = format!(
         "{}\n-- psql -v ON_ERROR_STOP=1 -f grants.sql\n\n\
@@ -54,8 +55,8 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         if arguments.database.as_ref().is_some_and(|only| only != name) {
             continue;
         }
-        let jobs: Vec<&Job> = jobs.iter().filter(|job| job.databases.contains(name)).collect();
-        let is_ledger = config.ledger.as_ref().is_some_and(|ledger| ledger.database == *name);
+        let jobs: Vec<&Job> = jobs.iter().filter(|job| databases_of(job, &config).contains(name)).collect();
+        let is_ledger = config.ledger.as_ref().is_some_and(|ledger| ledger.database == name);
         if jobs.is_empty() && !is_ledger {
             continue;
         }
@@ -88,7 +89,10 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
                 text += "-- runs as the login of owner_url\n";
                 continue;
             }
-            for line in job.task.grants(&mut connection, &role, &mut memberships).await? {
+            // They are the same for each schema.
+            let is_of_schemas = job.has_schemas();
+            let place = if is_of_schemas { places::name_of(name, "public") } else { name.to_owned() };
+            for line in job.task_on(&config, &place).grants(&mut connection, &role, &mut memberships).await? {
                 text += &line;
                 text.push('\n');
             }
@@ -99,6 +103,12 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The databases of a job, whose schemas may be its places; also one of which no schema was found.
+fn databases_of<'j>(job: &'j Job, config: &Config) -> BTreeSet<&'j str> {
+    let named = job.chosen.iter().flat_map(|chosen| &chosen.named).map(String::as_str);
+    job.databases.iter().map(|place| config.database_of(place)).chain(named).collect()
 }
 
 /// psql's \connect takes a quoted name; a name that looks like a connection string must become one.

@@ -56,8 +56,8 @@ async fn history(config: &Config, jobs: &[Job], all: bool, now: DateTime<Utc>) -
         None => History::default(),
     };
     if let Some(ledger) = &ledger {
-        history.gone = fleet::gone(config, ledger).await?;
-        history.left_out = fleet::left_out(config, ledger).await?;
+        history.gone = fleet::gone(config, jobs, ledger).await?;
+        history.left_out = fleet::left_out(config, jobs, ledger).await?;
     }
     Ok(History { fleets, ..history })
 }
@@ -135,7 +135,7 @@ fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
     vec![
         job.name.clone(),
         job.task.kind().to_owned(),
-        format!("{}: {}", fleet.patterns, units::plural(fleet.databases, "database")),
+        format!("{}: {}", fleet.patterns, units::plural(fleet.databases, job.has_runs_for())),
         schedule,
         next,
         fleet.in_words(),

@@ -16,7 +16,7 @@ use super::unless_within;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::base::{terminal, units};
-use crate::config::{Config, servers};
+use crate::config::{Config, places, servers};
 use crate::ledger::metrics::Metrics;
 use crate::ledger::report::{Ended, Outcome, Run};
 use crate::ledger::{Ledger, Trigger};
@@ -71,7 +71,7 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
     if job.databases.is_empty() {
         return no_database(global, &config, &job, request).await;
     }
-    let mut databases = databases(&job, request.database)?;
+    let mut databases = databases(&config, &job, request.database)?;
     let trigger = trigger(&job, request)?;
     if let Some(within) = unless_within {
         databases = unless_within::needed(&config, &job, databases, within).await?;
@@ -139,7 +139,7 @@ pub async fn manual<W: Work>(
     if job.databases.is_empty() {
         return no_database(global, &config, &job, request).await;
     }
-    let databases = databases(&job, request.database)?;
+    let databases = databases(&config, &job, request.database)?;
     let context = context(global, config, jobs, &job, request)?;
     let mut all = Vec::new();
     for database in &databases {
@@ -255,21 +255,31 @@ fn with_ledger(
     }
 }
 
-fn databases(job: &Job, only: Option<&str>) -> Result<Vec<String>> {
+/// Returns the places of the job, or those that are meant: one by its name, the schemas of a database by the database's, or one by its own name where only
+/// one server or database has such a one.
+fn databases(config: &Config, job: &Job, only: Option<&str>) -> Result<Vec<String>> {
     let Some(only) = only else { return Ok(job.databases.clone()) };
     if job.databases.iter().any(|database| database == only) {
         return Ok(vec![only.to_owned()]);
     }
-    // Where only one server has a database of that name, the server need not be named. A name with a dot names it: a database that is called
-    // `main.shop` on another server is not meant.
-    let is_meant = |name: &&String| !only.contains('.') && servers::parts(name).is_some_and(|(_, own)| own == only);
+    let of_database: Vec<String> = job.databases.iter().filter(|place| config.database_of(place) == only).cloned().collect();
+    if !of_database.is_empty() {
+        return Ok(of_database);
+    }
+    // A name with a dot names the server, and one with a colon the database: one that is called `main.shop` elsewhere is not meant.
+    let has_schemas = job.has_schemas();
+    let is_meant = |name: &&String| {
+        let parts = if has_schemas { places::parts(name) } else { servers::parts(name) };
+        !only.contains(['.', ':']) && parts.is_some_and(|(_, own)| own == only)
+    };
     let meant: Vec<&String> = job.databases.iter().filter(is_meant).collect();
     let message = match meant.as_slice() {
         [one] => return Ok(vec![(*one).clone()]),
         [] => format!("job `{}` does not run on `{only}`; it runs on: {}", job.name, some_of(&job.databases)),
         several => {
             let names: Vec<String> = several.iter().map(|name| (*name).clone()).collect();
-            format!("several servers have a database `{only}`: name one of {}", some_of(&names))
+            let (what, has) = if has_schemas { ("databases", "schema") } else { ("servers", "database") };
+            format!("several {what} have a {has} `{only}`: name one of {}", some_of(&names))
         }
     };
     Err(Fault::new(Kind::Configuration, message).into())
@@ -287,13 +297,14 @@ async fn no_database(global: &Global, config: &Config, job: &Job, request: &Requ
     let ledger = Ledger::new(config)?;
     fleet::ensure_known(job, config, ledger.as_ref().map_or(Memory::None, Memory::Read)).await?;
     let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
+    let what = job.has_runs_for();
     if let Some(named) = request.database {
-        let message = format!("job `{}` does not run on `{named}`: no database matches {patterns}", job.name);
+        let message = format!("job `{}` does not run on `{named}`: no {what} matches {patterns}", job.name);
         return Err(Fault::new(Kind::Configuration, message).into());
     }
     match request.scheduled {
-        true => tracing::warn!(job = job.name, "no database matches {patterns}: nothing to do"),
-        false => terminal::say(&format!("pgtend: {}: no database matches {patterns}: nothing to do", job.name)),
+        true => tracing::warn!(job = job.name, "no {what} matches {patterns}: nothing to do"),
+        false => terminal::say(&format!("pgtend: {}: no {what} matches {patterns}: nothing to do", job.name)),
     }
     if global.json {
         print(&format!("{:#}\n", json!({ "runs": [] })))?;

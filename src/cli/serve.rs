@@ -170,7 +170,7 @@ async fn tell_broken_files(site: Arc<Site>) {
 fn keep_as_before(jobs: &mut Vec<Job>, broken: &[Broken], before: &[Job], config: &Config) {
     for broken in broken {
         let Some(job) = before.iter().find(|job| job.name == broken.job) else { continue };
-        let is_whole = job.databases.iter().all(|database| config.database(database).is_some())
+        let is_whole = job.databases.iter().all(|database| config.place(database).is_some())
             && job.after.iter().all(|name| jobs.iter().any(|other| other.name == *name));
         if is_whole {
             tracing::warn!("job `{}` keeps running as before its file was changed, until the next restart", job.name);

@@ -12,12 +12,14 @@ use crate::task::backup::{Backup, gate};
 
 /// Returns the databases of which the job's store holds no set of this job that is recent enough. In doubt, the run is needed.
 pub async fn needed(config: &Config, job: &Job, databases: Vec<String>, within: Span) -> Result<Vec<String>> {
-    let backup = job.task.as_a::<Backup>().with_context(|| {
+    let makes_none = || {
         let message = format!("--unless-within asks for a recent set, and job `{}` makes none: it has no [backup]", job.name);
         Fault::new(Kind::Configuration, message)
-    })?;
+    };
     let mut needed = Vec::new();
     for database in databases {
+        let task = job.task_on(config, &database);
+        let backup = task.as_a::<Backup>().with_context(makes_none)?;
         match gate::ask_for_job(config, backup, &job.name, &database, within).await {
             Ok(gate::Answer { is_met: true, newest: Some(newest), now, .. }) => {
                 let ago = units::age(newest.began_at, now);

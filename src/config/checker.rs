@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use toml::Spanned;
 
-use super::{Config, NamedFile, Names, Secret, checked_http_url};
+use super::{Config, NamedFile, Names, Secret, checked_http_url, places};
 use crate::base::pattern::Pattern;
 use crate::base::toml_file::{Problem, Source, did_you_mean};
 
@@ -53,6 +53,14 @@ impl Checker<'_> {
         if name.get_ref().contains("://") || name.get_ref().contains('@') {
             let hint = format!("name one of [{kind}s.NAME] in {}; its URL or place stands there", self.config.path.display());
             self.problem(name, format!("this is no name of a {kind}"), hint);
+            return false;
+        }
+        if kind == "database"
+            && let Some((database, schema)) =
+                places::parts(name.get_ref()).filter(|(database, _)| self.config.database(database).is_some())
+        {
+            let hint = format!("write database = {database:?} and, above [backup], schemas = [{schema:?}]");
+            self.problem(name, format!("`{}` is a schema of database `{database}`", name.get_ref()), hint);
             return false;
         }
         let hint = did_you_mean(name.get_ref(), names.iter().copied()).unwrap_or_else(|| {

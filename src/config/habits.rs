@@ -239,6 +239,16 @@ pub const OF_JOBS: &[Habit] = &[
     Habit { table: "backup", keys: &["schema", "include_schemas"], instead: "the key is `schemas`: schemas = [\"public\"]" },
     Habit {
         table: "backup",
+        keys: &["schemas"],
+        instead: "for a set of each schema, write it above [backup]: schemas = \"tenant_*\"; in [backup], a list limits one set: schemas = [\"public\"]",
+    },
+    Habit {
+        table: "",
+        keys: &["schema", "tenants", "tenant"],
+        instead: "a backup of each schema: schemas = \"tenant_*\"; of some schemas in one set: [backup] with schemas = [\"public\"]",
+    },
+    Habit {
+        table: "backup",
         keys: &["retention", "retain", "keep_last", "keep_days", "retention_days", "days", "rotate"],
         instead: "the key is `keep`: keep = { last = 3, daily = 7, weekly = 4 }",
     },
@@ -322,6 +332,11 @@ pub const OF_JOBS: &[Habit] = &[
         instead: "the key is `metric`: metric = \"cosine\"",
     },
     Habit { table: "vector_index", keys: &["type", "index_type"], instead: "the key is `method`: method = \"hnsw\"" },
+    Habit {
+        table: "*",
+        keys: &["schemas"],
+        instead: "`schemas` is of backups: in [backup], the schemas of one set; above [backup], a set for each schema",
+    },
     Habit {
         table: "refresh",
         keys: &["job", "backup", "source"],

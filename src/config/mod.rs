@@ -7,6 +7,7 @@ pub mod limits;
 mod load;
 mod names;
 pub mod notify;
+pub mod places;
 mod secret;
 pub mod servers;
 pub mod sessions;
@@ -28,7 +29,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub use secret::{Secret, checked_http_url, is_of_a_variable};
 use serde::Deserialize;
 pub use servers::Server;
-pub use written::{Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenServer, WrittenStore, WrittenVerify};
+pub use written::{Patterns, Written, WrittenDatabase, WrittenLedger, WrittenServe, WrittenServer, WrittenStore, WrittenVerify};
 
 use crate::base::age_keys::AgeKeys;
 use crate::base::units::{Rate, Span};
@@ -127,6 +128,8 @@ pub struct Database {
     pub group: Option<String>,
     /// Its own name, where `url` leads to another database of its server.
     pub on_server: Option<String>,
+    /// The one schema of it that is meant, where it stands for a place ([`Config::place`]).
+    pub schema: Option<String>,
 }
 
 impl Database {

@@ -128,13 +128,19 @@ pub fn name_of(server: &str, own: &str) -> String {
 /// Returns the server and the database's own name. A name in another spelling than that of [`name_of`] is none.
 pub fn parts(name: &str) -> Option<(&str, String)> {
     let (server, encoded) = name.split_once('.')?;
-    let own = percent_decode_str(&encoded.replace('.', "%")).decode_utf8().ok()?.into_owned();
-    (is_a_name(server) && !own.is_empty() && encode(&own) == encoded).then_some((server, own))
+    is_a_name(server).then_some(())?;
+    Some((server, decode(encoded)?))
 }
 
 /// As in a URL, with a dot for the percent sign. No other dot and no percent sign is left then.
-fn encode(own: &str) -> String {
+pub(super) fn encode(own: &str) -> String {
     utf8_percent_encode(own, PLAIN).to_string().replace('%', ".")
+}
+
+/// What [`encode`] wrote. Another spelling is none.
+pub(super) fn decode(encoded: &str) -> Option<String> {
+    let own = percent_decode_str(&encoded.replace('.', "%")).decode_utf8().ok()?.into_owned();
+    (!own.is_empty() && encode(&own) == encoded).then_some(own)
 }
 
 #[cfg(test)]

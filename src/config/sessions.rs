@@ -62,7 +62,7 @@ fn of_the_ledger(is_there: bool) -> u32 {
 impl Config {
     /// Returns how many sessions of a job with `sessions = asked` read rows of this database, whose server allows the run `of_the_server`.
     pub fn sessions_for(&self, database: &str, asked: usize, of_the_server: Option<Limit>) -> Sessions {
-        let max_sessions = self.database(database).and_then(|database| database.max_sessions);
+        let max_sessions = self.place(database).and_then(|database| database.max_sessions);
         let has_ledger = self.has_ledger_on_the_server_of(database);
         // A limit of the server is worth a word only where it decides.
         let of_the_server = of_the_server.filter(|limit| within(asked, Some(limit.clone()), has_ledger).count < asked);
@@ -77,7 +77,7 @@ impl Config {
 
     /// Returns whether the ledger is on the server of that database, as far as their hosts and ports tell.
     pub fn has_ledger_on_the_server_of(&self, database: &str) -> bool {
-        let server = |name: &str| Some(self.database(name)?.settings().ok()?.server());
+        let server = |name: &str| Some(self.place(name)?.settings().ok()?.server());
         self.ledger.as_ref().and_then(|ledger| server(&ledger.database)).is_some_and(|ledger| server(database) == Some(ledger))
     }
 }

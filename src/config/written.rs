@@ -198,7 +198,7 @@ pub struct WrittenServer {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 #[allow(dead_code, reason = "a schema alone")]
-enum Patterns {
+pub enum Patterns {
     One(#[schemars(length(min = 1))] String),
     Several(#[schemars(length(min = 1))] Vec<String>),
 }

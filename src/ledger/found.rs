@@ -1,5 +1,5 @@
-//! The databases that servers were found to have: so that a server that does not answer keeps them, and that each change is told once, whoever sees it
-//! first.
+//! The databases that servers were found to have, and the schemas of databases: so that one that does not answer keeps them, and that each change is told
+//! once, whoever sees it first. For a list of schemas, `server` is DATABASE:*, which no server is called, and `database` the name of the place.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use super::Ledger;
 pub struct Changes {
     /// True if the server never gave a list before: then no database is new.
     pub is_first: bool,
-    /// Names in the configuration: SERVER.DATABASE.
+    /// Names in the configuration: SERVER.DATABASE, or DATABASE:SCHEMA.
     pub appeared: Vec<String>,
     pub gone: Vec<String>,
     /// Those that the server has, and on which no job can run any more or yet.
@@ -92,10 +92,10 @@ impl Ledger {
         Ok(Changes { is_first: of("known").is_empty(), appeared: of("appeared"), gone: of("gone"), left_out: of("left out") })
     }
 
-    /// Writes that the server has given the same list again.
-    pub async fn confirm_databases(&self, server: &str) -> Result<()> {
-        let update = sqlx::query("UPDATE pgtend.servers SET listed_at = clock_timestamp() WHERE server = $1").bind(server);
-        self.query("write when a server was asked", update.execute(&self.pool)).await?;
+    /// Writes that these servers have given the same lists again.
+    pub async fn confirm_databases(&self, servers: &[String]) -> Result<()> {
+        let update = sqlx::query("UPDATE pgtend.servers SET listed_at = clock_timestamp() WHERE server = ANY ($1)").bind(servers);
+        self.query("write when servers were asked", update.execute(&self.pool)).await?;
         Ok(())
     }
 
@@ -116,6 +116,13 @@ impl Ledger {
         let listed_at = rows.first().map(|(listed_at, _)| *listed_at);
         let databases = rows.into_iter().filter_map(|(_, database)| database).collect();
         Ok(listed_at.map(|listed_at| Remembered { databases, listed_at }))
+    }
+
+    /// Returns all that is in the last lists: server and database, in the order of both.
+    pub async fn remembered_anywhere(&self) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT server, database FROM pgtend.databases WHERE gone_at IS NULL AND left_out IS NULL
+                   ORDER BY server COLLATE \"C\", database COLLATE \"C\"";
+        self.query("read which databases servers had", sqlx::query_as(sql).fetch_all(&self.pool)).await
     }
 
     /// Returns the databases that went in the last 30 days, the latest first.

@@ -22,6 +22,7 @@ mod session;
 mod settings;
 pub mod stat_statements;
 pub mod table;
+pub mod tenants;
 pub mod throwaway;
 mod tls;
 #[doc(hidden)]

@@ -1,17 +1,27 @@
 //! Which databases have a job that backs up all of them, and which need none.
 
+use std::collections::BTreeSet;
+
+use crate::config::Config;
 use crate::run::job::Job;
 use crate::task::backup::{Backup, Scratch};
 use crate::task::refresh::Refresh;
 
-/// Returns whether a job backs up all of a database: one with filters leaves something out.
-pub fn is_backed_up_by(job: &Job, database: &str) -> bool {
-    job.runs_on(database) && backs_up_all(job)
+/// Returns whether a job backs up all of a place: one with filters leaves something out. A job with `schemas` runs on these and on no database, and so backs up
+/// none.
+pub fn is_backed_up_by(job: &Job, place: &str) -> bool {
+    job.runs_on(place) && backs_up_all(job)
 }
 
-/// Returns whether a job backs up all of its databases.
+/// Returns whether a job backs up all of each of its places.
 pub fn backs_up_all(job: &Job) -> bool {
     job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())
+}
+
+/// The databases whose schemas jobs back up one by one: without extensions, large objects, and what is in no schema or in another one.
+pub fn backed_up_by_schemas<'j>(jobs: &'j [Job], config: &Config) -> BTreeSet<&'j str> {
+    let of_schemas = jobs.iter().filter(|job| job.has_schemas() && job.task.makes_dumps());
+    of_schemas.flat_map(|job| &job.databases).map(|place| config.database_of(place)).collect()
 }
 
 /// Returns whether a database is a copy that [refresh] makes anew, and that nobody backs up: an enabled job replaces it, did so before, and no job backs it up.

@@ -1,38 +1,30 @@
-//! Jobs with patterns in `databases`: which databases the servers have, and which of them each job gets. Only an answer of a server changes anything: one
-//! that does not answer keeps the databases that it had.
+//! Jobs with patterns in `databases`, or with `schemas`: which databases the servers have, which schemas these have, and what each job gets of them. Only an
+//! answer changes anything: a server or a database that does not answer keeps what it had.
 
-use std::collections::{BTreeMap, HashMap};
+pub mod asked;
+mod find;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
-use futures_util::future::join_all;
+use asked::Asked;
+pub use find::{Memory, Silent, ensure_known, find, found_for};
 
-use super::job::Job;
+use super::job::{Chosen, Job};
 use super::runner::Context;
-use crate::base::fault::{Fault, Kind};
-use crate::base::units;
 use crate::config::servers::{self, Candidate};
-use crate::config::{Config, Server};
-use crate::ledger::{Changes, Gone, Ledger, LeftOut};
-use crate::pg::databases::{self, Listed};
-use crate::pg::failure;
+use crate::config::{Config, places};
+use crate::ledger::{Gone, Ledger, LeftOut};
+use crate::pg::databases::Listed;
 
-/// More names in one line would hide the rest of the log.
-const NAMED: usize = 10;
-
-/// The databases of each server, by their own names; without those servers of which nothing is known. And those that are left out, each with the reason, as
-/// far as servers were asked.
+/// What was found, by own names; without servers and databases of which nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found(BTreeMap<String, Vec<String>>, BTreeMap<String, Vec<(String, &'static str)>>);
-
-/// A server that did not answer.
-#[derive(Debug)]
-pub struct Silent {
-    pub server: String,
-    pub error: anyhow::Error,
-    /// When it gave the list that counts meanwhile, where that is the ledger's.
-    pub listed_at: Option<DateTime<Utc>>,
+pub struct Found {
+    /// The databases of each server, and the schemas of each database.
+    lists: BTreeMap<Asked, Vec<String>>,
+    /// Those that are left out, each with the reason, as far as servers and databases were asked.
+    left_out: BTreeMap<Asked, Vec<(String, &'static str)>>,
 }
 
 /// Returns whether any job depends on what servers have.
@@ -40,186 +32,48 @@ pub fn is_needed(jobs: &[Job]) -> bool {
     jobs.iter().any(|job| job.chosen.is_some())
 }
 
-/// The ledger as the memory of what servers had.
-#[derive(Clone, Copy)]
-pub enum Memory<'l> {
-    None,
-    /// Lists that only show do not write: who writes a change first also tells it.
-    Read(&'l Ledger),
-    Write(&'l Ledger),
-}
-
-impl<'l> Memory<'l> {
-    fn ledger(self) -> Option<&'l Ledger> {
-        match self {
-            Self::None => None,
-            Self::Read(ledger) | Self::Write(ledger) => Some(ledger),
-        }
+/// Returns whether a database of a server, or a schema of a database, counts if it is there: the server takes it, or a job would run on it.
+pub fn counts(name: &str, config: &Config, jobs: &[Job]) -> bool {
+    match servers::parts(name) {
+        Some((server, own)) => config.servers.get(server).is_some_and(|server| server.takes(&own)),
+        None => places::parts(name).is_some() && jobs.iter().any(|job| job.would_run_on(name, config)),
     }
 }
 
-/// Asks all servers, each for a bounded time. What one does not say is what it had before: in `known`, or by the ledger.
-pub async fn find(config: &Config, memory: Memory<'_>, known: &Found) -> (Found, Vec<Silent>) {
-    let asked = config.servers.iter().map(|(name, server)| async move { (name, ask(server).await) });
-    let (mut found, mut silent) = (Found::default(), Vec::new());
-    for (server, answer) in join_all(asked).await {
-        let before = known.0.get(server);
-        let names = match answer {
-            Ok(listed) => {
-                let before = before.zip(known.1.get(server));
-                remember(server, &listed, before, &config.servers[server], memory).await;
-                found.1.insert(server.clone(), listed.left_out);
-                Some(listed.names)
-            }
-            Err(error) => {
-                let (had, listed_at) = match before {
-                    Some(names) => (Some(names.clone()), None),
-                    None => recall(server, memory).await.unzip(),
-                };
-                silent.push(Silent { server: server.clone(), error, listed_at });
-                had
-            }
-        };
-        if let Some(names) = names {
-            found.add(server, names);
-        }
-    }
-    (found, silent)
-}
-
-/// Finds databases for a command: warns of servers that do not answer, and gives the jobs what is known.
-pub async fn found_for(config: &Config, memory: Memory<'_>, jobs: Vec<Job>) -> Vec<Job> {
-    if !is_needed(&jobs) {
-        return jobs;
-    }
-    let (found, silent) = find(config, memory, &Found::default()).await;
-    for Silent { server, error, listed_at } in &silent {
-        let had = match (found.0.get(server), listed_at) {
-            (Some(names), Some(at)) => {
-                let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-                format!("the {} that it had at {at} count", units::plural(names.len(), "database"))
-            }
-            _ => "nothing is known of its databases".to_owned(),
-        };
-        tracing::warn!("server `{server}` does not answer, so {had}: {}", failure::in_a_line(error));
-    }
-    found.given_to(&jobs, config)
-}
-
-/// Fails for a job with patterns if one of them may stand for databases of a server of which nothing is known.
-pub async fn ensure_known(job: &Job, config: &Config, memory: Memory<'_>) -> Result<()> {
-    let Some(chosen) = &job.chosen else { return Ok(()) };
-    for (name, server) in config.servers.iter().filter(|(name, _)| chosen.may_be_of(name)) {
-        if let Err(error) = ask(server).await
-            && recall(name, memory).await.is_none()
-        {
-            return Err(error.context(Fault::new(Kind::Unreachable, format!("which databases server `{name}` has is not known"))));
-        }
-    }
-    Ok(())
-}
-
-async fn ask(server: &Server) -> Result<Listed> {
-    databases::list(&server.login.settings()?).await
-}
-
-/// What a server had, and what of it was left out.
-type Before<'f> = (&'f Vec<String>, &'f Vec<(String, &'static str)>);
-
-/// Writes a new list to the ledger, and says once what it changes.
-async fn remember(name: &str, listed: &Listed, before: Option<Before<'_>>, server: &Server, memory: Memory<'_>) {
-    let is_new = before != Some((&listed.names, &listed.left_out));
-    let written = match memory {
-        Memory::Write(ledger) if is_new => {
-            let names: Vec<String> = listed.names.iter().map(|own| servers::name_of(name, own)).collect();
-            let left_out: Vec<_> = listed.left_out.iter().map(|(own, why)| (servers::name_of(name, own), *why)).collect();
-            ledger.remember_databases(name, &names, &left_out).await.map(Some)
-        }
-        Memory::Write(ledger) => ledger.confirm_databases(name).await.map(|()| None),
-        Memory::Read(_) | Memory::None => Ok(None),
-    };
-    match written {
-        Ok(Some(changes)) => say(name, &changes, server, &listed.left_out),
-        Ok(None) => {}
-        Err(error) => tracing::warn!("the databases of server `{name}` are not in the ledger: {}", failure::in_a_line(&error)),
-    }
-    if is_new && before.is_none() && !listed.left_out.is_empty() {
-        let left_out = listed.left_out.iter().map(|(own, why)| format!("{} ({why})", own.escape_debug()));
-        tracing::info!("of server `{name}` are left out: {}", some_of(left_out.collect()));
-    }
-}
-
-fn say(name: &str, changes: &Changes, server: &Server, left_out: &[(String, &'static str)]) {
-    let counts = |full: &&String| servers::parts(full).is_some_and(|(_, own)| server.takes(&own));
-    let appeared: Vec<String> = changes.appeared.iter().filter(counts).cloned().collect();
-    let gone: Vec<String> = changes.gone.iter().filter(counts).cloned().collect();
-    let with_reason = |full: &String| {
-        let (_, own) = servers::parts(full)?;
-        left_out.iter().find(|(name, _)| *name == own).map(|(_, why)| format!("{full} ({why})"))
-    };
-    let of_left_out: Vec<String> = changes.left_out.iter().filter(counts).filter_map(with_reason).collect();
-    if !appeared.is_empty() {
-        let (count, named) = (appeared.len(), some_of(appeared));
-        match changes.is_first {
-            true => tracing::info!("server `{name}` has {}: {named}", units::plural(count, "database")),
-            false => tracing::info!(
-                "server `{name}` has {}, on which jobs run from their next ticks on: {named}",
-                units::plural(count, "new database")
-            ),
-        }
-    }
-    if !gone.is_empty() {
-        let count = units::plural(gone.len(), "database");
-        tracing::warn!("{count} of server `{name}` went; no job runs there any more, and the sets stay: {}", some_of(gone));
-    }
-    if !of_left_out.is_empty() {
-        let are = if of_left_out.len() == 1 { "is" } else { "are" };
-        let count = units::plural(of_left_out.len(), "database");
-        tracing::warn!("{count} of server `{name}` {are} left out, and no job runs there: {}", some_of(of_left_out));
-    }
-}
-
-fn some_of(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
-    let names = names.join(", ");
-    if more > 0 { format!("{names}, and {more} more") } else { names }
-}
-
-/// Returns what the servers had when they last said it, without asking them.
-pub async fn remembered(config: &Config, ledger: &Ledger) -> Found {
+/// Returns what there was when servers and databases last said it, without asking them. A ledger that does not answer knows of none.
+pub async fn remembered(ledger: &Ledger) -> Found {
     let mut found = Found::default();
-    for server in config.servers.keys() {
-        if let Some((names, _)) = recall(server, Memory::Read(ledger)).await {
-            found.add(server, names);
+    let rows = ledger.remembered_anywhere().await.unwrap_or_else(|error| {
+        tracing::debug!("the ledger does not say which databases servers had: {error:#}");
+        Vec::new()
+    });
+    for (name, full) in rows {
+        let asked = Asked::in_ledger(&name);
+        if let Some(own) = asked.own_name(&full) {
+            found.lists.entry(asked).or_default().push(own);
         }
     }
     found
 }
 
-/// Returns the databases that went in the last 30 days, of those that count; none without servers.
-pub async fn gone(config: &Config, ledger: &Ledger) -> Result<Vec<Gone>> {
-    if config.servers.is_empty() {
+/// Returns the databases and schemas that went in the last 30 days, of those that count.
+pub async fn gone(config: &Config, jobs: &[Job], ledger: &Ledger) -> Result<Vec<Gone>> {
+    if config.servers.is_empty() && !is_needed(jobs) {
         return Ok(Vec::new());
     }
     let mut gone = ledger.gone_databases().await?;
-    gone.retain(|gone| is_taken(config, &gone.database));
+    gone.retain(|gone| counts(&gone.database, config, jobs));
     Ok(gone)
 }
 
-/// Returns the databases that servers had when they were last asked, that patterns of the servers take, and on which no job could run; none without servers.
-pub async fn left_out(config: &Config, ledger: &Ledger) -> Result<Vec<LeftOut>> {
-    if config.servers.is_empty() {
+/// Returns the databases and schemas, of those that count, that there were when their servers and databases were last asked, and on which no job could run.
+pub async fn left_out(config: &Config, jobs: &[Job], ledger: &Ledger) -> Result<Vec<LeftOut>> {
+    if config.servers.is_empty() && !is_needed(jobs) {
         return Ok(Vec::new());
     }
     let mut left_out = ledger.left_out_databases().await?;
-    left_out.retain(|left_out| is_taken(config, &left_out.database) && !has_entry(config, &left_out.database));
+    left_out.retain(|left_out| counts(&left_out.database, config, jobs) && !has_entry(config, &left_out.database));
     Ok(left_out)
-}
-
-/// Returns whether the patterns of its server take a database, by its name in the configuration.
-fn is_taken(config: &Config, database: &str) -> bool {
-    servers::parts(database).is_some_and(|(server, own)| config.servers.get(server).is_some_and(|server| server.takes(&own)))
 }
 
 /// Returns whether a database of a server has an entry of its own, which counts for its jobs.
@@ -229,29 +83,44 @@ pub fn has_entry(config: &Config, database: &str) -> bool {
     of_server.is_some_and(|place| entries(config).contains_key(&place))
 }
 
-/// The last list by the ledger, and when it was given. A ledger that does not answer knows none.
-async fn recall(server: &str, memory: Memory<'_>) -> Option<(Vec<String>, DateTime<Utc>)> {
-    let remembered = match memory.ledger()?.remembered_databases(server).await {
-        Ok(remembered) => remembered?,
-        Err(error) => {
-            tracing::debug!("the ledger does not say which databases server `{server}` had: {error:#}");
-            return None;
-        }
-    };
-    let names = remembered.databases.iter().filter_map(|name| Some(servers::parts(name)?.1)).collect();
-    Some((names, remembered.listed_at))
-}
-
 impl Found {
-    /// Adds what a server has.
-    pub fn add(&mut self, server: &str, names: Vec<String>) {
-        self.0.insert(server.to_owned(), names);
+    /// Adds what a server or a database had.
+    pub fn add(&mut self, asked: Asked, names: Vec<String>) {
+        self.lists.insert(asked, names);
     }
 
-    /// Returns the jobs with the databases that their patterns stand for now. Pure.
+    /// Adds what a server or a database says that it has.
+    pub fn add_listed(&mut self, asked: Asked, listed: Listed) {
+        self.left_out.insert(asked.clone(), listed.left_out);
+        self.lists.insert(asked, listed.names);
+    }
+
+    /// Returns whether it said the same before.
+    fn has_said(&self, asked: &Asked, listed: &Listed) -> bool {
+        self.lists.get(asked) == Some(&listed.names) && self.left_out.get(asked) == Some(&listed.left_out)
+    }
+
+    /// Returns how many databases were asked for their schemas.
+    pub fn databases_asked(&self) -> usize {
+        self.lists.keys().filter(|asked| matches!(asked, Asked::Database(_))).count()
+    }
+
+    /// Returns the databases whose schemas jobs have runs for. Pure.
+    pub fn with_schemas(&self, jobs: &[Job], config: &Config) -> BTreeSet<String> {
+        let chosen: Vec<&Chosen> =
+            jobs.iter().filter_map(|job| job.chosen.as_ref()).filter(|chosen| chosen.has_schemas()).collect();
+        let candidates = if chosen.is_empty() { Vec::new() } else { self.candidates(config) };
+        chosen.into_iter().flat_map(|chosen| chosen.of(&candidates)).collect()
+    }
+
+    fn schemas_of(&self, database: &str) -> &[String] {
+        self.lists.get(&Asked::Database(database.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the jobs with the databases, or their schemas, that the patterns stand for now. Pure.
     pub fn given_to(&self, jobs: &[Job], config: &Config) -> Vec<Job> {
         let candidates = if is_needed(jobs) { self.candidates(config) } else { Vec::new() };
-        jobs.iter().map(|job| given(job, &candidates)).collect()
+        jobs.iter().map(|job| self.given(job, &candidates)).collect()
     }
 
     /// Returns `(found, entry)` for each found database that has an entry of its own, which counts for its jobs.
@@ -264,9 +133,27 @@ impl Found {
         taken.collect()
     }
 
-    /// Returns the names of all databases that count.
+    fn given(&self, job: &Job, candidates: &[Candidate]) -> Job {
+        let databases = match &job.chosen {
+            None => job.databases.clone(),
+            Some(chosen) => chosen.places(chosen.of(candidates), |database| self.schemas_of(database)),
+        };
+        Job { databases, ..job.clone() }
+    }
+
+    /// Returns the names of all databases of servers that count.
+    pub fn databases<'f>(&'f self, config: &'f Config) -> impl Iterator<Item = String> + 'f {
+        self.taken(config).map(|(server, _, own)| servers::name_of(server, own))
+    }
+
+    /// Returns the names of all databases and schemas that count.
     pub fn names(&self, config: &Config) -> Vec<String> {
-        self.taken(config).map(|(server, _, own)| servers::name_of(server, own)).collect()
+        let schemas = self.lists.iter().filter_map(|(asked, schemas)| match asked {
+            Asked::Database(database) if config.database(database).is_some() => Some((database, schemas)),
+            _ => None,
+        });
+        let schemas = schemas.flat_map(|(database, schemas)| schemas.iter().map(move |own| places::name_of(database, own)));
+        self.databases(config).chain(schemas).collect()
     }
 
     /// Returns how many databases of a server count.
@@ -276,7 +163,10 @@ impl Found {
 
     /// Returns the server, where it is, and the own name of each database that counts.
     fn taken<'f>(&'f self, config: &'f Config) -> impl Iterator<Item = (&'f str, String, &'f str)> {
-        let known = self.0.iter().filter_map(|(name, databases)| Some((name, config.servers.get(name)?, databases)));
+        let known = self.lists.iter().filter_map(|(asked, databases)| match asked {
+            Asked::Server(name) => Some((name, config.servers.get(name)?, databases)),
+            Asked::Database(_) => None,
+        });
         known.flat_map(|(name, server, databases)| {
             let place = server.login.settings().map(|settings| settings.server()).unwrap_or_default();
             let taken = databases.iter().filter(move |own| server.takes(own));
@@ -302,11 +192,6 @@ fn entries(config: &Config) -> HashMap<(String, String), String> {
         Some(((settings.server(), settings.database().to_owned()), name.clone()))
     };
     config.databases.iter().filter_map(place).collect()
-}
-
-fn given(job: &Job, candidates: &[Candidate]) -> Job {
-    let databases = job.chosen.as_ref().map_or_else(|| job.databases.clone(), |chosen| chosen.of(candidates));
-    Job { databases, ..job.clone() }
 }
 
 impl Context {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
+use crate::config::places::{Limit, Shared};
 
 /// The turns of each server, group or database: how many there are, and who takes them in what order.
 #[derive(Default)]
@@ -16,9 +17,11 @@ impl Turns {
     /// Waits for a turn; none is needed without `max_concurrent`.
     pub async fn take(&self, config: &Config, database: &str) -> Option<OwnedSemaphorePermit> {
         let turns = {
-            let configured = config.database(database)?;
-            let most = configured.max_concurrent?;
-            let of = configured.group.clone().unwrap_or_else(|| format!("database {database}"));
+            let Limit { most, with } = config.limit(database)?;
+            let of = match with {
+                Shared::Group(group) => group,
+                Shared::Database(database) => format!("database {database}"),
+            };
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry((of, most)).or_insert_with(|| Arc::new(Semaphore::new(most as usize))))
         };

@@ -96,6 +96,16 @@ macro_rules! tasks {
                 match self { $(Self::$Task(_) => $kind::$Task::MAKES_DUMPS,)+ }
             }
 
+            /// See [`Entry::HAS_SCHEMAS`].
+            pub fn has_schemas(&self) -> bool {
+                match self { $(Self::$Task(_) => $kind::$Task::HAS_SCHEMAS,)+ }
+            }
+
+            /// See [`Entry::of_schema`].
+            pub fn of_schema(&self, schema: &str) -> Option<Self> {
+                match self { $(Self::$Task(task) => task.of_schema(schema).map(Self::$Task),)+ }
+            }
+
             /// See [`Entry::RENAMES_DATABASE`].
             pub fn renames_database(&self) -> bool {
                 match self { $(Self::$Task(_) => $kind::$Task::RENAMES_DATABASE,)+ }

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 
 use crate::ledger::{Key, Ledger};
 use crate::pg::failure;
-use crate::run::covered::{backs_up_all, is_backed_up_by};
+use crate::run::covered::{backed_up_by_schemas, backs_up_all, is_backed_up_by};
 use crate::run::fleet;
 use crate::run::job::{Broken, Job};
 use crate::run::runner::Context;
@@ -170,12 +170,14 @@ impl Safe {
             None => (Default::default(), None),
         };
         let (proofs, known, unasked) = (&proofs, &known, &unasked);
+        let by_schemas = &backed_up_by_schemas(&context.jobs, &context.config);
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
             let (at, asked) = (Utc::now(), Instant::now());
             let (mut found, _) = stores::of_database(&context.config, &context.jobs, opened, &name).await;
             stores::lose(&mut found, &context.jobs, proofs);
             stores::skip(&mut found, broken);
+            found.by_schemas = by_schemas.contains(name.as_str());
             found.unasked.clone_from(unasked);
             let late = late::all_by_sets(&context.jobs, std::slice::from_ref(&found), known, at);
             let late = late.into_iter().map(|late| late.job).collect();
@@ -211,7 +213,7 @@ impl Safe {
         let jobs: Vec<Job> = context.jobs.iter().map(|job| found::as_written(config, job)).collect();
         let (stores, answers) = tokio::join!(stores::opened(config), found::asked(config));
         let before = match &context.ledger {
-            Some(ledger) => (fleet::remembered(config, ledger).await, fleet::left_out(config, ledger).await.unwrap_or_default()),
+            Some(ledger) => (fleet::remembered(ledger).await, fleet::left_out(config, &jobs, ledger).await.unwrap_or_default()),
             None => Default::default(),
         };
         let ledger = context.ledger.as_deref();

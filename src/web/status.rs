@@ -66,7 +66,11 @@ pub struct FleetStatus {
     pub timezone: String,
     /// The soonest on any of its databases, in the job's zone.
     pub next_run_at: Option<DateTime<Tz>>,
+    /// Of a job with `schemas`, how many schemas.
     pub databases: usize,
+    /// "database" or "schema".
+    #[serde(skip)]
+    pub has_runs_for: &'static str,
     pub well: usize,
     pub failed: usize,
     /// Late, and not failed.
@@ -97,6 +101,7 @@ impl From<Fleet> for FleetStatus {
             timezone: job.timezone.name().to_owned(),
             next_run_at: fleet.next_due_at.map(|at| at.with_timezone(&job.timezone)),
             databases: fleet.databases,
+            has_runs_for: job.has_runs_for(),
             well: fleet.well,
             failed: fleet.failed,
             late: fleet.late,

@@ -22,11 +22,13 @@ pub enum RestoresOn {
 }
 
 /// The properties of a task, which it states in the file `entry.rs` of its folder: only `task/list.rs` knows which task is asked.
-pub trait Entry: Work {
+pub trait Entry: Work + Sized {
     /// `[limits]` of a job bound what the task asks of the server. False: a job that has them is refused.
     const HAS_LIMITS: bool = true;
     /// Its reports have facts for metrics: a scheduler that starts reads those of the last runs.
     const HAS_METRICS: bool = true;
+    /// A job of it may have `schemas`: then it has a run for each, of [`Entry::of_schema`].
+    const HAS_SCHEMAS: bool = false;
     /// It has the metrics of dumps.
     const MAKES_DUMPS: bool = false;
 
@@ -89,6 +91,11 @@ pub trait Entry: Work {
 
     /// Says what a run will refuse because of the other jobs, or of one that is not there: for `check`. `databases` are those of its job.
     fn will_refuse(&self, _databases: &[String], _jobs: &[Other]) -> Option<String> {
+        None
+    }
+
+    /// Returns the task for one schema of a database, which need not be there; `None` where it is about whole databases.
+    fn of_schema(&self, _schema: &str) -> Option<Self> {
         None
     }
 

@@ -358,7 +358,7 @@ fn the_example_of_the_guide_has_no_mistakes_and_runs() {
     }
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/howto/fleet.md")).unwrap();
     let blocks: Vec<&str> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    let [config, job] = blocks[..] else { panic!("{blocks:?}") };
+    let [config, job, of_schemas] = blocks[..] else { panic!("{blocks:?}") };
     let mut config = config.to_owned();
     for database in ["postgres", "pgtend"] {
         config = config.replace(&format!("postgres://pgtend@db1.example.com/{database}"), &fleet.url(database));
@@ -368,19 +368,24 @@ fn the_example_of_the_guide_has_no_mistakes_and_runs() {
         .config(&config)
         .config(&tools)
         .config("[stores.offsite]\npath = \"store\"\n")
+        .config(&format!("[databases.app]\nurl = {}\n", quoted(&fleet.url("other"))))
         .job("tenants-nightly", job);
+    fleet.sql("other", "CREATE SCHEMA tenant_a; CREATE TABLE tenant_a.t AS SELECT 1; CREATE SCHEMA more");
     scenario.run(&["check"]).succeeded().prints(&["no mistakes"]);
     scenario.run(&["check", "--connect"]).succeeded().prints(&["1 of 5 databases count", "tenant_*: 1 database"]);
     scenario.run(&["run-job", "tenants-nightly"]).succeeded().prints(&["tenants-nightly on main.tenant_7: succeeded"]);
     scenario.run(&["run-job", "tenants-nightly@tenant_7"]).succeeded();
     assert_eq!(scenario.sets().len(), 2);
     scenario.run(&["backups", "list", "--database", "main.tenant_7"]).succeeded().prints(&["tenants-nightly"]);
+    let scenario = scenario.job("tenants-schemas", of_schemas);
+    scenario.run(&["run-job", "tenants-schemas"]).succeeded().prints(&["tenants-schemas on app:tenant_a: succeeded"]);
+    scenario.run(&["backups", "require", "--database", "app:tenant_a", "--within", "1d"]).succeeded();
     // No database stays away from an overview because it has no entry.
     scenario.run(&[]).succeeded().prints(&["1 server", "tenants-nightly on tenant_*: 1 of 1 well"]);
     scenario
         .run(&["notify", "digest"])
         .succeeded()
-        .prints(&["1 of 2 databases NOT safe", "tenants-nightly on tenant_*: 1 of 1 well"]);
+        .prints(&["2 of 3 databases NOT safe", "tenants-nightly on tenant_*: 1 of 1 well"]);
 }
 
 #[test]

@@ -120,6 +120,8 @@ mod first_steps;
 mod fleet;
 /// What tenants of a server can do to others.
 mod fleet_hostile;
+/// A set for each schema of a database.
+mod fleet_schemas;
 /// Who waits for whom on a server.
 mod fleet_turns;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.

@@ -183,11 +183,12 @@ impl<'l> Look<'l> {
             self.mistake(path, first.span(), message, Some(format!("write [{header}], once")));
             return;
         }
-        // A table in place of a value may be one of another file.
-        if value.is_table()
+        // A table in place of a value may be one of another file, and a text in place of a list a key of another table.
+        if (value.is_table() || value.is_str())
             && let Some(hint) = self.habit(key, &path[..path.len() - 1])
         {
-            let message = format!("found the table {name}, expected {}", say::expected(self.known, &self.known.forms(schema)));
+            let found = if value.is_table() { format!("the table {name}") } else { say::found(key, value) };
+            let message = format!("found {found}, expected {}", say::expected(self.known, &self.known.forms(schema)));
             self.mistake(path, span, message, Some(hint));
             return;
         }

@@ -73,7 +73,10 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         job: None,
         store: store.as_deref(),
         stores_of: jobs.iter().filter_map(|job| Some((job.name.clone(), stores_of(job)?))).collect(),
-        filters: Filters::default(),
+        filters: config
+            .place(database)
+            .and_then(|place| place.schema.clone())
+            .map_or_else(Filters::default, |schema| Filters::of_schema(&schema)),
         whose,
         within: *within,
         restored: *restored,
@@ -97,7 +100,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
-    if config.database(database).is_some() {
+    if config.place(database).is_some() {
         return Ok(());
     }
     let names = config.databases.keys().map(String::as_str);

@@ -22,7 +22,7 @@ pub(super) fn refuse_unknown(
     let jobs: BTreeSet<String> = configured.into_iter().chain(jobs_of_sets.iter().cloned()).collect();
     let databases: BTreeSet<String> = config.databases.keys().cloned().chain(databases_of_sets.iter().cloned()).collect();
     for (what, wanted, known) in [("job", &filter.job, jobs), ("database", &filter.database, databases)] {
-        let is_known = |wanted: &String| known.contains(wanted) || what == "database" && config.database(wanted).is_some();
+        let is_known = |wanted: &String| known.contains(wanted) || what == "database" && config.place(wanted).is_some();
         let Some(wanted) = wanted.as_ref().filter(|wanted| !is_known(wanted)) else { continue };
         let hint = did_you_mean(wanted, known.iter().map(String::as_str)).unwrap_or_else(|| match known.is_empty() {
             true => "there is none".to_owned(),

@@ -47,11 +47,15 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let of_servers = standing.uncovered.len() + standing.left_out.len();
     let count_not_safe = not_safe.len() + found_not_safe + of_servers;
     let all = standing.databases.len() + found + of_servers;
+    let counted = match standing.fleets.iter().any(|fleet| fleet.is_backup && fleet.is_of_schemas) {
+        true => format!("{} databases and schemas", units::count(all as u64)),
+        false => units::plural(all, "database"),
+    };
     let title = match (all, count_not_safe) {
         (0, _) => "digest: no database is backed up".to_owned(),
         (1, 0) => "digest: the database is safe".to_owned(),
-        (count, 0) => format!("digest: all {} are safe", units::plural(count, "database")),
-        (_, count) => format!("digest: {count} of {} NOT safe", units::plural(all, "database")),
+        (_, 0) => format!("digest: all {counted} are safe"),
+        (_, count) => format!("digest: {count} of {counted} NOT safe"),
     };
     let attention = attention(standing, now);
     let (fleets_not_well, fleets): (Vec<&Fleet>, Vec<_>) =

@@ -1,6 +1,6 @@
 //! Room on disks: in folders that are stores, and where backups are proved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::asked::Asked;
@@ -18,12 +18,14 @@ pub fn of_stores(config: &Config, jobs: &[Job], databases: &BTreeMap<String, Ask
     let (mut in_stores, mut largest_proof) = (BTreeMap::<&str, u64>::new(), 0);
     for job in jobs {
         let Some(backup) = job.task.as_a::<Backup>() else { continue };
-        let of_job = job.databases.iter().filter_map(|name| Some(databases.get(name)?.size_bytes));
+        // All schemas of a database together are as large as it at most.
+        let names: BTreeSet<&str> = job.databases.iter().map(|place| config.database_of(place)).collect();
+        let of_job: Vec<u64> = names.into_iter().filter_map(|name| Some(databases.get(name)?.size_bytes)).collect();
         for kept in backup.stores() {
-            *in_stores.entry(kept.store.as_str()).or_default() += of_job.clone().sum::<u64>();
+            *in_stores.entry(kept.store.as_str()).or_default() += of_job.iter().sum::<u64>();
         }
         if backup.verify == Verify::Restore {
-            largest_proof = of_job.max().unwrap_or_default().max(largest_proof);
+            largest_proof = of_job.into_iter().max().unwrap_or_default().max(largest_proof);
         }
     }
     let mut findings = Vec::new();

@@ -182,7 +182,7 @@ impl Loader<'_> {
         let url = self.connection(&of, Secret { key: "url", of: &of, literal: url, env: url_env, file: url_file });
         let owner = Secret { key: "owner_url", of: &of, literal: owner_url, env: owner_url_env, file: owner_url_file };
         let owner_url = self.connection(&of, owner);
-        Database { url, role, owner_url, max_sessions, max_concurrent, group, on_server: None }
+        Database { url, role, owner_url, max_sessions, max_concurrent, group, on_server: None, schema: None }
     }
 
     fn max_sessions(&mut self, database: &str, limit: &Spanned<u32>, config: &Config) {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::run::job::Chosen;
 
 const SERVERS: &str = "
 [databases.shop]
@@ -27,14 +26,14 @@ fn config(text: &str) -> Config {
 fn job(name: &str, named: &[&str], patterns: &[&str]) -> Job {
     let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
     let patterns = patterns.iter().map(|text| crate::base::pattern::Pattern::new(text)).collect();
-    let chosen = Some(Chosen { named: named.clone(), patterns });
+    let chosen = Chosen::by(&named, patterns, Vec::new());
     Job { databases: named, chosen, ..Job::for_tests(name, crate::task::sql::Sql::default().into()) }
 }
 
 fn found(lists: &[(&str, &[&str])]) -> Found {
     let mut found = Found::default();
     for (server, names) in lists {
-        found.add(server, names.iter().map(|name| (*name).to_owned()).collect());
+        found.add(Asked::Server((*server).to_owned()), names.iter().map(|name| (*name).to_owned()).collect());
     }
     found
 }
@@ -141,6 +140,49 @@ fn a_found_name_leads_to_its_own_database_on_its_server() {
     assert_eq!(config.servers["old"].login.settings().unwrap().database(), "postgres");
 }
 
+/// A job with `schemas` on these databases.
+fn schemas_job(named: &[&str], patterns: &[&str], schemas: &[&str]) -> Job {
+    let of = |texts: &[&str]| texts.iter().map(|text| crate::base::pattern::Pattern::new(text)).collect();
+    let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+    let chosen = Chosen::by(&named, of(patterns), of(schemas));
+    Job { databases: Vec::new(), chosen, ..Job::for_tests("tenants", crate::task::sql::Sql::default().into()) }
+}
+
+#[test]
+fn a_job_with_schemas_gets_those_of_each_of_its_databases() {
+    let config = config(SERVERS);
+    let mut found = found(&[("main", &["shop", "tenant_1", "tenant_2"])]);
+    for (database, schemas) in
+        [("shop", &["public", "a/b", "t_1"][..]), ("main.tenant_1", &["t_1", "t_2"]), ("main.gone", &["t_9"])]
+    {
+        found.add(Asked::Database(database.to_owned()), schemas.iter().map(|name| (*name).to_owned()).collect());
+    }
+    let cases: [(&[&str], &[&str], &[&str], &[&str], &[&str]); 5] = [
+        (&["shop"], &[], &["*"], &["shop"], &["shop:a.2Fb", "shop:public", "shop:t_1"]),
+        (&["shop"], &[], &["t_?"], &["shop"], &["shop:t_1"]),
+        (
+            &["shop"],
+            &["main.*"],
+            &["t_*"],
+            &["main.tenant_1", "main.tenant_2", "shop"],
+            &["main.tenant_1:t_1", "main.tenant_1:t_2", "shop:t_1"],
+        ),
+        (&["shop"], &[], &["t_9", "public"], &["shop"], &["shop:public", "shop:t_9"]),
+        (&["elsewhere"], &[], &["*"], &["elsewhere"], &[]),
+    ];
+    for (named, patterns, schemas, asked, expected) in cases {
+        let jobs = [schemas_job(named, patterns, schemas)];
+        assert_eq!(found.with_schemas(&jobs, &config).iter().collect::<Vec<_>>(), asked, "{schemas:?}");
+        assert_eq!(found.given_to(&jobs, &config)[0].databases, expected, "{schemas:?}");
+        assert_eq!(jobs[0].has_runs_for(), "schema");
+    }
+    assert!(found.with_schemas(&[job("nightly", &[], &["*"])], &config).is_empty(), "nobody asks for schemas");
+    assert!(found.names(&config).contains(&"shop:a.2Fb".to_owned()));
+    let described = Job { description: Some("{schema} of {database}".to_owned()), ..schemas_job(&["shop"], &[], &["*"]) };
+    assert_eq!(described.description_for("main.a.2Fb:x.2Ay").as_deref(), Some("x*y of a/b"));
+    assert_eq!(described.description_for("shop:*").as_deref(), Some("* of shop"));
+}
+
 #[test]
 fn a_store_keeps_the_name_of_a_found_database_as_it_is() {
     for own in ["tenant_7", "a/b", "..", "x y", "€€€€€€€€€€€€€€€€€€€€€"] {
@@ -154,7 +196,7 @@ fn ten_thousand_databases_of_three_jobs_are_given_in_no_time() {
     let config = config(SERVERS);
     let names: Vec<String> = (0..10_000).map(|number| format!("tenant_{number}")).collect();
     let mut found = Found::default();
-    found.add("main", names);
+    found.add(Asked::Server("main".to_owned()), names);
     let jobs = ["a", "b", "c"].map(|name| job(name, &[], &["tenant_*"]));
     // This thread's own time: other work on the machine does not count.
     let spent_seconds = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;

@@ -8,12 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{CATCH_UP_WITHIN, CatchUp, Chosen, Job, LATE_AFTER, RETRY_DELAY, TIMEOUT_OF_CHOSEN};
+use super::{CATCH_UP_WITHIN, CatchUp, Chosen, Job, LATE_AFTER, RETRY_DELAY, TIMEOUT_OF_CHOSEN, schemas};
 use crate::base::schedule::{Schedule, Zone};
 use crate::base::toml_file::{self, Document, Known, Problem, Read, Source, without_number};
 use crate::base::units::Span;
 use crate::config::checker::Checker;
-use crate::config::{self, Config, Names, habits, limits};
+use crate::config::{self, Config, Names, Patterns, habits, limits};
 use crate::task::{self, Task};
 
 /// A job, and what can only be checked against the other jobs.
@@ -30,15 +30,26 @@ fn a_database() -> serde_json::Value {
     serde_json::json!([{ "required": ["database"], "not": { "required": ["databases"] } }, { "required": ["databases"], "not": { "required": ["database"] } }])
 }
 
+/// `schemas` is not beside a filter of that name.
+fn two_schemas() -> serde_json::Value {
+    serde_json::json!({ "required": ["schemas", "backup"], "properties": { "backup": { "required": ["schemas"] } } })
+}
+
+/// `schemas` is of a backup.
+fn what_schemas_need() -> serde_json::Value {
+    serde_json::json!({ "schemas": ["backup"] })
+}
+
 /// Declares jobs/NAME.toml with a table for each task.
 macro_rules! written {
     ($($kind:ident: $Task:ident,)+) => {
         /// jobs/NAME.toml as written: keys that every job has, and one table that names the task.
         #[derive(Debug, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
-        #[schemars(title = "pgtend job (jobs/NAME.toml)", extend("oneOf" = one_task(), "anyOf" = a_database()))]
+        #[schemars(title = "pgtend job (jobs/NAME.toml)")]
+        #[schemars(extend("oneOf" = one_task(), "anyOf" = a_database(), "not" = two_schemas(), "dependentRequired" = what_schemas_need()))]
         pub struct Written {
-            /// What the job is for; lists and the page show it, with the database's own name for `{database}`.
+            /// What the job is for; lists and the page show it, with the database's own name for `{database}`, and the schema's for `{schema}`.
             pub description: Option<String>,
             /// Five cron fields, six with leading seconds, or @daily and the like; a job without a schedule is only run by hand.
             pub schedule: Option<Schedule>,
@@ -51,7 +62,11 @@ macro_rules! written {
             /// configuration and its servers have, by the database's own name or by its name in the configuration.
             #[schemars(with = "Option<Names>", example = ["app", "other"])]
             pub databases: Option<Spanned<Names>>,
-            /// The run is cancelled after this time; no limit by default, and 6 h where `databases` has patterns.
+            /// Of [backup]: a set for each of these schemas of each database, in place of one of the whole database. "*" stands for all, "tenant_*" for those
+            /// that begin so; a list has names and patterns.
+            #[schemars(with = "Option<Patterns>", example = &"tenant_*")]
+            pub schemas: Option<Spanned<Names>>,
+            /// The run is cancelled after this time; no limit by default, and 6 h with patterns in `databases`, or with `schemas`.
             pub timeout: Option<Span>,
             /// false: the job is only run by hand; default true.
             pub enabled: Option<bool>,
@@ -165,10 +180,11 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
     }
     let notify = written.notify.map(|names| checker.places_for_messages(names));
     let task = Task::resolve(tables, &mut checker);
+    let schemas = written.schemas.map(|written| schemas::resolve(&written, task.as_ref(), &mut checker)).unwrap_or_default();
     let limits = Task::limits(task.as_ref(), written.limits, &mut checker);
-    let chosen = Chosen::by(&databases, patterns);
+    let chosen = Chosen::by(&databases, patterns, schemas);
     let databases = match &chosen {
-        Some(chosen) => chosen.of(&config.entries()),
+        Some(chosen) => chosen.places(chosen.of(&config.entries()), |_| &[]),
         None => databases,
     };
     let job = Job {

@@ -1,14 +1,16 @@
 //! `jobs/NAME.toml`: a file has one job, and its stem is the job's name.
 
+mod chosen;
 mod file;
 mod folder;
+mod schemas;
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+pub use chosen::Chosen;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 pub use file::Written;
@@ -18,12 +20,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::base::fault::{Fault, Kind};
-use crate::base::pattern::Pattern;
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
 use crate::config::limits::Limits;
-use crate::config::servers::{self, Candidate};
-use crate::config::{Config, NamedFile};
+use crate::config::{Config, NamedFile, places, servers};
 use crate::task::Task;
 use crate::work::Other;
 
@@ -35,10 +35,10 @@ pub struct Job {
     pub description: Option<String>,
     pub schedule: Option<Schedule>,
     pub timezone: Tz,
-    /// The databases' names in the configuration; the job has one run for each. Of those that patterns choose, the ones of servers are there once they
-    /// were found.
+    /// The databases' names in the configuration, or those of places ([`Config::place`]) where the job has `schemas`; the job has one run for each. Of
+    /// those that patterns choose, the ones of servers, and the schemas, are there once they were found, and all are in the order of their names.
     pub databases: Vec<String>,
-    /// How they are chosen, where patterns do.
+    /// How they are chosen, where patterns do, or where the job has `schemas`.
     pub chosen: Option<Chosen>,
     pub timeout: Option<Span>,
     /// False when no tick runs the job; it can still be run by hand.
@@ -69,56 +69,6 @@ pub struct Job {
     pub task: Task,
 }
 
-/// A job with patterns in `databases` has the databases that they stand for now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Those that the file names beside the patterns.
-    pub named: Vec<String>,
-    pub patterns: Vec<Pattern>,
-}
-
-impl Chosen {
-    /// Returns those that the file names, and those of the candidates that a pattern stands for, in the order of their names.
-    pub fn of<'c>(&self, candidates: impl IntoIterator<Item = &'c Candidate>) -> Vec<String> {
-        let taken = candidates.into_iter().filter(|candidate| self.takes(candidate));
-        let all: BTreeSet<&String> = self.named.iter().chain(taken.map(|candidate| &candidate.name)).collect();
-        all.into_iter().cloned().collect()
-    }
-
-    /// Returns whether a pattern may stand for a database of this server.
-    pub fn may_be_of(&self, server: &str) -> bool {
-        let is_of_it = |pattern: &Pattern| pattern.around_dot().is_none_or(|(before, _)| before.matches(server));
-        self.patterns.iter().any(is_of_it)
-    }
-
-    /// Returns the patterns that stand for nothing as long as the configuration stays as it is: those with a dot that name no server and no entry.
-    pub fn of_nothing(&self, config: &Config) -> Vec<&Pattern> {
-        let entries = config.entries();
-        let is_of_nothing = |pattern: &&Pattern| {
-            let before = pattern.around_dot().map(|(before, _)| before);
-            before.is_some_and(|before| !config.servers.keys().any(|server| before.matches(server)))
-                && !entries.iter().any(|entry| entry.is_meant_by(pattern))
-        };
-        self.patterns.iter().filter(is_of_nothing).collect()
-    }
-
-    fn takes(&self, candidate: &Candidate) -> bool {
-        self.patterns.iter().any(|pattern| candidate.is_meant_by(pattern))
-    }
-
-    fn by(named: &[String], patterns: Vec<Pattern>) -> Option<Self> {
-        (!patterns.is_empty()).then(|| Self { named: named.to_vec(), patterns })
-    }
-}
-
-impl fmt::Display for Chosen {
-    /// Writes what stands in the file: `tenant_*, shop`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let patterns = self.patterns.iter().map(Pattern::as_str);
-        f.write_str(&patterns.chain(self.named.iter().map(String::as_str)).collect::<Vec<_>>().join(", "))
-    }
-}
-
 /// How missed ticks are handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -143,22 +93,50 @@ impl Job {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
     }
 
-    /// Returns whether it runs on the database of this name: of those that patterns choose, on the ones that were found.
-    pub fn runs_on(&self, database: &str) -> bool {
-        self.databases.iter().any(|name| name == database)
+    /// Returns whether it runs on the place of this name: of those that patterns choose, on the ones that were found.
+    pub fn runs_on(&self, place: &str) -> bool {
+        match self.chosen {
+            // There may be tens of thousands.
+            Some(_) => self.databases.binary_search_by(|name| name.as_str().cmp(place)).is_ok(),
+            None => self.databases.iter().any(|name| name == place),
+        }
     }
 
-    /// Returns whether it runs on the database of this name if there is such a one, by the configuration alone: no server is asked. Nothing that acts may rest
-    /// on this.
-    pub fn would_run_on(&self, database: &str, config: &Config) -> bool {
-        let is_chosen = |chosen: &Chosen| config.candidate(database).is_some_and(|candidate| chosen.takes(&candidate));
-        self.runs_on(database) || self.chosen.as_ref().is_some_and(is_chosen)
+    /// Returns whether it runs on the place of this name if there is such a one, by the configuration alone: nobody is asked. Nothing that acts may rest on
+    /// this.
+    pub fn would_run_on(&self, place: &str, config: &Config) -> bool {
+        self.runs_on(place) || self.chosen.as_ref().is_some_and(|chosen| chosen.takes(place, config))
     }
 
-    /// Returns the description for the run on one database, by that database's own name.
-    pub fn description_for(&self, database: &str) -> Option<String> {
+    /// Returns its task as a run does it on this place: a backup of one schema is that of this schema alone.
+    pub fn task_on(&self, config: &Config, place: &str) -> Cow<'_, Task> {
+        let schema = config.place(place).and_then(|place| place.schema.clone());
+        let of_schema = schema.and_then(|schema| self.task.of_schema(&schema));
+        of_schema.map_or(Cow::Borrowed(&self.task), Cow::Owned)
+    }
+
+    /// Returns whether its places are schemas.
+    pub fn has_schemas(&self) -> bool {
+        self.chosen.as_ref().is_some_and(Chosen::has_schemas)
+    }
+
+    /// Returns what it has one run for each of: "database" or "schema".
+    pub fn has_runs_for(&self) -> &'static str {
+        if self.has_schemas() { "schema" } else { "database" }
+    }
+
+    /// Returns the description for the run on one place, by the own names of database and schema, or for all, by what stands in the file.
+    pub fn description_for(&self, place: &str) -> Option<String> {
+        let (database, schema) = match (self.has_schemas(), places::parts(place)) {
+            (true, Some((database, schema))) => (database, schema),
+            // As it stands in the file: `app:tenant_*`.
+            (true, None) => {
+                place.rsplit_once(':').map_or((place, String::new()), |(database, schema)| (database, schema.to_owned()))
+            }
+            _ => (place, String::new()),
+        };
         let own = servers::parts(database).map_or_else(|| database.to_owned(), |(_, own)| own);
-        self.description.as_ref().map(|text| text.replace("{database}", &own))
+        self.description.as_ref().map(|text| text.replace("{database}", &own).replace("{schema}", &schema))
     }
 
     /// Returns the job's task as a `T`; an error names the job whose task is another one. `kind` is the task's name in files.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
+use crate::config::Config;
 use crate::ledger::Row;
 use crate::ledger::report::Outcome;
 use crate::run::job::Job;
@@ -28,11 +29,7 @@ pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<U
     for name in &job.after {
         let before =
             context.jobs.iter().find(|other| other.name == *name).with_context(|| format!("job `{name}` no longer exists"))?;
-        // Waits for the run on the same database if the other job runs there, else for those on all of its databases.
-        let databases = match before.databases.iter().find(|other| *other == database) {
-            Some(same) => std::slice::from_ref(same),
-            None => before.databases.as_slice(),
-        };
+        let databases = awaited(&context.config, &before.databases, database);
         let Some(its_tick) = before.schedule.as_ref().and_then(|schedule| schedule.last_until(tick, before.timezone)) else {
             continue;
         };
@@ -49,6 +46,15 @@ pub async fn wait(context: &Context, job: &Job, database: &str, tick: DateTime<U
         }
     }
     Ok(())
+}
+
+/// Returns the places of another job whose runs are waited for: the same one, if it runs there, else those of the same database, else all.
+fn awaited<'d>(config: &Config, others: &'d [String], place: &str) -> Vec<&'d String> {
+    let database = config.database_of(place);
+    let same: Vec<&String> = others.iter().filter(|other| *other == place).collect();
+    let near: Vec<&String> = others.iter().filter(|other| config.database_of(other) == database).collect();
+    let all = || others.iter().collect();
+    [same, near].into_iter().find(|some| !some.is_empty()).unwrap_or_else(all)
 }
 
 /// A tick that waits; it counts until it is dropped.
@@ -94,5 +100,28 @@ fn decide(before: &Job, database: &str, row: Option<&Row>, waited: Duration) -> 
         None => Decision::Skip(format!("it runs after {who}, whose run {} does not end", row.id)),
         Some(_) if row.retry_at.is_some() && waited < WAIT_LIMIT => Decision::Wait,
         Some(outcome) => Decision::Skip(format!("it runs after {who}, whose run {} {}", row.id, outcome.as_verb())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_waits_for_its_own_run_or_for_those_of_its_database_or_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "[databases.app]\n[databases.shop]\n").unwrap();
+        let config = crate::config::load(&path, &mut Vec::new()).unwrap();
+        let others = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (before, place, expected) in [
+            (&["app", "shop"][..], "app", &["app"][..]),
+            (&["app:a", "app:b", "shop:a"], "app:a", &["app:a"]),
+            (&["app", "shop"], "app:a", &["app"]),
+            (&["app:a", "app:b", "shop:a"], "app", &["app:a", "app:b"]),
+            (&["app:a", "app:b"], "shop", &["app:a", "app:b"]),
+        ] {
+            assert_eq!(awaited(&config, &others(before), place), expected, "{place}");
+        }
     }
 }

@@ -83,7 +83,8 @@ pub async fn run_with_retries<T>(
 
 /// Makes one attempt. Returns `None` when that tick, or that attempt, already has a run.
 pub async fn run_once(context: &Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Option<Ended> {
-    run(context, job, &job.task, database, trigger, mode).await
+    let task = job.task_on(&context.config, database);
+    run(context, job, &*task, database, trigger, mode).await
 }
 
 /// Runs a command on behalf of a job, along the same path: with a row of its own, and under the job's locks. It is not retried,
@@ -220,8 +221,7 @@ fn run_context<'a>(
     run_id: Option<i64>,
     progress: Progress,
 ) -> Result<RunContext<'a>> {
-    let configured =
-        context.config.database(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let configured = context.config.place(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     Ok(RunContext {
         config: &context.config,
         job: JobFacts {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use crate::config::places::{Limit, Shared};
 use crate::pg;
 use crate::work::RunContext;
 
@@ -14,14 +15,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Returns when the run has a place, or needs none. No timeout counts this wait.
 pub async fn take(connection: &mut PgConnection, run: &RunContext<'_>) -> Result<()> {
-    let Some(configured) = run.config.database(run.database) else { return Ok(()) };
-    let Some(places) = configured.max_concurrent else { return Ok(()) };
-    let group = configured.group.as_deref();
-    let name = |place: u32| match group {
-        Some(group) => format!("pgtend place group {group}/{place}"),
-        None => format!("pgtend place {}/{place}", run.database),
+    let Some(Limit { most: places, with }) = run.config.limit(run.database) else { return Ok(()) };
+    let name = |place: u32| match &with {
+        Shared::Group(group) => format!("pgtend place group {group}/{place}"),
+        Shared::Database(database) => format!("pgtend place {database}/{place}"),
     };
-    let of = group.map_or_else(|| format!("database `{}`", run.database), |group| format!("group `{group}`"));
+    let of = match &with {
+        Shared::Group(group) => format!("group `{group}`"),
+        Shared::Database(database) => format!("database `{database}`"),
+    };
     let mut is_told = false;
     loop {
         if is_told && let Some(stranger) = stranger(connection, &(1..=places).map(name).collect::<Vec<_>>()).await? {

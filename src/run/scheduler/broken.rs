@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use super::planner;
 use crate::base::schedule::Schedule;
 use crate::base::units;
+use crate::config::Config;
 use crate::ledger::LastKnown;
 use crate::run::job::{Broken, Job, LATE_AFTER};
 
@@ -41,11 +42,11 @@ pub fn written(schedule: &Schedule, timezone: Tz) -> String {
 /// What the ledger keeps of a job that no tick runs.
 pub const NO_SCHEDULE: &str = "none";
 
-/// Says how each stands, by what the ledger last knew of it on the databases that count.
-pub fn stands(broken: &[&Broken], known: &[LastKnown], counts: impl Fn(&str) -> bool, now: DateTime<Utc>) -> Vec<Stands> {
+/// Says how each stands, by what the ledger last knew of it on the databases that the configuration knows.
+pub fn stands(broken: &[&Broken], known: &[LastKnown], config: &Config, now: DateTime<Utc>) -> Vec<Stands> {
     let of_one = |broken: &&Broken| {
-        let is_of_it =
-            |known: &&LastKnown| known.job == broken.job && counts(&known.database) && may_run_on(broken, &known.database);
+        let counts = |place: &str| config.place(place).is_some() && may_run_on(broken, place, config);
+        let is_of_it = |known: &&LastKnown| known.job == broken.job && counts(&known.database);
         let mut stands: Vec<Stands> = known.iter().filter(is_of_it).map(|known| stand(broken, known, now)).collect();
         if stands.is_empty() {
             stands.push(Stands { job: broken.job.clone(), database: String::new(), last_success_at: None, how: How::NotKnown });
@@ -56,9 +57,9 @@ pub fn stands(broken: &[&Broken], known: &[LastKnown], counts: impl Fn(&str) -> 
 }
 
 /// A file may have been broken by the edit that took a database away.
-fn may_run_on(broken: &Broken, database: &str) -> bool {
+fn may_run_on(broken: &Broken, place: &str, config: &Config) -> bool {
     let names = |job: &Job| !job.databases.is_empty() || job.chosen.is_some();
-    broken.legible.as_ref().filter(|job| names(job)).is_none_or(|job| job.runs_on(database))
+    broken.legible.as_ref().filter(|job| names(job)).is_none_or(|job| job.would_run_on(place, config))
 }
 
 fn stand(broken: &Broken, known: &LastKnown, now: DateTime<Utc>) -> Stands {
@@ -118,6 +119,8 @@ impl Stands {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::pattern::Pattern;
+    use crate::run::job::Chosen;
 
     fn at(text: &str) -> DateTime<Utc> {
         format!("2026-11-{text}:00Z").parse().unwrap()
@@ -140,6 +143,16 @@ mod tests {
 
     fn job() -> Job {
         Job::for_tests("nightly", crate::task::sql::Sql::default().into())
+    }
+
+    /// A configuration with these databases, and with a server `main`.
+    fn config(databases: &[&str]) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let entries: String =
+            databases.iter().map(|name| format!("[databases.{name}]\nurl = \"postgres://me@db1/{name}\"\n")).collect();
+        std::fs::write(&path, entries + "[servers.main]\nurl = \"postgres://me@db2\"\n").unwrap();
+        crate::config::load(&path, &mut Vec::new()).unwrap()
     }
 
     #[test]
@@ -188,14 +201,15 @@ mod tests {
             ),
             (None, known(None, None), "21T03:30", "whether it is late on app is not known: "),
         ] {
-            let stands = stands(&[&broken(legible)], &[known], |_| true, at(now));
+            let stands = stands(&[&broken(legible)], &[known], &config(&["app"]), at(now));
             let said = stands[0].in_words(at(now)).unwrap();
             assert!(said.starts_with(expected), "{said} / {expected}");
         }
         for (legible, known) in
             [(None, known(Some(NO_SCHEDULE), None)), (Some(Job { enabled: false, ..job() }), known(two, None))]
         {
-            assert_eq!(stands(&[&broken(legible)], &[known], |_| true, at("21T03:30"))[0].in_words(at("21T03:30")), None);
+            let stands = stands(&[&broken(legible)], &[known], &config(&["app"]), at("21T03:30"));
+            assert_eq!(stands[0].in_words(at("21T03:30")), None);
         }
     }
 
@@ -203,18 +217,25 @@ mod tests {
     fn databases_that_do_not_count_are_left_out_and_a_job_of_which_nothing_is_known_is_said() {
         let two = Some("0 2 * * * UTC");
         let rows = [known(two, None), LastKnown { database: "other".to_owned(), ..known(two, None) }];
-        let of = |legible: Option<Job>, counts: &dyn Fn(&str) -> bool| {
-            let stands = stands(&[&broken(legible)], &rows, counts, at("21T03:30"));
+        let of = |legible: Option<Job>, rows: &[LastKnown], databases: &[&str]| {
+            let stands = stands(&[&broken(legible)], rows, &config(databases), at("21T03:30"));
             stands.into_iter().map(|stands| stands.database).collect::<Vec<_>>()
         };
-        assert_eq!(of(None, &|_| true), ["app", "other"]);
-        assert_eq!(of(None, &|name| name == "app"), ["app"]);
-        assert_eq!(of(Some(Job { databases: vec!["other".to_owned()], ..job() }), &|_| true), ["other"]);
-        assert_eq!(
-            of(Some(Job { databases: Vec::new(), ..job() }), &|_| true),
-            ["app", "other"],
-            "its `databases` are the mistake"
-        );
-        assert_eq!(of(None, &|_| false), [""]);
+        let both = ["app", "other"];
+        assert_eq!(of(None, &rows, &both), both);
+        assert_eq!(of(None, &rows, &["app"]), ["app"]);
+        assert_eq!(of(Some(Job { databases: vec!["other".to_owned()], ..job() }), &rows, &both), ["other"]);
+        let without = Job { databases: Vec::new(), ..job() };
+        assert_eq!(of(Some(without.clone()), &rows, &both), both, "its `databases` are the mistake");
+        assert_eq!(of(None, &rows, &[]), [""]);
+        // Nobody has found those of servers, and the schemas, when a file is read.
+        let on = |name: &str| LastKnown { database: name.to_owned(), ..known(two, None) };
+        let rows = ["main.tenant_1", "main.shop", "main.tenant_1:a", "app:a", "app:b"].map(on);
+        let chosen = |named: &[String], patterns: &[&str], schemas: &[&str]| {
+            let of = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
+            Job { chosen: Chosen::by(named, of(patterns), of(schemas)), ..without.clone() }
+        };
+        assert_eq!(of(Some(chosen(&[], &["tenant_*"], &[])), &rows, &both), ["main.tenant_1"]);
+        assert_eq!(of(Some(chosen(&["app".to_owned()], &["tenant_*"], &["a"])), &rows, &both), ["main.tenant_1:a", "app:a"]);
     }
 }

@@ -258,7 +258,7 @@ impl Scheduler {
         let broken: Vec<_> = all.iter().filter(|broken| !context.jobs.iter().any(|job| job.name == broken.job)).collect();
         let names: Vec<&str> = broken.iter().map(|broken| broken.job.as_str()).collect();
         let known = if names.is_empty() { Vec::new() } else { self.ledger.last_known(&names).await? };
-        let stands = broken::stands(&broken, &known, |name| context.config.database(name).is_some(), Utc::now());
+        let stands = broken::stands(&broken, &known, &context.config, Utc::now());
         let before = std::mem::replace(&mut *lock(&self.stands), stands.clone());
         let is_late = |stands: &Stands| matches!(stands.how, How::Late { .. });
         let is_of = |stands: &Stands, other: &Stands| stands.job == other.job && stands.database == other.database;

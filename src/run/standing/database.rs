@@ -58,6 +58,8 @@ pub struct OfDatabase {
     pub unasked: Option<Unasked>,
     /// Others are restored beside it, and it has nothing of its own.
     pub needs_none: bool,
+    /// Jobs back up its schemas one by one, which is no backup of the database.
+    pub by_schemas: bool,
 }
 
 /// Why the ledger was not asked, and since when not, where that is known. It alone knows of a proved set that is gone from the stores, and of late jobs.
@@ -162,6 +164,7 @@ impl OfDatabase {
             in_the_clear: Vec::new(),
             unasked: None,
             needs_none: false,
+            by_schemas: false,
         }
     }
 

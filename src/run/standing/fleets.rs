@@ -1,6 +1,6 @@
 //! Jobs with patterns, counted: how many of their databases are well, failed, late, or without a backup that counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -22,8 +22,10 @@ const NAMED: usize = 5;
 pub struct Fleet {
     pub job: String,
     pub patterns: String,
-    /// It backs up all of each database.
+    /// It backs up all of each database, or of each schema.
     pub is_backup: bool,
+    /// What it counts are schemas.
+    pub is_of_schemas: bool,
     /// Why it does not run by itself.
     pub idle: Option<&'static str>,
     pub databases: usize,
@@ -68,7 +70,8 @@ pub fn count(jobs: &[Job], known: &Known, judged: Option<&HashMap<String, OfData
 fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<String, OfDatabase>>, now: DateTime<Utc>) -> Fleet {
     let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
     let (name, is_backup, idle, databases) = (job.name.clone(), backs_up_all(job), late::idle(job), job.databases.len());
-    let mut fleet = Fleet { job: name, patterns, is_backup, idle, databases, ..Fleet::default() };
+    let is_of_schemas = job.has_schemas();
+    let mut fleet = Fleet { job: name, patterns, is_backup, is_of_schemas, idle, databases, ..Fleet::default() };
     let mut ticks = Ticks::of(job);
     for database in &job.databases {
         let key = (job.name.clone(), database.clone());
@@ -111,16 +114,19 @@ fn by_stores(of_stores: Option<Option<&OfDatabase>>, has_succeeded: bool) -> Sta
 }
 
 /// The lines about databases of servers that no job backs up, that nobody can work on, or that went.
-pub fn of_servers(uncovered: &[String], left_out: &[LeftOut], gone: &[Gone]) -> Vec<String> {
+pub fn of_servers(uncovered: Vec<String>, left_out: &[LeftOut], gone: &[Gone]) -> Vec<String> {
     let of_gone =
         |gone: &Gone| format!("{} is gone since {}; its sets are kept", gone.database, gone.gone_at.format("%Y-%m-%d %H:%M UTC"));
-    let uncovered = (!uncovered.is_empty()).then(|| uncovered_in_words(uncovered));
     uncovered.into_iter().chain(left_out.iter().map(left_out_in_words)).chain(gone.iter().map(of_gone)).collect()
 }
 
-/// Returns `main.a, main.b: no backup, and no job makes one`.
-pub fn uncovered_in_words(databases: &[String]) -> String {
-    format!("{}: no backup, and no job makes one", some_of(databases.iter().cloned()))
+/// Returns `main.a, main.b: no backup, and no job makes one`, and the same of those whose schemas are backed up one by one.
+pub fn uncovered_in_words(databases: &[String], by_schemas: &BTreeSet<String>) -> Vec<String> {
+    let (in_part, not): (Vec<_>, Vec<_>) = databases.iter().cloned().partition(|name| by_schemas.contains(name));
+    let of = |names: Vec<String>, said| (!names.is_empty()).then(|| format!("{}: {said}", some_of(names.into_iter())));
+    let not = of(not, "no backup, and no job makes one");
+    let in_part = of(in_part, "no backup of all of it, and no job makes one: its schemas are backed up one by one");
+    not.into_iter().chain(in_part).collect()
 }
 
 pub fn left_out_in_words(LeftOut { database, why, since }: &LeftOut) -> String {
@@ -229,7 +235,7 @@ mod tests {
     }
 
     fn nightly() -> Job {
-        let chosen = Some(Chosen { named: Vec::new(), patterns: vec![Pattern::new("tenant_*")] });
+        let chosen = Chosen::by(&[], vec![Pattern::new("tenant_*")], Vec::new());
         let schedule = Some(Schedule::try_from("0 2 * * *".to_owned()).unwrap());
         let databases = vec!["main.tenant_1".to_owned()];
         let task = crate::task::backup::Backup::for_tests().into();

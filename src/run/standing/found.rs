@@ -1,7 +1,7 @@
-//! The databases that servers have and that have no entry of their own: each is judged as one with an entry is, by the sets in the stores of its jobs. A server is asked
-//! once for all of its databases, and of each only the newest sets are read.
+//! The databases that servers have and that have no entry of their own, and schemas that are tenants: each is judged as a database with an entry is, by the sets in the
+//! stores of its jobs. A server is asked once for all of its databases, a database once for its schemas, and of each only the newest sets are read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,16 +12,19 @@ use super::database::OfDatabase;
 use super::fleets::{self, Fleet};
 use super::history::{OfFleets, one_by_one};
 use super::say::Unread;
-use super::stores::{self, Opened, in_time};
+use super::stores::{self, Opened, Sought, in_time};
 use crate::base::units;
-use crate::config::{Config, servers};
+use crate::config::{Config, places, servers};
 use crate::ledger::{Ledger, LeftOut};
+use crate::pg::databases::Listed;
 use crate::pg::failure;
-use crate::run::covered::is_backed_up_by;
+use crate::run::covered::{backed_up_by_schemas, is_backed_up_by};
 use crate::run::fleet;
+use crate::run::fleet::asked::Asked;
 use crate::run::job::Job;
 use crate::task::backup::gate::NotAsked;
-use crate::task::backup::whose::{OfServer, Theirs};
+use crate::task::backup::manifest::Filters;
+use crate::task::backup::whose::{OfServer, Theirs, Whose};
 
 /// So long stores are asked for all databases together: of 10,000, a store answers for some hundreds a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,6 +44,8 @@ pub struct OfServers {
     pub fleets: Vec<Fleet>,
     /// Those with something of their own that no job backs up.
     pub uncovered: Vec<String>,
+    /// Databases, also such with entries, whose schemas jobs back up one by one.
+    pub by_schemas: BTreeSet<String>,
     /// Those on which no job can run.
     pub left_out: Vec<LeftOut>,
     /// Servers that do not answer, and the ledger.
@@ -49,7 +54,8 @@ pub struct OfServers {
     pub unread_stores: BTreeMap<String, String>,
 }
 
-/// Judges all databases of servers. `answers`: of the servers; `before`: what they had and left out, by the ledger.
+/// Judges all databases of servers, and all schemas that have jobs. `jobs`: as written, without what was found. `answers`: of the servers; `before`: what they had
+/// and left out, by the ledger.
 pub async fn of_servers(
     (config, jobs): (&Config, &[Job]),
     stores: &Opened,
@@ -57,8 +63,10 @@ pub async fn of_servers(
     before: (fleet::Found, Vec<LeftOut>),
     (ledger, now): (Option<&Ledger>, DateTime<Utc>),
 ) -> OfServers {
-    let servers = Servers::of(config, answers, before, now);
-    let counted = of_fleets(config, jobs, &servers);
+    let mut servers = Servers::of(config, answers, before, now);
+    servers.ask_for_schemas(config, jobs, now).await;
+    let jobs = &servers.found.given_to(jobs, config)[..];
+    let counted = of_fleets(config, jobs);
     let (judged, of_ledger) =
         tokio::join!(judge(config, jobs, stores, &servers), in_time("the ledger", OfFleets::read(ledger, &counted, now)),);
     // Of jobs that back up nothing, only the ledger knows how they stand.
@@ -69,21 +77,27 @@ pub async fn of_servers(
         OfFleets::default()
     });
     let Judged { mut databases, uncovered, unread: unread_stores } = judged;
-    for database in databases.values_mut() {
-        stores::lose(database, &jobs_on(config, jobs, &database.name), &proved);
+    let on_each = by_database(jobs);
+    for (name, database) in &mut databases {
+        stores::lose(database, &jobs_on(jobs, &on_each, name), &proved);
     }
     let mut fleets = fleets::count(&counted, &known, Some(&databases), now);
     if !is_asked {
         fleets.retain(|fleet| fleet.is_backup);
     }
-    OfServers { fleets, uncovered, left_out: servers.left_out, unread, unread_stores }
+    let by_schemas = backed_up_by_schemas(jobs, config).into_iter().map(str::to_owned).collect();
+    OfServers { fleets, uncovered, by_schemas, left_out: servers.left_out, unread, unread_stores }
 }
 
-/// What servers say now, and what they said before where they do not answer.
+/// What servers and databases say now, and what they said before where they do not answer.
 struct Servers {
     found: fleet::Found,
     left_out: Vec<LeftOut>,
     answers: HashMap<String, Result<OfServer, String>>,
+    /// Of databases with entries that were asked for their schemas: whose sets are theirs.
+    theirs: HashMap<String, Result<Theirs, String>>,
+    /// The databases that do not say which schemas they have, each with the reason.
+    silent: BTreeMap<String, String>,
 }
 
 /// Asks all servers, each for some seconds.
@@ -107,13 +121,13 @@ impl Servers {
         let (mut left_out, mut since) = (Vec::new(), HashMap::new());
         for of_ledger in before {
             match servers::parts(&of_ledger.database) {
-                Some((server, _)) if answered(server).is_none() => left_out.push(of_ledger),
-                _ => drop(since.insert(of_ledger.database, of_ledger.since)),
+                Some((server, _)) if answered(server).is_some() => drop(since.insert(of_ledger.database, of_ledger.since)),
+                _ => left_out.push(of_ledger),
             }
         }
         for (name, server) in &config.servers {
             let Some(OfServer { listed, .. }) = answered(name) else { continue };
-            found.add(name, listed.names.clone());
+            found.add(Asked::Server(name.clone()), listed.names.clone());
             for (own, why) in listed.left_out.iter().filter(|(own, _)| server.takes(own)) {
                 let database = servers::name_of(name, own);
                 let since = since.get(&database).copied().unwrap_or(now);
@@ -122,7 +136,51 @@ impl Servers {
         }
         left_out.retain(|left_out| !fleet::has_entry(config, &left_out.database));
         left_out.sort_by(|a, b| a.database.cmp(&b.database));
-        Self { found, left_out, answers }
+        Self { found, left_out, answers, theirs: HashMap::new(), silent: BTreeMap::new() }
+    }
+
+    /// Asks the databases whose schemas have jobs for these. One that does not answer, or whose server does not, keeps those that it had.
+    async fn ask_for_schemas(&mut self, config: &Config, jobs: &[Job], now: DateTime<Utc>) {
+        let databases = self.found.with_schemas(jobs, config);
+        let is_of_entry = |name: &str| config.databases.contains_key(name);
+        let is_away = |name: &str| {
+            let server = servers::parts(name).filter(|_| !is_of_entry(name)).and_then(|(server, _)| self.answers.get(server));
+            matches!(server, Some(Err(_)))
+        };
+        let asking = databases.into_iter().filter(|name| !is_away(name)).map(|name| async move {
+            let asked = Asked::Database(name.clone());
+            let listing = in_time("it", asked.ask(config));
+            let whose = Whose::Own { by_name: false };
+            let theirs = async {
+                if !is_of_entry(&name) {
+                    return None;
+                }
+                Some(in_time("the database", Theirs::of(config, &name, &whose)).await.map_err(|error| failure::in_a_line(&error)))
+            };
+            let (listed, theirs) = tokio::join!(listing, theirs);
+            (name, listed.map_err(|error| failure::in_a_line(&error)), theirs)
+        });
+        let answers: Vec<_> = futures_util::stream::iter(asking).buffered(AT_ONCE).collect().await;
+        for (name, listed, theirs) in answers {
+            self.theirs.extend(theirs.map(|theirs| (name.clone(), theirs)));
+            match listed {
+                Ok(listed) => self.take_schemas(config, jobs, name, listed, now),
+                Err(why) => drop(self.silent.insert(name, why)),
+            }
+        }
+    }
+
+    fn take_schemas(&mut self, config: &Config, jobs: &[Job], database: String, listed: Listed, now: DateTime<Utc>) {
+        let is_of_it = |left_out: &LeftOut| places::parts(&left_out.database).is_some_and(|(of, _)| of == database);
+        let (of_it, mut others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_out).into_iter().partition(is_of_it);
+        let since: HashMap<String, DateTime<Utc>> = of_it.into_iter().map(|before| (before.database, before.since)).collect();
+        let left_out = listed.left_out.iter().map(|(own, why)| {
+            let name = places::name_of(&database, own);
+            LeftOut { since: since.get(&name).copied().unwrap_or(now), database: name, why: (*why).to_owned() }
+        });
+        others.extend(left_out.filter(|left_out| fleet::counts(&left_out.database, config, jobs)));
+        self.left_out = others;
+        self.found.add_listed(Asked::Database(database), listed);
     }
 
     fn unread(&self, config: &Config) -> Vec<Unread> {
@@ -136,11 +194,20 @@ impl Servers {
                 }
             })
             .collect();
+        unread.extend(self.silent.iter().map(|(database, why)| Unread {
+            what: format!("database {database}"),
+            why: format!("database `{database}` does not say which schemas it has, so those that it had count: {why}"),
+        }));
         unread.sort_by(|a, b| a.what.cmp(&b.what));
         unread
     }
 
-    fn theirs(&self, name: &str) -> Result<Theirs, String> {
+    /// Whose sets are those of a place: of the same database, whatever it is of it.
+    fn theirs(&self, config: &Config, place: &str) -> Result<Theirs, String> {
+        let name = config.database_of(place);
+        if let Some(theirs) = self.theirs.get(name) {
+            return theirs.clone();
+        }
         let Some((server, own)) = servers::parts(name) else { return Err("no server has it".to_owned()) };
         match self.answers.get(server) {
             Some(Ok(of_server)) => Ok(Theirs::of_found(of_server, &own)),
@@ -159,22 +226,19 @@ struct Judged {
     unread: BTreeMap<String, String>,
 }
 
-/// Judges all databases that count, but those that jobs name: they are judged each by itself. `jobs`: as written, without what was found.
+/// Judges all databases that count, but those that jobs name: they are judged each by itself; and all schemas that have jobs. `jobs`: with what was found.
 async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers) -> Judged {
     let entries = servers.found.with_entries(config).into_iter().map(|(name, _)| name);
     let named = jobs.iter().filter(|job| job.chosen.is_none()).flat_map(|job| job.databases.iter().cloned());
     let others: HashSet<String> = entries.chain(named).collect();
-    let names = servers.found.names(config).into_iter().filter(|name| !others.contains(name));
-    let (mut covered, mut without) = (Vec::new(), Vec::new());
-    for name in names {
-        let on_it = jobs_on(config, jobs, &name);
-        match on_it.iter().any(|job| is_backed_up_by(job, &name)) {
-            true => covered.push((name, on_it)),
-            false => without.push(name),
-        }
-    }
+    let on_each = &by_database(jobs);
+    let names = servers.found.databases(config).filter(|name| !others.contains(name));
+    let is_covered = |name: &String| jobs_on(jobs, on_each, name).iter().any(|job| is_backed_up_by(job, name));
+    let (covered, without): (Vec<String>, Vec<String>) = names.partition(is_covered);
+    let schemas = jobs.iter().filter(|job| job.has_schemas()).flat_map(|job| &job.databases).filter(|place| is_covered(place));
+    let covered: BTreeSet<String> = covered.into_iter().chain(schemas.cloned()).collect();
     let mut judged = Judged { uncovered: uncovered(config, without).await, ..Judged::default() };
-    let asking = covered.into_iter().map(|(name, jobs)| of_found(jobs, stores, servers, name));
+    let asking = covered.into_iter().map(|name| of_found(config, jobs_on(jobs, on_each, &name), stores, servers, name));
     let in_time = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(PATIENCE));
     let mut in_time = std::pin::pin!(in_time);
     while let Some((database, not_read)) = in_time.next().await {
@@ -186,20 +250,38 @@ async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers
     judged
 }
 
-/// The jobs that run on a found database, each with that alone: patterns of thousands of databases are not searched for each of them.
-fn jobs_on(config: &Config, jobs: &[Job], name: &str) -> Vec<Job> {
-    let on_it = jobs.iter().filter(|job| job.would_run_on(name, config));
+/// Which jobs run on each database, by their places in `jobs`: lists of thousands of databases are not searched for each of them.
+fn by_database(jobs: &[Job]) -> HashMap<&str, Vec<usize>> {
+    let mut on_each: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (number, job) in jobs.iter().enumerate() {
+        job.databases.iter().for_each(|name| on_each.entry(name).or_default().push(number));
+    }
+    on_each
+}
+
+/// The jobs that run on a database, each with that alone.
+fn jobs_on(jobs: &[Job], on_each: &HashMap<&str, Vec<usize>>, name: &str) -> Vec<Job> {
+    let on_it = on_each.get(name).into_iter().flatten().map(|number| &jobs[*number]);
     on_it.map(|job| Job { databases: vec![name.to_owned()], ..job.clone() }).collect()
 }
 
-async fn of_found(jobs: Vec<Job>, stores: &Opened, servers: &Servers, name: String) -> (OfDatabase, Vec<NotAsked>) {
+async fn of_found(
+    config: &Config,
+    jobs: Vec<Job>,
+    stores: &Opened,
+    servers: &Servers,
+    name: String,
+) -> (OfDatabase, Vec<NotAsked>) {
     let jobs = &jobs[..];
     let of_its_jobs = stores::stores_of_its_jobs(jobs, &name);
     let of_it: Opened = stores.iter().filter(|(store, _)| of_its_jobs.contains(store)).cloned().collect();
     let database = stores::unasked(jobs, &name);
-    let (found, not_read) = stores::judged(jobs, &of_it, &database, servers.theirs(&name), NEWEST).await;
+    let schema = config.place(&name).and_then(|place| place.schema.clone());
+    let filters = schema.map_or_else(Filters::default, |schema| Filters::of_schema(&schema));
+    let newest = |sets_of_a_job| Sought { theirs: servers.theirs(config, &name), filters: filters.clone(), sets_of_a_job };
+    let (found, not_read) = stores::judged(jobs, &of_it, &database, newest(NEWEST)).await;
     if matches!(found.backup, Ok(None)) {
-        return stores::judged(jobs, &of_it, &database, servers.theirs(&name), usize::MAX).await;
+        return stores::judged(jobs, &of_it, &database, newest(usize::MAX)).await;
     }
     (found, not_read)
 }
@@ -221,10 +303,9 @@ pub fn as_written(config: &Config, job: &Job) -> Job {
     written
 }
 
-/// The jobs with patterns, each with those of its databases that are counted: one with entries alone is shown with them.
-fn of_fleets(config: &Config, jobs: &[Job], servers: &Servers) -> Vec<Job> {
-    let mut counted = servers.found.given_to(jobs, config);
-    counted.retain(|job| job.chosen.is_some());
+/// The jobs with patterns, each with those of its databases that are counted: one with entries alone is shown with them. `jobs`: with what was found.
+fn of_fleets(config: &Config, jobs: &[Job]) -> Vec<Job> {
+    let mut counted: Vec<Job> = jobs.iter().filter(|job| job.chosen.is_some()).cloned().collect();
     for job in &mut counted {
         job.databases.retain(|name| !config.databases.contains_key(name));
     }

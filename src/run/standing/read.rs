@@ -55,12 +55,14 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     standing.untold = untold;
     standing.failed = failed.into_iter().map(failed_last).collect();
     standing.is_scheduled = !known.since.is_empty();
-    let OfServers { fleets, uncovered, left_out, unread: silent, unread_stores } = of_servers;
+    let OfServers { fleets, uncovered, by_schemas, left_out, unread: silent, unread_stores } = of_servers;
     (standing.fleets, standing.uncovered, standing.left_out, standing.gone) = (fleets, uncovered, left_out, gone);
     if unasked.is_some() {
         // Of jobs that back up nothing, only the ledger knows how they stand.
         standing.fleets.retain(|fleet| fleet.is_backup);
     }
+    standing.databases.iter_mut().for_each(|database| database.by_schemas = by_schemas.contains(&database.name));
+    standing.by_schemas = by_schemas;
     standing.unread.extend(silent);
     for (store, why) in unread_stores {
         unread.entry(store).or_insert(why);

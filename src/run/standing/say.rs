@@ -1,5 +1,7 @@
 //! Where one stands, in words, and the next step: pure.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use super::database::{Lost, OfDatabase, Unasked};
@@ -8,6 +10,7 @@ use super::late::Late;
 use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
+use crate::config::places;
 use crate::ledger::{Gone, LeftOut, Untold};
 use crate::run::notify::untold;
 use crate::task::backup::gate::InTheClear;
@@ -28,6 +31,8 @@ pub struct Standing {
     pub gone: Vec<Gone>,
     /// Databases of servers that have something of their own, and that no job backs up.
     pub uncovered: Vec<String>,
+    /// Databases whose schemas jobs back up one by one.
+    pub by_schemas: BTreeSet<String>,
     /// Databases that servers have and that patterns take, and on which nobody can work.
     pub left_out: Vec<LeftOut>,
     /// Messages that nobody got.
@@ -228,14 +233,17 @@ impl Standing {
 
     /// Says which databases of servers are backed up by no job, or by none that can work there.
     pub fn of_servers(&self) -> Vec<String> {
-        let uncovered = (!self.uncovered.is_empty()).then(|| fleets::uncovered_in_words(&self.uncovered));
+        let uncovered = fleets::uncovered_in_words(&self.uncovered, &self.by_schemas);
         let left_out = match &self.left_out[..] {
             [] => None,
             [one] => Some(fleets::left_out_in_words(one)),
             many => {
                 let named = fleets::some_of(many.iter().map(|left_out| format!("{} ({})", left_out.database, left_out.why)));
-                let count = units::plural(many.len(), "database");
-                Some(format!("{count} of servers are left out, so no job runs there: {named}"))
+                let count = match many.iter().any(|left_out| places::parts(&left_out.database).is_some()) {
+                    true => format!("{} databases and schemas", units::count(many.len() as u64)),
+                    false => format!("{} of servers", units::plural(many.len(), "database")),
+                };
+                Some(format!("{count} are left out, so no job runs there: {named}"))
             }
         };
         uncovered.into_iter().chain(left_out).collect()
@@ -252,6 +260,9 @@ impl Standing {
                 "none of this database: the sets of its name are of one that was dropped or renamed".to_owned()
             }
             (Ok(None), Some(_)) => "none yet".to_owned(),
+            (Ok(None), None) if database.by_schemas => {
+                "none of all of it, and no job makes one: its schemas are backed up one by one".to_owned()
+            }
             (Ok(None), None) => "none, and no job makes one".to_owned(),
             (Err(why), _) => format!("unknown: {why}"),
         };

@@ -78,7 +78,22 @@ pub async fn of_database(config: &Config, jobs: &[Job], stores: &Opened, name: &
     }
     // Without the server nobody knows whose these sets are, and this is when one wants to know that there is one.
     let theirs = in_time("the database", Theirs::of(config, name, &Whose::Own { by_name: false })).await;
-    judged(jobs, stores, &without, theirs.map_err(|error| failure::in_a_line(&error)), usize::MAX).await
+    let sought = Sought {
+        theirs: theirs.map_err(|error| failure::in_a_line(&error)),
+        filters: Filters::default(),
+        sets_of_a_job: usize::MAX,
+    };
+    judged(jobs, stores, &without, sought).await
+}
+
+/// Which sets count.
+pub(super) struct Sought {
+    /// Whose they are, or why that could not be asked.
+    pub theirs: Result<Theirs, String>,
+    /// Of a set that is whole: none for a database.
+    pub filters: Filters,
+    /// So many of the newest are read.
+    pub sets_of_a_job: usize,
 }
 
 /// A database of which nobody was asked yet.
@@ -98,20 +113,14 @@ pub(super) fn unasked(jobs: &[Job], name: &str) -> OfDatabase {
         in_the_clear: Vec::new(),
         unasked: None,
         needs_none: false,
+        by_schemas: false,
     }
 }
 
-/// Judges a database by what its stores hold. `theirs`: whose sets are its own, or why that could not be asked. `sets_of_a_job`: so many of the newest are read.
-pub(super) async fn judged(
-    jobs: &[Job],
-    stores: &Opened,
-    without: &OfDatabase,
-    theirs: Result<Theirs, String>,
-    sets_of_a_job: usize,
-) -> (OfDatabase, Vec<NotAsked>) {
+/// Judges a database, or a schema of one, by what its stores hold.
+pub(super) async fn judged(jobs: &[Job], stores: &Opened, without: &OfDatabase, sought: Sought) -> (OfDatabase, Vec<NotAsked>) {
     let name = without.name.as_str();
-    let bounds = Bounds { patience: Some(PATIENCE), sets_of_a_job };
-    let (answer, unasked, by_name) = newest(jobs, stores, name, theirs, bounds).await;
+    let (answer, unasked, by_name) = newest(jobs, stores, name, sought).await;
     // A store that no backup job of it names matters only where it has none.
     let of_its_jobs = stores_of_its_jobs(jobs, name);
     let matters = |unread: &&NotAsked| of_its_jobs.is_empty() || of_its_jobs.contains(&unread.store);
@@ -133,6 +142,7 @@ pub(super) async fn judged(
         in_the_clear: answer.in_the_clear,
         unasked: None,
         needs_none: false,
+        by_schemas: false,
         unsure: newest.as_ref().and(unasked.clone().or(by_name)),
         backup: match (newest, unasked, unread.first()) {
             (Some(newest), ..) => Ok(Some(newest)),
@@ -161,15 +171,14 @@ async fn newest(
     jobs: &[Job],
     stores: &Opened,
     database: &str,
-    theirs: Result<Theirs, String>,
-    bounds: Bounds,
+    Sought { theirs, filters, sets_of_a_job }: Sought,
 ) -> (Answer, Option<String>, Option<String>) {
     let question = Question {
         database,
         job: None,
         store: None,
         stores_of: jobs.iter().filter_map(|job| Some((job.name.clone(), stores_of(job)?))).collect::<BTreeMap<_, _>>(),
-        filters: Filters::default(),
+        filters,
         whose: Whose::Own { by_name: false },
         within: EVER,
         restored: false,
@@ -184,7 +193,7 @@ async fn newest(
         (name.clone(), store)
     };
     let stores = stores.iter().map(again).collect();
-    let mut looked = Looked::at(theirs, Utc::now(), stores, &question, bounds).await;
+    let mut looked = Looked::at(theirs, Utc::now(), stores, &question, Bounds { patience: Some(PATIENCE), sets_of_a_job }).await;
     let answer = looked.as_read(&question);
     if answer.newest.is_some() || unasked.is_some() {
         return (answer, unasked, None);

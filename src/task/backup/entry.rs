@@ -4,6 +4,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::keys::{Backup, Scratch, Verify};
+use super::manifest::Filters;
 use super::{choose, facts, readiness};
 use crate::base::units;
 use crate::config::Config;
@@ -12,10 +13,14 @@ use crate::work::{Does, Entry, Memberships, RestoresOn};
 
 impl Entry for Backup {
     const HAS_LIMITS: bool = false;
+    const HAS_SCHEMAS: bool = true;
     const MAKES_DUMPS: bool = true;
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, config: &Config) -> Result<String> {
-        let source = facts::server(connection, settings).await?;
+        let mut source = facts::server(connection, settings).await?;
+        if let Some(schema) = &self.schema {
+            facts::take_size_of_schema(connection, &mut source, schema).await;
+        }
         let place = choose::place(self, config, &source, connection).await?;
         let found = readiness::look(connection, self, settings, &source, &place).await?;
         readiness::refuse(&found.lacks)?;
@@ -50,6 +55,11 @@ impl Entry for Backup {
             lines.extend(large_objects(connection, role).await?);
         }
         Ok(lines)
+    }
+
+    fn of_schema(&self, schema: &str) -> Option<Self> {
+        let schemas = Filters::of_schema(schema).schemas;
+        Some(Self { schema: Some(schema.to_owned()), filters: Filters { schemas, ..self.filters.clone() }, ..self.clone() })
     }
 
     fn restores(&self) -> bool {

@@ -217,6 +217,29 @@ impl DatabaseFacts {
     }
 }
 
+/// A table that another session locks for longer keeps nobody waiting.
+const SIZE_LOCK_TIMEOUT: &str = "1s";
+
+/// Takes the size of one schema in place of the database's: a copy of a tenant needs no room for all of them. Where that cannot be told, the database's stays.
+pub async fn take_size_of_schema(connection: &mut PgConnection, server: &mut ServerFacts, schema: &str) {
+    let reading = async {
+        let before = pg::fetch_text(&mut *connection, "SHOW lock_timeout".to_owned()).await?.unwrap_or_default();
+        pg::set(connection, "lock_timeout", SIZE_LOCK_TIMEOUT).await?;
+        let size = sqlx::query_scalar(
+            "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid)), 0)::pg_catalog.int8
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE n.nspname OPERATOR(pg_catalog.=) $1 AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m,S}')",
+        );
+        let size: Result<i64, sqlx::Error> = size.bind(schema).fetch_one(&mut *connection).await;
+        pg::set(connection, "lock_timeout", &before).await?;
+        anyhow::Ok(size?)
+    };
+    match reading.await {
+        Ok(size) => server.database.size_bytes = size,
+        Err(error) => tracing::debug!("the size of the schema is not known: {error:#}"),
+    }
+}
+
 /// Reads the facts about the server and database of `connection`.
 pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> Result<ServerFacts> {
     #[derive(Deserialize)]

@@ -48,6 +48,8 @@ pub struct Backup {
     /// The sessions that restore a set for its proof; None: by default.
     pub restore_sessions: Option<usize>,
     pub filters: manifest::Filters,
+    /// The schema of a run that is of one schema, which the filters choose.
+    pub schema: Option<String>,
     pub lock_wait_timeout: Span,
     /// True if the dump ends when a session has to wait behind its locks.
     pub give_way: bool,
@@ -113,7 +115,7 @@ pub struct Written {
     /// verify = "restore", as many restore; default there: the processors of the host, at most 4.
     #[schemars(with = "Option<usize>", range(min = 1, max = SESSIONS_MOST), example = 4)]
     pub sessions: Option<Spanned<usize>>,
-    /// Dump only these schemas (pg_dump's patterns).
+    /// Dump only these schemas (pg_dump's patterns), in one set. A set for each schema: `schemas` above [backup].
     #[schemars(example = ["public"])]
     #[serde(default)]
     pub schemas: Vec<String>,
@@ -215,6 +217,7 @@ pub fn resolve(written: Written, checker: &mut Checker<'_>) -> Option<Backup> {
             exclude_tables: written.exclude_tables,
             exclude_table_data: written.exclude_table_data,
         },
+        schema: None,
         lock_wait_timeout: written.lock_wait_timeout.unwrap_or(Span(Duration::from_secs(60))),
         give_way: written.give_way,
     })
@@ -394,6 +397,7 @@ impl Backup {
             level: 1,
             threads: 1,
             filters: Default::default(),
+            schema: None,
             lock_wait_timeout: Span(Duration::from_secs(60)),
             give_way: false,
             sessions: 1,

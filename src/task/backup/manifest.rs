@@ -18,6 +18,7 @@ use crate::members::compress::Compression;
 use crate::members::encryption::Encryption;
 use crate::members::index::MemberIndex;
 use crate::members::sealed::Sealed;
+use crate::pg::identifier;
 
 /// The newest format. A program that meets a newer one refuses it rather than guess. Format 1 had no checksum; in format 2 each entry of
 /// `tables` is one COPY block; format 4 is of encrypted sets, 5 of adopted ones, and 6 of sealed manifests.
@@ -164,6 +165,12 @@ pub struct Filters {
 }
 
 impl Filters {
+    /// Those of a set of one schema. A name in double quotes is a pattern of pg_dump's that only this schema matches, whatever letters it has: its
+    /// quotes are doubled as an identifier's are.
+    pub fn of_schema(schema: &str) -> Self {
+        Self { schemas: vec![identifier(schema)], ..Self::default() }
+    }
+
     /// Returns whether the set holds the whole database.
     pub fn are_none(&self) -> bool {
         self.schemas.is_empty() && self.exclude_tables.is_empty() && self.exclude_table_data.is_empty()

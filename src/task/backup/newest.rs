@@ -116,7 +116,7 @@ pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Ident
 
 /// The facts about the server of a configured database, with its clock.
 pub(super) async fn server_of(config: &Config, database: &str) -> Result<ServerFacts> {
-    let configured = config.database(database).with_context(|| format!("the configuration has no database `{database}`"))?;
+    let configured = config.place(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
     facts::server(&mut connection, &settings).await

@@ -24,6 +24,7 @@ use super::sweep;
 use super::warnings::warnings;
 use crate::base::{terminal, units};
 use crate::pg::client_tools::Tools;
+use crate::pg::identifier;
 use crate::work::RunContext;
 
 #[derive(Debug, Serialize)]
@@ -37,6 +38,9 @@ pub struct Plan {
     #[serde(skip_serializing_if = "are_one")]
     pub stores: Vec<OfStore>,
     pub server: ServerFacts,
+    /// The one schema of a run that is of one.
+    #[serde(skip)]
+    pub schema: Option<String>,
     pub pg_dump: String,
     pub compression: String,
     /// The sessions that read the rows of large tables.
@@ -159,6 +163,7 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
         encrypted_to: state.main.encrypted_to,
         stores,
         server: state.server,
+        schema: backup.schema.clone(),
         tools: state.tools,
         known_settings: state.known_settings,
         dropped_by_us: state.dropped_by_us,
@@ -171,9 +176,11 @@ pub fn decide(state: State, backup: &Backup, run: &RunContext<'_>) -> Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let database = &self.server.database;
+        let schema = self.schema.as_ref().map(|schema| format!("schema {} of ", identifier(schema))).unwrap_or_default();
         writeln!(
             f,
-            "back up {} ({}, PostgreSQL {}) as {}",
+            "back up {}{} ({}, PostgreSQL {}) as {}",
+            terminal::in_one_line(&schema),
             database.name,
             units::bytes(database.size_bytes.max(0) as u64),
             self.server.version,

@@ -260,7 +260,7 @@ impl Readiness {
     fn lacks(&self, backup: &Backup) -> Vec<Lack> {
         let lack = |kind: Kind| move |message: String| Lack { kind, message };
         let permission = [self.unreadable_in_words(), self.row_security_in_words(), self.large_objects_in_words()];
-        let configuration = [self.schemas_in_words(&backup.filters.schemas), self.locks_in_words()];
+        let configuration = [self.schemas_in_words(backup), self.locks_in_words()];
         let permission = permission.into_iter().flatten().map(lack(Kind::Permission));
         permission.chain(configuration.into_iter().flatten().map(lack(Kind::Configuration))).collect()
     }
@@ -297,12 +297,16 @@ impl Readiness {
         ))
     }
 
-    fn schemas_in_words(&self, written: &[String]) -> Option<String> {
+    fn schemas_in_words(&self, backup: &Backup) -> Option<String> {
+        let written = &backup.filters.schemas;
         let without: Vec<String> = self
             .schemas_without_match
             .iter()
             .filter_map(|number| written.get(usize::try_from(*number).ok()?.checked_sub(1)?).cloned())
             .collect();
+        if let (Some(schema), false) = (&backup.schema, without.is_empty()) {
+            return Some(lacks_schema(schema));
+        }
         (!without.is_empty()).then(|| {
             format!(
                 "`schemas` of the job has patterns without a matching schema: {}: correct them, as pg_dump refuses them",
@@ -328,6 +332,14 @@ impl Readiness {
         let wanted = (self.locks_needed as f64 * LOCKS_SPARE / self.lock_holders.max(1) as f64).ceil() as i64;
         wanted.max(self.locks_per_transaction * 2)
     }
+}
+
+/// What a run on one schema says that is not there: of `schemas = "*"`, the next look for schemas ends its runs.
+pub fn lacks_schema(schema: &str) -> String {
+    format!(
+        "the database has no schema {}: it was dropped or renamed, or never was there; its earlier sets stay",
+        identifier(schema)
+    )
 }
 
 /// The ways to let `role` read all large objects up to PostgreSQL 18, in SQL: tested with 14 and 18. A grant on each one does not help, as

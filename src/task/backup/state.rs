@@ -54,9 +54,12 @@ pub struct State {
 impl State {
     pub async fn read(backup: &Backup, run: &RunContext<'_>) -> Result<Self> {
         let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
-        let server =
+        let mut server =
             facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
         let host_clock = Utc::now();
+        if let Some(schema) = &backup.schema {
+            facts::take_size_of_schema(&mut connection, &mut server, schema).await;
+        }
         let place = choose::place(backup, run.config, &server, &mut connection).await?;
         standby::check(&place, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;
@@ -122,8 +125,9 @@ fn throwaway_leftovers(backup: &Backup, run: &RunContext<'_>) -> Vec<PathBuf> {
 async fn dropped_by_us(run: &RunContext<'_>) -> BTreeSet<String> {
     let mut dropped = BTreeSet::new();
     let Some(ledger) = run.ledger else { return dropped };
+    let database = run.config.database_of(run.database);
     for job in run.others.iter().filter(|job| matches!(job.does, Does::Partition { .. })) {
-        let filter = ledger::Filter { job: Some(&job.name), database: Some(run.database), outcome: None, limit: PARTITION_RUNS };
+        let filter = ledger::Filter { job: Some(&job.name), database: Some(database), outcome: None, limit: PARTITION_RUNS };
         match ledger.runs(&filter).await {
             Ok(rows) => {
                 let reports = rows.into_iter().filter_map(|row| row.report);

@@ -23,6 +23,7 @@ pub enum Whose {
 }
 
 /// The same after the database was asked.
+#[derive(Clone)]
 pub enum Theirs {
     Own {
         server: Box<ServerFacts>,
@@ -81,7 +82,7 @@ impl Theirs {
                 Self::Own { server: Box::new(newest::server_of(config, database).await?), by_name: *by_name }
             }
             Whose::Named(identity) => {
-                let settings = config.database(database).and_then(|database| database.settings().ok());
+                let settings = config.place(database).and_then(|database| database.settings().ok());
                 Self::Named { identity: identity.clone(), database: settings.map(|settings| settings.database().to_owned()) }
             }
         })

@@ -103,8 +103,10 @@ fn decide(said: &str, found: &Found, backup: &Backup) -> (Option<Kind>, Option<S
     let Found { ready, long_rows, locked, recovery_conflict, no_connection } = found;
 
     if says(&["no matching schemas were found", "no matching tables were found"]) {
-        let hint = "correct `schemas` of the job: a pattern without a match would leave out what it was meant to include";
-        return (Some(Kind::Configuration), Some(hint.to_owned()));
+        let correct =
+            || "correct `schemas` of the job: a pattern without a match would leave out what it was meant to include".to_owned();
+        let hint = backup.schema.as_deref().map_or_else(correct, readiness::lacks_schema);
+        return (Some(Kind::Configuration), Some(hint));
     }
     if no_connection.is_some() {
         return (*no_connection, None);

@@ -182,7 +182,7 @@ async fn on_a_set<F: Future<Output = Result<Report>> + Send + 'static>(
     work: impl FnOnce(Context, SetName, Progress) -> F + Send + 'static,
 ) -> Result<Response, Refusal> {
     let context = site.scheduler.context();
-    let name = set.parse::<SetName>().ok().filter(|name| context.config.database(&name.database).is_some());
+    let name = set.parse::<SetName>().ok().filter(|name| context.config.place(&name.database).is_some());
     let Some(name) = name else {
         return Err(Refusal::of(
             site,

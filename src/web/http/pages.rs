@@ -94,7 +94,7 @@ pub struct Named {
 pub async fn database(State(site): State<Arc<Site>>, Query(Named { name }): Query<Named>) -> Response {
     let frame = frame(&site);
     let context = site.scheduler.context();
-    if context.config.database(&name).is_none() {
+    if context.config.place(&name).is_none() {
         return missing(&frame, &format!("The configuration has no database {name}"));
     }
     let on_it = context.jobs.iter().filter(|job| job.would_run_on(&name, &context.config));

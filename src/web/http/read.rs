@@ -113,7 +113,7 @@ fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
 }
 
 async fn left_out(context: &Context, ledger: &Ledger) -> Result<Vec<LeftOutStatus>> {
-    Ok(fleet::left_out(&context.config, ledger).await?.into_iter().map(LeftOutStatus::from).collect())
+    Ok(fleet::left_out(&context.config, &context.jobs, ledger).await?.into_iter().map(LeftOutStatus::from).collect())
 }
 
 /// The jobs with patterns as the stores say that they stand, as far as that was read, and the databases of servers that no job backs up.
@@ -129,7 +129,7 @@ fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatu
 }
 
 async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
-    let gone = fleet::gone(&context.config, ledger).await?;
+    let gone = fleet::gone(&context.config, &context.jobs, ledger).await?;
     Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
 }
 

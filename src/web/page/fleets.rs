@@ -1,4 +1,4 @@
-//! Jobs with patterns in `databases`: a line for each, however many databases it has.
+//! Jobs with patterns in `databases`, or with `schemas`: a line for each, however many databases it has.
 
 use maud::{Markup, html};
 
@@ -61,7 +61,7 @@ fn row(fleet: &FleetStatus, status: &Status) -> Markup {
                 a href=(links::runs(&fleet.job, "", "", None)) { b { (fleet.job) } }
                 small { (fleet.task) @if let Some(description) = &fleet.description { ": " (description) } }
             }
-            td { (plural(fleet.databases, "database")) small { (fleet.patterns) } }
+            td { (plural(fleet.databases, fleet.has_runs_for)) small { (fleet.patterns) } }
             td { (fleet.schedule_in_words.as_ref().or(fleet.schedule.as_ref()).map_or("by hand", |words| words)) }
             td { (standing(fleet, status)) }
             td { (oldest(fleet, status)) }
@@ -82,7 +82,7 @@ fn row(fleet: &FleetStatus, status: &Status) -> Markup {
 fn standing(fleet: &FleetStatus, status: &Status) -> Markup {
     html! {
         @if status.ledger_error.is_some() { span.quiet { "unknown" } } @else if fleet.databases == 0 {
-            span.tag.warn { "no database" } small { "nothing matches " (fleet.patterns) }
+            span.tag.warn { "no " (fleet.has_runs_for) } small { "nothing matches " (fleet.patterns) }
         } @else {
             span.good { (count(fleet.well as u64)) " well" }
             @if fleet.failed > 0 { " · " span.bad { (count(fleet.failed as u64)) " failed" } }

@@ -148,6 +148,9 @@ fn wrongs(database: &DatabaseStatus) -> Vec<String> {
     let found = &read.found;
     let none = match (&found.backup, &found.job) {
         (Err(why), _) => Some(format!("nobody knows: {why}")),
+        (Ok(None), None) if found.by_schemas => {
+            Some("there is no backup of all of it, and no job makes one: its schemas are backed up one by one".to_owned())
+        }
         (Ok(None), None) => Some("there is no backup, and no job makes one".to_owned()),
         (Ok(None), Some(job)) => Some(format!("there is no backup that counts; job {job} makes one")),
         (Ok(Some(_)), _) => None,

@@ -208,6 +208,7 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         timezone: "UTC".to_owned(),
         next_run_at: None,
         databases: 10_000,
+        has_runs_for: "database",
         well: 10_000 - failed - late,
         failed,
         late,
