@@ -252,6 +252,11 @@ fn the_schemas_of_found_databases_are_places_of_their_own_and_a_server_that_is_a
     assert_eq!(places_with_sets(&scenario), all);
     scenario.run(&["run-job", "yearly@tenant_1"]).exited(78).says(&["several databases have a schema `tenant_1`"]);
     scenario.run(&["run-job", "yearly@main.shop_2"]).succeeded().prints(&["main.shop_2:tenant_1", "main.shop_2:tenant_2"]);
+    scenario.run(&[]).succeeded().prints(&[
+        "yearly on shop_*:tenant_*: 3 of 3 well",
+        "main.other: no backup, and no job makes one",
+        "main.shop_1, main.shop_2: no backup of all of it, and no job makes one: its schemas are backed up one by one",
+    ]);
     let memory = "SELECT string_agg(DISTINCT server, ' ' ORDER BY server) FROM pgtend.databases";
     assert_eq!(asked(server(18), &ledger, memory), "main main.shop_1:* main.shop_2:*");
 
@@ -295,6 +300,36 @@ fn the_schemas_of_a_database_are_backed_up_one_after_another_or_as_its_limit_say
     let most = "SELECT max((SELECT count(*) FROM pgtend.runs b WHERE b.locked_at <= a.locked_at AND b.finished_at > a.locked_at))
                 FROM pgtend.runs a";
     assert_eq!(asked(server(18), &ledger, most), "1");
+}
+
+#[test]
+fn a_schema_is_safe_by_its_own_sets_alone_and_no_set_of_a_schema_makes_its_database_safe() {
+    let (scenario, ledger) = with_ledger(server(18));
+    for name in ["tenant_1", "tenant_2"] {
+        tenant(server(18), &ledger, name);
+    }
+    let daily = "schedule = \"0 2 * * *\"";
+    let checked = format!("{KEEP_TWO}verify = \"checksum\"\n");
+    let scenario = scenario.job("nightly", &job_of("\"tenant_*\"", daily, &checked));
+    let well = |scenario: &Scenario| scenario.json(&[])["fleets"][0]["well"].clone();
+    assert_eq!(well(&scenario), 0, "there is no set yet");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    let in_part = "none of all of it, and no job makes one: its schemas are backed up one by one";
+    scenario.run(&[]).succeeded().prints(&["nightly on app:tenant_*: 2 of 2 well", in_part, "Next: pgtend init"]);
+    let digest = ["notify", "digest"];
+    scenario.run(&digest).succeeded().prints(&["digest: 1 of 3 databases and schemas NOT safe", &format!("🔴 app: {in_part}")]);
+
+    let whole = "database = \"app\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\n";
+    let scenario = scenario.job("whole", whole);
+    scenario.run(&["run-job", "whole"]).succeeded();
+    scenario.run(&digest).succeeded().prints(&["digest: all 3 databases and schemas are safe"]);
+    std::fs::rename(scenario.path("store/app%3Atenant_1"), scenario.path("away")).unwrap();
+    let gone = "1 of 2 well, 1 without a backup that counts (app:tenant_1: the newest, ";
+    scenario.run(&[]).succeeded().prints(&[gone]);
+    scenario.run(&digest).succeeded().prints(&["digest: 1 of 3 databases and schemas NOT safe", gone]);
+    std::fs::rename(scenario.path("away"), scenario.path("store/app%3Atenant_1")).unwrap();
+    tenant(server(18), &ledger, "tenant_3");
+    scenario.run(&[]).succeeded().prints(&["2 of 3 well, 1 without a success yet"]);
 }
 
 #[test]

@@ -168,6 +168,7 @@ impl Servers {
                 Err(why) => drop(self.silent.insert(name, why)),
             }
         }
+        self.left_out.sort_by(|a, b| a.database.cmp(&b.database));
     }
 
     fn take_schemas(&mut self, config: &Config, jobs: &[Job], database: String, listed: Listed, now: DateTime<Utc>) {
