@@ -65,7 +65,10 @@ struct Object {
 /// Reads what the objects of a relation are bound to. `same`: further relations that stand for it, as a partition does for its table.
 pub async fn read(connection: &mut PgConnection, relation: i64, same: &[i64], kinds: &[Kind]) -> Result<Bound> {
     let same: Vec<i64> = [relation].iter().chain(same).copied().collect();
-    let sql = format!("WITH {} SELECT kind, name, bound FROM found", found(&format!("{relation}::pg_catalog.oid"), &oids(&same), kinds));
+    let sql = format!(
+        "WITH {} SELECT kind, name, bound FROM found",
+        found(&format!("{relation}::pg_catalog.oid"), &oids(&same), kinds)
+    );
     Ok(Bound { kinds: kinds.to_vec(), objects: pg::fetch_all_as(connection, sql).await?, same })
 }
 
@@ -85,10 +88,18 @@ impl Bound {
             return None;
         }
         let relation = format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(made));
+        let are_there = |kind: &Kind| self.objects.iter().any(|object| object.kind == kind.name());
+        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(are_there).collect();
         let had: Vec<String> = self.objects.iter().map(Object::row).collect();
         let body = format!(
             "-- Fails if an object was bound to anything else when it was made again from its text.
-             DECLARE said text := (WITH had (kind, name, bound) AS (VALUES {had}), {found},
+             DECLARE said text;
+             BEGIN
+             IF NOT EXISTS (
+             WITH had (kind, name, bound) AS (VALUES {had}), {found} SELECT FROM found n
+             WHERE EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name)
+               AND NOT EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name AND o.bound = n.bound)) THEN RETURN; END IF;
+             said := (WITH had (kind, name, bound) AS (VALUES {had}), {found},
              part AS (
                  SELECT n.name, x.is_new, p.word, pg_catalog.split_part(p.word, '/', 1)::pg_catalog.oid AS classid, pg_catalog.split_part(p.word, '/', 2)::pg_catalog.oid AS objid
                  FROM found n JOIN LATERAL (SELECT h.bound FROM had h WHERE h.kind = n.kind AND h.name = n.name ORDER BY h.bound LIMIT 1) h ON true,
@@ -106,10 +117,9 @@ impl Bound {
                    n.name, coalesce(lost.parts, 'nothing else'), coalesce(new.parts, 'nothing in its place')), '; ' ORDER BY n.name)
                FROM (SELECT DISTINCT p.name FROM part p) n
                LEFT JOIN named lost ON lost.name = n.name AND NOT lost.is_new LEFT JOIN named new ON new.name = n.name AND new.is_new);
-             BEGIN IF said IS NOT NULL THEN
-                 RAISE EXCEPTION USING MESSAGE = said || {remedy}, ERRCODE = 'insufficient_privilege'; END IF; END",
+             RAISE EXCEPTION USING MESSAGE = said || {remedy}, ERRCODE = 'insufficient_privilege'; END",
             had = had.join(", "),
-            found = found(&relation, &format!("{}, {relation}", oids(&self.same)), &self.kinds),
+            found = found(&relation, &format!("{}, {relation}", oids(&self.same)), &kinds),
             remedy = literal(REMEDY),
         );
         Some(format!("DO {}", literal(&body)))

@@ -11,7 +11,16 @@ use super::bound::{self, Bound, Kind as Text};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, literal};
 
-const SEARCH: &str = concat!("WITH RECURSIVE ", include_str!("rights.sql"), include_str!("remade.sql"));
+const SEARCH: &str =
+    concat!("WITH RECURSIVE ", include_str!("rights.sql"), ", ", include_str!("texts.sql"), include_str!("remade.sql"));
+
+/// Whether a text has a literal of another type than PostgreSQL's own, or of none, or is run: most have not, and need no search while others wait.
+const IS_WORTH_IT: &str = concat!(
+    "WITH ",
+    include_str!("texts.sql"),
+    "SELECT EXISTS (SELECT FROM texts x WHERE x.is_run) OR EXISTS (
+         SELECT FROM texts x, LATERAL pg_catalog.regexp_matches(x.tree, ':consttype ([0-9]+)', 'g') AS m(found) WHERE m.found[1]::bigint = 705 OR m.found[1]::bigint >= 16384)"
+);
 
 /// The views on a relation. A view refers to its relation by oid. Recreated from its text, in which the session's empty search_path spells out all names, it
 /// reads the relation that has the name now; its privileges, rules and triggers stay.
@@ -70,22 +79,42 @@ pub async fn views(connection: &mut PgConnection, relation: i64, same: &[i64], t
 pub fn proof(relation: i64, texts: &[Text]) -> String {
     let body = format!(
         "-- Fails if the text of a view or trigger calls code of a role with fewer rights by now.
-         DECLARE said text := ({} SELECT pg_catalog.string_agg(r.sentence, '; ') FROM refused r);
-         BEGIN IF said IS NOT NULL THEN RAISE EXCEPTION USING MESSAGE = said, ERRCODE = 'insufficient_privilege'; END IF; END",
-        search(relation, texts)
+         DECLARE said text;
+         BEGIN
+             IF (
+{is_worth_it}) THEN
+                 said := (
+{search}SELECT pg_catalog.string_agg(r.sentence, '; ') FROM refused r);
+                 IF said IS NOT NULL THEN RAISE EXCEPTION USING MESSAGE = said, ERRCODE = 'insufficient_privilege'; END IF;
+             END IF;
+         END",
+        is_worth_it = of(IS_WORTH_IT, relation, texts),
+        search = search(relation, texts),
     );
     format!("DO {}", literal(&body))
 }
 
 /// Returns a sentence for each of the relation's objects `of` (their oids) whose text may run code of a role with fewer rights than the login where it is part of
 /// a query, or of an object whose constants are computed when it is made: another may make a function that fits better beside one that it calls.
-pub async fn that_run_code(connection: &mut PgConnection, relation: i64, of: &[i64], texts: &[Text]) -> Result<Vec<(i64, String)>> {
+pub async fn that_run_code(
+    connection: &mut PgConnection,
+    relation: i64,
+    of: &[i64],
+    texts: &[Text],
+) -> Result<Vec<(i64, String)>> {
     let oids: Vec<String> = of.iter().map(i64::to_string).collect();
     let sql = search(relation, texts)
-        + &format!("SELECT r.of::bigint, r.sentence FROM refused r WHERE r.of = ANY (ARRAY[{}]::pg_catalog.oid[]) ORDER BY 1", oids.join(", "));
+        + &format!(
+            "SELECT r.of::bigint, r.sentence FROM refused r WHERE r.of = ANY (ARRAY[{}]::pg_catalog.oid[]) ORDER BY 1",
+            oids.join(", ")
+        );
     pg::fetch_all_as(connection, sql).await
 }
 
 fn search(relation: i64, texts: &[Text]) -> String {
-    SEARCH.replace("{table}", &relation.to_string()).replace("{kinds}", &bound::names(texts))
+    of(SEARCH, relation, texts)
+}
+
+fn of(sql: &str, relation: i64, texts: &[Text]) -> String {
+    sql.replace("{table}", &relation.to_string()).replace("{kinds}", &bound::names(texts))
 }

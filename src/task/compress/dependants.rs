@@ -153,7 +153,9 @@ impl Dependants {
                     self.refusals.push(format!("constraint {name} refuses rows without the text: CHECK ({expression})"));
                 }
                 Verdict::CannotTell => {
-                    let remark = format!("constraint {name} may refuse rows without the text, and then they stay as they are: CHECK ({expression})");
+                    let remark = format!(
+                        "constraint {name} may refuse rows without the text, and then they stay as they are: CHECK ({expression})"
+                    );
                     if table.view.is_none() { self.doubts.push(remark) } else { self.notes.push(remark) }
                 }
             }

@@ -17,8 +17,8 @@ use crate::live::governor;
 use crate::live::session::{Attempt, Session};
 use crate::pg::table::Checked;
 use crate::pg::{self, identifier, literal, qualified};
-use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::bound::{self, Bound};
+use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::partition;
 use crate::task::remade::{self, Views};
 

@@ -233,7 +233,8 @@ mod tests {
 
     const BODY: &str = "{VAR :varno 1 :varattno 2 :vartype 25}";
     const OTHER: &str = "{VAR :varno 1 :varattno 3 :vartype 25}";
-    const EMPTY: &str = "{CONST :consttype 25 :constlen -1 :constbyval false :constisnull false :location 9 :constvalue 4 [ 16 0 0 0 ]}";
+    const EMPTY: &str =
+        "{CONST :consttype 25 :constlen -1 :constbyval false :constisnull false :location 9 :constvalue 4 [ 16 0 0 0 ]}";
 
     fn is_null(of: &str, test: u8) -> String {
         format!("{{NULLTEST :arg {of} :nulltesttype {test} :argisrow false :location 1}}")
@@ -256,7 +257,8 @@ mod tests {
         let length = format!("{{OPEXPR :opno 521 :args ({{FUNCEXPR :funcid 1317 :args ({BODY}) :location 1}} {EMPTY})}}");
         let unknown = format!("{{FUNCEXPR :funcid 99999 :args ({BODY}) :location 1}}");
         let of_other = format!("{{FUNCEXPR :funcid 99999 :args ({OTHER}) :location 1}}");
-        let one_of = |of: &str| format!("{{SCALARARRAYOPEXPR :opno 531 :useOr true :args ({of} {{ARRAYEXPR :elements ({EMPTY})}})}}");
+        let one_of =
+            |of: &str| format!("{{SCALARARRAYOPEXPR :opno 531 :useOr true :args ({of} {{ARRAYEXPR :elements ({EMPTY})}})}}");
         let row = "{VAR :varno 1 :varattno 0 :vartype 16400}";
         for (tree, expected) in [
             (is_full.clone(), Verdict::LetsIn),

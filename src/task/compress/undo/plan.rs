@@ -121,7 +121,17 @@ pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut Pg
     // It comes right after the lock, under which nothing changes.
     statements.splice(1..1, [definition::unchanged(view.oid, &definition), remade::proof(view.oid, &[Text::View])]);
     let functions_stay = if keep_view { Vec::new() } else { functions.stay };
-    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, functions_stay, bound: views.bound, table })
+    Ok(UndoPlan {
+        compressed_rows,
+        compressed_bytes,
+        keep_view,
+        check,
+        statements,
+        wider,
+        functions_stay,
+        bound: views.bound,
+        table,
+    })
 }
 
 fn uninstall(

@@ -11,9 +11,9 @@ use crate::ledger::report::Report;
 use crate::live::session::{self, Attempt, Session};
 use crate::pg::table::{TableName, with_schema};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::bound::Bound;
 use crate::task::partition::calendar::partition_name;
 use crate::task::partition::keys::Partition;
-use crate::task::bound::Bound;
 use crate::task::remade;
 use crate::work::{RunContext, Work};
 

@@ -8,11 +8,11 @@ use super::rows::has_rows;
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
-use crate::task::{consent, remade};
 use crate::task::bound::Kind as Text;
 use crate::task::partition::column_settings::{self, ColumnSetting};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;
+use crate::task::{consent, remade};
 use crate::work::RunContext;
 
 /// Rows that refer to a partition are counted up to here.
