@@ -221,7 +221,11 @@ fn a_literal_without_a_type_becomes_none_of_a_strangers_types() {
         refuses(&["function public.concat_all(ALICE.c,bigint) of ALICE"]);
         docs.sql("DROP FUNCTION public.concat_all(ALICE.c, bigint)");
         docs.succeeds(&CONVERT);
-        // Whoever made an extension may move its types elsewhere, and make others of their names.
+        // Whoever made an extension may move its types elsewhere, and make others of their names. The wheel of 18 has no trusted one.
+        if docs.sql("SELECT count(*) FROM pg_available_extensions WHERE name = 'citext'") == "0" {
+            assert_ne!(major, 14);
+            continue;
+        }
         docs.sql("DROP VIEW ALICE.v; GRANT CREATE ON DATABASE DATABASE TO ALICE; SET ROLE ALICE; CREATE EXTENSION citext SCHEMA public".replace("DATABASE DATABASE", &format!("DATABASE {}", docs.database)).as_str());
         docs.sql("SET ROLE ALICE; CREATE VIEW ALICE.v AS SELECT id, '{abc}'::public.citext[]::text AS x FROM app.docs");
         docs.refuses(&BACK, 77, &["view ALICE.v", "extension citext of ALICE"]);
@@ -233,11 +237,11 @@ fn a_function_that_makes_a_call_ambiguous_is_named() {
     for major in [14, 18] {
         let docs = Docs::with(
             major,
-            "CREATE FUNCTION label2(numeric, bigint) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1::text'; CREATE VIEW app.v AS SELECT id, public.label2(id, id) AS label FROM app.docs;
-             SET ROLE ALICE; CREATE FUNCTION public.label2(bigint, numeric) RETURNS text LANGUAGE sql AS 'SELECT $2::text'; RESET ROLE",
+            "CREATE FUNCTION label2(bigint, text DEFAULT 'a') RETURNS text LANGUAGE sql STABLE AS 'SELECT $1::text'; CREATE VIEW app.v AS SELECT id, public.label2(id) AS label FROM app.docs;
+             SET ROLE ALICE; CREATE FUNCTION public.label2(bigint, int DEFAULT 1) RETURNS text LANGUAGE sql AS 'SELECT $2::text'; RESET ROLE",
         );
-        docs.refuses(&INSTALL, 1, &["label2", "function label2(bigint,numeric) of ALICE", "REVOKE CREATE"]);
-        docs.refuses(&CONVERT, 1, &["label2", "function label2(bigint,numeric) of ALICE", "REVOKE CREATE"]);
+        docs.refuses(&INSTALL, 1, &["label2", "function public.label2(bigint,integer) of ALICE", "REVOKE CREATE"]);
+        docs.refuses(&CONVERT, 1, &["label2", "function public.label2(bigint,integer) of ALICE", "REVOKE CREATE"]);
     }
 }
 
@@ -271,8 +275,9 @@ fn the_condition_of_a_partial_index_calls_nothing_that_others_can_replace() {
                  REVOKE CREATE ON SCHEMA public FROM {stranger}"
             ),
         );
-        refuses(&[&format!("function holds(integer) of {stranger}")]);
+        refuses(&[&format!("function public.holds(integer) of {stranger}")]);
         server.sql(&database, "DROP FUNCTION holds(int); DROP FUNCTION holds(bigint)");
-        scenario.run(&["run-job", "tend", "--dry-run"]).succeeded();
+        let planned = scenario.run(&["run-job", "tend", "--dry-run"]);
+        assert!(planned.stdout.contains("it holds only the rows WHERE public.holds(id)"), "{planned:?}");
     }
 }

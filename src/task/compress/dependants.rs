@@ -57,6 +57,8 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     }
     if table.view.is_none() {
         found.refusals.extend(names_taken(connection, table).await?);
+    } else if table.has_row_security && !table.dictionaries().is_empty() {
+        found.refusals.push(ROWS_SHARE_TEXT.to_owned());
     }
     found.notes.extend(ways_of_applications(table));
     Ok(found)
@@ -182,9 +184,11 @@ async fn strict(connection: &mut PgConnection, tree: &str) -> Result<Strict> {
 const ROWS_SHARE_TEXT: &str = "it has row security now, and dictionaries from before: who may read one row could read text of others in them. Run `pgtend \
      compress undo --drop-dictionaries` first, then `pgtend compress install`";
 
-/// Refuses a table whose rows share text, although not everybody may read them all. This reads rows of it.
+/// Refuses a table whose rows share text, although not everybody may read them all, where the table's mark does not tell (that was made anew, and names no
+/// dictionary). This reads rows of it.
 pub async fn refuse_shared_text(connection: &mut PgConnection, table: &Table, found: &mut Dependants) -> Result<()> {
-    if table.view.is_some() && table.has_row_security && has_dictionaries(connection, table).await? {
+    let does_the_mark_tell = !table.dictionaries().is_empty();
+    if table.view.is_some() && table.has_row_security && !does_the_mark_tell && has_dictionaries(connection, table).await? {
         found.refusals.push(ROWS_SHARE_TEXT.to_owned());
     }
     Ok(())
