@@ -350,7 +350,9 @@ struct Failure {
 
 impl Failure {
     fn of(sql: &str) -> impl FnOnce(sqlx::Error) -> Self {
-        let doing = format!("run: {sql}");
+        // A DO block of ours begins with what it is for.
+        let shown = if sql.starts_with("DO ") { sql.lines().next().unwrap_or_default() } else { sql };
+        let doing = format!("run: {shown}");
         move |error| Self { error: error.into(), doing }
     }
 }

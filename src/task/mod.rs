@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod backup;
+mod bound;
 pub mod compress;
 mod consent;
 pub mod foreign_code;

@@ -1,31 +1,21 @@
--- Views that read {table} (an oid), and its triggers if {with_triggers}. `refused` has a sentence for each of them that, made again from its text by this
--- session, runs code of others with more rights than theirs. It follows rights.sql, which is a part of a WITH RECURSIVE.
+-- Views that read {table} (an oid), and its own objects of the kinds {kinds}. `refused` has a sentence for each of them that, made again from its text by this
+-- session, runs code of others with more rights than theirs. It follows rights.sql and texts.sql, which are parts of a
+-- WITH RECURSIVE.
 --
 -- CREATE VIEW and CREATE TRIGGER with WHEN run none of the functions that the text calls, and compute nothing that is constant. They read literals, though: '(5)'::mal.c calls the input
 -- function of that type, which calls those of its columns, and a domain tries its CHECKs (seen on 14 and 18: the function of a role without any right on the
 -- table ran as the superuser). To write a text, PostgreSQL calls output functions: no domain has one of its own, and only a superuser makes a
 -- type that has. So what counts is the types of the literals (:consttype in the tree), and what these consist of: whoever owns a part of it can put
--- code there, or rename it and put another in its place, and so can the owner of its schema. A literal whose type is not known yet (705) may get that of an
--- argument of any function or operator of its name.
+-- code there, or rename it and put another in its place, and so can the owner of its schema and that of its extension (ALTER EXTENSION … SET SCHEMA).
+-- A literal whose type is not known yet (705) may get that of an argument of any function or operator of its name, also of one that is created
+-- a moment later: so nobody with fewer rights may CREATE in the schema of one that the text calls, or have another of its name there. The same goes for a text whose
+-- functions run as soon as it is read (is_run): a CHECK and an index, for which PostgreSQL computes what is constant, and a condition in a query. What a
+-- text is bound to is known afterwards only (bound.sql), and what has run by then is not undone by a rollback (COPY … TO PROGRAM).
 --
 -- The owner of the table and that of its schema do not count here: they put code into the table itself, and are named, or refused, as its owners are.
 , holders AS (
-    SELECT NULL::pg_catalog.oid AS oid WHERE false
-), views AS MATERIALIZED (
-    SELECT DISTINCT v.oid, w.oid AS rule, n.nspname, v.relname, v.relowner, v.relnamespace, v.reloptions, w.ev_action::text AS tree
-    FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.rulename = '_RETURN'
-    JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
-    WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = {table} AND v.oid <> {table}
-), texts AS MATERIALIZED (
-    SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid AS of_class, v.rule AS of, v.tree,
-           pg_catalog.format('view %I.%I of %I', v.nspname, v.relname, pg_catalog.pg_get_userbyid(v.relowner)) AS what,
-           pg_catalog.format('Let %1$I drop it (DROP VIEW %2$I.%3$I), and create it again afterwards', pg_catalog.pg_get_userbyid(v.relowner), v.nspname, v.relname) AS remedy
-    FROM views v
-    UNION ALL
-    -- Whoever has the privilege TRIGGER may have made it.
-    SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid, g.tgqual::text, pg_catalog.format('trigger %I', g.tgname),
-           pg_catalog.format('Drop it (DROP TRIGGER %I ON %s), and create it again afterwards', g.tgname, g.tgrelid::pg_catalog.regclass)
-    FROM pg_catalog.pg_trigger g WHERE {with_triggers} AND g.tgrelid = {table} AND NOT g.tgisinternal AND g.tgqual IS NOT NULL
+    -- Who may create a function beside another.
+    SELECT DISTINCT a.grantee AS oid FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
 ), parsed AS (
     (
         SELECT x.of_class, x.of, 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid AS classid, m.found[1]::pg_catalog.oid AS objid
@@ -62,10 +52,33 @@
         UNION ALL SELECT c.opcowner, c.opcnamespace FROM pg_catalog.pg_opclass c WHERE p.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND c.oid = p.objid
         UNION ALL SELECT f.opfowner, f.opfnamespace FROM pg_catalog.pg_opfamily f WHERE p.classid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND f.oid = p.objid
     ) o
+), called AS (
+    -- What a text calls whose names must not get another meaning before it is compared.
+    SELECT x.of_class, x.of, pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0) AS what, d.refclassid AS classid, d.refobjid AS objid, c.name, c.schema
+    FROM texts x JOIN pg_catalog.pg_depend d ON d.classid = x.of_class AND d.objid = x.of, LATERAL (
+        SELECT f.proname AS name, f.pronamespace AS schema FROM pg_catalog.pg_proc f WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND f.oid = d.refobjid
+        UNION ALL SELECT o.oprname, o.oprnamespace FROM pg_catalog.pg_operator o WHERE d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid = d.refobjid
+    ) c WHERE x.is_run OR x.tree ~ ':consttype 705 '
+), beside AS (
+    -- Whoever may create a function or operator of that name there, or has one there already.
+    SELECT c.of_class, c.of, pg_catalog.format('%s, beside which another can be made: REVOKE CREATE ON SCHEMA %I', c.what, n.nspname) AS part, a.grantee AS owner
+    FROM called c JOIN pg_catalog.pg_namespace n ON n.oid = c.schema, pg_catalog.aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
+    UNION
+    SELECT c.of_class, c.of, pg_catalog.pg_describe_object(c.classid, o.oid, 0), o.owner FROM called c, LATERAL (
+        SELECT f.oid, f.proowner AS owner FROM pg_catalog.pg_proc f
+        WHERE c.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND f.proname = c.name AND f.pronamespace = c.schema AND f.oid <> c.objid
+        UNION ALL SELECT p.oid, p.oprowner FROM pg_catalog.pg_operator p
+        WHERE c.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND p.oprname = c.name AND p.oprnamespace = c.schema AND p.oid <> c.objid
+    ) o
 ), owned AS (
     SELECT p.of_class, p.of, pg_catalog.pg_describe_object(p.classid, p.objid, 0) AS part, p.owner FROM parts p
     UNION
     SELECT p.of_class, p.of, pg_catalog.format('schema %I', n.nspname), n.nspowner FROM parts p JOIN pg_catalog.pg_namespace n ON n.oid = p.schema
+    UNION
+    SELECT p.of_class, p.of, pg_catalog.format('extension %I', e.extname), e.extowner
+    FROM parts p JOIN pg_catalog.pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.deptype = 'e' JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+    UNION
+    SELECT b.of_class, b.of, b.part, b.owner FROM beside b
 ), whose AS (
     -- Objects of pg_database_owner belong to the database's owner, who is its only member.
     SELECT o.of_class, o.of, o.part, CASE WHEN r.rolname = 'pg_database_owner' THEN d.datdba ELSE o.owner END AS owner
@@ -75,11 +88,12 @@
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles r ON r.oid IN (c.relowner, n.nspowner), this_database d
     WHERE c.oid = {table}
 ), refused AS (
-    SELECT x.of_class, x.of, pg_catalog.format(
-        '%s uses the table, and pgtend would have to make it again from its text, whose literals call code of others with the rights of %I: %s. %s', x.what, me.rolname, f.parts, x.remedy) AS sentence
+    SELECT x.of_class, x.of, pg_catalog.format(CASE WHEN x.is_run THEN '%s may call code of others with the rights of %I where its text is read again: %s%s'
+        ELSE '%s uses the table, and pgtend would have to make it again from its text, whose literals call code of others with the rights of %I: %s. %s' END,
+        x.what, me.rolname, f.parts, x.remedy) AS sentence
     FROM (
-        SELECT w.of_class, w.of, pg_catalog.string_agg(DISTINCT pg_catalog.format('%s of %I', w.part, r.rolname), ', ') AS parts
-        FROM whose w JOIN lesser l ON l.oid = w.owner JOIN pg_catalog.pg_roles r ON r.oid = w.owner
+        SELECT w.of_class, w.of, pg_catalog.string_agg(DISTINCT pg_catalog.concat(w.part, CASE WHEN w.part ~ ': REVOKE' THEN ' FROM ' ELSE ' of ' END, coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC')), ', ') AS parts
+        FROM whose w JOIN lesser l ON l.oid = w.owner LEFT JOIN pg_catalog.pg_roles r ON r.oid = w.owner
         WHERE w.owner NOT IN (SELECT o.oid FROM owners_of_table o) GROUP BY 1, 2
     ) f JOIN texts x ON x.of_class = f.of_class AND x.of = f.of, me
 )

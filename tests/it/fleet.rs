@@ -385,7 +385,7 @@ fn the_example_of_the_guide_has_no_mistakes_and_runs() {
     scenario
         .run(&["notify", "digest"])
         .succeeded()
-        .prints(&["2 of 3 databases NOT safe", "tenants-nightly on tenant_*: 1 of 1 well"]);
+        .prints(&["2 of 4 databases and schemas NOT safe", "tenants-nightly on tenant_*: 1 of 1 well"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::places;
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
 use crate::base::progress::Progress;
+use crate::config;
 use crate::ledger::{self, Ledger};
 use crate::pg;
 use crate::work::{self, RunContext};
@@ -53,9 +54,14 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
     let in_target = async {
         let mut target = run.lasting_settings().connect().await.with_context(|| format!("database `{database}`"))?;
         // Beside the database, others are locked as well: by the names that they really have.
-        let (own, in_files) = (run.settings.database(), Some(database).filter(|_| !run.job.renames_database));
+        let schema = config::places::parts(database).filter(|_| run.config.database_of(database) != database);
+        let own = match schema {
+            Some((_, schema)) => config::places::name_of(run.settings.database(), &schema),
+            None => run.settings.database().to_owned(),
+        };
+        let in_files = Some(database).filter(|in_files| !run.job.renames_database && *in_files != own);
         // The name in the configuration is what earlier versions lock; two names may lead to one database, whose own name is the same for all.
-        for place in in_files.filter(|in_files| *in_files != own).into_iter().chain([own]) {
+        for place in in_files.into_iter().chain([&*own]) {
             take_one(&mut target, job, database, &work::lock_name(place, job), &identity).await?;
         }
         Ok(target)

@@ -7,10 +7,8 @@ use sqlx::PgConnection;
 use super::dictionary::PREFIX;
 use super::names::{CONSTRAINT, FUNCTIONS, PLAIN};
 use super::table::{Table, companion};
+use super::without_text::{self, Strict, Verdict};
 use crate::pg::{self, identifier, stat_statements};
-
-/// The number of rows that are read to find a CHECK that refuses a row without its text.
-const CHECKED_ROWS: u32 = 10_000;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Dependants {
@@ -22,6 +20,7 @@ pub struct Dependants {
     pub notes: Vec<String>,
 }
 
+/// Finds them in the catalog alone: no row is read, and none of the table's code runs.
 pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Dependants> {
     let mut found = Dependants::default();
     let attribute: i16 = sqlx::query_scalar(
@@ -46,7 +45,7 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
         }
     }
     found.doubts.extend(statements_seen(connection, table).await?);
-    found.refusals.extend(checks(connection, table).await?);
+    found.judge_checks(connection, table, attribute).await?;
     if table.key.is_none() {
         found.refusals.push(NO_KEY.to_owned());
     }
@@ -58,7 +57,7 @@ pub async fn find(connection: &mut PgConnection, table: &Table) -> Result<Depend
     }
     if table.view.is_none() {
         found.refusals.extend(names_taken(connection, table).await?);
-    } else if table.has_row_security && has_dictionaries(connection, table).await? {
+    } else if table.has_row_security && !table.dictionaries().is_empty() {
         found.refusals.push(ROWS_SHARE_TEXT.to_owned());
     }
     found.notes.extend(ways_of_applications(table));
@@ -134,44 +133,66 @@ async fn statements_seen(connection: &mut PgConnection, table: &Table) -> Result
         .collect())
 }
 
-/// Finds CHECKs over the column that refuse a row whose text is in the companion column.
-async fn checks(connection: &mut PgConnection, table: &Table) -> Result<Vec<String>> {
-    let checks: Vec<(String, String)> = sqlx::query_as(
-        "SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid) FROM pg_constraint k
-         WHERE k.conrelid = $1::bigint::oid AND k.contype = 'c' AND k.conname NOT IN ($3, $4)
-           AND (SELECT attnum FROM pg_attribute WHERE attrelid = k.conrelid AND attname = $2 AND NOT attisdropped) = ANY (k.conkey)",
-    )
-    .bind(table.oid)
-    .bind(&table.text_column.name)
-    .bind(CONSTRAINT)
-    .bind(PLAIN)
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut refusals = Vec::new();
-    for (name, expression) in checks {
-        let columns: Vec<String> = table
-            .columns
-            .iter()
-            .map(|column| match column.name == table.text_column.name {
-                true => format!("NULL::{} AS {}", column.data_type, identifier(&column.name)),
-                false => identifier(&column.name),
-            })
-            .collect();
-        let sql = format!(
-            "SELECT 'some' FROM (SELECT {} FROM ONLY {} LIMIT {CHECKED_ROWS}) {} WHERE NOT ({expression}) LIMIT 1",
-            columns.join(", "),
-            table.sql(),
-            identifier(&table.name)
-        );
-        if pg::fetch_text(connection, sql).await?.is_some() {
-            refusals.push(format!("constraint {} refuses rows without the text: CHECK ({expression})", identifier(&name)));
+impl Dependants {
+    /// Adds the CHECKs over the column that refuse, or may refuse, a row whose text is in the companion column. Nothing is tried: neither a row nor a text of
+    /// theirs is read. A view that is there has stood it, and what a CHECK refuses stays as it is.
+    async fn judge_checks(&mut self, connection: &mut PgConnection, table: &Table, attribute: i16) -> Result<()> {
+        let checks: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT k.conname::text, k.conbin::text, pg_get_expr(k.conbin, k.conrelid) FROM pg_constraint k
+             WHERE k.conrelid = $1::bigint::oid AND k.contype = 'c' AND k.conname NOT IN ($3, $4) AND (k.conkey && ARRAY[0, $2]::int2[]) ORDER BY 1",
+        )
+        .bind(table.oid)
+        .bind(attribute)
+        .bind(CONSTRAINT)
+        .bind(PLAIN)
+        .fetch_all(&mut *connection)
+        .await?;
+        for (name, tree, expression) in checks {
+            let name = identifier(&name);
+            match without_text::judge(&tree, attribute, &strict(connection, &tree).await?) {
+                Verdict::LetsIn => {}
+                Verdict::Refuses => {
+                    self.refusals.push(format!("constraint {name} refuses rows without the text: CHECK ({expression})"));
+                }
+                Verdict::CannotTell => {
+                    let remark = format!(
+                        "constraint {name} may refuse rows without the text, and then they stay as they are: CHECK ({expression})"
+                    );
+                    if table.view.is_none() { self.doubts.push(remark) } else { self.notes.push(remark) }
+                }
+            }
         }
+        Ok(())
     }
-    Ok(refusals)
+}
+
+/// Returns which functions and operators of a tree are strict.
+async fn strict(connection: &mut PgConnection, tree: &str) -> Result<Strict> {
+    let found: Vec<(bool, i64)> = sqlx::query_as(
+        "SELECT m.found[1] = 'funcid', p.of FROM regexp_matches($1, ':(funcid|opno) ([0-9]+)', 'g') AS m(found), LATERAL (
+             SELECT f.oid::bigint AS of FROM pg_proc f WHERE m.found[1] = 'funcid' AND f.oid = m.found[2]::oid AND f.proisstrict
+             UNION ALL SELECT o.oid::bigint FROM pg_operator o JOIN pg_proc f ON f.oid = o.oprcode
+             WHERE m.found[1] = 'opno' AND o.oid = m.found[2]::oid AND f.proisstrict) p",
+    )
+    .bind(tree)
+    .fetch_all(connection)
+    .await?;
+    let of = |is_function| found.iter().filter(|(of_function, _)| *of_function == is_function).map(|(_, oid)| *oid).collect();
+    Ok(Strict { functions: of(true), operators: of(false) })
 }
 
 const ROWS_SHARE_TEXT: &str = "it has row security now, and dictionaries from before: who may read one row could read text of others in them. Run `pgtend \
      compress undo --drop-dictionaries` first, then `pgtend compress install`";
+
+/// Refuses a table whose rows share text, although not everybody may read them all, where the table's mark does not tell (that was made anew, and names no
+/// dictionary). This reads rows of it.
+pub async fn refuse_shared_text(connection: &mut PgConnection, table: &Table, found: &mut Dependants) -> Result<()> {
+    let does_the_mark_tell = !table.dictionaries().is_empty();
+    if table.view.is_some() && table.has_row_security && !does_the_mark_tell && has_dictionaries(connection, table).await? {
+        found.refusals.push(ROWS_SHARE_TEXT.to_owned());
+    }
+    Ok(())
+}
 
 /// Tells whether values of the table have a dictionary, or may have one: a mark that was made anew names none.
 async fn has_dictionaries(connection: &mut PgConnection, table: &Table) -> Result<bool> {

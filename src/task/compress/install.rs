@@ -17,9 +17,10 @@ use crate::live::governor;
 use crate::live::session::{Attempt, Session};
 use crate::pg::table::Checked;
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::bound::{self, Bound};
 use crate::task::compress::names::{GUARDS, PLAIN, WRITE};
 use crate::task::partition;
-use crate::task::remade::{self, Texts, Views};
+use crate::task::remade::{self, Views};
 
 #[derive(Debug, Serialize)]
 pub struct Installation {
@@ -33,7 +34,12 @@ pub struct Installation {
     pub validate: String,
     #[serde(skip)]
     oid: i64,
+    #[serde(skip)]
+    bound: Bound,
 }
+
+/// What it makes from texts of the catalog: views on the table, and defaults of its columns.
+const TEXTS: [bound::Kind; 2] = [bound::Kind::View, bound::Kind::Default];
 
 impl fmt::Display for Installation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -60,13 +66,16 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
     let set_role = format!("SET LOCAL ROLE {}", identifier(&table.owner));
     // It comes right after the lock, under which the table cannot change.
     let unchanged = definition::unchanged(table.oid, &table.definition);
-    let views = if again { Views::default() } else { remade::views(connection, table.oid, Texts::Views).await? };
+    let views = match again {
+        true => Views { bound: bound::read(connection, table.oid, &[], &TEXTS[1..]).await?, ..Views::default() },
+        false => remade::views(connection, table.oid, &[], &TEXTS).await?,
+    };
     let mut statements = Vec::new();
     let is_lost = table.view.as_ref().is_some_and(|view| view.is_lost);
     if again {
         let first = if is_lost { format!("ONLY {stored_sql}") } else { view_sql.clone() };
         statements.push(format!("LOCK TABLE {first} IN ACCESS EXCLUSIVE MODE"));
-        statements.extend([unchanged, set_role]);
+        statements.extend([unchanged, remade::proof(table.oid, &TEXTS[1..]), set_role]);
         statements.push(mark_of(table, doubts).on(&stored_sql)?);
         statements.push(format!("ALTER TABLE ONLY {stored_sql} DROP CONSTRAINT IF EXISTS {PLAIN}"));
         statements.extend(dictionary::follow(connection, &table.schema, &table.owner, table.dictionaries()).await?);
@@ -74,7 +83,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         // Readers lock a view before its table: the opposite order would deadlock with them.
         statements.extend(views.locks);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
-        statements.extend([unchanged, remade::proof(table.oid, Texts::Views), set_role]);
+        statements.extend([unchanged, remade::proof(table.oid, &TEXTS), set_role]);
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
@@ -93,6 +102,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.push("RESET ROLE".to_owned());
         statements.extend(views.statements);
     }
+    statements.extend(views.bound.proof(&view_sql));
     Ok(Installation {
         view: view_sql,
         validate: format!("ALTER TABLE {stored_sql} VALIDATE CONSTRAINT {CONSTRAINT}"),
@@ -100,6 +110,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         again,
         statements,
         oid: table.oid,
+        bound: views.bound,
     })
 }
 
@@ -211,7 +222,11 @@ fn create_triggers(table: &Table, view: &str, stored: &str) -> Vec<String> {
 }
 
 pub async fn apply(session: &mut Session, installation: &Installation) -> Result<()> {
-    if let Attempt::Locked(who) = session.transaction(&installation.statements, &[installation.oid]).await? {
+    let installed = match session.transaction(&installation.statements, &[installation.oid]).await {
+        Err(error) => return Err(installation.bound.explained(&mut session.connection, error).await),
+        Ok(installed) => installed,
+    };
+    if let Attempt::Locked(who) = installed {
         let message = format!("{} is locked: {who}; nothing was changed; try again at a quieter time", installation.view);
         return Err(Fault::new(Kind::Busy, message).into());
     }

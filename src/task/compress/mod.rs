@@ -39,6 +39,7 @@ mod value;
 mod view_columns;
 mod waiting;
 mod walk;
+mod without_text;
 
 use std::fmt;
 

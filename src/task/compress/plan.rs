@@ -91,6 +91,7 @@ pub async fn of(
 ) -> Result<Plan> {
     let Look { target, candidates, measured, verdict, forecast } = look;
     let mut dependants = dependants::find(connection, &table).await?;
+    dependants::refuse_shared_text(connection, &table, &mut dependants).await?;
     if compress.method == Method::Toast {
         dependants.keep_those_of_toast();
     }

@@ -11,7 +11,12 @@ use super::state::surroundings;
 use crate::live::session::{Attempt, Session, UnderLock};
 use crate::pg::table::{Checked, TableName, proof};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::bound::{self, Kind as Text};
 use crate::task::partition::{column_settings, rights};
+use crate::task::remade;
+
+/// What of the newest partition is made from texts of the catalog (`like = "newest"`).
+const EXTRAS: [Text; 3] = [Text::Check, Text::ForeignKey, Text::Index];
 
 /// The name of a CHECK that the default partition has while a partition is attached.
 const SHIELD: &str = "pgtend_not_here";
@@ -109,7 +114,13 @@ impl UnderLock for Creation<'_> {
         let (plan, new, parent) = (self.plan, self.new, &self.plan.table);
         let name = qualified(&parent.schema, &new.name);
         let rights_before = rights::read(connection, parent.oid).await?;
-        let mut statements = like_parent(connection, parent, &name, new.model).await?;
+        let policies = bound::read(connection, parent.oid, &new.model.into_iter().collect::<Vec<_>>(), &[Text::Policy]).await?;
+        let mut statements = Vec::new();
+        if !policies.is_empty() {
+            statements.push(remade::proof(parent.oid, policies.kinds()));
+        }
+        statements.extend(like_parent(connection, parent, &name, new.model).await?);
+        statements.extend(policies.proof(&name));
         let mut emptied = None;
         let bounds = match new.range {
             None => "DEFAULT".to_owned(),
@@ -124,6 +135,7 @@ impl UnderLock for Creation<'_> {
                 if let Some(model) = new.model.filter(|_| plan.is_like_newest) {
                     let extras = surroundings::extras(connection, parent.oid, model, &plan.column).await?;
                     statements.extend(extras.iter().filter_map(|extra| extra.copy.as_ref()).map(|copied| copied.sql(&name)));
+                    statements.extend(bound::read(connection, model, &[parent.oid], &EXTRAS).await?.proof(&name));
                 }
                 format!("FOR VALUES FROM ({from}) TO ({to})")
             }

@@ -9,6 +9,8 @@ use super::explained::node_with_index;
 use super::kind::Method;
 use super::setting::some_of;
 use crate::pg::{self, identifier, qualified};
+use crate::task::bound::Kind as Text;
+use crate::task::remade;
 
 /// Indexes that are asked about; more share a setting only where each of many partitions has one.
 const ASKED: i64 = 500;
@@ -16,6 +18,10 @@ const ASKED: i64 = 500;
 /// A search by an index of another table or column, as SQL has it.
 #[derive(sqlx::FromRow)]
 struct Search {
+    table_oid: i64,
+    index_oid: i64,
+    /// It is on an expression, or on some rows only.
+    has_text: bool,
     schema: String,
     table: String,
     index: String,
@@ -61,8 +67,8 @@ pub fn in_words(left: &[String], method: Method, setting: u32) -> String {
 }
 
 async fn searches(connection: &mut PgConnection, method: Method, table: i64, but: [Option<i64>; 2]) -> Result<Vec<Search>> {
-    let found = sqlx::query_as(
-        "SELECT n.nspname::text AS schema, c.relname::text AS table, x.relname::text AS index, pg_get_indexdef(x.oid, 1, false) AS key,
+    let found: Vec<Search> = sqlx::query_as(
+        "SELECT c.oid::bigint AS table_oid, x.oid::bigint AS index_oid, num_nonnulls(i.indexprs, i.indpred) > 0 AS has_text, n.nspname::text AS schema, c.relname::text AS table, x.relname::text AS index, pg_get_indexdef(x.oid, 1, false) AS key,
                 pg_get_expr(i.indpred, i.indrelid) AS predicate, o.oprname::text AS operator, s.nspname::text AS operator_schema
          FROM pg_class x JOIN pg_am am ON am.oid = x.relam JOIN pg_index i ON i.indexrelid = x.oid JOIN pg_roles r ON r.oid = x.relowner
            JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_opclass opc ON opc.oid = i.indclass[0]
@@ -79,9 +85,20 @@ async fn searches(connection: &mut PgConnection, method: Method, table: i64, but
     .bind(but.to_vec())
     .bind(table)
     .bind(ASKED)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(found)
+    let mut searches: Vec<Search> = Vec::new();
+    for search in found {
+        // Nothing is known of one whose text others could give another meaning.
+        let of_others = match search.has_text {
+            true => remade::that_run_code(connection, search.table_oid, &[search.index_oid], &[Text::Index]).await?,
+            false => Vec::new(),
+        };
+        if of_others.is_empty() {
+            searches.push(search);
+        }
+    }
+    Ok(searches)
 }
 
 impl Search {

@@ -12,6 +12,8 @@ use super::target::SearchTarget;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::pg::{self, identifier, qualified};
+use crate::task::bound::Kind as Text;
+use crate::task::remade;
 
 /// This many rows are sampled for NULLs, zero vectors and duplicates.
 const LOOK_AT: u32 = 2_000;
@@ -61,6 +63,7 @@ pub async fn catalog(
     };
     let candidates = without_leftovers(&like, &found, &facts, job, &default_name);
     let index = choose_index(&candidates, &facts, job, is_partition)?;
+    refuse_others_names(connection, &facts, index.as_ref()).await?;
     let others = others(connection, &facts, &found, &on.column).await?;
     refuse_beside_others(&facts, job, index.is_some(), &others)?;
     let method = choose_method(job, index.as_ref(), on.value);
@@ -230,6 +233,15 @@ fn choose_index(candidates: &[&Found], facts: &Facts, job: &VectorIndex, is_part
         }
     };
     Ok(index.cloned())
+}
+
+/// Refuses the condition of a partial index whose names others can give another meaning: it is read as text in each search, and in a new index.
+async fn refuse_others_names(connection: &mut PgConnection, facts: &Facts, index: Option<&Found>) -> Result<()> {
+    let Some(index) = index.filter(|index| index.predicate.is_some()) else { return Ok(()) };
+    match remade::that_run_code(connection, facts.oid, &[index.oid], &[Text::Index]).await?.pop() {
+        Some((_, why)) => Err(Fault::new(Kind::Permission, why).into()),
+        None => Ok(()),
+    }
 }
 
 /// Chooses the method: the job's, the present index's, or hnsw. Where methods are compared, the search for lists comes first, unless

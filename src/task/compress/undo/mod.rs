@@ -116,7 +116,10 @@ async fn uninstalled(run: &RunContext<'_>, session: &mut Session, undoing: &Undo
         );
         return Err(Fault::new(Kind::Busy, message).into());
     }
-    locked(session.transaction(&undoing.statements, &[table.oid]).await?, table)?;
+    match session.transaction(&undoing.statements, &[table.oid]).await {
+        Err(error) => return Err(undoing.bound.explained(&mut session.connection, error).await),
+        Ok(attempt) => locked(attempt, table)?,
+    }
     phase.done("the table has its name back");
     Ok(())
 }

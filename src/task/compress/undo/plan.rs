@@ -15,7 +15,8 @@ use super::functions;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::pg::{self, identifier, qualified};
-use crate::task::remade::{self, Texts};
+use crate::task::bound::{Bound, Kind as Text};
+use crate::task::remade::{self, Views};
 use crate::work::RunContext;
 
 #[derive(Debug, Serialize)]
@@ -32,6 +33,9 @@ pub struct UndoPlan {
     pub wider: Vec<String>,
     /// Functions that are not dropped, and why.
     pub functions_stay: Vec<String>,
+    /// What the views that are made again are bound to.
+    #[serde(skip)]
+    pub bound: Bound,
 }
 
 impl fmt::Display for UndoPlan {
@@ -106,21 +110,34 @@ pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut Pg
         );
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    let dependents = if keep_view { Vec::new() } else { remade::views(connection, view.oid, Texts::Views).await?.statements };
+    let views = match keep_view {
+        true => Views::default(),
+        false => remade::views(connection, view.oid, &[table.oid], &[Text::View]).await?,
+    };
     let functions = functions::of(connection, &table, run, !keep.dictionaries).await?;
     let wider = if keep_view { Vec::new() } else { wider(connection, &table, view.oid).await? };
     let grants = later_grants(connection, &table, view.oid).await?;
-    let (check, mut statements) = uninstall(&table, view, dependents, grants, functions.drops);
+    let (check, mut statements) = uninstall(&table, view, &views, grants, functions.drops);
     // It comes right after the lock, under which nothing changes.
-    statements.splice(1..1, [definition::unchanged(view.oid, &definition), remade::proof(view.oid, Texts::Views)]);
+    statements.splice(1..1, [definition::unchanged(view.oid, &definition), remade::proof(view.oid, &[Text::View])]);
     let functions_stay = if keep_view { Vec::new() } else { functions.stay };
-    Ok(UndoPlan { compressed_rows, compressed_bytes, keep_view, check, statements, wider, functions_stay, table })
+    Ok(UndoPlan {
+        compressed_rows,
+        compressed_bytes,
+        keep_view,
+        check,
+        statements,
+        wider,
+        functions_stay,
+        bound: views.bound,
+        table,
+    })
 }
 
 fn uninstall(
     table: &Table,
     installed: &View,
-    dependents: Vec<String>,
+    views: &Views,
     grants: Vec<String>,
     drops: Vec<String>,
 ) -> (Vec<String>, Vec<String>) {
@@ -152,7 +169,8 @@ fn uninstall(
     statements.push(format!("ALTER TABLE ONLY {stored} RENAME TO {}", identifier(name)));
     statements.extend(grants);
     statements.push("RESET ROLE".to_owned());
-    statements.extend(dependents);
+    statements.extend(views.statements.iter().cloned());
+    statements.extend(views.bound.proof(&view));
     statements.push(format!("SET LOCAL ROLE {}", identifier(&table.owner)));
     statements.push(format!("DROP VIEW {}", qualified(&table.schema, &old_view)));
     statements.extend(drops);

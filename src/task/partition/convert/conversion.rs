@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier};
+use crate::task::bound::Bound;
 
 #[derive(Debug, Serialize)]
 pub struct Conversion {
@@ -23,6 +24,9 @@ pub struct Conversion {
     /// The table's surroundings when the plan was made ([`super::meanwhile`]).
     #[serde(skip)]
     pub surroundings: String,
+    /// What the objects are bound to that the swap makes again.
+    #[serde(skip)]
+    pub texts: Bound,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -8,13 +8,13 @@ use super::super::calendar::partition_name;
 use super::super::key::Key;
 use super::names::{CHECK, NEW_KEY, reach};
 use super::objects::{self, Identity, Named, Primary, Sequence, Statistics, Trigger};
-use super::{carried, obstacles, source};
+use super::{carried, meanwhile, obstacles, source};
 use crate::base::fault::{Fault, Kind};
 use crate::live::session::Session;
 use crate::pg::table::TableName;
 use crate::task::partition::column_settings;
 use crate::task::partition::keys::Partition;
-use crate::task::remade::{self, Texts, Views};
+use crate::task::remade::{self, Views};
 
 pub struct Facts {
     pub table: TableName,
@@ -88,7 +88,7 @@ pub async fn read(partition: &Partition, zone: Tz, session: &mut Session) -> Res
         triggers: objects::triggers(connection, &table).await?,
         identities: objects::identities(connection, &table).await?,
         owned_sequences: objects::owned_sequences(connection, &table).await?,
-        views: remade::views(connection, table.oid, Texts::ViewsAndTriggers).await?,
+        views: remade::views(connection, table.oid, &[], &meanwhile::TEXTS).await?,
         column_settings: column_settings::read(connection, table.oid).await?,
         statistics: objects::statistics(connection, &table).await?,
         of_indexes: carried::of_indexes_and_constraints(connection, &table).await?,

@@ -7,7 +7,13 @@ use sqlx::PgConnection;
 
 use crate::pg::table::TableName;
 use crate::pg::{self, literal};
-use crate::task::remade::{self, Texts};
+use crate::task::bound::{Bound, Kind as Text};
+use crate::task::remade;
+
+/// What a conversion makes from texts of the catalog; LIKE takes defaults and CHECKs as the catalog has them.
+pub const TEXTS: [Text; 5] = [Text::View, Text::Trigger, Text::Policy, Text::Statistics, Text::ForeignKey];
+/// What its undo makes from texts.
+pub const TEXTS_BACK: [Text; 5] = [Text::View, Text::Trigger, Text::Policy, Text::Statistics, Text::Default];
 
 /// Returns a hash of the table's surroundings. Views count by their definitions, since the swap itself recreates them.
 pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<String> {
@@ -18,8 +24,8 @@ pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<St
 
 /// Returns `statements` of one transaction with checks that make it fail if the surroundings are no longer those of `planned`. The first
 /// check is in the first statement, the only one that may wait for the whole lock_timeout; the second follows LOCK TABLE, with the proof that the texts of
-/// views still run nobody's code.
-pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item = String>) -> Vec<String> {
+/// views still run nobody's code. At the end comes the proof that what has been made is bound to the same as before.
+pub fn guarded(table: &TableName, (planned, bound): (&str, &Bound), statements: impl Iterator<Item = String>) -> Vec<String> {
     let mut guarded = Vec::new();
     for statement in statements {
         let is_lock = statement.starts_with("LOCK TABLE ");
@@ -28,9 +34,10 @@ pub fn guarded(table: &TableName, planned: &str, statements: impl Iterator<Item 
             false => guarded.push(statement),
         }
         if is_lock {
-            guarded.extend([check(table, planned, ""), remade::proof(table.oid, Texts::ViewsAndTriggers)]);
+            guarded.extend([check(table, planned, ""), remade::proof(table.oid, bound.kinds())]);
         }
     }
+    guarded.extend(bound.proof(&table.sql()));
     guarded
 }
 

@@ -73,6 +73,7 @@ async fn plan(partition: &Partition, zone: Tz, session: &mut Session) -> Result<
         notes: facts.notes.clone(),
         partition: child.clone(),
         surroundings,
+        texts: facts.views.bound.clone(),
     };
     prepare(&facts, &key.sql(bound)?, &mut conversion);
     swap(&facts, &key.sql(bound)?, &child, &mut session.connection, &mut conversion).await?;
@@ -353,7 +354,7 @@ async fn go(session: &mut Session, governor: &mut Governor, conversion: &Convers
     }
     let started = Instant::now();
     let swap = conversion.swap.iter().map(|statement| statement.sql.clone());
-    let swap = meanwhile::guarded(&conversion.table, &conversion.surroundings, swap).into_iter();
+    let swap = meanwhile::guarded(&conversion.table, (&conversion.surroundings, &conversion.texts), swap).into_iter();
     let swap: Vec<Statement> = swap.map(|sql| Statement::new(sql, NONE)).collect();
     execute(session, conversion, &swap).await?;
     Ok(started.elapsed())
@@ -380,7 +381,11 @@ async fn execute(session: &mut Session, conversion: &Conversion, statements: &[S
         result.with_context(|| format!("cannot run: {}", statement.sql))?;
     } else {
         let sql: Vec<String> = statements.iter().map(|statement| statement.sql.clone()).collect();
-        if let Attempt::Locked(who) = session.transaction(&sql, &[conversion.table.oid]).await? {
+        let done = match session.transaction(&sql, &[conversion.table.oid]).await {
+            Err(error) => return Err(conversion.texts.explained(&mut session.connection, error).await),
+            Ok(done) => done,
+        };
+        if let Attempt::Locked(who) = done {
             let message = format!(
                 "{} is locked: {who}; try again when it is less busy, or with a longer `give_up_after`",
                 conversion.table

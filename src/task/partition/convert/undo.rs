@@ -11,9 +11,10 @@ use crate::ledger::report::Report;
 use crate::live::session::{self, Attempt, Session};
 use crate::pg::table::{TableName, with_schema};
 use crate::pg::{self, identifier, literal, qualified};
+use crate::task::bound::Bound;
 use crate::task::partition::calendar::partition_name;
 use crate::task::partition::keys::Partition;
-use crate::task::remade::{self, Texts};
+use crate::task::remade;
 use crate::work::{RunContext, Work};
 
 /// The work of `partition convert JOB --undo`.
@@ -32,6 +33,8 @@ pub struct UndoPlan {
     /// The table's surroundings when the plan was made ([`meanwhile`]).
     #[serde(skip)]
     surroundings: String,
+    #[serde(skip)]
+    bound: Bound,
 }
 
 impl fmt::Display for UndoPlan {
@@ -66,12 +69,16 @@ impl Work for Undo {
         let mut session = run.or_cancelled(self.session(run)).await?;
         session::exclude_other_jobs(&mut session.connection, &back.table).await?;
         let tables = [back.table.oid, back.partition.oid];
-        let statements = meanwhile::guarded(&back.table, &back.surroundings, back.statements.iter().cloned());
+        let statements = meanwhile::guarded(&back.table, (&back.surroundings, &back.bound), back.statements.iter().cloned());
         let done = run.or_cancelled(session.transaction(&statements, &tables)).await;
-        if done.is_err() {
-            run.stop_if_cancelled(session.pid).await;
-        }
-        if let Attempt::Locked(who) = done? {
+        let done = match done {
+            Err(error) => {
+                run.stop_if_cancelled(session.pid).await;
+                return Err(back.bound.explained(&mut session.connection, error).await);
+            }
+            Ok(done) => done,
+        };
+        if let Attempt::Locked(who) = done {
             let message = format!("{} is locked: {who}; nothing was changed", back.table);
             return Err(Fault::new(Kind::Busy, message).into());
         }
@@ -133,13 +140,13 @@ async fn plan(partition: &Partition, session: &mut Session) -> Result<UndoPlan> 
     if !in_the_way.is_empty() {
         return Err(refuse(format!("the conversion of {table} cannot be undone: {}", in_the_way.join("; "))));
     }
-    let statements = statements(connection, &table, &child, &others).await?;
+    let (statements, bound) = statements(connection, &table, &child, &others).await?;
     let notes = vec![format!(
         "the primary key still contains {0}, and {0} stays NOT NULL: to get the former key back, use CREATE UNIQUE INDEX CONCURRENTLY and \
          ADD PRIMARY KEY USING INDEX",
         identifier(&partition.column)
     )];
-    Ok(UndoPlan { table, partition: child, statements, notes, surroundings })
+    Ok(UndoPlan { table, partition: child, statements, notes, surroundings, bound })
 }
 
 /// Lists what belongs to the partitioned table, and would not belong to the one that takes its name.
@@ -170,14 +177,15 @@ async fn in_the_way(connection: &mut sqlx::PgConnection, table: &TableName, chil
     Ok(found)
 }
 
-/// Returns the statements, in the reverse order of a conversion: names first, since definitions of triggers and views name the table.
+/// Returns the statements, in the reverse order of a conversion: names first, since definitions of triggers and views name the table; and what the objects are
+/// bound to that they make again.
 async fn statements(
     connection: &mut sqlx::PgConnection,
     table: &TableName,
     child: &TableName,
     others: &[TableName],
-) -> Result<Vec<String>> {
-    let views = remade::views(connection, table.oid, Texts::ViewsAndTriggers).await?;
+) -> Result<(Vec<String>, Bound)> {
+    let views = remade::views(connection, table.oid, &[child.oid], &meanwhile::TEXTS_BACK).await?;
     let triggers = objects::triggers(connection, table).await?;
     let identities = objects::identities(connection, table).await?;
     let sequences = objects::owned_sequences(connection, table).await?;
@@ -213,5 +221,5 @@ async fn statements(
     // Its empty partitions are dropped with it.
     sql.push(format!("DROP TABLE {old}"));
     sql.extend(statistics);
-    Ok(sql)
+    Ok((sql, views.bound))
 }

@@ -8,10 +8,11 @@ use super::rows::has_rows;
 use crate::base::units;
 use crate::pg::table::TableName;
 use crate::pg::{self, identifier, qualified};
-use crate::task::consent;
+use crate::task::bound::Kind as Text;
 use crate::task::partition::column_settings::{self, ColumnSetting};
 use crate::task::partition::decide;
 use crate::task::partition::keys::Partition;
+use crate::task::{consent, remade};
 use crate::work::RunContext;
 
 /// Rows that refer to a partition are counted up to here.
@@ -176,8 +177,8 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
 /// A CHECK that names the partition key is not copied: it may hold the bounds of that partition, and with them the new one would refuse all
 /// its rows. One that says exactly what the bounds say (DETACH CONCURRENTLY leaves it) is not an extra.
 pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, column: &str) -> Result<Vec<Extra>> {
-    let constraints: Vec<(String, String, String, bool)> = sqlx::query_as(
-        "SELECT k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid), k.names_key
+    let constraints: Vec<Constraint> = sqlx::query_as(
+        "SELECT k.oid::bigint, k.conindid::bigint, k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid), k.names_key
          FROM (SELECT k.*, k.contype = 'c' AND (0 = ANY (k.conkey) OR EXISTS (
                    SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND a.attname = $3)) AS names_key
                FROM pg_constraint k WHERE k.conrelid = $1::bigint::oid) k
@@ -193,9 +194,28 @@ pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, colu
     .bind(column)
     .fetch_all(&mut *connection)
     .await?;
+    // The definition begins with names that differ on the new table.
+    let indexes: Vec<(i64, bool, String)> = sqlx::query_as(
+        "SELECT i.indexrelid::bigint, i.indisunique, substr(pg_get_indexdef(i.indexrelid), length(format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
+                    c.relname, n.nspname, t.relname)) + 1)
+         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+         WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
+           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) ORDER BY c.relname",
+    )
+    .bind(model)
+    .fetch_all(&mut *connection)
+    .await?;
+    let unsafe_texts = texts_of_others(connection, model, &constraints, &indexes).await?;
+    let of_others = |oids: &[i64], what: &str| {
+        let (_, why) = unsafe_texts.iter().find(|(oid, _)| oids.contains(oid))?;
+        Some(Extra { what: format!("{what} (not copied: {why})"), copy: None })
+    };
     let mut extras: Vec<Extra> = constraints
         .into_iter()
-        .map(|(kind, name, definition, names_key)| {
+        .map(|(oid, index, kind, name, definition, names_key)| {
+            if let Some(extra) = of_others(&[oid, index], &format!("{name}{definition}")) {
+                return extra;
+            }
             if names_key {
                 let what = format!(
                     "{name}{definition} (not copied: it names the partition key, and may hold the bounds of that partition)"
@@ -207,20 +227,9 @@ pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, colu
             Extra { what: definition.clone(), copy: Some(CopyStatement::Constraint(format!("{name}{definition}"))) }
         })
         .collect();
-    // The definition begins with names that differ on the new table.
-    let indexes: Vec<(bool, String)> = sqlx::query_as(
-        "SELECT i.indisunique, substr(pg_get_indexdef(i.indexrelid), length(format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
-                    c.relname, n.nspname, t.relname)) + 1)
-         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
-         WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
-           AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) ORDER BY c.relname",
-    )
-    .bind(model)
-    .fetch_all(&mut *connection)
-    .await?;
-    extras.extend(indexes.into_iter().map(|(is_unique, rest)| Extra {
-        what: format!("{}INDEX {rest}", if is_unique { "UNIQUE " } else { "" }),
-        copy: Some(CopyStatement::Index(is_unique, rest)),
+    extras.extend(indexes.into_iter().map(|(oid, is_unique, rest)| {
+        let what = format!("{}INDEX {rest}", if is_unique { "UNIQUE " } else { "" });
+        of_others(&[oid], &what).unwrap_or(Extra { what, copy: Some(CopyStatement::Index(is_unique, rest)) })
     }));
     let of_parent: Vec<String> =
         column_settings::targets(connection, parent).await?.iter().flat_map(ColumnSetting::changes).collect();
@@ -235,4 +244,23 @@ pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, colu
     .await?;
     extras.extend(triggers.into_iter().map(|what| Extra { what, copy: None }));
     Ok(extras)
+}
+
+/// A constraint: its oid and that of its index, type, name, definition, and whether it is a CHECK that names the partition key.
+type Constraint = (i64, i64, String, String, String, bool);
+
+/// Returns the oids of those whose texts could call a function of somebody with fewer rights than the login, with a sentence: PostgreSQL runs what is constant in
+/// a CHECK and an index when it makes them, before it can be seen what they are bound to.
+async fn texts_of_others(
+    connection: &mut PgConnection,
+    model: i64,
+    constraints: &[Constraint],
+    indexes: &[(i64, bool, String)],
+) -> Result<Vec<(i64, String)>> {
+    let of_constraints = constraints.iter().flat_map(|constraint| [constraint.0, constraint.1]);
+    let oids: Vec<i64> = of_constraints.chain(indexes.iter().map(|index| index.0)).filter(|oid| *oid != 0).collect();
+    match oids.is_empty() {
+        true => Ok(Vec::new()),
+        false => remade::that_run_code(connection, model, &oids, &[Text::Check, Text::Index]).await,
+    }
 }

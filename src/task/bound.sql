@@ -1,0 +1,43 @@
+-- Objects of the relation {relation} (an oid), each with what it is bound to in the catalog: `bound` has a word CATALOG/OID for each function, operator, type,
+-- collation, operator class, text search object and relation that it names. {same}: oids of relations that stand for each other, which are left out with
+-- their row types, and so are indexes: the relation that is replaced has others than the one that takes its place. What is PostgreSQL's own is
+-- not recorded in pg_depend; its names are found in pg_catalog, where nobody else makes objects. It follows WITH.
+same AS (
+    SELECT s.oid FROM pg_catalog.unnest(ARRAY[{same}]::pg_catalog.oid[]) s (oid) WHERE s.oid IS NOT NULL
+), object AS (
+    SELECT 'default' AS kind, pg_catalog.format('the default of column %I', a.attname) AS name, 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AS classid, f.oid AS objid
+    FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum WHERE f.adrelid = {relation} AND a.attgenerated = ''
+    UNION ALL
+    SELECT 'policy', pg_catalog.format('policy %I', p.polname), 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_policy p WHERE p.polrelid = {relation}
+    UNION ALL
+    SELECT 'trigger', pg_catalog.format('trigger %I', g.tgname), 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid FROM pg_catalog.pg_trigger g WHERE g.tgrelid = {relation} AND NOT g.tgisinternal
+    UNION ALL
+    SELECT 'statistics', pg_catalog.format('statistics %I.%I', n.nspname, s.stxname), 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid
+    FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = {relation}
+    UNION ALL
+    SELECT CASE k.contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, pg_catalog.format('constraint %I', k.conname), 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid
+    FROM pg_catalog.pg_constraint k WHERE k.conrelid = {relation} AND k.contype IN ('c', 'f') AND k.conparentid = 0
+    UNION ALL
+    -- A new index has a name of its own.
+    SELECT 'index', 'an index', 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = {relation}
+    UNION ALL
+    SELECT 'view', pg_catalog.format('view %I.%I', n.nspname, v.relname), 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid
+    FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
+    WHERE w.rulename = '_RETURN' AND v.oid <> {relation} AND EXISTS (
+        SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = {relation})
+), found AS (
+    SELECT o.kind, o.name, ARRAY(
+        SELECT DISTINCT pg_catalog.format('%s/%s', d.refclassid, d.refobjid) FROM pg_catalog.pg_depend d
+        LEFT JOIN pg_catalog.pg_class c ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.refobjid
+        LEFT JOIN pg_catalog.pg_type t ON d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = d.refobjid
+        LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+        WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('n', 'a')
+          AND d.refclassid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+              'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_collation'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass,
+              'pg_catalog.pg_opfamily'::pg_catalog.regclass, 'pg_catalog.pg_ts_config'::pg_catalog.regclass, 'pg_catalog.pg_ts_dict'::pg_catalog.regclass)
+          AND (c.oid IS NULL OR c.relkind NOT IN ('i', 'I') AND c.oid NOT IN (SELECT oid FROM same) AND c.oid IS DISTINCT FROM o.view)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.oid IN (SELECT oid FROM same) AND r.reltype IN (t.oid, e.oid))
+        ORDER BY 1) AS bound
+    FROM (SELECT o.*, CASE o.kind WHEN 'view' THEN (SELECT w.ev_class FROM pg_catalog.pg_rewrite w WHERE w.oid = o.objid) END AS view FROM object o) o
+    WHERE o.kind = ANY (ARRAY[{kinds}]::pg_catalog.text[])
+)
