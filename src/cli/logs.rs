@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  pgtend logs 17              the last 200 lines that run 17 logged, what pg_dump and psql said, warnings, and the error
+  pgtend logs 17              what run 17 logged last, what tools said, and the error
   pgtend logs 17 --follow     wait for its end, and say how far it is meanwhile
 
 All log lines of the process are where its stderr goes: journalctl -u pgtend, kubectl logs.")]

@@ -6,11 +6,11 @@
 -- function of that type, which calls those of its columns, and a domain tries its CHECKs (seen on 14 and 18: the function of a role without any right on the
 -- table ran as the superuser). To write a text, PostgreSQL calls output functions: no domain has one of its own, and only a superuser makes a
 -- type that has. So what counts is the types of the literals (:consttype in the tree), and what these consist of: whoever owns a part of it can put
--- code there, or rename it and put another in its place, and so can the owner of its schema and that of its extension (ALTER EXTENSION … SET SCHEMA).
+-- code there, or rename it and put another in its place, and so can the owner of its schema and that of its extension (ALTER EXTENSION ... SET SCHEMA).
 -- A literal whose type is not known yet (705) may get that of an argument of any function or operator of its name, also of one that is created
 -- a moment later: so nobody with fewer rights may CREATE in the schema of one that the text calls, or have another of its name there. The same goes for a text whose
 -- functions run as soon as it is read (is_run): a CHECK and an index, for which PostgreSQL computes what is constant, and a condition in a query. What a
--- text is bound to is known afterwards only (bound.sql), and what has run by then is not undone by a rollback (COPY … TO PROGRAM).
+-- text is bound to is known afterwards only (bound.sql), and what has run by then is not undone by a rollback (COPY ... TO PROGRAM).
 --
 -- The owner of the table and that of its schema do not count here: they put code into the table itself, and are named, or refused, as its owners are.
 , holders AS (

@@ -189,10 +189,11 @@ impl Safe {
         }
     }
 
-    /// Returns how the databases of servers stand that backup jobs with patterns are to back up, as far as that was read; what is old is read anew.
+    /// Returns how the databases of servers, and the schemas, stand that backup jobs with patterns are to back up, as far as that was read; what is old is read anew.
     pub fn of_servers(self: &Arc<Self>, context: &Context) -> Option<Arc<OfServers>> {
-        let is_asked = |job: &Job| job.chosen.is_some() && backs_up_all(job);
-        if context.config.servers.is_empty() || !context.jobs.iter().any(is_asked) {
+        let has_servers = !context.config.servers.is_empty();
+        let is_asked = |job: &Job| job.chosen.is_some() && backs_up_all(job) && (has_servers || job.has_schemas());
+        if !context.jobs.iter().any(is_asked) {
             return None;
         }
         let known = self.of_servers.lock().unwrap_or_else(PoisonError::into_inner).clone();

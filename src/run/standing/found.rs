@@ -77,10 +77,7 @@ pub async fn of_servers(
         OfFleets::default()
     });
     let Judged { mut databases, uncovered, unread: unread_stores } = judged;
-    let on_each = by_database(jobs);
-    for (name, database) in &mut databases {
-        stores::lose(database, &jobs_on(jobs, &on_each, name), &proved);
-    }
+    databases.values_mut().for_each(|database| stores::lose(database, jobs, &proved));
     let mut fleets = fleets::count(&counted, &known, Some(&databases), now);
     if !is_asked {
         fleets.retain(|fleet| fleet.is_backup);
@@ -232,14 +229,13 @@ async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers
     let entries = servers.found.with_entries(config).into_iter().map(|(name, _)| name);
     let named = jobs.iter().filter(|job| job.chosen.is_none()).flat_map(|job| job.databases.iter().cloned());
     let others: HashSet<String> = entries.chain(named).collect();
-    let on_each = &by_database(jobs);
     let names = servers.found.databases(config).filter(|name| !others.contains(name));
-    let is_covered = |name: &String| jobs_on(jobs, on_each, name).iter().any(|job| is_backed_up_by(job, name));
+    let is_covered = |name: &String| jobs.iter().any(|job| is_backed_up_by(job, name));
     let (covered, without): (Vec<String>, Vec<String>) = names.partition(is_covered);
     let schemas = jobs.iter().filter(|job| job.has_schemas()).flat_map(|job| &job.databases).filter(|place| is_covered(place));
     let covered: BTreeSet<String> = covered.into_iter().chain(schemas.cloned()).collect();
     let mut judged = Judged { uncovered: uncovered(config, without).await, ..Judged::default() };
-    let asking = covered.into_iter().map(|name| of_found(config, jobs_on(jobs, on_each, &name), stores, servers, name));
+    let asking = covered.into_iter().map(|name| of_found(config, jobs, stores, servers, name));
     let in_time = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(PATIENCE));
     let mut in_time = std::pin::pin!(in_time);
     while let Some((database, not_read)) = in_time.next().await {
@@ -251,29 +247,13 @@ async fn judge(config: &Config, jobs: &[Job], stores: &Opened, servers: &Servers
     judged
 }
 
-/// Which jobs run on each database, by their places in `jobs`: lists of thousands of databases are not searched for each of them.
-fn by_database(jobs: &[Job]) -> HashMap<&str, Vec<usize>> {
-    let mut on_each: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (number, job) in jobs.iter().enumerate() {
-        job.databases.iter().for_each(|name| on_each.entry(name).or_default().push(number));
-    }
-    on_each
-}
-
-/// The jobs that run on a database, each with that alone.
-fn jobs_on(jobs: &[Job], on_each: &HashMap<&str, Vec<usize>>, name: &str) -> Vec<Job> {
-    let on_it = on_each.get(name).into_iter().flatten().map(|number| &jobs[*number]);
-    on_it.map(|job| Job { databases: vec![name.to_owned()], ..job.clone() }).collect()
-}
-
 async fn of_found(
     config: &Config,
-    jobs: Vec<Job>,
+    jobs: &[Job],
     stores: &Opened,
     servers: &Servers,
     name: String,
 ) -> (OfDatabase, Vec<NotAsked>) {
-    let jobs = &jobs[..];
     let of_its_jobs = stores::stores_of_its_jobs(jobs, &name);
     let of_it: Opened = stores.iter().filter(|(store, _)| of_its_jobs.contains(store)).cloned().collect();
     let database = stores::unasked(jobs, &name);

@@ -24,7 +24,7 @@ pub(super) fn section(status: &Status, filter: &Filter) -> Markup {
                     } }
                     tbody { @for fleet in shown { (row(fleet, status)) } }
                 } }
-                @if !status.uncovered.is_empty() { p.hint { "No job backs them up: " b { (shortened(&some_of(status.uncovered.iter().cloned()), 300)) } } }
+                @if !status.uncovered.is_empty() { p.hint { "No job backs up all of them: " b { (shortened(&some_of(status.uncovered.iter().cloned()), 300)) } } }
                 @if !status.left_out.is_empty() { (left_out(status)) }
                 @if !status.gone.is_empty() { (gone(status)) }
             }

@@ -134,9 +134,15 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
 fn unsafe_in_words(status: &Status, safety: &[DatabaseStatus]) -> Option<String> {
     let of_fleets: usize = status.fleets.iter().map(|fleet| fleet.without_proof).max().unwrap_or_default();
     let of_servers = of_fleets + status.uncovered.len() + status.left_out.len();
-    let count = safety.iter().filter(|database| database.safety() == Safety::Unsafe).count() + of_servers;
-    let verb = if count == 1 { "is" } else { "are" };
-    (count > 0).then(|| format!("{} {verb} not safe", plural(count, "database")))
+    let unsafe_ones = safety.iter().filter(|database| database.safety() == Safety::Unsafe).count() + of_servers;
+    let verb = if unsafe_ones == 1 { "is" } else { "are" };
+    let has_schemas = status.fleets.iter().any(|fleet| fleet.without_proof > 0 && fleet.has_runs_for == "schema");
+    let counted = match (has_schemas, unsafe_ones) {
+        (true, 1) => "1 database or schema".to_owned(),
+        (true, _) => format!("{} databases and schemas", count(unsafe_ones as u64)),
+        (false, _) => plural(unsafe_ones, "database"),
+    };
+    (unsafe_ones > 0).then(|| format!("{counted} {verb} not safe"))
 }
 
 /// Counts the databases in trouble that are not named, as too many are.
