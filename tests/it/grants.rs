@@ -82,22 +82,30 @@ fn every_shipped_job_runs_as_the_role_of_grants(major: u32) {
     assert!(!sql.contains("SUPERUSER") && !sql.contains("is a superuser") && !sql.contains("BYPASSRLS"), "{sql}");
 
     let scenario = scenario.env("URL", &server.url_as("pgtend", &database));
+    let mut runs = 0;
     for job in &jobs {
         if job == "scripts-compress" {
             scenario.run(&["compress", "install", job]).succeeded();
         }
         let output = scenario.run(&["run-job", job, "--json"]).succeeded();
         let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-        let run = &json["runs"][0];
-        assert_eq!(run["outcome"], "succeeded", "{job} on {major}: {json}");
-        // A statement that may not is skipped with a warning by some servers. The role reads what no owner may, and says so where it runs their code.
-        let warnings = run["report"]["warnings"].as_array().unwrap();
-        let known = ["verify = \"restore\" runs code of app_", "code of app_"];
-        let others = warnings.iter().filter(|warning| !known.iter().any(|known| warning.as_str().unwrap().starts_with(known)));
-        assert_eq!(others.count(), 0, "{job} on {major}: {json}");
+        let ended = json["runs"].as_array().unwrap();
+        assert!(!ended.is_empty(), "{job} on {major}");
+        runs += ended.len();
+        for run in ended {
+            assert_eq!(run["outcome"], "succeeded", "{job} on {major}: {json}");
+            // A statement that may not is skipped with a warning by some servers. The role reads what no owner may, and says so where it runs their code. Not
+            // each of the schemas has a table.
+            let warnings = run["report"]["warnings"].as_array().unwrap();
+            let of_schemas = if job == "tenants-schemas" { "the dump holds no table data" } else { "code of app_" };
+            let known = ["verify = \"restore\" runs code of app_", "code of app_", of_schemas];
+            let others =
+                warnings.iter().filter(|warning| !known.iter().any(|known| warning.as_str().unwrap().starts_with(known)));
+            assert_eq!(others.count(), 0, "{job} on {major}: {json}");
+        }
     }
     let succeeded = scenario.runs(&["--outcome", "succeeded"]);
-    assert_eq!(succeeded.iter().filter(|run| run["task"] != "compress install").count(), jobs.len());
+    assert_eq!(succeeded.iter().filter(|run| run["task"] != "compress install").count(), runs);
     let proofs = scenario.json(&["backups", "list"]);
     assert!(proofs["sets"].as_array().unwrap().iter().all(|set| set["bytes"] == "intact"), "{proofs}");
     scenario.run(&["check", "--connect"]).succeeded();

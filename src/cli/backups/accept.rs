@@ -23,7 +23,7 @@ use crate::task::backup::set_name::SetName;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pgtend backups accept 2026-11-23T02-00-00Z --database app                 tables were dropped
-  pgtend backups accept --identity 7301234567890123456/app --database app   after an upgrade, or a restore under the same name")]
+  pgtend backups accept --identity 7301234567890123456/app --database app   after a restore")]
 pub struct Arguments {
     /// A set whose dump lost tables or shrank, or the older set that is held because of it
     #[arg(required_unless_present = "identity", conflicts_with = "identity")]

@@ -209,7 +209,7 @@ fn value(words: &mut Words, level: usize) -> Option<Value> {
                     word => match word.strip_prefix(':') {
                         Some(field) => node.fields.push((field.to_owned(), value(words, level + 1)?)),
                         // The bytes of a constant follow their number.
-                        None => continue,
+                        None => {}
                     },
                 }
             }
