@@ -3,6 +3,8 @@
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::Ledger;
 
@@ -23,8 +25,8 @@ pub struct Remembered {
     pub listed_at: DateTime<Utc>,
 }
 
-/// A database that its server had.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A database that went from its server; its sets stay.
+#[derive(Clone, Debug, sqlx::FromRow, Serialize, JsonSchema)]
 pub struct Gone {
     pub database: String,
     pub gone_at: DateTime<Utc>,

@@ -129,7 +129,7 @@ fn problems(folder: &Path, config: &str, job: &str) -> Vec<Problem> {
 
 /// `3: message / hint`, without the folder of the test.
 fn told(folder: &Path, problems: &[Problem]) -> Vec<String> {
-    let rows = pgtend::base::toml_file::Problems(problems.to_vec()).to_json();
+    let rows = json!(pgtend::base::toml_file::Problems(problems.to_vec()).mistakes());
     let text = |row: &Value| {
         let line = row["line"].as_u64().map(|line| format!("{line}: ")).unwrap_or_default();
         let hint = row["hint"].as_str().map(|hint| format!(" / {hint}")).unwrap_or_default();

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 pub use known::{Habit, Known};
 pub use near::did_you_mean;
-pub use problem::{Problem, Problems, Source};
+pub use problem::{Mistake, Problem, Problems, Source};
 use serde::de::DeserializeOwned;
 use shape::Path;
 use toml::de::{DeTable, DeValue};

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
 
 use crate::base::units;
 use crate::ledger::{Gone, Key, Ledger};
@@ -105,19 +104,5 @@ impl Fleet {
             }
         }
         parts.join(", ")
-    }
-
-    pub fn as_json(&self) -> Value {
-        json!({
-            "job": self.job,
-            "patterns": self.patterns,
-            "databases": self.databases,
-            "well": self.well,
-            "failed": self.failed,
-            "late": self.late,
-            "waiting": self.waiting,
-            "oldest_success_at": self.oldest_success.as_ref().map(|(at, _)| at),
-            "oldest_success_on": self.oldest_success.as_ref().map(|(_, database)| database),
-        })
     }
 }

@@ -1,6 +1,8 @@
 //! Where one stands, in words, and the next step: pure.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::fleets::Fleet;
 use crate::base::fault;
@@ -49,7 +51,7 @@ pub enum Configured {
 }
 
 /// The newest intact backup of a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Backup {
     pub set: String,
     pub store: String,
@@ -58,8 +60,10 @@ pub struct Backup {
     /// Who refused the last restore of it, when and why.
     pub refused_by: Option<String>,
     /// The stores that have a copy of it that counts.
+    #[serde(skip)]
     pub stores: Vec<String>,
     /// How long a restore takes, as the last one of a set that counts has shown.
+    #[serde(skip)]
     pub measured: Option<Measured>,
 }
 
@@ -100,27 +104,28 @@ pub struct OfDatabase {
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
 /// gone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Lost {
     pub set: String,
-    /// None where no store has it.
+    /// null where no store has it.
     pub store: Option<String>,
     pub why: String,
     /// Who refused it for its data, when and why, where that is the reason.
     pub refused_by: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Late {
     pub job: String,
     pub database: String,
     pub tick: DateTime<Utc>,
     pub last_success_at: Option<DateTime<Utc>>,
     /// The ledger knows nothing of its schedule, and the success is the newest set.
+    #[serde(skip)]
     pub is_by_sets: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Failed {
     pub run: i64,
     pub job: String,
@@ -131,7 +136,7 @@ pub struct Failed {
 }
 
 /// A command, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Step {
     pub command: String,
     pub why: &'static str,
