@@ -417,12 +417,12 @@ fn mistakes_in_a_place_for_messages_are_named_with_what_to_write() {
         (
             "[notify.ops]\nkind = \"mail\"\nhost = \"localhost\"\nfrom = \"nobody\"\nto = [\"a@b.example\"]\n",
             "`nobody` is not a mail address",
-            false,
+            true,
         ),
         (
             "[notify.ops]\nkind = \"mail\"\nhost = \"h\"\nuser = \"u\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
             "has a `user` and no password",
-            false,
+            true,
         ),
         ("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\ndigest = \"weekly\"\n", "`weekly`", true),
         ("[notify]\nslack = \"https://x/c0ffee\"\n", "[notify.NAME], and below it kind = \"slack\"", true),
