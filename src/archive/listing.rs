@@ -1,6 +1,6 @@
 //! Lists the batches of a store. A file that is not a batch, or cannot be read, is named and hides no other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
@@ -22,8 +22,9 @@ pub struct Listing {
     pub not_ours: Vec<(BatchName, Manifest, Signature)>,
     pub broken: Vec<Broken>,
     pub pending: Vec<Pending>,
-    /// Batches whose rows are in another batch of ours, as they were when they left: they are not put back.
-    pub replaced: Vec<BatchName>,
+    /// Batches whose rows are in another batch of ours, as they were when they left, each with those that say so: several where one of them is of a
+    /// history that its server no longer has, or of a copy of the server. They are put back where none of these left the server that asks.
+    pub replaced: Vec<((BatchName, Manifest), Vec<(BatchName, Manifest)>)>,
 }
 
 /// A batch that a run is making, or that a killed run left: its transaction decides whether its rows have left their table.
@@ -54,19 +55,19 @@ pub struct Broken {
 impl Listing {
     fn pass_by_what_was_replaced(&mut self) {
         // Each batch was checked when it was written: it replaces only batches of its own table. It never replaces one of another database.
-        let replaced: BTreeSet<String> = self
-            .batches
-            .iter()
-            .filter_map(|(_, manifest)| Some((manifest.replaces.clone()?, manifest)))
-            .filter(|(name, manifest)| BatchName(name.clone()).is_of_database(&manifest.database))
-            .map(|(name, _)| name)
-            .collect();
-        let is_replaced = |(name, _): &(BatchName, Manifest)| replaced.contains(&name.to_string());
-        self.replaced = self.batches.iter().filter(|batch| is_replaced(batch)).map(|(name, _)| name).cloned().collect();
-        self.batches.retain(|batch| !is_replaced(batch));
+        let mut by: BTreeMap<String, Vec<(BatchName, Manifest)>> = BTreeMap::new();
+        for batch in &self.batches {
+            let replaces = batch.1.replaces.clone().filter(|name| BatchName(name.clone()).is_of_database(&batch.1.database));
+            by.entry(replaces.unwrap_or_default()).or_default().push(batch.clone());
+        }
+        by.remove("");
+        let (replaced, counting) = self.batches.drain(..).partition(|(name, _)| by.contains_key(&name.to_string()));
+        self.batches = counting;
+        let with_other = |batch: (BatchName, Manifest)| Some((batch.clone(), by.get(&batch.0.to_string())?.clone()));
+        self.replaced = Vec::into_iter(replaced).filter_map(with_other).collect();
         // Its object may be gone: that is why it was replaced.
         self.broken.retain(|broken| {
-            !replaced.iter().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
+            !by.keys().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
         });
     }
 }

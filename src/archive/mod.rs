@@ -113,6 +113,13 @@ impl Archive {
             .is_some_and(|object| object.bytes == batch.manifest.exported.bytes))
     }
 
+    /// Returns the batches of this archive that say they have the rows of this one.
+    pub async fn replaced_by(&self, batch: &Batch) -> Result<Vec<BatchName>> {
+        let listing = listing::list(&self.store, &self.folder).await?;
+        let replaced = listing.replaced.into_iter().filter(|((name, _), _)| *name == batch.name);
+        Ok(replaced.flat_map(|(_, by)| by).map(|(name, _)| name).collect())
+    }
+
     /// Reads every byte of the object again: its length and its SHA-256 must be those that were written.
     pub async fn is_whole(&self, batch: &Batch, phase: &Phase) -> Result<bool> {
         let key = &batch.name.object(&batch.manifest.exported);

@@ -147,7 +147,7 @@ fn doubted(name: &BatchName, manifest: &Manifest, why: &str) -> String {
 fn never_left(name: &BatchName, manifest: &Manifest) -> String {
     format!(
         "the rows of {name} never left {}: the server was set back to a state before transaction {}, which archived them. They are in the \
-         table, or in a later batch; --again puts them back anyway",
+         table, or in another batch; --again puts them back anyway",
         manifest.table_in_words(),
         manifest.transaction.unwrap_or_default()
     )

@@ -9,7 +9,7 @@ use super::batch::{BatchName, MANIFEST, PENDING};
 use super::manifest::Manifest;
 use super::outcome::{self, Recovered, Rows};
 use super::restored::ran_already;
-use super::session::{Fate, server_started_at};
+use super::session::{Fate, server_started_at, system_identifier};
 use super::{Archive, listing, sealed};
 use crate::store::{Object, Unfinished};
 
@@ -18,7 +18,7 @@ const ABANDONED_AFTER: TimeDelta = TimeDelta::days(1);
 
 impl Archive {
     /// Completes or removes what a killed run left. It refuses in case of doubt: a transaction that still runs, that the server has
-    /// forgotten, or that belongs to another system. Foreign or unreadable files are left alone and named.
+    /// forgotten. Batches of other servers, and foreign or unreadable files, are left alone and named.
     pub async fn recover(&self, connection: &mut PgConnection) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let objects = self.store.list_readable(&self.folder).await?.objects;
@@ -70,6 +70,10 @@ impl Archive {
         let counts = self.store.stat(&format!("{name}{MANIFEST}")).await?.is_some();
         if counts {
             return self.delete_pending(name, &announced, recovered).await;
+        }
+        if let Some(there) = of_another_server(connection, &announced).await? {
+            recovered.left.push(format!("{}: {there}", self.location(name)));
+            return Ok(());
         }
         let fate = outcome::fate_of(connection, &announced).await.with_context(|| self.location(name))?;
         // Where it is gone by now, its own run has completed or discarded the batch.
@@ -187,6 +191,17 @@ impl Archive {
             }
         )
     }
+}
+
+/// Says whose batch it is, where it is that of a run on another server: that one alone knows what became of the rows. No two batches have one name, so this
+/// one is in nobody's way.
+async fn of_another_server(connection: &mut PgConnection, pending: &Manifest) -> Result<Option<String>> {
+    let here = system_identifier(connection).await?;
+    let Some(there) = pending.system_identifier.as_ref().filter(|there| **there != here) else { return Ok(None) };
+    Ok(Some(format!(
+        "a run on another server ({there}; this is {here}) left it, or is at work on it; the next run of the job there ends it. Where that server is gone for \
+         good, no table may have its rows: keep the object, and rename its {PENDING} to {MANIFEST}"
+    )))
 }
 
 /// Returns whether this server ran already when another one, of which it is a physical copy or the other way round, announced the batch.

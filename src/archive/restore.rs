@@ -34,6 +34,8 @@ pub struct Request<'a> {
     /// Also put back the rest of a batch whose rows left again in part. This comes last: a row that was changed in the meantime is in a
     /// later batch.
     pub rest: bool,
+    /// The batches, in their stores, that have the rows of this one as they were when they left.
+    pub replaced_by: &'a [(Store, (BatchName, Manifest))],
     /// Records without a signature of the store's key count, as its batches do.
     pub unsigned_ok: bool,
     /// The table as it was when the restore looked for foreign code in it.
@@ -51,6 +53,8 @@ pub enum RestoreOutcome {
     NeverLeft(String),
     /// Nothing was done: it cannot be shown that the rows left this server, as the message says.
     Doubted(String),
+    /// Nothing was done: this batch has the rows, as they were when they left.
+    Replaced(BatchName),
     /// Nothing was done: ask again with `rest`.
     Later,
 }
@@ -95,6 +99,14 @@ pub async fn prepare(
     if request.again {
         let expected = filter.is_all().then_some(manifest.exported.rows);
         return Ok(Intent::Restore(Box::new(Prepared { expected, ..Prepared::all(here, ends, filter) })));
+    }
+    for (store, by) in request.replaced_by {
+        let mut record = Record::read(store, &by.0, request.accepts()).await?;
+        record.resolve(connection, &here).await?;
+        // A batch whose rows never left this server replaces nothing here: it is of a history that this server no longer has, or of a copy of it.
+        if let Standing::Left = standing(store, by, connection, &mut record, &here).await? {
+            return Ok(Intent::Leave(RestoreOutcome::Replaced(by.0.clone())));
+        }
     }
     match standing(store, batch, connection, &mut record, &here).await? {
         Standing::Left => {}

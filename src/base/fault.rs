@@ -92,7 +92,8 @@ pub fn without_values(text: &str) -> String {
     let state = sql_state_in(text);
     let end = VALUES_FOLLOW.iter().filter_map(|words| text.find(words)).min();
     let (kept, is_cut) = (text[..end.unwrap_or(text.len())].trim_end(), end.is_some());
-    let is_data_exception = state.is_some_and(|state| state.starts_with("22"))
+    // A syntax error may be that of a value: to_tsquery reads one ("no operand in tsquery: …").
+    let is_data_exception = state.is_some_and(|state| state.starts_with("22") || state == "42601")
         || kept.contains("invalid input syntax")
         || kept.contains("out of range");
     let mut told = if is_data_exception { without_quoted(kept) } else { kept.to_owned() };
@@ -145,6 +146,7 @@ mod tests {
                 "ungültige Eingabesyntax für Typ integer: \"…\" (SQLSTATE 22P02)",
             ),
             ("value \"ada\" is out of range for type integer", "value \"…\" is out of range for type integer"),
+            ("no operand in tsquery: \"ada@example.com &\" (SQLSTATE 42601)", "no operand in tsquery: \"…\" (SQLSTATE 42601)"),
             ("division by zero (SQLSTATE 22012)", "division by zero (SQLSTATE 22012)"),
             (
                 "psql exited with 3: ERROR:  invalid input syntax for type integer: \"ada\"\nCONTEXT:  COPY t, line 1, column i: \"ada\"",

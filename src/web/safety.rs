@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
 use crate::ledger::Key;
@@ -13,7 +14,10 @@ use crate::run::runner::Context;
 use crate::run::standing::{OfDatabase, read};
 
 /// What was read is asked again after this time, or when the database has had a backup since. Each question lists the sets of a database in all stores.
-const READ_FOR: TimeDelta = TimeDelta::minutes(5);
+const READ_FOR: Duration = Duration::from_secs(5 * 60);
+
+/// What is older is no answer to whether something is safe now: nobody has looked at the page meanwhile.
+const SHOWN_FOR: Duration = Duration::from_secs(2 * 5 * 60);
 
 /// So many databases are asked at once, fewer than by a person at a terminal: runs need the stores, too.
 const AT_ONCE: usize = 4;
@@ -22,6 +26,8 @@ const AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct Read {
     pub at: DateTime<Utc>,
+    /// The same by a clock that nobody sets.
+    pub asked: Instant,
     pub found: OfDatabase,
 }
 
@@ -78,13 +84,13 @@ impl Safe {
         if context.config.stores.is_empty() {
             return statuses;
         }
-        let now = Utc::now();
         {
             let mut known = self.known();
             known.retain(|name, _| names.contains(name));
             for name in names {
-                let read = known.get(&name).cloned();
-                let is_old = |read: &Arc<Read>| now - read.at > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
+                let read = known.get(&name).filter(|read| read.asked.elapsed() <= SHOWN_FOR).cloned();
+                let is_old =
+                    |read: &Arc<Read>| read.asked.elapsed() > READ_FOR || backed_up.get(&name).is_some_and(|at| *at > read.at);
                 if read.as_ref().is_none_or(is_old) {
                     old.push(name.clone());
                 }
@@ -120,10 +126,10 @@ impl Safe {
         };
         let asking = names.into_iter().map(|name| async move {
             // A backup that ends meanwhile makes it old.
-            let at = Utc::now();
+            let (at, asked) = (Utc::now(), Instant::now());
             let (mut found, _) = read::of_database(&context.config, &context.jobs, stores, &name).await;
             read::lose(&mut found, &context.jobs, proofs);
-            (name, Read { at, found })
+            (name, Read { at, asked, found })
         });
         let mut asking = futures_util::stream::iter(asking).buffer_unordered(AT_ONCE);
         while let Some((name, read)) = asking.next().await {

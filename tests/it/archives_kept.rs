@@ -241,6 +241,48 @@ fn rows_of_a_batch_that_never_left_do_not_come_back_twice() {
     assert_eq!(server.sql(&database, ALL), before);
 }
 
+/// A batch that is replaced by one of a history that the server no longer has.
+#[test]
+fn a_partition_is_not_dropped_on_the_word_of_a_batch_that_another_one_replaces() {
+    for by_hand in [false, true] {
+        let mut server = Server::start(18);
+        let database = server.new_database();
+        server.sql(
+            &database,
+            "CREATE TABLE ev (id bigint, at timestamptz NOT NULL, what text) PARTITION BY RANGE (at);
+             DO $$ DECLARE old date := date_trunc('month', now()) - interval '5 months'; BEGIN
+                EXECUTE format('CREATE TABLE ev_old PARTITION OF ev FOR VALUES FROM (%L) TO (%L)', old, old + interval '1 month');
+                INSERT INTO ev SELECT i, old + interval '1 day', 'row ' || i FROM generate_series(1, 100) i;
+             END $$",
+        );
+        let keys = "every = \"month\"\nretain = \"60d\"\ngrace = \"4s\"\npremake = 1\narchive = \"local\"";
+        let scenario = Scenario::with_url(&server, &server.url(&database)).partitions("public.ev", "at", keys);
+        scenario.tend().succeeded().prints(&["detached"]);
+        keep_state(&mut server);
+        std::thread::sleep(Duration::from_secs(4));
+        server
+            .sql(&database, "DROP TRIGGER pgtend_retired ON ev_old; INSERT INTO ev_old SELECT 101, min(at), 'added' FROM ev_old");
+        scenario.tend().succeeded();
+        assert_eq!(ending(&scenario, ".sql.gz").len(), 2, "it was archived again");
+        set_back(&mut server);
+        if by_hand {
+            server.sql(&database, "DROP TABLE ev_old");
+        } else {
+            scenario.tend().succeeded().says(&["they are archived again"]).prints(&["dropped"]);
+            assert_eq!(ending(&scenario, ".sql.gz").len(), 3);
+        }
+        server.sql(&database, "CREATE TABLE ev_all PARTITION OF ev DEFAULT");
+        scenario.run(&["archives", "restore", "--dry-run"]).succeeded().prints(&["would put 100 rows", "never left"]);
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["100 rows put back from 1 "]);
+        assert_eq!(
+            server.sql(&database, "SELECT count(*), count(DISTINCT id), max(id) FROM ev"),
+            "100|100|100",
+            "by hand: {by_hand}"
+        );
+        scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back"]);
+    }
+}
+
 /// A physical copy of the server that went its own way, with a configuration of the same store and jobs, and numbers that the original has given out.
 fn copied(server: &Server, database: &str, scenario: &Scenario) -> Server {
     let copy = server.standby();
@@ -369,6 +411,25 @@ fn configured_alike(scenario: &Scenario, url: &str) {
         quoted(&scenario.path("store").display().to_string())
     );
     std::fs::write(scenario.path("staging.toml"), text).unwrap();
+}
+
+#[test]
+fn what_a_killed_run_on_another_server_left_stops_no_run_and_waits_for_that_one() {
+    let (server, other) = (server(18), Server::start(18));
+    let database = logs(server, 1000);
+    let elsewhere = logs(&other, 1000);
+    let scenario = scenario(server, &database, "archive = 'local'");
+    configured_alike(&scenario, &other.url(&elsewhere));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        archive_100(store_of(&scenario).await.unwrap(), server.url(&database), false).await.unwrap();
+    });
+    let run = scenario.run(&[&ON_THE_COPY[..], &["old-logs"]].concat()).succeeded();
+    run.says(&["a run on another server", "the next run of the job there ends it"]);
+    assert_eq!(other.sql(&elsewhere, "SELECT count(*) FROM logs"), "241");
+    assert_eq!(ending(&scenario, ".pending.json").len(), 1);
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    assert_eq!(ending(&scenario, ".pending.json"), Vec::<String>::new());
+    assert_eq!(ending(&scenario, ".sql.gz").len(), 3, "100 and 660 rows of the one, 760 of the other");
 }
 
 #[test]

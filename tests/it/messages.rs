@@ -268,6 +268,14 @@ fn a_test_message_says_what_the_service_answered_and_no_secret() {
         assert!(!output.stderr.contains("c0ffee1") && !output.stdout.contains("c0ffee1"), "{output:?}");
     }
     assert_eq!(bad.asked().len(), 1);
+    for (kind, answer) in
+        [("slack", "invalid_payload"), ("discord", "<!doctype html><title>Sign in</title>"), ("teams", "delivery failed")]
+    {
+        let says_no = Recorder::start(Manners::Says("200 OK", answer));
+        let scenario = Scenario::empty().config(&place("no", kind, "")).env("NO_URL", &says_no.url("/T0/c0ffee1"));
+        let said = format!("it did not take the message: HTTP 200 OK: {answer}");
+        scenario.run(&["notify", "test", "no"]).exited(1).says(&[&said]);
+    }
     scenario.run(&["notify", "test", "obs"]).exited(78).says(&["has no [notify.obs]; did you mean `ops`?"]);
     let hook = Scenario::empty().config(&format!("[notify]\nwebhook_url = {}\n", quoted(&good.url("/hook"))));
     hook.run(&["notify", "test", "webhook"]).succeeded().prints(&["HTTP 200 OK"]);
@@ -334,6 +342,24 @@ fn mail_goes_by_starttls_with_a_login_and_names_cannot_add_headers() {
     assert!(!headers.contains("Bcc") && !headers.contains("all@example.com"), "{headers}");
     assert!(text.contains("all@example.com"), "{text}");
     scenario.run(&["notify", "test", "post"]).succeeded().prints(&["sent to post; it answered: SMTP 250: 2.0.0 queued as 4711"]);
+}
+
+#[test]
+fn a_mail_that_one_of_its_addresses_does_not_get_reaches_the_others_and_says_so() {
+    let certificates = Certificates::make();
+    let smtp = Smtp::start(Some((&certificates.path("localhost.pem"), &certificates.path("localhost.key"))));
+    let scenario = |to: &str| {
+        let config = mail_of(&smtp, "").replace("Ops <ops@example.com>", to);
+        Scenario::empty()
+            .config(&format!("[notify]\nca_file = {}\n", quoted(&certificates.path("ca.pem"))))
+            .config(&config)
+            .env("PASSWORD", "c0ffee")
+    };
+    let left = scenario("left <nobody@example.com>").run(&["notify", "test", "post"]).succeeded();
+    left.prints(&["SMTP 250: 2.0.0 queued as 4711; not to nobody@example.com: ", "550"])
+        .says(&["reached some of its addresses alone"]);
+    let to: Vec<Vec<String>> = smtp.mails().into_iter().map(|mail| mail.to).collect();
+    assert_eq!(to, [["dba@example.com"]]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub(super) struct Found {
     pub(super) batch: (BatchName, Manifest),
     /// `None` when the batch is signed with the store's key, or the store has none.
     pub(super) signature: Option<Signature>,
+    /// The batches, in their stores, that have the rows of this one.
+    pub(super) replaced_by: Vec<(Store, (BatchName, Manifest))>,
 }
 
 impl Found {
@@ -52,8 +54,8 @@ pub(super) struct Batches {
     pub(super) not_ours: Vec<Found>,
     /// Each comes with the name of its store.
     pub(super) broken: Vec<(String, Broken)>,
-    /// Batches whose rows are in a later batch.
-    pub(super) replaced: Vec<String>,
+    /// Batches whose rows are in a later batch, unless the rows of that one never left.
+    pub(super) replaced: Vec<Found>,
     /// Each comes with its store, and the database and job of its folder.
     pub(super) pending: Vec<(Place, Pending)>,
 }
@@ -62,11 +64,15 @@ impl Batches {
     /// Leaves out batches that one in another store replaces: a job that names another store than before archives its partitions there
     /// again. The listing of each store has left out what was replaced within it.
     fn pass_by_what_was_replaced_from_another_store(&mut self) {
-        let is_replaced = |found: &Found| self.found.iter().any(|by| by.takes_the_place_of(found));
-        let replaced: Vec<bool> = self.found.iter().map(is_replaced).collect();
-        let mut is_replaced = replaced.into_iter();
-        let passed_by = self.found.extract_if(.., |_| is_replaced.next().unwrap_or(false));
-        self.replaced.extend(passed_by.map(|found| found.batch.0.to_string()));
+        let replacing = |found: &Found| {
+            let by = self.found.iter().filter(|by| by.takes_the_place_of(found));
+            by.map(|by| (by.store.clone(), by.batch.clone())).collect::<Vec<_>>()
+        };
+        let by: Vec<_> = self.found.iter().map(replacing).collect();
+        for (found, by) in std::mem::take(&mut self.found).into_iter().zip(by) {
+            let list = if by.is_empty() { &mut self.found } else { &mut self.replaced };
+            list.push(Found { replaced_by: by, ..found });
+        }
     }
 
     /// Counts the batches that exist, or may exist, in addition to those that were found. A folder that cannot be read may hold some when
@@ -85,8 +91,9 @@ impl Batches {
             let why = signature.map(Signature::in_words).unwrap_or_default();
             tracing::warn!("skipped {} in {store_name}: {why}; --unsigned-ok includes it", batch.0);
         }
-        for name in &self.replaced {
-            tracing::info!("skipped {name}: a later batch has its rows, as they were when they left the table");
+        for Found { batch, replaced_by, .. } in &self.replaced {
+            let by = replaced_by.iter().map(|(_, (name, _))| name.to_string()).collect::<Vec<_>>().join(", ");
+            tracing::info!("skipped {}: a later batch has its rows, as they were when they left the table: {by}", batch.0);
         }
         for (Place { store_name, .. }, pending) in self.pending.iter().filter(|(_, pending)| !pending.counts) {
             let rows = pending.rows.map_or("rows".to_owned(), |rows| units::plural(rows as usize, "row"));
@@ -115,12 +122,18 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
         let not_ours = listing.not_ours.into_iter().map(|(name, manifest, signature)| ((name, manifest), Some(signature)));
         for (batch, signature) in ours.chain(not_ours) {
             if filter.has_database(&batch.1.database) && filter.has_job(&batch.1.job) {
-                let found = Found { store_name: store_name.clone(), store: store.clone(), batch, signature };
+                let found =
+                    Found { store_name: store_name.clone(), store: store.clone(), batch, signature, replaced_by: Vec::new() };
                 let list = if signature.is_none() || unsigned_ok { &mut all.found } else { &mut all.not_ours };
                 list.push(found);
             }
         }
-        all.replaced.extend(listing.replaced.iter().map(ToString::to_string));
+        let is_meant = |manifest: &Manifest| filter.has_database(&manifest.database) && filter.has_job(&manifest.job);
+        for (batch, by) in listing.replaced.into_iter().filter(|(batch, _)| is_meant(&batch.1)) {
+            let replaced_by = by.into_iter().map(|by| (store.clone(), by)).collect();
+            let store_name = store_name.clone();
+            all.replaced.push(Found { store_name, store: store.clone(), batch, signature: None, replaced_by });
+        }
         for pending in listing.pending {
             let key = pending.key();
             let mut folders = key.split('/').map(key::decode);

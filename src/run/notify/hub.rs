@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answer::Answerer;
 use super::delivery::{Batch, Delivery, asked};
 use super::event::Event;
 use super::late::{Late, in_one};
@@ -316,7 +317,8 @@ impl Hub {
         let (this, document) = (Arc::clone(self), event.document());
         self.tasks.spawn(async move {
             let secrets = Secrets::of_url(&url);
-            let post = || request::once(this.delivery.client.post(url.expose_secret()).json(&document), &secrets);
+            let post =
+                || request::once(this.delivery.client.post(url.expose_secret()).json(&document), Answerer::Webhook, &secrets);
             if let Err(not_sent) = request::deliver(post).await {
                 tracing::warn!("webhook was not delivered: {}", not_sent.why);
             }

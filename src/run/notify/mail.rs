@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use lettre::address::Envelope;
 use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
@@ -22,15 +23,43 @@ use crate::config::notify::{Mail, MailTls};
 
 /// For each command of SMTP.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// For all of it.
+/// For a mail, in all.
 const TIMEOUT_IN_ALL: Duration = Duration::from_secs(30);
 
-/// Sends the message once. Returns what the server answered, without secrets: some repeat the line of the login.
+/// Sends the message once. Returns what the server answered, without secrets: some repeat the line of the login. A server that does not take one of several
+/// addresses takes none of the mail, which then goes to each of them by itself: it has arrived where it has for one.
 pub async fn send(to: &Mail, ca_file: Option<&Path>, message: &Message, secrets: &Secrets) -> Result<String, NotSent> {
-    let permanent = |error: anyhow::Error| NotSent { why: format!("{error:#}"), may_pass: false, not_before: None };
-    let mail = written(to, message).map_err(permanent)?;
-    let transport = transport(to, ca_file).map_err(permanent)?;
-    match tokio::time::timeout(TIMEOUT_IN_ALL, transport.send(mail)).await {
+    let prepared = || {
+        let (mail, transport) = (written(to, message)?, transport(to, ca_file)?);
+        let each: Vec<Envelope> = mail.envelope().to().iter().map(|address| envelope(&mail, address)).collect::<Result<_>>()?;
+        anyhow::Ok((mail.envelope().clone(), each, mail.formatted(), transport))
+    };
+    let (envelope, each, mail, transport) =
+        prepared().map_err(|error| NotSent { why: format!("{error:#}"), may_pass: false, not_before: None })?;
+    let refused = match attempt(&transport, &envelope, &mail, secrets).await {
+        Err(not_sent) if !not_sent.may_pass && each.len() > 1 => not_sent,
+        sent => return sent,
+    };
+    let (mut answer, mut untold) = (None, Vec::new());
+    for envelope in &each {
+        match attempt(&transport, envelope, &mail, secrets).await {
+            Ok(said) => answer = Some(said),
+            Err(not_sent) => untold.extend(envelope.to().iter().map(|address| format!("not to {address}: {}", not_sent.why))),
+        }
+    }
+    let answer = answer.ok_or(refused)?;
+    let untold = untold.join("; ");
+    tracing::warn!("a mail has reached some of its addresses alone: {untold}");
+    Ok(format!("{answer}; {untold}"))
+}
+
+async fn attempt(
+    transport: &AsyncSmtpTransport<Tokio1Executor>,
+    envelope: &Envelope,
+    mail: &[u8],
+    secrets: &Secrets,
+) -> Result<String, NotSent> {
+    match tokio::time::timeout(TIMEOUT_IN_ALL, transport.send_raw(envelope, mail)).await {
         Ok(Ok(response)) => {
             let said = response.message().collect::<Vec<_>>().join(" ");
             Ok(format!("SMTP {}: {}", response.code(), shortened(&secrets.masked(&said), 200)))
@@ -38,6 +67,10 @@ pub async fn send(to: &Mail, ca_file: Option<&Path>, message: &Message, secrets:
         Ok(Err(error)) => Err(NotSent { why: why(&error, secrets), may_pass: !error.is_permanent(), not_before: None }),
         Err(_) => Err(NotSent { why: "no answer in time".to_owned(), may_pass: true, not_before: None }),
     }
+}
+
+fn envelope(mail: &lettre::Message, address: &Address) -> Result<Envelope> {
+    Ok(Envelope::new(mail.envelope().from().cloned(), vec![address.clone()])?)
 }
 
 fn written(to: &Mail, message: &Message) -> Result<lettre::Message> {

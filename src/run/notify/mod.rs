@@ -5,6 +5,7 @@
 //! (`together`), in the form of each service (`body`). Whoever takes it sends it (`delivery`, by `service`); what cannot be sent waits there for a later
 //! try. While the ledger is away, it waits in the process (`hub`).
 
+mod answer;
 mod body;
 mod delivery;
 pub mod event;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::answer::Answerer;
 use super::request::{self, Redirects};
 use super::secrets::Secrets;
 use crate::config::Config;
@@ -70,7 +71,8 @@ impl Pings {
             {
                 before.abort();
             }
-            if let Err(not_sent) = request::deliver(|| request::once(client.get(url.clone()), &secrets)).await {
+            if let Err(not_sent) = request::deliver(|| request::once(client.get(url.clone()), Answerer::Monitor, &secrets)).await
+            {
                 tracing::warn!("ping of job `{job}` was not delivered: {}", not_sent.why);
             }
         }))

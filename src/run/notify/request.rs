@@ -10,6 +10,7 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
+use super::answer::{self, Answerer};
 use super::secrets::Secrets;
 use crate::base::{ca_file, network};
 
@@ -107,7 +108,7 @@ fn pause_after(not_sent: &NotSent, failed: usize) -> Option<Duration> {
 }
 
 /// Sends a request once. Returns status and answer in words, without `secrets`.
-pub async fn once(request: RequestBuilder, secrets: &Secrets) -> Result<String, NotSent> {
+pub async fn once(request: RequestBuilder, from: Answerer, secrets: &Secrets) -> Result<String, NotSent> {
     let mut response = match request.send().await {
         Ok(response) => response,
         Err(error) => {
@@ -126,7 +127,11 @@ pub async fn once(request: RequestBuilder, secrets: &Secrets) -> Result<String, 
     let said = super::message::shortened(secrets.masked(&answer).trim(), 200);
     let in_words = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
     if status.is_success() {
-        return Ok(in_words);
+        return match answer::denies(from, &answer) {
+            // It may be a limit of a moment: what came too early is sent again, and what is wrong for good is told once more.
+            true => Err(NotSent { why: format!("it did not take the message: {in_words}"), may_pass: true, not_before: None }),
+            false => Ok(in_words),
+        };
     }
     let may_pass = status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
     Err(NotSent { why: in_words, may_pass, not_before: wanted_pause(&headers, &answer, Utc::now()) })

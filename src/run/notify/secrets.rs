@@ -61,9 +61,9 @@ impl Secrets {
         self
     }
 
-    /// Returns the text without them. Upper and lower case are one: `%2b` is `%2B`.
+    /// Returns the text without them. Upper and lower case are one: `%2b` is `%2B`; and so are `+` and the `\u002B` that some write for it in JSON.
     pub fn masked(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| without(&text, secret))
+        self.0.iter().fold(unescaped(text), |text, secret| without(&text, secret))
     }
 }
 
@@ -95,6 +95,23 @@ fn parts(url: &Url) -> Vec<String> {
     let whole = [url.as_str(), query].into_iter().chain(path).map(str::to_owned);
     let login = if user.is_empty() && password.is_empty() { Vec::new() } else { in_base64(&basic) };
     whole.chain(keys.chain([user, password]).flat_map(forms)).chain(login).collect()
+}
+
+/// Returns the text with the printable letters of ASCII that it has as escapes of JSON, whatever else of JSON it has.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split("\\u00");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let letter = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(u8::is_ascii_graphic);
+        match letter {
+            Some(letter) => {
+                plain.push(char::from(letter));
+                plain += &part[2..];
+            }
+            None => plain = plain + "\\u00" + part,
+        }
+    }
+    plain
 }
 
 fn without(text: &str, secret: &str) -> String {
@@ -164,5 +181,8 @@ mod tests {
         assert_eq!(Secrets::of(&ntfy).masked(r#"{"topic":"k7Qx2"} 123456:AAtoken"#), r#"{"topic":"…"} …"#);
         let slack = Service::Slack { url: secret("https://hooks.example.com/hook/T0/c0ffee1") };
         assert_eq!(Secrets::of(&slack).masked("no hook T0: c0ffee1"), "no hook T0: …", "short words are no keys");
+        let with_signs = Service::Slack { url: secret("https://hooks.example.com/hook?sig=c0+ff/ee1=") };
+        let masked = Secrets::of(&with_signs).masked(r#"{"sig":"c0\u002Bff\u002Fee1\u003d","\u00e9":"\u00"}"#);
+        assert_eq!(masked, r#"{"sig":"…","\u00e9":"\u00"}"#);
     }
 }

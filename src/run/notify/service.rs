@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use url::Url;
 
+use super::answer::Answerer;
 use super::event::Event;
 use super::message::Message;
 use super::request::{NotSent, once};
@@ -23,19 +24,19 @@ pub async fn send(
     events: &[Event],
 ) -> Result<String, NotSent> {
     let secrets = Secrets::of(service);
-    let post = |url: &SecretString, body: Value| {
+    let post = |from: Answerer, url: &SecretString, body: Value| {
         let url = parsed(url);
         let secrets = &secrets;
-        async move { once(client.post(url?).json(&body), secrets).await }
+        async move { once(client.post(url?).json(&body), from, secrets).await }
     };
     match service {
-        Service::Slack { url } => post(url, body::slack(message)).await,
-        Service::Discord { url } => post(url, body::discord(message)).await,
-        Service::Teams { url } => post(url, body::teams(message)).await,
-        Service::Webhook { url } => post(url, body::webhook(message, events)).await,
+        Service::Slack { url } => post(Answerer::Slack, url, body::slack(message)).await,
+        Service::Discord { url } => post(Answerer::Json, url, body::discord(message)).await,
+        Service::Teams { url } => post(Answerer::Teams, url, body::teams(message)).await,
+        Service::Webhook { url } => post(Answerer::Webhook, url, body::webhook(message, events)).await,
         Service::Telegram { server, token, chat } => {
             let url = format!("{server}/bot{}/sendMessage", token.expose_secret());
-            post(&SecretString::from(url), body::telegram(message, chat)).await
+            post(Answerer::Json, &SecretString::from(url), body::telegram(message, chat)).await
         }
         Service::Ntfy { url, token } => {
             let Some((server, body)) = body::ntfy(message, &parsed(url)?) else {
@@ -45,7 +46,7 @@ pub async fn send(
             if let Some(token) = token {
                 request = request.bearer_auth(token.expose_secret());
             }
-            once(request, &secrets).await
+            once(request, Answerer::Json, &secrets).await
         }
         Service::Mail(to) => mail::send(to, ca_file, message, &secrets).await,
     }

@@ -65,6 +65,15 @@ impl<'a> PartitionArchive<'a> {
             if !before_a_drop {
                 return self.archive.is_there(&batch).await;
             }
+            // The mark would name the other one, had the transaction of that one not been lost with a history that the server no longer has, or been one
+            // of a copy of the server. No command would put back what this batch has alone.
+            if let Some(by) = self.archive.replaced_by(&batch).await?.first() {
+                tracing::warn!(
+                    "{by} says that it has the rows of {}, and the partition's mark does not: they are archived again",
+                    archived.key
+                );
+                return Ok(false);
+            }
             let phase = self.run.progress.phase("read", None);
             let is_whole = self.archive.is_whole(&batch, &phase).await?;
             phase.done(if is_whole {

@@ -57,7 +57,11 @@ fn database(name: &str, backup: Result<Option<Backup>, String>) -> DatabaseStatu
 }
 
 fn of(found: OfDatabase) -> DatabaseStatus {
-    DatabaseStatus { name: found.name.clone(), read: Some(Arc::new(Read { at: now(), found })), late: Vec::new() }
+    DatabaseStatus {
+        name: found.name.clone(),
+        read: Some(Arc::new(Read { at: now(), asked: std::time::Instant::now(), found })),
+        late: Vec::new(),
+    }
 }
 
 fn with_safety(safety: &[DatabaseStatus], filter: &Filter) -> String {

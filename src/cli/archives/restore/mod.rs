@@ -185,6 +185,7 @@ impl Restore<'_> {
                 }
                 Intent::Leave(RestoreOutcome::NeverLeft(why)) => print(&format!("{why}: would skip them\n"))?,
                 Intent::Leave(RestoreOutcome::Doubted(why)) => print(&format!("{why}: would not put them back\n"))?,
+                Intent::Leave(RestoreOutcome::Replaced(by)) => print(&format!("{}: would skip it\n", replaced(name, &by)))?,
                 Intent::Leave(_) => {
                     archive::ensure_opens(&found.store, name, manifest).await?;
                     print(&format!("{name}: would put back the rows that {table} no longer has\n"))?;
@@ -272,6 +273,7 @@ impl Restore<'_> {
                 totals.never_left += 1;
             }
             Ok(RestoreOutcome::Doubted(why)) => totals.refused.push(format!("nothing was put back of {name}: {why}")),
+            Ok(RestoreOutcome::Replaced(by)) => tracing::info!("skipped {}", replaced(name, &by)),
             Ok(RestoreOutcome::Later) => return Ok(BatchOutcome::Later),
             // foreign_key_violation
             Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(BatchOutcome::MissesReferenced(error)),
@@ -324,8 +326,15 @@ impl Restore<'_> {
             filter: &step.filter,
             again: self.arguments.again,
             rest,
+            replaced_by: &step.found.replaced_by,
             unsigned_ok: self.unsigned_ok,
             checked,
         }
     }
+}
+
+fn replaced(name: &BatchName, by: &BatchName) -> String {
+    format!(
+        "{name}: {by} has its rows, as they were when they left the table; --again --batch {name} puts those of this one back"
+    )
 }
