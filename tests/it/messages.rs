@@ -414,7 +414,7 @@ fn the_digest_says_first_what_is_not_safe_and_serve_sends_it_at_its_time() {
     assert!(digest["lines"][0].as_str().unwrap().contains("app: "), "{digest}");
     assert_eq!(digest["lines"][1], "the last 7 days: 1 run succeeded, 0 failed", "{digest}");
     let sent = scenario.json(&["notify", "digest", "ops"]);
-    assert_eq!((&sent["name"], &sent["answer"]), (&"ops".into(), &"HTTP 200 OK".into()), "{sent}");
+    assert!(sent["name"] == "ops" && sent["answer"].as_str().unwrap().starts_with("HTTP 200 OK"), "{sent}");
     assert_eq!(titles(&recorder), ["digest: the database is safe"]);
 
     let one = Serving::ready(&scenario, "");
