@@ -16,6 +16,7 @@ use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{RowsOnly, column_list};
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
+use crate::base::subtask;
 use crate::base::units;
 use crate::members::compress::DecodeError;
 use crate::members::decode::{Decoded, decode_object};
@@ -101,7 +102,7 @@ pub async fn ensure_opens(store: &Store, name: &BatchName, manifest: &Manifest) 
     }
     let coding = written.coding(store);
     // A key of RSA takes its time, and a made-up header as well.
-    let opened = tokio::task::spawn_blocking(move || coding.tries_to_open(&head.into())).await?;
+    let opened = subtask::spawn_blocking_in_span(move || coding.tries_to_open(&head.into())).await?;
     opened.map_err(|error| cannot_be_decoded(&location, written, error))
 }
 

@@ -16,6 +16,7 @@ use super::session::{convert_again, in_another_encoding, pass_bytes};
 use super::text::{TAIL, head};
 use crate::base::age_keys::Recipient;
 use crate::base::progress::Phase;
+use crate::base::subtask;
 use crate::members::compress::{self, Compression, Compressor, MEMBER_BYTES};
 use crate::members::encrypt::Encryptor;
 use crate::pg;
@@ -166,7 +167,7 @@ impl Writer {
         self.uncompressed_bytes += input.len() as u64;
         let mut compressor = self.compressor.take().context("the compressor is in use")?;
         let is_read_back = self.encryptor.encrypts();
-        let (compressor, member) = tokio::task::spawn_blocking(move || {
+        let (compressor, member) = subtask::spawn_blocking_in_span(move || {
             let member = compressor.member(&input);
             let member = member.and_then(|member| if is_read_back { read_back(member, &input) } else { Ok(member) });
             (compressor, member)

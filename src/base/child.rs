@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 
-use crate::base::tool_output;
+use crate::base::{subtask, tool_output};
 
 /// The last bytes of a tool's stderr that are kept: the error is there.
 const STDERR_KEPT_BYTES: usize = 64 << 10;
@@ -72,7 +72,7 @@ impl Child {
         restrict_environment(&mut command);
         let mut process = tokio::process::Command::from(command).spawn().with_context(|| format!("cannot start {name}"))?;
         let mut pipe = process.stderr.take().context("stderr is a pipe")?;
-        let stderr = tokio::spawn(async move {
+        let stderr = subtask::spawn_in_span(async move {
             let (mut kept, mut line_bytes) = (Vec::new(), 0);
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = pipe.read(&mut buffer).await {

@@ -15,6 +15,7 @@ pub mod progress;
 pub mod schedule;
 pub mod shell;
 pub mod story;
+pub mod subtask;
 pub mod telemetry;
 pub mod terminal;
 pub mod thread;

@@ -18,6 +18,12 @@ impl Pattern {
         &self.0
     }
 
+    /// Returns the pattern before the first dot, and the one after it; none where it has no dot.
+    pub fn around_dot(&self) -> Option<(Self, Self)> {
+        let (before, after) = self.0.split_once('.')?;
+        Some((Self::new(before), Self::new(after)))
+    }
+
     /// Returns whether the pattern stands for the whole name. After a mismatch, it goes back to the last `*` alone: an earlier one need take no
     /// more, so that the time is bounded by the product of both lengths.
     pub fn matches(&self, name: &str) -> bool {

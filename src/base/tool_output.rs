@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -35,18 +36,37 @@ pub struct Notice {
 }
 
 tokio::task_local! {
-    static TOOL_OUTPUT: RefCell<ToolOutput>;
+    /// Subtasks and threads of the run share it (`subtask`).
+    static TOOL_OUTPUT: Arc<Mutex<ToolOutput>>;
     static NOTICES: RefCell<Vec<Notice>>;
 }
 
 /// Runs `work` and keeps what its tools print to stderr, and what it logs itself.
 pub async fn capture<T>(work: impl Future<Output = T>) -> (T, ToolOutput) {
-    TOOL_OUTPUT
-        .scope(RefCell::default(), async {
-            let result = work.await;
-            (result, TOOL_OUTPUT.with(RefCell::take))
-        })
-        .await
+    let captured = Arc::<Mutex<ToolOutput>>::default();
+    let result = TOOL_OUTPUT.scope(Arc::clone(&captured), work).await;
+    let captured = std::mem::take(&mut *lock(&captured));
+    (result, captured)
+}
+
+/// Returns work whose output is that of the present run, wherever it is polled.
+pub fn shared<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    TOOL_OUTPUT.scope(of_this_run(), work)
+}
+
+/// The same for work of a thread.
+pub fn shared_on_thread<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let captured = of_this_run();
+    move || TOOL_OUTPUT.sync_scope(captured, work)
+}
+
+/// Outside of a run, nobody reads it.
+fn of_this_run() -> Arc<Mutex<ToolOutput>> {
+    TOOL_OUTPUT.try_with(Arc::clone).unwrap_or_default()
+}
+
+fn lock(captured: &Mutex<ToolOutput>) -> MutexGuard<'_, ToolOutput> {
+    captured.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `work` and keeps the first 200 of the server's notices and warnings, whose number has no limit.
@@ -62,7 +82,7 @@ pub async fn notices<T>(work: impl Future<Output = T>) -> (T, Vec<Notice>) {
 /// Adds a tool's stderr to the current run, if there is one.
 pub fn stderr(text: &str) {
     let _ = TOOL_OUTPUT.try_with(|captured| {
-        let kept = &mut captured.borrow_mut().stderr;
+        let kept = &mut lock(captured).stderr;
         if !kept.is_empty() && !text.is_empty() {
             kept.push('\n');
         }
@@ -86,11 +106,10 @@ struct LineLayer;
 impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let _ = TOOL_OUTPUT.try_with(|captured| {
-            // A value may log while it is written.
-            let Ok(mut captured) = captured.try_borrow_mut() else { return };
+            // A value may log while it is written, so that nothing is locked meanwhile.
             let mut text = Text::default();
             event.record(&mut text);
-            story::add_line(&mut captured.lines, event.metadata().level().as_str(), &(text.message + &text.fields));
+            story::add_line(&mut lock(captured).lines, event.metadata().level().as_str(), &(text.message + &text.fields));
         });
     }
 }

@@ -29,19 +29,18 @@ pub async fn run<'d>(
     let (turns, one) = (Turns::default(), Semaphore::new(1));
     let (context, turns, one) = (&context, &turns, &one);
     let waiting = databases.iter().enumerate().map(|(place, database)| async move {
-        let turn = if is_fleet { turns.take(&context.config, database).await } else { None };
-        // A database without a limit has the turn of one that runs alone.
-        let _alone = if turn.is_none() { one.acquire().await.ok() } else { None };
-        if context.cancel.is_cancelled() {
-            return None;
-        }
-        // On the heap once it begins: thousands of them wait.
-        Some((place, Box::pin(on(context, job, database, trigger, mode)).await))
+        let turn = async || {
+            let turn = if is_fleet { turns.take(&context.config, database).await } else { None };
+            // A database without a limit has the turn of one that runs alone.
+            let alone = if turn.is_none() { one.acquire().await.ok() } else { None };
+            (turn, alone)
+        };
+        (place, on(context, job, database, trigger, mode, turn).await)
     });
     let mut ending = futures_util::stream::iter(waiting).buffer_unordered(if is_fleet { databases.len() } else { 1 });
     let mut all = Vec::new();
     while let Some(ended) = ending.next().await {
-        let Some((place, attempts)) = ended else { continue };
+        let (place, Some(attempts)) = ended else { continue };
         for ended in &attempts {
             say(ended)?;
         }
@@ -51,8 +50,20 @@ pub async fn run<'d>(
     Ok(all.into_iter().map(|(place, attempts)| (&databases[place], attempts)).collect())
 }
 
-async fn on(context: &runner::Context, job: &Job, database: &str, trigger: &Trigger, mode: Mode) -> Vec<Ended> {
+/// None where all was cancelled before it began.
+async fn on<T>(
+    context: &runner::Context,
+    job: &Job,
+    database: &str,
+    trigger: &Trigger,
+    mode: Mode,
+    turn: impl AsyncFn() -> T,
+) -> Option<Vec<Ended>> {
+    if context.cancel.is_cancelled() {
+        return None;
+    }
     if let Some(tick) = trigger.tick() {
+        // Without a turn: the run before it may take long.
         let waited = tokio::select! {
             waited = runner::after::wait(context, job, database, tick) => waited,
             () = context.cancel.cancelled() => Err(Fault::new(Kind::Cancelled, "cancelled while waiting for other jobs").into()),
@@ -62,10 +73,13 @@ async fn on(context: &runner::Context, job: &Job, database: &str, trigger: &Trig
             if let Some(skipped) = &skipped {
                 context.notifier.ended(job, job.task.kind(), skipped);
             }
-            return skipped.into_iter().collect();
+            return Some(skipped.into_iter().collect());
         }
     }
-    let attempts = runner::run_with_retries(context, job, database, trigger.clone(), mode).await;
+    let attempts = runner::run_with_retries(context, job, database, trigger.clone(), mode, turn).await;
+    if attempts.is_empty() && context.cancel.is_cancelled() {
+        return None;
+    }
     // A run that the ledger refused never reached the point where it notifies others.
     if let [only] = attempts.as_slice()
         && context.ledger.is_some()
@@ -74,5 +88,5 @@ async fn on(context: &runner::Context, job: &Job, database: &str, trigger: &Trig
     {
         context.notifier.ended(job, job.task.kind(), only);
     }
-    attempts
+    Some(attempts)
 }

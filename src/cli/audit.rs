@@ -12,6 +12,7 @@ use super::signals::cancelled_by_signals;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
+use crate::config::Config;
 use crate::run::job::Job;
 use crate::task::audit::checks::{self, CHECKS, Check};
 use crate::task::audit::document::{Change, Document, State};
@@ -76,13 +77,13 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         return Err(Fault::new(Kind::Configuration, format!("the configuration has no database `{name}`; {hint}")).into());
     }
     let only = arguments.check.as_deref().map(find).transpose()?;
-    let on_database = folder.jobs.iter().filter(|job| job.runs_on(name));
+    let on_database = folder.jobs.iter().filter(|job| job.would_run_on(name, &config));
     let own = |job: &Job| {
         let audit = job.task.as_a::<Audit>()?.clone();
         Some(OwnJob { job: job.name.clone(), audit, trust_owners: job.limits.trust_owners })
     };
     let own = on_database.filter_map(own).next();
-    let others: Vec<Other> = folder.jobs.iter().map(|job| seen_on(job, name)).collect();
+    let others: Vec<Other> = folder.jobs.iter().map(|job| seen_on(job, name, &config)).collect();
     let (mut audit, document) =
         audit::manual(&config, &others, own, name, only, &global.progress(), &cancelled_by_signals()?).await?;
     if let Some(fail_on) = arguments.fail_on {
@@ -108,9 +109,9 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// A job as the audit sees it. Whether its patterns stand for this database is known without asking a server.
-fn seen_on(job: &Job, database: &str) -> Other {
+fn seen_on(job: &Job, database: &str, config: &Config) -> Other {
     let mut other = job.in_short();
-    if job.runs_on(database) && !other.runs_on(database) {
+    if job.would_run_on(database, config) && !other.runs_on(database) {
         other.databases.push(database.to_owned());
     }
     other

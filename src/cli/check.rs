@@ -1,5 +1,7 @@
 //! `pgtend check` loads everything as a real run does, and with `--connect` tries everything that a run will need.
 
+mod one_server;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::config::{self, Config};
 use crate::ledger::Ledger;
+use crate::pg::databases::Listed;
 use crate::pg::{self, Server, client_tools, databases, failure};
 use crate::run::fleet::Found;
 use crate::run::job::{Folder, Job};
@@ -120,11 +123,23 @@ fn nowhere(config: &Config) -> Vec<String> {
     without.map(|(name, _)| note(name)).collect()
 }
 
-/// Patterns that can stand for nothing: no server is there, and no entry has such a name.
+/// Patterns that can stand for nothing: no such server is there, and no entry has such a name.
 fn without_servers(config: &Config, jobs: &[Job]) -> Vec<String> {
     let mut notes = Vec::new();
-    for job in jobs.iter().filter(|job| config.servers.is_empty() && job.databases.is_empty()) {
+    for job in jobs {
         let Some(chosen) = &job.chosen else { continue };
+        let of_nothing = chosen.of_nothing(config).into_iter().filter(|_| !config.servers.is_empty());
+        notes.extend(of_nothing.map(|pattern| {
+            format!(
+                "{}: the pattern \"{}\" stands for nothing: what is before its first dot is the name of no [servers.NAME], and no [databases.NAME] matches. \
+                 Databases' own names are compared with patterns without a dot",
+                job.name,
+                pattern.as_str()
+            )
+        }));
+        if !config.servers.is_empty() || !job.databases.is_empty() {
+            continue;
+        }
         notes.push(format!(
             "{}: databases = \"{chosen}\" matches no [databases.NAME], and there is no [servers.NAME] to find any",
             job.name
@@ -204,13 +219,14 @@ pub(super) fn parts(detail: &str) -> (&str, impl Iterator<Item = &str>) {
 
 /// Tries everything that runs will need: databases, the ledger and stores side by side. Returns it in the order of the configuration.
 pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
-    let (of_servers, jobs) = try_servers(config, jobs).await;
+    let (of_servers, jobs, servers) = try_servers(config, jobs).await;
+    let servers = &servers[..];
     let jobs = &jobs[..];
     let of_entries = config.databases.iter().map(|(name, database)| (name.clone(), database.clone()));
     let examples =
         examples(config, jobs).into_iter().filter_map(|name| Some((name.clone(), config.database(&name)?.into_owned())));
     let to_try: Vec<_> = of_entries.chain(examples).collect();
-    let databases = to_try.iter().map(|(name, database)| try_database(name, database, jobs, config));
+    let databases = to_try.iter().map(|(name, database)| try_database(name, database, jobs, config, servers));
     let databases = futures_util::stream::iter(databases).buffered(AT_ONCE).collect::<Vec<_>>();
     let (databases, ledger, stores) = tokio::join!(databases, try_ledger(config), try_stores(config, jobs));
     let mut tried = of_servers;
@@ -257,8 +273,8 @@ async fn try_apart(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     tried
 }
 
-/// Asks each server for its databases. Returns the jobs with those that their patterns stand for.
-async fn try_servers(config: &Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>) {
+/// Asks each server for its databases. Returns the jobs with those that their patterns stand for, and what each server said.
+async fn try_servers<'c>(config: &'c Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>, Vec<(&'c String, Listed)>) {
     let (mut tried, mut found, mut said) = (Vec::new(), Found::default(), Vec::new());
     let asking = config.servers.values().map(|server| async { databases::list(&server.login.settings()?).await });
     let asking = asking.map(|listed| within_time(LONGEST, listed));
@@ -273,7 +289,11 @@ async fn try_servers(config: &Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>) 
     }
     let is_one_silent = !tried.is_empty();
     let with_entries = found.with_entries(config);
-    for (name, listed) in said {
+    for (number, (name, listed)) in said.iter().enumerate() {
+        if let Some(error) = one_server::under_two_names(name, listed, &said[..number]) {
+            tried.push(Attempt { what: format!("server {name}"), result: Err(error) });
+            continue;
+        }
         let left_out = listed.left_out.iter().map(|(own, why)| format!("{} is left out: {why}", own.escape_debug()));
         let of_it = with_entries.iter().filter(|(found, _)| found.starts_with(&format!("{name}.")));
         let taken = of_it.map(|(found, entry)| format!("{found} is [databases.{entry}], whose settings count for its jobs"));
@@ -288,7 +308,7 @@ async fn try_servers(config: &Config, jobs: &[Job]) -> (Vec<Attempt>, Vec<Job>) 
         let counts = format!("{patterns}: {}", units::plural(job.databases.len(), "database"));
         tried.push(Attempt { what: format!("databases of {}", job.name), result: Ok(format!("{counts}{}", warnings(none))) });
     }
-    (tried, jobs)
+    (tried, jobs, said)
 }
 
 /// The first found database of each job with patterns: thousands cannot all be tried.
@@ -298,7 +318,13 @@ fn examples(config: &Config, jobs: &[Job]) -> BTreeSet<String> {
 }
 
 /// Tries the connection to a database, the client tools for its server, and the privileges that each of its jobs needs.
-async fn try_database(name: &str, database: &config::Database, jobs: &[Job], config: &Config) -> Vec<Attempt> {
+async fn try_database(
+    name: &str,
+    database: &config::Database,
+    jobs: &[Job],
+    config: &Config,
+    servers: &[(&String, Listed)],
+) -> Vec<Attempt> {
     let what = format!("database {name}");
     let settings = match database.settings() {
         Ok(settings) => settings,
@@ -308,9 +334,15 @@ async fn try_database(name: &str, database: &config::Database, jobs: &[Job], con
         Ok(connected) => connected,
         Err(error) => return try_client_tools(what, error, &settings, config).await,
     };
+    let also_found = one_server::also_found(name, &settings, &mut connection, config, servers).await;
     let mut tried = vec![Attempt {
         what: what.clone(),
-        result: Ok(format!("{}, PostgreSQL {}{}", settings.display(), server.version, warnings(clock))),
+        result: Ok(format!(
+            "{}, PostgreSQL {}{}",
+            settings.display(),
+            server.version,
+            warnings(clock.into_iter().chain(also_found))
+        )),
     }];
     let tools = client_tools::find(config.tools.bin_dir.as_deref(), server.major()).await;
     let way_in = match &tools {
@@ -364,7 +396,23 @@ async fn try_client_tools(what: String, error: anyhow::Error, settings: &pg::Set
 
 async fn try_ledger(config: &Config) -> Result<Option<String>> {
     let Some(ledger) = Ledger::new(config)? else { return Ok(None) };
-    within_time(LONGEST, ledger.readiness()).await.map(Some)
+    let has_tenants = !config.servers.is_empty();
+    let trying = async {
+        let strangers = if has_tenants { ledger.strangers().await? } else { Vec::new() };
+        Ok(format!("{}{}", ledger.readiness().await?, warnings(of_strangers(&strangers))))
+    };
+    within_time(LONGEST, trying).await.map(Some)
+}
+
+/// Tenants who may connect to the ledger's database can take the locks by which runs know each other.
+fn of_strangers(roles: &[String]) -> Option<String> {
+    let first = roles.first()?;
+    let others = if roles.len() > 1 { format!(" and {} others", roles.len() - 1) } else { String::new() };
+    Some(format!(
+        "{}{others} may connect to its database without being runners: such a session can take the locks by which runs of one job, and `max_concurrent` over \
+         several hosts, are known. REVOKE CONNECT ON DATABASE of the ledger FROM PUBLIC",
+        first.escape_debug()
+    ))
 }
 
 async fn try_store(name: &str, configured: &config::Store, jobs: &[Job], are_several: bool) -> Result<String> {

@@ -1,4 +1,4 @@
-//! `logs` prints what the ledger keeps of a run's words: the output of its tools, warnings, the error.
+//! `logs` prints what the ledger keeps of a run's words: the lines that it logged, the output of its tools, warnings, the error.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::output::{print, print_json};
 use super::outputs::runs as printed;
 use super::runs;
 use super::signals::{cancelled_by_signals, or_cancelled};
+use crate::base::story::Line;
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::ledger::report::Outcome;
@@ -21,10 +22,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  pgtend logs 17              what pg_dump and psql said, warnings, and the error of run 17
+  pgtend logs 17              the last 200 lines that run 17 logged, what pg_dump and psql said, warnings, and the error
   pgtend logs 17 --follow     wait for its end, and say how far it is meanwhile
 
-Log lines of the process itself are where its stderr goes: journalctl -u pgtend, kubectl logs.")]
+All log lines of the process are where its stderr goes: journalctl -u pgtend, kubectl logs.")]
 pub struct Arguments {
     /// The run's number, as `pgtend runs` lists it
     #[arg(value_parser = runs::number)]
@@ -81,6 +82,10 @@ fn warnings(row: &Row) -> &[String] {
     row.report.as_ref().map_or(&[], |report| &report.warnings)
 }
 
+fn lines(row: &Row) -> &[Line] {
+    row.report.as_ref().map_or(&[], |report| &report.story.lines)
+}
+
 fn in_words(row: &Row) -> String {
     let how = row.outcome.0.map_or_else(|| progress(row), Outcome::in_words);
     let mut text = format!("run {}: {} on {}: {how}\n", row.id, row.job, row.database);
@@ -89,13 +94,18 @@ fn in_words(row: &Row) -> String {
             text += &format!("\n{heading}:\n{}\n", lines.trim_end());
         }
     };
+    let logged = lines(row).iter().map(|Line { at, level, text }| format!("{} {level} {text}", at.format("%H:%M:%S")));
+    part("what it logged", logged.collect::<Vec<_>>().join("\n"));
     part("output of its tools", row.stderr.clone().unwrap_or_default());
     part("warnings", warnings(row).join("\n"));
     part("error", row.error.clone().unwrap_or_default());
     if row.outcome.0.is_none() {
         part(
             "it is under way",
-            format!("its tools' output is kept at its end; log lines are those of pid {} on {}", row.pid, row.host),
+            format!(
+                "its log lines and its tools' output are kept at its end; until then they are those of pid {} on {}",
+                row.pid, row.host
+            ),
         );
     }
     text
@@ -107,6 +117,7 @@ fn as_json(row: &Row) -> printed::Logs<'_> {
         job: &row.job,
         database: &row.database,
         outcome: row.outcome,
+        lines: lines(row),
         stderr: row.stderr.as_deref(),
         warnings: warnings(row),
         error: row.error.as_deref(),

@@ -69,7 +69,7 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
         job.task.agree();
     }
     if job.databases.is_empty() {
-        return no_database(global, &config, &job).await;
+        return no_database(global, &config, &job, request).await;
     }
     let mut databases = databases(&job, request.database)?;
     let trigger = trigger(&job, request)?;
@@ -133,7 +133,7 @@ pub async fn manual<W: Work>(
     let jobs = folder.jobs;
     let work = work(&job)?;
     if job.databases.is_empty() {
-        return no_database(global, &config, &job).await;
+        return no_database(global, &config, &job, request).await;
     }
     let databases = databases(&job, request.database)?;
     let context = context(global, config, jobs, &job, request)?;
@@ -264,8 +264,9 @@ fn databases(job: &Job, only: Option<&str>) -> Result<Vec<String>> {
     if job.databases.iter().any(|database| database == only) {
         return Ok(vec![only.to_owned()]);
     }
-    // Where only one server has a database of that name, the server need not be named.
-    let is_meant = |name: &&String| servers::parts(name).is_some_and(|(_, own)| own == only);
+    // Where only one server has a database of that name, the server need not be named. A name with a dot names it: a database that is called
+    // `main.shop` on another server is not meant.
+    let is_meant = |name: &&String| !only.contains('.') && servers::parts(name).is_some_and(|(_, own)| own == only);
     let meant: Vec<&String> = job.databases.iter().filter(is_meant).collect();
     let message = match meant.as_slice() {
         [one] => return Ok(vec![(*one).clone()]),
@@ -285,12 +286,19 @@ fn some_of(names: &[String]) -> String {
     if more > 0 { format!("{named}, and {more} more") } else { named }
 }
 
-/// A job whose patterns stand for nothing has nothing to do; where it is not known what a server has, that is an error.
-async fn no_database(global: &Global, config: &Config, job: &Job) -> Result<ExitCode> {
+/// A job whose patterns stand for nothing has nothing to do; where it is not known what a server has, that is an error, and so is a database that was named.
+async fn no_database(global: &Global, config: &Config, job: &Job, request: &Request<'_>) -> Result<ExitCode> {
     let ledger = Ledger::new(config)?;
     fleet::ensure_known(job, config, ledger.as_ref().map_or(Memory::None, Memory::Read)).await?;
     let patterns = job.chosen.as_ref().map(ToString::to_string).unwrap_or_default();
-    terminal::say(&format!("pgtend: {}: no database matches {patterns}: nothing to do", job.name));
+    if let Some(named) = request.database {
+        let message = format!("job `{}` does not run on `{named}`: no database matches {patterns}", job.name);
+        return Err(Fault::new(Kind::Configuration, message).into());
+    }
+    match request.scheduled {
+        true => tracing::warn!(job = job.name, "no database matches {patterns}: nothing to do"),
+        false => terminal::say(&format!("pgtend: {}: no database matches {patterns}: nothing to do", job.name)),
+    }
     none_needed(global)
 }
 

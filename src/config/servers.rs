@@ -40,13 +40,32 @@ impl Config {
     }
 }
 
-/// A database that patterns may choose.
+/// A database that patterns may choose. Its own name is what its owner, or whoever may create databases, calls it: no pattern that is meant for a server
+/// may know it by that.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// Its name in the configuration.
     pub name: String,
-    /// The names by which patterns know it.
-    pub known_as: Vec<String>,
+    /// What patterns with a dot know it by: SERVER.DATABASE, and an entry's name.
+    pub full: Vec<String>,
+    /// What patterns without a dot know it by: its own name, and an entry's.
+    pub plain: Vec<String>,
+}
+
+impl Candidate {
+    /// Returns a database that is found on a server.
+    pub fn found(server: &str, own: &str) -> Self {
+        let name = name_of(server, own);
+        Self { full: vec![name.clone()], plain: vec![own.to_owned()], name }
+    }
+
+    /// Returns whether a pattern stands for it. What is before the first dot of a pattern is of servers' names alone, and the rest of their databases', as
+    /// SERVER.DATABASE spells them: a database that is called `prod.x` on another server is none of `prod.*`.
+    pub fn is_meant_by(&self, pattern: &Pattern) -> bool {
+        let Some((server, database)) = pattern.around_dot() else { return self.plain.iter().any(|name| pattern.matches(name)) };
+        let is_it = |(of, own): (&str, &str)| server.matches(of) && database.matches(own);
+        self.full.iter().filter_map(|name| name.split_once('.')).any(is_it)
+    }
 }
 
 impl Config {
@@ -56,16 +75,28 @@ impl Config {
         let place = |server: &Server| Some(server.login.settings().ok()?.server());
         let servers: Vec<_> = self.servers.iter().filter_map(|(name, server)| Some((name, server, place(server)?))).collect();
         let entry = |(name, database): (&String, &Database)| {
-            let mut known_as = vec![name.clone()];
+            let (mut full, mut plain) = (vec![name.clone()], vec![name.clone()]);
             if let Ok(settings) = database.settings() {
                 let own = settings.database();
                 let of_it = servers.iter().filter(|(_, server, place)| *place == settings.server() && server.takes(own));
-                known_as.extend(of_it.map(|(server, ..)| name_of(server, own)));
-                known_as.push(own.to_owned());
+                full.extend(of_it.map(|(server, ..)| name_of(server, own)));
+                plain.push(own.to_owned());
             }
-            Candidate { name: name.clone(), known_as }
+            Candidate { name: name.clone(), full, plain }
         };
         self.databases.iter().map(entry).collect()
+    }
+
+    /// Returns a database by its name, as patterns know it if it is there: none where its server's patterns leave it out, and where an entry has its place.
+    pub fn candidate(&self, name: &str) -> Option<Candidate> {
+        if self.databases.contains_key(name) {
+            return self.entries().into_iter().find(|entry| entry.name == name);
+        }
+        let (server_name, own) = parts(name)?;
+        let server = self.servers.get(server_name).filter(|server| server.takes(&own))?;
+        let place = server.login.settings().ok()?.server();
+        let is_it = |entry: &Database| entry.settings().is_ok_and(|entry| entry.server() == place && entry.database() == own);
+        (!self.databases.values().any(is_it)).then(|| Candidate::found(server_name, &own))
     }
 }
 

@@ -62,6 +62,19 @@ impl Ledger {
         Ok(format!("{}: the first run makes the schema `pgtend`", self.display()))
     }
 
+    /// Returns how many other roles may connect to its database, and name some: they can take the locks by which runners know each other. Superusers and those
+    /// that may write runs do not count.
+    pub async fn strangers(&self) -> Result<Vec<String>> {
+        let roles = sqlx::query_scalar(
+            "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r
+             WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname OPERATOR(pg_catalog.<>) session_user
+               AND pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT')
+               AND NOT coalesce(pg_catalog.has_table_privilege(r.oid, pg_catalog.to_regclass('pgtend.runs')::pg_catalog.oid, 'INSERT'), false)
+             ORDER BY 1",
+        );
+        roles.fetch_all(&mut self.connect().await?).await.map_err(pg::in_its_own_words)
+    }
+
     pub(super) async fn migrate(&self) -> Result<()> {
         // This does not use the pool, which retries a refusing server for 20 s, and then does not say that it refused.
         let mut connection = self.settings.connect().await?;

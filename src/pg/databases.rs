@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 
 use super::Settings;
 use crate::base::fault::{Fault, Kind};
@@ -23,6 +25,8 @@ pub struct Listed {
     pub names: Vec<String>,
     /// The others, each with the reason; the server's templates are not worth a word.
     pub left_out: Vec<(String, &'static str)>,
+    /// When the server started, to the microsecond: whatever address leads to it, that is its own.
+    pub started_at: Option<DateTime<Utc>>,
 }
 
 /// Asks the server for all of its databases. An error is no list: it says nothing about any database.
@@ -40,12 +44,18 @@ pub async fn list(settings: &Settings) -> Result<Listed> {
         .await
         .map_err(super::in_its_own_words)?;
         anyhow::ensure!(rows.len() as i64 <= MOST, "it has more than {MOST} databases");
-        Ok(sorted(rows))
+        Ok(Listed { started_at: Some(started_at(&mut connection).await?), ..sorted(rows) })
     };
     let answered = tokio::time::timeout(PATIENCE, asking).await;
     let answered = answered
         .unwrap_or_else(|_| Err(Fault::new(Kind::Unreachable, format!("it did not answer in {} s", PATIENCE.as_secs())).into()));
     answered.with_context(|| format!("cannot ask {} for its databases", settings.server()))
+}
+
+/// When the server of a connection started: no two have the same time, and every role may ask.
+pub async fn started_at(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
+    let started_at = sqlx::query_scalar("SELECT pg_catalog.pg_postmaster_start_time()").fetch_one(connection).await;
+    started_at.map_err(super::in_its_own_words)
 }
 
 /// Tells those to work on from the others. Pure.

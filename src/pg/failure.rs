@@ -31,7 +31,7 @@ pub fn in_a_line(error: &anyhow::Error) -> String {
     for cause in error.chain() {
         let said = match cause.downcast_ref::<sqlx::Error>() {
             Some(error) => words_of(error),
-            None => cause.to_string(),
+            None => without_numbers(&cause.to_string()),
         };
         if !line.contains(&said) {
             line += if line.is_empty() { "" } else { ": " };
@@ -42,6 +42,19 @@ pub fn in_a_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// Removes the number that Rust adds to what the system says: "(os error 2)".
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.trim_start_matches(|letter: char| letter.is_ascii_digit()).strip_prefix(')') {
+            Some(rest) => plain += rest,
+            None => plain = plain + " (os error " + part,
+        }
+    }
+    plain
 }
 
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -140,7 +153,11 @@ pub struct ServerMessage {
 
 /// Returns the server's message and its details, without the line of its source that sqlx adds.
 pub fn words_of(error: &sqlx::Error) -> String {
-    let sqlx::Error::Database(said) = error else { return error.to_string() };
+    let said = match error {
+        sqlx::Error::Database(said) => said,
+        sqlx::Error::Io(error) => return format!("the connection failed: {}", without_numbers(&error.to_string())),
+        _ => return error.to_string(),
+    };
     let mut text = said.message().to_owned();
     if let Some(said) = said.try_downcast_ref::<PgDatabaseError>() {
         for (what, more) in [("detail", said.detail()), ("hint", said.hint())] {
@@ -185,5 +202,16 @@ mod tests {
             Err::<(), _>(std::io::Error::other("x")).context(Fault::new(Kind::Permission, "no")).context("job").unwrap_err();
         assert_eq!(kind_of(&over), Some(Kind::Permission));
         assert_eq!(kind_of(&anyhow::anyhow!("plain")), None);
+    }
+
+    #[test]
+    fn a_line_has_what_the_system_says_once_and_without_its_number() {
+        let refused = || std::io::Error::from_raw_os_error(111);
+        let line = |error: anyhow::Error| in_a_line(&error);
+        let store = anyhow::Error::new(std::io::Error::from_raw_os_error(2)).context("cannot write in /proc/store");
+        assert_eq!(line(store), "cannot write in /proc/store: No such file or directory");
+        let server = anyhow::Error::new(sqlx::Error::Io(refused())).context("database `app`");
+        assert_eq!(line(server), "database `app`: the connection failed: Connection refused");
+        assert_eq!(without_numbers("a (os error 2), b (os error x) c"), "a, b (os error x) c");
     }
 }

@@ -106,7 +106,7 @@ pub async fn found_for(config: &Config, memory: Memory<'_>, jobs: Vec<Job>) -> V
 /// Fails for a job with patterns if one of them may stand for databases of a server of which nothing is known.
 pub async fn ensure_known(job: &Job, config: &Config, memory: Memory<'_>) -> Result<()> {
     let Some(chosen) = &job.chosen else { return Ok(()) };
-    for (name, server) in config.servers.iter().filter(|(name, _)| chosen.may_be_of(name, config.servers.keys())) {
+    for (name, server) in config.servers.iter().filter(|(name, _)| chosen.may_be_of(name)) {
         if let Err(error) = ask(server).await
             && recall(name, memory).await.is_none()
         {
@@ -258,8 +258,7 @@ impl Found {
         let of_servers = self
             .taken(config)
             .filter(|(_, place, own)| !entries.contains_key(&(place.clone(), (*own).to_owned())))
-            .map(|(server, _, own)| (servers::name_of(server, own), own.to_owned()))
-            .map(|(name, own)| Candidate { known_as: vec![name.clone(), own], name });
+            .map(|(server, _, own)| Candidate::found(server, own));
         config.entries().into_iter().chain(of_servers).collect()
     }
 }

@@ -16,6 +16,7 @@ use super::object::{Precondition, Version};
 use super::{Store, sign};
 use crate::base::fault::{Fault, Kind};
 use crate::base::process_identity::ProcessIdentity;
+use crate::base::subtask;
 
 /// The time limits of a lease.
 struct LeaseLimits {
@@ -211,7 +212,7 @@ impl Lease {
             state: Mutex::new(State { renewed: Moment::now(), lost: None, trouble: None }),
         });
         let renewed = Arc::clone(&held);
-        let renewing = tokio::spawn(async move {
+        let renewing = subtask::spawn_in_span(async move {
             loop {
                 let is_well = renewed.lock().trouble.is_none();
                 tokio::time::sleep(if is_well { LIMITS.renew_every } else { LIMITS.try_again_after }).await;

@@ -272,6 +272,24 @@ fn logs_print_what_a_run_said_and_follow_waits_for_its_end() {
 }
 
 #[test]
+fn logs_print_what_a_thread_of_the_run_logged() {
+    let server = server(18);
+    let database = server.trusted_database();
+    // The thread that reads the dump logs how far it is, 15 s after the step began.
+    let scenario = Scenario::with_tool(server, &database, "pg_dump", "sleep 16; exec \"$real\" \"$@\"").ledger();
+    let scenario = scenario.backup_job("local", "");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["running: "]);
+    let run = scenario.runs(&[])[0]["id"].to_string();
+    scenario.run(&["logs", &run]).succeeded().prints(&["what it logged:", " INFO started phase=dump", " INFO running: "]);
+    let lines = scenario.json(&["logs", &run])["lines"].clone();
+    let of_the_thread = |line: &&Value| {
+        let text = line["text"].as_str().unwrap();
+        text.starts_with("running: ") && text.contains(" phase=dump ")
+    };
+    assert!(lines.as_array().unwrap().iter().any(|line| of_the_thread(&line)), "{lines:#}");
+}
+
+#[test]
 fn runs_that_are_followed_are_told_as_they_start_and_end() {
     let server = server(18);
     let database = server.trusted_database();

@@ -209,9 +209,11 @@ fn a_job_runs_on_all_of_its_databases_or_on_one_and_one_that_fails_gives_the_exi
         fleet.sql("postgres", &format!("CREATE DATABASE {name}"));
     }
     fleet.sql("tenant_2", "CREATE TABLE taken ()");
+    let twin = Server::start(18);
+    twin.sql("postgres", "CREATE DATABASE tenant_1");
     let scenario = Scenario::with_database(&fleet, "postgres")
         .config(&of_server(&fleet, "main", "databases = \"tenant_*\""))
-        .config(&of_server(&fleet, "twin", "include = [\"tenant_1\"]"))
+        .config(&of_server(&twin, "twin", "include = [\"tenant_1\"]"))
         .job("make", &job_on("[\"main.*\"]", "", &["CREATE TABLE taken ()"]))
         .job("twice", &job_on("[\"*.tenant_?\"]", "", &["SELECT 1"]));
     let all = scenario.run(&["run-job", "make"]).exited(1);

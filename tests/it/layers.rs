@@ -11,6 +11,39 @@ fn every_import_points_down_and_no_new_circle_appears() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+/// What belongs to runs.
+const BELOW_RUNS: [&str; 7] = ["src/pg", "src/store", "src/live", "src/members", "src/archive", "src/task", "src/run/runner"];
+
+#[test]
+fn every_subtask_and_thread_of_a_run_logs_in_the_span_of_the_run() {
+    let found: Vec<String> = BELOW_RUNS
+        .iter()
+        .flat_map(|folder| sources(Path::new(folder)))
+        .flat_map(|path| spawned_elsewhere(&fs::read_to_string(&path).unwrap(), &path))
+        .collect();
+    assert!(
+        found.is_empty(),
+        "spawn it by src/base/subtask.rs or src/base/thread.rs, so that its log lines are the run's:\n{}",
+        found.join("\n")
+    );
+    // This test can fail.
+    let example = "tokio::spawn(async {});\nset.spawn(work());\nset.spawn(in_span(work()));\nCommand::new(\"x\").spawn()?;\n\
+                   tokio::task::spawn_blocking(|| 1);\nstd::thread::spawn(on_thread(work));\nsubtask::spawn_in_span(work());\n";
+    assert_eq!(spawned_elsewhere(example, Path::new("x.rs")), ["x.rs:1", "x.rs:2", "x.rs:5"]);
+}
+
+/// The lines that start a task or a thread which does not log as the one that starts it.
+fn spawned_elsewhere(source: &str, path: &Path) -> Vec<String> {
+    let starts = |line: &str| {
+        let of_tokio = line.contains("tokio::spawn(") || line.contains("task::spawn_blocking(");
+        let of_a_set = line.contains(".spawn(") && !line.contains(".spawn()");
+        of_tokio || of_a_set || line.contains("std::thread::spawn(") || line.contains("thread::Builder")
+    };
+    let is_in_span = |line: &str| line.contains("in_span(") || line.contains("on_thread(");
+    let found = source.lines().enumerate().filter(|(_, line)| starts(line) && !is_in_span(line));
+    found.map(|(number, _)| format!("{}:{}", path.display(), number + 1)).collect()
+}
+
 #[test]
 fn only_the_list_of_tasks_tells_the_tasks_apart() {
     let list = fs::read_to_string("src/task/list.rs").unwrap();

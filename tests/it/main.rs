@@ -117,6 +117,10 @@ mod fetch;
 mod first_steps;
 /// Databases that are found on servers, and jobs with patterns for them.
 mod fleet;
+/// What tenants of a server can do to others.
+mod fleet_hostile;
+/// Who waits for whom on a server.
+mod fleet_turns;
 /// Whether a backup is recent enough, for deployments and for runs that are not needed then.
 mod gates;
 /// What makes a gate doubt: refusals, clocks, names, lost sets.

@@ -1,8 +1,10 @@
 //! Mistakes in files: where they are, what is wrong, and what to do; drawn for a terminal, in a line, or as JSON. Secrets are not shown.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
+use std::string::FromUtf8Error;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
@@ -20,7 +22,8 @@ pub struct Source {
 
 impl Source {
     pub fn read(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { name: path.display().to_string(), text: std::fs::read_to_string(path)?.into() })
+        let text = String::from_utf8(std::fs::read(path)?).map_err(not_utf_8)?;
+        Ok(Self { name: path.display().to_string(), text: text.into() })
     }
 
     #[cfg(test)]
@@ -236,6 +239,12 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(offset)];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+fn not_utf_8(error: FromUtf8Error) -> std::io::Error {
+    let valid = error.utf8_error().valid_up_to();
+    let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+    std::io::Error::new(ErrorKind::InvalidData, format!("line {line} is not in UTF-8: save the file as UTF-8"))
 }
 
 #[cfg(test)]

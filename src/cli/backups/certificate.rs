@@ -88,7 +88,7 @@ async fn stay(global: &Global, config: &Config, found: &Found) -> Stay {
         _ => return unknown("not all jobs can be read (`pgtend check` says why)".to_owned()),
     };
     let name = &found.set.name;
-    let makes_it = |job: &Job| job.name == name.job && job.runs_on(&name.database);
+    let makes_it = |job: &Job| job.name == name.job && job.would_run_on(&name.database, config);
     let Some((job, keep)) = jobs.iter().filter(|job| makes_it(job)).find_map(|job| Some((job, keep_of(job, found)?))) else {
         return Stay::default();
     };

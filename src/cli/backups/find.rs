@@ -9,6 +9,7 @@ use clap::Args;
 pub(super) use super::found::Found;
 use super::nearness::{self, Nearness};
 use crate::base::fault::{Fault, Kind};
+use crate::base::units;
 pub use crate::cli::filter::Filter;
 use crate::cli::global::Global;
 use crate::config::Config;
@@ -177,6 +178,9 @@ pub(super) async fn find_copies(
     if wanted == "latest" && filter.store.is_none() {
         warn_of_empty_folders(config, &nearness, &name.job, &candidates).await;
     }
+    if wanted == "latest" {
+        warn_of_earlier_ones(&candidates, &series, &name);
+    }
     candidates.retain(|found| found.set.name == name);
     are_of_one_set(&candidates)?;
     for (_, said) in unreadable.iter().filter(|(of, _)| of.taken_at == name.taken_at) {
@@ -184,6 +188,20 @@ pub(super) async fn find_copies(
     }
     warn_of_damage(&candidates, &nearness);
     Ok(candidates)
+}
+
+/// A database that was dropped and made anew has a newer set, with less in it than the one that somebody misses.
+fn warn_of_earlier_ones(candidates: &[Found], series: &Series, latest: &SetName) {
+    let sets: Vec<Set> = candidates.iter().map(|found| found.set.clone()).collect();
+    let Some(own) = sets.iter().find(|set| set.name == *latest).and_then(|set| series.identity_of(set)) else { return };
+    let earlier: BTreeSet<&SetName> = series.of_earlier_ones(&own, &sets).map(|set| &set.name).collect();
+    if let Some(newest) = earlier.last() {
+        let (count, verb) = (units::plural(earlier.len(), "set"), if earlier.len() == 1 { "is" } else { "are" });
+        tracing::warn!(
+            "{latest} is of the database that has this name now. {count} here {verb} of another that had it before, with another OID; the newest of them is {newest}: \
+             name it to take it"
+        );
+    }
 }
 
 /// Names the stores of the job that were never written to: an empty mount point holds newer sets when its disk is there.

@@ -83,7 +83,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     let answer = asked.with_context(|| format!("cannot tell whether `{database}` has a backup within {within}"))?;
     let mut said = answer.in_words(&question);
     if !answer.is_met {
-        said += &format!(". {}", advice(&jobs, database));
+        said += &format!(". {}", advice(&jobs, database, &config));
     }
     if global.json {
         print_json(&as_json(&question, &answer, &said))?;
@@ -107,8 +107,8 @@ pub(super) fn refuse_unknown(config: &Config, database: &str) -> Result<()> {
 }
 
 /// Says what makes a set. Jobs are not needed for the answer, so one that cannot be read is no reason for another exit code.
-fn advice(jobs: &[job::Job], database: &str) -> String {
-    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.runs_on(database));
+fn advice(jobs: &[job::Job], database: &str, config: &Config) -> String {
+    let makes_sets = jobs.iter().filter(|job| job.task.makes_dumps() && job.would_run_on(database, config));
     let database = word(database);
     let command = |job: &job::Job| format!("`pgtend run-job {} --database {database}`", word(&job.name));
     let (mut count, mut unread) = (Vec::new(), Vec::new());

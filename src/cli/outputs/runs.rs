@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::common::{Described, Fleet};
 use crate::archive::Manifest;
+use crate::base::story::Line;
 use crate::ledger::report::Run;
 use crate::ledger::{Gone, MaybeOutcome, Row};
 use crate::run::notify::message::Message;
@@ -84,6 +85,8 @@ pub struct Logs<'a> {
     pub job: &'a str,
     pub database: &'a str,
     pub outcome: MaybeOutcome,
+    /// The last 200 lines that it logged.
+    pub lines: &'a [Line],
     pub stderr: Option<&'a str>,
     pub warnings: &'a [String],
     pub error: Option<&'a str>,

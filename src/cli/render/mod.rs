@@ -101,7 +101,8 @@ fn cron_jobs(jobs: &[(&Job, String)], options: &Options<'_>) -> Result<ExitCode>
                 has_patterns: job.chosen.is_some(),
                 schedule,
                 timezone: job.timezone.name(),
-                timeout_seconds: job.timeout.map(|timeout| longest(job, timeout.0).as_secs()),
+                // `timeout` is for the run on one database; a pod works on all of them.
+                timeout_seconds: job.timeout.filter(|_| job.chosen.is_none()).map(|timeout| longest(job, timeout.0).as_secs()),
                 description: job.description.as_deref(),
                 enabled: job.enabled,
                 // A statement that may not run twice is not repeated just to find out whether it did.

@@ -108,6 +108,7 @@ pub fn load(path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
         loader.max_sessions(database, limit, &config);
     }
     loader.ambiguous_names(&config);
+    loader.one_server_twice(&config);
     Some(config)
 }
 

@@ -58,6 +58,19 @@ impl Loader<'_> {
         patterns
     }
 
+    /// A database under two names would have two series of sets, and each job twice.
+    pub(super) fn one_server_twice(&mut self, config: &Config) {
+        let place = |server: &Server| Some(server.login.settings().ok()?.server());
+        let places: Vec<(&String, String)> =
+            config.servers.iter().filter_map(|(name, server)| Some((name, place(server)?))).collect();
+        for (number, (name, place)) in places.iter().enumerate() {
+            let Some((first, _)) = places[..number].iter().find(|(_, earlier)| earlier == place) else { continue };
+            let hint = Some(format!("name one of the two, with all patterns: databases = [\"…\", \"…\"] in [servers.{first}]"));
+            let message = format!("[servers.{first}] and [servers.{name}] are one server, {place}");
+            self.problems.push(self.source.problem(None, message, hint));
+        }
+    }
+
     /// Two databases under one name would share their sets.
     pub(super) fn ambiguous_names(&mut self, config: &Config) {
         let is_of_server = |name: &&String| servers::parts(name).is_some_and(|(server, _)| config.servers.contains_key(server));

@@ -12,6 +12,7 @@ use sqlx::{Executor as _, PgConnection};
 use tokio::task::JoinHandle;
 
 use super::load::{Spread, Window};
+use crate::base::subtask;
 use crate::pg;
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -75,7 +76,7 @@ impl Samples {
 impl Prober {
     pub fn start(settings: pg::Settings) -> Self {
         let shared = Arc::<Shared>::default();
-        let task = tokio::spawn({
+        let task = subtask::spawn_in_span({
             let shared = Arc::clone(&shared);
             async move {
                 if let Err(error) = probe(&settings, &shared).await {

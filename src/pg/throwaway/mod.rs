@@ -24,6 +24,7 @@ use self::folder::Folder;
 use self::memory::Memory;
 use self::user::User;
 use crate::base::fault::{Fault, Kind};
+use crate::base::subtask;
 use crate::base::units;
 use crate::pg::{self, Settings};
 
@@ -229,7 +230,7 @@ impl Server {
             }
         }
         let room = self.room;
-        let removed = tokio::task::spawn_blocking(|| room.remove()).await;
+        let removed = subtask::spawn_blocking_in_span(|| room.remove()).await;
         let failed = removed.map_err(anyhow::Error::from).flatten().err();
         failed.map(|error| format!("{error:#}; the next run removes it"))
     }

@@ -64,6 +64,42 @@ fn patterns_stand_for_entries_and_for_what_servers_have_and_each_database_counts
 }
 
 #[test]
+fn a_database_is_chosen_by_the_names_that_the_configuration_gives_it_where_a_pattern_has_a_dot() {
+    let config = config(&format!("{SERVERS}[databases.\"app.eu\"]\nurl = \"postgres://me@db4/app\"\n"));
+    let found = found(&[("main", &["old.x", "old", "shop", "é"]), ("old", &["tenant_1"])]);
+    for (pattern, expected) in [
+        ("old.*", &["old.tenant_1"][..]),
+        ("o*.*", &["old.tenant_1"]),
+        ("old*", &["main.old", "main.old.2Ex"]),
+        ("*.2Ex", &[]),
+        ("main.old.2E*", &["main.old.2Ex"]),
+        // The end of a spelt byte is no name.
+        ("*.A9", &[]),
+        ("main.shop", &["shop"]),
+        ("app.*", &["app.eu"]),
+        ("*.eu", &["app.eu"]),
+        ("?ain.sho?", &["shop"]),
+    ] {
+        assert_eq!(found.given_to(&[job("nightly", &[], &[pattern])], &config)[0].databases, expected, "{pattern}");
+    }
+    let nightly = job("nightly", &[], &["*"]);
+    for (name, expected) in [
+        ("main.shop", false),
+        ("main.nobody", true),
+        ("main.a_test", false),
+        ("main.postgres", false),
+        ("old.other", false),
+        ("old.tenant_3", true),
+        ("nowhere.x", false),
+        ("shop", true),
+        ("none", false),
+    ] {
+        assert_eq!(nightly.would_run_on(name, &config), expected, "{name}");
+        assert!(!nightly.runs_on(name), "nobody has found it");
+    }
+}
+
+#[test]
 fn a_job_without_patterns_keeps_its_databases_and_one_that_was_given_some_takes_the_new_ones() {
     let config = config(SERVERS);
     let plain = Job::for_tests("plain", crate::task::sql::Sql::default().into());
@@ -76,16 +112,17 @@ fn a_job_without_patterns_keeps_its_databases_and_one_that_was_given_some_takes_
 
 #[test]
 fn a_pattern_that_names_another_server_needs_no_answer_of_this_one() {
-    let servers = ["main", "old"].map(str::to_owned);
     for (patterns, of_main, of_old) in [
         (&["old.*"][..], false, true),
         (&["tenant_*"], true, true),
         (&["old.*", "main.shop?"], true, true),
-        (&["older.*"], true, true),
+        (&["*.x", "older.*"], true, true),
+        (&["older.*"], false, false),
+        (&["?ld.*"], false, true),
+        (&["ol*"], true, true),
     ] {
         let chosen = job("nightly", &[], patterns).chosen.unwrap();
-        let may_be = |server| chosen.may_be_of(server, servers.iter());
-        assert_eq!((may_be("main"), may_be("old")), (of_main, of_old), "{patterns:?}");
+        assert_eq!((chosen.may_be_of("main"), chosen.may_be_of("old")), (of_main, of_old), "{patterns:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{CATCH_UP_WITHIN, CatchUp, Chosen, Job, LATE_AFTER, RETRY_DELAY};
+use super::{CATCH_UP_WITHIN, CatchUp, Chosen, Job, LATE_AFTER, RETRY_DELAY, TIMEOUT_OF_CHOSEN};
 use crate::base::schedule::{Schedule, Zone};
 use crate::base::toml_file::{self, Document, Known, Problem, Read, Source, without_number};
 use crate::base::units::Span;
@@ -178,8 +178,8 @@ pub fn load_file(path: &Path, config: &Config, problems: &mut Vec<Problem>) -> O
         schedule: written.schedule,
         timezone: written.timezone.map_or(Tz::UTC, |zone| zone.0),
         databases,
+        timeout: written.timeout.or(chosen.is_some().then_some(TIMEOUT_OF_CHOSEN)),
         chosen,
-        timeout: written.timeout,
         enabled: written.enabled.unwrap_or(true),
         catch_up: written.catch_up,
         catch_up_within: written.catch_up_within.map_or(CATCH_UP_WITHIN, |span| span.0),

@@ -21,9 +21,9 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::pattern::Pattern;
 use crate::base::schedule::Schedule;
 use crate::base::units::Span;
-use crate::config::NamedFile;
 use crate::config::limits::Limits;
 use crate::config::servers::{self, Candidate};
+use crate::config::{Config, NamedFile};
 use crate::task::Task;
 use crate::work::Other;
 
@@ -80,20 +80,30 @@ pub struct Chosen {
 impl Chosen {
     /// Returns those that the file names, and those of the candidates that a pattern stands for, in the order of their names.
     pub fn of<'c>(&self, candidates: impl IntoIterator<Item = &'c Candidate>) -> Vec<String> {
-        let taken = candidates.into_iter().filter(|candidate| candidate.known_as.iter().any(|name| self.takes(name)));
+        let taken = candidates.into_iter().filter(|candidate| self.takes(candidate));
         let all: BTreeSet<&String> = self.named.iter().chain(taken.map(|candidate| &candidate.name)).collect();
         all.into_iter().cloned().collect()
     }
 
-    /// Returns whether a pattern may stand for a database of this server: not where each begins with the name of another one of `servers`.
-    pub fn may_be_of<'s>(&self, server: &str, servers: impl Iterator<Item = &'s String> + Clone) -> bool {
-        let begins =
-            |pattern: &Pattern, name: &str| pattern.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        self.patterns.iter().any(|pattern| !servers.clone().any(|other| other != server && begins(pattern, other)))
+    /// Returns whether a pattern may stand for a database of this server.
+    pub fn may_be_of(&self, server: &str) -> bool {
+        let is_of_it = |pattern: &Pattern| pattern.around_dot().is_none_or(|(before, _)| before.matches(server));
+        self.patterns.iter().any(is_of_it)
     }
 
-    fn takes(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(name))
+    /// Returns the patterns that stand for nothing as long as the configuration stays as it is: those with a dot that name no server and no entry.
+    pub fn of_nothing(&self, config: &Config) -> Vec<&Pattern> {
+        let entries = config.entries();
+        let is_of_nothing = |pattern: &&Pattern| {
+            let before = pattern.around_dot().map(|(before, _)| before);
+            before.is_some_and(|before| !config.servers.keys().any(|server| before.matches(server)))
+                && !entries.iter().any(|entry| entry.is_meant_by(pattern))
+        };
+        self.patterns.iter().filter(is_of_nothing).collect()
+    }
+
+    fn takes(&self, candidate: &Candidate) -> bool {
+        self.patterns.iter().any(|pattern| candidate.is_meant_by(pattern))
     }
 
     fn by(named: &[String], patterns: Vec<Pattern>) -> Option<Self> {
@@ -123,6 +133,8 @@ pub enum CatchUp {
 /// A missed nightly run is worth catching up until the next night.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Databases that patterns choose have owners of their own, whose code a restore may run: one that sleeps would hold a turn of its server for ever.
+const TIMEOUT_OF_CHOSEN: Span = Span(Duration::from_secs(6 * 3600));
 const LATE_AFTER: Duration = Duration::from_secs(3600);
 
 impl Job {
@@ -131,11 +143,16 @@ impl Job {
         Other { name: self.name.clone(), databases: self.databases.clone(), enabled: self.enabled, does: self.task.does() }
     }
 
-    /// Returns whether it runs on the database of this name, if there is such a one.
+    /// Returns whether it runs on the database of this name: of those that patterns choose, on the ones that were found.
     pub fn runs_on(&self, database: &str) -> bool {
-        let own = servers::parts(database).map(|(_, own)| own);
-        let is_chosen = |chosen: &Chosen| chosen.takes(database) || own.as_deref().is_some_and(|own| chosen.takes(own));
-        self.databases.iter().any(|name| name == database) || self.chosen.as_ref().is_some_and(is_chosen)
+        self.databases.iter().any(|name| name == database)
+    }
+
+    /// Returns whether it runs on the database of this name if there is such a one, by the configuration alone: no server is asked. Nothing that acts may rest
+    /// on this.
+    pub fn would_run_on(&self, database: &str, config: &Config) -> bool {
+        let is_chosen = |chosen: &Chosen| config.candidate(database).is_some_and(|candidate| chosen.takes(&candidate));
+        self.runs_on(database) || self.chosen.as_ref().is_some_and(is_chosen)
     }
 
     /// Returns the description for the run on one database, by that database's own name.

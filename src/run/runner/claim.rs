@@ -16,6 +16,7 @@ use super::locks::{self, Locks};
 use super::outcome_of;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
+use crate::base::subtask;
 use crate::config::Config;
 use crate::config::limits::{self, Limits};
 use crate::ledger::report::{Outcome, Report};
@@ -141,7 +142,7 @@ pub async fn share(ledger: Option<&Arc<Ledger>>, subject: &Subject<'_>, lock: &s
             if !is_shared {
                 tracing::warn!("a prune is deleting old sets of {}/{} meanwhile", subject.database, subject.job);
             }
-            Some(tokio::spawn(beat(connection, *id, progress.clone())))
+            Some(subtask::spawn_in_span(beat(connection, *id, progress.clone())))
         }
         Err(error) => {
             tracing::warn!("no lock keeps a prune from deleting the set meanwhile: {}", failure::in_a_line(&error));

@@ -53,8 +53,11 @@ pub async fn take(run: &RunContext<'_>, ledger: Option<(&Ledger, i64)>) -> Resul
     let in_target = async {
         let mut target = run.lasting_settings().connect().await.with_context(|| format!("database `{database}`"))?;
         // Beside the database, others are locked as well: by the names that they really have.
-        let place = if run.job.renames_database { run.settings.database() } else { database };
-        take_one(&mut target, job, database, &work::lock_name(place, job), &identity).await?;
+        let (own, in_files) = (run.settings.database(), Some(database).filter(|_| !run.job.renames_database));
+        // The name in the configuration is what earlier versions lock; two names may lead to one database, whose own name is the same for all.
+        for place in in_files.filter(|in_files| *in_files != own).into_iter().chain([own]) {
+            take_one(&mut target, job, database, &work::lock_name(place, job), &identity).await?;
+        }
         Ok(target)
     };
     let target = match in_target.await {

@@ -38,11 +38,30 @@ use crate::work::{Driven, JobFacts, Mode, RunContext, Work};
 /// A cancelled run has this long to clean up: abort an upload, drop a scratch database.
 pub const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs `job` on `database`, and repeats it while its retries allow that. Returns nothing when that tick already has a run.
-pub async fn run_with_retries(context: &Context, job: &Job, database: &str, trigger: Trigger, mode: Mode) -> Vec<Ended> {
+/// Runs `job` on `database`, and repeats it while its retries allow that. Each attempt waits for a `turn` and gives it back at its end: what nobody can reach
+/// holds up no other database while it pauses, and a retry comes behind those that wait for their first attempt. Returns nothing when that tick already has a
+/// run, and when all was cancelled before.
+pub async fn run_with_retries<T>(
+    context: &Context,
+    job: &Job,
+    database: &str,
+    trigger: Trigger,
+    mode: Mode,
+    turn: impl AsyncFn() -> T,
+) -> Vec<Ended> {
     let mut attempts: Vec<Ended> = Vec::new();
     let mut trigger = trigger;
-    while let Some(ended) = run_once(context, job, database, &trigger, mode).await {
+    loop {
+        let taken = turn().await;
+        if context.cancel.is_cancelled() {
+            if let Some(last) = attempts.last() {
+                context.notifier.given_up(job, &last.run).await;
+            }
+            break;
+        }
+        // On the heap once it begins: thousands of them wait for their turns.
+        let Some(ended) = Box::pin(run_once(context, job, database, &trigger, mode)).await else { break };
+        drop(taken);
         let (first, retry_in) = (attempts.first().map_or(ended.run.id, |first| first.run.id), ended.retry_in);
         let attempt = trigger.attempt() + 1;
         attempts.push(ended);

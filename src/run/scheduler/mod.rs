@@ -153,12 +153,17 @@ impl Scheduler {
 
     /// Starts a run of a job that somebody asked for on a page.
     pub fn run_now(self: &Arc<Self>, job: Job, database: String, by: String) {
-        let context = self.context();
-        self.spawn(async move {
+        let (this, context) = (Arc::clone(self), self.context());
+        self.tracker.spawn(async move {
+            let slot = tokio::select! {
+                slot = this.slot(&context.config, &database) => slot,
+                () = this.stop.cancelled() => return,
+            };
             let trigger = Trigger::Asked { by };
             if let Some(ended) = runner::run_once(&context, &job, &database, &trigger, crate::work::Mode::Apply).await {
                 log_end(&ended);
             }
+            drop(slot);
         });
     }
 

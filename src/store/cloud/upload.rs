@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::Cloud;
+use crate::base::subtask::in_span;
 use crate::store::parts::Part;
 
 /// The metadata of an object that was uploaded in parts: by which upload.
@@ -107,7 +108,7 @@ impl Upload {
         );
         let body = PutPayload::from(Bytes::from_owner(std::mem::take(&mut self.filling)));
         let started = self.started.as_mut().context("the upload has ended")?;
-        self.in_flight.spawn(started.put_part(body));
+        self.in_flight.spawn(in_span(started.put_part(body)));
         Ok(())
     }
 

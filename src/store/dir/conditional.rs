@@ -15,6 +15,7 @@ use super::Dir;
 use super::beneath::{self, Place};
 use super::walk::GUARD;
 use crate::base::fault::{Fault, Kind};
+use crate::base::subtask;
 use crate::store::conditional::Conditional;
 use crate::store::object::Version;
 
@@ -25,7 +26,7 @@ impl Dir {
     /// Writes when there is no such object (`expected` is `None`), or when it still is `expected`.
     pub async fn put_if(&self, key: &str, content: Vec<u8>, expected: Option<Version>) -> Result<Conditional> {
         let (dir, key) = (self.clone(), key.to_owned());
-        tokio::task::spawn_blocking(move || dir.put_if_blocking(&key, &content, expected.as_ref())).await?
+        subtask::spawn_blocking_in_span(move || dir.put_if_blocking(&key, &content, expected.as_ref())).await?
     }
 
     fn put_if_blocking(&self, key: &str, content: &[u8], expected: Option<&Version>) -> Result<Conditional> {
@@ -71,7 +72,7 @@ impl Dir {
     /// Deletes an object that still is `expected`; returns false when it is not.
     pub async fn delete_if(&self, key: &str, expected: &Version) -> Result<bool> {
         let (dir, key, expected) = (self.clone(), key.to_owned(), expected.clone());
-        let deleted = tokio::task::spawn_blocking(move || {
+        let deleted = subtask::spawn_blocking_in_span(move || {
             dir.check_mounted()?;
             let Some(place) = Place::find(&dir.root, &key)? else { return Ok(false) };
             let is_same = {

@@ -24,6 +24,7 @@ use super::pace::Pace;
 use super::sign::SignKey;
 use crate::base::age_keys::AgeKeys;
 use crate::base::process_identity::{MARK_BYTES, ProcessIdentity};
+use crate::base::subtask;
 use crate::base::units::Rate;
 
 /// The suffix of a file that is being written; such a file is not an object.
@@ -98,7 +99,7 @@ impl Dir {
         self.check_mounted()?;
         let (root, folder) = (self.root.clone(), folder.to_owned());
         let path = self.path_of(&folder);
-        let walked = tokio::task::spawn_blocking(move || walk::walk(&root, &folder)).await?;
+        let walked = subtask::spawn_blocking_in_span(move || walk::walk(&root, &folder)).await?;
         walked.with_context(|| path.display().to_string())
     }
 
@@ -110,7 +111,7 @@ impl Dir {
         work: impl FnOnce(&Place) -> std::io::Result<T> + Send + 'static,
     ) -> std::io::Result<Option<T>> {
         let (root, key) = (self.root.clone(), key.to_owned());
-        let done = tokio::task::spawn_blocking(move || {
+        let done = subtask::spawn_blocking_in_span(move || {
             let Some(place) = Place::find(&root, &key)? else { return Ok(None) };
             work(&place).map(Some)
         });
@@ -144,7 +145,7 @@ impl Dir {
 
     pub async fn upload(&self, key: &str) -> Result<Upload> {
         let (dir, key) = (self.clone(), key.to_owned());
-        let (temporary, file) = tokio::task::spawn_blocking(move || dir.temporary_for(&key)).await??;
+        let (temporary, file) = subtask::spawn_blocking_in_span(move || dir.temporary_for(&key)).await??;
         let (place, temporary) = temporary.keep();
         Ok(Upload { dir: self.clone(), place, temporary, file: Some(fs::File::from_std(file)) })
     }
@@ -295,7 +296,7 @@ impl Upload {
             file.flush().await?;
             file.sync_all().await?;
             let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
-            let named = tokio::task::spawn_blocking(move || {
+            let named = subtask::spawn_blocking_in_span(move || {
                 place.rename_from(&temporary)?;
                 // The rename is durable with its folder, and a new folder with the one above it.
                 place.sync_folders()
@@ -312,7 +313,7 @@ impl Upload {
             return Ok(());
         }
         let (place, temporary) = (Arc::clone(&self.place), self.temporary.clone());
-        let removed = tokio::task::spawn_blocking(move || {
+        let removed = subtask::spawn_blocking_in_span(move || {
             place.remove(&temporary)?;
             place.remove_empty_folders();
             std::io::Result::Ok(())

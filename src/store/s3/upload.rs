@@ -13,6 +13,7 @@ use super::S3;
 use super::checksums::{algorithm, content_md5};
 use super::lock::Retention;
 use super::request::REQUEST_TIMEOUT;
+use crate::base::subtask::in_span;
 use crate::config::Checksums;
 use crate::store::parts::Part;
 
@@ -117,7 +118,8 @@ impl Upload {
         let body = Bytes::from_owner(std::mem::take(&mut self.filling));
         let timeout = self.part_timeout(body.len());
         let (s3, key, checksums) = (self.s3.clone(), self.key.clone(), self.checksums);
-        self.in_flight.spawn(async move { upload_part(&s3, &key, &upload_id, number, body, checksums, timeout).await });
+        let part = async move { upload_part(&s3, &key, &upload_id, number, body, checksums, timeout).await };
+        self.in_flight.spawn(in_span(part));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::set::Set;
 use crate::base::age_keys::Recipient;
 use crate::base::fault::{Fault, Kind};
+use crate::base::subtask;
 use crate::members::compress::DecodeError;
 use crate::members::decrypt::{Coding, recipients_in_words};
 use crate::store::Store;
@@ -25,7 +26,7 @@ pub async fn ensure_opens(store: &Store, set: &Set) -> Result<()> {
     let coding = Coding::new(dump.compression, Some(encryption), store.age_keys());
     let head = head(store, set).await?;
     // A key of RSA takes its time, and a made-up header as well.
-    let tried = tokio::task::spawn_blocking(move || coding.tries_to_open(&head)).await?;
+    let tried = subtask::spawn_blocking_in_span(move || coding.tries_to_open(&head)).await?;
     match tried {
         Err(DecodeError::Locked(why)) => Err(refusal(store, set, &why)),
         // Whoever reads all of it says whether it is damaged.

@@ -132,6 +132,7 @@ use self::copies::target::{self, Target};
 use self::markers::RunMarker;
 use self::verdict::Bytes;
 use crate::base::process_identity::ProcessIdentity;
+use crate::base::subtask;
 use crate::base::units;
 use crate::ledger::report::{Report, Unfinished, with_result};
 pub use crate::members::compress::Compression;
@@ -226,7 +227,7 @@ async fn sweep_host(plan: &Plan, run: &RunContext<'_>) -> Vec<String> {
     for folder in &plan.sweep.throwaway_folders {
         tracing::info!("removing the throwaway server of an interrupted run: {}", folder.display());
         let path = folder.clone();
-        let removed = tokio::task::spawn_blocking(move || throwaway::remove_leftover(&path)).await;
+        let removed = subtask::spawn_blocking_in_span(move || throwaway::remove_leftover(&path)).await;
         let failed = removed.map_err(anyhow::Error::from).flatten().err();
         warnings.extend(failed.map(|error| failure::in_a_line(&error)));
     }

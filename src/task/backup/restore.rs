@@ -22,6 +22,7 @@ use super::set::Set;
 use super::superuser::Superuser;
 use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
+use crate::base::subtask::in_span;
 use crate::base::tool_output;
 use crate::store::Store;
 use crate::task::backup::load::Target;
@@ -148,13 +149,13 @@ async fn load(store: &Store, set: &Set, target: &Target<'_>, phase: &Phase) -> R
 /// its task.
 pub fn on_a_task(mut loader: Loader, steps: Steps) -> JoinSet<(Loader, Result<(), Refusal>)> {
     let mut loading = JoinSet::new();
-    loading.spawn(async move {
+    loading.spawn(in_span(async move {
         // A GRANT or REVOKE that this role may not make is only a warning of the server.
         let (loaded, notices) = tool_output::notices(loader.run(steps)).await;
         let warnings = notices.into_iter().filter(|notice| notice.is_warning);
         loader.notes.extend(warnings.map(|notice| format!("the server warned: {}", notice.message)));
         (loader, loaded)
-    });
+    }));
     loading
 }
 

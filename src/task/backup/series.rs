@@ -1,6 +1,6 @@
 //! Tells which sets belong together. A folder `DATABASE/JOB/` is named after a configuration, and configurations are copied: staging with
-//! production's, a new server in the old one's place. So a series consists of the sets of one database on one server, and sets of another
-//! are not counted, pruned or swept until a person says that both are one (`series.json`).
+//! production's, a new server in the old one's place; and a database is dropped, and another one gets its name. So a series consists of the sets of one database
+//! on one server, and sets of another are not counted, pruned or swept until a person says that both are one (`series.json`).
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -21,13 +21,16 @@ pub(super) const SERIES: &str = "series.json";
 #[serde(default)]
 pub struct Series {
     pub accepted: Vec<Accepted>,
+    /// Those whose names are enough: each database that has the name continues the series.
+    pub by_name: Vec<Identity>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Accepted {
     /// The identity of the sets.
     pub identity: Identity,
-    /// The series that they belong to from then on. If it has the same identity, a set that is ahead in the log is accepted.
+    /// The series that they belong to from then on. If it has the same identity, sets that are ahead in the log are accepted, and those of databases that had
+    /// this name before.
     pub into: Identity,
     pub at: DateTime<Utc>,
     /// The sets that existed then. Later ones of a server that still runs are its own.
@@ -71,10 +74,14 @@ impl Series {
 
     /// The identity whose series a set is of: its own, or the one that it was accepted into.
     pub fn identity_of(&self, set: &Set) -> Option<Identity> {
-        let own = set.identity()?;
-        let name = set.name.to_string();
-        let accepted = self.accepted.iter().rev().find(|accepted| accepted.identity == own && accepted.sets.contains(&name));
-        Some(accepted.map_or(own, |accepted| accepted.into.clone()))
+        let (own, name) = (set.identity(), set.name.to_string());
+        let is_of_it = |accepted: &&Accepted| own.as_ref().is_none_or(|own| accepted.identity == *own);
+        let accepted = self.accepted.iter().rev().filter(is_of_it).find(|accepted| accepted.sets.contains(&name));
+        match accepted {
+            // What was accepted before OIDs were compared says nothing of them.
+            Some(Accepted { into, .. }) if into.oid.is_some() || own.as_ref() != Some(into) => Some(into.clone()),
+            _ => own,
+        }
     }
 
     fn accepted_ahead(&self, own: &Identity, name: &str) -> bool {
@@ -82,13 +89,24 @@ impl Series {
         self.accepted.iter().filter(ahead).any(|accepted| accepted.sets.iter().any(|set| set == name))
     }
 
-    /// Returns whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series; where the own
-    /// identifier cannot be read, only names count.
+    /// Returns whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series, unless its database had another OID;
+    /// where the own identifier cannot be read, only names count.
     pub fn unites(&self, own: Option<&Identity>, set: &Set) -> bool {
         match (own, self.identity_of(set)) {
-            (None, _) | (_, None) => true,
-            (Some(own), Some(theirs)) => *own == theirs,
+            (None, _) => true,
+            (Some(own), None) => !self.tells_apart(own, set.manifest.server.database.oid),
+            (Some(own), Some(theirs)) => *own == theirs && !self.tells_apart(own, theirs.oid),
         }
+    }
+
+    fn tells_apart(&self, own: &Identity, oid: Option<i64>) -> bool {
+        own.is_another_of_that_name(oid) && !self.by_name.contains(own)
+    }
+
+    /// The sets of databases that had the name of `own` on its server before: these were dropped or renamed.
+    pub fn of_earlier_ones<'s>(&self, own: &Identity, sets: &'s [Set]) -> impl Iterator<Item = &'s Set> {
+        let is_of_that_name = move |set: &&Set| self.identity_of(set).is_none_or(|theirs| theirs == *own);
+        sets.iter().filter(is_of_that_name).filter(move |set| !self.unites(Some(own), set))
     }
 
     /// How sure it is that a set is of the server's database. Unlike [`Series::unites`], it takes nothing for granted.
@@ -96,7 +114,7 @@ impl Series {
         let theirs = self.identity_of(set);
         let name = theirs.as_ref().map_or(&set.manifest.server.database.name, |theirs| &theirs.database);
         match (Identity::of(server), &theirs) {
-            (Some(own), Some(theirs)) if own == *theirs && is_of_an_earlier_one(server, &own, set) => Belongs::OfAnEarlierOne,
+            (Some(own), Some(theirs)) if own == *theirs && self.tells_apart(&own, theirs.oid) => Belongs::OfAnEarlierOne,
             (Some(own), Some(theirs)) if own == *theirs => Belongs::Surely,
             (Some(_), Some(_)) => Belongs::Not,
             (None, _) if server.database.name == *name => Belongs::ByName { unknown: "this database's server" },
@@ -114,13 +132,6 @@ impl Series {
             .filter(|set| !self.accepted_ahead(&own, &set.name.to_string()))
             .find(|set| now.is_behind(Position::of(&set.manifest.server)))
     }
-}
-
-/// Returns whether the set is of a database that had this name on this server, and that the present one is not: each has an OID of its own. Between servers,
-/// they say nothing.
-fn is_of_an_earlier_one(server: &ServerFacts, own: &Identity, set: &Set) -> bool {
-    let oids = server.database.oid.zip(set.manifest.server.database.oid);
-    set.identity().as_ref() == Some(own) && oids.is_some_and(|(own, theirs)| own != theirs)
 }
 
 impl Bounded for Series {
@@ -231,11 +242,32 @@ mod tests {
             (set.manifest.server.database.oid, server.database.oid) = (theirs, own);
             assert_eq!(Series::default().belongs(&server, &set), expected, "{theirs:?} {own:?}");
         }
+        // A person says that they are of one database: of the one that is there now.
+        (set.manifest.server.database.oid, server.database.oid) = (Some(5), Some(6));
+        let (own, name) = (Identity::of(&server).unwrap(), set.name.to_string());
+        let accepted = |oid| Accepted {
+            identity: own.clone(),
+            into: Identity { oid, ..own.clone() },
+            at: Utc::now(),
+            sets: vec![name.clone()],
+        };
+        let series = |oid| Series { accepted: vec![accepted(oid)], ..Series::default() };
+        for (of, expected) in [(Some(6), true), (Some(7), false), (None, false)] {
+            assert_eq!(series(of).unites(Some(&own), &set), expected, "{of:?}");
+            assert_eq!(series(of).belongs(&server, &set) == Belongs::Surely, expected, "{of:?}");
+            assert_eq!(series(of).of_earlier_ones(&own, std::slice::from_ref(&set)).count(), usize::from(!expected), "{of:?}");
+        }
+        assert!(Series { by_name: vec![own.clone()], ..Series::default() }.unites(Some(&own), &set), "the name is enough");
+        let mut unknown = set.clone();
+        unknown.manifest.server.system_identifier = None;
+        assert!(!Series::default().unites(Some(&own), &unknown) && series(Some(6)).unites(Some(&own), &unknown));
+        unknown.manifest.server.database.oid = None;
+        assert!(Series::default().unites(Some(&own), &unknown), "as before OIDs were written");
         // A person has accepted the sets of another server, where OIDs are others.
         set.manifest.server.system_identifier = Some("8".to_owned());
         let (identity, into) = (identity("8/app"), identity("7/app"));
         let accepted = Accepted { identity, into, at: Utc::now(), sets: vec![set.name.to_string()] };
-        assert_eq!(Series { accepted: vec![accepted] }.belongs(&server, &set), Belongs::Surely);
+        assert_eq!(Series { accepted: vec![accepted], ..Series::default() }.belongs(&server, &set), Belongs::Surely);
     }
 
     #[test]
@@ -243,7 +275,10 @@ mod tests {
         let (own, other) = (identity("7/app"), identity("8/app"));
         let ours = set_of(Some("7"), "2026-01-01T02-00-00Z");
         let sets = vec![ours.name.to_string()];
-        let series = Series { accepted: vec![Accepted { identity: own.clone(), into: own.clone(), at: Utc::now(), sets }] };
+        let series = Series {
+            accepted: vec![Accepted { identity: own.clone(), into: own.clone(), at: Utc::now(), sets }],
+            ..Series::default()
+        };
         assert!(!series.unites(Some(&other), &ours));
         assert!(series.accepted_ahead(&own, &ours.name.to_string()));
     }

@@ -1,5 +1,7 @@
 //! Doubts about whose the sets and leftovers are, and warnings of a plan.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use super::facts::ServerFacts;
@@ -15,10 +17,14 @@ use crate::pg;
 use crate::pg::client_tools::replaced_relations_fixed_in;
 use crate::work::RunContext;
 
+/// Databases that a warning names.
+const OIDS_NAMED: usize = 5;
+
 /// Returns why no set and no leftover may go this time: each of these is a doubt about whose they are, or about the time. `host_clock` is this
 /// host's when the server's was read. Pure.
 pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, listing: &Listing) -> Vec<String> {
     let mut doubts: Vec<String> = listing.doubt().into_iter().collect();
+    doubts.extend(may_be_of_earlier_ones(server, listing));
     if let Some(clock) = server.clock {
         let apart = (clock - host_clock).abs();
         if apart > pg::clock::APART {
@@ -46,6 +52,43 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
     doubts
 }
 
+/// Without system identifiers, only OIDs tell whether the sets of a name are of one database; between servers, they say nothing.
+fn may_be_of_earlier_ones(server: &ServerFacts, listing: &Listing) -> Option<String> {
+    let own = server.database.oid.filter(|_| server.system_identifier.is_none())?;
+    let oid = |set: &Set| set.manifest.server.database.oid;
+    let other = listing.sets.iter().rev().find(|set| oid(set).is_some_and(|other| other != own))?;
+    Some(format!(
+        "{} is of a database with another OID ({}; this one has {own}), so it may be of another one that had this name, and this role may not read the server's \
+         system identifier, which would tell: GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO the role",
+        other.name,
+        oid(other).unwrap_or_default()
+    ))
+}
+
+/// Returns a warning about sets of databases that had this one's name on its server before. They stay until a person decides: whoever may create databases can
+/// give one the name of another that was dropped, and its sets would push out that one's. Pure.
+pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, listing: &Listing) -> Option<String> {
+    let own = own?;
+    let sets: Vec<&Set> = series.of_earlier_ones(own, &listing.sets).collect();
+    let newest = sets.last()?;
+    let oids: BTreeSet<i64> = sets.iter().filter_map(|set| set.manifest.server.database.oid).collect();
+    let named: Vec<String> = oids.iter().rev().take(OIDS_NAMED).map(i64::to_string).collect();
+    let more = if oids.len() > named.len() { ", …" } else { "" };
+    let oid = own.oid.map_or("?".to_owned(), |oid| oid.to_string());
+    Some(format!(
+        "{} here, the newest of them {}, {} of a database that had this name before, with another OID ({}{more}; this one has {oid}): it was dropped or renamed. \
+         They are neither counted nor deleted. If this one was restored from it, or has replaced it, confirm that, and `keep` counts them with this one's: \
+         pgtend backups accept --identity {} --database {} --job {}. If nobody needs them, delete their folders",
+        units::plural(sets.len(), "set"),
+        newest.name,
+        if sets.len() == 1 { "is" } else { "are" },
+        named.join(", "),
+        shell::word(&own.to_string()),
+        shell::word(&newest.name.database),
+        shell::word(&newest.name.job),
+    ))
+}
+
 /// Returns what a person should know before or beside the dump. Pure.
 pub fn warnings(
     state: &State,
@@ -57,6 +100,7 @@ pub fn warnings(
 ) -> Vec<String> {
     let mut warnings = of_sets(&state.main.listing, run.now);
     warnings.extend(of_other_identities(state, identity, run));
+    warnings.extend(of_earlier_ones(&state.main.series, identity, &state.main.listing));
     for left in sweep.left.iter().filter(|left| left.for_ever) {
         warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }

@@ -12,6 +12,8 @@ use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
+use crate::base::subtask::on_thread;
+
 /// With SCHED_IDLE of Linux, any other thread that wakes up gets the processor at once. With a nice value of 19 alone, reads of titles waited
 /// 4.6 ms at p99, not 2 (benches/compress.py).
 const IDLE: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
@@ -88,7 +90,7 @@ impl<T: Send + 'static> Thread<T> {
         let (until_the_end, ends) = channel();
         let (give_up, folder) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
         let (work, told, place) = (work.clone(), give_up.clone(), folder.clone());
-        let handle = std::thread::spawn(move || {
+        let handle = std::thread::spawn(on_thread(move || {
             let _until_the_end = until_the_end;
             // If it is forbidden, the work is done anyway.
             let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
@@ -97,7 +99,7 @@ impl<T: Send + 'static> Thread<T> {
             }
             let done = work(&told);
             (done, on_processor())
-        });
+        }));
         Self { handle, ends, give_up, folder, started: Instant::now() }
     }
 

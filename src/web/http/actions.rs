@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::post;
 use axum::{Form, Router};
@@ -16,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::pages::{configured, frame};
+use super::pages::{PATIENCE, found, frame};
 use super::site::Site;
 use super::stored;
 use crate::base::fault::{Fault, Kind};
@@ -36,6 +38,9 @@ use crate::web::page::{self, links};
 /// A form of more bytes is refused.
 const MAX_FORM_BYTES: usize = 16 << 10;
 
+/// A browser sends a form at once.
+const FORM_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A wrong token costs this time.
 const PAUSE_AFTER_A_WRONG_TOKEN: Duration = Duration::from_secs(1);
 
@@ -45,11 +50,17 @@ const MAX_NAME_CHARS: usize = 100;
 const MAX_HOLD_DAYS: u16 = 3650;
 
 pub fn router() -> Router<Arc<Site>> {
-    Router::new()
-        .route("/actions/run", post(run_now))
-        .route("/actions/hold", post(hold))
-        .route("/actions/verify", post(verify))
-        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+    Router::new().route("/actions/run", post(run_now)).route("/actions/hold", post(hold)).route("/actions/verify", post(verify))
+}
+
+/// Reads the form before its request waits for a turn: a client that sends nothing holds up nobody.
+pub async fn read_whole(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(FORM_TIMEOUT, to_bytes(body, MAX_FORM_BYTES)).await {
+        Ok(Ok(form)) => next.run(Request::from_parts(head, Body::from(form))).await,
+        Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "the form is too long, or its client left\n").into_response(),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the form did not come in time\n").into_response(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,7 +74,7 @@ struct RunNow {
 
 async fn run_now(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<RunNow>) -> Result<Response, Refusal> {
     let who = admitted(&site, &headers, &asked.who, &asked.token).await?;
-    let Some(job) = configured(&site, &asked.job, &asked.database) else {
+    let Some(job) = found(&site, &asked.job, &asked.database) else {
         return Err(Refusal::of(&site, StatusCode::NOT_FOUND, &format!("There is no job {} on {}", asked.job, asked.database)));
     };
     tracing::info!(job = job.name, database = asked.database, who, "asked for on a page: run it now");
@@ -88,9 +99,8 @@ async fn hold(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Fo
     }
     let until = Utc::now() + TimeDelta::days(asked.days.into());
     let hold = Hold { until, reason: format!("{who} asked for it on a page"), because_of: None, for_copy: false };
-    on_a_set(&site, &asked.set, "backups hold", who, move |context, name, _| async move {
-        hold_copies(&context.config, &name, &hold).await
-    })
+    let held = move |context: Context, name, _| async move { hold_copies(&context.config, &name, &hold).await };
+    on_a_set(&site, &asked.set, "backups hold", who, held).await
 }
 
 #[derive(Deserialize)]
@@ -105,9 +115,9 @@ struct VerifySet {
 async fn verify(State(site): State<Arc<Site>>, headers: HeaderMap, Form(asked): Form<VerifySet>) -> Result<Response, Refusal> {
     let who = admitted(&site, &headers, &asked.who, &asked.token).await?;
     let store = asked.store;
-    on_a_set(&site, &asked.set, "backups verify", who, move |context, name, progress| async move {
-        read_back(&context.config, &store, &name, &progress).await
-    })
+    let verified =
+        move |context: Context, name, progress| async move { read_back(&context.config, &store, &name, &progress).await };
+    on_a_set(&site, &asked.set, "backups verify", who, verified).await
 }
 
 /// Returns who asks, or why nothing is done.
@@ -162,8 +172,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Does something with a set of a configured database when there is a slot for it, and leads to the runs.
-fn on_a_set<F: Future<Output = Result<Report>> + Send + 'static>(
+/// Does something with a set that a store has, of a database of the configuration or of one that went from a server of it, when there is a slot for it, and leads
+/// to the runs. The ledger has no row of what does not exist.
+async fn on_a_set<F: Future<Output = Result<Report>> + Send + 'static>(
     site: &Arc<Site>,
     set: &str,
     command: &'static str,
@@ -179,6 +190,19 @@ fn on_a_set<F: Future<Output = Result<Report>> + Send + 'static>(
             &format!("There is no set {set} of a database of the configuration"),
         ));
     };
+    let seen = stored::set(&context.config, name.clone(), PATIENCE).await;
+    if seen.copies.is_empty() {
+        let unread: Vec<String> = seen.unread.iter().map(|(store, why)| format!("store {store}: {why}")).collect();
+        let refusal = match unread.as_slice() {
+            [] => Refusal::of(site, StatusCode::NOT_FOUND, &format!("No store has a set {set}")),
+            _ => Refusal::of(
+                site,
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("No store is known to have {set}: {}", unread.join("; ")),
+            ),
+        };
+        return Err(refusal);
+    }
     tracing::info!(set, who, "asked for on a page: {command}");
     let runs = links::runs(&name.job, &name.database, "", None);
     site.scheduler.spawn(async move {

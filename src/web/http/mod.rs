@@ -88,7 +88,8 @@ pub async fn serve(site: Arc<Site>, listener: TcpListener, readers: Readers, don
     let mut pages = metrics.merge(asking).merge(stored);
     if site.actions_token.is_some() {
         pages = pages
-            .merge(actions::router().layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(ACTION_TURNS)), in_turn)));
+            .merge(actions::router().layer(middleware::from_fn_with_state(Arc::new(QueryLimits::new(ACTION_TURNS)), in_turn)))
+            .layer(middleware::from_fn(actions::read_whole));
     }
     let pages = match readers {
         Readers::WithToken(token) => pages.layer(middleware::from_fn_with_state(Arc::new(token), with_token)),

@@ -31,7 +31,7 @@ use crate::web::page::{self, Frame, Overview};
 const SETS: i64 = 30;
 
 /// A person waits no longer for a store.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn index(State(site): State<Arc<Site>>, Query(filter): Query<Filter>) -> Html<String> {
     let seen = seen(&site).await;
@@ -97,7 +97,7 @@ pub async fn database(State(site): State<Arc<Site>>, Query(Named { name }): Quer
     if context.config.database(&name).is_none() {
         return missing(&frame, &format!("The configuration has no database {name}"));
     }
-    let on_it = context.jobs.iter().filter(|job| job.runs_on(&name));
+    let on_it = context.jobs.iter().filter(|job| job.would_run_on(&name, &context.config));
     let on_it: Vec<Job> = on_it.map(|job| Job { databases: vec![name.clone()], ..job.clone() }).collect();
     let (shown, more) = on_it.split_at(on_it.len().min(ROWS));
     let jobs = some(&site, shown).await;
@@ -209,9 +209,16 @@ pub(super) fn frame(site: &Site) -> Frame {
     }
 }
 
-pub(super) fn configured(site: &Site, name: &str, database: &str) -> Option<Job> {
+/// A job on a database that it has, by what servers answered: nothing is done on another one.
+pub(super) fn found(site: &Site, name: &str, database: &str) -> Option<Job> {
     let jobs = site.scheduler.context().jobs;
     jobs.iter().find(|job| job.name == name && job.runs_on(database)).cloned()
+}
+
+/// A job of which something is shown: also on a database that went, whose sets and archives stay.
+fn configured(site: &Site, name: &str, database: &str) -> Option<Job> {
+    let context = site.scheduler.context();
+    context.jobs.iter().find(|job| job.name == name && job.would_run_on(database, &context.config)).cloned()
 }
 
 /// The store to which a job archives rows.

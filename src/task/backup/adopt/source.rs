@@ -15,6 +15,7 @@ use super::claims::Claims;
 use super::examined::Examined;
 use crate::base::child::Child;
 use crate::base::fault::{Fault, Kind};
+use crate::base::subtask;
 use crate::base::thread;
 use crate::members::decode::ChunkReader;
 use crate::pg::client_tools;
@@ -84,7 +85,7 @@ impl Source {
         let bytes = store.stat(key).await?.with_context(missing)?.bytes;
         let mut object = store.read(key).await?.with_context(missing)?;
         let (sender, chunks) = mpsc::channel(QUEUED_CHUNKS);
-        let feeding = tokio::spawn(async move {
+        let feeding = subtask::spawn_in_span(async move {
             while let Some(chunk) = object.chunk().await? {
                 if sender.send(chunk).await.is_err() {
                     break;

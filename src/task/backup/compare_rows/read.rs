@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
 
 use super::readable::ToRead;
+use crate::base::subtask::in_span;
 use crate::pg;
 use crate::task::backup::row_sum::RowSum;
 
@@ -88,7 +89,7 @@ async fn by_sessions(sessions: Vec<PgConnection>, waiting: Vec<Waiting>) -> Resu
     // The first that fails ends the others: a JoinSet that is dropped ends its tasks.
     let mut working = JoinSet::new();
     for session in sessions {
-        working.spawn(read_parts(session, Arc::clone(&queue)));
+        working.spawn(in_span(read_parts(session, Arc::clone(&queue))));
     }
     let mut sums = Vec::new();
     while let Some(done) = working.join_next().await {

@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::base::subtask::in_span;
 use crate::base::tool_output::{self, Notice};
 use crate::pg;
 use crate::task::backup::manifest::Manifest;
@@ -128,13 +129,13 @@ impl Crew {
     pub fn copy(&mut self, worker: Worker, task: Task, sets: Sets) -> mpsc::Sender<Piece> {
         let (sender, pieces) = mpsc::channel(QUEUED_PIECES);
         self.with_rows += 1;
-        self.working.spawn(work(worker, task, sets, Work::Rows(pieces)));
+        self.working.spawn(in_span(work(worker, task, sets, Work::Rows(pieces))));
         sender
     }
 
     /// Begins to run `sql`. With `needs_memory`, it gets what a restore by one session would have.
     pub fn run(&mut self, worker: Worker, task: Task, sets: Sets, sql: String, needs_memory: bool) {
-        self.working.spawn(work(worker, task, sets, Work::Build { sql, needs_memory }));
+        self.working.spawn(in_span(work(worker, task, sets, Work::Build { sql, needs_memory })));
     }
 
     /// Waits for the next that ends; None if none is at work. Nothing is lost when the future is dropped.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::proof;
 use super::tables::{Part, Table};
+use crate::base::subtask::in_span;
 use crate::pg;
 use crate::task::backup::sessions::scaled;
 use crate::task::backup::stream::Pieces;
@@ -33,7 +34,7 @@ pub async fn copy(sessions: Vec<PgConnection>, tables: Vec<Table>, locked: Vec<i
     // The first that fails ends the others: a JoinSet that is dropped ends its tasks.
     let mut working = JoinSet::new();
     for session in sessions {
-        working.spawn(copy_parts(session, Arc::clone(&work)));
+        working.spawn(in_span(copy_parts(session, Arc::clone(&work))));
     }
     while let Some(done) = working.join_next().await {
         done.context("a session's task ended unexpectedly")??;
