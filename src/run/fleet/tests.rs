@@ -47,12 +47,12 @@ fn patterns_stand_for_entries_and_for_what_servers_have_and_each_database_counts
         ("unknown", &["tenant_5"]),
     ]);
     let cases: [(&[&str], &[&str], &[&str]); 6] = [
-        [&[], &["*"], &["elsewhere", "main.a.2Fb.20.40.0A", "main.tenant_1", "main.tenant_2", "old.tenant_1", "shop"]],
-        [&[], &["tenant_*"], &["elsewhere", "main.tenant_1", "main.tenant_2", "old.tenant_1"]],
-        [&[], &["main.*"], &["main.a.2Fb.20.40.0A", "main.tenant_1", "main.tenant_2", "shop"]],
-        [&[], &["tenant_?", "sho?"], &["elsewhere", "main.tenant_1", "main.tenant_2", "old.tenant_1", "shop"]],
-        [&["shop"], &["old.*", "s*"], &["old.tenant_1", "shop"]],
-        [&[], &["nothing*"], &[]],
+        (&[], &["*"], &["elsewhere", "main.a.2Fb.20.40.0A", "main.tenant_1", "main.tenant_2", "old.tenant_1", "shop"]),
+        (&[], &["tenant_*"], &["elsewhere", "main.tenant_1", "main.tenant_2", "old.tenant_1"]),
+        (&[], &["main.*"], &["main.a.2Fb.20.40.0A", "main.tenant_1", "main.tenant_2", "shop"]),
+        (&[], &["tenant_?", "sho?"], &["elsewhere", "main.tenant_1", "main.tenant_2", "old.tenant_1", "shop"]),
+        (&["shop"], &["old.*", "s*"], &["old.tenant_1", "shop"]),
+        (&[], &["nothing*"], &[]),
     ];
     for (named, patterns, expected) in cases {
         let jobs = found.given_to(&[job("nightly", named, patterns)], &config);
@@ -112,13 +112,13 @@ fn a_job_without_patterns_keeps_its_databases_and_one_that_was_given_some_takes_
 #[test]
 fn a_pattern_that_names_another_server_needs_no_answer_of_this_one() {
     for (patterns, of_main, of_old) in [
-        [&["old.*"][..], false, true],
-        [&["tenant_*"], true, true],
-        [&["old.*", "main.shop?"], true, true],
-        [&["*.x", "older.*"], true, true],
-        [&["older.*"], false, false],
-        [&["?ld.*"], false, true],
-        [&["ol*"], true, true],
+        (&["old.*"][..], false, true),
+        (&["tenant_*"], true, true),
+        (&["old.*", "main.shop?"], true, true),
+        (&["*.x", "older.*"], true, true),
+        (&["older.*"], false, false),
+        (&["?ld.*"], false, true),
+        (&["ol*"], true, true),
     ] {
         let chosen = job("nightly", &[], patterns).chosen.unwrap();
         assert_eq!((chosen.may_be_of("main"), chosen.may_be_of("old")), (of_main, of_old), "{patterns:?}");
