@@ -206,11 +206,12 @@ fn value(words: &mut Words, level: usize) -> Option<Value> {
             loop {
                 match words.next()? {
                     "}" => return Some(Value::Node(node)),
-                    word => match word.strip_prefix(':') {
-                        Some(field) => node.fields.push((field.to_owned(), value(words, level + 1)?)),
-                        // The bytes of a constant follow their number.
-                        None => {}
-                    },
+                    word => {
+                        // What has no colon are the bytes of a constant, which follow their number.
+                        if let Some(field) = word.strip_prefix(':') {
+                            node.fields.push((field.to_owned(), value(words, level + 1)?));
+                        }
+                    }
                 }
             }
         }
