@@ -79,16 +79,6 @@ pub fn is_of_the_system(schema: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn config(text: &str) -> Config {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        std::fs::write(&path, text).unwrap();
-        let mut problems = Vec::new();
-        let config = crate::config::load(&path, &mut problems).unwrap();
-        assert!(problems.is_empty(), "{problems:?}");
-        config
-    }
-
     const CONFIG: &str = "
 [databases.app]
 url = \"postgres://me@db1/app\"
@@ -130,7 +120,7 @@ database = \"app\"
 
     #[test]
     fn a_place_is_a_database_or_one_schema_of_it() {
-        let config = config(CONFIG);
+        let config = Config::for_tests(CONFIG);
         let schema = |name: &str| config.place(name).map(|place| place.schema.clone());
         assert_eq!(schema("app"), Some(None));
         assert_eq!(schema("app:tenant_7"), Some(Some("tenant_7".to_owned())));
@@ -151,7 +141,7 @@ database = \"app\"
 
     #[test]
     fn the_schemas_of_a_database_share_its_limit_and_without_one_are_taken_one_after_another() {
-        let config = config(CONFIG);
+        let config = Config::for_tests(CONFIG);
         let group = |name: &str| Shared::Group(name.to_owned());
         for (place, limit) in [
             ("app", None),

@@ -13,16 +13,6 @@ url = \"postgres://me@db3\"
 databases = \"tenant_*\"
 ";
 
-fn config(text: &str) -> Config {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("config.toml");
-    std::fs::write(&path, text).unwrap();
-    let mut problems = Vec::new();
-    let config = crate::config::load(&path, &mut problems).unwrap();
-    assert!(problems.is_empty(), "{problems:?}");
-    config
-}
-
 fn job(name: &str, named: &[&str], patterns: &[&str]) -> Job {
     let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
     let patterns = patterns.iter().map(|text| crate::base::pattern::Pattern::new(text)).collect();
@@ -40,7 +30,7 @@ fn found(lists: &[(&str, &[&str])]) -> Found {
 
 #[test]
 fn patterns_stand_for_entries_and_for_what_servers_have_and_each_database_counts_once() {
-    let config = config(SERVERS);
+    let config = Config::for_tests(SERVERS);
     let found = found(&[
         ("main", &["postgres", "shop", "shop_test", "tenant_1", "tenant_2", "a/b @\n"]),
         ("old", &["postgres", "tenant_1", "other"]),
@@ -64,7 +54,7 @@ fn patterns_stand_for_entries_and_for_what_servers_have_and_each_database_counts
 
 #[test]
 fn a_database_is_chosen_by_the_names_that_the_configuration_gives_it_where_a_pattern_has_a_dot() {
-    let config = config(&format!("{SERVERS}[databases.\"app.eu\"]\nurl = \"postgres://me@db4/app\"\n"));
+    let config = Config::for_tests(&format!("{SERVERS}[databases.\"app.eu\"]\nurl = \"postgres://me@db4/app\"\n"));
     let found = found(&[("main", &["old.x", "old", "shop", "é"]), ("old", &["tenant_1"])]);
     for (pattern, expected) in [
         ("old.*", &["old.tenant_1"][..]),
@@ -100,7 +90,7 @@ fn a_database_is_chosen_by_the_names_that_the_configuration_gives_it_where_a_pat
 
 #[test]
 fn a_job_without_patterns_keeps_its_databases_and_one_that_was_given_some_takes_the_new_ones() {
-    let config = config(SERVERS);
+    let config = Config::for_tests(SERVERS);
     let plain = Job::for_tests("plain", crate::task::sql::Sql::default().into());
     let first = found(&[("main", &["tenant_1", "tenant_2"])]).given_to(&[plain, job("nightly", &[], &["main.*"])], &config);
     assert_eq!(first[0].databases, ["app"]);
@@ -127,7 +117,7 @@ fn a_pattern_that_names_another_server_needs_no_answer_of_this_one() {
 
 #[test]
 fn a_found_name_leads_to_its_own_database_on_its_server() {
-    let config = config(SERVERS);
+    let config = Config::for_tests(SERVERS);
     let database = config.database("main.a.2Fb.20.40.0A").unwrap();
     let settings = database.settings().unwrap();
     assert_eq!((settings.server().as_str(), settings.database()), ("db1:5432", "a/b @\n"));
@@ -150,7 +140,7 @@ fn schemas_job(named: &[&str], patterns: &[&str], schemas: &[&str]) -> Job {
 
 #[test]
 fn a_job_with_schemas_gets_those_of_each_of_its_databases() {
-    let config = config(SERVERS);
+    let config = Config::for_tests(SERVERS);
     let mut found = found(&[("main", &["shop", "tenant_1", "tenant_2"])]);
     for (database, schemas) in
         [("shop", &["public", "a/b", "t_1"][..]), ("main.tenant_1", &["t_1", "t_2"]), ("main.gone", &["t_9"])]
@@ -193,7 +183,7 @@ fn a_store_keeps_the_name_of_a_found_database_as_it_is() {
 
 #[test]
 fn ten_thousand_databases_of_three_jobs_are_given_in_no_time() {
-    let config = config(SERVERS);
+    let config = Config::for_tests(SERVERS);
     let names: Vec<String> = (0..10_000).map(|number| format!("tenant_{number}")).collect();
     let mut found = Found::default();
     found.add(Asked::Server("main".to_owned()), names);

@@ -148,14 +148,13 @@ impl OfDatabase {
             .then(|| format!("{} {were} not read, and may have a newer one", self.unread.join(", ")))
     }
 
-    /// A database that a job backs up, of which nothing else is known.
-    #[cfg(test)]
-    pub fn for_tests(name: &str, backup: Result<Option<Backup>, String>) -> Self {
+    /// A database of which nobody was asked yet. `job`: that backs it up; `idle`: why that does not run by itself.
+    pub(super) fn unasked(name: &str, job: Option<&str>, idle: Option<&'static str>) -> Self {
         Self {
             name: name.to_owned(),
-            job: Some("nightly".to_owned()),
-            idle: None,
-            backup,
+            job: job.map(str::to_owned),
+            idle,
+            backup: Ok(None),
             lost: None,
             unsure: None,
             unread: Vec::new(),
@@ -166,6 +165,12 @@ impl OfDatabase {
             needs_none: false,
             by_schemas: false,
         }
+    }
+
+    /// A database that a job backs up, of which nothing else is known.
+    #[cfg(test)]
+    pub fn for_tests(name: &str, backup: Result<Option<Backup>, String>) -> Self {
+        Self { backup, ..Self::unasked(name, Some("nightly"), None) }
     }
 
     /// The newest set, where a server refused to restore it.

@@ -100,21 +100,7 @@ pub(super) struct Sought {
 pub(super) fn unasked(jobs: &[Job], name: &str) -> OfDatabase {
     let of_it = || jobs.iter().filter(|job| is_backed_up_by(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
-    OfDatabase {
-        name: name.to_owned(),
-        job: found.map(|job| job.name.clone()),
-        idle: found.and_then(idle),
-        backup: Ok(None),
-        lost: None,
-        unsure: None,
-        unread: Vec::new(),
-        missing_in: Vec::new(),
-        has_earlier_ones: false,
-        in_the_clear: Vec::new(),
-        unasked: None,
-        needs_none: false,
-        by_schemas: false,
-    }
+    OfDatabase::unasked(name, found.map(|job| &*job.name), found.and_then(idle))
 }
 
 /// Judges a database, or a schema of one, by what its stores hold.
