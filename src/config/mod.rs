@@ -306,17 +306,3 @@ pub enum Encryption {
     #[serde(rename = "aws:kms")]
     Kms,
 }
-
-#[cfg(test)]
-impl Config {
-    /// Returns the configuration of this text, which has no mistakes.
-    pub fn for_tests(text: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        std::fs::write(&path, text).unwrap();
-        let mut problems = Vec::new();
-        let config = crate::config::load(&path, &mut problems).unwrap();
-        assert!(problems.is_empty(), "{problems:?}");
-        config
-    }
-}

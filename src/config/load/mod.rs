@@ -322,3 +322,17 @@ impl Loader<'_> {
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
+
+#[cfg(test)]
+impl Config {
+    /// Returns the configuration of this text, which has no mistakes.
+    pub fn for_tests(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut problems = Vec::new();
+        let config = load(&path, &mut problems).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        config
+    }
+}
