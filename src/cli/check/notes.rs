@@ -14,7 +14,8 @@ pub fn notes(config: &Config, folder: &Folder) -> Vec<String> {
     notes.extend(folder.notes.iter().cloned());
     notes.extend(config.notes.iter().cloned());
     notes.extend(nowhere(config));
-    notes.extend(schedule_notes(jobs));
+    notes.extend(open_to_others(config));
+    notes.extend(of_schedules(config, jobs));
     notes.extend(will_refuse(jobs));
     notes.extend(without_servers(config, jobs));
     notes.extend(encryption::warnings(config, jobs));
@@ -63,13 +64,29 @@ fn without_servers(config: &Config, jobs: &[Job]) -> Vec<String> {
     notes
 }
 
+/// The pages without a token, on an address that others reach.
+fn open_to_others(config: &Config) -> Option<String> {
+    let listen = config.serve.listen;
+    config.serve.is_open_to_others().then(|| {
+        format!(
+            "[serve]: listen = \"{listen}\" without a token: whoever reaches this address can read the names of jobs and databases and the texts of errors. \
+             Write token_file = \"/path\" (`openssl rand -hex 32` makes a token), or listen = \"127.0.0.1:{}\"",
+            listen.port()
+        )
+    })
+}
+
 /// Explains schedules that mean something else than they do elsewhere or did before: each note once, with its jobs.
-fn schedule_notes(jobs: &[Job]) -> Vec<String> {
-    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (job, note) in jobs.iter().filter_map(|job| Some((job, job.schedule.as_ref()?.note()?))) {
-        match notes.iter_mut().find(|(known, _)| *known == note) {
-            Some((_, names)) => names.push(&job.name),
-            None => notes.push((note, vec![&job.name])),
+fn of_schedules(config: &Config, jobs: &[Job]) -> Vec<String> {
+    let of_jobs = jobs.iter().filter_map(|job| Some((job.name.clone(), job.schedule.as_ref()?)));
+    let of_digests = config.notify.targets.iter().map(|target| (format!("[notify.{}] digest", target.name), &target.digest));
+    let mut notes: Vec<(&str, Vec<String>)> = Vec::new();
+    for (name, schedule) in of_jobs.chain(of_digests) {
+        for note in schedule.notes() {
+            match notes.iter_mut().find(|(known, _)| known == note) {
+                Some((_, names)) => names.push(name.clone()),
+                None => notes.push((note, vec![name.clone()])),
+            }
         }
     }
     notes.into_iter().map(|(note, names)| format!("{}: {note}", names.join(", "))).collect()
