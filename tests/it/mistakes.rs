@@ -51,6 +51,7 @@ const NOT_OF_THE_FORM: &[&str] = &[
     "db env unset",
     "db file missing",
     "ledger unknown",
+    "serve port large",
     "keep in",
     "retain number",
     "waive until text",
