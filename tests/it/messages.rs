@@ -1,5 +1,7 @@
 //! Messages to people: each service in its form, together in one, told once, and never at the expense of a job.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -649,6 +651,47 @@ fn a_process_that_told_nobody_says_so() {
     assert_ne!(output.code, Some(0));
     assert!(output.stderr.contains("nobody was told") && output.stderr.contains("nightly on app failed"), "{}", output.stderr);
     ledger.start_again();
+}
+
+#[test]
+fn what_nobody_was_told_is_told_by_the_next_run_that_reaches_the_ledger() {
+    let server = server(18);
+    let mut ledger = Server::start(16);
+    let database = server.new_database();
+    let (away, there) = (Recorder::start(Manners::Says("404 Not Found", "no_team")), Recorder::start(Manners::Answers));
+    let scenario = Scenario::with_database(server, &database)
+        .config(&format!("[databases.led]\nurl = {}\n[ledger]\ndatabase = \"led\"\n", quoted(&ledger.url("postgres"))))
+        .config(&place("ops", "webhook", ""))
+        .env("OPS_URL", &away.url("/"))
+        .sql_job("nightly", "", &["SELECT 1"]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    ledger.crash();
+    for number in 1..=2 {
+        let output = scenario.run(&["run-job", "nightly"]);
+        assert_ne!(output.code, Some(0));
+        let output = output.says(&["nobody was told", "the next run that reaches the ledger passes it on, from "]);
+        assert_eq!(left_by(&scenario).len(), number, "{}", output.stderr);
+    }
+    let mode = std::fs::metadata(&left_by(&scenario)[0]).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+    ledger.start_again();
+    let scenario = scenario.env("OPS_URL", &there.url("/"));
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(left_by(&scenario), Vec::<PathBuf>::new());
+    let told: Vec<String> =
+        there.posted()[0]["events"].as_array().unwrap().iter().map(|event| event["event"].to_string()).collect();
+    assert_eq!(told, ["\"failure\"", "\"failure\"", "\"recovery\""], "{}", there.posted()[0]);
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(there.posted().len(), 1, "it is told once: {:?}", titles(&there));
+}
+
+/// What processes left that told nobody.
+fn left_by(scenario: &Scenario) -> Vec<PathBuf> {
+    let configurations = std::fs::read_dir(scenario.path(".local/state/pgtend/untold")).unwrap();
+    configurations
+        .flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap())
+        .map(|file| file.unwrap().path())
+        .collect()
 }
 
 #[test]
