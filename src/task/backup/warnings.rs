@@ -81,7 +81,7 @@ pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) ->
     Some(format!(
         "{} here, the newest of them {}, {} of a database that had this name before, {difference}: it was dropped or renamed. \
          They are neither counted nor deleted. If this one was restored from it, or has replaced it, confirm that, and `keep` counts them with this one's: \
-         pgtend backups accept --identity {} --database {} --job {}, with --by-name if it is made anew again and again{several}. If nobody needs them, delete their folders",
+         pgtend backups accept --identity {} --database {} --job {}{several}, with --by-name if it is made anew again and again. If nobody needs them, delete their folders",
         units::plural(sets.len(), "set"),
         newest.name,
         if sets.len() == 1 { "is" } else { "are" },
