@@ -40,7 +40,10 @@ struct Set {
     verification: Described,
     bytes: Bytes,
     restored: bool,
+    /// SYSTEM_IDENTIFIER/DATABASE, as `--from` and `backups accept --identity` take it.
     identity: Option<String>,
+    /// Tells the database from others that have had its name.
+    oid: Option<i64>,
     filtered: bool,
     by_hand: bool,
     /// As in the manifest.
@@ -125,6 +128,10 @@ pub struct Show {
     server_version: String,
     pg_dump_version: String,
     database: String,
+    /// SYSTEM_IDENTIFIER/DATABASE.
+    identity: Option<String>,
+    /// Tells the database from others that have had its name.
+    oid: Option<i64>,
     encoding: String,
     dump_bytes: u64,
     uncompressed_bytes: u64,

@@ -204,6 +204,7 @@ mod tests {
             in_transaction: true,
             choices: &choices,
             search_path,
+            holds_all: true,
             rows_before: 0,
         };
         let told = of_said(&said, doing).message;
