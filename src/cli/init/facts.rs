@@ -16,6 +16,8 @@ pub struct Server {
     pub archiving: Option<String>,
     /// The databases that the role may connect to, by name, behind those that were asked for: at most some more than `look::MOST_DATABASES`.
     pub databases: Vec<Listed>,
+    /// The others but PostgreSQL's own templates, each with the reason.
+    pub left_out: Vec<(String, &'static str)>,
 }
 
 /// A database in the list of its server.

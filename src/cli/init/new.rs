@@ -43,6 +43,9 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
     let is_fleet = fleet::is_wanted(arguments, names.is_empty(), server.databases.len(), asks)?;
     let chosen = if is_fleet { all(&server) } else { chosen(&server, &names, asks)? };
     let mut shown = Shown::of(&server);
+    if names.is_empty() || is_fleet {
+        shown.left_out_of(&server);
+    }
     let new_store = choose_store(place, arguments, asks)?;
     let at = match (arguments.at, asks) {
         (Some(at), _) => at,

@@ -79,6 +79,16 @@ impl Shown {
         Self { about: format!("{} is there and stays as it is", path.display()), ..Self::default() }
     }
 
+    /// Says which databases of the server have no part in what is written, where all of them were meant.
+    pub fn left_out_of(&mut self, server: &Server) {
+        for (name, why) in &server.left_out {
+            self.left_out.push(LeftOut { what: format!("database {name}"), why: (*why).to_owned() });
+            self.to_do.push(format!(
+                "no job backs up database {name}: {why}. Where it matters, change that, and run `pgtend init` again"
+            ));
+        }
+    }
+
     /// Keeps in mind that a database could not be looked at.
     pub fn not_seen(&mut self, name: &str, error: &anyhow::Error) {
         let why = format!("it could not be looked at: {}", failure::in_a_line(error));
