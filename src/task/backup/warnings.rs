@@ -162,7 +162,7 @@ fn of_other_identities(state: &State, identity: Option<&Identity>, run: &RunCont
     };
     let others = latest::identities(sets, |set| state.main.series.identity_of(set));
     let several = |other: &Identity| {
-        let theirs = sets.iter().filter(|set| state.main.series.identity_of(set).as_ref() == Some(other)).collect();
+        let theirs = sets.iter().filter(|set| set.identity().as_ref() == Some(other)).collect();
         match state.main.series.by_database(theirs).len() {
             0 | 1 => String::new(),
             databases => format!(
