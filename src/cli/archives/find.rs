@@ -80,7 +80,7 @@ impl Batches {
     /// Takes in what was replaced: the server to which batches go back says whether the ones that replace them are of its history.
     pub(super) fn take_in_what_was_replaced(&mut self) {
         let replaced = std::mem::take(&mut self.replaced);
-        for found in self.found.iter_mut() {
+        for found in &mut self.found {
             let by_it = replaced.iter().filter(|replaced| replaced.replaced_by.iter().any(|(_, by)| by.0 == found.batch.0));
             found.replaces = by_it.map(|replaced| replaced.batch.clone()).collect();
         }

@@ -109,6 +109,7 @@ async fn accept_identity(global: &Global, text: &str, arguments: &Arguments) -> 
         for unread in &listing.unseen {
             tracing::warn!("could not read the folder {}: {}", store.location(&unread.key), unread.reason);
         }
+        let there = listing.sets.iter().map(|set| set.name.to_string()).collect();
         for folder in folders(&listing, filter, text) {
             let Folder { database, job, identity, .. } = &folder;
             let into = backup::identity_of(&config, database)
@@ -132,7 +133,7 @@ async fn accept_identity(global: &Global, text: &str, arguments: &Arguments) -> 
             let sets = taken.own.iter().chain(&taken.theirs).map(|set| set.name.to_string()).collect();
             let accepted = Accepted { identity: identity.clone(), into, at: Utc::now(), sets };
             let changed = Series::change(&store, database, job, |series| {
-                series.accept(accepted.clone());
+                series.accept(accepted.clone(), &there);
                 if *by_name && !series.by_name.contains(&accepted.into) {
                     series.by_name.push(accepted.into.clone());
                 }

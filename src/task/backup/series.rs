@@ -2,6 +2,8 @@
 //! production's, a new server in the old one's place; and a database is dropped, and another one gets its name. So a series consists of the sets of one database
 //! on one server, and sets of another are not counted, pruned or swept until a person says that both are one (`series.json`).
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -90,11 +92,11 @@ impl Series {
         }
     }
 
-    /// Takes this in, in the place of what it says again: sets that were accepted before stay so.
-    pub fn accept(&mut self, accepted: Accepted) {
+    /// Takes this in. What was accepted before stays, but for what it says again, and for sets that are not `there` any more.
+    pub fn accept(&mut self, accepted: Accepted, there: &HashSet<String>) {
         self.accepted.retain(|earlier| {
             let is_same = (&earlier.identity, &earlier.into) == (&accepted.identity, &accepted.into);
-            !is_same || earlier.sets.iter().any(|set| !accepted.sets.contains(set))
+            !is_same || earlier.sets.iter().any(|set| there.contains(set) && !accepted.sets.contains(set))
         });
         self.accepted.push(accepted);
     }
