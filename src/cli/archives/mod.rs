@@ -66,9 +66,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
                 unknown = pending::complete(&config, &all, &global.progress(), &cancel).await?;
                 all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
             }
-            // The server says whether the batch that replaced another one is of its history.
-            let replaced = std::mem::take(&mut all.replaced);
-            all.found.extend(replaced);
+            all.take_in_what_was_replaced();
             if let Some(batch) = &arguments.batch {
                 let is_meant = |name: &BatchName| name.to_string() == *batch;
                 all.found.retain(|found| is_meant(&found.batch.0));

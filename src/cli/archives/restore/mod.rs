@@ -327,6 +327,7 @@ impl Restore<'_> {
             again: self.arguments.again,
             rest,
             replaced_by: &step.found.replaced_by,
+            replaces: &step.found.replaces,
             unsigned_ok: self.unsigned_ok,
             checked,
         }
