@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result};
 use chrono::Utc;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use serde_json::json;
 use sqlx::postgres::PgConnection;
 
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::before_runs as printed;
 use super::{cleartext, encryption, lifetimes};
 use crate::base::fault::{Fault, Kind};
 use crate::base::pattern::Pattern;
@@ -54,14 +54,14 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let tried = if connect { try_all(&config, &jobs).await } else { Vec::new() };
 
     if global.json {
-        let rows: Vec<_> = tried
-            .iter()
-            .map(|tried| json!({ "what": tried.what, "ok": tried.result.is_ok(), "detail": detail(tried) }))
-            .collect();
-        print(&format!(
-            "{:#}\n",
-            json!({ "jobs": jobs.len(), "problems": problems.iter().map(|(job, error)| format!("{job}: {}", failure::in_a_line(error))).collect::<Vec<_>>(), "warnings": warnings, "connections": rows })
-        ))?;
+        let problem = |(job, error): &(String, anyhow::Error)| format!("{job}: {}", failure::in_a_line(error));
+        let of = |tried: &Attempt| printed::Tried { what: tried.what.clone(), ok: tried.result.is_ok(), detail: detail(tried) };
+        print_json(&printed::Check {
+            jobs: jobs.len(),
+            problems: problems.iter().map(problem).collect(),
+            warnings: &warnings,
+            connections: tried.iter().map(of).collect(),
+        })?;
     } else {
         print(&format!(
             "{}: {}{}, {}, {}, {}\n",

@@ -5,16 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 use super::elsewhere::Elsewhere;
 use super::find::Filter;
+use super::list_json;
+use super::listed::{Listed, Row};
 use super::nearness::Nearness;
 use super::unknown::refuse_unknown;
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::{self, print};
+use crate::cli::output::{self, print, print_json};
 use crate::config::Config;
 use crate::pg::failure;
 use crate::store::Store;
@@ -23,58 +24,15 @@ use crate::store::sign::Signature;
 use crate::task::backup::adopted::UNKNOWN;
 use crate::task::backup::copies::place;
 use crate::task::backup::copies::several::ensure_apart;
-use crate::task::backup::copies::together::{Refused, Together};
 use crate::task::backup::manifest::Manifest;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 use crate::task::backup::verdict::Bytes;
 
-/// A listed set, by the copy of it that a restore would take.
-struct Row {
-    store: String,
-    /// The others.
-    copies: Vec<Row>,
-    /// Copies in stores that are not listed, each with its store's name.
-    elsewhere: Vec<(String, Set)>,
-    set: Set,
-    /// The fault of its signature, when it is listed anyway.
-    signature: Option<Signature>,
-    /// The storage class of its dump, where that must be thawed before it can be read.
-    archived: Option<String>,
-    json: serde_json::Value,
-}
-
-impl Row {
-    /// What one of its copies was refused for, which holds for all.
-    fn refused(&self, now: DateTime<Utc>) -> Option<Refused<'_>> {
-        let copies = [self].into_iter().chain(&self.copies).map(|copy| (copy.store.as_str(), &copy.set));
-        let elsewhere = self.elsewhere.iter().map(|(store, set)| (store.as_str(), set));
-        Together::of_copies(copies.chain(elsewhere)).refused_for_its_data(&self.set, now)
-    }
-}
-
-/// The sets that are listed, of all stores.
-#[derive(Default)]
-struct Listed {
-    sets: Vec<Row>,
-    /// Sets without a valid signature in stores that have a key, each with its store's name.
-    not_ours: Vec<(String, SetName, Signature)>,
-    /// The folders that could not be read, and why.
-    unseen: Vec<(String, String)>,
-    broken: Vec<(String, SetName, String)>,
-    /// The stores that could not be read.
-    failed: Vec<(String, anyhow::Error)>,
-    /// The stores that were read.
-    stores: Vec<(String, Store)>,
-    /// The databases and jobs of all sets, whatever the filter.
-    databases: BTreeSet<String>,
-    jobs: BTreeSet<String>,
-}
-
 pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<ExitCode> {
     let config = global.load_config()?;
     let now = Utc::now();
-    let mut listed = read(&config, filter, unsigned_ok, now).await?;
+    let mut listed = read(&config, filter, unsigned_ok).await?;
     let nearness = Nearness::of(global);
     listed.sets = as_sets(std::mem::take(&mut listed.sets), &nearness);
     listed.failed.extend(one_place(&listed.stores, &nearness).await);
@@ -85,31 +43,12 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, (&listed.jobs, &listed.databases))?;
     }
-    let failed = listed.failed.iter().map(|(store, error)| (store.clone(), failure::in_a_line(error)));
-    let unread: Vec<_> =
-        failed.chain(not_known.clone()).map(|(store, reason)| json!({ "store": store, "reason": reason })).collect();
+    if global.json {
+        print_json(&list_json::of(&listed, &not_known, now))?;
+        return listed.failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), |(_, error)| Err(error));
+    }
     let mut failed = std::mem::take(&mut listed.failed).into_iter().map(|(_, error)| error);
     let (failed, others) = (failed.next(), failed);
-    if global.json {
-        let broken: Vec<_> = listed
-            .broken
-            .iter()
-            .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
-            .collect();
-        let not_ours: Vec<_> = listed
-            .not_ours
-            .iter()
-            .map(|(store, name, signature)| json!({ "store": store, "set": name.to_string(), "signature": signature }))
-            .collect();
-        let unseen: Vec<_> =
-            listed.unseen.iter().map(|(location, reason)| json!({ "location": location, "reason": reason })).collect();
-        let sets: Vec<_> = listed.sets.into_iter().map(|row| json_of(row, now)).collect();
-        print(&format!(
-            "{:#}\n",
-            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen, "unread_stores": unread })
-        ))?;
-        return failed.map_or(Ok(ExitCode::SUCCESS), Err);
-    }
     if listed.sets.is_empty() {
         print("no sets\n")?;
     } else {
@@ -166,7 +105,7 @@ async fn one_place(stores: &[(String, Store)], nearness: &Nearness) -> Vec<(Stri
     found
 }
 
-async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
+async fn read(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<Listed> {
     let mut listed = Listed::default();
     let list = async |store: &Store| {
         let listing = set::list(store, "").await?;
@@ -206,18 +145,17 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         listed.unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
         for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
             let signature = unsigned.iter().find(|(of, _)| *of == set.name).map(|(_, signature)| *signature);
-            let mut json = as_json(&set, &store_name, &store, signature, now);
             let dump = set.name.key(&set.manifest.dump.object);
             let archived = archived.iter().find(|archived| archived.key == dump).map(Archived::in_words);
-            json["archived"] = archived.clone().into();
             listed.sets.push(Row {
                 store: store_name.clone(),
                 copies: Vec::new(),
                 elsewhere: Vec::new(),
-                set,
                 signature,
+                store_has_key: store.has_sign_key(),
                 archived,
-                json,
+                location: store.location(&dump),
+                set,
             });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));
@@ -238,53 +176,6 @@ fn as_sets(mut rows: Vec<Row>, nearness: &Nearness) -> Vec<Row> {
         }
     }
     sets
-}
-
-/// The set with all its copies, itself the first of them.
-fn json_of(mut row: Row, now: DateTime<Utc>) -> serde_json::Value {
-    row.json["refused_for_its_data"] = row.refused(now).map(|refused| refused.as_json(&row.set)).into();
-    let copies: Vec<_> = [&row].into_iter().chain(&row.copies).map(|copy| copy_of(&copy.json)).collect();
-    row.json["copies"] = copies.into();
-    row.json
-}
-
-/// What differs from copy to copy.
-fn copy_of(set: &serde_json::Value) -> serde_json::Value {
-    let keys = "store location dump_bytes sha256 encrypted verification bytes restored held signature archived in_the_clear";
-    keys.split(' ').map(|key| (key.to_owned(), set[key].clone())).collect::<serde_json::Map<_, _>>().into()
-}
-
-fn as_json(set: &Set, store_name: &str, store: &Store, signature: Option<Signature>, now: DateTime<Utc>) -> serde_json::Value {
-    let manifest = &set.manifest;
-    json!({
-        "set": set.name.to_string(),
-        "store": store_name,
-        "database": set.name.database,
-        "job": set.name.job,
-        "taken_at": set.name.taken_at,
-        "location": store.location(&set.name.key(&manifest.dump.object)),
-        "dump_bytes": manifest.dump.bytes,
-        "uncompressed_bytes": manifest.dump.uncompressed_bytes,
-        "sha256": manifest.dump.sha256,
-        "encrypted": set.is_encrypted(),
-        "sealed": manifest.names_are_sealed(),
-        "tables": (!manifest.names_are_sealed()).then(|| manifest.table_count()),
-        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
-        "server_version": manifest.server.version,
-        "verification": set.verification,
-        "bytes": set.verification.verdict(),
-        "restored": set.verification.was_restored(),
-        "identity": set.identity().map(|identity| identity.to_string()),
-        "filtered": !set.manifest.filters.are_none(),
-        "by_hand": set.manifest.by_hand,
-        "adopted": manifest.adopted,
-        "held": set.held(now).collect::<Vec<_>>(),
-        "globals_problem": set.listed.globals_problem,
-        "in_the_clear": set.listed.in_the_clear,
-        "from_the_future": set.is_from_the_future(now),
-        "signature": signature.unwrap_or(if store.has_sign_key() { Signature::Valid } else { Signature::NotAsked }),
-        "warnings": manifest.warnings,
-    })
 }
 
 /// Names the set's server and database in the form that `--from` takes.

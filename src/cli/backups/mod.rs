@@ -12,6 +12,8 @@ mod find;
 mod found;
 mod hold;
 mod list;
+mod list_json;
+mod listed;
 mod nearness;
 mod other_copies;
 mod prune;

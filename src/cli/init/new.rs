@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 use chrono::NaiveTime;
 
 use super::arguments::{Arguments, Place, time_of_day};
-use super::facts::{Contents, Listed, Server};
+use super::facts::{Contents, Listed, Server, ShownDatabase};
 use super::names::{free, quoted, slug};
 use super::prepared::Prepared;
 use super::propose::Target;
-use super::shown::{Shown, ShownDatabase, runs_in};
+use super::shown::{Shown, runs_in};
 use super::text::{Choices, DatabaseEntry, NewConfig, NewStore};
 use super::{ask, look, prove, store};
 use crate::base::fault::{Fault, Kind};

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
 
 use super::database::OfDatabase;
 use super::late::{self, Known};
@@ -201,24 +200,6 @@ impl Fleet {
         }
         let example = self.example.as_ref().map(|example| format!(" ({example})")).unwrap_or_default();
         parts.join(", ") + &example
-    }
-
-    pub fn as_json(&self) -> Value {
-        json!({
-            "job": self.job,
-            "patterns": self.patterns,
-            "databases": self.databases,
-            "well": self.well,
-            "failed": self.failed,
-            "late": self.late,
-            "without_backup": self.without_backup,
-            "in_doubt": self.in_doubt,
-            "not_renewed": self.not_renewed,
-            "by_ledger": self.by_ledger,
-            "waiting": self.waiting,
-            "oldest_success_at": self.oldest_success.as_ref().map(|(at, _)| at),
-            "oldest_success_on": self.oldest_success.as_ref().map(|(_, database)| database),
-        })
     }
 }
 

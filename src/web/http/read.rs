@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::task::block_in_place;
 
 use super::site::{Seen, Site};
-use crate::ledger::{self, Began, Gone, Key, Ledger, Row, Untold};
+use crate::ledger::{self, Began, Gone, Key, LeftOut, Ledger, Row, Untold};
 use crate::run::fleet;
 use crate::run::job::Job;
 use crate::run::runner::Context;
@@ -16,9 +16,7 @@ use crate::run::scheduler::{Away, Fleet};
 use crate::run::standing::Unasked;
 use crate::web::choice::Choice;
 use crate::web::safety::DatabaseStatus;
-use crate::web::status::{
-    self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, LeftOutStatus, RunStatus, Status,
-};
+use crate::web::status::{self, AuditStatus, BrokenStatus, FleetStatus, JobStatus, Known, RunStatus, Status};
 use crate::web::timeline;
 
 /// The failures that are read, of which some may be of jobs that are no more.
@@ -72,8 +70,8 @@ struct LastRead {
     failures: Vec<Row>,
     reports: Vec<Row>,
     began: Vec<Began>,
-    gone: Vec<GoneStatus>,
-    left_out: Vec<LeftOutStatus>,
+    gone: Vec<Gone>,
+    left_out: Vec<LeftOut>,
     untold: Vec<Untold>,
 }
 
@@ -95,8 +93,8 @@ async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTi
         failures: ledger.last_failures(FAILURES_READ).await?,
         reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
         began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
-        gone: gone(context, ledger).await?,
-        left_out: left_out(context, ledger).await?,
+        gone: fleet::gone(&context.config, &context.jobs, ledger).await?,
+        left_out: fleet::left_out(&context.config, &context.jobs, ledger).await?,
         untold: ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?,
         shown,
     })
@@ -112,10 +110,6 @@ fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
     jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
 }
 
-async fn left_out(context: &Context, ledger: &Ledger) -> Result<Vec<LeftOutStatus>> {
-    Ok(fleet::left_out(&context.config, &context.jobs, ledger).await?.into_iter().map(LeftOutStatus::from).collect())
-}
-
 /// The jobs with patterns as the stores say that they stand, as far as that was read, and the databases of servers that no job backs up.
 fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatus>, Vec<String>) {
     let mut fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
@@ -126,11 +120,6 @@ fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatu
         }
     }
     (fleets, of_servers.uncovered.clone())
-}
-
-async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
-    let gone = fleet::gone(&context.config, &context.jobs, ledger).await?;
-    Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
 }
 
 /// A few jobs with their last runs, for a page about them, and why the ledger did not say them. Then they have none.
