@@ -93,7 +93,7 @@ fn job_as_json<'a>(job: &'a Job, history: &'a History, now: DateTime<Utc>) -> pr
         timeout_seconds: job.timeout.map(|timeout| timeout.0.as_secs()),
         last: last.collect(),
         patterns: job.chosen.as_ref().map(ToString::to_string),
-        fleet: history.fleet(job).map(Into::into),
+        fleet: history.fleet(job),
     }
 }
 
@@ -122,7 +122,7 @@ fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
 /// One line, however many databases a job with patterns has.
 fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
     let (schedule, next) = schedule_and_next(job, soonest(job, now).map_or("", |(_, database)| database), now);
-    let oldest = fleet.oldest_success.as_ref();
+    let oldest = fleet.oldest_success();
     vec![
         job.name.clone(),
         job.task.kind().to_owned(),
@@ -130,7 +130,7 @@ fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
         schedule,
         next,
         fleet.in_words(),
-        oldest.map_or_else(String::new, |(at, database)| format!("oldest: {} ago, {database}", units::age(*at, now))),
+        oldest.map_or_else(String::new, |(at, database)| format!("oldest: {} ago, {database}", units::age(at, now))),
         job.description_for(&fleet.patterns).unwrap_or_default(),
     ]
 }

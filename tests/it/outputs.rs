@@ -42,6 +42,8 @@ fn every_command_prints_json_as_its_schema_says() {
     }
     scenario.run(&["run-job", "old", "--yes"]).succeeded();
     let sets = scenario.sets();
+    let listed = scenario.json(&["backups", "list"]);
+    let identity = listed["sets"][0]["identity"].as_str().unwrap();
     let dump = scenario.path("old.sql").display().to_string();
     std::fs::write(&dump, stock_dump(&scenario, &sets[0])).unwrap();
     let rows = scenario.path("rows.sql").display().to_string();
@@ -75,8 +77,13 @@ fn every_command_prints_json_as_its_schema_says() {
         ("backups restore", &["latest", "--into", &into, "--table", "public.scripts", "--merge", "insert-missing", "--dry-run"]),
         ("backups prune", &["--dry-run"]),
         ("backups require", &["--database", "app", "--within", "1d"]),
+        ("backups hold", &["latest", "--until", "2099-12-31", "--reason", "before the migration"]),
+        ("backups release", &["latest"]),
+        ("backups accept", &["--identity", identity]),
         ("backups adopt", &[&dump, "--database", "app", "--store", "local"]),
         ("archives list", &[]),
+        ("archives restore", &["--dry-run"]),
+        ("archives restore", &[]),
         ("audit", &["--database", "app", "--fail-on", "never"]),
         ("audit explain", &[]),
         ("audit explain", &["fk-unindexed"]),

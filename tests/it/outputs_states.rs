@@ -7,8 +7,11 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::support::json_schema::{is_as_described, is_as_output};
-use crate::support::postgres::server;
+use crate::support::postgres::{Server, server};
 use crate::support::{Scenario, eventually, quoted};
+
+const TENANTS: &str = "databases = \"tenant_*\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\nkeep = { last = 3 }\n";
+const SCHEMAS: &str = "database = \"app\"\nschemas = \"s*\"\n[backup]\nstore = \"local\"\nkeep = { last = 3 }\n";
 
 /// What a command prints that ends with this exit code, compared with its schema: its own document, or a failure.
 #[track_caller]
@@ -139,4 +142,62 @@ fn runs_that_are_not_over_and_jobs_that_do_not_run_are_as_described() {
     std::fs::remove_file(scenario.path("config.toml")).unwrap();
     let standing = printed(&scenario, &[], 0);
     assert_eq!(standing["next"]["command"], "pgtend init", "{standing:#}");
+}
+
+#[test]
+fn fleets_and_schemas_as_tenants_are_as_described_also_of_a_server_that_closes_drops_or_is_away() {
+    let mut fleet = Server::start(18);
+    for name in ["app", "tenant_a", "tenant_b", "tenant_c"] {
+        fleet.sql("postgres", &format!("CREATE DATABASE {name}"));
+        fleet.sql(name, "CREATE SCHEMA s1; CREATE TABLE s1.t AS SELECT 1 AS i");
+    }
+    let scenario = Scenario::with_database(&fleet, "app")
+        .config(&format!("[servers.main]\nurl = {}\ndatabases = \"tenant_*\"\n", quoted(&fleet.url("postgres"))))
+        .ledger()
+        .job("nightly", TENANTS)
+        .job("schemas", SCHEMAS)
+        .job("look", "databases = \"tenant_?\"\n[sql]\nstatements = [\"SELECT 1\"]\n");
+    let before = printed(&scenario, &["jobs"], 0);
+    assert_eq!(before["jobs"][1]["fleet"]["oldest_success_at"], Value::Null, "{before:#}");
+    printed(&scenario, &["run-job", "nightly", "--dry-run"], 0);
+    for job in ["nightly", "schemas", "look"] {
+        printed(&scenario, &["run-job", job], 0);
+    }
+    for arguments in [
+        &["check", "--connect"][..],
+        &["jobs", "--all"],
+        &["runs"],
+        &["backups", "list"],
+        &["backups", "prune", "--dry-run"],
+        &["backups", "require", "--database", "app:s1", "--within", "1d"],
+        &["backups", "require", "--database", "main.tenant_a", "--within", "1d"],
+        &["notify", "digest"],
+    ] {
+        printed(&scenario, arguments, 0);
+    }
+    let standing = printed(&scenario, &[], 0);
+    let of = |name: &str| standing["fleets"].as_array().unwrap().iter().find(|fleet| fleet["job"] == name).unwrap();
+    assert_eq!((&of("nightly")["well"], &of("schemas")["databases"]), (&3.into(), &1.into()), "{standing:#}");
+
+    fleet.sql("postgres", "ALTER DATABASE tenant_b WITH ALLOW_CONNECTIONS false");
+    fleet.sql("postgres", "DROP DATABASE tenant_c");
+    printed(&scenario, &["run-job", "nightly"], 0);
+    let jobs = printed(&scenario, &["jobs"], 0);
+    assert_eq!(
+        (&jobs["left_out"][0]["database"], &jobs["gone"][0]["database"]),
+        (&"main.tenant_b".into(), &"main.tenant_c".into())
+    );
+    let standing = printed(&scenario, &[], 0);
+    assert_eq!(standing["left_out"][0]["why"], "it takes no connections", "{standing:#}");
+
+    // The ledger is there, too: only the stores say how it stands.
+    fleet.crash();
+    let standing = printed(&scenario, &[], 0);
+    assert!(
+        standing["databases"][0]["unasked"].is_string() && !standing["unread"].as_array().unwrap().is_empty(),
+        "{standing:#}"
+    );
+    printed(&scenario, &["doctor"], 69);
+    printed(&scenario, &["check", "--connect"], 69);
+    printed(&scenario, &["run-job", "nightly"], 69);
 }

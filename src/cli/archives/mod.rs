@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 use find::{Batches, Found, find};
+pub use restore::totals::EndedBatch;
 
 use super::filter::Filter;
 use super::global::Global;

@@ -10,7 +10,8 @@ use super::find::{Filter, find};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::store::key;
 use crate::task::backup;
 use crate::task::backup::identity::Identity;
@@ -56,7 +57,7 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
         Err(_) => find(global, &config, wanted, filter, &Choice { to_verify: true, ..Choice::default() }).await?.set.name,
     };
     let text = name.to_string();
-    let mut said = String::new();
+    let mut released = Vec::new();
     let folder = key::folder(&name.database, &name.job);
     for (store_name, read) in filter.read_stores(&config, async |store| set::list(store, &folder).await).await? {
         let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
@@ -65,22 +66,25 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
             let is_it = set.name == name && set.holds.iter().any(|hold| hold.because_of.is_some());
             if after_it || is_it {
                 store.delete(&set.name.key(LOSS_HOLD)).await?;
-                said += &format!("{} is no longer held\n", set.name);
+                released.push(printed::NoLongerHeld { set: set.name.to_string(), store: store_name.clone() });
             }
         }
     }
-    if said.is_empty() {
+    if released.is_empty() {
         let message = format!("no set is held because of {text}: `pgtend backups list` shows the held ones");
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    print(&said)?;
+    match global.json {
+        false => print(&released.iter().map(|held| format!("{} is no longer held\n", held.set)).collect::<String>())?,
+        true => print_json(&printed::Accept::Loss { released })?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Adds the existing sets of that identity to the series of the configured server.
 async fn accept_identity(global: &Global, text: &str, by_name: bool, filter: &Filter) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let mut said = String::new();
+    let (mut said, mut shown) = (String::new(), Vec::new());
     for (store_name, read) in filter.read_stores(&config, async |store| set::list(store, "").await).await? {
         let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
         for unread in &listing.unseen {
@@ -118,7 +122,7 @@ async fn accept_identity(global: &Global, text: &str, by_name: bool, filter: &Fi
                     "{database}/{job} in {store_name}: all sets of {into} are one series, whatever database has that name\n"
                 );
             }
-            let sets = sets.iter().map(|set| set.name.to_string()).collect();
+            let sets: Vec<String> = sets.iter().map(|set| set.name.to_string()).collect();
             let accepted = Accepted { identity, into, at: Utc::now(), sets };
             let changed = Series::change(&store, &database, &job, |series| {
                 series.accepted.retain(|earlier| (&earlier.identity, &earlier.into) != (&accepted.identity, &accepted.into));
@@ -128,13 +132,19 @@ async fn accept_identity(global: &Global, text: &str, by_name: bool, filter: &Fi
                 }
             });
             changed.await.with_context(|| format!("store `{store_name}`"))?;
+            let Accepted { identity, into, sets, .. } = accepted;
+            let (identity, into, store) = (identity.to_string(), into.to_string(), store_name.clone());
+            shown.push(printed::Series { database, job, store, identity, into, by_name, sets });
         }
     }
     if said.is_empty() {
         let message = format!("there are no sets of `{text}`: `pgtend backups list --json` names the identities");
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    print(&said)?;
+    match global.json {
+        true => print_json(&printed::Accept::Identity { series: shown })?,
+        false => print(&said)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,12 +3,12 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::Fleet;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::init::decide;
 use crate::cli::init::facts::ShownDatabase;
 use crate::ledger::{Gone, LeftOut};
 use crate::run::notify::untold::Shown as Untold;
+use crate::run::standing::fleets::Fleet;
 use crate::run::standing::{Backup, Failed, Late, Lost, Step};
 
 /// `pgtend` alone: where one stands, and what comes next.
@@ -27,7 +27,7 @@ pub struct Standing<'a> {
     pub late: &'a [Late],
     pub failed: &'a [Failed],
     /// Jobs with patterns in `databases`.
-    pub fleets: Vec<Fleet<'a>>,
+    pub fleets: &'a [Fleet],
     /// In the last 30 days.
     pub gone: &'a [Gone],
     /// Databases of servers that have something of their own, and that no job backs up.

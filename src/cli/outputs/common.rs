@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::base::toml_file::Mistake;
-use crate::run::standing::fleets;
 
 /// An object that docs/reference/formats.md or docs/audit.md describes.
 pub type Described = Map<String, Value>;
@@ -30,53 +28,6 @@ pub struct Error<'a> {
     pub exit_code: u8,
     /// What to do, where the message does not say it.
     pub hint: Option<&'a str>,
-}
-
-/// How a job with patterns stands on all of its databases.
-#[derive(Serialize, JsonSchema)]
-pub struct Fleet<'a> {
-    pub job: &'a str,
-    /// What stands in its file: `tenant_*`.
-    pub patterns: &'a str,
-    pub databases: usize,
-    pub well: usize,
-    pub failed: usize,
-    /// Late, and not failed.
-    pub late: usize,
-    /// Of a backup job: a run succeeded, and no set that counts is in its stores. `jobs` asks no store: this and the next three are 0 there.
-    pub without_backup: usize,
-    /// The newest set does not count, or may be of another database.
-    pub in_doubt: usize,
-    /// No job that backs it up runs by itself.
-    pub not_renewed: usize,
-    /// No store could be asked, or not in time.
-    pub by_ledger: usize,
-    /// Without a success yet, and none of these.
-    pub waiting: usize,
-    /// The oldest of the last successes.
-    pub oldest_success_at: Option<DateTime<Utc>>,
-    pub oldest_success_on: Option<&'a str>,
-}
-
-impl<'a> From<&'a fleets::Fleet> for Fleet<'a> {
-    fn from(fleet: &'a fleets::Fleet) -> Self {
-        let oldest = fleet.oldest_success.as_ref();
-        Self {
-            job: &fleet.job,
-            patterns: &fleet.patterns,
-            databases: fleet.databases,
-            well: fleet.well,
-            failed: fleet.failed,
-            late: fleet.late,
-            without_backup: fleet.without_backup,
-            in_doubt: fleet.in_doubt,
-            not_renewed: fleet.not_renewed,
-            by_ledger: fleet.by_ledger,
-            waiting: fleet.waiting,
-            oldest_success_at: oldest.map(|(at, _)| *at),
-            oldest_success_on: oldest.map(|(_, database)| database.as_str()),
-        }
-    }
 }
 
 /// A store that could not be read.

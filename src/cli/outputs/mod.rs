@@ -19,7 +19,7 @@ use crate::ledger::Row;
 type Output = (&'static str, fn() -> Schema);
 
 /// The commands that print JSON, as they are written on a command line, each with what it prints. The first is `pgtend` alone.
-const OUTPUTS: [Output; 31] = [
+const OUTPUTS: [Output; 35] = [
     ("", of::<before_runs::Standing>),
     ("init", of::<before_runs::Init>),
     ("check", of::<before_runs::Check>),
@@ -43,8 +43,12 @@ const OUTPUTS: [Output; 31] = [
     ("backups restore", of::<parts_of_sets::Restore>),
     ("backups copy", of::<sets::Copy>),
     ("backups prune", of::<sets::Prune>),
+    ("backups hold", of::<sets::Held>),
+    ("backups release", of::<sets::Released>),
+    ("backups accept", of::<sets::Accept>),
     ("backups require", of::<sets::Require>),
     ("archives list", of::<runs::Archives>),
+    ("archives restore", of::<runs::PutBack>),
     ("audit", of::<runs::Audit>),
     ("audit explain", of::<runs::Explain>),
     ("notify test", of::<runs::Sent>),

@@ -4,12 +4,14 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::common::{Described, Fleet};
+use super::common::Described;
 use crate::archive::Manifest;
 use crate::base::story::Line;
+use crate::cli::archives::EndedBatch;
 use crate::ledger::report::Run;
 use crate::ledger::{Gone, LeftOut, MaybeOutcome, Row};
 use crate::run::notify::message::Message;
+use crate::run::standing::fleets::Fleet;
 use crate::store::sign::Signature;
 use crate::task::audit::checks;
 use crate::task::audit::document::{Counts, Document, Level};
@@ -43,7 +45,7 @@ pub struct Job<'a> {
     /// The patterns in `databases`, if it has some.
     pub patterns: Option<String>,
     /// How it stands, if it has patterns; null with --all.
-    pub fleet: Option<Fleet<'a>>,
+    pub fleet: Option<&'a Fleet>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -141,6 +143,16 @@ pub struct PendingBatch<'a> {
     /// null where its file cannot be read.
     pub rows: Option<u64>,
     pub counts: bool,
+}
+
+/// `archives restore`
+#[derive(Serialize, JsonSchema)]
+pub struct PutBack<'a> {
+    /// Then it says what would be done.
+    pub dry_run: bool,
+    /// That were put back.
+    pub rows: u64,
+    pub batches: &'a [EndedBatch],
 }
 
 /// `audit`

@@ -248,6 +248,62 @@ pub struct NotPruned<'a> {
     pub reason: String,
 }
 
+/// `backups hold`
+#[derive(Serialize, JsonSchema)]
+pub struct Held<'a> {
+    pub set: String,
+    pub until: DateTime<Utc>,
+    pub reason: &'a str,
+    /// With a copy that is held now.
+    pub stores: &'a [String],
+}
+
+/// `backups release`
+#[derive(Serialize, JsonSchema)]
+pub struct Released {
+    pub set: String,
+    pub copies: Vec<ReleasedCopy>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ReleasedCopy {
+    pub store: String,
+    /// Of the holds that ended; empty where there was none.
+    pub reasons: Vec<String>,
+}
+
+/// `backups accept`: a set that lost something, or with --identity a server.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Accept {
+    Loss {
+        /// What was held because of that set.
+        released: Vec<NoLongerHeld>,
+    },
+    Identity {
+        series: Vec<Series>,
+    },
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct NoLongerHeld {
+    pub set: String,
+    pub store: String,
+}
+
+/// The series of a job, with the sets that belong to it now.
+#[derive(Serialize, JsonSchema)]
+pub struct Series {
+    pub database: String,
+    pub job: String,
+    pub store: String,
+    pub identity: String,
+    /// That of the configured database.
+    pub into: String,
+    pub by_name: bool,
+    pub sets: Vec<String>,
+}
+
 /// `backups require`
 #[derive(Serialize, JsonSchema)]
 pub struct Require<'a> {

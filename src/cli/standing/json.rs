@@ -22,7 +22,7 @@ impl Standing {
             databases: self.databases.iter().map(|database| database.as_json(now)).collect(),
             late: &self.late,
             failed: &self.failed,
-            fleets: self.fleets.iter().map(Into::into).collect(),
+            fleets: &self.fleets,
             gone: &self.gone,
             uncovered: &self.uncovered,
             left_out: &self.left_out,

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::task::block_in_place;
 
 use super::site::{Seen, Site};
-use crate::ledger::{self, Began, Gone, Key, LeftOut, Ledger, Row, Untold};
+use crate::ledger::{self, Began, Gone, Key, Ledger, LeftOut, Row, Untold};
 use crate::run::fleet;
 use crate::run::job::Job;
 use crate::run::runner::Context;
