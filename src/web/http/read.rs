@@ -87,14 +87,15 @@ async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTi
     let leaves_reports = shown.iter().filter(|job| matches!(job.task.kind(), "audit" | "partition")).cloned().collect::<Vec<_>>();
     let mut reported = status::keys(&leaves_reports);
     reported.truncate(REPORTS_READ);
+    let (gone, left_out) = gone_and_left_out(context, ledger).await?;
     Ok(LastRead {
         runs: running.into_iter().map(RunStatus::from).chain(past).collect(),
         known: known(site, ledger.last_successes(&keys).await?),
         failures: ledger.last_failures(FAILURES_READ).await?,
         reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
         began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
-        gone: fleet::gone(&context.config, &context.jobs, ledger).await?,
-        left_out: fleet::left_out(&context.config, &context.jobs, ledger).await?,
+        gone,
+        left_out,
         untold: ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?,
         shown,
     })
@@ -108,6 +109,10 @@ fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
         Job { databases: databases.into_iter().cloned().collect(), ..(*fleet.job).clone() }
     };
     jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
+}
+
+async fn gone_and_left_out(Context { config, jobs, .. }: &Context, ledger: &Ledger) -> Result<(Vec<Gone>, Vec<LeftOut>)> {
+    Ok((fleet::gone(config, jobs, ledger).await?, fleet::left_out(config, jobs, ledger).await?))
 }
 
 /// The jobs with patterns as the stores say that they stand, as far as that was read, and the databases of servers that no job backs up.
@@ -191,7 +196,7 @@ async fn read_status(site: &Site) -> Status {
         let rows = ledger.last_runs(&keys, status::HISTORY).await?;
         let untold = ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?;
         let known = known(site, ledger.last_successes(&keys).await?);
-        let of_servers = (gone(&context, ledger).await?, left_out(&context, ledger).await?);
+        let of_servers = gone_and_left_out(&context, ledger).await?;
         Ok::<_, anyhow::Error>((shown, rows, known, of_servers, untold))
     };
     let ((shown, rows, known, (gone, left_out), untold), ledger_error) = match read.await {
