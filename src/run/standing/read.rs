@@ -100,8 +100,11 @@ async fn of_databases(
 
 /// The databases that should have a backup, and are looked at each by itself. `has_succeeded`: a job on a database, ever.
 pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job], has_succeeded: impl Fn(&str, &str) -> bool) -> BTreeSet<&'a String> {
-    let named = jobs.iter().flat_map(|job| one_by_one(config, job)).chain(config.databases.keys());
-    named.filter(|name| !is_made_from_backups(jobs, name, |job| has_succeeded(job, name))).collect()
+    // Each once: 200 jobs name the same 50 databases.
+    let mut named: BTreeSet<&String> =
+        jobs.iter().flat_map(|job| one_by_one(config, job)).chain(config.databases.keys()).collect();
+    named.retain(|name| !is_made_from_backups(jobs, name, |job| has_succeeded(job, name)));
+    named
 }
 
 fn late(config: &Config, jobs: &[Job], databases: &[OfDatabase], known: &Known, now: DateTime<Utc>) -> Vec<Late> {
