@@ -48,7 +48,7 @@ fn rows_come_back_once_and_are_not_archived_a_second_time_unless_they_were_chang
         // The changed row is in a batch of its own, and wins over what it was.
         let back = scenario.json(&["archives", "restore"]);
         assert_eq!((&back["rows"], back["batches"].as_array().unwrap().len()), (&760.into(), 2), "{back:#}");
-        assert!(back["batches"].as_array().unwrap().iter().all(|batch| batch["table"] == "public.logs"), "{back:#}");
+        assert!(back["batches"].as_array().unwrap().iter().all(|batch| batch["table"] == "\"public\".\"logs\""), "{back:#}");
         assert_eq!(server.sql(&database, "SELECT count(*), count(*) FILTER (WHERE status = 'changed') FROM logs"), "1001|1");
     }
 }

@@ -23,6 +23,7 @@ pub struct EndedBatch {
     pub batch: String,
     /// Where its rows go.
     pub database: String,
+    /// As in SQL.
     pub table: String,
     pub outcome: Outcome,
     /// That were put back, or are back already; null where that is not known.
