@@ -180,8 +180,8 @@ impl<'l> Look<'l> {
             self.mistake(path, first, message, Some(format!("write [{header}], once")));
             return;
         }
-        // A table in place of a value may be one of another file, and a text in place of a list a key of another table.
-        if (value.is_table() || value.is_str())
+        // A table in place of a value may be one of another file, and a text in place of a list in a table a key that stands above it.
+        if (value.is_table() || value.is_str() && path.len() > 1)
             && let Some(hint) = self.habit(key, &path[..path.len() - 1])
         {
             let found = if value.is_table() { format!("the table {name}") } else { say::found(key, value) };

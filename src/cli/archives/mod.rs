@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 use find::{Batches, Found, find};
-pub use restore::totals::EndedBatch;
 
 use super::filter::Filter;
 use super::global::Global;

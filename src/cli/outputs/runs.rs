@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::common::Described;
 use crate::archive::Manifest;
 use crate::base::story::Line;
-use crate::cli::archives::EndedBatch;
 use crate::ledger::report::Run;
 use crate::ledger::{Gone, LeftOut, MaybeOutcome, Row};
 use crate::run::notify::message::Message;
@@ -153,6 +152,36 @@ pub struct PutBack<'a> {
     /// That were put back.
     pub rows: u64,
     pub batches: &'a [EndedBatch],
+}
+
+/// A batch, and what became of it.
+#[derive(Serialize, JsonSchema)]
+pub struct EndedBatch {
+    pub store: String,
+    pub batch: String,
+    /// That archived its rows.
+    pub job: String,
+    /// Where its rows go.
+    pub database: String,
+    /// As in SQL.
+    pub table: String,
+    pub outcome: BatchOutcome,
+    /// That were put back, or are back already; null where that is not known.
+    pub rows: Option<u64>,
+    /// Why nothing was put back; null where it was.
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchOutcome {
+    PutBack,
+    AlreadyBack,
+    /// Its rows never left, as the server was set back.
+    NeverLeft,
+    /// Another batch has its rows, as they were when they left the table.
+    Replaced,
+    Refused,
 }
 
 /// `audit`

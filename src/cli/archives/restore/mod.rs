@@ -1,7 +1,7 @@
 //! `archives restore`: puts batches back, and reports what became of each.
 
 mod arguments;
-pub mod totals;
+mod totals;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ pub use arguments::Arguments;
 use arguments::table_of;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
-use totals::{Outcome, Totals};
+use totals::Totals;
 
 use super::find::Found;
 use super::refused;
@@ -24,7 +24,7 @@ use crate::base::terminal::say;
 use crate::base::units;
 use crate::cli::global::Global;
 use crate::cli::output::{print, print_json};
-use crate::cli::outputs::runs as printed;
+use crate::cli::outputs::runs::{BatchOutcome, EndedBatch, PutBack};
 use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::{self, Config};
@@ -47,7 +47,7 @@ struct Step<'a> {
 }
 
 /// The result of one batch.
-enum BatchOutcome {
+enum Next {
     Done,
     /// It waits until the batches after it are back.
     Later,
@@ -150,12 +150,31 @@ fn warn_of_plain(steps: &[Step<'_>]) {
     }
 }
 
+impl Step<'_> {
+    fn ended(&self, outcome: BatchOutcome, rows: Option<u64>, why: Option<String>) -> EndedBatch {
+        EndedBatch {
+            store: self.found.store_name.clone(),
+            batch: self.name.to_string(),
+            job: self.manifest.job.clone(),
+            database: self.database.to_owned(),
+            table: self.table.clone(),
+            outcome,
+            rows,
+            why,
+        }
+    }
+
+    fn refused(&self, why: String) -> EndedBatch {
+        self.ended(BatchOutcome::Refused, None, Some(why))
+    }
+}
+
 impl Restore<'_> {
     /// Prints what became of all batches; a dry run has said it in words of each.
     fn print(&self, totals: &Totals) -> Result<()> {
         let dry_run = self.arguments.dry_run;
         match self.json {
-            true => print_json(&printed::PutBack { dry_run, rows: totals.rows(), batches: &totals.batches }),
+            true => print_json(&PutBack { dry_run, rows: totals.rows(), batches: &totals.batches }),
             false if dry_run => Ok(()),
             false => print(&format!("{}\n", totals.summary())),
         }
@@ -196,13 +215,13 @@ impl Restore<'_> {
             let request = self.request(step, (&target.table, &target.checked), true);
             let intent = archive::prepare(&step.found.store, &step.found.batch, &mut target.connection, &request).await;
             let (outcome, rows, said) = would_be(step, &target.table, intent.with_context(|| step.name.to_string())?);
-            if outcome == Outcome::PutBack {
+            if outcome == BatchOutcome::PutBack {
                 archive::ensure_opens(&step.found.store, step.name, step.manifest).await?;
             }
             if !self.json {
                 print(&format!("{said}\n"))?;
             }
-            totals.add(step, outcome, rows, (outcome != Outcome::PutBack).then_some(said));
+            totals.batches.push(step.ended(outcome, rows, (outcome != BatchOutcome::PutBack).then_some(said)));
         }
         Ok(())
     }
@@ -217,9 +236,9 @@ impl Restore<'_> {
             let mut lacking = Vec::new();
             for (step, is_rest) in open {
                 match self.put(step, is_rest, totals).await? {
-                    BatchOutcome::Done => {}
-                    BatchOutcome::Later => rest.push(step),
-                    BatchOutcome::MissesReferenced(error) => lacking.push((step, is_rest, error)),
+                    Next::Done => {}
+                    Next::Later => rest.push(step),
+                    Next::MissesReferenced(error) => lacking.push((step, is_rest, error)),
                 }
             }
             let is_stuck = lacking.len() == tried;
@@ -236,11 +255,11 @@ impl Restore<'_> {
             let further: Vec<_> = rest.extract_if(.., goes).collect();
             if further.is_empty() {
                 for (step, _, error) in lacking {
-                    totals.refuse(step, refused::by_a_foreign_key(step.name, &error));
+                    totals.batches.push(step.refused(refused::by_a_foreign_key(step.name, &error)));
                 }
                 for step in rest {
                     let waits = "some of its rows left again, and it waits for the batches of its table that were not put back";
-                    totals.refuse(step, format!("{}: {waits}", step.name));
+                    totals.batches.push(step.refused(format!("{}: {waits}", step.name)));
                 }
                 return Ok(());
             }
@@ -248,7 +267,7 @@ impl Restore<'_> {
         }
     }
 
-    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<BatchOutcome> {
+    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<Next> {
         let Target { mut connection, table, checked } = self.target(step, totals).await?;
         let Step { found, name, manifest, .. } = step;
         let phase = self.progress.phase("restore", Some(manifest.exported.bytes));
@@ -256,7 +275,7 @@ impl Restore<'_> {
         match archive::restore(&found.store, &found.batch, &mut connection, &request, &phase).await {
             Ok(RestoreOutcome::Restored(rows)) => {
                 phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));
-                totals.add(step, Outcome::PutBack, Some(rows), None);
+                totals.batches.push(step.ended(BatchOutcome::PutBack, Some(rows), None));
             }
             Ok(RestoreOutcome::AlreadyBack { since, rows }) => {
                 let since = since.format("%Y-%m-%d %H:%M UTC");
@@ -266,33 +285,37 @@ impl Restore<'_> {
                 ));
                 let said = format!("{name} has been back in {table} since {since}; --again puts it back once more");
                 say(&said);
-                totals.add(step, Outcome::AlreadyBack, Some(rows), Some(said));
+                totals.batches.push(step.ended(BatchOutcome::AlreadyBack, Some(rows), Some(said)));
             }
             Ok(RestoreOutcome::NeverLeft(why)) => {
                 phase.done("never left");
                 say(&why);
-                totals.add(step, Outcome::NeverLeft, None, Some(why));
+                totals.batches.push(step.ended(BatchOutcome::NeverLeft, None, Some(why)));
             }
-            Ok(RestoreOutcome::Doubted(why)) => totals.refuse(step, format!("nothing was put back of {name}: {why}")),
+            Ok(RestoreOutcome::Doubted(why)) => {
+                totals.batches.push(step.refused(format!("nothing was put back of {name}: {why}")))
+            }
             Ok(RestoreOutcome::Replaced(by)) => {
                 let why = replaced(name, &by);
                 tracing::info!("skipped {why}");
-                totals.add(step, Outcome::Replaced, None, Some(why));
+                totals.batches.push(step.ended(BatchOutcome::Replaced, None, Some(why)));
             }
-            Ok(RestoreOutcome::Later) => return Ok(BatchOutcome::Later),
+            Ok(RestoreOutcome::Later) => return Ok(Next::Later),
             // foreign_key_violation
-            Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(BatchOutcome::MissesReferenced(error)),
+            Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(Next::MissesReferenced(error)),
             Err(error) => match refused::remedy(&error) {
                 // The other batches are not kept from coming back.
                 Some(remedy) => {
-                    totals.refuse(step, format!("{name} ({}): nothing was put back: {error:#}; {remedy}", manifest.reason));
+                    totals
+                        .batches
+                        .push(step.refused(format!("{name} ({}): nothing was put back: {error:#}; {remedy}", manifest.reason)));
                 }
                 None => {
                     return Err(refused::explained(error, manifest).context(format!("{name}: nothing was put back")));
                 }
             },
         }
-        Ok(BatchOutcome::Done)
+        Ok(Next::Done)
     }
 
     /// Finds the table, and refuses it where a restore may not write to it.
@@ -338,35 +361,34 @@ impl Restore<'_> {
     }
 }
 
-/// What would become of a batch: its rows that would go back, if that is known, and all of it in words.
-fn would_be(step: &Step<'_>, table: &str, intent: Intent) -> (Outcome, Option<u64>, String) {
+/// What would become of a batch: the rows that would go back or are there, if that is known, and all of it in words.
+fn would_be(step: &Step<'_>, table: &str, intent: Intent) -> (BatchOutcome, Option<u64>, String) {
     let Step { name, manifest, filter, .. } = step;
-    let prepared = match intent {
+    match intent {
         Intent::Leave(RestoreOutcome::AlreadyBack { since, rows }) => {
             let since = since.format("%Y-%m-%d %H:%M UTC");
             let said = format!("{name} has been back in {table} since {since}: would skip it; --again puts it back once more");
-            return (Outcome::AlreadyBack, Some(rows), said);
+            (BatchOutcome::AlreadyBack, Some(rows), said)
         }
-        Intent::Leave(RestoreOutcome::NeverLeft(why)) => return (Outcome::NeverLeft, None, format!("{why}: would skip them")),
-        Intent::Leave(RestoreOutcome::Doubted(why)) => {
-            return (Outcome::Refused, None, format!("{why}: would not put them back"));
-        }
+        Intent::Leave(RestoreOutcome::NeverLeft(why)) => (BatchOutcome::NeverLeft, None, format!("{why}: would skip them")),
+        Intent::Leave(RestoreOutcome::Doubted(why)) => (BatchOutcome::Refused, None, format!("{why}: would not put them back")),
         Intent::Leave(RestoreOutcome::Replaced(by)) => {
-            return (Outcome::Replaced, None, format!("{}: would skip it", replaced(name, &by)));
+            (BatchOutcome::Replaced, None, format!("{}: would skip it", replaced(name, &by)))
         }
-        Intent::Leave(_) => {
-            return (Outcome::PutBack, None, format!("{name}: would put back the rows that {table} no longer has"));
+        Intent::Leave(RestoreOutcome::Restored(_) | RestoreOutcome::Later) => {
+            (BatchOutcome::PutBack, None, format!("{name}: would put back the rows that {table} no longer has"))
         }
-        Intent::Restore(prepared) => prepared,
-    };
-    let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
-        Some(rows) => format!("{} of the ", units::count(rows)),
-        None if filter.is_all() => String::new(),
-        None => format!("those with {filter} of the "),
-    };
-    let rows = units::plural(manifest.exported.rows as usize, "row");
-    let said = format!("would put {which}{rows} of {name} into {table} on {}", step.database);
-    (Outcome::PutBack, prepared.expected(), said)
+        Intent::Restore(prepared) => {
+            let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
+                Some(rows) => format!("{} of the ", units::count(rows)),
+                None if filter.is_all() => String::new(),
+                None => format!("those with {filter} of the "),
+            };
+            let rows = units::plural(manifest.exported.rows as usize, "row");
+            let said = format!("would put {which}{rows} of {name} into {table} on {}", step.database);
+            (BatchOutcome::PutBack, prepared.expected(), said)
+        }
+    }
 }
 
 fn replaced(name: &BatchName, by: &BatchName) -> String {
