@@ -100,7 +100,7 @@ pub struct WrittenTarget {
     pub host: Option<Spanned<String>>,
     /// Its port; default 587, 465 with tls = "tls", and 25 with tls = "none".
     #[schemars(with = "Option<u16>", range(min = 1, max = 65_535), example = 587)]
-    pub port: Option<Spanned<u16>>,
+    pub port: Option<Spanned<u64>>,
     /// "starttls" (the default; a server without it gets no mail), "tls" from the first byte, or "none" for a server on this host.
     #[schemars(with = "Option<MailTls>")]
     pub tls: Option<Spanned<MailTls>>,

@@ -80,6 +80,8 @@ pub struct FleetStatus {
     /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words.
     pub without_proof: usize,
     pub by_stores: Option<String>,
+    /// When the stores were asked for that. None: not yet, and the ledger alone says how they stand; or it is no backup of all of them.
+    pub stores_asked_at: Option<DateTime<Utc>>,
     /// The oldest of the last successes, and the database that it is of.
     pub oldest_success_at: Option<DateTime<Utc>>,
     pub oldest_success_on: Option<String>,
@@ -108,6 +110,7 @@ impl From<Fleet> for FleetStatus {
             waiting: fleet.waiting,
             without_proof: 0,
             by_stores: None,
+            stores_asked_at: None,
             oldest_success_at,
             oldest_success_on,
         }
@@ -115,8 +118,9 @@ impl From<Fleet> for FleetStatus {
 }
 
 impl FleetStatus {
-    /// Takes over what the stores say.
-    pub fn judge(&mut self, judged: &standing::fleets::Fleet) {
+    /// Takes over what the stores said when they were asked.
+    pub fn judge(&mut self, judged: &standing::fleets::Fleet, at: DateTime<Utc>) {
+        self.stores_asked_at = Some(at);
         self.without_proof = judged.without_proof();
         self.well = self.well.min(self.databases.saturating_sub(self.failed + self.late + self.waiting + self.without_proof));
         self.by_stores = (self.without_proof > 0).then(|| judged.in_words());

@@ -153,12 +153,31 @@ fn the_sets_of_a_database_that_went_stay_when_another_one_takes_its_name() {
 
     let latest = ["backups", "verify", "latest", "--database", "main.shop"];
     scenario.run(&latest).succeeded().says(&["is of the database that has this name now. 2 sets here are of another", &good[1]]);
+    // The list tells them apart, and says what a person can do.
+    let oid_now = fleet.sql("postgres", "SELECT oid FROM pg_database WHERE datname = 'shop'");
+    let list = scenario.run(&["backups", "list", "--database", "main.shop"]).succeeded().says(&[
+        "main.shop/nightly: 2 sets here, the newest of them",
+        good[1].as_str(),
+        "pgtend backups accept --identity",
+        "--by-name",
+    ]);
+    for oid in [&oid, &oid_now] {
+        let of_oid = format!("/shop, OID {oid}");
+        let is_of_it = |line: &&str| line.trim_start().starts_with("main.shop/") && line.contains(&of_oid);
+        assert_eq!(list.stdout.lines().filter(is_of_it).count(), 2, "{}", list.stdout);
+        assert!(list.stdout.contains(&format!("{of_oid}) is ")), "a series does not make up for another: {}", list.stdout);
+    }
+    let shown = scenario.json(&["backups", "show", &good[1]]);
+    assert_eq!(shown["oid"].as_i64().map(|oid| oid.to_string()), Some(oid.clone()));
+    scenario.run(&["backups", "show", &good[1]]).succeeded().prints(&["identity ", &format!("/shop, OID {oid}")]);
     // A database that was restored under its name has another OID, too: a person says that it is still the same.
     let set = scenario.json(&["backups", "list", "--database", "main.shop"])["sets"][0]["identity"].as_str().unwrap().to_owned();
     scenario
         .run(&["backups", "accept", "--identity", &set, "--database", "main.shop", "--job", "nightly"])
         .succeeded()
         .prints(&["2 sets of a database that had the name of", "now belong to the series of the present one"]);
+    let list = scenario.run(&["backups", "list", "--database", "main.shop"]).succeeded();
+    assert!(!list.stderr.contains("another OID"), "{}", list.stderr);
     let run = scenario.run(&["run-job", "nightly@shop"]).succeeded();
     assert!(!run.stderr.contains("another OID"), "{}", run.stderr);
     let left = of_shop(&scenario);

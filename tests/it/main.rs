@@ -252,6 +252,8 @@ mod sealed_archives;
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
 mod serve_faults;
+/// CHECKs that sleep.
+mod slow_checks;
 /// The user's own statements.
 mod sql;
 /// What a run of them says was kept, and whether it is done twice.

@@ -12,8 +12,6 @@ mod find;
 mod found;
 mod hold;
 mod list;
-mod list_json;
-mod listed;
 mod nearness;
 mod other_copies;
 mod prune;

@@ -121,6 +121,8 @@ fn as_json<'a>(
         server_version: &manifest.server.version,
         pg_dump_version: &manifest.pg_dump_version,
         database: &manifest.server.database.name,
+        identity: found.set.identity().map(|identity| identity.to_string()),
+        oid: manifest.server.database.oid,
         encoding: &manifest.server.database.encoding,
         dump_bytes: manifest.dump.bytes,
         uncompressed_bytes: manifest.dump.uncompressed_bytes,
@@ -147,6 +149,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Stri
     let mut lines = vec![
         ("set", format!("{} in {}", set.name, found.store_name)),
         ("of", format!("database {}, PostgreSQL {}", manifest.server.database.name, manifest.server.version)),
+        ("identity", identity_in_words(&found.set)),
         (
             "dump",
             format!(
@@ -204,6 +207,13 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Stri
         ]
     };
     head + "\n" + &output::table(&["TABLE", "ROWS", "UNCOMPRESSED", "MEMBERS", "IN THE OBJECT"], tables.iter().map(row))
+}
+
+/// The identity in the form that `--from` takes, and the OID that tells the database from others that have had its name.
+fn identity_in_words(set: &Set) -> String {
+    let identity = set.identity().map_or_else(|| "its server is not recorded".to_owned(), |identity| identity.to_string());
+    let oid = set.manifest.server.database.oid.map(|oid| format!(", OID {oid}"));
+    identity + &oid.unwrap_or_default()
 }
 
 /// Says how the rows of the last restored copy were compared with the set.

@@ -43,7 +43,10 @@ pub struct Set<'a> {
     pub tables: Option<usize>,
     pub rows: Option<u64>,
     pub server_version: &'a str,
+    /// SYSTEM_IDENTIFIER/DATABASE, as `--from` and `backups accept --identity` take it.
     pub identity: Option<String>,
+    /// Tells the database from others that have had its name.
+    pub oid: Option<i64>,
     pub filtered: bool,
     pub by_hand: bool,
     /// As in the manifest.
@@ -111,6 +114,10 @@ pub struct Show<'a> {
     pub server_version: &'a str,
     pub pg_dump_version: &'a str,
     pub database: &'a str,
+    /// SYSTEM_IDENTIFIER/DATABASE.
+    pub identity: Option<String>,
+    /// Tells the database from others that have had its name.
+    pub oid: Option<i64>,
     pub encoding: &'a str,
     pub dump_bytes: u64,
     pub uncompressed_bytes: u64,

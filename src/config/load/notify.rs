@@ -151,13 +151,6 @@ impl Loader<'_> {
             let message = format!("`to` of {of} is empty, so nobody gets the mail");
             self.problem(&to, message, "write to = [\"dba@example.com\"]");
         }
-        if let Some(port) = port.as_ref().filter(|port| *port.get_ref() == 0) {
-            self.problem(
-                port,
-                format!("`port` of {of} is 0, and a port is 1 to 65535"),
-                "write port = 587, or leave it out for the usual one",
-            );
-        }
         let has_password = password_env.is_some() || password_file.is_some();
         if let (Some(user), false) = (&user, has_password) {
             self.problem(
@@ -175,7 +168,10 @@ impl Loader<'_> {
             let message = format!("{of}: tls = \"none\" to {}, which is not this host", host.get_ref());
             self.problem(tls, message, "use \"starttls\" or \"tls\": others could read the mail and the password");
         }
-        let port = port.map(Spanned::into_inner);
+        let port = match port {
+            Some(port) => Some(self.port(&port)?),
+            None => None,
+        };
         let tls = tls.map_or(MailTls::default(), Spanned::into_inner);
         let from = self.address(from);
         let to: Vec<String> = to.into_inner().into_iter().filter_map(|to| self.address(to)).collect();
@@ -187,6 +183,15 @@ impl Loader<'_> {
             MailTls::None => 25,
         };
         Some(Mail { host: host.into_inner(), port: port.unwrap_or(usual), tls, login, from: from?, to })
+    }
+
+    /// No server listens on port 0.
+    fn port(&mut self, written: &Spanned<u64>) -> Option<u16> {
+        let port = u16::try_from(*written.get_ref()).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.problem(written, format!("`port = {}` is out of range", written.get_ref()), "1 to 65535: port = 587");
+        }
+        port
     }
 
     fn address(&mut self, written: Spanned<String>) -> Option<String> {

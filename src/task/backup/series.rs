@@ -38,9 +38,14 @@ pub struct Accepted {
 }
 
 impl Series {
+    /// Where it is in a store.
+    pub(super) fn key(database: &str, job: &str) -> String {
+        format!("{}{SERIES}", folder(database, job))
+    }
+
     /// Reads the file; one that cannot be read accepts nothing, and the second value says why.
     pub async fn read(store: &Store, database: &str, job: &str) -> Result<(Self, Option<String>)> {
-        let key = format!("{}{SERIES}", folder(database, job));
+        let key = Self::key(database, job);
         let Some(read) = store.get_json::<Self>(&key).await? else { return Ok((Self::default(), None)) };
         let why_not = match read {
             Ok((series, signature)) if signature.is_ours() => return Ok((series, None)),
@@ -52,7 +57,7 @@ impl Series {
 
     /// Changes the file as it is now in the store, and returns it. One that cannot be read is replaced, with a warning.
     pub async fn change(store: &Store, database: &str, job: &str, mut change: impl FnMut(&mut Self)) -> Result<Self> {
-        let key = format!("{}{SERIES}", folder(database, job));
+        let key = Self::key(database, job);
         let changed = store.change_json(&key, |there| {
             let mut series = match there {
                 None => Self::default(),

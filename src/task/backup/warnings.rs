@@ -67,9 +67,9 @@ fn may_be_of_earlier_ones(server: &ServerFacts, listing: &Listing) -> Option<Str
 
 /// Returns a warning about sets of databases that had this one's name on its server before. They stay until a person decides: whoever may create databases can
 /// give one the name of another that was dropped, and its sets would push out that one's. Pure.
-pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, listing: &Listing) -> Option<String> {
+pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) -> Option<String> {
     let own = own?;
-    let sets: Vec<&Set> = series.of_earlier_ones(own, &listing.sets).collect();
+    let sets: Vec<&Set> = series.of_earlier_ones(own, sets).collect();
     let newest = sets.last()?;
     let oids: BTreeSet<i64> = sets.iter().filter_map(|set| set.manifest.server.database.oid).collect();
     let named: Vec<String> = oids.iter().rev().take(OIDS_NAMED).map(i64::to_string).collect();
@@ -78,7 +78,7 @@ pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, listing: &Listin
     Some(format!(
         "{} here, the newest of them {}, {} of a database that had this name before, with another OID ({}{more}; this one has {oid}): it was dropped or renamed. \
          They are neither counted nor deleted. If this one was restored from it, or has replaced it, confirm that, and `keep` counts them with this one's: \
-         pgtend backups accept --identity {} --database {} --job {}. If nobody needs them, delete their folders",
+         pgtend backups accept --identity {} --database {} --job {}, with --by-name if it is made anew again and again. If nobody needs them, delete their folders",
         units::plural(sets.len(), "set"),
         newest.name,
         if sets.len() == 1 { "is" } else { "are" },
@@ -100,7 +100,7 @@ pub fn warnings(
 ) -> Vec<String> {
     let mut warnings = of_sets(&state.main.listing, run.now);
     warnings.extend(of_other_identities(state, identity, run));
-    warnings.extend(of_earlier_ones(&state.main.series, identity, &state.main.listing));
+    warnings.extend(of_earlier_ones(&state.main.series, identity, &state.main.listing.sets));
     for left in sweep.left.iter().filter(|left| left.for_ever) {
         warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }

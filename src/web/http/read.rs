@@ -121,7 +121,7 @@ fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatu
     let Some(of_servers) = site.safe.of_servers(context) else { return (fleets, Vec::new()) };
     for fleet in &mut fleets {
         if let Some(judged) = of_servers.fleets.iter().find(|judged| judged.job == fleet.job && judged.is_backup) {
-            fleet.judge(judged);
+            fleet.judge(judged, of_servers.at);
         }
     }
     (fleets, of_servers.uncovered.clone())

@@ -71,6 +71,10 @@ impl Loader {
         let settings = &self.manifest.server.database.settings;
         let search_path = settings.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
         let in_transaction = self.session.is_one_transaction();
-        refusal::of(error, Doing { entry, statement, in_transaction, choices: &self.choices, search_path, rows_before })
+        let holds_all = self.manifest.filters.are_none();
+        refusal::of(
+            error,
+            Doing { entry, statement, in_transaction, choices: &self.choices, search_path, holds_all, rows_before },
+        )
     }
 }

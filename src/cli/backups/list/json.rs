@@ -2,14 +2,14 @@
 
 use chrono::{DateTime, Utc};
 
-use super::listed::{Listed, Row};
+use super::row::{Listed, Row};
 use crate::cli::outputs::common::UnreadStore;
 use crate::cli::outputs::sets as printed;
 use crate::pg::failure;
 use crate::store::sign::Signature;
 use crate::task::backup::set::Set;
 
-pub(super) fn of<'a>(listed: &'a Listed, not_known: &'a [(String, String)], now: DateTime<Utc>) -> printed::List<'a> {
+pub fn of<'a>(listed: &'a Listed, not_known: &'a [(String, String)], now: DateTime<Utc>) -> printed::List<'a> {
     let broken = listed.broken.iter();
     let broken = broken.map(|(store, name, reason)| printed::Unrestorable { store, set: name.to_string(), reason });
     let not_ours = listed.not_ours.iter();
@@ -44,6 +44,7 @@ fn set_as_json(row: &Row, now: DateTime<Utc>) -> printed::Set<'_> {
         rows: is_open.then(|| manifest.rows()),
         server_version: &manifest.server.version,
         identity: row.set.identity().map(|identity| identity.to_string()),
+        oid: manifest.server.database.oid,
         filtered: !manifest.filters.are_none(),
         by_hand: manifest.by_hand,
         adopted: manifest.adopted.as_ref(),
