@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use pgtend::task::backup::manifest::{self, Manifest};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::postgres::{Server, server};
 use crate::support::s3::S3Server;
@@ -277,7 +277,8 @@ fn accepting_a_loss_ends_the_hold() {
     server.sql(&database, "DROP TABLE old_news");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let after = scenario.sets().pop().unwrap();
-    scenario.run(&["backups", "accept", &after]).succeeded().prints(&[&before, "no longer held"]);
+    let accepted = scenario.json(&["backups", "accept", &after]);
+    assert_eq!(accepted["released"], json!([{ "set": before, "store": "local" }]), "{accepted:#}");
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert!(!scenario.sets().contains(&before));
 }

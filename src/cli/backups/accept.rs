@@ -10,7 +10,8 @@ use super::find::{Filter, find};
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::store::key;
 use crate::task::backup;
 use crate::task::backup::identity::Identity;
@@ -60,7 +61,7 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
         Err(_) => find(global, &config, wanted, filter, &Choice { to_verify: true, ..Choice::default() }).await?.set.name,
     };
     let text = name.to_string();
-    let mut said = String::new();
+    let mut released = Vec::new();
     let folder = key::folder(&name.database, &name.job);
     for (store_name, read) in filter.read_stores(&config, async |store| set::list(store, &folder).await).await? {
         let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
@@ -69,15 +70,18 @@ async fn accept_loss(global: &Global, wanted: &str, filter: &Filter) -> Result<E
             let is_it = set.name == name && set.holds.iter().any(|hold| hold.because_of.is_some());
             if after_it || is_it {
                 store.delete(&set.name.key(LOSS_HOLD)).await?;
-                said += &format!("{} is no longer held\n", set.name);
+                released.push(printed::NoLongerHeld { set: set.name.to_string(), store: store_name.clone() });
             }
         }
     }
-    if said.is_empty() {
+    if released.is_empty() {
         let message = format!("no set is held because of {text}: `pgtend backups list` shows the held ones");
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    print(&said)?;
+    match global.json {
+        false => print(&released.iter().map(|held| format!("{} is no longer held\n", held.set)).collect::<String>())?,
+        true => print_json(&printed::Accept::Loss { released })?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,7 +107,7 @@ struct Taken<'s> {
 async fn accept_identity(global: &Global, text: &str, arguments: &Arguments) -> Result<ExitCode> {
     let Arguments { filter, by_name, of, .. } = arguments;
     let config = global.load_config()?;
-    let mut said = String::new();
+    let (mut said, mut shown) = (String::new(), Vec::new());
     for (store_name, read) in filter.read_stores(&config, async |store| set::list(store, "").await).await? {
         let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
         for unread in &listing.unseen {
@@ -130,7 +134,7 @@ async fn accept_identity(global: &Global, text: &str, arguments: &Arguments) -> 
                     "{database}/{job} in {store_name}: all sets of {into} are one series, whatever database has that name\n"
                 );
             }
-            let sets = taken.own.iter().chain(&taken.theirs).map(|set| set.name.to_string()).collect();
+            let sets: Vec<String> = taken.own.iter().chain(&taken.theirs).map(|set| set.name.to_string()).collect();
             let accepted = Accepted { identity: identity.clone(), into, at: Utc::now(), sets };
             let changed = Series::change(&store, database, job, |series| {
                 series.accept(accepted.clone(), &there);
@@ -139,6 +143,17 @@ async fn accept_identity(global: &Global, text: &str, arguments: &Arguments) -> 
                 }
             });
             changed.await.with_context(|| format!("store `{store_name}`"))?;
+            let Accepted { identity, into, sets, .. } = accepted;
+            shown.push(printed::Series {
+                database: database.clone(),
+                job: job.clone(),
+                store: store_name.clone(),
+                identity: identity.to_string(),
+                into: into.to_string(),
+                by_name: *by_name,
+                sets,
+                left: taken.left.iter().flatten().map(|set| set.name.to_string()).collect(),
+            });
         }
     }
     if said.is_empty() {
@@ -150,7 +165,10 @@ async fn accept_identity(global: &Global, text: &str, arguments: &Arguments) -> 
         };
         return Err(Fault::new(Kind::Configuration, message).into());
     }
-    print(&said)?;
+    match global.json {
+        true => print_json(&printed::Accept::Identity { series: shown })?,
+        false => print(&said)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,12 +7,12 @@ use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::{Arguments, Place, time_of_day};
-use super::facts::{Contents, Listed, Server};
+use super::facts::{Contents, Listed, Server, ShownDatabase};
 use super::given::{Given, absolute};
 use super::names::{free, slug};
 use super::prepared::{Entries, Prepared};
 use super::propose::Target;
-use super::shown::{Shown, ShownDatabase, runs_in};
+use super::shown::{Shown, runs_in};
 use super::text::{Choices, NewConfig, NewStore};
 use super::{ask, fleet, look, prove, store};
 use crate::base::fault::{Fault, Kind};
