@@ -27,9 +27,9 @@ pub struct Stamp {
 impl Stamp {
     /// Returns whether two are of different databases, as far as is known: what is not known says nothing.
     pub fn is_of_another(&self, other: &Self) -> bool {
-        let oids_differ = self.oid.zip(other.oid).is_some_and(|(own, other)| own != other);
+        let Some((own, theirs)) = self.oid.zip(other.oid) else { return false };
         let are_known = !self.marks.is_empty() && !other.marks.is_empty();
-        oids_differ || are_known && !self.marks.iter().any(|mark| other.marks.contains(mark))
+        own != theirs || are_known && !self.marks.iter().any(|mark| other.marks.contains(mark))
     }
 
     /// "with another OID (5; this one has 6)", where `others` are of other databases. At most `most` OIDs are named.
