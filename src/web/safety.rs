@@ -29,8 +29,8 @@ const SHOWN_FOR: Duration = Duration::from_secs(2 * 5 * 60);
 /// What was read without the ledger is asked again after this time, once the ledger answers.
 const READ_WITHOUT_LEDGER_FOR: Duration = Duration::from_secs(20);
 
-/// So long stores are asked about all databases of servers together, which nobody waits for.
-const PATIENCE: Duration = Duration::from_secs(4 * 60);
+/// So long stores are asked about all databases of servers together, which nobody waits for: while the answer is still one.
+const PATIENCE: Duration = Duration::from_secs(9 * 60);
 
 /// So many databases are asked at once, fewer than by a person at a terminal: runs need the stores, too.
 const AT_ONCE: usize = 4;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Key, LeftOut, Past, Row, Untold};
+use crate::ledger::{Gone, Key, LeftOut, Past, Row, Untold};
 use crate::run::job::{Broken, Job};
 use crate::run::notify::untold;
 use crate::run::scheduler::{Fleet, Stands, planner};
@@ -37,9 +37,9 @@ pub struct Status {
     /// The jobs with patterns, however many databases they have.
     pub fleets: Vec<FleetStatus>,
     /// Databases that went from their servers in the last 30 days, the latest first.
-    pub gone: Vec<GoneStatus>,
+    pub gone: Vec<Gone>,
     /// Databases that servers have and that patterns take, and on which no job can run.
-    pub left_out: Vec<LeftOutStatus>,
+    pub left_out: Vec<LeftOut>,
     /// Databases of servers that have something of their own, and that no job backs up, as far as that was read.
     pub uncovered: Vec<String>,
     /// Messages that nobody got, by places.
@@ -50,7 +50,7 @@ pub struct Status {
 }
 
 fn as_json<S: Serializer>(untold: &[Untold], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(untold.iter().map(untold::as_json))
+    serializer.collect_seq(untold.iter().map(untold::Shown::from))
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -131,25 +131,6 @@ impl FleetStatus {
         self.well = self.well.min(self.databases.saturating_sub(self.failed + self.late + self.waiting + self.without_proof));
         self.by_stores = (judged.without_proof() + judged.waiting > 0).then(|| judged.in_words());
     }
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct LeftOutStatus {
-    pub database: String,
-    pub why: String,
-    pub since: DateTime<Utc>,
-}
-
-impl From<LeftOut> for LeftOutStatus {
-    fn from(LeftOut { database, why, since }: LeftOut) -> Self {
-        Self { database, why, since }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct GoneStatus {
-    pub database: String,
-    pub gone_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -347,6 +347,37 @@ fn several_databases_share_one_backup_job_and_a_database_for_connections_is_left
 }
 
 #[test]
+fn databases_that_init_cannot_back_up_are_named_with_the_reason() {
+    let own = Server::start(18);
+    for sql in [
+        "CREATE ROLE poor LOGIN CREATEDB; GRANT pg_read_all_data TO poor",
+        "CREATE DATABASE app OWNER poor",
+        "CREATE DATABASE shop",
+        "REVOKE CONNECT ON DATABASE shop FROM PUBLIC",
+        "CREATE DATABASE tmpl IS_TEMPLATE true",
+        "CREATE DATABASE closed ALLOW_CONNECTIONS false",
+    ] {
+        own.sql("postgres", sql);
+    }
+    let poor = own.url_as("poor", "x");
+    let url = poor.trim_end_matches("/x");
+    let bin_dir = own.bin_dir.display().to_string();
+    for form in ["--entries", "--fleet"] {
+        let scenario = empty_folder();
+        scenario.run(&["init", url, "--bin-dir", &bin_dir, form]).succeeded().prints(&[
+            "no job backs up database shop: the role may not connect to it",
+            "no job backs up database tmpl: it is a template",
+            "no job backs up database closed: it takes no connections",
+        ]);
+        // One that was named is alone, and nothing is said of the others.
+        if form == "--entries" {
+            let named = empty_folder().run(&["init", url, "--bin-dir", &bin_dir, "--database", "app"]);
+            assert!(!named.succeeded().stdout.contains("shop"));
+        }
+    }
+}
+
+#[test]
 fn a_server_with_many_databases_gets_one_entry_and_jobs_for_all_that_it_has_and_will_have() {
     let own = Server::start(18);
     for number in 1..=5 {

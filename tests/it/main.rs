@@ -154,6 +154,8 @@ mod notify;
 mod object_lock;
 /// What commands print with --json, and its schemas.
 mod outputs;
+/// The same where something is missing, damaged, away or not over.
+mod outputs_states;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
 /// Roles that own nothing of a table, and may put code there.

@@ -51,6 +51,14 @@ const NOT_OF_THE_FORM: &[&str] = &[
     "db env unset",
     "db file missing",
     "ledger unknown",
+    "notify url in place of file",
+    "notify password in place of file",
+    "notify url in place of variable",
+    "notify file missing",
+    "notify digest never",
+    "notify tls none",
+    "notify webhook named twice",
+    "override unknown",
     "serve port large",
     "keep in",
     "retain number",
@@ -130,7 +138,7 @@ fn problems(folder: &Path, config: &str, job: &str) -> Vec<Problem> {
 
 /// `3: message / hint`, without the folder of the test.
 fn told(folder: &Path, problems: &[Problem]) -> Vec<String> {
-    let rows = pgtend::base::toml_file::Problems(problems.to_vec()).to_json();
+    let rows = json!(pgtend::base::toml_file::Problems(problems.to_vec()).mistakes());
     let text = |row: &Value| {
         let line = row["line"].as_u64().map(|line| format!("{line}: ")).unwrap_or_default();
         let hint = row["hint"].as_str().map(|hint| format!(" / {hint}")).unwrap_or_default();
@@ -186,6 +194,26 @@ const WITH_SECRETS: &[(File, &str)] = &[
     (File::Config, "[serve]\ntoken_file = [\"%s\"]\n"),
     (File::Config, "[serve]\ntoken_env = \"the-%s\"\n"),
     (File::Config, "[ledger]\ndatabase = \"postgres://u:%s@h/x\"\n"),
+    (File::Config, "[databases.app]\nurl_file = \"%s\"\n"),
+    (File::Config, "[notify]\nslack = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify]\nwebhook_url = \"hooks.example/%s\"\n"),
+    (File::Config, "[notify]\nwebhook_url_file = \"%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = \"hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_env = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = [\"https://hooks.slack.example/%s\"]\n"),
+    (File::Config, "[notify.ops]\nkind = \"telegram\"\ntoken_file = \"123456:%s\"\nchat = \"1\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"telegram\"\ntoken = \"123456:%s\"\nchat = \"1\"\n"),
+    (
+        File::Config,
+        "[notify.ops]\nkind = \"mail\"\nhost = \"h.example\"\nuser = \"u\"\npassword_file = \"%s\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+    ),
+    (
+        File::Config,
+        "[notify.ops]\nkind = \"mail\"\nhost = \"smtp://u:%s@h.example\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+    ),
+    (File::Job, "notify = [\"https://hooks.slack.example/%s\"]\ndatabase = \"app\"\n[backup]\nstore = \"local\"\n"),
     (File::Config, "[ledger]\ndatabase = \"u:%s@h/x\"\n"),
     (File::Job, "database = \"postgres://u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),
     (File::Job, "database = \"u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),

@@ -70,7 +70,10 @@ fn a_store_that_lost_the_sets_of_a_fleet_or_is_away_is_said_and_the_fleet_is_not
     scenario.run(&["doctor"]).prints(&["backup of tenant_*", lost]);
     scenario.run(&["notify", "digest"]).succeeded().prints(&["digest: 1 of 3 databases NOT safe", lost]);
     std::fs::rename(scenario.path("offsite"), scenario.path("away")).unwrap();
-    scenario.run(&[]).succeeded().prints(&["0 of 2 well, 2 with a backup in doubt", "offsite was not read, and may have a newer one"]);
+    scenario
+        .run(&[])
+        .succeeded()
+        .prints(&["0 of 2 well, 2 with a backup in doubt", "offsite was not read, and may have a newer one"]);
 }
 
 #[test]
@@ -79,7 +82,9 @@ fn databases_of_a_server_whose_job_is_skipped_or_gone_have_sets_and_are_on_the_p
     let scenario = two_tenants(&fleet);
     scenario.run(&["run-job", "nightly"]).succeeded();
     let says = |why: &str, next: &str| {
-        let line = format!("main.tenant_a, main.tenant_b: no job makes another backup, as job nightly {why}; the oldest of their newest sets is ");
+        let line = format!(
+            "main.tenant_a, main.tenant_b: no job makes another backup, as job nightly {why}; the oldest of their newest sets is "
+        );
         let said = scenario.run(&[]).succeeded().prints(&[&line, next]);
         assert!(!said.stdout.contains("no backup"), "{}", said.stdout);
         scenario.run(&["notify", "digest"]).succeeded().prints(&["digest: 2 of 3 databases NOT safe", &format!("🔴 {line}")]);
@@ -108,10 +113,11 @@ fn an_old_backup_is_not_called_safe_while_the_store_that_may_have_the_newest_is_
     let newest = scenario.sets().pop().unwrap();
     std::fs::remove_dir_all(scenario.path(&format!("store/{newest}"))).unwrap();
     std::fs::rename(scenario.path("offsite"), scenario.path("away")).unwrap();
-    scenario
-        .run(&["notify", "digest"])
-        .succeeded()
-        .prints(&["🔴 digest: 1 of 1 database not known to be safe", "🔴 app: ", "offsite was not read, and may have a newer one"]);
+    scenario.run(&["notify", "digest"]).succeeded().prints(&[
+        "🔴 digest: 1 of 1 database not known to be safe",
+        "🔴 app: ",
+        "offsite was not read, and may have a newer one",
+    ]);
     let serving = Serving::ready(&scenario, "");
     eventually("the page says it", || serving.get("/").body.contains("<h1>1 database is not known to be safe</h1>"));
     assert!(serving.get("/").body.contains(" warning\">unknown<"), "{}", serving.get("/").body);

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use anyhow::{Error, Result};
 pub(super) use attempt::{Attempt, parts};
 pub(super) use notes::notes;
-use serde_json::json;
 pub(super) use stores::one_place;
 
 use self::databases::try_databases;
@@ -21,7 +20,8 @@ use self::ledger::try_ledger;
 use self::servers::try_servers;
 use self::stores::{try_apart, try_stores};
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::before_runs as printed;
 use crate::base::units;
 use crate::config::Config;
 use crate::pg::failure;
@@ -34,7 +34,10 @@ pub async fn run(global: &Global, connect: bool) -> Result<ExitCode> {
     let problems = one_place(&config, &jobs).await;
     let tried = if connect { Some(try_all(&config, &jobs).await) } else { None };
     let found = Found { jobs: jobs.len(), problems, notes, tried };
-    print(&if global.json { as_json(&found) } else { in_words(&config, &found) })?;
+    match global.json {
+        true => print_json(&as_json(&found))?,
+        false => print(&in_words(&config, &found))?,
+    }
     // The first failure gives the exit code: the rest may follow from it.
     let of_files = found.problems.into_iter().map(|(_, error)| error).next();
     Ok(match of_files.or_else(|| found.tried.into_iter().flatten().find_map(|tried| tried.result.err())) {
@@ -65,15 +68,15 @@ pub(super) async fn try_all(config: &Config, jobs: &[Job]) -> Vec<Attempt> {
     tried
 }
 
-fn as_json(found: &Found) -> String {
-    let problems: Vec<_> = found.problems.iter().map(|(job, error)| format!("{job}: {}", failure::in_a_line(error))).collect();
-    let connections: Vec<_> = found
-        .tried
-        .iter()
-        .flatten()
-        .map(|tried| json!({ "what": tried.what, "ok": tried.result.is_ok(), "detail": tried.detail() }))
-        .collect();
-    format!("{:#}\n", json!({ "jobs": found.jobs, "problems": problems, "warnings": found.notes, "connections": connections }))
+fn as_json(found: &Found) -> printed::Check<'_> {
+    let problem = |(job, error): &(String, Error)| format!("{job}: {}", failure::in_a_line(error));
+    let of = |tried: &Attempt| printed::Tried { what: tried.what.clone(), ok: tried.result.is_ok(), detail: tried.detail() };
+    printed::Check {
+        jobs: found.jobs,
+        problems: found.problems.iter().map(problem).collect(),
+        warnings: &found.notes,
+        connections: found.tried.iter().flatten().map(of).collect(),
+    }
 }
 
 fn in_words(config: &Config, found: &Found) -> String {

@@ -9,7 +9,7 @@ use super::given::Given;
 use super::names::slug;
 use super::prepared::Entries;
 use super::propose::{ALL, Target};
-use super::shown::{Shown, ShownDatabase};
+use super::shown::Shown;
 use super::text::ServerEntry;
 use super::{ask, look};
 use crate::base::units;

@@ -3,9 +3,9 @@
 
 mod arguments;
 mod ask;
-mod decide;
+pub(super) mod decide;
 mod draft;
-mod facts;
+pub(super) mod facts;
 mod fleet;
 mod given;
 mod look;

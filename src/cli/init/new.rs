@@ -7,12 +7,12 @@ use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::{Arguments, Place, time_of_day};
-use super::facts::{Contents, Listed, Server};
+use super::facts::{Contents, Listed, Server, ShownDatabase};
 use super::given::{Given, absolute};
 use super::names::{free, slug};
 use super::prepared::{Entries, Prepared};
 use super::propose::Target;
-use super::shown::{Shown, ShownDatabase, runs_in};
+use super::shown::{Shown, runs_in};
 use super::text::{Choices, NewConfig, NewStore};
 use super::{ask, fleet, look, prove, store};
 use crate::base::fault::{Fault, Kind};
@@ -43,6 +43,9 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
     let is_fleet = fleet::is_wanted(arguments, names.is_empty(), server.databases.len(), asks)?;
     let chosen = if is_fleet { all(&server) } else { chosen(&server, &names, asks)? };
     let mut shown = Shown::of(&server);
+    if names.is_empty() || is_fleet {
+        shown.left_out_of(&server);
+    }
     let new_store = choose_store(place, arguments, asks)?;
     let at = match (arguments.at, asks) {
         (Some(at), _) => at,

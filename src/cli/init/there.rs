@@ -4,12 +4,12 @@ use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::Arguments;
-use super::facts::Contents;
+use super::facts::{Contents, ShownDatabase};
 use super::look;
 use super::names::{quoted, slug};
 use super::prepared::Prepared;
 use super::propose::Target;
-use super::shown::{Shown, ShownDatabase, runs_in};
+use super::shown::{Shown, runs_in};
 use super::text::{Choices, DatabaseEntry};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::{Problems, did_you_mean};

@@ -3,8 +3,9 @@ use chrono::TimeDelta;
 use super::*;
 use crate::base::progress::PhaseState as Progress;
 use crate::ledger::report::Outcome;
+use crate::ledger::{Gone, LeftOut};
 use crate::web::status::tests::{job, now, status, well};
-use crate::web::status::{AuditCounts, AuditFinding, AuditStatus, GoneStatus, LeftOutStatus};
+use crate::web::status::{AuditCounts, AuditFinding, AuditStatus};
 
 fn render(status: &Status) -> String {
     with_filter(status, &[], &Filter::default())
@@ -219,7 +220,7 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         oldest_success_at: Some(now() - TimeDelta::days(2)),
         oldest_success_on: Some("main.tenant_1".to_owned()),
     };
-    let gone = vec![GoneStatus { database: "main.tenant_9".to_owned(), gone_at: now() - TimeDelta::days(1) }];
+    let gone = vec![Gone { database: "main.tenant_9".to_owned(), gone_at: now() - TimeDelta::days(1) }];
     let healthy = Status { fleets: vec![fleet(0, 0)], gone, ..status(Vec::new()) };
     assert_eq!(verdict(&healthy).headline, "The job is healthy");
     let page = render(&healthy);
@@ -237,7 +238,7 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         assert!(render(&doubtful).contains(text), "{text}");
     }
     let (why, since) = ("it takes no connections".to_owned(), now());
-    let closed = LeftOutStatus { database: "main.tenant_8".to_owned(), why, since };
+    let closed = LeftOut { database: "main.tenant_8".to_owned(), why, since };
     let left_out = Status { fleets: vec![fleet(0, 0)], left_out: vec![closed], ..status(Vec::new()) };
     assert_eq!(verdict(&left_out).headline, "1 database is not safe");
     assert!(render(&left_out).contains("<b>main.tenant_8</b> (it takes no connections)"));

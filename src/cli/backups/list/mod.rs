@@ -1,5 +1,6 @@
 //! `pgtend backups list`.
 
+mod json;
 mod row;
 mod shown;
 mod whose;
@@ -8,10 +9,9 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
-use serde_json::json;
+use chrono::Utc;
 
-use self::row::{Row, as_json, json_of};
+use self::row::{Listed, Row};
 use self::shown::{newest, table};
 use self::whose::Whose;
 use super::elsewhere::Elsewhere;
@@ -20,7 +20,7 @@ use super::nearness::Nearness;
 use super::unknown::refuse_unknown;
 use crate::base::terminal::say;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
 use crate::config::Config;
 use crate::pg::failure;
 use crate::store::Store;
@@ -31,28 +31,10 @@ use crate::task::backup::copies::several::ensure_apart;
 use crate::task::backup::set::{self, Set};
 use crate::task::backup::set_name::SetName;
 
-/// The sets that are listed, of all stores.
-#[derive(Default)]
-struct Listed {
-    sets: Vec<Row>,
-    /// Sets without a valid signature in stores that have a key, each with its store's name.
-    not_ours: Vec<(String, SetName, Signature)>,
-    /// The folders that could not be read, and why.
-    unseen: Vec<(String, String)>,
-    broken: Vec<(String, SetName, String)>,
-    /// The stores that could not be read.
-    failed: Vec<(String, anyhow::Error)>,
-    /// The stores that were read.
-    stores: Vec<(String, Store)>,
-    /// The databases and jobs of all sets, whatever the filter.
-    databases: BTreeSet<String>,
-    jobs: BTreeSet<String>,
-}
-
 pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<ExitCode> {
     let config = global.load_config()?;
     let now = Utc::now();
-    let mut listed = read(&config, filter, unsigned_ok, now).await?;
+    let mut listed = read(&config, filter, unsigned_ok).await?;
     let nearness = Nearness::of(global);
     listed.sets = as_sets(std::mem::take(&mut listed.sets), &nearness);
     listed.failed.extend(one_place(&listed.stores, &nearness).await);
@@ -63,31 +45,12 @@ pub async fn run(global: &Global, filter: &Filter, unsigned_ok: bool) -> Result<
     if listed.sets.is_empty() && listed.broken.is_empty() && listed.failed.is_empty() && listed.not_ours.is_empty() {
         refuse_unknown(global, &config, filter, (&listed.jobs, &listed.databases))?;
     }
-    let failed = listed.failed.iter().map(|(store, error)| (store.clone(), failure::in_a_line(error)));
-    let unread: Vec<_> =
-        failed.chain(not_known.clone()).map(|(store, reason)| json!({ "store": store, "reason": reason })).collect();
+    if global.json {
+        print_json(&json::of(&listed, &not_known, now))?;
+        return listed.failed.into_iter().next().map_or(Ok(ExitCode::SUCCESS), |(_, error)| Err(error));
+    }
     let mut failed = std::mem::take(&mut listed.failed).into_iter().map(|(_, error)| error);
     let (failed, others) = (failed.next(), failed);
-    if global.json {
-        let broken: Vec<_> = listed
-            .broken
-            .iter()
-            .map(|(store, name, reason)| json!({ "store": store, "set": name.to_string(), "reason": reason }))
-            .collect();
-        let not_ours: Vec<_> = listed
-            .not_ours
-            .iter()
-            .map(|(store, name, signature)| json!({ "store": store, "set": name.to_string(), "signature": signature }))
-            .collect();
-        let unseen: Vec<_> =
-            listed.unseen.iter().map(|(location, reason)| json!({ "location": location, "reason": reason })).collect();
-        let sets: Vec<_> = listed.sets.into_iter().map(|row| json_of(row, now)).collect();
-        print(&format!(
-            "{:#}\n",
-            json!({ "sets": sets, "unrestorable": broken, "not_ours": not_ours, "not_looked_into": unseen, "unread_stores": unread })
-        ))?;
-        return failed.map_or(Ok(ExitCode::SUCCESS), Err);
-    }
     if listed.sets.is_empty() {
         print("no sets\n")?;
     } else {
@@ -148,7 +111,7 @@ async fn one_place(stores: &[(String, Store)], nearness: &Nearness) -> Vec<(Stri
     found
 }
 
-async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime<Utc>) -> Result<Listed> {
+async fn read(config: &Config, filter: &Filter, unsigned_ok: bool) -> Result<Listed> {
     let mut listed = Listed::default();
     let list = async |store: &Store| {
         let listing = set::list(store, "").await?;
@@ -188,18 +151,17 @@ async fn read(config: &Config, filter: &Filter, unsigned_ok: bool, now: DateTime
         listed.unseen.extend(listing.unseen.iter().map(|unread| (store.location(&unread.key), unread.reason.clone())));
         for set in listing.sets.into_iter().filter(|set| filter.matches(&set.name)) {
             let signature = unsigned.iter().find(|(of, _)| *of == set.name).map(|(_, signature)| *signature);
-            let mut json = as_json(&set, &store_name, &store, signature, now);
             let dump = set.name.key(&set.manifest.dump.object);
             let archived = archived.iter().find(|archived| archived.key == dump).map(Archived::in_words);
-            json["archived"] = archived.clone().into();
             listed.sets.push(Row {
                 store: store_name.clone(),
                 copies: Vec::new(),
                 elsewhere: Vec::new(),
-                set,
                 signature,
+                store_has_key: store.has_sign_key(),
                 archived,
-                json,
+                location: store.location(&dump),
+                set,
             });
         }
         let broken = listing.unreadable.into_iter().filter(|(name, _)| filter.matches(name));

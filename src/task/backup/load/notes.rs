@@ -2,7 +2,7 @@
 
 use super::Loader;
 use super::said::of_ours;
-use crate::task::backup::choices::Object;
+use crate::task::backup::choices::{Object, OnError};
 use crate::task::backup::refusal::{self, Doing, Refusal};
 use crate::task::backup::rewrite;
 use crate::task::backup::script::Entry;
@@ -37,6 +37,15 @@ impl Loader {
 
     pub(super) fn note(&mut self, note: Option<String>) {
         self.notes.extend(note.filter(|note| !self.notes.contains(note)));
+    }
+
+    /// Ends the restore with this refusal, or notes it and goes on, as was asked for.
+    pub(super) fn stop_or_note(&mut self, refusal: Refusal) -> Result<(), Refusal> {
+        if self.choices.on_error == OnError::Stop {
+            return Err(refusal);
+        }
+        self.fail(refusal.message);
+        Ok(())
     }
 
     pub(super) fn fail(&mut self, message: String) {
