@@ -76,7 +76,8 @@ pub fn by_ledger(
     let (jitter, success) = (planner::jitter(job, database), last_success(&key, of, known, now));
     match known.since.get(&key) {
         Some(since) => ticks.late_since(jitter, *since, success, now),
-        None => ticks.overdue_since(jitter, None, success?, now),
+        // Of a job that the ledger does not know at all, its sets say it.
+        None => known.successes.get(&key).and_then(|_| ticks.overdue_since(jitter, None, success?, now)),
     }
 }
 

@@ -99,7 +99,7 @@ impl Standing {
             return step("pgtend check", "shows what is wrong with the jobs that are skipped");
         }
         let without_job = || self.databases.iter().filter(|database| database.job.is_none());
-        if without_job().any(|database| matches!(database.backup, Ok(None)) && database.in_part.is_empty()) {
+        if without_job().any(|database| !matches!(database.backup, Ok(Some(_))) && database.in_part.is_empty()) {
             return step("pgtend init", "adds a backup job for the databases that have none");
         }
         if without_job().next().is_some() {
