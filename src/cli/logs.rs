@@ -36,7 +36,7 @@ pub struct Arguments {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let ledger = runs::ledger(global).await?;
+    let ledger = runs::ledger(global)?;
     let row = match arguments.follow {
         true => or_cancelled(&cancelled_by_signals()?, ended(&ledger, arguments.id)).await?,
         false => read(&ledger, arguments.id).await?,
@@ -52,12 +52,10 @@ async fn read(ledger: &Ledger, id: i64) -> Result<Row> {
     ledger.run(id).await?.with_context(|| format!("the ledger ({}) has no run {id}", ledger.display()))
 }
 
-/// Waits for the end of a run, which its timeout or the next look for crashed runs brings.
+/// Waits for the end of a run: that of a process that is gone has ended, too.
 async fn ended(ledger: &Ledger, id: i64) -> Result<Row> {
     let mut said = String::new();
     loop {
-        // A run whose process is gone ends here.
-        let _ = ledger.mark_crashed().await;
         let row = read(ledger, id).await?;
         if row.outcome.0.is_some() {
             return Ok(row);

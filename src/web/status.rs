@@ -77,7 +77,8 @@ pub struct FleetStatus {
     pub late: usize,
     /// Without a success yet, and neither failed nor late.
     pub waiting: usize,
-    /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words.
+    /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words, where some are not or wait for
+    /// their first backup.
     pub without_proof: usize,
     pub by_stores: Option<String>,
     /// When the stores were asked for that. None: not yet, and the ledger alone says how they stand; or it is no backup of all of them.
@@ -118,12 +119,17 @@ impl From<Fleet> for FleetStatus {
 }
 
 impl FleetStatus {
+    /// Returns how many are not backed up, by the stores.
+    pub fn not_safe(&self) -> usize {
+        self.without_proof + if self.by_stores.is_some() { self.waiting } else { 0 }
+    }
+
     /// Takes over what the stores said when they were asked.
     pub fn judge(&mut self, judged: &standing::fleets::Fleet, at: DateTime<Utc>) {
         self.stores_asked_at = Some(at);
         self.without_proof = judged.without_proof();
         self.well = self.well.min(self.databases.saturating_sub(self.failed + self.late + self.waiting + self.without_proof));
-        self.by_stores = (self.without_proof > 0).then(|| judged.in_words());
+        self.by_stores = (judged.without_proof() + judged.waiting > 0).then(|| judged.in_words());
     }
 }
 

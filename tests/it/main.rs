@@ -263,6 +263,8 @@ mod sql_prepared;
 mod sql_views;
 /// `pgtend` alone: where one stands.
 mod standing;
+/// What is claimed of backups, and is so.
+mod standing_claims;
 /// What hides that something is wrong: later runs, dead processes, lost copies, drills.
 mod standing_doubts;
 /// The same for databases that were found on servers.

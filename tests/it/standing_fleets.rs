@@ -82,11 +82,17 @@ fn a_fleet_that_nobody_renews_is_not_safe() {
         &ledger,
         "UPDATE pgtend.runs SET started_at = started_at - interval '90 days', finished_at = finished_at - interval '90 days' WHERE job = 'nightly'",
     );
-    scenario.run(&["notify", "digest"]).succeeded().prints(&["3 of 4 databases NOT safe", "0 of 3 well, 3 late"]);
     scenario.run(&["jobs"]).succeeded().prints(&["0 of 3 well, 3 late"]);
+    // The sets are of today: the ledger is old, and not the backups.
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["all 4 databases are safe", "3 of 3 well"]);
+    let folders =
+        ["tenant_a", "tenant_b", "tenant_c"].map(|name| (scenario.path(&format!("store/main.{name}")), scenario.path(name)));
+    folders.iter().for_each(|(there, away)| std::fs::rename(there, away).unwrap());
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["3 of 4 databases NOT safe", "0 of 3 well, 3 late"]);
+    folders.iter().for_each(|(there, away)| std::fs::rename(away, there).unwrap());
     // Its file is gone, and the server stays.
     std::fs::remove_file(scenario.path("jobs/nightly.toml")).unwrap();
-    let none = "main.tenant_a, main.tenant_b, main.tenant_c: no backup, and no job makes one";
+    let none = "main.tenant_a, main.tenant_b, main.tenant_c: no job makes another backup, as job nightly is gone; the oldest of their newest sets is ";
     scenario.run(&["notify", "digest"]).succeeded().prints(&["3 of 4 databases NOT safe", none]);
     scenario.run(&[]).succeeded().prints(&[none, "Next: pgtend jobs --all "]);
     scenario.run(&["doctor"]).prints(&[none]);
@@ -95,7 +101,11 @@ fn a_fleet_that_nobody_renews_is_not_safe() {
     scenario
         .run(&["notify", "digest"])
         .succeeded()
-        .prints(&["2 of 3 databases NOT safe", "main.tenant_a, main.tenant_b: no backup"]);
+        .prints(&["2 of 3 databases NOT safe", "main.tenant_a, main.tenant_b: no job makes another backup"]);
+    // Their sets are gone, too.
+    std::fs::remove_dir_all(scenario.path("store")).unwrap();
+    std::fs::create_dir(scenario.path("store")).unwrap();
+    scenario.run(&[]).succeeded().prints(&["main.tenant_a, main.tenant_b: no backup, and no job makes one"]);
 }
 
 #[test]

@@ -66,6 +66,9 @@ async fn of_jobs(global: &Global) -> Vec<Finding> {
     let now = Utc::now();
     let standing = standing::look(global, now).await;
     let attention = standing.attention(now);
+    if attention.is_empty() && !standing.are_all_safe() {
+        return vec![Finding::new(State::Warning, "jobs", "not every database has a proved backup: `pgtend` says which")];
+    }
     if attention.is_empty() {
         let known = match (standing.has_ledger, standing.is_scheduled) {
             (true, true) => "none is late, none failed last, every database has a proved backup",

@@ -38,6 +38,15 @@ pub enum Theirs {
     Unasked,
 }
 
+/// Another database than the one that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Another {
+    /// SYSTEM_IDENTIFIER/DATABASE, where that is known.
+    pub identity: Option<String>,
+    /// It had the name on this server, and was dropped or renamed since; else it is of another server, or was called otherwise.
+    pub is_of_an_earlier_one: bool,
+}
+
 /// What a server says of all of its databases at once, so that not each of them is asked.
 #[derive(Clone, Debug, Default)]
 pub struct OfServer {
@@ -101,9 +110,16 @@ impl Theirs {
         }
     }
 
-    /// Returns whether a set is of a database that had this name on this server before.
-    pub fn is_earlier(&self, series: &Series, set: &Set) -> bool {
-        matches!(self, Self::Own { server, .. } if series.belongs(server, set) == Belongs::OfAnEarlierOne)
+    /// Returns the other database that a set is of, where that is sure.
+    pub fn another(&self, series: &Series, set: &Set) -> Option<Another> {
+        let Self::Own { server, .. } = self else { return None };
+        let is_of_an_earlier_one = match series.belongs(server, set) {
+            Belongs::OfAnEarlierOne => true,
+            Belongs::Not => false,
+            Belongs::Surely | Belongs::ByName { .. } => return None,
+        };
+        let identity = series.identity_of(set).map(|identity| identity.to_string());
+        Some(Another { identity, is_of_an_earlier_one })
     }
 
     /// Says why a set is not theirs, or may not be.

@@ -45,37 +45,39 @@ fn unless_sealed(manifest: &Manifest, number: String) -> String {
     if manifest.names_are_sealed() { "sealed".to_owned() } else { number }
 }
 
-/// Returns the age of the newest intact set of each series: a series does not make up for another.
+/// Returns the age of the newest intact set of each series: a series does not make up for another, nor a set with filters for one of all of the database.
 pub fn newest(sets: &[Row], whose: &Whose, now: DateTime<Utc>) -> String {
     // The time of the newest intact set, and whether restores of some were refused.
     type Newest = (Option<DateTime<Utc>>, bool);
-    let mut series: BTreeMap<(String, String), Newest> = BTreeMap::new();
+    let mut series: BTreeMap<(String, String, bool), Newest> = BTreeMap::new();
     // Nobody knows how old an adopted one is.
     for row in sets.iter().filter(|row| !row.set.is_adopted()) {
         let (Row { set, signature, .. }, is_refused) = (row, row.refused(now).is_some());
+        let is_partial = !set.manifest.filters.are_none();
         let (newest, some_are_refused) =
-            series.entry((format!("{}/{}", set.name.database, set.name.job), whose.name(set))).or_default();
+            series.entry((format!("{}/{}", set.name.database, set.name.job), whose.name(set), is_partial)).or_default();
         let counts = signature.is_none()
             && set.verification.verdict() == Bytes::Intact
-            && set.manifest.filters.are_none()
             && set.listed.globals_problem.is_none()
             && !set.is_from_the_future(now)
             && !is_refused;
         *some_are_refused |= is_refused;
         *newest = (*newest).max(counts.then_some(set.name.taken_at));
     }
-    let folders: BTreeSet<&String> = series.keys().map(|(folder, _)| folder).collect();
-    let lines = series.iter().map(|((folder, identity), (newest, some_are_refused))| {
-        let of = match (series.len() == 1, folders.len() == series.len()) {
+    let folders: BTreeSet<&String> = series.keys().map(|(folder, ..)| folder).collect();
+    let of_each: BTreeSet<(&String, &String)> = series.keys().map(|(folder, identity, _)| (folder, identity)).collect();
+    let lines = series.iter().map(|((folder, identity, is_partial), (newest, some_are_refused))| {
+        let kind = if *is_partial { " partial" } else { "" };
+        let of = match (of_each.len() == 1, folders.len() == of_each.len()) {
             (true, _) => String::new(),
             (false, true) => format!(" of {folder}"),
             (false, false) => format!(" of {folder} ({identity})"),
         };
         match newest {
-            Some(at) => format!("The last intact set{of} is {} old.\n", units::age(*at, now)),
-            None if *some_are_refused => format!("No intact set{of} is left whose data no restore refused.\n"),
-            None if of.is_empty() => "No set has been read back: `pgtend backups verify latest`.\n".to_owned(),
-            None => format!("No set{of} has been read back.\n"),
+            Some(at) => format!("The last intact{kind} set{of} is {} old.\n", units::age(*at, now)),
+            None if *some_are_refused => format!("No intact{kind} set{of} is left whose data no restore refused.\n"),
+            None if of.is_empty() => format!("No{kind} set has been read back: `pgtend backups verify latest`.\n"),
+            None => format!("No{kind} set{of} has been read back.\n"),
         }
     });
     lines.collect()

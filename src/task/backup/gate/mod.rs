@@ -20,7 +20,7 @@ use super::series::{SERIES, Series};
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
-use super::whose::{Theirs, Whose};
+use super::whose::{Another, Theirs, Whose};
 use crate::base::shell;
 use crate::base::units::{self, Span};
 use crate::config::Config;
@@ -168,10 +168,10 @@ impl Looked {
             for (name, InStore { listing, series, .. }) in found().filter(|(name, _)| is_asked(name)) {
                 let why_not = |set: &Set| {
                     let series = series.get(&set.name.job).unwrap_or(&none);
-                    let is_of_an_earlier_one = self.theirs.is_earlier(series, set);
+                    let of_another = self.theirs.another(series, set);
                     self.theirs
                         .why_not(series, set)
-                        .map(|said| WhyNot { is_of_an_earlier_one, ..said.into() })
+                        .map(|said| WhyNot { of_another, ..said.into() })
                         .or_else(|| why_not((name, set), question, &together, self.host_clock))
                 };
                 seen.extend(seen_in(listing, name, &why_not, self.host_clock));
@@ -264,7 +264,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
         why_not: Some(why_not),
         refused_by: None,
         is_unreadable: false,
-        is_of_an_earlier_one: false,
+        of_another: None,
         measured: None,
     };
     let unreadable = listing
@@ -276,7 +276,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
     let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
     let sets = listing.sets.iter().map(|set| {
         let why_not = why_not(set);
-        let is_of_an_earlier_one = why_not.as_ref().is_some_and(|why_not| why_not.is_of_an_earlier_one);
+        let of_another = why_not.as_ref().and_then(|why_not| why_not.of_another.clone());
         let refused_by = match &why_not {
             Some(why_not) => why_not.refused_by.clone(),
             None => refused_last_by(set),
@@ -289,7 +289,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
             why_not: why_not.map(|why_not| why_not.said),
             refused_by,
             is_unreadable: false,
-            is_of_an_earlier_one,
+            of_another,
             measured: set.verification.restore_time(now),
         }
     });
@@ -309,12 +309,12 @@ struct WhyNot {
     said: String,
     /// Who refused it for its data, when and why, where that is the reason.
     refused_by: Option<String>,
-    is_of_an_earlier_one: bool,
+    of_another: Option<Another>,
 }
 
 impl From<String> for WhyNot {
     fn from(said: String) -> Self {
-        Self { said, refused_by: None, is_of_an_earlier_one: false }
+        Self { said, refused_by: None, of_another: None }
     }
 }
 
@@ -335,7 +335,7 @@ fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Toget
         WhyNot {
             said: format!("{server} refused it{copy} when it was last restored, on {at}: {why}"),
             refused_by: Some(format!("{server}{copy} on {at}: {why}")),
-            is_of_an_earlier_one: false,
+            of_another: None,
         }
     });
     let problem = refused.or_else(|| set.listed.globals_problem.clone().map(WhyNot::from));
