@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde_json::json;
 
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
+use super::outputs::runs as printed;
 use super::runs;
 use super::signals::{cancelled_by_signals, or_cancelled};
 use crate::base::story::Line;
@@ -41,8 +41,10 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         true => or_cancelled(&cancelled_by_signals()?, ended(&ledger, arguments.id)).await?,
         false => read(&ledger, arguments.id).await?,
     };
-    let text = if global.json { as_json(&row) } else { in_words(&row) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&as_json(&row))?,
+        false => print(&in_words(&row))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,16 +111,15 @@ fn in_words(row: &Row) -> String {
     text
 }
 
-fn as_json(row: &Row) -> String {
-    let log = json!({
-        "run": row.id,
-        "job": row.job,
-        "database": row.database,
-        "outcome": row.outcome,
-        "lines": lines(row),
-        "stderr": row.stderr,
-        "warnings": warnings(row),
-        "error": row.error,
-    });
-    format!("{log:#}\n")
+fn as_json(row: &Row) -> printed::Logs<'_> {
+    printed::Logs {
+        run: row.id,
+        job: &row.job,
+        database: &row.database,
+        outcome: row.outcome,
+        lines: lines(row),
+        stderr: row.stderr.as_deref(),
+        warnings: warnings(row),
+        error: row.error.as_deref(),
+    }
 }

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
 
 use super::follow;
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::runs as printed;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::units;
@@ -103,7 +103,7 @@ fn filter(arguments: &Arguments) -> Filter<'_> {
 async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result<ExitCode> {
     let rows = ledger.runs(&filter(arguments)).await?;
     if global.json {
-        print(&format!("{:#}\n", json!({ "runs": rows })))?;
+        print_json(&printed::Runs { runs: rows })?;
         return Ok(ExitCode::SUCCESS);
     }
     if rows.is_empty() {
@@ -146,7 +146,7 @@ async fn show(global: &Global, ledger: &Ledger, id: i64, format: Format) -> Resu
         return Ok(ExitCode::SUCCESS);
     }
     if global.json {
-        print(&format!("{:#}\n", json!({ "run": row })))?;
+        print_json(&printed::Shown { run: row })?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = format!("run {}: {} on {}\n", row.id, row.job, row.database);

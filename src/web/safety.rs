@@ -28,6 +28,9 @@ const SHOWN_FOR: Duration = Duration::from_secs(2 * 5 * 60);
 /// What was read without the ledger is asked again after this time, once the ledger answers.
 const READ_WITHOUT_LEDGER_FOR: Duration = Duration::from_secs(20);
 
+/// So long stores are asked about all databases of servers together, which nobody waits for: while the answer is still one.
+const PATIENCE: Duration = Duration::from_secs(9 * 60);
+
 /// So many databases are asked at once, fewer than by a person at a terminal: runs need the stores, too.
 const AT_ONCE: usize = 4;
 
@@ -218,7 +221,7 @@ impl Safe {
             None => Default::default(),
         };
         let ledger = context.ledger.as_deref();
-        let read = found::of_servers((config, &jobs), &stores, answers, before, (ledger, Utc::now())).await;
+        let read = found::of_servers((config, &jobs), &stores, answers, before, (ledger, Utc::now()), PATIENCE).await;
         *self.of_servers.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Arc::new(read)));
     }
 

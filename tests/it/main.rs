@@ -154,6 +154,8 @@ mod notify;
 mod object_lock;
 /// What commands print with --json, and its schemas.
 mod outputs;
+/// The same where something is missing, damaged, away or not over.
+mod outputs_states;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
 /// Roles that own nothing of a table, and may put code there.
@@ -250,6 +252,8 @@ mod sealed_archives;
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
 mod serve_faults;
+/// CHECKs that sleep.
+mod slow_checks;
 /// The user's own statements.
 mod sql;
 /// What a run of them says was kept, and whether it is done twice.

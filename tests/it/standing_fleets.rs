@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::support::postgres::{Server, server};
-use crate::support::serve::with_ledger;
-use crate::support::{Scenario, quoted};
+use crate::support::serve::{Serving, with_ledger};
+use crate::support::{Scenario, eventually, quoted};
 
 const NIGHTLY: &str = "databases = \"tenant_*\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\nkeep = { last = 3 }\nverify = \"checksum\"\n";
 
@@ -124,9 +124,14 @@ fn a_living_database_on_which_nobody_can_work_is_not_gone_and_not_safe_for_as_lo
         (&left_out[0]["database"], &left_out[1]["database"]),
         (&Value::from("main.tenant_b"), &Value::from("main.tenant_d"))
     );
+    let mut serving = Serving::ready(&scenario, "");
+    let left_out = || serving.metric("pgtend_fleet_databases_left_out");
+    eventually("the metrics count them", || left_out() == Some(2.0));
     // One that can be worked on again is new, and one that was dropped is gone.
     fleet.sql("postgres", "ALTER DATABASE tenant_b WITH ALLOW_CONNECTIONS true");
     fleet.sql("postgres", "DROP DATABASE tenant_d");
+    eventually("the metrics count none", || left_out() == Some(0.0));
+    assert_eq!(serving.terminate(), Some(0));
     scenario.run(&["run-job", "nightly"]).succeeded();
     scenario.run(&["notify", "digest"]).succeeded().prints(&["all 4 databases are safe", "3 of 3 well"]);
     assert_eq!(scenario.json(&[])["left_out"], serde_json::json!([]));

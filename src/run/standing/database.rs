@@ -1,11 +1,13 @@
 //! A database, with its newest backup, and what speaks against it.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::task::backup::gate::{InTheClear, Measured};
 
 /// The newest intact backup of a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Backup {
     pub set: String,
     pub store: String,
@@ -14,8 +16,10 @@ pub struct Backup {
     /// Who refused the last restore of it, when and why.
     pub refused_by: Option<String>,
     /// The stores that have a copy of it that counts.
+    #[serde(skip)]
     pub stores: Vec<String>,
     /// How long a restore takes, as the last one of a set that counts has shown.
+    #[serde(skip)]
     pub measured: Option<Measured>,
 }
 
@@ -78,10 +82,10 @@ impl Unasked {
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
 /// gone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Lost {
     pub set: String,
-    /// None where no store has it.
+    /// null where no store has it.
     pub store: Option<String>,
     pub why: String,
     /// Who refused it for its data, when and why, where that is the reason.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::database::OfDatabase;
 use super::late::{self, Known};
@@ -18,21 +19,25 @@ use crate::run::scheduler::planner::Ticks;
 const NAMED: usize = 5;
 
 /// How a job with patterns stands. Each database is counted once, under the first of these that holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Fleet {
     pub job: String,
+    /// What stands in its file: `tenant_*`.
     pub patterns: String,
     /// It backs up all of each database, or of each schema.
+    #[serde(skip)]
     pub is_backup: bool,
     /// What it counts are schemas.
+    #[serde(skip)]
     pub is_of_schemas: bool,
     /// Why it does not run by itself.
+    #[serde(skip)]
     pub idle: Option<&'static str>,
     pub databases: usize,
     pub well: usize,
     pub failed: usize,
     pub late: usize,
-    /// Of a backup job: no set that counts is in its stores, although a run succeeded.
+    /// Of a backup job: no set that counts is in its stores, although a run succeeded. `jobs` asks no store: this and the next three are 0 there.
     pub without_backup: usize,
     /// Its newest set does not count, or may be of another database.
     pub in_doubt: usize,
@@ -43,9 +48,11 @@ pub struct Fleet {
     /// Without a success yet.
     pub waiting: usize,
     /// What is wrong with the first of those whose sets are.
+    #[serde(skip)]
     pub example: Option<String>,
     /// The oldest of the last successes, and of which database.
-    pub oldest_success: Option<(DateTime<Utc>, String)>,
+    pub oldest_success_at: Option<DateTime<Utc>>,
+    pub oldest_success_on: Option<String>,
 }
 
 /// How a job stands on one database.
@@ -90,9 +97,8 @@ fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<St
             fleet.example = of.map(|of| format!("{database}: {}", of.wrongs_in_short()));
         }
         fleet.add(state);
-        let is_oldest = |at: &DateTime<Utc>| fleet.oldest_success.as_ref().is_none_or(|(oldest, _)| at < oldest);
-        if let Some(at) = success.filter(is_oldest) {
-            fleet.oldest_success = Some((at, database.clone()));
+        if let Some(at) = success.filter(|at| fleet.oldest_success_at.is_none_or(|oldest| *at < oldest)) {
+            (fleet.oldest_success_at, fleet.oldest_success_on) = (Some(at), Some(database.clone()));
         }
     }
     fleet
@@ -154,6 +160,11 @@ impl Fleet {
         } += 1;
     }
 
+    /// Returns the oldest of the last successes, and the database that it is of.
+    pub fn oldest_success(&self) -> Option<(DateTime<Utc>, &str)> {
+        self.oldest_success_at.zip(self.oldest_success_on.as_deref())
+    }
+
     /// Returns whether a person should look at it.
     pub fn needs_attention(&self) -> bool {
         self.failed + self.late + self.without_proof() > 0 || self.databases == 0
@@ -176,8 +187,8 @@ impl Fleet {
     }
 
     pub fn line(&self, now: DateTime<Utc>) -> String {
-        let oldest = self.oldest_success.as_ref();
-        let oldest = oldest.map(|(at, database)| format!("; the oldest success is {} old, on {database}", units::age(*at, now)));
+        let oldest = self.oldest_success();
+        let oldest = oldest.map(|(at, database)| format!("; the oldest success is {} old, on {database}", units::age(at, now)));
         format!("{} on {}: {}{}", self.job, self.patterns, self.in_words(), oldest.unwrap_or_default())
     }
 
@@ -201,24 +212,6 @@ impl Fleet {
         }
         let example = self.example.as_ref().map(|example| format!(" ({example})")).unwrap_or_default();
         parts.join(", ") + &example
-    }
-
-    pub fn as_json(&self) -> Value {
-        json!({
-            "job": self.job,
-            "patterns": self.patterns,
-            "databases": self.databases,
-            "well": self.well,
-            "failed": self.failed,
-            "late": self.late,
-            "without_backup": self.without_backup,
-            "in_doubt": self.in_doubt,
-            "not_renewed": self.not_renewed,
-            "by_ledger": self.by_ledger,
-            "waiting": self.waiting,
-            "oldest_success_at": self.oldest_success.as_ref().map(|(at, _)| at),
-            "oldest_success_on": self.oldest_success.as_ref().map(|(_, database)| database),
-        })
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::database::{Backup, OfDatabase};
 use crate::base::units;
@@ -12,15 +14,17 @@ use crate::run::job::Job;
 use crate::run::scheduler::planner::{self, Ticks};
 use crate::task::backup::set_name::SetName;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Late {
     pub job: String,
     pub database: String,
     pub tick: DateTime<Utc>,
     pub last_success_at: Option<DateTime<Utc>>,
     /// The ledger knows nothing of its schedule, and the success is the newest set.
+    #[serde(skip)]
     pub is_by_sets: bool,
     /// Its file has mistakes, so that it cannot run; its schedule is the one that it had before.
+    #[serde(skip)]
     pub is_broken: bool,
 }
 

@@ -5,9 +5,11 @@ mod database;
 pub mod fleets;
 pub mod found;
 mod history;
+mod judge;
 pub mod late;
 pub mod read;
 mod say;
+mod servers;
 pub mod stores;
 
 use chrono::{DateTime, Utc};

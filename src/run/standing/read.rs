@@ -42,7 +42,7 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
         standing.unread.push(Unread { what: "ledger".to_owned(), why });
         History::default()
     });
-    let asking = found::of_servers((config, jobs), &stores, answers, (found, left_out), (ledger.as_ref(), now));
+    let asking = found::of_servers((config, jobs), &stores, answers, (found, left_out), (ledger.as_ref(), now), found::PATIENCE);
     let ((databases, mut unread), of_servers) = tokio::join!(of_databases(config, jobs, &stores, &known), asking);
     standing.databases = databases;
     for database in &mut standing.databases {
@@ -55,7 +55,7 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     standing.untold = untold;
     standing.failed = failed.into_iter().map(failed_last).collect();
     standing.is_scheduled = !known.since.is_empty();
-    let OfServers { fleets, uncovered, by_schemas, left_out, unread: silent, unread_stores } = of_servers;
+    let OfServers { at: _, fleets, uncovered, by_schemas, left_out, unread: silent, unread_stores } = of_servers;
     (standing.fleets, standing.uncovered, standing.left_out, standing.gone) = (fleets, uncovered, left_out, gone);
     if unasked.is_some() {
         // Of jobs that back up nothing, only the ledger knows how they stand.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::database::{Lost, OfDatabase, Unasked};
 use super::fleets::{self, Fleet};
@@ -64,7 +66,7 @@ pub enum Configured {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Failed {
     pub run: i64,
     pub job: String,
@@ -75,7 +77,7 @@ pub struct Failed {
 }
 
 /// A command, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Step {
     pub command: String,
     pub why: &'static str,

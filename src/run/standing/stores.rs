@@ -16,7 +16,7 @@ use crate::ledger::Key;
 use crate::pg::failure;
 use crate::run::covered::{is_backed_up_by, is_only_scratch};
 use crate::run::job::{Broken, Job};
-use crate::store::Store;
+use crate::store::{Listed, Store};
 use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::existing_database::objects_in;
@@ -82,6 +82,7 @@ pub async fn of_database(config: &Config, jobs: &[Job], stores: &Opened, name: &
         theirs: theirs.map_err(|error| failure::in_a_line(&error)),
         filters: Filters::default(),
         sets_of_a_job: usize::MAX,
+        listed: HashMap::new(),
     };
     judged(jobs, stores, &without, sought).await
 }
@@ -94,6 +95,8 @@ pub(super) struct Sought {
     pub filters: Filters,
     /// So many of the newest are read.
     pub sets_of_a_job: usize,
+    /// What stores have just listed in its folder, by their names.
+    pub listed: HashMap<String, Listed>,
 }
 
 /// A database of which nobody was asked yet.
@@ -157,7 +160,7 @@ async fn newest(
     jobs: &[Job],
     stores: &Opened,
     database: &str,
-    Sought { theirs, filters, sets_of_a_job }: Sought,
+    Sought { theirs, filters, sets_of_a_job, listed }: Sought,
 ) -> (Answer, Option<String>, Option<String>) {
     let question = Question {
         database,
@@ -179,7 +182,8 @@ async fn newest(
         (name.clone(), store)
     };
     let stores = stores.iter().map(again).collect();
-    let mut looked = Looked::at(theirs, Utc::now(), stores, &question, Bounds { patience: Some(PATIENCE), sets_of_a_job }).await;
+    let bounds = Bounds { patience: Some(PATIENCE), sets_of_a_job, listed };
+    let mut looked = Looked::at(theirs, Utc::now(), stores, &question, bounds).await;
     let answer = looked.as_read(&question);
     if answer.newest.is_some() || unasked.is_some() {
         return (answer, unasked, None);

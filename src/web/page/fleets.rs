@@ -90,6 +90,7 @@ fn standing(fleet: &FleetStatus, status: &Status) -> Markup {
             @if fleet.without_proof > 0 { " · " span.bad { (count(fleet.without_proof as u64)) " not safe" } }
             @if let Some(by_stores) = &fleet.by_stores { small.wrong { "by the stores: " (shortened(by_stores, 300)) } }
             @if fleet.waiting > 0 { small { (count(fleet.waiting as u64)) " without a success yet" } }
+            @if let Some(at) = fleet.stores_asked_at { small { "stores asked " (ago(at, status.now)) } }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::terminal;
@@ -39,7 +40,7 @@ pub struct Question<'a> {
 }
 
 /// A set, and whether it counts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Seen {
     pub set: String,
     pub store: String,
@@ -65,7 +66,7 @@ pub struct Seen {
 }
 
 /// A store that may know more of a set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NotAsked {
     pub store: String,
     pub reason: String,
