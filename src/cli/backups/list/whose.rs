@@ -69,5 +69,5 @@ pub async fn advice(stores: &[(String, Store)], rows: &[Row]) -> Vec<String> {
 }
 
 fn has_earlier(own: &Identity, sets: &[Set]) -> bool {
-    sets.iter().any(|set| own.is_another_of_that_name(set.manifest.server.database.oid))
+    sets.iter().any(|set| own.stamp.is_of_another(&set.manifest.server.database.stamp()))
 }
