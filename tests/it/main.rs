@@ -293,7 +293,9 @@ mod store_tls;
 /// Strangers at the pages, and on the way to others: what they cannot stop, ask or read.
 mod strangers;
 /// Functions that other roles have made beside those that a job's objects call.
+mod strangers_meaning;
 mod strangers_overloads;
+mod strangers_schemas;
 /// Views and triggers that other roles have made over a job's table.
 mod strangers_views;
 /// The servers that these tests stand on.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::arguments::Arguments;
 use super::decide::LeftOut;
-use super::facts::{Contents, Listed, Server};
+use super::facts::{Contents, Listed, Server, ShownDatabase};
 use super::given::Given;
 use super::names::slug;
 use super::prepared::Entries;
