@@ -13,6 +13,7 @@ mod safety;
 mod say;
 mod servers;
 pub mod stores;
+mod verdict;
 
 use chrono::{DateTime, Utc};
 
