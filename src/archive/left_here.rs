@@ -5,7 +5,7 @@ use anyhow::Result;
 use sqlx::PgConnection;
 
 use super::manifest::Manifest;
-use super::restored::Here;
+use super::restored::{Here, Place};
 use super::session::{self, Fate};
 use crate::pg;
 use crate::pg::wal::{self, Branch, parse_lsn};
@@ -37,7 +37,7 @@ struct Facts {
 /// Asks the server, and decides. Not within a transaction.
 pub(super) async fn left(connection: &mut PgConnection, manifest: &Manifest, here: &Here) -> Result<Left> {
     // Of another table or database, the record and the person who names it decide.
-    let Some(transaction) = manifest.transaction.filter(|_| is_its_table(manifest, here)) else { return Ok(Left::Here) };
+    let Some(transaction) = manifest.transaction.filter(|_| is_its_table(manifest, &here.place)) else { return Ok(Left::Here) };
     let its_start = manifest.server_started_at.as_deref().unwrap_or_default();
     if its_start == here.server_started_at {
         return Ok(Left::Here);
@@ -59,8 +59,7 @@ pub(super) async fn left(connection: &mut PgConnection, manifest: &Manifest, her
 }
 
 /// Only the table that the rows were in can tell.
-fn is_its_table(manifest: &Manifest, here: &Here) -> bool {
-    let place = &here.place;
+pub(super) fn is_its_table(manifest: &Manifest, place: &Place) -> bool {
     let is_its_table = match manifest.origin {
         Some(origin) => (origin.database, origin.table) == (place.database, place.table),
         None => !manifest.names_are_sealed() && pg::qualified(&manifest.schema, &manifest.table) == place.name,

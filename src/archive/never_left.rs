@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::batch::{BatchName, MANIFEST, PENDING, RESTORED};
 use super::filter::Filter;
-use super::left_here::{Left, left};
+use super::left_here::{Left, is_its_table, left};
 use super::manifest::Manifest;
 use super::outcome::Recovered;
 use super::restored::{Accepts, Here, Record, Restored};
@@ -101,6 +101,9 @@ pub(super) async fn standing(
         if !record.may_never_have_left(here) {
             return Ok(Standing::Left);
         }
+        if let Some(noted) = record.never_left_elsewhere(here).find(|noted| is_its_table(manifest, &noted.place)) {
+            return Ok(Standing::Doubted(noted_elsewhere(name, manifest, noted)));
+        }
         return Ok(match left(connection, manifest, here).await? {
             Left::Here => Standing::Left,
             Left::Never => Standing::NeverLeft(never_left(name, manifest)),
@@ -120,6 +123,24 @@ pub(super) async fn standing(
     Err(Fault::new(Kind::Busy, noted_by_another(name, manifest, &noted)).into())
 }
 
+/// Says why a batch and the one that replaces it, `by`, may be of two servers, in a database that neither of them left: a physical copy of a server finds its
+/// batches, and makes one of its own in the place of the original's. A server that was restarted since looks the same. Pure.
+pub(super) fn may_be_of_a_copy(
+    (name, manifest): &(BatchName, Manifest),
+    (by_name, by): &(BatchName, Manifest),
+    here: &Here,
+) -> Option<String> {
+    let start = |manifest: &Manifest| manifest.server_started_at.clone();
+    let (start, by_start) = start(manifest).zip(start(by)).filter(|(start, by_start)| start != by_start)?;
+    (!is_its_table(by, &here.place)).then(|| {
+        format!(
+            "{by_name} was made in the place of {name}, by a server that was started at {by_start}, and the other one by one that was started at {start}: \
+             that is the same server, restarted since, or a physical copy of it, whose rows may be others. Compare the two (`pgtend archives list`), and put \
+             back the one whose rows you want: --again --batch {name} (as they were first), or --again --batch {by_name}"
+        )
+    })
+}
+
 /// Returns whether this server knows, without a restart since, that the batch's transaction committed.
 async fn has_left(connection: &mut PgConnection, manifest: &Manifest) -> Result<bool> {
     let Some(transaction) = manifest.transaction else { return Ok(false) };
@@ -130,6 +151,17 @@ fn noted_by_another(name: &BatchName, manifest: &Manifest, noted: &Restored) -> 
     format!(
         "a server that was started at {} noted on {} that the rows of {name} never left {}: this one, set back to a state before that, or a physical copy of \
          it, which knows nothing of the batch. None of them was found there. Where no later batch has them either, --again puts them back",
+        noted.server_started_at,
+        noted.at.format("%Y-%m-%d"),
+        manifest.table_in_words()
+    )
+}
+
+fn noted_elsewhere(name: &BatchName, manifest: &Manifest, noted: &Restored) -> String {
+    format!(
+        "a server that was started at {} noted on {} that the rows of {name} never left {}: the one that archived them was set back to a state before that, \
+         or it is a physical copy, which knows nothing of the batch. Where it was set back, a later batch has them, too. Where none has, \
+         --again --batch {name} puts them back",
         noted.server_started_at,
         noted.at.format("%Y-%m-%d"),
         manifest.table_in_words()

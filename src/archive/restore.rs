@@ -10,7 +10,7 @@ use super::copy::{NotAll, copy};
 use super::filter::Filter;
 use super::look::look_at_what_is_back;
 use super::manifest::Manifest;
-use super::never_left::{Standing, standing};
+use super::never_left::{Standing, may_be_of_a_copy, standing};
 use super::primary_key::same_key;
 use super::restored::{Accepts, Ends, Here, Place, Record, Restored};
 use super::session::{prepare_session, transaction};
@@ -36,6 +36,8 @@ pub struct Request<'a> {
     pub rest: bool,
     /// The batches, in their stores, that have the rows of this one as they were when they left.
     pub replaced_by: &'a [(Store, (BatchName, Manifest))],
+    /// The batches that this one says it replaces.
+    pub replaces: &'a [(BatchName, Manifest)],
     /// Records without a signature of the store's key count, as its batches do.
     pub unsigned_ok: bool,
     /// The table as it was when the restore looked for foreign code in it.
@@ -105,11 +107,17 @@ pub async fn prepare(
         record.resolve(connection, &here).await?;
         // A batch whose rows never left this server replaces nothing here: it is of a history that this server no longer has, or of a copy of it.
         if let Standing::Left = standing(store, by, connection, &mut record, &here).await? {
-            return Ok(Intent::Leave(RestoreOutcome::Replaced(by.0.clone())));
+            let doubt = may_be_of_a_copy(batch, by, &here);
+            return Ok(Intent::Leave(doubt.map_or_else(|| RestoreOutcome::Replaced(by.0.clone()), RestoreOutcome::Doubted)));
         }
     }
     match standing(store, batch, connection, &mut record, &here).await? {
-        Standing::Left => {}
+        Standing::Left if record.at(&here).next().is_some() => {}
+        Standing::Left => {
+            if let Some(why) = request.replaces.iter().find_map(|replaced| may_be_of_a_copy(replaced, batch, &here)) {
+                return Ok(Intent::Leave(RestoreOutcome::Doubted(why)));
+            }
+        }
         Standing::NeverLeft(why) => return Ok(Intent::Leave(RestoreOutcome::NeverLeft(why))),
         Standing::Doubted(why) => return Ok(Intent::Leave(RestoreOutcome::Doubted(why))),
     }

@@ -251,6 +251,12 @@ impl Record {
         !self.left_later && self.at(here).next().is_none()
     }
 
+    /// Returns what was noted elsewhere: that the rows never left that table.
+    pub fn never_left_elsewhere<'a>(&'a self, here: &Here) -> impl Iterator<Item = &'a Restored> {
+        let never_left = self.times.iter().filter(|restored| restored.never_left && restored.left_again == 0);
+        never_left.filter(move |restored| restored.place(here) == At::Elsewhere)
+    }
+
     /// Forgets what another server noted: this one knows that the rows left.
     pub fn forget_what_never_left(&mut self, here: &Here) {
         self.times.retain(|restored| !restored.never_left || restored.place(here) != At::Here);

@@ -14,6 +14,7 @@ pub mod process_identity;
 pub mod progress;
 pub mod schedule;
 pub mod shell;
+pub mod state_folder;
 pub mod story;
 pub mod subtask;
 pub mod telemetry;

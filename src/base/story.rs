@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A plan is kept up to this length.
@@ -18,21 +19,23 @@ const MAX_LINES: usize = 200;
 const MAX_LINE_CHARS: usize = 2000;
 
 /// The plan of a run, and its steps and log lines in order.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Story {
     /// Who asked for the run on a page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked_by: Option<String>,
+    /// As a dry run prints it. The statements of [sql] are not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
     pub steps: Vec<Step>,
+    /// The last lines that it logged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<Line>,
 }
 
 /// A line of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     pub at: DateTime<Utc>,
     /// `ERROR`, `WARN` or `INFO`.
@@ -49,13 +52,13 @@ pub fn add_line(lines: &mut Vec<Line>, level: &str, text: &str) {
 }
 
 /// A phase of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Step {
     pub phase: String,
     /// Since the run began.
     pub after_seconds: f64,
-    /// None: the run ended first.
+    /// Absent where the run ended first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<f64>,
     pub bytes: u64,

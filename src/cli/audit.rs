@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
 
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::runs as printed;
 use super::signals::cancelled_by_signals;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
@@ -89,16 +89,16 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     if let Some(fail_on) = arguments.fail_on {
         audit.fail_on = fail_on.level();
     }
-    let text = match (arguments.format, global.json) {
+    match (arguments.format, global.json) {
         (Format::Json, _) | (Format::Table, true) => {
-            let groups: Vec<_> = groups::of(&document).iter().map(Group::to_json).collect();
-            format!("{:#}\n", json!({ "counts": document.counts(), "groups": groups, "audit": document }))
+            let groups = groups::of(&document);
+            let groups = groups.iter().map(Group::counted).collect();
+            print_json(&printed::Audit { counts: document.counts(), groups, audit: &document })?;
         }
-        (Format::Table, false) => table(&document),
-        (Format::Markdown, _) => markdown::render(&document),
-        (Format::Html, _) => html::render(&document),
-    };
-    print(&text)?;
+        (Format::Table, false) => print(&table(&document))?,
+        (Format::Markdown, _) => print(&markdown::render(&document))?,
+        (Format::Html, _) => print(&html::render(&document))?,
+    }
     Ok(match audit.failure(&document) {
         Some(message) => {
             say(&format!("pgtend: {message}"));
@@ -173,8 +173,7 @@ fn table(document: &Document) -> String {
 fn explain(global: &Global, id: Option<&str>) -> Result<ExitCode> {
     let Some(id) = id else {
         if global.json {
-            let rows: Vec<_> = CHECKS.iter().map(as_json).collect();
-            print(&format!("{:#}\n", json!({ "checks": rows })))?;
+            print_json(&printed::Explain::All { checks: CHECKS.iter().map(Into::into).collect() })?;
         } else {
             let rows = CHECKS.iter().map(|check| vec![check.id.to_owned(), check.level.to_string(), check.title.to_owned()]);
             print(&output::table(&["CHECK", "LEVEL", "WHAT"], rows))?;
@@ -183,7 +182,7 @@ fn explain(global: &Global, id: Option<&str>) -> Result<ExitCode> {
     };
     let check = find(id)?;
     if global.json {
-        print(&format!("{:#}\n", as_json(check)))?;
+        print_json(&printed::Explain::One(check.into()))?;
     } else {
         print(&format!(
             "{}: {}\n\n  priority  {}\n  about     {}\n  impact    {}\n  fix       {}\n  lock      {}\n  unseen    {}\n",
@@ -205,11 +204,4 @@ fn explain(global: &Global, id: Option<&str>) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn as_json(check: &Check) -> serde_json::Value {
-    json!({
-        "id": check.id, "level": check.level, "title": check.title, "categories": check.categories,
-        "why": check.why, "fix": check.fix, "lock": check.lock, "cannot_show": checks::cannot_show(check.id),
-    })
 }

@@ -1,7 +1,8 @@
 //! What a shell offers on TAB: commands and options, and the jobs, databases, stores, checks, sets and runs that one may mean. Files alone are read for
 //! that; for sets and runs the ledger is asked, for a bounded time, and no store. What goes wrong offers nothing.
 
-use std::ffi::OsString;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,15 +10,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Command;
 use clap_complete::Shell;
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 
 use super::global::{Global, LogFormat};
 use super::output::print;
-use crate::config::{self, Config};
+use crate::config::{self, Config, places, servers};
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
 use crate::run::fleet;
+use crate::run::job::{self, Folder};
 use crate::task::audit::checks::CHECKS;
 
 /// Set by the scripts; not COMPLETE, which may be set for another program.
@@ -40,15 +42,46 @@ pub fn script(shell: Shell) -> Result<ExitCode> {
     let shells = Shells::builtins();
     let shell = shells.completer(&shell.to_string()).context("this shell is not supported")?;
     shell.write_registration(VARIABLE, "pgtend", "pgtend", "pgtend", &mut script)?;
-    print(&String::from_utf8(script)?)?;
+    let script = String::from_utf8(script)?;
+    print(&if shell.name() == "bash" { with_whole_words(&script) } else { script })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Bash takes `@` and `:` for ends of words, and names of places have both: what is typed is put together again, and of each candidate the part is left that
+/// bash replaces.
+const WHOLE_WORDS: &str = r#"
+_pgtend() {
+    local typed="${COMP_LINE:0:COMP_POINT}" breaks="" begun word
+    word="${typed##*[[:space:]]}"
+    [[ "$COMP_WORDBREAKS" == *@* ]] && breaks+="@"
+    [[ "$COMP_WORDBREAKS" == *:* ]] && breaks+=":"
+    if [[ -z "$breaks" || "$word" != *["$breaks"]* ]]; then
+        _clap_complete_pgtend "$@"
+        return
+    fi
+    local COMP_WORDS COMP_CWORD
+    read -ra COMP_WORDS <<<"$typed"
+    COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+    _clap_complete_pgtend "$1" "$word"
+    begun="${word%"${word##*["$breaks"]}"}"
+    COMPREPLY=( "${COMPREPLY[@]#"$begun"}" )
+}
+"#;
+
+fn with_whole_words(script: &str) -> String {
+    let registered = script.replace("-F _clap_complete_pgtend pgtend", "-F _pgtend pgtend");
+    format!("{WHOLE_WORDS}{registered}")
 }
 
 /// What an argument names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Names {
     Job,
+    /// JOB, or JOB@DATABASE.
+    JobOnPlace,
     Database,
+    /// The same, or DATABASE:SCHEMA.
+    Place,
     Store,
     Check,
     Set,
@@ -61,7 +94,10 @@ impl Names {
         Some(match (command, argument) {
             // They are names on a server, and a place.
             ("init", _) => return None,
-            ("run-job", "name") | (_, "job") => Self::Job,
+            ("run-job", "name") | ("partition convert" | "compress install" | "compress undo", "job") => Self::JobOnPlace,
+            (_, "job") => Self::Job,
+            ("run-job" | "runs", "database") => Self::Place,
+            (command, "database") if command.starts_with("backups ") => Self::Place,
             (_, "database" | "restore_on") | ("backups restore", "into") | ("archives restore", "to") => Self::Database,
             ("backups copy", "from" | "to") | (_, "store") => Self::Store,
             ("audit", "check") | ("audit explain", "id") => Self::Check,
@@ -71,11 +107,21 @@ impl Names {
         })
     }
 
-    fn candidates(self) -> Vec<CompletionCandidate> {
+    /// What a word that begins like this may be.
+    fn candidates(self, typed: &OsStr) -> Vec<CompletionCandidate> {
+        let typed = typed.to_string_lossy();
+        let mut all = self.all(&typed);
+        all.retain(|candidate| candidate.get_value().to_string_lossy().starts_with(&*typed));
+        all
+    }
+
+    fn all(self, typed: &str) -> Vec<CompletionCandidate> {
         let plain = |names: Vec<String>| names.into_iter().filter(|name| is_plain(name)).map(CompletionCandidate::new).collect();
         match self {
             Self::Job => plain(jobs()),
-            Self::Database => plain(keys_of("databases").into_iter().chain(found()).collect()),
+            Self::JobOnPlace => plain(typed.split_once('@').map_or_else(jobs, |(job, place)| on_places(job, place))),
+            Self::Database => plain(databases().filter(|name| !name.contains(':')).collect()),
+            Self::Place => plain(databases().collect()),
             Self::Store => plain(keys_of("stores")),
             Self::Check => CHECKS.iter().map(|check| CompletionCandidate::new(check.id).help(Some(check.title.into()))).collect(),
             Self::Set => plain(runs().iter().filter_map(set).chain(["latest".to_owned()]).collect()),
@@ -87,7 +133,7 @@ impl Names {
 fn with_candidates(command: Command, path: &str) -> Command {
     let own = path.to_owned();
     let command = command.mut_args(|argument| match Names::of(&own, argument.get_id().as_str()) {
-        Some(names) => argument.add(ArgValueCandidates::new(move || names.candidates())),
+        Some(names) => argument.add(ArgValueCompleter::new(move |typed: &OsStr| names.candidates(typed))),
         None => argument,
     });
     command.mut_subcommands(|sub| {
@@ -98,7 +144,7 @@ fn with_candidates(command: Command, path: &str) -> Command {
 
 /// A word that a shell leaves as it is: others would have to be quoted, in the way of that shell.
 fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|letter| letter.is_alphanumeric() || "-_./".contains(letter))
+    !name.is_empty() && name.chars().all(|letter| letter.is_alphanumeric() || "-_./@:".contains(letter))
 }
 
 /// The files that the command line, as far as it is typed, and the environment name.
@@ -127,6 +173,26 @@ fn jobs() -> Vec<String> {
     names
 }
 
+/// A job with each of its databases or schemas: by its own name where that is typed and only one has it, else by the whole one.
+fn on_places(job: &str, typed: &str) -> Vec<String> {
+    let Some(config) = config::load(&global().config_path(), &mut Vec::new()) else { return Vec::new() };
+    let Ok(Folder { jobs, .. }) = job::load_dir(&global().jobs_dir(), &config) else { return Vec::new() };
+    let Some(found) = jobs.into_iter().find(|found| found.name == job) else { return Vec::new() };
+    let has_schemas = found.has_schemas();
+    let places = match found.chosen.is_some() {
+        false => found.databases,
+        true => of_ledger(async move |config, ledger| {
+            let given = fleet::remembered(ledger).await.given_to(&[found], config);
+            Some(given.into_iter().flat_map(|job| job.databases).collect())
+        }),
+    };
+    let own = |place: &str| if has_schemas { places::parts(place) } else { servers::parts(place) }.map(|(_, own)| own);
+    let mut times: HashMap<String, usize> = HashMap::new();
+    places.iter().filter_map(|place| own(place)).for_each(|own| *times.entry(own).or_default() += 1);
+    let named = |place: String| own(&place).filter(|own| own.starts_with(typed) && times.get(own) == Some(&1)).unwrap_or(place);
+    places.into_iter().map(|place| format!("{job}@{}", named(place))).collect()
+}
+
 /// The names in a table of the configuration, also where other parts of it have mistakes.
 fn keys_of(table: &str) -> Vec<String> {
     let text = std::fs::read_to_string(global().config_path()).unwrap_or_default();
@@ -135,12 +201,20 @@ fn keys_of(table: &str) -> Vec<String> {
     named.into_iter().flat_map(|named| named.keys().cloned()).collect()
 }
 
-/// The databases that servers had when they were last asked.
-fn found() -> Vec<String> {
-    if keys_of("servers").is_empty() {
-        return Vec::new();
-    }
-    of_ledger(async |config, ledger| Some(fleet::remembered(ledger).await.names(config)))
+/// The databases of the configuration, and the databases and schemas that there were when servers and databases were last asked.
+fn databases() -> impl Iterator<Item = String> {
+    let found = match keys_of("servers").is_empty() && !has_schemas() {
+        true => Vec::new(),
+        false => of_ledger(async |config, ledger| Some(fleet::remembered(ledger).await.names(config))),
+    };
+    keys_of("databases").into_iter().chain(found)
+}
+
+/// Returns whether any job has `schemas`, also where other jobs have mistakes.
+fn has_schemas() -> bool {
+    let folder = global().jobs_dir();
+    let text = |job: &String| std::fs::read_to_string(folder.join(format!("{job}.toml"))).ok()?.parse::<toml::Table>().ok();
+    jobs().iter().filter_map(text).any(|job| job.contains_key("schemas"))
 }
 
 /// The last runs in the ledger, the newest first.
@@ -197,8 +271,11 @@ mod tests {
         let mut found = Vec::new();
         completed(&Arguments::command(), "", &mut found);
         for (argument, names) in [
-            ("run-job name", Names::Job),
-            ("run-job database", Names::Database),
+            ("run-job name", Names::JobOnPlace),
+            ("run-job database", Names::Place),
+            ("runs database", Names::Place),
+            ("backups list database", Names::Place),
+            ("audit database", Names::Database),
             ("runs job", Names::Job),
             ("runs show id", Names::Run),
             ("logs id", Names::Run),
@@ -213,8 +290,9 @@ mod tests {
             ("backups verify restore_on", Names::Database),
             ("backups restore into", Names::Database),
             ("archives restore to", Names::Database),
-            ("partition convert job", Names::Job),
-            ("compress undo job", Names::Job),
+            ("partition convert job", Names::JobOnPlace),
+            ("compress install job", Names::JobOnPlace),
+            ("compress undo job", Names::JobOnPlace),
         ] {
             assert!(found.contains(&(argument.to_owned(), names)), "{argument}: {found:#?}");
         }

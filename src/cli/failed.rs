@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print_json};
+use super::outputs::common::{Error, Failure};
 use crate::base::fault::Kind;
 use crate::base::terminal::{self, say};
 use crate::base::toml_file::Problems;
@@ -18,11 +17,9 @@ pub fn command(global: &Global, error: &anyhow::Error) -> ExitCode {
     let problems = error.downcast_ref::<Problems>();
     if global.json && !output::has_printed() {
         let kind = failure::kind_of(error).map_or("failed", Kind::name);
-        let mut document = document(&failure::in_a_line(error), kind, failure::code(error), hint(error).as_deref());
-        if let Some(problems) = problems {
-            document["problems"] = problems.to_json();
-        }
-        let _ = print(&format!("{document:#}\n"));
+        let (message, hint) = (failure::in_a_line(error), hint(error));
+        let error = Error { message: &message, kind, exit_code: failure::code(error), hint: hint.as_deref() };
+        let _ = print_json(&Failure { error, problems: problems.map(Problems::mistakes).unwrap_or_default() });
     }
     match problems {
         Some(problems) => {
@@ -43,17 +40,14 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
     if std::env::args_os().any(|argument| argument == "--json") {
         let said = error.render().to_string();
-        let message = said.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let message = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let tip = said.lines().find_map(|line| line.trim_start().strip_prefix("tip: "));
         let hint = tip.unwrap_or("--help shows what is allowed, with examples");
-        let _ = print(&format!("{:#}\n", document(&message, "usage", USAGE, Some(hint))));
+        let error = Error { message, kind: "usage", exit_code: USAGE, hint: Some(hint) };
+        let _ = print_json(&Failure { error, problems: Vec::new() });
     }
     let _ = error.print();
     ExitCode::from(USAGE)
-}
-
-fn document(message: &str, kind: &str, exit_code: u8, hint: Option<&str>) -> Value {
-    json!({ "error": { "message": message, "kind": kind, "exit_code": exit_code, "hint": hint } })
 }
 
 /// Says what to do, where the message itself may not.

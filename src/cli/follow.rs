@@ -29,7 +29,6 @@ pub async fn runs(ledger: &Ledger, filter: &Filter<'_>, is_json: bool) -> Result
     let mut seen: HashMap<i64, bool> = HashMap::new();
     let (mut is_first, mut is_away) = (true, false);
     while !cancel.is_cancelled() {
-        let _ = ledger.mark_crashed().await;
         match looked_at(ledger, &filter, &seen).await {
             Ok(rows) => {
                 is_away = false;

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
-use serde_json::json;
 
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::runs as printed;
 use crate::base::units;
 use crate::config::Config;
 use crate::ledger::report::{Outcome, Report};
@@ -35,8 +35,10 @@ pub async fn run(global: &Global, all: bool) -> Result<ExitCode> {
             History { fleets, ..History::default() }
         }
     };
-    let text = if global.json { as_json(&folder, &history, now) } else { as_table(&folder.jobs, &history, now) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&as_json(&folder, &history, now))?,
+        false => print(&as_table(&folder.jobs, &history, now))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,48 +64,37 @@ async fn history(config: &Config, jobs: &[Job], all: bool, now: DateTime<Utc>) -
     Ok(History { fleets, ..history })
 }
 
-fn as_json(folder: &Folder, history: &History, now: DateTime<Utc>) -> String {
-    let jobs: Vec<_> = folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect();
-    let broken: Vec<_> = folder
-        .broken
-        .iter()
-        .map(|broken| json!({ "job": broken.job, "file": broken.file, "reasons": broken.reasons() }))
-        .collect();
-    let gone: Vec<_> = history.gone.iter().map(|gone| json!({ "database": gone.database, "gone_at": gone.gone_at })).collect();
-    format!("{:#}\n", json!({ "jobs": jobs, "broken": broken, "gone": gone }))
+fn as_json<'a>(folder: &'a Folder, history: &'a History, now: DateTime<Utc>) -> printed::Jobs<'a> {
+    let broken =
+        folder.broken.iter().map(|broken| printed::Broken { job: &broken.job, file: &broken.file, reasons: broken.reasons() });
+    let jobs = folder.jobs.iter().map(|job| job_as_json(job, history, now)).collect();
+    printed::Jobs { jobs, broken: broken.collect(), gone: &history.gone, left_out: &history.left_out }
 }
 
-fn job_as_json(job: &Job, history: &History, now: DateTime<Utc>) -> serde_json::Value {
+fn job_as_json<'a>(job: &'a Job, history: &'a History, now: DateTime<Utc>) -> printed::Job<'a> {
     let next = soonest(job, now).map(|(next, _)| next);
-    let last: Vec<_> = job
-        .databases
-        .iter()
-        .filter_map(|database| history.of(job, database))
-        .map(|last| {
-            json!({
-                "database": last.row.database,
-                "run": last.row.id,
-                "outcome": last.row.outcome,
-                "started_at": last.row.started_at,
-                "last_success_at": last.success_at,
-                "failed_before": last.has_failed && last.row.outcome.0.is_none_or(|outcome| !outcome.proves_something()),
-            })
-        })
-        .collect();
-    json!({
-        "job": job.name,
-        "description": job.description,
-        "task": job.task.kind(),
-        "databases": job.databases,
-        "enabled": job.enabled,
-        "schedule": job.schedule.as_ref().map(ToString::to_string),
-        "timezone": job.timezone.name(),
-        "next_run_at": next.map(|next| next.to_rfc3339()),
-        "timeout_seconds": job.timeout.map(|timeout| timeout.0.as_secs()),
-        "last": last,
-        "patterns": job.chosen.as_ref().map(ToString::to_string),
-        "fleet": history.fleet(job).map(Fleet::as_json),
-    })
+    let last = job.databases.iter().filter_map(|database| history.of(job, database)).map(|last| printed::LastRun {
+        database: &last.row.database,
+        run: last.row.id,
+        outcome: last.row.outcome,
+        started_at: last.row.started_at,
+        last_success_at: last.success_at,
+        failed_before: last.failed_before(),
+    });
+    printed::Job {
+        job: &job.name,
+        description: job.description.as_deref(),
+        task: job.task.kind(),
+        databases: &job.databases,
+        enabled: job.enabled,
+        schedule: job.schedule.as_ref().map(ToString::to_string),
+        timezone: job.timezone.name(),
+        next_run_at: next.map(|next| next.to_rfc3339()),
+        timeout_seconds: job.timeout.map(|timeout| timeout.0.as_secs()),
+        last: last.collect(),
+        patterns: job.chosen.as_ref().map(ToString::to_string),
+        fleet: history.fleet(job),
+    }
 }
 
 fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
@@ -131,7 +122,7 @@ fn as_table(jobs: &[Job], history: &History, now: DateTime<Utc>) -> String {
 /// One line, however many databases a job with patterns has.
 fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
     let (schedule, next) = schedule_and_next(job, soonest(job, now).map_or("", |(_, database)| database), now);
-    let oldest = fleet.oldest_success.as_ref();
+    let oldest = fleet.oldest_success();
     vec![
         job.name.clone(),
         job.task.kind().to_owned(),
@@ -139,7 +130,7 @@ fn row_of_fleet(job: &Job, fleet: &Fleet, now: DateTime<Utc>) -> Vec<String> {
         schedule,
         next,
         fleet.in_words(),
-        oldest.map_or_else(String::new, |(at, database)| format!("oldest: {} ago, {database}", units::age(*at, now))),
+        oldest.map_or_else(String::new, |(at, database)| format!("oldest: {} ago, {database}", units::age(at, now))),
         job.description_for(&fleet.patterns).unwrap_or_default(),
     ]
 }
@@ -183,12 +174,12 @@ fn schedule_and_next(job: &Job, database: &str, now: DateTime<Utc>) -> (String, 
 }
 
 /// Formats the outcome: "succeeded", "succeeded, covered until 2027-02-01", or "running; failed before".
-fn last_run(Last { row, has_failed, .. }: &Last) -> String {
-    let outcome = row.outcome.0.map_or("running".to_owned(), Outcome::in_words);
-    if *has_failed && row.outcome.0.is_none_or(|outcome| !outcome.proves_something()) {
+fn last_run(last: &Last) -> String {
+    let outcome = last.row.outcome.0.map_or("running".to_owned(), Outcome::in_words);
+    if last.failed_before() {
         return format!("{outcome}; failed before");
     }
-    match row.report.as_ref().and_then(Report::covered_until) {
+    match last.row.report.as_ref().and_then(Report::covered_until) {
         Some(until) => format!("{outcome}, covered until {}", until.format("%Y-%m-%d")),
         None => outcome,
     }
@@ -220,6 +211,13 @@ struct Last {
     success_at: Option<DateTime<Utc>>,
     /// The last run that proves something did not succeed.
     has_failed: bool,
+}
+
+impl Last {
+    /// Returns whether this run proves nothing, and the last one that proves something did not succeed.
+    fn failed_before(&self) -> bool {
+        self.has_failed && self.row.outcome.0.is_none_or(|outcome| !outcome.proves_something())
+    }
 }
 
 impl History {

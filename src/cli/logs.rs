@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde_json::json;
 
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
+use super::outputs::runs as printed;
 use super::runs;
 use super::signals::{cancelled_by_signals, or_cancelled};
 use crate::base::story::Line;
@@ -36,13 +36,15 @@ pub struct Arguments {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let ledger = runs::ledger(global).await?;
+    let ledger = runs::ledger(global)?;
     let row = match arguments.follow {
         true => or_cancelled(&cancelled_by_signals()?, ended(&ledger, arguments.id)).await?,
         false => read(&ledger, arguments.id).await?,
     };
-    let text = if global.json { as_json(&row) } else { in_words(&row) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&as_json(&row))?,
+        false => print(&in_words(&row))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,12 +52,10 @@ async fn read(ledger: &Ledger, id: i64) -> Result<Row> {
     ledger.run(id).await?.with_context(|| format!("the ledger ({}) has no run {id}", ledger.display()))
 }
 
-/// Waits for the end of a run, which its timeout or the next look for crashed runs brings.
+/// Waits for the end of a run: that of a process that is gone has ended, too.
 async fn ended(ledger: &Ledger, id: i64) -> Result<Row> {
     let mut said = String::new();
     loop {
-        // A run whose process is gone ends here.
-        let _ = ledger.mark_crashed().await;
         let row = read(ledger, id).await?;
         if row.outcome.0.is_some() {
             return Ok(row);
@@ -109,16 +109,15 @@ fn in_words(row: &Row) -> String {
     text
 }
 
-fn as_json(row: &Row) -> String {
-    let log = json!({
-        "run": row.id,
-        "job": row.job,
-        "database": row.database,
-        "outcome": row.outcome,
-        "lines": lines(row),
-        "stderr": row.stderr,
-        "warnings": warnings(row),
-        "error": row.error,
-    });
-    format!("{log:#}\n")
+fn as_json(row: &Row) -> printed::Logs<'_> {
+    printed::Logs {
+        run: row.id,
+        job: &row.job,
+        database: &row.database,
+        outcome: row.outcome,
+        lines: lines(row),
+        stderr: row.stderr.as_deref(),
+        warnings: warnings(row),
+        error: row.error.as_deref(),
+    }
 }

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use serde_json::json;
+use serde::Serialize;
 
 use super::digest;
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
+use super::outputs::runs::{Digest, Sent};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
 use crate::config::Config;
@@ -36,26 +37,34 @@ pub enum Command {
 
 pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
     let config = global.load_config()?;
-    let (name, answer) = match command {
+    match command {
         Command::Test { name } => {
             ensure_known(&config, name)?;
-            (name, notify::test(&config, name).await?)
+            let answer = notify::test(&config, name).await?;
+            show(global, &Sent { name, answer: &answer }, &sent(name, &answer))
         }
         Command::Digest { name: Some(name) } => {
             ensure_known(&config, name)?;
-            (name, notify::send_now(&config, name, &digest::now(global).await?).await?)
+            let answer = notify::send_now(&config, name, &digest::now(global).await?).await?;
+            show(global, &Digest::Sent(Sent { name, answer: &answer }), &sent(name, &answer))
         }
         Command::Digest { name: None } => {
             let message = digest::now(global).await?;
-            let text = if global.json { format!("{:#}", json!(message)) } else { message.text() };
-            return print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS);
+            show(global, &Digest::Now(&message), &message.text())
         }
-    };
-    let text = match global.json {
-        true => format!("{:#}", json!({ "name": name, "answer": answer })),
-        false => format!("sent to {name}; it answered: {answer}"),
-    };
-    print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn show(global: &Global, document: &impl Serialize, words: &str) -> Result<ExitCode> {
+    match global.json {
+        true => print_json(document)?,
+        false => print(&format!("{words}\n"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sent(name: &str, answer: &str) -> String {
+    format!("sent to {name}; it answered: {answer}")
 }
 
 fn ensure_known(config: &Config, name: &str) -> Result<()> {

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::table;
 use crate::base::terminal;
@@ -26,6 +27,11 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Writes a document to stdout as JSON.
+pub fn print_json(document: &impl Serialize) -> Result<()> {
+    print(&format!("{:#}\n", serde_json::to_value(document)?))
 }
 
 /// Formats columns under headers, fitted to the terminal.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::at_once;
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
+use super::outputs::runs as printed;
 use super::signals::cancelled_by_signals;
 use super::unless_within;
 use crate::base::fault::{Fault, Kind};
@@ -76,16 +76,12 @@ pub async fn run(global: &Global, request: &Request<'_>, yes: bool, unless_withi
     if let Some(within) = unless_within {
         databases = unless_within::needed(&config, &job, databases, within).await?;
         if databases.is_empty() {
-            return if global.json {
-                print(&format!("{:#}\n", json!({ "runs": [] }))).map(|()| ExitCode::SUCCESS)
-            } else {
-                Ok(ExitCode::SUCCESS)
-            };
+            return none_needed(global);
         }
     }
     if let Some(reason) = not_due(&job, &trigger) {
         terminal::say(&format!("pgtend: {}: {reason}: nothing to do", job.name));
-        return Ok(ExitCode::SUCCESS);
+        return none_needed(global);
     }
     let context = context(global, config, jobs, &job, request)?;
     if request.mode == Mode::Apply {
@@ -155,12 +151,20 @@ pub async fn manual<W: Work>(
     Ok(exit_code(&context, &all, all.len() < databases.len()))
 }
 
+/// Ends a command that runs nothing: with --json, that is a document, too.
+fn none_needed(global: &Global) -> Result<ExitCode> {
+    if global.json {
+        print_json(&printed::Ended { runs: Vec::new() })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn conclude(global: &Global, context: &runner::Context, all: &[Ended]) -> Result<()> {
     context.notifier.drain().await;
     tidy(context, all).await;
     if global.json {
         let runs: Vec<&Run> = all.iter().map(|ended| &ended.run).collect();
-        print(&format!("{:#}\n", json!({ "runs": runs })))?;
+        print_json(&printed::Ended { runs })?;
     }
     Ok(())
 }
@@ -306,10 +310,7 @@ async fn no_database(global: &Global, config: &Config, job: &Job, request: &Requ
         true => tracing::warn!(job = job.name, "no {what} matches {patterns}: nothing to do"),
         false => terminal::say(&format!("pgtend: {}: no {what} matches {patterns}: nothing to do", job.name)),
     }
-    if global.json {
-        print(&format!("{:#}\n", json!({ "runs": [] })))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    none_needed(global)
 }
 
 fn trigger(job: &Job, request: &Request<'_>) -> Result<Trigger> {

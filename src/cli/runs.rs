@@ -5,17 +5,16 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
 
 use super::follow;
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::runs as printed;
 use crate::base::fault::{Fault, Kind};
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
-use crate::pg::failure;
 use crate::task::{refresh, vector_index};
 
 #[derive(Debug, Args)]
@@ -66,7 +65,7 @@ enum Command {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    let ledger = ledger(global).await?;
+    let ledger = ledger(global)?;
     match &arguments.command {
         Some(Command::Show { id, format }) => show(global, &ledger, *id, *format).await,
         None if arguments.follow => follow::runs(&ledger, &filter(arguments), global.json).await,
@@ -74,21 +73,13 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Opens the ledger, and marks crashed runs, as the first reader does.
-pub(super) async fn ledger(global: &Global) -> Result<Ledger> {
+/// Opens the ledger. Runs whose process is gone are shown as crashed, and are not marked: whoever does that tells people.
+pub(super) fn ledger(global: &Global) -> Result<Ledger> {
     let config = global.load_config()?;
-    let ledger = Ledger::new(&config)?.with_context(|| {
+    Ledger::new(&config)?.with_context(|| {
         let message = format!("{} has no [ledger], so there is no history", config.path.display());
         Fault::new(Kind::Configuration, format!("{message}; add: [ledger] database = \"NAME\""))
-    })?;
-    if let Err(error) = ledger.mark_crashed().await {
-        match failure::kind_of(&error) {
-            // A role that may only read the ledger can still list it.
-            Some(Kind::Permission) => tracing::debug!("crashed runs are not marked: {error:#}"),
-            _ => return Err(error),
-        }
-    }
-    Ok(ledger)
+    })
 }
 
 fn filter(arguments: &Arguments) -> Filter<'_> {
@@ -103,7 +94,7 @@ fn filter(arguments: &Arguments) -> Filter<'_> {
 async fn list(global: &Global, ledger: &Ledger, arguments: &Arguments) -> Result<ExitCode> {
     let rows = ledger.runs(&filter(arguments)).await?;
     if global.json {
-        print(&format!("{:#}\n", json!({ "runs": rows })))?;
+        print_json(&printed::Runs { runs: rows })?;
         return Ok(ExitCode::SUCCESS);
     }
     if rows.is_empty() {
@@ -146,7 +137,7 @@ async fn show(global: &Global, ledger: &Ledger, id: i64, format: Format) -> Resu
         return Ok(ExitCode::SUCCESS);
     }
     if global.json {
-        print(&format!("{:#}\n", json!({ "run": row })))?;
+        print_json(&printed::Shown { run: row })?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = format!("run {}: {} on {}\n", row.id, row.job, row.database);

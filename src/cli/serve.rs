@@ -44,7 +44,7 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
         Some(token) => Readers::WithToken(token),
         None => Readers::ByName(Hosts::new(listen.ip(), config.serve.hosts.clone())),
     };
-    if !listen.ip().is_loopback() && matches!(readers, Readers::ByName(_)) {
+    if config.serve.is_open_to_others() {
         tracing::warn!("{listen} is open to others, who can read job names and errors: set token_file in [serve]");
     }
     let listener = http::listen(listen).await?;

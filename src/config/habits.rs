@@ -161,8 +161,13 @@ pub const OF_CONFIG: &[Habit] = &[
     },
     Habit {
         table: "notify.*",
-        keys: &["url", "webhook", "webhook_url", "token", "password"],
-        instead: "it is a secret, which stands elsewhere: url_file = \"/path\" or url_env = \"NAME\"; token_file and password_file likewise",
+        keys: &["url", "webhook", "webhook_url"],
+        instead: "it is a secret, which stands elsewhere: url_file = \"/path\" or url_env = \"NAME\"",
+    },
+    Habit {
+        table: "notify.*",
+        keys: &["token", "password"],
+        instead: "it is a secret, which stands elsewhere: {key}_file = \"/path\" or {key}_env = \"NAME\"",
     },
     Habit { table: "notify.*", keys: &["type", "service"], instead: "the key is `kind`: kind = \"slack\"" },
     Habit {
@@ -193,6 +198,11 @@ pub const OF_CONFIG: &[Habit] = &[
 pub const OF_JOBS: &[Habit] = &[
     Habit { table: "", keys: &["databases"], instead: "[databases.NAME] belongs in config.toml; here, database = \"NAME\"" },
     Habit { table: "", keys: &["stores", "ledger", "serve", "tools"], instead: "`{key}` belongs in config.toml" },
+    Habit {
+        table: "",
+        keys: &["notify"],
+        instead: "[notify.NAME] belongs in config.toml; here, notify = [\"NAME\"] above all tables",
+    },
     Habit {
         table: "",
         keys: &["cron", "when", "every", "interval", "at", "frequency"],
@@ -369,4 +379,14 @@ pub const WORDS: &[(&str, &str, &str)] = &[
     ("every", "hourly", "hour"),
     ("every", "yearly", "year"),
     ("every", "quarterly", "quarter"),
+    ("kind", "email", "mail"),
+    ("kind", "smtp", "mail"),
+    ("kind", "msteams", "teams"),
+    ("on", "failed", "failure"),
+    ("on", "error", "failure"),
+    ("on", "recovered", "recovery"),
+    ("on", "ok", "success"),
+    ("on", "weekly", "digest"),
+    ("tls", "ssl", "tls"),
+    ("tls", "off", "none"),
 ];

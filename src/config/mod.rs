@@ -104,6 +104,13 @@ pub struct Serve {
     pub drain_timeout: Duration,
 }
 
+impl Serve {
+    /// Returns whether everybody who reaches its address may read the pages.
+    pub fn is_open_to_others(&self) -> bool {
+        self.token.is_none() && !self.listen.ip().to_canonical().is_loopback()
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {

@@ -96,11 +96,11 @@ pub struct WrittenTarget {
     #[schemars(with = "Option<String>", regex(pattern = r"^https?://"), example = &"http://127.0.0.1:8081")]
     pub server: Option<Spanned<String>>,
     /// The mail server.
-    #[schemars(with = "Option<String>", example = &"mail.example.com")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^([^:/@ ]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*)$"), example = &"mail.example.com")]
     pub host: Option<Spanned<String>>,
     /// Its port; default 587, 465 with tls = "tls", and 25 with tls = "none".
     #[schemars(with = "Option<u16>", range(min = 1, max = 65_535), example = 587)]
-    pub port: Option<Spanned<u16>>,
+    pub port: Option<Spanned<u64>>,
     /// "starttls" (the default; a server without it gets no mail), "tls" from the first byte, or "none" for a server on this host.
     #[schemars(with = "Option<MailTls>")]
     pub tls: Option<Spanned<MailTls>>,
@@ -114,10 +114,10 @@ pub struct WrittenTarget {
     #[schemars(with = "Option<PathBuf>")]
     pub password_file: Option<Spanned<PathBuf>>,
     /// The sender's address.
-    #[schemars(with = "Option<String>", example = &"pgtend <pgtend@example.com>")]
+    #[schemars(with = "Option<String>", regex(pattern = "@"), example = &"pgtend <pgtend@example.com>")]
     pub from: Option<Spanned<String>>,
     /// The addresses that get the mail.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1), example = ["dba@example.com"])]
+    #[schemars(with = "Option<Vec<String>>", length(min = 1), inner(regex(pattern = "@")), example = ["dba@example.com"])]
     pub to: Option<Spanned<Vec<Spanned<String>>>>,
     /// When the digest is sent; default "0 8 * * 1", Monday at 8.
     #[schemars(with = "Option<Schedule>", example = &"0 8 * * 1")]
@@ -203,13 +203,18 @@ fn keys_of_kinds() -> serde_json::Value {
         true => vec![format!("{key}_env"), format!("{key}_file")],
         false => vec![key.to_owned()],
     };
-    let one_of = |key: &str| json!({ "anyOf": written(key).iter().map(|key| json!({ "required": [key] })).collect::<Vec<_>>() });
+    let one_of = |key: &str| json!({ "oneOf": written(key).iter().map(|key| json!({ "required": [key] })).collect::<Vec<_>>() });
+    let without = |schema: serde_json::Value| json!({ "not": schema });
+    let both_or_none = |one: &str, other: &str| json!({ "anyOf": [{ "allOf": [one_of(one), one_of(other)] }, { "allOf": [without(one_of(one)), without(one_of(other))] }] });
     let of_kind = |kind: Kind| {
         let (needed, possible) = kind.keys();
         let is_of_others = |key: &&str| !needed.contains(key) && !possible.contains(key);
         let others: Vec<_> = OF_KINDS.into_iter().filter(is_of_others).flat_map(written).collect();
         let others: Vec<_> = others.iter().map(|key| json!({ "required": [key] })).collect();
-        let needs: Vec<_> = needed.iter().map(|key| one_of(key)).collect();
+        let mut needs: Vec<_> = needed.iter().map(|key| one_of(key)).collect();
+        if kind == Kind::Mail {
+            needs.push(both_or_none("user", "password"));
+        }
         let name = json!({ "const": kind.name(), "description": "The service." });
         json!({ "properties": { "kind": name }, "allOf": needs, "not": { "anyOf": others } })
     };

@@ -45,6 +45,7 @@ impl Secret<'_> {
             );
         } else if let (Some(first), true) = (&env, file.is_some()) {
             problem(first.span(), format!("both `{key}_env` and `{key}_file` are set"), "keep one of them".to_owned());
+            return None;
         }
         if let Some(literal) = literal {
             return Some((literal.into_inner(), None));
@@ -60,7 +61,9 @@ impl Secret<'_> {
                     // It may be the secret itself.
                     false => (
                         format!("the environment has no variable that `{key}_env` of {of} names"),
-                        format!("write the name of a variable, not its value: {key}_env = \"NAME\"; or use `{key}_file`"),
+                        format!(
+                            "write the name of a variable that holds the `{key}`, not the `{key}` itself: {key}_env = \"NAME\"; or use `{key}_file`"
+                        ),
                     ),
                 };
                 problem(variable.span(), message, hint);
@@ -72,8 +75,21 @@ impl Secret<'_> {
         match std::fs::read_to_string(&path) {
             Ok(text) => Some((text.trim().to_owned(), Some(file.span()))),
             Err(error) => {
-                let message = format!("cannot read `{}`: {}", path.display(), without_number(&error));
-                problem(file.span(), message, format!("it must contain the `{key}` of {of}"));
+                let why = without_number(&error);
+                let (message, hint) = match is_of_a_file(file.get_ref()) {
+                    true => {
+                        let message = format!("cannot read `{}`: {why}", path.display());
+                        (message, format!("it must contain the `{key}` of {of}"))
+                    }
+                    // It may be the secret itself.
+                    false => (
+                        format!("cannot read the file that `{key}_file` of {of} names: {why}"),
+                        format!(
+                            "write the path of a file that holds the `{key}`, not the `{key}` itself: {key}_file = \"/path\"; or use `{key}_env`"
+                        ),
+                    ),
+                };
+                problem(file.span(), message, hint);
                 None
             }
         }
@@ -84,6 +100,12 @@ impl Secret<'_> {
 pub fn is_of_a_variable(text: &str) -> bool {
     let is_of_name = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
     !text.is_empty() && text.chars().all(is_of_name)
+}
+
+/// Returns whether a text looks as paths of files do: anything else may be a secret in its place.
+fn is_of_a_file(path: &Path) -> bool {
+    let is_of_name = |letter: char| letter.is_ascii_lowercase() || "-_./".contains(letter);
+    path.to_str().is_some_and(|text| text.starts_with(['/', '.', '~']) || text.chars().all(is_of_name))
 }
 
 /// Checks an HTTP URL that is a secret: messages about mistakes do not contain it.

@@ -3,6 +3,8 @@
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::Ledger;
 
@@ -25,15 +27,15 @@ pub struct Remembered {
     pub listed_at: DateTime<Utc>,
 }
 
-/// A database that its server had.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A database that went from its server; its sets stay.
+#[derive(Clone, Debug, sqlx::FromRow, Serialize, JsonSchema)]
 pub struct Gone {
     pub database: String,
     pub gone_at: DateTime<Utc>,
 }
 
 /// A database that its server has, and on which no job can run.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow, Serialize, JsonSchema)]
 pub struct LeftOut {
     pub database: String,
     pub why: String,

@@ -39,17 +39,47 @@ macro_rules! died {
 }
 pub(super) use died;
 
-/// SQL: the end of a run whose process is gone, of rows `r`, in a ledger that stands at the jsonb `$here`.
-macro_rules! crashed {
+/// SQL: the outcome of such a run, of row `r`, in a ledger that stands at the jsonb `$here`.
+macro_rules! outcome_of_dead {
+    ($here:literal) => {
+        concat!("CASE WHEN ", copied!($here), " THEN 'cancelled' ELSE 'crashed' END")
+    };
+}
+pub(super) use outcome_of_dead;
+
+/// SQL: its error.
+macro_rules! error_of_dead {
     ($here:literal) => {
         concat!(
-            "outcome = CASE WHEN ", copied!($here), " THEN 'cancelled' ELSE 'crashed' END, finished_at = heartbeat_at,
-             error = CASE WHEN ", copied!($here), " THEN
-                          'this ledger was restored or copied while the run was under way: the ledger of its own server says how it ended'
-                     ELSE ", died!(), " END"
+            "CASE WHEN ", copied!($here), " THEN
+                 'this ledger was restored or copied while the run was under way: the ledger of its own server says how it ended'
+             ELSE ", died!(), " END"
         )
     };
 }
+pub(super) use error_of_dead;
+
+/// SQL: sets the end of such runs.
+macro_rules! crashed {
+    ($here:literal) => {
+        concat!("outcome = ", outcome_of_dead!($here), ", finished_at = heartbeat_at, error = ", error_of_dead!($here))
+    };
+}
+
+/// SQL: all runs as they stand, as a table: those whose process is gone have their end, although nobody has written it. Who reads writes nothing: whoever marks
+/// such a run tells people of it.
+macro_rules! as_they_stand {
+    ($own:literal, $here:literal) => {
+        concat!(
+            "(SELECT r.id, r.job, r.database, r.task, r.trigger, r.scheduled_for, r.attempt, r.retry_of, r.started_at, r.heartbeat_at, r.progress,
+                     CASE WHEN d.is_dead THEN r.heartbeat_at ELSE r.finished_at END AS finished_at,
+                     CASE WHEN d.is_dead THEN ", outcome_of_dead!($here), " ELSE r.outcome END AS outcome, r.report,
+                     CASE WHEN d.is_dead THEN ", error_of_dead!($here), " ELSE r.error END AS error, r.stderr, r.retry_at, r.host, r.pid, r.version
+              FROM pgtend.runs r CROSS JOIN LATERAL (SELECT ", is_dead!($own), " AS is_dead) d) r"
+        )
+    };
+}
+pub(super) use as_they_stand;
 
 impl Ledger {
     /// Marks the runs whose process is gone, of other processes: no session holds their lock, and there is no heartbeat. Those with attempts left get

@@ -7,6 +7,8 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 
 use super::Ledger;
+use super::gone::{as_they_stand, died, error_of_dead, is_dead, outcome_of_dead};
+use super::place::copied;
 use super::rows::{Key, LastKnown, MaybeOutcome, Row};
 use crate::base::progress;
 use crate::ledger::report::{Outcome, Report};
@@ -64,12 +66,16 @@ pub struct RunsByRule {
     pub was_agreed_to_all: bool,
 }
 
-/// The rows that a [`Filter`] lets pass, the newest first: job, database, outcome, limit and the number that they are below are bound in this order.
+/// The rows that a [`Filter`] lets pass, the newest first: job, database, outcome, limit, the number that they are below, the runs of this process and the place
+/// of the ledger are bound in this order.
 macro_rules! filtered {
     () => {
-        "FROM pgtend.runs
-         WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
-           AND ($3::text IS NULL OR outcome = $3) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $4"
+        concat!(
+            "FROM ",
+            as_they_stand!("$6", "$7"),
+            " WHERE ($1::text IS NULL OR job = $1) AND ($2::text IS NULL OR database = $2)
+                AND ($3::text IS NULL OR outcome = $3) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $4"
+        )
     };
 }
 
@@ -102,7 +108,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns when each of them last succeeded, if ever. A manual command ("partition convert") is no success of its job.
+    /// Returns when each of them last succeeded, if ever. A manual command ("partition convert") is no success of its job, nor is what is dated in the future: the
+    /// server's clock was wrong.
     pub async fn last_successes(&self, keys: &[Key]) -> Result<HashMap<Key, DateTime<Utc>>> {
         let jobs: Vec<&str> = keys.iter().map(|(job, _)| job.as_str()).collect();
         let databases: Vec<&str> = keys.iter().map(|(_, database)| database.as_str()).collect();
@@ -113,7 +120,7 @@ impl Ledger {
                     "SELECT k.job, k.database, r.finished_at FROM unnest($1::text[], $2::text[]) AS k (job, database)
                      CROSS JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
                                          WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded'
-                                           AND strpos(task, ' ') = 0
+                                           AND strpos(task, ' ') = 0 AND finished_at < clock_timestamp() + interval '1 minute'
                                          ORDER BY finished_at DESC LIMIT 1) r",
                 )
                 .bind(jobs)
@@ -198,6 +205,7 @@ impl Ledger {
                  LEFT JOIN pgtend.schedules s ON s.job = k.job AND s.database = k.database
                  LEFT JOIN LATERAL (SELECT finished_at FROM pgtend.runs r
                                     WHERE r.job = k.job AND r.database = k.database AND outcome = 'succeeded' AND strpos(task, ' ') = 0
+                                      AND finished_at < clock_timestamp() + interval '1 minute'
                                     ORDER BY finished_at DESC LIMIT 1) r ON true
                  WHERE NOT EXISTS (SELECT FROM pgtend.databases d WHERE d.database = k.database AND d.gone_at IS NOT NULL)
                  ORDER BY k.job, k.database",
@@ -247,13 +255,15 @@ impl Ledger {
         T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
     {
         let outcome = filter.outcome.map(Outcome::name);
+        let (own, place) = self.own_and_place().await?;
         let query = sqlx::query_as(sql).bind(filter.job).bind(filter.database).bind(outcome).bind(filter.limit).bind(before);
-        self.query("list runs", query.fetch_all(&self.pool)).await
+        self.query("list runs", query.bind(own).bind(place).fetch_all(&self.pool)).await
     }
 
     pub async fn run(&self, id: i64) -> Result<Option<Row>> {
-        self.query("read a run", sqlx::query_as("SELECT * FROM pgtend.runs WHERE id = $1").bind(id).fetch_optional(&self.pool))
-            .await
+        let (own, place) = self.own_and_place().await?;
+        let sql = concat!("SELECT * FROM ", as_they_stand!("$2", "$3"), " WHERE id = $1");
+        self.query("read a run", sqlx::query_as(sql).bind(id).bind(own).bind(place).fetch_optional(&self.pool)).await
     }
 
     /// Returns the last `count` runs of each, the newest first, without the stories of their reports. A manual prune or restore says nothing about the health

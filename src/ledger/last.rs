@@ -94,7 +94,8 @@ impl Ledger {
         Ok(rows.into_iter().filter_map(proved).collect())
     }
 
-    async fn own_and_place(&self) -> Result<(Vec<i64>, serde_json::Value)> {
+    /// The runs of this process, and where the ledger stands.
+    pub(super) async fn own_and_place(&self) -> Result<(Vec<i64>, serde_json::Value)> {
         let place = self.place().await?;
         Ok((self.own().iter().copied().collect(), place))
     }

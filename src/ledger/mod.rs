@@ -247,7 +247,7 @@ impl Ledger {
                          WHERE r.job = known.job AND r.database = known.database) AS last_tick,
                         (SELECT max(finished_at) FROM pgtend.runs r
                          WHERE r.job = known.job AND r.database = known.database AND outcome = 'succeeded'
-                           AND strpos(task, ' ') = 0) AS last_success_at
+                           AND strpos(task, ' ') = 0 AND finished_at < clock_timestamp() + interval '1 minute') AS last_success_at
                  FROM known",
             )
             .bind(jobs)

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -12,12 +13,12 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::story::Story;
 
 /// The result of a task's `apply`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Value")]
 pub struct Report {
     /// One line for people.
     pub summary: String,
-    /// Counts and names for machines; keys carry their unit (`dump_bytes`, `elapsed_seconds`).
+    /// Counts and names for machines; keys carry their unit (`dump_bytes`, `elapsed_seconds`). docs/reference/tasks has those of each task.
     pub facts: Map<String, Value>,
     /// Things to look at although the run succeeded.
     pub warnings: Vec<String>,
@@ -134,7 +135,8 @@ pub struct Ended {
     pub retry_in: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Succeeded,
@@ -200,7 +202,7 @@ impl FromStr for Outcome {
 }
 
 /// One execution of a job on one database.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Run {
     /// The run's number in the ledger; `None` without a ledger.
     pub id: Option<i64>,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 
 use crate::base::progress;
 use crate::base::story::Story;
@@ -104,8 +105,8 @@ pub struct End<'a> {
     pub story: Story,
 }
 
-/// A row of the history.
-#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize)]
+/// A run in the ledger: a row of the history.
+#[derive(Clone, Debug, sqlx::FromRow, serde::Serialize, JsonSchema)]
 pub struct Row {
     pub id: i64,
     pub job: String,
@@ -125,6 +126,7 @@ pub struct Row {
     #[sqlx(json(nullable))]
     pub report: Option<Report>,
     pub error: Option<String>,
+    /// The end of what its tools said.
     pub stderr: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
     pub host: String,
@@ -133,7 +135,7 @@ pub struct Row {
 }
 
 /// `None` while the run is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct MaybeOutcome(pub Option<Outcome>);
 

@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A database with more is no database of tenants that dumps one after another would reach in a night.
 const MOST: i64 = 100_000;
 
+/// The schema of the ledger. Another one of that name is left out by name: a ledger may come to this database.
+const LEDGER: &str = "pgtend";
+
 /// Asks the database for its schemas: not the system's, not those of extensions, and not the ledger's. An error is no list: it says nothing about any schema.
 pub async fn list(settings: &Settings) -> Result<Listed> {
     let asking = async {
@@ -26,7 +29,10 @@ pub async fn list(settings: &Settings) -> Result<Listed> {
                     pg_catalog.has_schema_privilege(n.oid, 'USAGE')
              FROM pg_catalog.pg_namespace n
              WHERE NOT pg_catalog.starts_with(n.nspname::pg_catalog.text, 'pg_')
-               AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema' AND n.nspname OPERATOR(pg_catalog.<>) 'pgtend'
+               AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
+               AND (n.nspname OPERATOR(pg_catalog.<>) 'pgtend'
+                    OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c
+                                   WHERE c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) 'runs'))
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                                WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
                                  AND d.objid OPERATOR(pg_catalog.=) n.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
@@ -51,6 +57,9 @@ fn sorted(rows: Vec<(Vec<u8>, bool)>) -> Listed {
     for (bytes, may_use) in rows {
         match String::from_utf8(bytes) {
             Err(error) => listed.left_out.push((error.as_bytes().escape_ascii().to_string(), "its name is not UTF-8")),
+            Ok(name) if name == LEDGER => {
+                listed.left_out.push((name, "its name is that of the ledger's schema: rename it, or back up the whole database"))
+            }
             Ok(name) if !may_use => listed.left_out.push((name, "the role may not use it: GRANT USAGE ON SCHEMA")),
             Ok(name) => listed.names.push(name),
         }
@@ -69,10 +78,11 @@ mod tests {
             (b"tenant_2".to_vec(), true),
             (b"secret".to_vec(), false),
             (vec![0xff], true),
+            (b"pgtend".to_vec(), true),
             (b"tenant_1".to_vec(), true),
         ]);
         assert_eq!(listed.names, ["tenant_1", "tenant_2"]);
         let names: Vec<&str> = listed.left_out.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["secret", "\\xff"]);
+        assert_eq!(names, ["secret", "\\xff", "pgtend"]);
     }
 }

@@ -13,6 +13,12 @@ pub fn is_backed_up_by(job: &Job, place: &str) -> bool {
     job.runs_on(place) && backs_up_all(job)
 }
 
+/// The jobs that back up a part of a place: their filters leave something out.
+pub fn backed_up_in_part_by(jobs: &[Job], place: &str) -> Vec<String> {
+    let is_of_it = |job: &&Job| job.runs_on(place) && job.task.as_a::<Backup>().is_some() && !backs_up_all(job);
+    jobs.iter().filter(is_of_it).map(|job| job.name.clone()).collect()
+}
+
 /// Returns whether a job backs up all of each of its places.
 pub fn backs_up_all(job: &Job) -> bool {
     job.task.as_a::<Backup>().is_some_and(|backup| backup.filters.are_none())

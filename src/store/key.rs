@@ -25,9 +25,14 @@ pub fn without(prefix: &str, full_key: &str) -> Option<String> {
     }
 }
 
+/// Returns the folder of all sets of a database: `DATABASE/`.
+pub fn folder_of(database: &str) -> String {
+    format!("{}/", encode(database))
+}
+
 /// Returns the folder of a job's sets on one database: `DATABASE/JOB/`.
 pub fn folder(database: &str, job: &str) -> String {
-    format!("{}/{}/", encode(database), encode(job))
+    format!("{}{}/", folder_of(database), encode(job))
 }
 
 /// Parses only the form that is written: years of four digits, no signs, no spaces.

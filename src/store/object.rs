@@ -23,6 +23,12 @@ pub struct Listed {
     pub unread: Vec<Unread>,
 }
 
+impl Listed {
+    pub(super) fn sort(&mut self) {
+        self.objects.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+}
+
 /// A part of a store that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {

@@ -4,6 +4,7 @@
 
 use anyhow::{Context as _, Result};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use sha2::Sha256;
@@ -16,7 +17,7 @@ pub(super) const SIGNATURE_KEY: &[u8] = b",\n  \"signature\": \"";
 const HEX: usize = 64;
 
 /// The verdict of the store's key on an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Signature {
     /// The store has no key, so nothing is checked.

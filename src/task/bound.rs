@@ -2,7 +2,8 @@
 //!
 //! The catalog has bound each name of a view, a default or a policy by its oid. A text that is read again is bound anew: a function that fits its arguments
 //! better is called in the place of the one that was meant, and whoever may CREATE in that one's schema can make such a function: everybody in `public` before
-//! PostgreSQL 15. So what an object is bound to is read with its text, and compared in the transaction that makes it again, which fails where anything differs.
+//! PostgreSQL 15. And some texts do not say the schema of an operator (bound.sql). So what an object is bound to is read with its text, and compared in the transaction that makes it
+//! again, which fails where anything differs.
 //! The comparison proves what is made; that reading a text runs nobody's code meanwhile is the affair of [`super::remade`].
 
 use anyhow::Result;
@@ -72,6 +73,16 @@ pub async fn read(connection: &mut PgConnection, relation: i64, same: &[i64], ki
     Ok(Bound { kinds: kinds.to_vec(), objects: pg::fetch_all_as(connection, sql).await?, same })
 }
 
+/// Returns whether the condition of a partial index, by its oid, says all operators by which it compares. Otherwise its text, in a search or in another index, means
+/// other rows, and nothing compares it afterwards.
+pub async fn names_its_operators(connection: &mut PgConnection, index: i64) -> Result<bool> {
+    let sql = r"SELECT NOT EXISTS (
+        SELECT FROM pg_catalog.pg_index i, LATERAL pg_catalog.regexp_matches(i.indpred::text,
+            '[{](?:DISTINCTEXPR|NULLIFEXPR) :opno ([0-9]+)|[{]OPEXPR :opno ([0-9]+) [^{}]*[{](?:RELABELTYPE :arg [{])?CASETESTEXPR ', 'g') AS m(found)
+        WHERE i.indexrelid = $1::bigint::pg_catalog.oid AND coalesce(m.found[1], m.found[2])::bigint >= 16384)";
+    sqlx::query_scalar(sql).bind(index).fetch_one(connection).await.map_err(pg::in_its_own_words)
+}
+
 impl Bound {
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
@@ -101,7 +112,7 @@ impl Bound {
                AND NOT EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name AND o.bound = n.bound)) THEN RETURN; END IF;
              said := (WITH had (kind, name, bound) AS (VALUES {had}), {found},
              part AS (
-                 SELECT n.name, x.is_new, p.word, pg_catalog.split_part(p.word, '/', 1)::pg_catalog.oid AS classid, pg_catalog.split_part(p.word, '/', 2)::pg_catalog.oid AS objid
+                 SELECT DISTINCT n.name, x.is_new, p.word, pg_catalog.split_part(p.word, '/', 1)::pg_catalog.oid AS classid, pg_catalog.split_part(p.word, '/', 2)::pg_catalog.oid AS objid
                  FROM found n JOIN LATERAL (SELECT h.bound FROM had h WHERE h.kind = n.kind AND h.name = n.name ORDER BY h.bound LIMIT 1) h ON true,
                  LATERAL (SELECT true AS is_new, pg_catalog.unnest(n.bound) AS word UNION ALL SELECT false, pg_catalog.unnest(h.bound)) x,
                  LATERAL (SELECT x.word WHERE x.word <> ALL (CASE WHEN x.is_new THEN h.bound ELSE n.bound END)) p
@@ -113,14 +124,19 @@ impl Bound {
                      SELECT s.refobjid FROM pg_catalog.pg_shdepend s WHERE s.classid = p.classid AND s.objid = p.objid AND s.deptype = 'o'
                        AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())), 10::pg_catalog.oid)) AS owner) o
                  GROUP BY 1, 2
-             ) SELECT pg_catalog.string_agg(pg_catalog.format('%s uses %s, and made again from its text it would use %s',
-                   n.name, coalesce(lost.parts, 'nothing else'), coalesce(new.parts, 'nothing in its place')), '; ' ORDER BY n.name)
-               FROM (SELECT DISTINCT p.name FROM part p) n
+             ) SELECT pg_catalog.string_agg(CASE WHEN lost.name IS NULL AND new.name IS NULL THEN
+                       pg_catalog.format('%s would use what it uses in other places of its text when it is made again from it', n.name)
+                   ELSE pg_catalog.format('%s uses %s, and made again from its text it would use %s',
+                       n.name, coalesce(lost.parts, 'nothing else'), coalesce(new.parts, 'nothing in its place')) END, '; ' ORDER BY n.name)
+                   || CASE WHEN EXISTS (SELECT FROM part p WHERE p.is_new AND p.objid >= 16384::pg_catalog.oid) THEN {remedy} ELSE {ambiguous} END
+               FROM (SELECT DISTINCT n.name FROM found n WHERE EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name)
+                     AND NOT EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name AND o.bound = n.bound)) n
                LEFT JOIN named lost ON lost.name = n.name AND NOT lost.is_new LEFT JOIN named new ON new.name = n.name AND new.is_new);
-             RAISE EXCEPTION USING MESSAGE = said || {remedy}, ERRCODE = 'insufficient_privilege'; END",
+             RAISE EXCEPTION USING MESSAGE = said, ERRCODE = 'insufficient_privilege'; END",
             had = had.join(", "),
             found = found(&relation, &format!("{}, {relation}", oids(&self.same)), &kinds),
             remedy = literal(REMEDY),
+            ambiguous = literal(AMBIGUOUS),
         );
         Some(format!("DO {}", literal(&body)))
     }
@@ -152,6 +168,9 @@ impl Object {
 
 const REMEDY: &str = ": nothing was done. Drop what it would use, or move it to another schema, and REVOKE CREATE on its schema from those who may \
     put code there (before PostgreSQL 15 everybody may in public); then run it again";
+/// Where it would use nothing new but what is PostgreSQL's own.
+const AMBIGUOUS: &str = ": nothing was done. Drop that object, and create it again afterwards: its text alone does not say what it means \
+    (IS DISTINCT FROM, NULLIF, CASE x WHEN and JOIN USING do not name the schema of their operator)";
 
 /// Functions and operators of other roles, beside those of $1 (words of bound.sql), of the same name in the same schema.
 const BESIDE: &str = "SELECT pg_catalog.string_agg(DISTINCT b.what, ', ') FROM (

@@ -8,8 +8,8 @@
 -- type that has. So what counts is the types of the literals (:consttype in the tree), and what these consist of: whoever owns a part of it can put
 -- code there, or rename it and put another in its place, and so can the owner of its schema and that of its extension (ALTER EXTENSION ... SET SCHEMA).
 -- A literal whose type is not known yet (705) may get that of an argument of any function or operator of its name, also of one that is created
--- a moment later: so nobody with fewer rights may CREATE in the schema of one that the text calls, or have another of its name there. The same goes for a text whose
--- functions run as soon as it is read (is_run): a CHECK and an index, for which PostgreSQL computes what is constant, and a condition in a query. What a
+-- a moment later: so nobody with fewer rights may own the schema of one that the text calls, or CREATE there, or have another of its name there. The same goes for a text whose
+-- functions run as soon as it is read (is_run): a CHECK and an index, for which PostgreSQL computes what is constant, and a condition in a query; all types that it names count. What a
 -- text is bound to is known afterwards only (bound.sql), and what has run by then is not undone by a rollback (COPY ... TO PROGRAM).
 --
 -- The owner of the table and that of its schema do not count here: they put code into the table itself, and are named, or refused, as its owners are.
@@ -24,6 +24,7 @@
         SELECT x.of_class, x.of, d.refclassid, d.refobjid
         FROM texts x JOIN pg_catalog.pg_depend d ON d.classid = x.of_class AND d.objid = x.of
         WHERE x.tree ~ ':consttype 705 ' AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass)
+           OR x.is_run AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass
     )
     UNION
     SELECT p.of_class, p.of, x.classid, x.objid FROM parsed p, LATERAL (
@@ -70,13 +71,18 @@
         UNION ALL SELECT p.oid, p.oprowner FROM pg_catalog.pg_operator p
         WHERE c.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND p.oprname = c.name AND p.oprnamespace = c.schema AND p.oid <> c.objid
     ) o
+), placed AS (
+    -- Who has the schema of what is named, or its extension, gives the name to something else: no privilege need be granted for that (nspacl is NULL), and none stops it.
+    SELECT p.of_class, p.of, p.classid, p.objid, p.schema FROM parts p
+    UNION
+    SELECT c.of_class, c.of, c.classid, c.objid, c.schema FROM called c
 ), owned AS (
     SELECT p.of_class, p.of, pg_catalog.pg_describe_object(p.classid, p.objid, 0) AS part, p.owner FROM parts p
     UNION
-    SELECT p.of_class, p.of, pg_catalog.format('schema %I', n.nspname), n.nspowner FROM parts p JOIN pg_catalog.pg_namespace n ON n.oid = p.schema
+    SELECT p.of_class, p.of, pg_catalog.format('schema %I', n.nspname), n.nspowner FROM placed p JOIN pg_catalog.pg_namespace n ON n.oid = p.schema
     UNION
     SELECT p.of_class, p.of, pg_catalog.format('extension %I', e.extname), e.extowner
-    FROM parts p JOIN pg_catalog.pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.deptype = 'e' JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+    FROM placed p JOIN pg_catalog.pg_depend d ON d.classid = p.classid AND d.objid = p.objid AND d.deptype = 'e' JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
     UNION
     SELECT b.of_class, b.of, b.part, b.owner FROM beside b
 ), whose AS (

@@ -14,6 +14,7 @@ use crate::run::covered::{backed_up_by_schemas, backs_up_all, is_backed_up_by};
 use crate::run::fleet;
 use crate::run::job::{Broken, Job};
 use crate::run::runner::Context;
+pub use crate::run::standing::Safety;
 use crate::run::standing::found::{self, OfServers};
 use crate::run::standing::late::{self, Known};
 use crate::run::standing::stores::{self, SKIPPED};
@@ -27,6 +28,9 @@ const SHOWN_FOR: Duration = Duration::from_secs(2 * 5 * 60);
 
 /// What was read without the ledger is asked again after this time, once the ledger answers.
 const READ_WITHOUT_LEDGER_FOR: Duration = Duration::from_secs(20);
+
+/// So long stores are asked about all databases of servers together, which nobody waits for: while the answer is still one.
+const PATIENCE: Duration = Duration::from_secs(9 * 60);
 
 /// So many databases are asked at once, fewer than by a person at a terminal: runs need the stores, too.
 const AT_ONCE: usize = 4;
@@ -54,31 +58,12 @@ pub struct DatabaseStatus {
     pub unasked: Option<Unasked>,
 }
 
-/// How safe a database is, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Safety {
-    /// It has no backup that counts.
-    Unsafe,
-    /// It has one, and something is wrong.
-    AtRisk,
-    /// Nothing answers; or the stores have a backup that counts, and the ledger does not answer.
-    Unknown,
-    /// It is being asked for the first time.
-    Unread,
-    Safe,
-}
-
 impl DatabaseStatus {
     pub fn safety(&self) -> Safety {
-        match self.read.as_ref().map(|read| &read.found) {
-            None => Safety::Unread,
-            Some(OfDatabase { backup: Err(_), .. }) => Safety::Unknown,
-            Some(OfDatabase { backup: Ok(None), .. }) => Safety::Unsafe,
-            Some(found) if found.is_well() && self.late.is_empty() => match &self.unasked {
-                Some(_) => Safety::Unknown,
-                None => Safety::Safe,
-            },
-            Some(_) => Safety::AtRisk,
+        let Some(read) = &self.read else { return Safety::Unread };
+        match read.found.safety(!self.late.is_empty()) {
+            Safety::Safe if self.unasked.is_some() => Safety::Unknown,
+            safety => safety,
         }
     }
 }
@@ -189,11 +174,12 @@ impl Safe {
         }
     }
 
-    /// Returns how the databases of servers, and the schemas, stand that backup jobs with patterns are to back up, as far as that was read; what is old is read anew.
+    /// Returns how the databases of servers stand, whether a job backs them up or not, and the schemas that jobs back up, as far as that was read; what is old is
+    /// read anew. Nothing where there is no store, as of the databases with entries.
     pub fn of_servers(self: &Arc<Self>, context: &Context) -> Option<Arc<OfServers>> {
-        let has_servers = !context.config.servers.is_empty();
-        let is_asked = |job: &Job| job.chosen.is_some() && backs_up_all(job) && (has_servers || job.has_schemas());
-        if !context.jobs.iter().any(is_asked) {
+        let is_of_schemas = |job: &Job| job.chosen.is_some() && backs_up_all(job) && job.has_schemas();
+        let is_asked = !context.config.servers.is_empty() || context.jobs.iter().any(is_of_schemas);
+        if context.config.stores.is_empty() || !is_asked {
             return None;
         }
         let known = self.of_servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -218,7 +204,7 @@ impl Safe {
             None => Default::default(),
         };
         let ledger = context.ledger.as_deref();
-        let read = found::of_servers((config, &jobs), &stores, answers, before, (ledger, Utc::now())).await;
+        let read = found::of_servers((config, &jobs), &stores, answers, before, (ledger, Utc::now()), PATIENCE).await;
         *self.of_servers.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, Arc::new(read)));
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::base::progress::PhaseState;
 use crate::ledger::report::{Outcome, Report};
-use crate::ledger::{Key, LeftOut, Past, Row, Untold};
+use crate::ledger::{Gone, Key, LeftOut, Past, Row, Untold};
 use crate::run::job::{Broken, Job};
 use crate::run::notify::untold;
 use crate::run::scheduler::{Fleet, Stands, planner};
@@ -37,9 +37,9 @@ pub struct Status {
     /// The jobs with patterns, however many databases they have.
     pub fleets: Vec<FleetStatus>,
     /// Databases that went from their servers in the last 30 days, the latest first.
-    pub gone: Vec<GoneStatus>,
+    pub gone: Vec<Gone>,
     /// Databases that servers have and that patterns take, and on which no job can run.
-    pub left_out: Vec<LeftOutStatus>,
+    pub left_out: Vec<LeftOut>,
     /// Databases of servers that have something of their own, and that no job backs up, as far as that was read.
     pub uncovered: Vec<String>,
     /// Messages that nobody got, by places.
@@ -50,7 +50,7 @@ pub struct Status {
 }
 
 fn as_json<S: Serializer>(untold: &[Untold], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(untold.iter().map(untold::as_json))
+    serializer.collect_seq(untold.iter().map(untold::Shown::from))
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -77,9 +77,12 @@ pub struct FleetStatus {
     pub late: usize,
     /// Without a success yet, and neither failed nor late.
     pub waiting: usize,
-    /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words.
+    /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words, where some are not or wait for
+    /// their first backup.
     pub without_proof: usize,
     pub by_stores: Option<String>,
+    /// When the stores were asked for that. None: not yet, and the ledger alone says how they stand; or it is no backup of all of them.
+    pub stores_asked_at: Option<DateTime<Utc>>,
     /// The oldest of the last successes, and the database that it is of.
     pub oldest_success_at: Option<DateTime<Utc>>,
     pub oldest_success_on: Option<String>,
@@ -108,6 +111,7 @@ impl From<Fleet> for FleetStatus {
             waiting: fleet.waiting,
             without_proof: 0,
             by_stores: None,
+            stores_asked_at: None,
             oldest_success_at,
             oldest_success_on,
         }
@@ -115,31 +119,18 @@ impl From<Fleet> for FleetStatus {
 }
 
 impl FleetStatus {
-    /// Takes over what the stores say.
-    pub fn judge(&mut self, judged: &standing::fleets::Fleet) {
+    /// Returns how many are not backed up, by the stores.
+    pub fn not_safe(&self) -> usize {
+        self.without_proof + if self.by_stores.is_some() { self.waiting } else { 0 }
+    }
+
+    /// Takes over what the stores said when they were asked.
+    pub fn judge(&mut self, judged: &standing::fleets::Fleet, at: DateTime<Utc>) {
+        self.stores_asked_at = Some(at);
         self.without_proof = judged.without_proof();
         self.well = self.well.min(self.databases.saturating_sub(self.failed + self.late + self.waiting + self.without_proof));
-        self.by_stores = (self.without_proof > 0).then(|| judged.in_words());
+        self.by_stores = (judged.without_proof() + judged.waiting > 0).then(|| judged.in_words());
     }
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct LeftOutStatus {
-    pub database: String,
-    pub why: String,
-    pub since: DateTime<Utc>,
-}
-
-impl From<LeftOut> for LeftOutStatus {
-    fn from(LeftOut { database, why, since }: LeftOut) -> Self {
-        Self { database, why, since }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct GoneStatus {
-    pub database: String,
-    pub gone_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -5,6 +5,8 @@
 mod audit_speed;
 /// Several schedulers on one ledger, and very many jobs at once.
 mod fleet;
+/// Backups of 10,000 databases in one store.
+mod fleet_backups;
 /// Values of 200 MB, for which a server needs gigabytes of memory.
 mod large_values;
 /// How many requests are in flight at once.

@@ -20,7 +20,13 @@ fn rows_come_back_once_and_are_not_archived_a_second_time_unless_they_were_chang
         let before = server.sql(&database, ALL);
         let scenario = scenario(server, &database, "archive = 'local'");
         scenario.run(&["run-job", "old-logs"]).succeeded();
+        let planned = scenario.json(&["archives", "restore", "--dry-run"]);
+        assert_eq!((&planned["dry_run"], &planned["batches"][0]["outcome"]), (&true.into(), &"put_back".into()), "{planned:#}");
         scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 1 archive object"]);
+        for dry_run in [&[][..], &["--dry-run"]] {
+            let again = scenario.json(&[&["archives", "restore"], dry_run].concat());
+            assert_eq!((&again["rows"], &again["batches"][0]["outcome"]), (&0.into(), &"already_back".into()), "{again:#}");
+        }
         for _ in 0..2 {
             scenario.run(&["archives", "restore"]).succeeded().prints(&["0 rows put back", "1 batch already back"]);
             assert_eq!(server.sql(&database, ALL), before, "on {major}");
@@ -40,7 +46,9 @@ fn rows_come_back_once_and_are_not_archived_a_second_time_unless_they_were_chang
         let listed = batches(&scenario);
         assert_eq!((listed.len(), &listed[1]["manifest"]["rows"]), (2, &Value::from(1)), "{listed:#?}");
         // The changed row is in a batch of its own, and wins over what it was.
-        scenario.run(&["archives", "restore"]).succeeded().prints(&["760 rows put back from 2 archive objects"]);
+        let back = scenario.json(&["archives", "restore"]);
+        assert_eq!((&back["rows"], back["batches"].as_array().unwrap().len()), (&760.into(), 2), "{back:#}");
+        assert!(back["batches"].as_array().unwrap().iter().all(|batch| batch["table"] == "\"public\".\"logs\""), "{back:#}");
         assert_eq!(server.sql(&database, "SELECT count(*), count(*) FILTER (WHERE status = 'changed') FROM logs"), "1001|1");
     }
 }

@@ -241,6 +241,28 @@ fn rows_of_a_batch_that_never_left_do_not_come_back_twice() {
     assert_eq!(server.sql(&database, ALL), before);
 }
 
+#[test]
+fn rows_of_a_batch_that_never_left_do_not_come_back_twice_on_another_server() {
+    let mut server = Server::start(18);
+    let database = logs(&server, 1000);
+    server.sql(&database, "ALTER TABLE logs DROP CONSTRAINT logs_pkey");
+    let new = crate::support::postgres::server(18);
+    let elsewhere = logs(new, 10);
+    new.sql(&elsewhere, "ALTER TABLE logs DROP CONSTRAINT logs_pkey; DELETE FROM logs");
+    let scenario = scenario(&server, &database, "archive = 'local'")
+        .config(&format!("[databases.new]\nurl = {}\n", crate::support::quoted(&new.url(&elsewhere))));
+    keep_state(&mut server);
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    set_back(&mut server);
+    scenario.run(&["run-job", "old-logs"]).succeeded();
+    assert_eq!(ending(&scenario, ".restored.json").len(), 1, "that the rows never left is noted");
+    drop(server);
+    let restore = ["archives", "restore", "--to", "new"];
+    scenario.run(&[&restore[..], &["--dry-run"]].concat()).succeeded().prints(&["never left", "would not put them back"]);
+    scenario.run(&restore).exited(1).says(&["never left", "--again --batch"]);
+    assert_eq!(new.sql(&elsewhere, "SELECT count(*), count(DISTINCT id) FROM logs"), "760|760");
+}
+
 /// A batch that is replaced by one of a history that the server no longer has.
 #[test]
 fn a_partition_is_not_dropped_on_the_word_of_a_batch_that_another_one_replaces() {

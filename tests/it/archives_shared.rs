@@ -242,6 +242,51 @@ fn after_a_failover_that_lost_nothing_rows_come_back_and_a_role_that_cannot_tell
 }
 
 #[test]
+fn a_batch_that_a_copy_made_in_the_place_of_the_original_s_is_not_taken_for_it_on_a_third_server() {
+    let original = Server::start(18);
+    let database = original.new_database();
+    original.sql(
+        &database,
+        "CREATE TABLE ev (id bigint, at timestamptz NOT NULL, what text) PARTITION BY RANGE (at);
+         DO $$ DECLARE old date := date_trunc('month', now()) - interval '5 months'; BEGIN
+            EXECUTE format('CREATE TABLE ev_old PARTITION OF ev FOR VALUES FROM (%L) TO (%L)', old, old + interval '1 month');
+            INSERT INTO ev SELECT i, old + interval '1 day', 'row ' || i FROM generate_series(1, 100) i;
+         END $$",
+    );
+    let new = server(18);
+    let elsewhere = new.new_database();
+    new.sql(&elsewhere, "CREATE TABLE ev (id bigint, at timestamptz NOT NULL, what text)");
+    let keys =
+        |grace: &str| format!("every = \"month\"\nretain = \"60d\"\ngrace = \"{grace}\"\npremake = 1\narchive = \"local\"");
+    let scenario = Scenario::with_url(&original, &original.url(&database))
+        .config(&format!("[databases.new]\nurl = {}\n", quoted(&new.url(&elsewhere))))
+        .partitions("public.ev", "at", &keys("1d"));
+    scenario.tend().succeeded().prints(&["detached"]);
+    let objects = || -> Vec<String> { scenario.files("store").into_iter().filter(|file| file.contains(".sql.gz")).collect() };
+    let first = objects().remove(0).split(".sql.gz").next().unwrap().to_owned();
+    let mut copy = original.standby();
+    copy.catches_up(&original);
+    copy.part_from_its_primary();
+    copy.sql(
+        &database,
+        "DROP TRIGGER pgtend_retired ON ev_old; DELETE FROM ev_old WHERE id > 10; UPDATE ev_old SET what = 'masked'",
+    );
+    configured_alike(&scenario, &copy.url(&database));
+    let job = std::fs::read_to_string(scenario.path("jobs/tend.toml")).unwrap();
+    std::fs::write(scenario.path("jobs/tend.toml"), job.replace("\"1d\"", "\"0s\"")).unwrap();
+    alike(&scenario, &["run-job", "tend"]).succeeded();
+    assert_eq!(objects().len(), 2, "the copy archived it again");
+    drop((original, copy));
+
+    let restore = ["archives", "restore", "--to", "new"];
+    scenario.run(&[&restore[..], &["--dry-run"]].concat()).succeeded().prints(&["physical copy", "would not put them back"]);
+    scenario.run(&restore).exited(1).says(&["physical copy", &format!("--again --batch {first}")]);
+    assert_eq!(new.sql(&elsewhere, "SELECT count(*) FROM ev"), "0", "neither is guessed");
+    scenario.run(&[&restore[..], &["--again", "--batch", &first]].concat()).succeeded().prints(&["100 rows put back"]);
+    assert_eq!(new.sql(&elsewhere, "SELECT count(*) FILTER (WHERE what LIKE 'row %') FROM ev"), "100");
+}
+
+#[test]
 fn rows_that_a_copy_of_the_server_archived_do_not_come_back_into_the_original() {
     for (is_promoted, runs_itself) in [(false, false), (false, true), (true, false), (true, true)] {
         let original = Server::start(18);

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use pgtend::task::backup::manifest::{self, Manifest};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::postgres::{Server, server};
 use crate::support::s3::S3Server;
@@ -182,6 +182,36 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
 }
 
 #[test]
+fn accepting_an_old_server_takes_the_sets_of_the_last_database_of_that_name() {
+    let (old, new) = (server(18), server(16));
+    let (first, database) = scenario(old, "keep = { last = 1 }");
+    first.run(&["run-job", "nightly"]).succeeded();
+    let good = first.sets().remove(0);
+    old.sql("postgres", &format!("DROP DATABASE {database}"));
+    old.sql("postgres", &format!("CREATE DATABASE {database}"));
+    old.sql(&database, "CREATE TABLE t AS SELECT i, random()::text AS body FROM generate_series(1, 2000) i");
+    for _ in 0..2 {
+        first.run(&["run-job", "nightly"]).succeeded().says(&["1 set here, the newest of them", &good]);
+    }
+    let identity = listed(&first, &good)["identity"].as_str().unwrap().to_owned();
+    new.sql("postgres", &format!("CREATE DATABASE {database}"));
+    let second = copied_configuration(&first, new, &database);
+    second
+        .run(&["run-job", "nightly"])
+        .succeeded()
+        .says(&["sets of another server here", "of the 2 databases that had that name"]);
+    let accept = ["backups", "accept", "--identity", &identity];
+    second.run(&accept).succeeded().prints(&["1 set of", "now belong", "1 set of another database", &format!("--of {good}")]);
+    second.run(&["run-job", "nightly"]).succeeded();
+    let now = first.sets();
+    assert!(now.len() == 2 && now.contains(&good), "nothing of the earlier database is pruned: {now:?}");
+    second.run(&[&accept[..], &["--of", &good]].concat()).succeeded().prints(&["1 set of", "now belong"]);
+    second.run(&["run-job", "nightly"]).succeeded();
+    assert_eq!(first.sets().len(), 1, "a person said that they are one");
+    second.run(&[&accept[..], &["--of", &good]].concat()).exited(78).says(&["is no set of"]);
+}
+
+#[test]
 fn a_server_that_is_behind_its_own_sets_deletes_nothing_until_it_is_accepted() {
     let (scenario, _) = scenario(server(18), "keep = { last = 1 }");
     scenario.run(&["run-job", "nightly"]).succeeded();
@@ -247,7 +277,8 @@ fn accepting_a_loss_ends_the_hold() {
     server.sql(&database, "DROP TABLE old_news");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let after = scenario.sets().pop().unwrap();
-    scenario.run(&["backups", "accept", &after]).succeeded().prints(&[&before, "no longer held"]);
+    let accepted = scenario.json(&["backups", "accept", &after]);
+    assert_eq!(accepted["released"], json!([{ "set": before, "store": "local" }]), "{accepted:#}");
     scenario.run(&["run-job", "nightly"]).succeeded();
     assert!(!scenario.sets().contains(&before));
 }

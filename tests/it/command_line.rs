@@ -62,11 +62,13 @@ fn manual_pages_have_examples_files_and_variables_and_are_read_without_a_complai
     assert_eq!(scenario.run(&["man"]).succeeded().stdout, std::fs::read_to_string(scenario.path("pages/pgtend.1")).unwrap());
 }
 
-/// A bash that has sourced the script, and what it offers for this line after TAB.
+/// A bash that has sourced the script, and what it offers for this line after TAB: in place of what is typed after the last end of a word, which are `@` and
+/// `:`, too.
 fn offered(scenario: &Scenario, line: &str) -> Vec<String> {
     let bin = Path::new(env!("CARGO_BIN_EXE_pgtend")).parent().unwrap();
-    let script = "source <(pgtend completions bash); read -ra COMP_WORDS <<<\"$1\"; [[ $1 == *' ' ]] && COMP_WORDS+=(''); \
-        COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 )); COMP_TYPE=9; _clap_complete_pgtend pgtend \"${COMP_WORDS[COMP_CWORD]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let script = "source <(pgtend completions bash); COMP_LINE=\"$1\"; COMP_POINT=${#1}; spaced=${1//@/ @ }; read -ra COMP_WORDS <<<\"${spaced//:/ : }\"; \
+        [[ $1 == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 )); COMP_TYPE=9; by=$(complete -p pgtend); by=${by##*-F }; \
+        ${by% pgtend} pgtend \"${COMP_WORDS[COMP_CWORD]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
     let mut bash = Command::new("bash");
     bash.args(["--norc", "-c", script, "bash", line]).current_dir(scenario.path("")).env("HOME", scenario.path(""));
     bash.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).stdin(Stdio::null());
@@ -112,6 +114,25 @@ fn bash_completes_jobs_databases_stores_checks_sets_and_runs() {
     let found = "INSERT INTO pgtend.servers VALUES ('main'); INSERT INTO pgtend.databases VALUES ('main', 'main.tenant_7')";
     server.sql(&database, found);
     assert_eq!(offered(&scenario, "pgtend audit --database main."), ["main.tenant_7"]);
+    // Job and place in one word: the place by its own name, and by the whole one.
+    let more = "INSERT INTO pgtend.servers VALUES ('app:*'); INSERT INTO pgtend.databases VALUES ('app:*', 'app:shop_1'), ('app:*', 'app:shop_2')";
+    server.sql(&database, more);
+    let scenario = scenario
+        .job("tenants", "databases = \"tenant_*\"\n[sql]\nstatements = [\"SELECT 1\"]\n")
+        .job("shops", "database = \"app\"\nschemas = \"shop_*\"\n[backup]\nstore = \"local\"\n");
+    for (line, expected) in [
+        ("pgtend run-job tenants@", vec!["tenant_7"]),
+        ("pgtend run-job tenants@ten", vec!["tenant_7"]),
+        ("pgtend run-job tenants@main.t", vec!["main.tenant_7"]),
+        ("pgtend run-job nightly@", vec!["app"]),
+        ("pgtend run-job shops@shop_", vec!["shop_1", "shop_2"]),
+        ("pgtend run-job shops@app:", vec!["shop_1", "shop_2"]),
+        ("pgtend run-job shops --database app:shop_2", vec!["shop_2"]),
+        ("pgtend backups list --database app:s", vec!["shop_1", "shop_2"]),
+        ("pgtend compress install tenants@t", vec!["tenant_7"]),
+    ] {
+        assert_eq!(offered(&scenario, line), expected, "{line}");
+    }
     // And without anything there, nothing is offered and nothing is said.
     assert_eq!(offered(&Scenario::empty(), "pgtend run-job x"), Vec::<String>::new());
 }

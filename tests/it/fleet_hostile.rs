@@ -153,12 +153,31 @@ fn the_sets_of_a_database_that_went_stay_when_another_one_takes_its_name() {
 
     let latest = ["backups", "verify", "latest", "--database", "main.shop"];
     scenario.run(&latest).succeeded().says(&["is of the database that has this name now. 2 sets here are of another", &good[1]]);
+    // The list tells them apart, and says what a person can do.
+    let oid_now = fleet.sql("postgres", "SELECT oid FROM pg_database WHERE datname = 'shop'");
+    let list = scenario.run(&["backups", "list", "--database", "main.shop"]).succeeded().says(&[
+        "main.shop/nightly: 2 sets here, the newest of them",
+        good[1].as_str(),
+        "pgtend backups accept --identity",
+        "--by-name",
+    ]);
+    for oid in [&oid, &oid_now] {
+        let of_oid = format!("/shop, OID {oid}");
+        let is_of_it = |line: &&str| line.trim_start().starts_with("main.shop/") && line.contains(&of_oid);
+        assert_eq!(list.stdout.lines().filter(is_of_it).count(), 2, "{}", list.stdout);
+        assert!(list.stdout.contains(&format!("{of_oid}) is ")), "a series does not make up for another: {}", list.stdout);
+    }
+    let shown = scenario.json(&["backups", "show", &good[1]]);
+    assert_eq!(shown["oid"].as_i64().map(|oid| oid.to_string()), Some(oid.clone()));
+    scenario.run(&["backups", "show", &good[1]]).succeeded().prints(&["identity ", &format!("/shop, OID {oid}")]);
     // A database that was restored under its name has another OID, too: a person says that it is still the same.
     let set = scenario.json(&["backups", "list", "--database", "main.shop"])["sets"][0]["identity"].as_str().unwrap().to_owned();
     scenario
         .run(&["backups", "accept", "--identity", &set, "--database", "main.shop", "--job", "nightly"])
         .succeeded()
         .prints(&["2 sets of a database that had the name of", "now belong to the series of the present one"]);
+    let list = scenario.run(&["backups", "list", "--database", "main.shop"]).succeeded();
+    assert!(!list.stderr.contains("another OID"), "{}", list.stderr);
     let run = scenario.run(&["run-job", "nightly@shop"]).succeeded();
     assert!(!run.stderr.contains("another OID"), "{}", run.stderr);
     let left = of_shop(&scenario);
@@ -179,6 +198,47 @@ fn the_sets_of_a_database_that_went_stay_when_another_one_takes_its_name() {
     let run = scenario.run(&["run-job", "nightly@shop"]).succeeded();
     assert!(!run.stderr.contains("another OID"), "{}", run.stderr);
     assert_eq!(of_shop(&scenario).len(), 2);
+}
+
+#[test]
+fn whoever_chooses_the_oid_of_a_database_that_went_gets_nothing_of_its_series() {
+    for user in ["postgres", "tender"] {
+        let fleet = Server::start(18);
+        fleet.sql(
+            "postgres",
+            "CREATE ROLE owner; CREATE ROLE cust_b LOGIN CREATEDB; CREATE ROLE tender LOGIN IN ROLE pg_read_all_data",
+        );
+        fleet.sql("postgres", "CREATE DATABASE shop OWNER owner");
+        fleet.sql("shop", "CREATE TABLE orders AS SELECT generate_series(1, 100) AS a");
+        let scenario = Scenario::with_url(&fleet, &fleet.url_as(user, "shop"))
+            .job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nkeep = { last = 2 }\n");
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        // Its row in pg_database is another one by now; the database is the same.
+        fleet.sql("postgres", "GRANT CONNECT ON DATABASE shop TO cust_b; ALTER DATABASE shop CONNECTION LIMIT 50");
+        fleet.sql("postgres", "VACUUM FULL pg_database; VACUUM FULL pg_shdepend; SELECT pg_sleep(1.1)");
+        let run = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert!(!run.stderr.contains("had this name before"), "{}", run.stderr);
+        let good = scenario.sets();
+        let oid = fleet.sql("postgres", "SELECT oid FROM pg_database WHERE datname = 'shop'");
+        fleet.sql("postgres", "DROP DATABASE shop");
+        fleet.psql("postgres", &format!("SET ROLE cust_b; CREATE DATABASE shop OID = {oid}")).unwrap();
+        fleet.sql("shop", "CREATE TABLE orders AS SELECT random() AS a FROM generate_series(1, 100)");
+        let said = ["2 sets here, the newest of them", good[1].as_str(), "with the same OID", "which CREATE DATABASE can choose"];
+        for _ in 0..3 {
+            scenario.run(&["run-job", "nightly"]).succeeded().says(&said);
+        }
+        let now = scenario.sets();
+        assert!(now.len() == 4 && good.iter().all(|set| now.contains(set)), "{user}: {now:?}");
+        // Sets of earlier releases have no marks: there the OID alone tells.
+        for set in scenario.sets() {
+            let path = scenario.path(&format!("store/{set}/manifest.json"));
+            let mut read = manifest::from_json(&std::fs::read(&path).unwrap()).unwrap();
+            assert!(!std::mem::take(&mut read.server.database.marks).is_empty(), "{user}");
+            std::fs::write(&path, manifest::to_json(&read).unwrap()).unwrap();
+        }
+        scenario.run(&["run-job", "nightly"]).succeeded();
+        assert_eq!(scenario.sets().len(), 2, "{user}");
+    }
 }
 
 #[test]

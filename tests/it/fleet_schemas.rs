@@ -364,3 +364,46 @@ fn what_schemas_cannot_mean_is_told_with_what_to_write() {
     ambiguous.run(&["check"]).exited(78).says(&["[databases.\"app:x\"] has a name that a schema of a database may have"]);
     base().run(&["audit", "--database", "app:x"]).exited(78).says(&["the configuration has no database `app:x`"]);
 }
+
+#[test]
+fn a_schemas_set_restores_by_the_documented_commands_and_says_what_it_lacks() {
+    let server = server(18);
+    let database = server.empty_database();
+    server.sql(
+        &database,
+        "CREATE TYPE public.mood AS ENUM ('calm'); CREATE TABLE public.country AS SELECT 'de' AS code;
+         CREATE SCHEMA alone; CREATE TABLE alone.t AS SELECT 7 AS a;
+         CREATE SCHEMA needs; CREATE TABLE needs.t (m public.mood); INSERT INTO needs.t VALUES ('calm')",
+    );
+    let scenario = Scenario::with_database(server, &database);
+    let proved = "[backup]\nstore = \"local\"\nverify = \"restore\"\n";
+    let scenario = scenario.job("nightly", &job_of("\"*\"", "", proved));
+    scenario.run(&["run-job", "nightly@public"]).succeeded();
+    scenario.run(&["run-job", "nightly@alone"]).succeeded();
+    let lacks = "This set holds a part of its database, and this refers to what is not in that part.";
+    scenario.run(&["run-job", "nightly@needs"]).exited(1).says(&[
+        "type \"public.mood\" does not exist",
+        lacks,
+        "without filters",
+    ]);
+
+    let restored = |place: &str, more: &[&str]| {
+        let mut arguments = vec!["backups", "restore", "latest", "--database", place];
+        arguments.extend(more);
+        scenario.run(&arguments)
+    };
+    // Into a new database, whose public is there already, and into one that is empty.
+    let new = format!("{database}_new");
+    restored("app:public", &["--into", &server.url(&new), "--create"]).succeeded();
+    assert_eq!(server.sql(&new, "SELECT code FROM public.country"), "de");
+    let empty = server.empty_database();
+    restored("app:public", &["--into", &server.url(&empty)]).succeeded();
+    // A tenant whose types are not there, and back into a database that lives.
+    let other = format!("{database}_other");
+    let said = ["type \"public.mood\" does not exist", lacks, "--schema NAME or --table NAME, with --into"];
+    restored("app:needs", &["--into", &server.url(&other), "--create"]).exited(1).says(&said);
+    server.sql(&database, "DROP SCHEMA needs CASCADE");
+    restored("app:needs", &["--into", "app"]).exited(78).says(&["is not empty", "--schema or --table"]);
+    restored("app:needs", &["--schema", "needs", "--into", "app"]).succeeded();
+    assert_eq!(server.sql(&database, "SELECT m FROM needs.t"), "calm");
+}

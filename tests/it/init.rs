@@ -347,6 +347,90 @@ fn several_databases_share_one_backup_job_and_a_database_for_connections_is_left
 }
 
 #[test]
+fn databases_that_init_cannot_back_up_are_named_with_the_reason() {
+    let own = Server::start(18);
+    for sql in [
+        "CREATE ROLE poor LOGIN CREATEDB; GRANT pg_read_all_data TO poor",
+        "CREATE DATABASE app OWNER poor",
+        "CREATE DATABASE shop",
+        "REVOKE CONNECT ON DATABASE shop FROM PUBLIC",
+        "CREATE DATABASE tmpl IS_TEMPLATE true",
+        "CREATE DATABASE closed ALLOW_CONNECTIONS false",
+    ] {
+        own.sql("postgres", sql);
+    }
+    let poor = own.url_as("poor", "x");
+    let url = poor.trim_end_matches("/x");
+    let bin_dir = own.bin_dir.display().to_string();
+    for form in ["--entries", "--fleet"] {
+        let scenario = empty_folder();
+        scenario.run(&["init", url, "--bin-dir", &bin_dir, form]).succeeded().prints(&[
+            "no job backs up database shop: the role may not connect to it",
+            "no job backs up database tmpl: it is a template",
+            "no job backs up database closed: it takes no connections",
+        ]);
+        // One that was named is alone, and nothing is said of the others.
+        if form == "--entries" {
+            let named = empty_folder().run(&["init", url, "--bin-dir", &bin_dir, "--database", "app"]);
+            assert!(!named.succeeded().stdout.contains("shop"));
+        }
+    }
+}
+
+#[test]
+fn a_server_with_many_databases_gets_one_entry_and_jobs_for_all_that_it_has_and_will_have() {
+    let own = Server::start(18);
+    for number in 1..=5 {
+        own.sql("postgres", &format!("CREATE DATABASE tenant_{number}"));
+    }
+    let url = own.url("x").trim_end_matches("/x").to_owned();
+    let bin_dir = own.bin_dir.display().to_string();
+    let init = |scenario: &Scenario, more: &[&str]| scenario.run(&[&["init", &url, "--bin-dir", &bin_dir], more].concat());
+    let scenario = empty_folder();
+    let all = "every day at 02:00 UTC: a backup of all databases, restored and counted";
+    init(&scenario, &[]).succeeded().prints(&[all, "main.tenant_5", "the run history will be in the database postgres"]);
+    let found = contents(&scenario);
+    let config = &found["config.toml"];
+    assert!(config.contains("[servers.main]") && config.contains("[databases.postgres]"), "{config}");
+    assert!(!config.contains("[databases.tenant_1]"), "{config}");
+    assert!(found["jobs/backup-nightly.toml"].contains("\ndatabases = \"*\" "), "{}", found["jobs/backup-nightly.toml"]);
+    scenario.run(&["check"]).succeeded();
+    scenario.run(&["check", "--connect"]).succeeded().prints(&["6 of 6 databases count"]);
+    own.sql("postgres", "CREATE DATABASE later");
+    own.sql("later", "CREATE TABLE t AS SELECT 1 AS i");
+    scenario.run(&["run-job", "backup-nightly@later"]).succeeded();
+    assert!(scenario.sets().iter().all(|set| set.starts_with("main.later/backup-nightly/")), "{:?}", scenario.sets());
+    // Again, nothing is new.
+    scenario.run(&["init", "--yes"]).succeeded().prints(&["There is nothing to write"]);
+
+    // A person may want it otherwise, in either way, and is asked on a terminal.
+    let scenario = empty_folder();
+    init(&scenario, &["--entries"]).succeeded();
+    let config = &contents(&scenario)["config.toml"];
+    assert!(config.contains("[databases.tenant_5]") && !config.contains("[servers."), "{config}");
+    for number in 3..=5 {
+        own.sql("postgres", &format!("DROP DATABASE tenant_{number}"));
+    }
+    own.sql("postgres", "CREATE DATABASE pgtend");
+    let scenario = empty_folder();
+    init(&scenario, &["--fleet"]).succeeded();
+    let config = &contents(&scenario)["config.toml"];
+    assert!(config.contains("[databases.pgtend]") && config.contains("exclude = [\"postgres\"]"), "{config}");
+    scenario.run(&["check", "--connect"]).succeeded().prints(&["4 of 5 databases count"]);
+    init(&empty_folder(), &["--fleet", "--database", "later"]).exited(64);
+    let command = format!("'{}' init '{url}' --bin-dir '{bin_dir}'", env!("CARGO_BIN_EXE_pgtend"));
+    for (answers, expected) in
+        [(["yes", "", "", ""].as_slice(), "[servers.main]"), (&["", "all", "", "", ""], "[databases.later]")]
+    {
+        let scenario = empty_folder();
+        on_a_terminal(&scenario, &command, answers)
+            .succeeded()
+            .prints(&["The server has 5 databases. Shall jobs run on all of them"]);
+        assert!(contents(&scenario)["config.toml"].contains(expected), "{}", contents(&scenario)["config.toml"]);
+    }
+}
+
+#[test]
 fn a_standby_gets_no_ledger_and_its_first_run_works_all_the_same() {
     let primary = Server::start(18);
     primary.sql("postgres", "CREATE TABLE app_log (created_at timestamptz)");

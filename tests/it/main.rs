@@ -156,6 +156,8 @@ mod notify;
 mod object_lock;
 /// What commands print with --json, and its schemas.
 mod outputs;
+/// The same where something is missing, damaged, away or not over.
+mod outputs_states;
 /// Code that owners of tables put there, and whose rights it has.
 mod owners;
 /// Roles that own nothing of a table, and may put code there.
@@ -252,6 +254,8 @@ mod sealed_archives;
 mod serve;
 /// The scheduler when things break: kills, ledger and target away, clocks that are set.
 mod serve_faults;
+/// CHECKs that sleep.
+mod slow_checks;
 /// The user's own statements.
 mod sql;
 /// What a run of them says was kept, and whether it is done twice.
@@ -261,6 +265,8 @@ mod sql_prepared;
 mod sql_views;
 /// `pgtend` alone: where one stands.
 mod standing;
+/// What is claimed of backups, and is so.
+mod standing_claims;
 /// What hides that something is wrong: later runs, dead processes, lost copies, drills.
 mod standing_doubts;
 /// The same for databases that were found on servers.
@@ -289,7 +295,9 @@ mod store_tls;
 /// Strangers at the pages, and on the way to others: what they cannot stop, ask or read.
 mod strangers;
 /// Functions that other roles have made beside those that a job's objects call.
+mod strangers_meaning;
 mod strangers_overloads;
+mod strangers_schemas;
 /// Views and triggers that other roles have made over a job's table.
 mod strangers_views;
 /// The servers that these tests stand on.

@@ -104,3 +104,30 @@ fn messages_for_a_place_that_was_renamed_are_said_while_they_wait_and_when_they_
     assert!(!renamed.run(&[]).succeeded().stdout.contains(LOST));
     assert!(there.asked().is_empty());
 }
+
+#[test]
+fn a_crash_of_which_somebody_read_first_is_told_by_the_next_run_all_the_same() {
+    let server = server(18);
+    let recorder = Recorder::start(Manners::Answers);
+    let (scenario, database) = told_to(&recorder, server, "");
+    let scenario = scenario.sql_job("slow", "", &["SELECT pg_sleep(600)"]);
+    let running = scenario.start(&["run-job", "slow"]);
+    eventually("it sleeps", || server.sleeps(&database));
+    running.kill();
+    // Its heartbeat is stale, as it is after 15 s.
+    server.sql(&database, "UPDATE pgtend.runs SET heartbeat_at = heartbeat_at - interval '1 minute'");
+    eventually("it is shown as crashed", || scenario.runs(&["--outcome", "crashed"]).len() == 1);
+    let crashed = scenario.runs(&[]).remove(0);
+    assert!(crashed["error"].as_str().unwrap().starts_with("the process died without reporting a result: pid "), "{crashed:#}");
+    assert_eq!(crashed["finished_at"], crashed["heartbeat_at"], "{crashed:#}");
+    scenario.run(&["runs", "show", "1"]).succeeded().prints(&["crashed", "the process died"]);
+    scenario.run(&["logs", "1", "--follow"]).succeeded().prints(&["crashed", "the process died"]);
+    assert_eq!(server.sql(&database, "SELECT outcome IS NULL FROM pgtend.runs"), "t", "who reads writes nothing");
+    let scenario = scenario.sql_job("slow", "", &["SELECT 1"]);
+    scenario.run(&["run-job", "slow"]).succeeded();
+    let events: Vec<_> = recorder.posted().iter().flat_map(|body| body["events"].as_array().unwrap().clone()).collect();
+    let told: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(told, ["failure", "recovery"], "{events:?}");
+    assert!(events[0]["error"].as_str().unwrap().contains("the process died"), "{events:?}");
+    assert_eq!(server.sql(&database, "SELECT outcome FROM pgtend.runs ORDER BY id LIMIT 1"), "crashed");
+}

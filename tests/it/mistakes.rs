@@ -51,6 +51,15 @@ const NOT_OF_THE_FORM: &[&str] = &[
     "db env unset",
     "db file missing",
     "ledger unknown",
+    "notify url in place of file",
+    "notify password in place of file",
+    "notify url in place of variable",
+    "notify file missing",
+    "notify digest never",
+    "notify tls none",
+    "notify webhook named twice",
+    "override unknown",
+    "serve port large",
     "keep in",
     "retain number",
     "waive until text",
@@ -129,7 +138,7 @@ fn problems(folder: &Path, config: &str, job: &str) -> Vec<Problem> {
 
 /// `3: message / hint`, without the folder of the test.
 fn told(folder: &Path, problems: &[Problem]) -> Vec<String> {
-    let rows = pgtend::base::toml_file::Problems(problems.to_vec()).to_json();
+    let rows = json!(pgtend::base::toml_file::Problems(problems.to_vec()).mistakes());
     let text = |row: &Value| {
         let line = row["line"].as_u64().map(|line| format!("{line}: ")).unwrap_or_default();
         let hint = row["hint"].as_str().map(|hint| format!(" / {hint}")).unwrap_or_default();
@@ -185,6 +194,26 @@ const WITH_SECRETS: &[(File, &str)] = &[
     (File::Config, "[serve]\ntoken_file = [\"%s\"]\n"),
     (File::Config, "[serve]\ntoken_env = \"the-%s\"\n"),
     (File::Config, "[ledger]\ndatabase = \"postgres://u:%s@h/x\"\n"),
+    (File::Config, "[databases.app]\nurl_file = \"%s\"\n"),
+    (File::Config, "[notify]\nslack = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify]\nwebhook_url = \"hooks.example/%s\"\n"),
+    (File::Config, "[notify]\nwebhook_url_file = \"%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = \"hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_env = \"https://hooks.slack.example/%s\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"slack\"\nurl_file = [\"https://hooks.slack.example/%s\"]\n"),
+    (File::Config, "[notify.ops]\nkind = \"telegram\"\ntoken_file = \"123456:%s\"\nchat = \"1\"\n"),
+    (File::Config, "[notify.ops]\nkind = \"telegram\"\ntoken = \"123456:%s\"\nchat = \"1\"\n"),
+    (
+        File::Config,
+        "[notify.ops]\nkind = \"mail\"\nhost = \"h.example\"\nuser = \"u\"\npassword_file = \"%s\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+    ),
+    (
+        File::Config,
+        "[notify.ops]\nkind = \"mail\"\nhost = \"smtp://u:%s@h.example\"\nfrom = \"a@b.example\"\nto = [\"a@b.example\"]\n",
+    ),
+    (File::Job, "notify = [\"https://hooks.slack.example/%s\"]\ndatabase = \"app\"\n[backup]\nstore = \"local\"\n"),
     (File::Config, "[ledger]\ndatabase = \"u:%s@h/x\"\n"),
     (File::Job, "database = \"postgres://u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),
     (File::Job, "database = \"u:%s@h/x\"\n[backup]\nstore = \"local\"\n"),
@@ -372,4 +401,36 @@ fn what_is_allowed_and_probably_not_meant_is_a_note() {
         "jobs/sub is a folder, and is not read: it has 1 file in TOML",
     ]);
     assert!(!output.stdout.contains("hidden") && !output.stdout.contains("README"), "{}", output.stdout);
+}
+
+#[test]
+fn pages_that_everybody_may_read_and_a_time_of_day_with_a_star_too_many_are_notes() {
+    const STARS: &str = "j: schedule `0 2 * * * *`: it has six fields, so that the first is the second: it runs each hour, at minute 2. For 02:00 each day write `0 2 * * *`";
+    let checked = |serve: &str, schedule: &str| {
+        let config = format!("{DATABASE}{STORE}{serve}");
+        let scenario = Scenario::empty().config(&config).job("j", &JOB.replace("0 2 * * *", schedule));
+        fs::write(folder_of(&scenario).join("token"), "0123456789abcdef").unwrap();
+        fs::write(folder_of(&scenario).join("url"), "https://hooks.slack.com/services/T0/B0/x").unwrap();
+        let output = scenario.run(&["check"]).succeeded();
+        output.stdout.lines().filter_map(|line| Some(line.strip_prefix("WARNING: ")?.to_owned())).collect::<Vec<_>>()
+    };
+    for address in ["0.0.0.0:9187", "[::]:9187", "192.0.2.1:9187"] {
+        let notes = checked(&format!("[serve]\nlisten = \"{address}\"\n"), "0 2 * * *");
+        let says = format!("[serve]: listen = \"{address}\" without a token: whoever reaches this address can read");
+        assert!(notes.len() == 1 && notes[0].starts_with(&says), "{notes:?}");
+        assert!(
+            notes[0].contains("Write token_file = \"/path\"") && notes[0].ends_with("listen = \"127.0.0.1:9187\""),
+            "{notes:?}"
+        );
+    }
+    for serve in ["", "[serve]\nlisten = \"[::1]:9187\"\n", "[serve]\nlisten = \"0.0.0.0:9187\"\ntoken_file = \"token\"\n"] {
+        assert_eq!(checked(serve, "2 * * * *"), [""; 0], "{serve}");
+    }
+    let notes = checked("", "0 2 * * * *");
+    assert!(notes.len() == 1 && notes[0].starts_with(STARS), "{notes:?}");
+    let notes = checked("[notify.ops]\nkind = \"slack\"\nurl_file = \"url\"\ndigest = \"0 8 * * * 1\"\n", "@daily");
+    assert!(
+        notes.len() == 1 && notes[0].starts_with("[notify.ops] digest: schedule `0 8 * * * 1`: it has six fields"),
+        "{notes:?}"
+    );
 }

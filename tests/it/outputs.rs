@@ -42,6 +42,8 @@ fn every_command_prints_json_as_its_schema_says() {
     }
     scenario.run(&["run-job", "old", "--yes"]).succeeded();
     let sets = scenario.sets();
+    let listed = scenario.json(&["backups", "list"]);
+    let identity = listed["sets"][0]["identity"].as_str().unwrap();
     let dump = scenario.path("old.sql").display().to_string();
     std::fs::write(&dump, stock_dump(&scenario, &sets[0])).unwrap();
     let rows = scenario.path("rows.sql").display().to_string();
@@ -75,8 +77,13 @@ fn every_command_prints_json_as_its_schema_says() {
         ("backups restore", &["latest", "--into", &into, "--table", "public.scripts", "--merge", "insert-missing", "--dry-run"]),
         ("backups prune", &["--dry-run"]),
         ("backups require", &["--database", "app", "--within", "1d"]),
+        ("backups hold", &["latest", "--until", "2099-12-31", "--reason", "before the migration"]),
+        ("backups release", &["latest"]),
+        ("backups accept", &["--identity", identity]),
         ("backups adopt", &[&dump, "--database", "app", "--store", "local"]),
         ("archives list", &[]),
+        ("archives restore", &["--dry-run"]),
+        ("archives restore", &[]),
         ("audit", &["--database", "app", "--fail-on", "never"]),
         ("audit explain", &[]),
         ("audit explain", &["fk-unindexed"]),
@@ -176,6 +183,53 @@ fn with_json_a_command_that_fails_prints_one_document_that_says_why() {
         is_as_output("error", &failed);
         assert_eq!((&failed["error"]["kind"], &failed["error"]["exit_code"]), (&"usage".into(), &64.into()), "{failed:#}");
     }
+}
+
+#[test]
+fn with_json_what_is_not_there_or_does_not_answer_is_told_in_one_document() {
+    let server = server(18);
+    let database = server.new_database();
+    let scenario = Scenario::with_database(server, &database)
+        .config("[servers.away]\nurl = 'postgres://nobody@127.0.0.1:1/postgres'\n[notify.ops]\nkind = \"webhook\"\nurl_env = \"HOOK\"\n")
+        .env("HOOK", "http://127.0.0.1:1/")
+        .ledger()
+        .backup_job("local", "")
+        .job("tenants", "databases = \"tenant_*\"\n[sql]\nstatements = [\"SELECT 1\"]\n");
+    let file = scenario.path("config.toml/man").display().to_string();
+    let commands: &[(&[&str], i32, &str)] = &[
+        (&["logs", "99"], 1, "failed"),
+        (&["runs", "show", "99"], 1, "failed"),
+        (&["notify", "test", "nobody"], 78, "configuration"),
+        (&["notify", "test", "ops"], 1, "failed"),
+        (&["notify", "digest", "nobody"], 78, "configuration"),
+        (&["notify", "digest", "ops"], 1, "failed"),
+        (&["run-job", "tenants"], 69, "unreachable"),
+        (&["run-job", "nightly", "--database", "nobody"], 78, "configuration"),
+        (&["run-job", "nobody"], 78, "configuration"),
+        (&["backups", "show", "latest"], 78, "configuration"),
+        (&["audit", "explain", "nothing"], 78, "configuration"),
+        (&["schema", "output", "backups", "lits"], 78, "configuration"),
+        (&["schema", "config", "x"], 78, "configuration"),
+        (&["schema", "nothing"], 64, "usage"),
+        (&["completions", "nothing"], 64, "usage"),
+        (&["man", &file], 1, "failed"),
+    ];
+    for (arguments, code, kind) in commands {
+        let output = scenario.run(&[arguments, &["--json"][..]].concat());
+        let failed: Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}{}", output.stdout, output.stderr));
+        is_as_output("error", &failed);
+        let error = &failed["error"];
+        assert_eq!(
+            (output.code, &error["kind"], &error["exit_code"]),
+            (Some(*code), &(*kind).into(), &(*code).into()),
+            "{arguments:?}: {failed:#}"
+        );
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{failed:#}");
+    }
+    // A server that does not answer is a finding of `doctor`, whose document is no failure.
+    let output = scenario.run(&["doctor", "--json"]).exited(69);
+    is_as_output("doctor", &serde_json::from_str(&output.stdout).unwrap());
 }
 
 #[test]

@@ -161,11 +161,15 @@ fn every_series_is_there_from_zero() {
         let series = format!("pgtend_backup_size_bytes{{job=\"nightly\",database=\"app\",stage=\"{stage}\"}}");
         assert_eq!(serving.metric(&series), Some(0.0));
     }
-    for kind in ["configuration", "unreachable", "permission", "busy", "not_now", "timed_out", "cancelled", "other"] {
+    for kind in ["configuration", "unreachable", "permission", "busy", "not_now", "unknown", "timed_out", "cancelled", "other"] {
         assert_eq!(serving.metric(&format!("pgtend_errors_total{{kind=\"{kind}\"}}")), Some(0.0), "{kind}");
     }
     assert_eq!(serving.metric("pgtend_ledger_up"), Some(1.0));
     assert_eq!(serving.metric("pgtend_config_last_reload_successful"), Some(1.0));
+    // The health of its own connections: how many of the pool are open and in use, and how long queries take.
+    let connections = |state: &str| serving.metric(&format!("pgtend_ledger_pool_connections{{state=\"{state}\"}}")).unwrap();
+    eventually("the pool is counted", || (1.0..=4.0).contains(&(connections("used") + connections("idle"))));
+    assert!(serving.metric("pgtend_ledger_query_duration_seconds_count").unwrap() > 0.0);
     let page = serving.get("/metrics").body;
     assert!(page.contains("pgtend_build_info{version=\"") && page.ends_with("# EOF\n"), "{page}");
     assert!(page.contains("pgtend_ledger_query_duration_seconds_bucket"), "{page}");

@@ -310,10 +310,11 @@ fn a_backup_of_another_cluster_with_the_same_name_is_not_this_databases() {
     let as_role =
         |role: &str| std::fs::write(&path, config.replace(&one.url(&database), &other.url_as(role, &database))).unwrap();
     as_role("postgres");
-    let said = scenario.run(&[]).succeeded().prints(&["none yet"]);
+    let none = "none of this database: the sets of its name are of another server or database, ";
+    let said = scenario.run(&[]).succeeded().prints(&[none, "pgtend backups accept --identity "]);
     assert!(!said.stdout.contains(&set), "{}", said.stdout);
     assert_eq!(standing(&scenario)["databases"][0]["newest"], Value::Null);
-    scenario.run(&["doctor"]).prints(&["backup of app", "none yet"]);
+    scenario.run(&["doctor"]).prints(&["backup of app", none]);
     // A role that may not ask who the server is knows the name alone, and says so.
     let role = format!("weak_{database}");
     other.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::support::postgres::{Server, server};
-use crate::support::serve::with_ledger;
-use crate::support::{Scenario, quoted};
+use crate::support::serve::{Serving, with_ledger};
+use crate::support::{Scenario, eventually, quoted};
 
 const NIGHTLY: &str = "databases = \"tenant_*\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\nkeep = { last = 3 }\nverify = \"checksum\"\n";
 
@@ -82,11 +82,17 @@ fn a_fleet_that_nobody_renews_is_not_safe() {
         &ledger,
         "UPDATE pgtend.runs SET started_at = started_at - interval '90 days', finished_at = finished_at - interval '90 days' WHERE job = 'nightly'",
     );
-    scenario.run(&["notify", "digest"]).succeeded().prints(&["3 of 4 databases NOT safe", "0 of 3 well, 3 late"]);
     scenario.run(&["jobs"]).succeeded().prints(&["0 of 3 well, 3 late"]);
+    // The sets are of today: the ledger is old, and not the backups.
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["all 4 databases are safe", "3 of 3 well"]);
+    let folders =
+        ["tenant_a", "tenant_b", "tenant_c"].map(|name| (scenario.path(&format!("store/main.{name}")), scenario.path(name)));
+    folders.iter().for_each(|(there, away)| std::fs::rename(there, away).unwrap());
+    scenario.run(&["notify", "digest"]).succeeded().prints(&["3 of 4 databases NOT safe", "0 of 3 well, 3 late"]);
+    folders.iter().for_each(|(there, away)| std::fs::rename(away, there).unwrap());
     // Its file is gone, and the server stays.
     std::fs::remove_file(scenario.path("jobs/nightly.toml")).unwrap();
-    let none = "main.tenant_a, main.tenant_b, main.tenant_c: no backup, and no job makes one";
+    let none = "main.tenant_a, main.tenant_b, main.tenant_c: no job makes another backup, as job nightly is gone; the oldest of their newest sets is ";
     scenario.run(&["notify", "digest"]).succeeded().prints(&["3 of 4 databases NOT safe", none]);
     scenario.run(&[]).succeeded().prints(&[none, "Next: pgtend jobs --all "]);
     scenario.run(&["doctor"]).prints(&[none]);
@@ -95,7 +101,11 @@ fn a_fleet_that_nobody_renews_is_not_safe() {
     scenario
         .run(&["notify", "digest"])
         .succeeded()
-        .prints(&["2 of 3 databases NOT safe", "main.tenant_a, main.tenant_b: no backup"]);
+        .prints(&["2 of 3 databases NOT safe", "main.tenant_a, main.tenant_b: no job makes another backup"]);
+    // Their sets are gone, too.
+    std::fs::remove_dir_all(scenario.path("store")).unwrap();
+    std::fs::create_dir(scenario.path("store")).unwrap();
+    scenario.run(&[]).succeeded().prints(&["main.tenant_a, main.tenant_b: no backup, and no job makes one"]);
 }
 
 #[test]
@@ -124,9 +134,14 @@ fn a_living_database_on_which_nobody_can_work_is_not_gone_and_not_safe_for_as_lo
         (&left_out[0]["database"], &left_out[1]["database"]),
         (&Value::from("main.tenant_b"), &Value::from("main.tenant_d"))
     );
+    let mut serving = Serving::ready(&scenario, "");
+    let left_out = || serving.metric("pgtend_fleet_databases_left_out");
+    eventually("the metrics count them", || left_out() == Some(2.0));
     // One that can be worked on again is new, and one that was dropped is gone.
     fleet.sql("postgres", "ALTER DATABASE tenant_b WITH ALLOW_CONNECTIONS true");
     fleet.sql("postgres", "DROP DATABASE tenant_d");
+    eventually("the metrics count none", || left_out() == Some(0.0));
+    assert_eq!(serving.terminate(), Some(0));
     scenario.run(&["run-job", "nightly"]).succeeded();
     scenario.run(&["notify", "digest"]).succeeded().prints(&["all 4 databases are safe", "3 of 3 well"]);
     assert_eq!(scenario.json(&[])["left_out"], serde_json::json!([]));

@@ -1,5 +1,6 @@
 //! The contract that every kind of store keeps, and what those behind a network must survive.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -385,6 +386,45 @@ fn changes_of_one_object_at_the_same_time_lose_none_of_them() {
         let (mut found, _) = store.get_json::<Names>("a/changed.json").await?.unwrap()?;
         found.names.sort();
         assert_eq!(found.names, ["0", "1", "2", "3", "4", "5"]);
+        Ok(())
+    });
+}
+
+/// What is in each of the folders, by a listing of all of them.
+async fn many(store: &Store, folders: &[&str]) -> Vec<(String, Vec<String>)> {
+    let folders: BTreeSet<String> = folders.iter().map(ToString::to_string).collect();
+    let listed = store.list_many(&folders).await;
+    let keys =
+        |folder: &String| listed.get(folder).map(|listed| listed.objects.iter().map(|object| object.key.clone()).collect());
+    folders.iter().filter_map(|folder| Some((folder.clone(), keys(folder)?))).collect()
+}
+
+#[test]
+fn many_folders_are_listed_as_each_by_itself_or_not_at_all() {
+    const KEYS: [&str; 8] = ["a-b/1", "a/1", "a/2", "b/1", "c/d/1", "c/d/2", "c%3Ad/1", "e"];
+    const FOLDERS: [&str; 4] = ["a/", "c/", "c%3Ad/", "none/"];
+    on_all(async |store| {
+        for key in KEYS {
+            store.put(key, b"x".to_vec()).await?;
+        }
+        let found = many(store, &FOLDERS).await;
+        assert_eq!(found.len(), if matches!(store, Store::Cloud(_)) { 0 } else { FOLDERS.len() });
+        for (folder, keys) in found {
+            let alone: Vec<String> = store.list(&folder).await?.into_iter().map(|object| object.key).collect();
+            assert_eq!(keys, alone, "{folder}");
+        }
+        Ok(())
+    });
+    on_s3(async |store, server| {
+        for key in KEYS {
+            store.put(key, b"x".to_vec()).await?;
+        }
+        let found = many(store, &FOLDERS).await;
+        server.quirks().page.store(1, Relaxed);
+        assert_eq!(many(store, &FOLDERS).await, found);
+        // Such an answer says nothing of what comes later.
+        server.quirks().ignores_start_after.store(true, Relaxed);
+        assert_eq!(many(store, &FOLDERS).await, []);
         Ok(())
     });
 }

@@ -34,43 +34,43 @@ const STATISTICS: (&str, &str) =
     ("CREATE STATISTICS app.s ON (public.label(id)), (public.holds(id)) FROM app.docs", "statistics app.s");
 
 const COMPRESS: &str = "database = 'app'\n[compress]\ntable = 'app.docs'\ncolumn = 'body'\nlarger_than = '2KB'\nmethod = 'gzip'\nminimum_gain = 0\n[limits]\nlock_timeout = '10s'\nmax_wait = '60s'\ntrust_owners = false\n";
-const PARTITION: &str = "database = 'app'\n[partition]\ntable = 'app.docs'\ncolumn = 'at'\nevery = 'week'\npremake = 2\nlock_timeout = '10s'\ngive_up_after = '60s'\n[limits]\ntrust_owners = false\n";
+pub const PARTITION: &str = "database = 'app'\n[partition]\ntable = 'app.docs'\ncolumn = 'at'\nevery = 'week'\npremake = 2\nlock_timeout = '10s'\ngive_up_after = '60s'\n[limits]\ntrust_owners = false\n";
 
-struct Docs {
-    server: &'static Server,
-    database: String,
-    alice: String,
+pub struct Docs {
+    pub server: &'static Server,
+    pub database: String,
+    pub alice: String,
 }
 
 impl Docs {
-    fn with(major: u32, sql: &str) -> Self {
+    pub fn with(major: u32, sql: &str) -> Self {
         let server = server(major);
         let (database, alice) = beside(server, &format!("{DOCS}; {sql}"));
         Self { server, database, alice }
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub fn sql(&self, sql: &str) -> String {
         self.server.sql(&self.database, &sql.replace("ALICE", &self.alice))
     }
 
-    fn scenario(&self) -> Scenario {
+    pub fn scenario(&self) -> Scenario {
         Scenario::with_database(self.server, &self.database).job("c", COMPRESS).job("p", PARTITION)
     }
 
     /// Runs a command that fails with this code and says this, and after which no function of ALICE has ever run and no object is bound to one.
-    fn refuses(&self, command: &[&str], code: i32, named: &[&str]) {
+    pub fn refuses(&self, command: &[&str], code: i32, named: &[&str]) {
         let named: Vec<String> = named.iter().map(|name| name.replace("ALICE", &self.alice)).collect();
         let named: Vec<&str> = named.iter().map(String::as_str).collect();
         self.scenario().run(command).exited(code).says(&named);
         assert_eq!((self.ran(), self.bound_to_alice()), ("f".to_owned(), String::new()), "{command:?}");
     }
 
-    fn succeeds(&self, arguments: &[&str]) {
+    pub fn succeeds(&self, arguments: &[&str]) {
         self.scenario().run(arguments).succeeded();
         assert_eq!((self.ran(), self.bound_to_alice()), ("f".to_owned(), String::new()), "{arguments:?}");
     }
 
-    fn ran(&self) -> String {
+    pub fn ran(&self) -> String {
         self.sql("SELECT is_called FROM trace")
     }
 
@@ -82,9 +82,9 @@ impl Docs {
     }
 }
 
-const INSTALL: [&str; 4] = ["compress", "install", "c", "--force"];
-const CONVERT: [&str; 3] = ["partition", "convert", "p"];
-const BACK: [&str; 4] = ["partition", "convert", "p", "--undo"];
+pub const INSTALL: [&str; 4] = ["compress", "install", "c", "--force"];
+pub const CONVERT: [&str; 3] = ["partition", "convert", "p"];
+pub const BACK: [&str; 4] = ["partition", "convert", "p", "--undo"];
 
 #[test]
 fn a_view_and_a_default_keep_the_functions_that_they_had_when_a_view_takes_the_tables_place() {

@@ -3,6 +3,7 @@
 //! croner computes the ticks; only this file and its folder name it.
 
 mod field;
+mod meant;
 mod pattern;
 mod read;
 mod why;
@@ -25,7 +26,7 @@ pub struct Schedule {
     cron: croner::Cron,
     /// True when both hour and minute are given: such a tick keeps its time of day when clocks change.
     is_fixed_time: bool,
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 /// The windows that are searched for the last tick, from a minute to more than eight years: 29 February can be that far away
@@ -93,9 +94,9 @@ impl Schedule {
         }
     }
 
-    /// Returns a note for people who wrote the schedule for another scheduler, or for an older pgtend.
-    pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
+    /// Returns what the schedule means where that is probably not meant.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Returns the fields as croner read them.
@@ -143,13 +144,13 @@ impl TryFrom<String> for Schedule {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let read::Read { cron, is_fixed_time, note } = read::read(&text)?;
+        let read::Read { cron, is_fixed_time, notes } = read::read(&text)?;
         // `0 0 31 2 *` is valid, but never comes.
         let start = DateTime::<Utc>::from_timestamp(1_704_067_200, 0).unwrap_or_default();
         if cron.find_next_occurrence(&start, false).is_err() {
             return Err(format!("`{text}` never runs: no calendar has such a day. The last day of a month is L: \"0 2 L * *\""));
         }
-        Ok(Self { text, cron, is_fixed_time, note })
+        Ok(Self { text, cron, is_fixed_time, notes })
     }
 }
 

@@ -6,6 +6,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
 use super::field::{DAY, Field, HOUR, MINUTE, MONTH, SECOND, WEEKDAY};
+use super::meant;
 use super::why::{self, FORMS};
 
 /// A schedule that was read.
@@ -13,8 +14,8 @@ pub struct Read {
     pub cron: Cron,
     /// True when both hour and minute are given: such a tick keeps its time of day when clocks change.
     pub is_fixed_time: bool,
-    /// A note for people who wrote the schedule for other schedulers.
-    pub note: Option<String>,
+    /// What it means where that is probably not meant.
+    pub notes: Vec<String>,
 }
 
 /// Reads the text, or returns the reason why it is not a schedule.
@@ -54,16 +55,12 @@ pub fn read(text: &str) -> Result<Read, String> {
     let all = seconds.iter().map(|second| (*second, &SECOND)).chain(known);
     let why = || all.clone().find_map(|(field, kind)| why::not_a_field(field, kind)).unwrap_or_else(|| FORMS.to_owned());
     let cron = parser.parse(&pattern).map_err(|_| wrong(why()))?;
-    let note = (is_both && !weekday.starts_with('+')).then(|| {
-        format!(
-            "schedule `{text}`: a day must match both `{day}` and `{weekday}`, as in cron, where a day field that begins with `*` counts as \
-             unrestricted; older versions of pgtend accepted either. Write `+{weekday}` if you mean both, or name the days (`1-31/2`) \
-             if you mean either"
-        )
-    });
+    let of_days = (is_both && !weekday.starts_with('+')).then(|| meant::both_days(text, day, weekday));
+    let of_hours = seconds.and_then(|second| meant::each_hour(text, second, rest));
+    let notes = of_days.into_iter().chain(of_hours).collect();
     // This mirrors MIN_STAR and HR_STAR; of the nicknames only @hourly is like that.
     let is_fixed_time = !minute.starts_with('*') && !hour.starts_with('*');
-    Ok(Read { cron, is_fixed_time, note })
+    Ok(Read { cron, is_fixed_time, notes })
 }
 
 /// Returns what a nickname stands for, or why it is invalid; `None` when the text does not look like one.
@@ -167,17 +164,6 @@ mod tests {
         assert!(reason("*/90 0 0 * * *").contains("60 seconds"));
         for text in ["*/60 * * * *", "0 */24 * * *", "0 0 */100,1-7 * mon", "0 0 1-7 * */7", "10-50/90 * * * *"] {
             assert!(read(text).is_ok(), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_changed_its_meaning_has_a_note_until_it_says_what_it_means() {
-        let note = |text: &str| read(text).unwrap_or_else(|error| panic!("{error}")).note;
-        for text in ["0 0 1-7 * */7", "0 0 */2 * 1", "0 0 0 */2 * 1", "0 0 */100,1-7 * MON"] {
-            assert!(note(text).is_some_and(|note| note.contains("Write `+")), "{text}");
-        }
-        for text in ["0 0 1-7 * +*/7", "0 0 1 * mon", "0 0 */2 * *", "0 0 * * */2", "0 0 ? * 1", "@daily"] {
-            assert_eq!(note(text), None, "{text}");
         }
     }
 

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 pub use known::{Habit, Known};
 pub use near::did_you_mean;
-pub use problem::{Problem, Problems, Source};
+pub use problem::{Mistake, Problem, Problems, Source};
 use serde::de::DeserializeOwned;
 use shape::Path;
 use toml::de::{DeTable, DeValue};
@@ -120,7 +120,9 @@ fn without_rust(message: &str) -> String {
         _ => return "this value has none of the forms that are possible here".to_owned(),
     };
     let expected = match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number that is not as large",
+        "u8" => "a whole number that is 0 to 255",
+        "u16" => "a whole number that is 0 to 65535",
+        "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number that is not as large",
         "a TOML datetime" => "a date without quotation marks, as in 2027-01-31",
         _ => return format!("found {found}, which has none of the forms that are possible here"),
     };

@@ -8,6 +8,8 @@ use std::string::FromUtf8Error;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::base::age_keys::{SECRET_KEY, is_secret};
 
@@ -59,8 +61,20 @@ fn lines_of<'t>(text: &'t str, span: &Range<usize>) -> &'t str {
 }
 
 /// Parts of keys and of SQL beside which a secret stands, or may stand by mistake.
-const BESIDE_SECRETS: [&str; 11] =
-    ["pass", "pwd", "secret", "token", "access_key", "key_id", "credential", "webhook", "ping_url", "sign_key", "_env"];
+const BESIDE_SECRETS: [&str; 12] = [
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "access_key",
+    "key_id",
+    "credential",
+    "webhook",
+    "ping_url",
+    "url_file",
+    "sign_key",
+    "_env",
+];
 
 /// Returns whether a key, a value or a line is better not repeated.
 pub(super) fn may_hold_a_secret(text: &str) -> bool {
@@ -187,18 +201,29 @@ impl Problems {
         text
     }
 
-    pub fn to_json(&self) -> serde_json::Value {
-        let rows = self.0.iter().map(|problem| {
-            serde_json::json!({
-                "file": problem.file.name(),
-                "line": problem.position.map(|position| position.0),
-                "column": problem.position.map(|position| position.1),
-                "message": problem.message,
-                "hint": problem.hint,
-            })
+    /// Returns each mistake as JSON has it.
+    pub fn mistakes(&self) -> Vec<Mistake<'_>> {
+        let mistakes = self.0.iter().map(|problem| Mistake {
+            file: problem.file.name(),
+            line: problem.position.map(|(line, _)| line),
+            column: problem.position.map(|(_, column)| column),
+            message: &problem.message,
+            hint: problem.hint.as_deref(),
         });
-        rows.collect()
+        mistakes.collect()
     }
+}
+
+/// A mistake in a file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Mistake<'p> {
+    file: &'p str,
+    /// From 1.
+    line: Option<usize>,
+    /// From 1.
+    column: Option<usize>,
+    message: &'p str,
+    hint: Option<&'p str>,
 }
 
 impl fmt::Display for Problems {

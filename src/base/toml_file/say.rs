@@ -40,6 +40,17 @@ pub fn found(key: &str, value: &DeValue<'_>) -> String {
     }
 }
 
+/// Lists the texts that are possible besides the example.
+pub fn others(known: &Known, schema: &Value) -> String {
+    let example = known.example(schema);
+    let texts = known.forms(schema).into_iter().find_map(|form| if let Form::OneOf(texts) = form { Some(texts) } else { None });
+    let texts = texts.into_iter().flatten().map(|text| format!("{text:?}")).filter(|text| *text != example);
+    match list(&texts.collect::<Vec<_>>(), "or") {
+        none if none.is_empty() => none,
+        others => format!(" (or {others})"),
+    }
+}
+
 /// Describes the values that are possible.
 pub fn expected(known: &Known, forms: &[Form<'_>]) -> String {
     let words = forms.iter().flat_map(|form| match form {
@@ -128,6 +139,9 @@ pub fn of_wrong_form(known: &Known, key: &str, value: &DeValue<'_>, schema: &Val
         DeValue::Integer(number) if own_unit(schema).is_some() => {
             format!("it has a unit, in quotation marks: {key} = \"{number}{}\"", own_unit(schema).unwrap_or_default())
         }
+        DeValue::Integer(number) if takes(|form| matches!(form, Form::Text(_))) && is_number(&known.example(schema)) => {
+            format!("in quotation marks: {key} = \"{number}\"")
+        }
         DeValue::Integer(number) if unit == Some("span") => {
             format!("a length of time has a unit: {key} = \"{number}s\", \"{number}m\" (minutes), \"{number}h\" or \"{number}d\"")
         }
@@ -136,6 +150,11 @@ pub fn of_wrong_form(known: &Known, key: &str, value: &DeValue<'_>, schema: &Val
         }
         _ => format!("write it like {key} = {}", known.example(schema)),
     }
+}
+
+/// Returns whether an example of a text, in quotation marks, is a number: so may be what is meant.
+fn is_number(example: &str) -> bool {
+    example.trim_matches('"').parse::<f64>().is_ok()
 }
 
 /// What a word for true or false means; None for any other word.

@@ -67,8 +67,9 @@ impl<'l> Look<'l> {
             let path: Path = path.iter().cloned().chain([key_name.clone()]).collect();
             let known = schema.get("properties").and_then(|keys| keys.get(&key_name));
             // A table with keys of its own and with named tables: what is no table is a key that it does not have.
-            let has_both = properties(schema).next().is_some() && others.is_some_and(Value::is_object);
-            let others = if has_both && !value.get_ref().is_table() { Some(&Value::Bool(false)) } else { others };
+            let has_both = properties(schema).next().is_some() && has_named_tables(schema);
+            let is_key = has_both && !value.get_ref().is_table() && self.list_of_tables(value.get_ref()).is_none();
+            let others = if is_key { Some(&Value::Bool(false)) } else { others };
             match (known, others) {
                 (Some(schema), _) => self.value(value.get_ref(), value.span(), schema, &path, &inner_name(&key_name, &path)),
                 (None, Some(schema)) if schema.is_object() => {
@@ -108,7 +109,7 @@ impl<'l> Look<'l> {
         }
         let example = |key: &str| {
             let schema = schema.get("properties").and_then(|keys| keys.get(key)).unwrap_or(&Value::Null);
-            format!("{key} = {}", self.known.example(schema))
+            format!("{key} = {}{}", self.known.example(schema), say::others(self.known, schema))
         };
         let names: Vec<String> = missing.iter().map(|key| format!("`{key}`")).collect();
         let examples: Vec<String> = missing.iter().map(|key| example(key)).collect();
@@ -173,18 +174,14 @@ impl<'l> Look<'l> {
 
     fn wrong_form(&mut self, value: &DeValue<'_>, span: Range<usize>, schema: &'l Value, path: &Path, name: &str) {
         let key = path.last().map(String::as_str).unwrap_or_default();
-        // `[[backup]]` is a list of one table.
-        if let DeValue::Array(values) = value
-            && let Some(first) = values.iter().next()
-            && self.text.get(first.span()).is_some_and(|text| text.starts_with("[["))
-        {
+        if let Some(first) = self.list_of_tables(value) {
             let header = path.join(".");
             let message = format!("[[{header}]] is a list of tables, expected one table");
-            self.mistake(path, first.span(), message, Some(format!("write [{header}], once")));
+            self.mistake(path, first, message, Some(format!("write [{header}], once")));
             return;
         }
-        // A table in place of a value may be one of another file, and a text in place of a list a key of another table.
-        if (value.is_table() || value.is_str())
+        // A table in place of a value may be one of another file, and a text in place of a list in a table a key that stands above it.
+        if (value.is_table() || value.is_str() && path.len() > 1)
             && let Some(hint) = self.habit(key, &path[..path.len() - 1])
         {
             let found = if value.is_table() { format!("the table {name}") } else { say::found(key, value) };
@@ -199,6 +196,13 @@ impl<'l> Look<'l> {
         let message = format!("found {}, expected {}", say::found(key, value), say::expected(self.known, &forms));
         let hint = as_table.unwrap_or_else(|| say::of_wrong_form(self.known, key, value, schema, &siblings));
         self.mistake(path, span, message, Some(hint));
+    }
+
+    /// Returns the place of the first header of `[[backup]]`, which is a list of one table.
+    fn list_of_tables(&self, value: &DeValue<'_>) -> Option<Range<usize>> {
+        let DeValue::Array(values) = value else { return None };
+        let first = values.iter().next()?.span();
+        self.text.get(first.clone())?.starts_with("[[").then_some(first)
     }
 
     /// Says how to write a table that has a header: with the keys that it needs, or else the first that has an example.
@@ -230,13 +234,14 @@ impl<'l> Look<'l> {
     }
 
     /// Says what to write in place of a key that its table does not have.
-    fn of_unknown_key(&self, key: &str, value: &DeValue<'_>, schema: &Value, path: &Path, name: &str) -> String {
+    fn of_unknown_key(&self, key: &str, value: &DeValue<'_>, schema: &'l Value, path: &Path, name: &str) -> String {
         let outer = &path[..path.len() - 1];
         let keys: Vec<&str> = properties(schema).map(|(key, _)| key.as_str()).collect();
         let near = did_you_mean(key, keys.iter().copied());
         self.habit(key, outer)
             .or_else(|| self.belongs(key, outer, value))
             .or(near)
+            .or_else(|| has_named_tables(schema).then(|| self.as_table(schema, name).replace("NAME", key)))
             .or_else(|| self.near_elsewhere(key, outer))
             .unwrap_or_else(|| say::some_keys(key, &keys, name, self.known.page))
     }
@@ -294,6 +299,11 @@ impl<'l> Look<'l> {
         });
         near.next()
     }
+}
+
+/// Returns whether it has tables of any name, as [notify.NAME] is one of [notify].
+fn has_named_tables(schema: &Value) -> bool {
+    schema.get("additionalProperties").is_some_and(Value::is_object)
 }
 
 fn inner_name(key: &str, path: &Path) -> String {

@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub(super) signature: Option<Signature>,
     /// The batches, in their stores, that have the rows of this one.
     pub(super) replaced_by: Vec<(Store, (BatchName, Manifest))>,
+    /// The batches that it replaces, for a restore.
+    pub(super) replaces: Vec<(BatchName, Manifest)>,
 }
 
 impl Found {
@@ -75,6 +77,16 @@ impl Batches {
         }
     }
 
+    /// Takes in what was replaced: the server to which batches go back says whether the ones that replace them are of its history.
+    pub(super) fn take_in_what_was_replaced(&mut self) {
+        let replaced = std::mem::take(&mut self.replaced);
+        for found in &mut self.found {
+            let by_it = replaced.iter().filter(|replaced| replaced.replaced_by.iter().any(|(_, by)| by.0 == found.batch.0));
+            found.replaces = by_it.map(|replaced| replaced.batch.clone()).collect();
+        }
+        self.found.extend(replaced);
+    }
+
     /// Counts the batches that exist, or may exist, in addition to those that were found. A folder that cannot be read may hold some when
     /// other batches of its series were found; it is unknown to which series other folders belong.
     pub(super) fn unreadable(&self) -> usize {
@@ -122,8 +134,14 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
         let not_ours = listing.not_ours.into_iter().map(|(name, manifest, signature)| ((name, manifest), Some(signature)));
         for (batch, signature) in ours.chain(not_ours) {
             if filter.has_database(&batch.1.database) && filter.has_job(&batch.1.job) {
-                let found =
-                    Found { store_name: store_name.clone(), store: store.clone(), batch, signature, replaced_by: Vec::new() };
+                let found = Found {
+                    store_name: store_name.clone(),
+                    store: store.clone(),
+                    batch,
+                    signature,
+                    replaced_by: Vec::new(),
+                    replaces: Vec::new(),
+                };
                 let list = if signature.is_none() || unsigned_ok { &mut all.found } else { &mut all.not_ours };
                 list.push(found);
             }
@@ -132,7 +150,14 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
         for Replaced { batch, by } in listing.replaced.into_iter().filter(|replaced| is_meant(&replaced.batch.1)) {
             let replaced_by = by.into_iter().map(|by| (store.clone(), by)).collect();
             let store_name = store_name.clone();
-            all.replaced.push(Found { store_name, store: store.clone(), batch, signature: None, replaced_by });
+            all.replaced.push(Found {
+                store_name,
+                store: store.clone(),
+                batch,
+                signature: None,
+                replaced_by,
+                replaces: Vec::new(),
+            });
         }
         for pending in listing.pending {
             let key = pending.key();

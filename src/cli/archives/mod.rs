@@ -10,12 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use find::find;
-use serde_json::json;
+use find::{Batches, Found, find};
 
 use super::filter::Filter;
 use super::global::Global;
-use super::output::{self, print};
+use super::output::{self, print, print_json};
+use super::outputs::runs as printed;
 use super::signals::{cancelled_by_signals, or_cancelled};
 use crate::archive::{BatchName, Manifest};
 use crate::base::terminal::say;
@@ -66,9 +66,7 @@ pub async fn run(global: &Global, command: &Command) -> Result<ExitCode> {
                 unknown = pending::complete(&config, &all, &global.progress(), &cancel).await?;
                 all = or_cancelled(&cancel, find(&config, filter, *unsigned_ok)).await?;
             }
-            // The server says whether the batch that replaced another one is of its history.
-            let replaced = std::mem::take(&mut all.replaced);
-            all.found.extend(replaced);
+            all.take_in_what_was_replaced();
             if let Some(batch) = &arguments.batch {
                 let is_meant = |name: &BatchName| name.to_string() == *batch;
                 all.found.retain(|found| is_meant(&found.batch.0));
@@ -93,34 +91,7 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
     let all = find(config, filter, unsigned_ok).await?;
     let found = &all.found;
     if global.json {
-        let rows: Vec<_> = found
-            .iter()
-            .map(|found| {
-                let asked = if found.store.has_sign_key() { Signature::Valid } else { Signature::NotAsked };
-                let signature = found.signature.unwrap_or(asked);
-                let identity = found.batch.1.identity().map(|identity| identity.to_string());
-                json!({
-                    "store": found.store_name,
-                    "batch": found.batch.0.to_string(),
-                    "identity": identity,
-                    "sealed": found.batch.1.names_are_sealed(),
-                    "manifest": Manifest { sealed: None, ..found.batch.1.clone() },
-                    "signature": signature
-                })
-            })
-            .collect();
-        let not_ours = all
-            .not_ours
-            .iter()
-            .map(|found| json!({ "store": found.store_name, "batch": found.batch.0.to_string(), "signature": found.signature }));
-        let broken =
-            all.broken.iter().map(|(store, broken)| json!({ "store": store, "key": broken.key, "reason": broken.reason }));
-        let pending = all.pending.iter().map(|(place, pending)| {
-            json!({ "store": place.store_name, "batch": pending.name.to_string(), "rows": pending.rows, "counts": pending.counts })
-        });
-        let (not_ours, broken, pending): (Vec<_>, Vec<_>, Vec<_>) = (not_ours.collect(), broken.collect(), pending.collect());
-        print(&format!("{:#}\n", json!({ "batches": rows, "not_ours": not_ours, "broken": broken, "pending": pending })))?;
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&as_json(&all)).map(|()| ExitCode::SUCCESS);
     }
     all.log_what_is_not_listed();
     identity::say_several(found);
@@ -144,4 +115,39 @@ async fn list(global: &Global, config: &Config, filter: &Filter, unsigned_ok: bo
     });
     print(&output::table(&["STORE", "BATCH", "TABLE", "ROWS", "SIZE", "WHY"], rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(all: &Batches) -> printed::Archives<'_> {
+    let not_ours = all.not_ours.iter().map(|found| printed::Unsigned {
+        store: &found.store_name,
+        batch: found.batch.0.to_string(),
+        signature: found.signature,
+    });
+    let broken =
+        all.broken.iter().map(|(store, broken)| printed::BrokenBatch { store, key: &broken.key, reason: &broken.reason });
+    let pending = all.pending.iter().map(|(place, pending)| printed::PendingBatch {
+        store: &place.store_name,
+        batch: pending.name.to_string(),
+        rows: pending.rows,
+        counts: pending.counts,
+    });
+    printed::Archives {
+        batches: all.found.iter().map(batch_as_json).collect(),
+        not_ours: not_ours.collect(),
+        broken: broken.collect(),
+        pending: pending.collect(),
+    }
+}
+
+fn batch_as_json(found: &Found) -> printed::Batch<'_> {
+    let (name, manifest) = &found.batch;
+    let asked = if found.store.has_sign_key() { Signature::Valid } else { Signature::NotAsked };
+    printed::Batch {
+        store: &found.store_name,
+        batch: name.to_string(),
+        identity: manifest.identity().map(|identity| identity.to_string()),
+        sealed: manifest.names_are_sealed(),
+        manifest: Manifest { sealed: None, ..manifest.clone() },
+        signature: found.signature.unwrap_or(asked),
+    }
 }

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::require::refuse_unknown;
 use crate::base::fault::{Fault, Kind};
 use crate::base::{terminal, units};
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::config::Config;
 use crate::store::Store;
 use crate::task::backup::adopt::{self, Destination, Source};
@@ -56,11 +56,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
     let into = Destination { store: &store, database, bin_dir: config.tools.bin_dir.clone() };
     let (set, sha256) = adopt::adopt(source, &into, &phase, cancel).await?;
     phase.done(&format!("{} from {}", set.name, terminal::in_one_line(&dump.to_string_lossy())));
-    print(&if global.json {
-        format!("{:#}\n", as_json(&set, &store_name, &sha256))
-    } else {
-        in_words(&set, &store_name, &sha256)
-    })?;
+    match global.json {
+        true => print_json(&as_json(&set, &store_name, &sha256))?,
+        false => print(&in_words(&set, &store_name, &sha256))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,18 +80,19 @@ fn store_of(config: &Config, wanted: Option<&str>) -> Result<String> {
     }
 }
 
-fn as_json(set: &Set, store: &str, sha256: &str) -> serde_json::Value {
-    json!({
-        "set": set.name.to_string(),
-        "store": store,
-        "sha256": sha256,
-        "adopted": set.manifest.adopted,
-        "server_version": set.manifest.server.version,
-        "pg_dump_version": set.manifest.pg_dump_version,
-        "tables": set.manifest.table_count(),
-        "rows": set.manifest.rows(),
-        "dump_bytes": set.manifest.dump.bytes,
-    })
+fn as_json<'a>(set: &'a Set, store: &'a str, sha256: &'a str) -> printed::Adopt<'a> {
+    let manifest = &set.manifest;
+    printed::Adopt {
+        set: set.name.to_string(),
+        store,
+        sha256,
+        adopted: manifest.adopted.as_ref(),
+        server_version: &manifest.server.version,
+        pg_dump_version: &manifest.pg_dump_version,
+        tables: manifest.table_count(),
+        rows: manifest.rows(),
+        dump_bytes: manifest.dump.bytes,
+    }
 }
 
 fn in_words(set: &Set, store: &str, sha256: &str) -> String {

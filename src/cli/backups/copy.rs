@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::future::join_all;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, NoneMeant, find_copies};
@@ -16,7 +15,8 @@ use crate::base::age_keys::{MAX_RECIPIENTS, Recipient};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::cli::signals::or_cancelled;
 use crate::config::Config;
 use crate::pg::failure;
@@ -88,7 +88,10 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
             on_the_first_good(&sources, async |found| copy_of(found).as_copy(found, arguments).plan().await),
         );
         let plan = plan.await?.done;
-        print(&if global.json { format!("{:#}\n", serde_json::to_value(&plan)?) } else { plan.to_string() })?;
+        match global.json {
+            true => print_json(&printed::Copy::Plan(&plan))?,
+            false => print(&plan.to_string())?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let progress = global.progress();
@@ -229,10 +232,9 @@ fn print_copied(global: &Global, (set, from, to): (&str, &str, &str), copied: &C
     let encryption = copied.set.as_ref().and_then(|set| set.manifest.dump.encryption.as_ref());
     let recipients = encryption.map(|encryption| encryption.recipients.as_slice()).unwrap_or_default();
     if global.json {
-        return print(&format!(
-            "{:#}\n",
-            json!({ "set": set, "from": from, "to": to, "was_there": copied.was_there, "sent_bytes": copied.sent_bytes, "kept_objects": copied.kept, "recipients": recipients, "verification": verification })
-        ));
+        let Copied { was_there, sent_bytes, kept: ref kept_objects, .. } = *copied;
+        let copied = printed::Copied { set, from, to, was_there, sent_bytes, kept_objects, recipients, verification };
+        return print_json(&printed::Copy::Copied(copied));
     }
     let proved = verification.map(|verification| verification.in_words()).unwrap_or_default();
     let kept = match copied.kept.is_empty() {

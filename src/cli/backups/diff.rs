@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde_json::json;
 
 use super::find::{Filter, Which, find};
 use crate::base::fault::{Fault, Kind};
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::{self, print};
+use crate::cli::output::{self, print, print_json};
+use crate::cli::outputs::parts_of_sets as printed;
 use crate::task::backup::change::{self, Change};
 use crate::task::backup::set::Set;
 
@@ -25,12 +25,14 @@ pub async fn run(global: &Global, before: &str, after: &str, filter: &Filter, wh
         tracing::warn!("the two sets were made with different filters (schemas, exclude_tables, exclude_table_data)");
     }
     if global.json {
-        let tables: Vec<_> = changes
-            .iter()
-            .map(|change| json!({ "table": change.table, "before": change.before, "after": change.now, "change": change.in_a_word() }))
-            .collect();
-        let document = json!({ "before": before.name.to_string(), "after": after.name.to_string(), "tables": tables });
-        print(&format!("{document:#}\n"))?;
+        let tables = changes.iter().map(|change| printed::Change {
+            table: &change.table,
+            before: change.before,
+            after: change.now,
+            change: change.in_a_word(),
+        });
+        let (before, after) = (before.name.to_string(), after.name.to_string());
+        print_json(&printed::Diff { before, after, tables: tables.collect() })?;
         return Ok(ExitCode::SUCCESS);
     }
     print(&format!("before  {}\nafter   {}\n\n", before.name, after.name))?;

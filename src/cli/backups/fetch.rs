@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which};
@@ -18,7 +17,8 @@ use crate::base::terminal::say;
 use crate::base::toml_file::did_you_mean;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::parts_of_sets as printed;
 use crate::cli::signals::or_cancelled;
 use crate::pg::qualified;
 use crate::task::backup::manifest::Manifest;
@@ -95,13 +95,11 @@ pub async fn run(global: &Global, arguments: &Arguments, cancel: &CancellationTo
         return Ok(ExitCode::SUCCESS);
     };
     file.finish()?;
-    print(&match global.json {
-        true => format!(
-            "{:#}\n",
-            json!({ "set": set, "store": store, "table": name, "rows": rows, "file": path, "read_bytes": read_bytes, "dump_bytes": dump_bytes })
-        ),
-        false => format!("{}: {said}\n", path.display()),
-    })?;
+    let file = path.display().to_string();
+    match global.json {
+        true => print_json(&printed::Fetch { set: &set, store: &store, table: &name, rows, file, read_bytes, dump_bytes })?,
+        false => print(&format!("{file}: {said}\n"))?,
+    }
     judge(&fetched.passed_over, &progress, cancel).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -198,7 +198,7 @@ fn warn_of_earlier_ones(candidates: &[Found], series: &Series, latest: &SetName)
     if let Some(newest) = earlier.last() {
         let (count, verb) = (units::plural(earlier.len(), "set"), if earlier.len() == 1 { "is" } else { "are" });
         tracing::warn!(
-            "{latest} is of the database that has this name now. {count} here {verb} of another that had it before, with another OID; the newest of them is {newest}: \
+            "{latest} is of the database that has this name now. {count} here {verb} of another that had it before; the newest of them is {newest}: \
              name it to take it"
         );
     }

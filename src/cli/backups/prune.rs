@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::cli::run_job;
 use crate::ledger::report::Run;
 use crate::pg::failure;
@@ -56,10 +57,13 @@ pub async fn run(global: &Global, only: Option<&str>, dry_run: bool, cancel: Can
     }
     context.notifier.drain().await;
     if global.json {
-        let facts = |all: &[NotPruned<'_>]| all.iter().map(NotPruned::facts).collect::<Vec<_>>();
-        let (refused, failed) = (facts(&refused), facts(&failed));
-        let decisions = decisions.iter().map(with_store).collect::<Result<Vec<_>>>()?;
-        print(&format!("{:#}\n", json!({ "dry_run": dry_run, "sets": decisions, "refused": refused, "failed": failed })))?;
+        let sets = decisions.iter().map(|(store, _, decision)| printed::Decision { decision, store });
+        print_json(&printed::Prune {
+            dry_run,
+            sets: sets.collect(),
+            refused: refused.iter().map(NotPruned::as_json).collect(),
+            failed: failed.iter().map(NotPruned::as_json).collect(),
+        })?;
     } else if decisions.is_empty() && refused.is_empty() && failed.is_empty() {
         print("no sets of a job with `keep`\n")?;
     } else {
@@ -89,8 +93,9 @@ struct NotPruned<'a> {
 }
 
 impl NotPruned<'_> {
-    fn facts(&self) -> Value {
-        json!({ "database": self.database, "job": self.job, "store": self.store, "reason": failure::in_a_line(&self.error) })
+    fn as_json(&self) -> printed::NotPruned<'_> {
+        let Self { database, job, store, error, .. } = self;
+        printed::NotPruned { database, job, store, reason: failure::in_a_line(error) }
     }
 
     fn into_error(self) -> anyhow::Error {
@@ -113,13 +118,6 @@ fn prunes_of(job: &Job) -> Vec<(Manual<Prune>, String)> {
         Some((Manual { command: "backups prune", task: job.task.clone(), work }, in_store))
     };
     backup.stores().filter_map(prune).collect()
-}
-
-/// A decision, and the store that it is about.
-fn with_store((store, _, decision): &(String, String, Decision)) -> Result<Value> {
-    let mut decision = serde_json::to_value(decision)?;
-    decision["store"] = json!(store);
-    Ok(decision)
 }
 
 /// Those of the plan, or of the report.

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde_json::json;
 
 use crate::base::fault::{Fault, Kind};
 use crate::base::shell::word;
@@ -12,7 +11,8 @@ use crate::base::toml_file::did_you_mean;
 use crate::base::units::Span;
 use crate::cli::filter::Filter;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::config::Config;
 use crate::run::job;
 use crate::task::backup::gate::{self, Answer, Question};
@@ -89,7 +89,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         said += &format!(". {}", advice(&jobs, database, &config));
     }
     if global.json {
-        print(&format!("{:#}\n", as_json(&question, &answer, &said)))?;
+        print_json(&as_json(&question, &answer, &said))?;
     } else if answer.is_met {
         print(&format!("{said}\n"))?;
     }
@@ -135,24 +135,22 @@ fn advice(jobs: &[job::Job], database: &str, config: &Config) -> String {
     }
 }
 
-fn as_json(question: &Question<'_>, answer: &Answer, said: &str) -> serde_json::Value {
-    let newest = answer.newest.as_ref().map(|newest| {
-        json!({
-            "set": newest.set,
-            "store": newest.store,
-            "began_at": newest.began_at,
-            "age_seconds": (answer.now - newest.began_at).num_seconds().max(0),
-            "restored_at": newest.restored_at,
-        })
+fn as_json<'a>(question: &Question<'a>, answer: &'a Answer, said: &'a str) -> printed::Require<'a> {
+    let newest = answer.newest.as_ref().map(|newest| printed::Newest {
+        set: &newest.set,
+        store: &newest.store,
+        began_at: newest.began_at,
+        age_seconds: (answer.now - newest.began_at).num_seconds().max(0).unsigned_abs(),
+        restored_at: newest.restored_at,
     });
-    json!({
-        "database": question.database,
-        "within_seconds": question.within.0.as_secs_f64(),
-        "restored": question.restored,
-        "met": answer.is_met,
-        "newest": newest,
-        "passed_over": answer.passed_over,
-        "unread_stores": answer.not_asked,
-        "reason": said,
-    })
+    printed::Require {
+        database: question.database,
+        within_seconds: question.within.0.as_secs_f64(),
+        restored: question.restored,
+        met: answer.is_met,
+        newest,
+        passed_over: &answer.passed_over,
+        unread_stores: &answer.not_asked,
+        reason: said,
+    }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, settings_of};
@@ -17,7 +16,8 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Progress;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::parts_of_sets as printed;
 use crate::cli::signals::or_cancelled;
 use crate::ledger::Ledger;
 use crate::ledger::report::Report;
@@ -285,10 +285,22 @@ fn print_restored(global: &Global, settings: &pg::Settings, found: &Found, resto
     let (tables, rows) = (set.manifest.table_count() as u64, set.manifest.rows());
     let (name, into, failures) = (&set.name, settings.display(), restored.failed_count as u64);
     if global.json {
-        return print(&format!(
-            "{:#}\n",
-            json!({ "set": name.to_string(), "store": found.store_name, "into": into, "tables": tables, "rows": rows, "rows_hashed": restored.hashed, "sessions": restored.sessions, "rows_seconds": restored.seconds.map(|(rows, _)| rows), "after_rows_seconds": restored.seconds.map(|(_, after)| after), "notes": restored.notes, "not_carried": restored.not_carried, "failed": restored.failed, "failed_count": failures, "elapsed_seconds": elapsed.as_secs_f64() })
-        ));
+        return print_json(&printed::Restore::Whole(printed::Whole {
+            set: name.to_string(),
+            store: &found.store_name,
+            into: &into,
+            tables,
+            rows,
+            rows_hashed: restored.hashed.as_ref(),
+            sessions: restored.sessions,
+            rows_seconds: restored.seconds.map(|(rows, _)| rows),
+            after_rows_seconds: restored.seconds.map(|(_, after)| after),
+            notes: &restored.notes,
+            not_carried: &restored.not_carried,
+            failed: &restored.failed,
+            failed_count: failures,
+            elapsed_seconds: elapsed.as_secs_f64(),
+        }));
     }
     if failures == 0 {
         let hashed = restored.hashed.as_ref().map(|hashed| format!("; {}", hashed.in_words(tables))).unwrap_or_default();

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::Found;
@@ -13,7 +12,8 @@ use crate::base::progress::{Phase, Progress};
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::parts_of_sets as printed;
 use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::Config;
@@ -234,13 +234,18 @@ fn print_restored(
     let tables = plan.tables();
     let rows: u64 = tables.values().sum();
     if global.json {
-        let notes: Vec<&String> = restored.notes.iter().chain(&plan.notes).collect();
-        let of_tables: Vec<_> =
-            tables.iter().map(|(table, rows)| json!({ "schema": table.schema, "name": table.name, "rows": rows })).collect();
-        return print(&format!(
-            "{:#}\n",
-            json!({ "set": name, "store": found.store_name, "into": into, "tables": of_tables, "rows": rows, "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
-        ));
+        let of_tables =
+            tables.iter().map(|(table, rows)| printed::TableRows { schema: &table.schema, name: &table.name, rows: *rows });
+        return print_json(&printed::Restore::Parts(printed::Parts {
+            set: &name,
+            store: &found.store_name,
+            into: &into,
+            tables: of_tables.collect(),
+            rows,
+            notes: restored.notes.iter().chain(&plan.notes).collect(),
+            read_bytes,
+            elapsed_seconds: elapsed.as_secs_f64(),
+        }));
     }
     for (table, rows) in &tables {
         print(&format!("{table}: {}\n", units::plural(*rows, "row")))?;
@@ -317,10 +322,21 @@ fn print_merged(
     let Merged { table, rows, chosen, inserted, replaced, notes, read_bytes } = merged;
     let (name, into) = (found.set.name.to_string(), settings.display());
     if global.json {
-        return print(&format!(
-            "{:#}\n",
-            json!({ "set": name, "store": found.store_name, "into": into, "table": table, "dry_run": is_dry_run, "rows": rows, "chosen": chosen, "inserted": inserted, "replaced": replaced, "left": merged.left(), "notes": notes, "read_bytes": read_bytes, "elapsed_seconds": elapsed.as_secs_f64() })
-        ));
+        return print_json(&printed::Restore::Merged(printed::Merged {
+            set: &name,
+            store: &found.store_name,
+            into: &into,
+            table,
+            dry_run: is_dry_run,
+            rows: *rows,
+            chosen: *chosen,
+            inserted: *inserted,
+            replaced: *replaced,
+            left: merged.left(),
+            notes,
+            read_bytes: *read_bytes,
+            elapsed_seconds: elapsed.as_secs_f64(),
+        }));
     }
     let (would, end) = if is_dry_run { ("would be ", "nothing was changed: this is a dry run\n") } else { ("", "") };
     print(&format!(

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::Utc;
-use serde_json::json;
 
 use super::find::{Filter, Found, Which, find_copies};
 use super::other_copies::OtherCopies;
 use crate::base::{terminal, units};
 use crate::cli::global::Global;
-use crate::cli::output::{self, print};
+use crate::cli::output::{self, print, print_json};
+use crate::cli::outputs::common::UnreadStore;
+use crate::cli::outputs::sets::{Show, ShownCopy, Table};
 use crate::members::decrypt::recipients_in_words;
 use crate::store::archived::Archived;
 use crate::task::backup::copies::together::{Refused, Together};
@@ -20,6 +21,7 @@ use crate::task::backup::latest::Choice;
 use crate::task::backup::manifest::{Globals, Manifest};
 use crate::task::backup::part;
 use crate::task::backup::scan::TableData;
+use crate::task::backup::set::Set;
 use crate::task::backup::verdict::Verification;
 
 pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) -> Result<ExitCode> {
@@ -37,11 +39,10 @@ pub async fn run(global: &Global, wanted: &str, filter: &Filter, which: &Which) 
     let all = [found].into_iter().chain(&others.found).map(|copy| (copy.store_name.as_str(), &copy.set));
     let refused = Together::of_copies(all).refused_for_its_data(&found.set, now);
     let doubt = Doubt { refused, unread: &others.unread };
-    print(&if global.json {
-        format!("{:#}\n", as_json(found, &copies, &tables, &archived, &doubt))
-    } else {
-        in_words(found, &copies, &tables, &archived, &doubt)
-    })?;
+    match global.json {
+        true => print_json(&as_json(found, &copies, &tables, &archived, &doubt))?,
+        false => print(&in_words(found, &copies, &tables, &archived, &doubt))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,19 +64,6 @@ impl Doubt<'_> {
             unread.map(|(store, why)| ("not known", format!("whether a copy in {store} was refused for its data: {why}")));
         refused.into_iter().chain(unread).collect()
     }
-}
-
-/// A table of the set, with all blocks of its rows.
-#[derive(Default)]
-struct Table {
-    schema: String,
-    name: String,
-    rows: u64,
-    /// The size of its rows in the uncompressed dump.
-    bytes: u64,
-    /// Members that hold some of it, and their bytes in the object.
-    members: u64,
-    member_bytes: u64,
 }
 
 /// The tables by name.
@@ -106,60 +94,54 @@ async fn archived_in(copy: &Found) -> Result<Option<String>> {
     Ok(archived.iter().find(|archived| archived.key == dump).map(Archived::in_words))
 }
 
-fn as_json(
-    found: &Found,
-    copies: &[Found],
-    tables: &[Table],
-    archived: &[(String, String)],
-    doubt: &Doubt<'_>,
-) -> serde_json::Value {
-    let manifest = &found.set.manifest;
-    let tables: Vec<_> = tables
-        .iter()
-        .map(|table| {
-            let Table { schema, name, rows, bytes, members, member_bytes } = table;
-            json!({ "schema": schema, "name": name, "rows": rows, "bytes": bytes, "members": members, "member_bytes": member_bytes })
-        })
-        .collect();
-    let copies: Vec<_> = copies
-        .iter()
-        .map(|copy| {
-            let location = copy.store.location(&copy.set.name.key(&copy.set.manifest.dump.object));
-            let archived = archived.iter().find(|(store, _)| *store == copy.store_name).map(|(_, said)| said);
-            json!({ "store": copy.store_name, "location": location, "archived": archived, "verification": copy.set.verification, "bytes": copy.set.verification.verdict() })
-        })
-        .collect();
-    let unread: Vec<_> = doubt.unread.iter().map(|(store, reason)| json!({ "store": store, "reason": reason })).collect();
-    json!({
-        "set": found.set.name.to_string(),
-        "copies": copies,
-        "store": found.store_name,
-        "location": found.store.location(&found.set.name.key(&manifest.dump.object)),
-        "format": manifest.format,
-        "started_at": manifest.started_at,
-        "finished_at": manifest.finished_at,
-        "server_version": manifest.server.version,
-        "pg_dump_version": manifest.pg_dump_version,
-        "database": manifest.server.database.name,
-        "encoding": manifest.server.database.encoding,
-        "dump_bytes": manifest.dump.bytes,
-        "uncompressed_bytes": manifest.dump.uncompressed_bytes,
-        "members": manifest.dump.members.count,
-        "encryption": manifest.dump.encryption,
-        "sealed": manifest.names_are_sealed(),
-        "rows": (!manifest.names_are_sealed()).then(|| manifest.rows()),
-        "tables": (!manifest.names_are_sealed()).then_some(tables),
-        "large_objects": manifest.large_objects,
-        "extensions": manifest.server.extensions,
-        "globals": manifest.globals,
-        "filters": manifest.filters,
-        "verification": found.set.verification,
-        "bytes": found.set.verification.verdict(),
-        "refused_for_its_data": doubt.refused.map(|refused| refused.as_json(&found.set)),
-        "unread_stores": unread,
-        "adopted": manifest.adopted,
-        "warnings": manifest.warnings,
-    })
+fn as_json<'a>(
+    found: &'a Found,
+    copies: &'a [Found],
+    tables: &'a [Table],
+    archived: &'a [(String, String)],
+    doubt: &Doubt<'a>,
+) -> Show<'a> {
+    let Set { name, manifest, verification, .. } = &found.set;
+    let copy = |copy: &'a Found| ShownCopy {
+        store: &copy.store_name,
+        location: copy.store.location(&copy.set.name.key(&copy.set.manifest.dump.object)),
+        archived: archived.iter().find(|(store, _)| *store == copy.store_name).map(|(_, said)| said.as_str()),
+        verification: &copy.set.verification,
+        bytes: copy.set.verification.verdict(),
+    };
+    let is_open = !manifest.names_are_sealed();
+    Show {
+        set: name.to_string(),
+        copies: copies.iter().map(copy).collect(),
+        store: &found.store_name,
+        location: found.store.location(&name.key(&manifest.dump.object)),
+        format: manifest.format,
+        started_at: manifest.started_at,
+        finished_at: manifest.finished_at,
+        server_version: &manifest.server.version,
+        pg_dump_version: &manifest.pg_dump_version,
+        database: &manifest.server.database.name,
+        identity: found.set.identity().map(|identity| identity.to_string()),
+        oid: manifest.server.database.oid,
+        encoding: &manifest.server.database.encoding,
+        dump_bytes: manifest.dump.bytes,
+        uncompressed_bytes: manifest.dump.uncompressed_bytes,
+        members: manifest.dump.members.count,
+        encryption: manifest.dump.encryption.as_ref(),
+        sealed: !is_open,
+        rows: is_open.then(|| manifest.rows()),
+        tables: is_open.then_some(tables),
+        large_objects: manifest.large_objects,
+        extensions: &manifest.server.extensions,
+        globals: &manifest.globals,
+        filters: &manifest.filters,
+        verification,
+        bytes: verification.verdict(),
+        refused_for_its_data: doubt.refused.map(|refused| refused.beside(&found.set)),
+        unread_stores: doubt.unread.iter().map(|(store, reason)| UnreadStore { store, reason: reason.into() }).collect(),
+        adopted: manifest.adopted.as_ref(),
+        warnings: &manifest.warnings,
+    }
 }
 
 fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(String, String)], doubt: &Doubt<'_>) -> String {
@@ -167,6 +149,7 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Stri
     let mut lines = vec![
         ("set", format!("{} in {}", set.name, found.store_name)),
         ("of", format!("database {}, PostgreSQL {}", manifest.server.database.name, manifest.server.version)),
+        ("identity", identity_in_words(&found.set)),
         (
             "dump",
             format!(
@@ -224,6 +207,13 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Stri
         ]
     };
     head + "\n" + &output::table(&["TABLE", "ROWS", "UNCOMPRESSED", "MEMBERS", "IN THE OBJECT"], tables.iter().map(row))
+}
+
+/// The identity in the form that `--from` takes, and the OID that tells the database from others that have had its name.
+fn identity_in_words(set: &Set) -> String {
+    let identity = set.identity().map_or_else(|| "its server is not recorded".to_owned(), |identity| identity.to_string());
+    let oid = set.manifest.server.database.oid.map(|oid| format!(", OID {oid}"));
+    identity + &oid.unwrap_or_default()
 }
 
 /// Says how the rows of the last restored copy were compared with the set.

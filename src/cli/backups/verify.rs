@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::find::{Filter, Found, Which, settings_of};
@@ -13,7 +12,8 @@ use super::thaw::{Thawing, find_readable};
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::sets as printed;
 use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::Config;
@@ -153,16 +153,13 @@ fn print_verified(global: &Global, found: &Found, has_copies: bool, verified: &V
     let set = &found.set;
     if global.json {
         let not_decoded = if let Verified::Read { not_decoded } = verified { not_decoded.as_deref() } else { None };
-        return print(&format!(
-            "{:#}\n",
-            json!({
-                "set": set.name.to_string(),
-                "store": found.store_name,
-                "not_decoded": not_decoded,
-                "verification": set.verification,
-                "bytes": set.verification.verdict(),
-            })
-        ));
+        return print_json(&printed::Verify {
+            set: set.name.to_string(),
+            store: &found.store_name,
+            not_decoded,
+            verification: &set.verification,
+            bytes: set.verification.verdict(),
+        });
     }
     let of_copy = if has_copies { format!(" in {}", found.store_name) } else { String::new() };
     let name = format!("{}{of_copy}", set.name);

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::base::units;
 use crate::run::notify::message::{Message, Severity};
 use crate::run::standing::fleets::Fleet;
-use crate::run::standing::{OfDatabase, Standing};
+use crate::run::standing::{OfDatabase, Safety, Standing};
 
 /// More lines of a kind than this are counted only.
 const UNSAFE_LISTED: usize = 10;
@@ -41,8 +41,9 @@ pub struct Week {
 
 pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let standing = &facts.standing;
-    let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) =
-        standing.databases.iter().partition(|database| is_safe(standing, database));
+    let is_safe = |database: &&OfDatabase| standing.safety(database) == Safety::Safe;
+    let (safe, not_safe): (Vec<&OfDatabase>, Vec<_>) = standing.databases.iter().partition(is_safe);
+    let unknown = not_safe.iter().filter(|database| standing.safety(database) == Safety::Unknown).count();
     let (found, found_not_safe) = found(standing);
     let of_servers = standing.uncovered.len() + standing.left_out.len();
     let count_not_safe = not_safe.len() + found_not_safe + of_servers;
@@ -55,6 +56,7 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
         (0, _) => "digest: no database is backed up".to_owned(),
         (1, 0) => "digest: the database is safe".to_owned(),
         (_, 0) => format!("digest: all {counted} are safe"),
+        (_, count) if count == unknown => format!("digest: {count} of {counted} not known to be safe"),
         (_, count) => format!("digest: {count} of {counted} NOT safe"),
     };
     let attention = attention(standing, now);
@@ -69,7 +71,7 @@ pub fn message(facts: &Facts, now: DateTime<Utc>) -> Message {
     let sign = if found_not_safe > 0 { "🔴" } else { "⚠️" };
     let fleets_not_well = fleets_not_well.into_iter().map(|fleet| format!("{sign} {}", fleet.line(now)));
     let not_safe = not_safe.iter().map(|database| format!("🔴 {}: {}", database.name, standing.backup_in_words(database, now)));
-    let of_servers = standing.of_servers().into_iter().map(|said| format!("🔴 {said}"));
+    let of_servers = standing.of_servers(now).into_iter().map(|said| format!("🔴 {said}"));
     let mut lines = listed(of_servers.chain(fleets_not_well).chain(not_safe), UNSAFE_LISTED, "that are not safe");
     lines.extend(listed(attention.into_iter().map(|text| format!("⚠️ {text}")), ATTENTION_LISTED, "to look at"));
     let findings = facts
@@ -98,13 +100,6 @@ fn found(standing: &Standing) -> (usize, usize) {
         known.1 = known.1.min(counts.1);
     }
     by_patterns.values().fold((0, 0), |(all, not_safe), (databases, not_well)| (all + databases, not_safe + not_well))
-}
-
-/// A database is safe with a proved backup that nothing speaks against, and that its job renews in time.
-fn is_safe(standing: &Standing, database: &OfDatabase) -> bool {
-    let is_late = standing.late.iter().any(|late| late.database == database.name && Some(&late.job) == database.job.as_ref());
-    let is_renewed = database.job.is_some() && database.idle.is_none() && !is_late;
-    matches!(database.backup, Ok(Some(_))) && !database.is_in_doubt() && database.unasked.is_none() && is_renewed
 }
 
 /// What a person should look at besides backups.
@@ -217,6 +212,17 @@ mod tests {
         }
         assert_eq!(message(&facts(Vec::new()), at()).severity, Severity::Bad, "nothing is backed up");
         assert_eq!(message(&facts(vec![database("app", 3)]), at()).severity, Severity::Good);
+    }
+
+    #[test]
+    fn an_old_backup_beside_a_store_that_was_not_read_is_not_known_to_be_safe() {
+        let unread = OfDatabase { unread: vec!["offsite".to_owned()], ..database("app", 480) };
+        let said = message(&facts(vec![unread, database("crm", 3)]), at());
+        assert_eq!((said.title.as_str(), said.severity), ("digest: 1 of 2 databases not known to be safe", Severity::Bad));
+        let line = "🔴 app: 20 d 0 h ago, restored on 2026-11-10; offsite was not read, and may have a newer one";
+        assert_eq!(said.lines[0], line);
+        let missing = OfDatabase { missing_in: vec!["offsite".to_owned()], ..database("app", 3) };
+        assert_eq!(message(&facts(vec![missing]), at()).title, "digest: 1 of 1 database NOT safe");
     }
 
     #[test]

@@ -1,19 +1,24 @@
 //! What `doctor` found.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 /// Something that was looked at.
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Finding {
     pub what: String,
     pub state: State,
     pub said: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// In the way of a run.
     Failed,
     /// To be looked at.
     Warning,
+    #[serde(rename = "ok")]
     Fine,
 }
 

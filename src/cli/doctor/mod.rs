@@ -4,7 +4,7 @@
 mod above;
 mod asked;
 mod files;
-mod finding;
+pub(super) mod finding;
 mod modes;
 mod room;
 mod versions;
@@ -14,13 +14,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use chrono::Utc;
-use serde_json::json;
 
 use self::finding::{Finding, State};
 use super::check;
 use super::global::{Global, found_for};
-use super::output::{print, table};
-use super::standing;
+use super::output::{print, print_json, table};
+use super::{outputs, standing};
 use crate::base::terminal::in_one_line;
 use crate::base::units;
 use crate::pg::failure;
@@ -55,8 +54,10 @@ pub async fn run(global: &Global) -> Result<ExitCode> {
     findings.extend(room::of_stores(&config, &found_for(&config, folder.jobs, false).await?, &databases));
     findings.extend(of_jobs);
     findings.sort_by_key(|finding| finding.state);
-    let text = if global.json { as_json(&findings) } else { in_words(&findings) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&outputs::before_runs::Doctor { findings: &findings })?,
+        false => print(&in_words(&findings))?,
+    }
     Ok(first_failure.unwrap_or(ExitCode::SUCCESS))
 }
 
@@ -65,6 +66,9 @@ async fn of_jobs(global: &Global) -> Vec<Finding> {
     let now = Utc::now();
     let standing = standing::look(global, now).await;
     let attention = standing.attention(now);
+    if attention.is_empty() && !standing.are_all_safe() {
+        return vec![Finding::new(State::Warning, "jobs", "not every database has a proved backup: `pgtend` says which")];
+    }
     if attention.is_empty() {
         let known = match (standing.has_ledger, standing.is_scheduled) {
             (true, true) => "none is late, none failed last, every database has a proved backup",
@@ -92,12 +96,4 @@ fn in_words(findings: &[Finding]) -> String {
         (failed, _) => format!("{} in the way of a run: begin at the top.", units::plural(failed, "thing")),
     };
     format!("{}\n{end}\n", table(&["", "", ""], rows).trim_start_matches('\n'))
-}
-
-fn as_json(findings: &[Finding]) -> String {
-    let rows: Vec<_> = findings
-        .iter()
-        .map(|finding| json!({ "what": finding.what, "state": finding.state.name().to_lowercase(), "said": finding.said }))
-        .collect();
-    format!("{:#}\n", json!({ "findings": rows }))
 }

@@ -9,6 +9,7 @@ use clap::Args;
 #[command(after_help = "Examples:
   pgtend init postgres:///app                        one database of the server on this host
   pgtend init postgres://pgtend@db1.example.com      all databases of a server
+  pgtend init postgres://pgtend@db1.example.com --fleet    also those that appear later
   pgtend init --url-env DATABASE_URL --store s3://my-backups/prod --yes
   pgtend init --dry-run                              print the files, and write none
   pgtend init                                        later: jobs for what is new
@@ -27,6 +28,12 @@ pub struct Arguments {
     /// Only this database of the server; may be repeated [default: the one that the URL names, else all]
     #[arg(long, value_name = "NAME")]
     pub database: Vec<String>,
+    /// One entry for the server, and jobs for all databases that it has and will have [default: where it has more than five]
+    #[arg(long, conflicts_with_all = ["database", "url_env", "url_file", "entries"])]
+    pub fleet: bool,
+    /// An entry for each database that is there now, however many
+    #[arg(long)]
+    pub entries: bool,
     /// Where backups go: a folder, or s3://BUCKET/PREFIX (with ?region=…&endpoint=…); in a configuration that is there, the name of a store
     #[arg(long, value_name = "PLACE")]
     pub store: Option<String>,

@@ -38,8 +38,8 @@ pub fn question<T>(text: &str, default: &str, parse: impl Fn(&str) -> Result<T, 
     .into())
 }
 
-pub fn yes_or_no(text: &str) -> Result<bool> {
-    question(text, "yes", |answer| match answer.to_lowercase().as_str() {
+pub fn yes_or_no(text: &str, default: bool) -> Result<bool> {
+    question(text, if default { "yes" } else { "no" }, |answer| match answer.to_lowercase().as_str() {
         "y" | "yes" => Ok(true),
         "n" | "no" => Ok(false),
         _ => Err("say yes or no".to_owned()),

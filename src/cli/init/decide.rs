@@ -1,5 +1,8 @@
 //! Which jobs fit a database, and why: pure.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::facts::{Contents, Partitioned, Text, Timed, Vector, table};
 use crate::base::units;
 
@@ -81,7 +84,7 @@ pub struct Proposal {
 }
 
 /// What looked like work for a job, and is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LeftOut {
     pub what: String,
     pub why: String,

@@ -6,10 +6,11 @@ use anyhow::Result;
 
 use super::decide::{Does, LeftOut, Proposal};
 use super::names::free;
-use super::propose::{self, Target};
+use super::propose::{self, ALL, Target};
 use super::prove::{self, Lack};
 use super::text::Choices;
 use crate::config::Config;
+use crate::run::fleet::Found;
 use crate::run::job::Job;
 
 /// Jobs that may be written, what is left out, and what has to be done before the first run.
@@ -21,7 +22,7 @@ pub struct Draft {
 
 /// Proposes jobs, and keeps those that pass every check, on their databases, too.
 pub async fn make(
-    config: &Config,
+    (config, found): (&Config, &Found),
     targets: &[Target],
     known: &[Job],
     taken: &BTreeSet<String>,
@@ -29,7 +30,7 @@ pub async fn make(
 ) -> Result<Draft> {
     let (proposals, mut left_out) = propose::all(targets, known, taken.clone());
     let jobs = prove::jobs(config, &proposals, choices)?;
-    let lacks = prove::lacks(config, &jobs).await;
+    let lacks = prove::lacks(config, &prove::on_examples(&jobs, found, config)).await;
     let (mut kept, mut to_do) = (Vec::new(), Vec::new());
     for proposal in proposals {
         let (unknown, of_it): (Vec<&Lack>, Vec<&Lack>) =
@@ -37,8 +38,9 @@ pub async fn make(
         to_do.extend(unknown.iter().map(|lack| lack.in_words()));
         match &proposal.does {
             Does::Backup { .. } if !of_it.is_empty() => {
-                let (able, unable): (Vec<String>, Vec<String>) =
-                    proposal.databases.iter().cloned().partition(|name| !of_it.iter().any(|lack| lack.database == *name));
+                // What one database of a fleet lacks, others will.
+                let is_lacking = |name: &String| name == ALL || of_it.iter().any(|lack| lack.database == *name);
+                let (unable, able): (Vec<String>, Vec<String>) = proposal.databases.iter().cloned().partition(is_lacking);
                 let reasons: BTreeSet<&str> = of_it.iter().map(|lack| lack.why.as_str()).collect();
                 let why = reasons.into_iter().collect::<Vec<_>>().join("; ");
                 let mut taken: BTreeSet<String> = taken.clone();
@@ -67,7 +69,7 @@ pub async fn make(
         .into_iter()
         .filter(|job| kept.iter().any(|proposal| proposal.name == job.name && proposal.does == Does::Backup { restores: false }))
         .collect();
-    for lack in prove::lacks(config, &only_read).await {
+    for lack in prove::lacks(config, &prove::on_examples(&only_read, found, config)).await {
         to_do.push(lack.in_words());
     }
     Ok(Draft { proposals: kept, left_out, to_do })

@@ -1,5 +1,7 @@
 //! What `init` reads of a server and of its databases.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use sqlx::FromRow;
 
 use crate::pg::table::TableName;
@@ -16,6 +18,8 @@ pub struct Server {
     pub archiving: Option<String>,
     /// The databases that the role may connect to, by name, behind those that were asked for: at most some more than `look::MOST_DATABASES`.
     pub databases: Vec<Listed>,
+    /// The others but PostgreSQL's own templates, each with the reason.
+    pub left_out: Vec<(String, &'static str)>,
 }
 
 /// A database in the list of its server.
@@ -42,6 +46,24 @@ pub struct Contents {
     pub cron: Option<Vec<CronJob>>,
     /// Parent tables that pg_partman keeps; None where it is installed and the role may not read them.
     pub partman: Option<Vec<String>>,
+}
+
+/// A database as it is told of.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ShownDatabase {
+    pub name: String,
+    pub size_bytes: Option<u64>,
+    pub extensions: Vec<String>,
+}
+
+impl ShownDatabase {
+    pub fn of(name: &str, listed: &Listed, contents: &Contents) -> Self {
+        Self {
+            name: name.to_owned(),
+            size_bytes: listed.size_bytes.map(i64::unsigned_abs),
+            extensions: contents.extensions.clone(),
+        }
+    }
 }
 
 /// A table with a column that holds a time.

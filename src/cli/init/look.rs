@@ -42,7 +42,8 @@ pub async fn server(settings: &Settings, is_named: bool, names: &[String]) -> Re
     let display = settings.display();
     let place = display.strip_suffix(&format!("/{}", settings.database())).unwrap_or(&display).to_owned();
     let archiving = archiving(&mut connection).await?;
-    Ok(Server { major: server.major(), version: server.version, place, is_standby, archiving, databases })
+    let left_out = pg::databases::list(&settings).await?.left_out;
+    Ok(Server { major: server.major(), version: server.version, place, is_standby, archiving, databases, left_out })
 }
 
 async fn connected(settings: &Settings, is_named: bool) -> Result<(Settings, PgConnection)> {

@@ -3,9 +3,11 @@
 
 mod arguments;
 mod ask;
-mod decide;
+pub(super) mod decide;
 mod draft;
-mod facts;
+pub(super) mod facts;
+mod fleet;
+mod given;
 mod look;
 mod names;
 mod new;
@@ -44,8 +46,9 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
         true => there::prepare(global, arguments).await?,
         false => new::prepare(&place, arguments, asks).await?,
     };
-    let Prepared { config, new_config, targets, known, choices, mut shown } = prepared;
-    let Draft { proposals, left_out, to_do } = draft::make(&config, &targets, &known, &taken(&place.jobs), &choices).await?;
+    let Prepared { config, new_config, targets, found, known, choices, mut shown } = prepared;
+    let Draft { proposals, left_out, to_do } =
+        draft::make((&config, &found), &targets, &known, &taken(&place.jobs), &choices).await?;
     shown.left_out.extend(left_out);
     shown.to_do.extend(to_do);
     let mut files = Vec::new();
@@ -60,7 +63,7 @@ pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
     files.extend(schemas(&place, !files.is_empty()));
     shown.next = next(&proposals, &known);
     shown.say_before(global, &files, arguments.dry_run)?;
-    if asks && !files.is_empty() && !ask::yes_or_no("Write these files?")? {
+    if asks && !files.is_empty() && !ask::yes_or_no("Write these files?", true)? {
         return Err(Fault::new(Kind::Configuration, "nothing was written").into());
     }
     if !arguments.dry_run {

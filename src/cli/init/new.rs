@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::{Arguments, Place, time_of_day};
-use super::facts::{Contents, Listed, Server};
-use super::names::{free, quoted, slug};
-use super::prepared::Prepared;
+use super::facts::{Contents, Listed, Server, ShownDatabase};
+use super::given::{Given, absolute};
+use super::names::{free, slug};
+use super::prepared::{Entries, Prepared};
 use super::propose::Target;
-use super::shown::{Shown, ShownDatabase, runs_in};
-use super::text::{Choices, DatabaseEntry, NewConfig, NewStore};
-use super::{ask, look, prove, store};
+use super::shown::{Shown, runs_in};
+use super::text::{Choices, NewConfig, NewStore};
+use super::{ask, fleet, look, prove, store};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::did_you_mean;
-use crate::base::units;
-use crate::config::{Config, is_of_a_variable};
+use crate::config::Config;
 use crate::pg::{Settings, client_tools};
 use crate::run::job::{self, Job};
 
@@ -29,35 +29,22 @@ const NAMES_LISTED: usize = 10;
 /// pgtend's own databases for proofs, which come and go.
 const SCRATCH: &str = "pgtend_verify_";
 
-/// Where the URL is, and what an entry of `[databases]` says of that.
-struct Given {
-    url: String,
-    /// `url_env = …` or `url_file = …`: for the one database that it names.
-    elsewhere: Option<String>,
-}
-
 pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result<Prepared> {
-    let given = given(arguments)?;
+    let given = Given::by(arguments)?;
     let settings = Settings::from_url(&given.url)?;
     let is_named = Settings::means_a_database(&given.url);
     ensure_one_url_for_one_database(&given, &settings, arguments)?;
     let names = match arguments.database.as_slice() {
+        [] if arguments.fleet => fleet::LEDGERS.map(str::to_owned).into(),
         [] if is_named || given.elsewhere.is_some() => vec![settings.database().to_owned()],
         names => names.to_vec(),
     };
-    let server = look::server(&settings, is_named, &names).await?;
-    let chosen = chosen(&server, &names, asks)?;
+    let server = look::server(&settings, is_named && !arguments.fleet, &names).await?;
+    let is_fleet = fleet::is_wanted(arguments, names.is_empty(), server.databases.len(), asks)?;
+    let chosen = if is_fleet { all(&server) } else { chosen(&server, &names, asks)? };
     let mut shown = Shown::of(&server);
-    let mut found = Vec::new();
-    for listed in &chosen {
-        found.push((listed, look::contents(&settings.with_database(&listed.name)).await));
-    }
-    // Without tables of its own, it is what its name says: a place to connect to.
-    let is_for_connections = |(listed, contents): &(&Listed, Result<Contents>)| {
-        listed.name == "postgres" && contents.as_ref().is_ok_and(|contents| !contents.has_tables)
-    };
-    if found.len() > 1 && arguments.database.is_empty() {
-        found.retain(|found| !is_for_connections(found));
+    if names.is_empty() || is_fleet {
+        shown.left_out_of(&server);
     }
     let new_store = choose_store(place, arguments, asks)?;
     let at = match (arguments.at, asks) {
@@ -65,25 +52,10 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
         (None, true) => ask::question(&format!("When do backups begin ({})?", arguments.timezone.name()), AT, time_of_day)?,
         (None, false) => NaiveTime::from_hms_opt(2, 0, 0).unwrap_or_default(),
     };
-    let (mut entries, mut targets, mut taken, mut ledger) = (Vec::new(), Vec::new(), BTreeSet::new(), None);
-    let mut looked_at = Vec::new();
-    for (listed, contents) in found {
-        let name = free(slug(&listed.name), &mut taken);
-        if listed.may_create && !server.is_standby && ledger.is_none() {
-            ledger = Some(name.clone());
-        }
-        if let Ok(contents) = &contents {
-            shown.runs_already.extend(runs_in(&name, contents));
-            looked_at.push((name.clone(), listed.name.clone()));
-        }
-        let contents = contents.unwrap_or_else(|error| {
-            shown.not_seen(&name, &error);
-            Contents::default()
-        });
-        shown.databases.push(ShownDatabase::of(&name, listed, &contents));
-        entries.push(entry(&name, listed, &contents, &given)?);
-        targets.push(Target { name, contents });
-    }
+    let Entries { server: of_server, databases, targets, leads_to, ledger, found } = match is_fleet {
+        true => fleet::entries(&settings, &given, (&server, &chosen), &mut shown).await?,
+        false => entries(&settings, &given, (&server, &chosen), !arguments.database.is_empty(), &mut shown).await?,
+    };
     url_to_do(&given, &settings, chosen.iter().map(|listed| listed.name.as_str()), &mut shown)?;
     let bin_dir = arguments.bin_dir.as_deref().map(absolute);
     if let Err(error) = client_tools::find(bin_dir.as_deref().map(Path::new), server.major).await {
@@ -93,7 +65,8 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
     let text = NewConfig {
         schema: "schema/config.json".to_owned(),
         server: format!("PostgreSQL {} at {}", server.version, server.place),
-        databases: &entries,
+        of_server: of_server.as_ref(),
+        databases: &databases,
         store: &new_store,
         bin_dir: bin_dir.as_deref(),
         ledger: ledger.as_ref().map(String::as_str).map_err(String::as_str),
@@ -104,9 +77,49 @@ pub async fn prepare(place: &Place, arguments: &Arguments, asks: bool) -> Result
     }
     let choices = Choices { store: new_store.name().to_owned(), at, timezone: arguments.timezone };
     let config = prove::config(&text)?;
-    prove::entries_lead_to(&config, &looked_at).await?;
+    prove::entries_lead_to(&config, &leads_to).await?;
     let known = jobs_there(place, &config, &mut shown);
-    Ok(Prepared { config, new_config: Some(text), targets, known, choices, shown })
+    Ok(Prepared { config, new_config: Some(text), targets, found, known, choices, shown })
+}
+
+/// An entry for each database, and what is in it.
+async fn entries(
+    settings: &Settings,
+    given: &Given,
+    (server, chosen): (&Server, &[Listed]),
+    are_named: bool,
+    shown: &mut Shown,
+) -> Result<Entries> {
+    let mut found = Vec::new();
+    for listed in chosen {
+        found.push((listed, look::contents(&settings.with_database(&listed.name)).await));
+    }
+    // Without tables of its own, it is what its name says: a place to connect to.
+    let is_for_connections = |(listed, contents): &(&Listed, Result<Contents>)| {
+        listed.name == "postgres" && contents.as_ref().is_ok_and(|contents| !contents.has_tables)
+    };
+    if found.len() > 1 && !are_named {
+        found.retain(|found| !is_for_connections(found));
+    }
+    let (mut new, mut taken) = (Entries::default(), BTreeSet::new());
+    for (listed, contents) in found {
+        let name = free(slug(&listed.name), &mut taken);
+        if listed.may_create && !server.is_standby && new.ledger.is_none() {
+            new.ledger = Some(name.clone());
+        }
+        if let Ok(contents) = &contents {
+            shown.runs_already.extend(runs_in(&name, contents));
+            new.leads_to.push((name.clone(), listed.name.clone()));
+        }
+        let contents = contents.unwrap_or_else(|error| {
+            shown.not_seen(&name, &error);
+            Contents::default()
+        });
+        shown.databases.push(ShownDatabase::of(&name, listed, &contents));
+        new.databases.push(given.entry(&name, listed, &contents)?);
+        new.targets.push(Target { name, contents });
+    }
+    Ok(new)
 }
 
 /// Reads jobs that were there before their configuration. What does not fit it is left to a person, and said.
@@ -130,26 +143,6 @@ fn jobs_there(place: &Place, config: &Config, shown: &mut Shown) -> Vec<Job> {
     folder.jobs
 }
 
-fn given(arguments: &Arguments) -> Result<Given> {
-    if let Some(variable) = &arguments.url_env {
-        let url = std::env::var(variable).map_err(|_| Fault::new(Kind::Configuration, no_variable(variable)))?;
-        return Ok(Given { url, elsewhere: Some(format!("url_env = {}", quoted(variable))) });
-    }
-    if let Some(file) = &arguments.url_file {
-        let url = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return Ok(Given { url: url.trim().to_owned(), elsewhere: Some(format!("url_file = {}", quoted(&absolute(file)))) });
-    }
-    Ok(Given { url: arguments.url.clone().unwrap_or_else(|| "postgres://".to_owned()), elsewhere: None })
-}
-
-/// What is no name of a variable may be the URL itself.
-fn no_variable(name: &str) -> String {
-    match is_of_a_variable(name) {
-        true => format!("the environment has no variable `{name}`"),
-        false => "the environment has no such variable: --url-env takes the name of one, not the URL".to_owned(),
-    }
-}
-
 /// A URL that stays where it is leads to one database, and every entry that names it would lead there.
 fn ensure_one_url_for_one_database(given: &Given, settings: &Settings, arguments: &Arguments) -> Result<()> {
     let own = settings.database();
@@ -169,23 +162,26 @@ fn ensure_one_url_for_one_database(given: &Given, settings: &Settings, arguments
 fn chosen(server: &Server, names: &[String], asks: bool) -> Result<Vec<Listed>> {
     if names.is_empty() && server.databases.len() > look::MOST_DATABASES {
         let message = format!(
-            "the server has more than {} databases: name those that are meant, with --database NAME for each or in the URL",
+            "the server has more than {} databases: name those that are meant, with --database NAME for each or in the URL, or take all: --fleet",
             look::MOST_DATABASES
         );
         return Err(not_there(message).into());
     }
-    let all = || server.databases.iter().filter(|listed| !listed.name.starts_with(SCRATCH)).cloned().collect::<Vec<_>>();
     if names.is_empty() && asks && server.databases.len() > 1 {
-        return ask_which(&all());
+        return ask_which(&all(server));
     }
     let chosen: Vec<Listed> = match names.is_empty() {
-        true => all(),
+        true => all(server),
         false => names.iter().map(|name| named(&server.databases, name)).collect::<Result<_, String>>().map_err(not_there)?,
     };
     match chosen.is_empty() {
         true => Err(not_there("the server has no database that this role may connect to".to_owned()).into()),
         false => Ok(chosen),
     }
+}
+
+fn all(server: &Server) -> Vec<Listed> {
+    server.databases.iter().filter(|listed| !listed.name.starts_with(SCRATCH)).cloned().collect()
 }
 
 fn ask_which(all: &[Listed]) -> Result<Vec<Listed>> {
@@ -236,21 +232,6 @@ fn choose_store(place: &Place, arguments: &Arguments, asks: bool) -> Result<NewS
     })
 }
 
-fn entry(name: &str, listed: &Listed, contents: &Contents, given: &Given) -> Result<DatabaseEntry> {
-    let connection = match &given.elsewhere {
-        Some(elsewhere) => elsewhere.clone(),
-        None => {
-            let url = Settings::written(&given.url, &listed.name).map_err(not_there)?;
-            format!("url = {}", quoted(&url.text))
-        }
-    };
-    let renamed = if name == listed.name { String::new() } else { format!("{} on its server, ", listed.name) };
-    let extensions = if contents.extensions.is_empty() { String::new() } else { format!("; {}", contents.extensions.join(", ")) };
-    let size = listed.size_bytes.map_or("of unknown size".to_owned(), |bytes| units::bytes(bytes.unsigned_abs()));
-    let remark = format!("{renamed}{size}{extensions}");
-    Ok(DatabaseEntry { name: name.to_owned(), connection, remark })
-}
-
 /// Says where a password goes that stood in the URL, and what stays in a service file.
 fn url_to_do<'n>(given: &Given, settings: &Settings, mut names: impl Iterator<Item = &'n str>, shown: &mut Shown) -> Result<()> {
     let first = names.next().unwrap_or_default();
@@ -282,8 +263,4 @@ fn no_ledger(server: &Server, chosen: &[Listed]) -> String {
     let name = chosen.first().map_or("NAME", |listed| listed.name.as_str());
     let database = crate::pg::identifier(name);
     format!("the role may create a schema in none of the databases: GRANT CREATE ON DATABASE {database} TO the role")
-}
-
-fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

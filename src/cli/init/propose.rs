@@ -9,9 +9,12 @@ use crate::pg::table::with_schema;
 use crate::run::covered::{is_backed_up_by, is_made_from_backups, is_only_scratch};
 use crate::run::job::Job;
 
-/// A database that gets jobs.
+/// The pattern that stands for all databases.
+pub const ALL: &str = "*";
+
+/// A database that gets jobs, or all of them.
 pub struct Target {
-    /// Its name in the configuration.
+    /// Its name in the configuration, or the pattern.
     pub name: String,
     pub contents: Contents,
 }

@@ -10,6 +10,7 @@ use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::Problems;
 use crate::config::{self, Config};
 use crate::pg::failure;
+use crate::run::fleet::Found;
 use crate::run::job::{self, Job};
 
 /// A job that may not run on one of its databases, and why.
@@ -65,6 +66,18 @@ pub async fn entries_lead_to(config: &Config, entries: &[(String, String)]) -> R
         }
     }
     Ok(())
+}
+
+/// So many databases of a fleet are asked for all of them.
+const EXAMPLES: usize = 3;
+
+/// Jobs with patterns with a few of the databases that were found, the others as they are.
+pub fn on_examples(jobs: &[Job], found: &Found, config: &Config) -> Vec<Job> {
+    let mut jobs = found.given_to(jobs, config);
+    for job in jobs.iter_mut().filter(|job| job.chosen.is_some()) {
+        job.databases.truncate(EXAMPLES);
+    }
+    jobs
 }
 
 /// Asks each database whether its jobs may run: as `check --connect` does.

@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
-use serde_json::json;
 
 use super::decide::LeftOut;
-use super::facts::{Contents, Listed, Server};
+use super::facts::{Contents, Server, ShownDatabase};
 use super::names::remark;
 use super::write::NewFile;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::{print, table};
+use crate::cli::output::{print, print_json, table};
+use crate::cli::outputs::before_runs as printed;
 use crate::pg::failure;
 
 #[derive(Debug, Default)]
@@ -30,23 +29,6 @@ pub struct Shown {
     /// Lines for a configuration that is there.
     pub to_add: Option<String>,
     pub next: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct ShownDatabase {
-    pub name: String,
-    pub size_bytes: Option<u64>,
-    pub extensions: Vec<String>,
-}
-
-impl ShownDatabase {
-    pub fn of(name: &str, listed: &Listed, contents: &Contents) -> Self {
-        Self {
-            name: name.to_owned(),
-            size_bytes: listed.size_bytes.map(i64::unsigned_abs),
-            extensions: contents.extensions.clone(),
-        }
-    }
 }
 
 /// Names what pg_cron and pg_partman do in a database.
@@ -77,6 +59,16 @@ impl Shown {
 
     pub fn of_configuration(path: &Path) -> Self {
         Self { about: format!("{} is there and stays as it is", path.display()), ..Self::default() }
+    }
+
+    /// Says which databases of the server have no part in what is written, where all of them were meant.
+    pub fn left_out_of(&mut self, server: &Server) {
+        for (name, why) in &server.left_out {
+            self.left_out.push(LeftOut { what: format!("database {name}"), why: (*why).to_owned() });
+            self.to_do.push(format!(
+                "no job backs up database {name}: {why}. Where it matters, change that, and run `pgtend init` again"
+            ));
+        }
     }
 
     /// Keeps in mind that a database could not be looked at.
@@ -117,7 +109,7 @@ impl Shown {
     /// Says what was done, and what comes next.
     pub fn say_after(&self, global: &Global, files: &[NewFile], is_written: bool) -> Result<()> {
         if global.json {
-            return self.as_json(files, is_written);
+            return print_json(&self.as_json(files, is_written));
         }
         let said = match (is_written, files.is_empty()) {
             (_, true) if !self.not_seen.is_empty() => {
@@ -135,26 +127,20 @@ impl Shown {
         self.section("Next:", self.next.iter().cloned())
     }
 
-    fn as_json(&self, files: &[NewFile], is_written: bool) -> Result<()> {
-        let files: Vec<_> = files
-            .iter()
-            .map(|file| json!({ "path": file.path.display().to_string(), "about": file.about, "text": file.text }))
-            .collect();
-        let left_out: Vec<_> = self.left_out.iter().map(|left| json!({ "what": left.what, "why": left.why })).collect();
-        print(&format!(
-            "{:#}\n",
-            json!({
-                "about": self.about,
-                "databases": self.databases,
-                "runs_already": self.runs_already,
-                "written": is_written,
-                "files": files,
-                "left_out": left_out,
-                "to_add": self.to_add,
-                "to_do": self.to_do,
-                "next": self.next,
-            })
-        ))
+    fn as_json<'a>(&'a self, files: &'a [NewFile], is_written: bool) -> printed::Init<'a> {
+        let file =
+            |file: &'a NewFile| printed::NewFile { path: file.path.display().to_string(), about: &file.about, text: &file.text };
+        printed::Init {
+            about: &self.about,
+            databases: &self.databases,
+            runs_already: &self.runs_already,
+            written: is_written,
+            files: files.iter().map(file).collect(),
+            left_out: &self.left_out,
+            to_add: self.to_add.as_deref(),
+            to_do: &self.to_do,
+            next: &self.next,
+        }
     }
 
     fn section(&self, heading: &str, lines: impl Iterator<Item = String>) -> Result<()> {

@@ -4,6 +4,7 @@ use chrono::NaiveTime;
 
 use super::decide::{Does, Proposal};
 use super::names::{key, quoted, remark};
+use super::propose::ALL;
 use crate::base::shell::word;
 use crate::base::units;
 
@@ -28,6 +29,16 @@ pub struct DatabaseEntry {
     pub remark: String,
 }
 
+/// An entry of `[servers]`.
+#[derive(Clone, Debug)]
+pub struct ServerEntry {
+    pub name: String,
+    /// The line that says where it is.
+    pub connection: String,
+    /// A database that gets no jobs.
+    pub exclude: Option<String>,
+}
+
 /// The only store of a new configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NewStore {
@@ -48,6 +59,7 @@ impl NewStore {
 pub struct NewConfig<'a> {
     pub schema: String,
     pub server: String,
+    pub of_server: Option<&'a ServerEntry>,
     pub databases: &'a [DatabaseEntry],
     pub store: &'a NewStore,
     pub bin_dir: Option<&'a str>,
@@ -64,6 +76,9 @@ impl NewConfig<'_> {
             self.schema,
             remark(&self.server)
         );
+        if let Some(server) = self.of_server {
+            text += &server.text();
+        }
         for entry in self.databases {
             text += &entry.text();
         }
@@ -109,6 +124,21 @@ impl NewConfig<'_> {
     }
 }
 
+impl ServerEntry {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "\n# Its databases are found, also those that appear later: docs/howto/fleet.md\n[servers.{}]\n{}\ndatabases = \"*\"       # which of them: \"tenant_*\", or a list\n",
+            key(&self.name),
+            self.connection
+        );
+        text += &match &self.exclude {
+            Some(excluded) => format!("exclude = [{}]    # it has no tables of its own\n", quoted(excluded)),
+            None => "# exclude = [\"*_test\"]\n".to_owned(),
+        };
+        text + "max_concurrent = 2    # so many runs work on the server at once\n"
+    }
+}
+
 impl DatabaseEntry {
     pub fn text(&self) -> String {
         format!("\n# {}\n[databases.{}]\n{}\n", remark(&self.remark), key(&self.name), self.connection)
@@ -122,7 +152,9 @@ pub fn job(proposal: &Proposal, choices: &Choices, schema: &str) -> String {
     for line in advice(does, name) {
         text += &format!("# {}\n", remark(&line));
     }
-    text += &format!("description = {}\n", quoted(&description(does)));
+    let is_of_all = databases.iter().any(|name| name == ALL);
+    let described = if is_of_all { format!("{{database}}: {}", description(does)) } else { description(does) };
+    text += &format!("description = {}\n", quoted(&described));
     if !does.is_enabled() {
         text += "enabled = false\n";
     }
@@ -132,6 +164,10 @@ pub fn job(proposal: &Proposal, choices: &Choices, schema: &str) -> String {
     );
     text += &format!("timezone = {}\n", quoted(choices.timezone.name()));
     text += &match databases.as_slice() {
+        [all] if is_of_all => format!(
+            "databases = {}            # all that servers and entries have; \"tenant_*\" some of them\njitter = \"2h\"              # each begins at a moment of its own in these\nlate_after = \"8h\"\n",
+            quoted(all)
+        ),
         [one] => format!("database = {}\n", quoted(one)),
         several => format!("databases = [{}]\n", several.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
     };
@@ -245,6 +281,7 @@ fn keys(does: &Does, choices: &Choices) -> String {
 /// Says in a line what a file is for.
 pub fn in_words(proposal: &Proposal, choices: &Choices) -> String {
     let databases = match proposal.databases.as_slice() {
+        [all] if all == ALL => "all databases".to_owned(),
         [one] => one.clone(),
         several if several.len() <= 4 => several.join(", "),
         several => units::plural(several.len(), "database"),

@@ -4,18 +4,19 @@ use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::Arguments;
-use super::facts::Contents;
+use super::facts::{Contents, ShownDatabase};
 use super::look;
 use super::names::{quoted, slug};
 use super::prepared::Prepared;
 use super::propose::Target;
-use super::shown::{Shown, ShownDatabase, runs_in};
+use super::shown::{Shown, runs_in};
 use super::text::{Choices, DatabaseEntry};
 use crate::base::fault::{Fault, Kind};
 use crate::base::toml_file::{Problems, did_you_mean};
 use crate::cli::global::Global;
 use crate::config::Config;
 use crate::pg::Settings;
+use crate::run::fleet::Found;
 use crate::run::job::{self, Folder, Job};
 use crate::task::backup::Backup;
 
@@ -46,7 +47,7 @@ pub async fn prepare(global: &Global, arguments: &Arguments) -> Result<Prepared>
     let store = store(&config, &known, arguments)?;
     let at = arguments.at.or_else(|| NaiveTime::from_hms_opt(2, 0, 0)).unwrap_or_default();
     let choices = Choices { store, at, timezone: arguments.timezone };
-    Ok(Prepared { config, new_config: None, targets, known, choices, shown })
+    Ok(Prepared { config, new_config: None, targets, found: Found::default(), known, choices, shown })
 }
 
 /// Reads the jobs that are there: none without their folder. One with mistakes could be anything, so nothing is written beside it.

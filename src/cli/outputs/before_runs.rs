@@ -1,204 +1,121 @@
 //! Where one stands, and what is looked at before anything runs.
 
 use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::common::{Fleet, Gone, Moment};
+use crate::cli::doctor::finding::Finding;
+use crate::cli::init::decide;
+use crate::cli::init::facts::ShownDatabase;
+use crate::ledger::{Gone, LeftOut};
+use crate::run::notify::untold::Shown as Untold;
+use crate::run::standing::fleets::Fleet;
+use crate::run::standing::{Backup, Failed, Late, Lost, Step};
 
 /// `pgtend` alone: where one stands, and what comes next.
-#[derive(JsonSchema)]
-pub struct Standing {
+#[derive(Serialize, JsonSchema)]
+pub struct Standing<'a> {
     /// The configuration.
-    file: String,
+    pub file: &'a str,
     /// It is there, and has no mistakes.
-    configured: bool,
-    mistakes: u64,
-    stores: u64,
-    jobs: u64,
+    pub configured: bool,
+    pub mistakes: usize,
+    pub stores: usize,
+    pub jobs: usize,
     /// Jobs that are skipped: their files have mistakes.
-    broken: Vec<String>,
-    databases: Vec<BackedUp>,
-    late: Vec<Late>,
-    failed: Vec<FailedLast>,
+    pub broken: &'a [String],
+    pub databases: Vec<BackedUp<'a>>,
+    pub late: &'a [Late],
+    pub failed: &'a [Failed],
     /// Jobs with patterns in `databases`.
-    fleets: Vec<Fleet>,
+    pub fleets: &'a [Fleet],
     /// In the last 30 days.
-    gone: Vec<Gone>,
+    pub gone: &'a [Gone],
     /// Databases of servers that have something of their own, and that no job backs up.
-    uncovered: Vec<String>,
+    pub uncovered: &'a [String],
     /// Databases that servers have and that their patterns take, and on which no job can run.
-    left_out: Vec<LeftOutOfServer>,
+    pub left_out: &'a [LeftOut],
     /// Messages that nobody got, by places.
-    untold: Vec<Untold>,
+    pub untold: Vec<Untold<'a>>,
     /// What did not answer: stores and the ledger, each with the reason.
-    unread: Vec<String>,
-    next: Step,
+    pub unread: Vec<&'a str>,
+    pub next: Step,
 }
 
-#[derive(JsonSchema)]
-struct Untold {
-    /// The name of [notify.NAME].
-    place: String,
-    /// The configuration has it.
-    configured: bool,
-    /// false: they wait for a place that the configuration does not have.
-    given_up: bool,
-    messages: u64,
-    /// When the first of them came.
-    since: Moment,
-    /// Why the last try failed.
-    error: Option<String>,
-    /// All of it in words, with what to do.
-    said: String,
-}
-
-#[derive(JsonSchema)]
-struct BackedUp {
-    database: String,
+#[derive(Serialize, JsonSchema)]
+pub struct BackedUp<'a> {
+    pub database: &'a str,
     /// The job that backs up all of it.
-    job: Option<String>,
+    pub job: Option<&'a str>,
     /// The newest set that counts.
-    newest: Option<Newest>,
+    pub newest: Option<NewestBackup<'a>>,
     /// Why that is not known for certain.
-    unsure: Option<String>,
+    pub unsure: Option<&'a str>,
     /// Why the ledger was not asked, which may know of a newer set that is lost and of a late job.
-    unasked: Option<String>,
+    pub unasked: Option<&'a str>,
     /// Why that job does not run by itself.
-    idle: Option<String>,
+    pub idle: Option<&'static str>,
     /// The newest set that is newer than that and does not count.
-    lost: Option<Lost>,
+    pub lost: Option<&'a Lost>,
     /// Stores of its backup jobs that were not read, and may have a newer set; without a backup job, any store.
-    unread: Vec<String>,
+    pub unread: &'a [String],
     /// Stores of the newest set's job without a copy of it that counts.
-    missing_in: Vec<String>,
+    pub missing_in: &'a [String],
 }
 
-#[derive(JsonSchema)]
-struct LeftOutOfServer {
-    database: String,
-    why: String,
-    since: Moment,
-}
-
-#[derive(JsonSchema)]
-struct Newest {
-    set: String,
-    store: String,
-    began_at: Moment,
-    age_seconds: u64,
-    restored_at: Option<Moment>,
-    /// Who refused the last restore of it, when and why.
-    refused_by: Option<String>,
-}
-
-#[derive(JsonSchema)]
-struct Lost {
-    set: String,
-    /// null where no store has it.
-    store: Option<String>,
-    why: String,
-    /// Who refused it for its data, when and why, where that is the reason.
-    refused_by: Option<String>,
-}
-
-#[derive(JsonSchema)]
-struct Late {
-    job: String,
-    database: String,
-    tick: Moment,
-    last_success_at: Option<Moment>,
-}
-
-#[derive(JsonSchema)]
-struct FailedLast {
-    run: i64,
-    job: String,
-    database: String,
-    at: Moment,
-    outcome: String,
-    error: String,
-}
-
-#[derive(JsonSchema)]
-struct Step {
-    command: String,
-    why: String,
+#[derive(Serialize, JsonSchema)]
+pub struct NewestBackup<'a> {
+    #[serde(flatten)]
+    pub backup: &'a Backup,
+    pub age_seconds: u64,
 }
 
 /// `init`
-#[derive(JsonSchema)]
-pub struct Init {
+#[derive(Serialize, JsonSchema)]
+pub struct Init<'a> {
     /// What was looked at.
-    about: String,
-    databases: Vec<LookedAt>,
+    pub about: &'a str,
+    pub databases: &'a [ShownDatabase],
     /// Other programs that do some of this already.
-    runs_already: Vec<String>,
+    pub runs_already: &'a [String],
     /// False with --dry-run.
-    written: bool,
-    files: Vec<NewFile>,
-    left_out: Vec<LeftOut>,
+    pub written: bool,
+    pub files: Vec<NewFile<'a>>,
+    pub left_out: &'a [decide::LeftOut],
     /// Lines for a configuration that is there.
-    to_add: Option<String>,
+    pub to_add: Option<&'a str>,
     /// What has to be done before the first run.
-    to_do: Vec<String>,
+    pub to_do: &'a [String],
     /// Commands.
-    next: Vec<String>,
+    pub next: &'a [String],
 }
 
-#[derive(JsonSchema)]
-struct LookedAt {
-    name: String,
-    size_bytes: Option<u64>,
-    extensions: Vec<String>,
-}
-
-#[derive(JsonSchema)]
-struct NewFile {
-    path: String,
-    about: String,
-    text: String,
-}
-
-#[derive(JsonSchema)]
-struct LeftOut {
-    what: String,
-    why: String,
+#[derive(Serialize, JsonSchema)]
+pub struct NewFile<'a> {
+    pub path: String,
+    pub about: &'a str,
+    pub text: &'a str,
 }
 
 /// `check`
-#[derive(JsonSchema)]
-pub struct Check {
-    jobs: u64,
-    problems: Vec<String>,
-    warnings: Vec<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Check<'a> {
+    pub jobs: usize,
+    pub problems: Vec<String>,
+    pub warnings: &'a [String],
     /// With --connect.
-    connections: Vec<Tried>,
+    pub connections: Vec<Tried>,
 }
 
-#[derive(JsonSchema)]
-struct Tried {
-    what: String,
-    ok: bool,
-    detail: String,
+#[derive(Serialize, JsonSchema)]
+pub struct Tried {
+    pub what: String,
+    pub ok: bool,
+    pub detail: String,
 }
 
 /// `doctor`
-#[derive(JsonSchema)]
-pub struct Doctor {
+#[derive(Serialize, JsonSchema)]
+pub struct Doctor<'a> {
     /// What fails comes first.
-    findings: Vec<Finding>,
-}
-
-#[derive(JsonSchema)]
-struct Finding {
-    what: String,
-    state: State,
-    said: String,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "lowercase")]
-enum State {
-    Failed,
-    Warning,
-    Ok,
+    pub findings: &'a [Finding],
 }

@@ -1,26 +1,25 @@
-//! What commands print with `--json`, as types: a JSON Schema is made of each, for whoever reads that. Nothing else uses them: what the commands really
-//! print is compared with them in every test that reads it.
+//! What commands print with `--json`: each document is a type, which its command prints and of which a JSON Schema is made for whoever reads it.
 //!
 //! A field may be added in any release; none is removed or gets another meaning without an entry in CHANGELOG.md.
 
-#![expect(dead_code, reason = "they describe what is printed, and are never made")]
-
-mod before_runs;
-mod common;
-mod parts_of_sets;
-mod runs;
-mod sets;
+pub(super) mod before_runs;
+pub(super) mod common;
+pub(super) mod parts_of_sets;
+pub(super) mod runs;
+pub(super) mod sets;
 
 use common::{Described, Failure};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
+use crate::ledger::Row;
+
 /// A command, and the schema of what it prints.
 type Output = (&'static str, fn() -> Schema);
 
 /// The commands that print JSON, as they are written on a command line, each with what it prints. The first is `pgtend` alone.
-const OUTPUTS: [Output; 31] = [
+const OUTPUTS: [Output; 35] = [
     ("", of::<before_runs::Standing>),
     ("init", of::<before_runs::Init>),
     ("check", of::<before_runs::Check>),
@@ -28,8 +27,8 @@ const OUTPUTS: [Output; 31] = [
     ("jobs", of::<runs::Jobs>),
     ("run-job", of::<runs::Ended>),
     ("runs", of::<runs::Runs>),
-    ("runs --follow", of::<runs::Recorded>),
-    ("runs show", of::<runs::Run>),
+    ("runs --follow", of::<Row>),
+    ("runs show", of::<runs::Shown>),
     ("logs", of::<runs::Logs>),
     ("partition convert", of::<runs::Ended>),
     ("compress install", of::<runs::Ended>),
@@ -44,8 +43,12 @@ const OUTPUTS: [Output; 31] = [
     ("backups restore", of::<parts_of_sets::Restore>),
     ("backups copy", of::<sets::Copy>),
     ("backups prune", of::<sets::Prune>),
+    ("backups hold", of::<sets::Held>),
+    ("backups release", of::<sets::Released>),
+    ("backups accept", of::<sets::Accept>),
     ("backups require", of::<sets::Require>),
     ("archives list", of::<runs::Archives>),
+    ("archives restore", of::<runs::PutBack>),
     ("audit", of::<runs::Audit>),
     ("audit explain", of::<runs::Explain>),
     ("notify test", of::<runs::Sent>),

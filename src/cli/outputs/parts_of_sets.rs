@@ -1,96 +1,108 @@
 //! Rows and tables of sets: compared, written out, restored.
 
 use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::common::Described;
+use crate::task::backup::how_proved::Hashed;
 
 /// `backups diff`
-#[derive(JsonSchema)]
-pub struct Diff {
-    before: String,
-    after: String,
-    tables: Vec<Change>,
+#[derive(Serialize, JsonSchema)]
+pub struct Diff<'a> {
+    pub before: String,
+    pub after: String,
+    pub tables: Vec<Change<'a>>,
 }
 
-#[derive(JsonSchema)]
-struct Change {
-    table: String,
+#[derive(Serialize, JsonSchema)]
+pub struct Change<'a> {
+    pub table: &'a str,
     /// Rows; null where a set has no such table.
-    before: Option<u64>,
-    after: Option<u64>,
+    pub before: Option<u64>,
+    pub after: Option<u64>,
     /// `new`, `gone`, `emptied`, `halved`, `fewer rows` or `more rows`.
-    change: String,
+    pub change: &'static str,
 }
 
 /// `backups fetch` with --output
-#[derive(JsonSchema)]
-pub struct Fetch {
-    set: String,
-    store: String,
-    table: String,
-    rows: u64,
-    file: String,
+#[derive(Serialize, JsonSchema)]
+pub struct Fetch<'a> {
+    pub set: &'a str,
+    pub store: &'a str,
+    pub table: &'a str,
+    pub rows: u64,
+    pub file: String,
     /// Of the object.
-    read_bytes: u64,
-    dump_bytes: u64,
+    pub read_bytes: u64,
+    pub dump_bytes: u64,
 }
 
 /// `backups restore`
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-pub enum Restore {
-    /// All of a set.
-    Whole {
-        set: String,
-        store: String,
-        into: String,
-        tables: u64,
-        rows: u64,
-        /// With --check-rows: `tables` and `rows` whose values were compared, and `only_counted`.
-        rows_hashed: Option<Described>,
-        sessions: u64,
-        rows_seconds: Option<f64>,
-        after_rows_seconds: Option<f64>,
-        notes: Vec<String>,
-        not_carried: Vec<String>,
-        failed: Vec<String>,
-        failed_count: u64,
-        elapsed_seconds: f64,
-    },
-    /// With --table or --schema.
-    Parts {
-        set: String,
-        store: String,
-        into: String,
-        tables: Vec<TableRows>,
-        rows: u64,
-        notes: Vec<String>,
-        read_bytes: u64,
-        elapsed_seconds: f64,
-    },
-    /// With --merge.
-    Merged {
-        set: String,
-        store: String,
-        into: String,
-        table: String,
-        /// Then the counts are of what would be done.
-        dry_run: bool,
-        /// In the set.
-        rows: u64,
-        chosen: u64,
-        inserted: u64,
-        replaced: u64,
-        left: u64,
-        notes: Vec<String>,
-        read_bytes: u64,
-        elapsed_seconds: f64,
-    },
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Restore<'a> {
+    Whole(Whole<'a>),
+    Parts(Parts<'a>),
+    Merged(Merged<'a>),
 }
 
-#[derive(JsonSchema)]
-pub struct TableRows {
-    schema: String,
-    name: String,
-    rows: u64,
+/// All of a set.
+#[derive(Serialize, JsonSchema)]
+pub struct Whole<'a> {
+    pub set: String,
+    pub store: &'a str,
+    pub into: &'a str,
+    pub tables: u64,
+    pub rows: u64,
+    /// With --check-rows.
+    pub rows_hashed: Option<&'a Hashed>,
+    /// null where an earlier call had restored it; so are the two numbers of seconds, also without rows.
+    pub sessions: Option<usize>,
+    pub rows_seconds: Option<f64>,
+    pub after_rows_seconds: Option<f64>,
+    pub notes: &'a [String],
+    pub not_carried: &'a [String],
+    /// The first 100.
+    pub failed: &'a [String],
+    pub failed_count: u64,
+    pub elapsed_seconds: f64,
+}
+
+/// With --table or --schema.
+#[derive(Serialize, JsonSchema)]
+pub struct Parts<'a> {
+    pub set: &'a str,
+    pub store: &'a str,
+    pub into: &'a str,
+    pub tables: Vec<TableRows<'a>>,
+    pub rows: u64,
+    pub notes: Vec<&'a String>,
+    pub read_bytes: u64,
+    pub elapsed_seconds: f64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TableRows<'a> {
+    pub schema: &'a str,
+    pub name: &'a str,
+    pub rows: u64,
+}
+
+/// With --merge.
+#[derive(Serialize, JsonSchema)]
+pub struct Merged<'a> {
+    pub set: &'a str,
+    pub store: &'a str,
+    pub into: &'a str,
+    pub table: &'a str,
+    /// Then the counts are of what would be done.
+    pub dry_run: bool,
+    /// In the set.
+    pub rows: u64,
+    pub chosen: u64,
+    pub inserted: u64,
+    pub replaced: u64,
+    pub left: u64,
+    pub notes: &'a [String],
+    pub read_bytes: u64,
+    pub elapsed_seconds: f64,
 }

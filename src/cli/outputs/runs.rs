@@ -1,329 +1,239 @@
 //! Jobs, runs and what they found.
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::common::{Described, Fleet, Gone, Moment};
+use super::common::Described;
+use crate::archive::Manifest;
+use crate::base::story::Line;
+use crate::ledger::report::Run;
+use crate::ledger::{Gone, LeftOut, MaybeOutcome, Row};
+use crate::run::notify::message::Message;
+use crate::run::standing::fleets::Fleet;
+use crate::store::sign::Signature;
+use crate::task::audit::checks;
+use crate::task::audit::document::{Counts, Document, Level};
+use crate::task::audit::groups::Counted;
 
 /// `jobs`
-#[derive(JsonSchema)]
-pub struct Jobs {
-    jobs: Vec<Job>,
-    broken: Vec<Broken>,
+#[derive(Serialize, JsonSchema)]
+pub struct Jobs<'a> {
+    pub jobs: Vec<Job<'a>>,
+    pub broken: Vec<Broken<'a>>,
     /// Databases that went from their servers in the last 30 days.
-    gone: Vec<Gone>,
+    pub gone: &'a [Gone],
+    /// Databases that servers have and that patterns take, and on which no job can run.
+    pub left_out: &'a [LeftOut],
 }
 
-#[derive(JsonSchema)]
-struct Job {
-    job: String,
-    description: Option<String>,
-    task: String,
-    databases: Vec<String>,
-    enabled: bool,
-    schedule: Option<String>,
-    timezone: String,
-    next_run_at: Option<Moment>,
-    timeout_seconds: Option<u64>,
+#[derive(Serialize, JsonSchema)]
+pub struct Job<'a> {
+    pub job: &'a str,
+    pub description: Option<&'a str>,
+    pub task: &'static str,
+    pub databases: &'a [String],
+    pub enabled: bool,
+    pub schedule: Option<String>,
+    pub timezone: &'static str,
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    pub next_run_at: Option<String>,
+    pub timeout_seconds: Option<u64>,
     /// On each database that it ran on; of a job with patterns, only with --all.
-    last: Vec<LastRun>,
+    pub last: Vec<LastRun<'a>>,
     /// The patterns in `databases`, if it has some.
-    patterns: Option<String>,
+    pub patterns: Option<String>,
     /// How it stands, if it has patterns; null with --all.
-    fleet: Option<Fleet>,
+    pub fleet: Option<&'a Fleet>,
 }
 
-#[derive(JsonSchema)]
-struct LastRun {
-    database: String,
-    run: i64,
-    outcome: Option<Outcome>,
-    started_at: Moment,
-    last_success_at: Option<Moment>,
+#[derive(Serialize, JsonSchema)]
+pub struct LastRun<'a> {
+    pub database: &'a str,
+    pub run: i64,
+    pub outcome: MaybeOutcome,
+    pub started_at: DateTime<Utc>,
+    pub last_success_at: Option<DateTime<Utc>>,
     /// It is under way, skipped or cancelled, and the run before it that proves something did not succeed.
-    failed_before: bool,
+    pub failed_before: bool,
 }
 
-#[derive(JsonSchema)]
-struct Broken {
-    job: String,
-    file: String,
-    reasons: Vec<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Broken<'a> {
+    pub job: &'a str,
+    pub file: &'a str,
+    pub reasons: Vec<String>,
 }
 
-/// How a run ended; null while it is under way.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum Outcome {
-    Succeeded,
-    Skipped,
-    Failed,
-    TimedOut,
-    Cancelled,
-    Crashed,
-}
-
-/// What ran just now: one run for each database.
-#[derive(JsonSchema)]
-pub struct Ended {
-    runs: Vec<EndedRun>,
-}
-
-#[derive(JsonSchema)]
-struct EndedRun {
-    /// Its number in the ledger.
-    id: Option<i64>,
-    job: String,
-    database: String,
-    trigger: String,
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    scheduled_for: Option<Moment>,
-    attempt: u32,
-    started_at: Moment,
-    finished_at: Moment,
-    outcome: Outcome,
-    /// Of a dry run.
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    plan: Option<serde_json::Value>,
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    report: Option<Report>,
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-#[derive(JsonSchema)]
-struct Report {
-    /// One line for people.
-    summary: String,
-    /// Counts and names; keys carry their unit. docs/reference/tasks has those of each task.
-    facts: Described,
-    /// What to look at although the run succeeded.
-    warnings: Vec<String>,
-    /// What it did in which order; only the ledger has it.
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    story: Option<Story>,
-}
-
-#[derive(JsonSchema)]
-struct Story {
-    /// Who asked for the run on a page.
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    asked_by: Option<String>,
-    /// As a dry run prints it. The statements of [sql] are not kept.
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    plan: Option<String>,
-    steps: Vec<StoryStep>,
-    /// The last lines that it logged.
-    #[schemars(skip_serializing_if = "Vec::is_empty")]
-    lines: Vec<StoryLine>,
-}
-
-#[derive(JsonSchema)]
-struct StoryStep {
-    phase: String,
-    /// Since the run began.
-    after_seconds: f64,
-    /// Absent where the run ended first.
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    elapsed_seconds: Option<f64>,
-    bytes: u64,
-    /// How it ended, or what it did last.
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    said: Option<String>,
-}
-
-#[derive(JsonSchema)]
-struct StoryLine {
-    at: Moment,
-    level: String,
-    text: String,
+/// What ran just now: one run for each database, and for each retry.
+#[derive(Serialize, JsonSchema)]
+pub struct Ended<'a> {
+    pub runs: Vec<&'a Run>,
 }
 
 /// `runs`
-#[derive(JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 pub struct Runs {
-    runs: Vec<Recorded>,
+    pub runs: Vec<Row>,
 }
 
 /// `runs show`
-#[derive(JsonSchema)]
-pub struct Run {
-    run: Recorded,
-}
-
-/// A run in the ledger; with `runs --follow` one in each line.
-#[derive(JsonSchema)]
-pub struct Recorded {
-    id: i64,
-    job: String,
-    database: String,
-    task: String,
-    trigger: String,
-    scheduled_for: Option<Moment>,
-    attempt: u32,
-    retry_of: Option<i64>,
-    started_at: Moment,
-    heartbeat_at: Moment,
-    progress: Option<Progress>,
-    finished_at: Option<Moment>,
-    outcome: Option<Outcome>,
-    report: Option<Report>,
-    error: Option<String>,
-    /// The end of what its tools said.
-    stderr: Option<String>,
-    retry_at: Option<Moment>,
-    host: String,
-    pid: i64,
-    version: String,
-}
-
-#[derive(JsonSchema)]
-struct Progress {
-    phase: String,
-    done_bytes: u64,
-    total_bytes: Option<u64>,
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Shown {
+    pub run: Row,
 }
 
 /// `logs`
-#[derive(JsonSchema)]
-pub struct Logs {
-    run: i64,
-    job: String,
-    database: String,
-    outcome: Option<Outcome>,
+#[derive(Serialize, JsonSchema)]
+pub struct Logs<'a> {
+    pub run: i64,
+    pub job: &'a str,
+    pub database: &'a str,
+    pub outcome: MaybeOutcome,
     /// The last 200 lines that it logged.
-    lines: Vec<StoryLine>,
-    stderr: Option<String>,
-    warnings: Vec<String>,
-    error: Option<String>,
+    pub lines: &'a [Line],
+    pub stderr: Option<&'a str>,
+    pub warnings: &'a [String],
+    pub error: Option<&'a str>,
 }
 
 /// `archives list`
-#[derive(JsonSchema)]
-pub struct Archives {
-    batches: Vec<Batch>,
+#[derive(Serialize, JsonSchema)]
+pub struct Archives<'a> {
+    pub batches: Vec<Batch<'a>>,
     /// Without a valid signature.
-    not_ours: Vec<Unsigned>,
-    broken: Vec<BrokenBatch>,
+    pub not_ours: Vec<Unsigned<'a>>,
+    pub broken: Vec<BrokenBatch<'a>>,
     /// Of runs that ended before their batch was complete.
-    pending: Vec<Pending>,
+    pub pending: Vec<PendingBatch<'a>>,
 }
 
-#[derive(JsonSchema)]
-struct Batch {
-    store: String,
-    batch: String,
-    identity: Option<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Batch<'a> {
+    pub store: &'a str,
+    pub batch: String,
+    pub identity: Option<String>,
     /// Nobody here knows the names in `manifest`, which are empty.
-    sealed: bool,
+    pub sealed: bool,
     /// As docs/reference/formats.md has it.
-    manifest: Described,
-    signature: String,
+    #[schemars(with = "Described")]
+    pub manifest: Manifest,
+    pub signature: Signature,
 }
 
-#[derive(JsonSchema)]
-struct Unsigned {
-    store: String,
-    batch: String,
-    signature: Option<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Unsigned<'a> {
+    pub store: &'a str,
+    pub batch: String,
+    pub signature: Option<Signature>,
 }
 
-#[derive(JsonSchema)]
-struct BrokenBatch {
-    store: String,
-    key: String,
-    reason: String,
+#[derive(Serialize, JsonSchema)]
+pub struct BrokenBatch<'a> {
+    pub store: &'a str,
+    pub key: &'a str,
+    pub reason: &'a str,
 }
 
-#[derive(JsonSchema)]
-struct Pending {
-    store: String,
-    batch: String,
+#[derive(Serialize, JsonSchema)]
+pub struct PendingBatch<'a> {
+    pub store: &'a str,
+    pub batch: String,
     /// null where its file cannot be read.
-    rows: Option<u64>,
-    counts: bool,
+    pub rows: Option<u64>,
+    pub counts: bool,
+}
+
+/// `archives restore`
+#[derive(Serialize, JsonSchema)]
+pub struct PutBack<'a> {
+    /// Then it says what would be done.
+    pub dry_run: bool,
+    /// That were put back.
+    pub rows: u64,
+    pub batches: &'a [EndedBatch],
+}
+
+/// A batch, and what became of it.
+#[derive(Serialize, JsonSchema)]
+pub struct EndedBatch {
+    pub store: String,
+    pub batch: String,
+    /// That archived its rows.
+    pub job: String,
+    /// Where its rows go.
+    pub database: String,
+    /// As in SQL.
+    pub table: String,
+    pub outcome: BatchOutcome,
+    /// That were put back, or are back already; null where that is not known.
+    pub rows: Option<u64>,
+    /// Why nothing was put back; null where it was.
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchOutcome {
+    PutBack,
+    AlreadyBack,
+    /// Its rows never left, as the server was set back.
+    NeverLeft,
+    /// Another batch has its rows, as they were when they left the table.
+    Replaced,
+    Refused,
 }
 
 /// `audit`
-#[derive(JsonSchema)]
-pub struct Audit {
-    counts: Counts,
-    groups: Vec<Group>,
+#[derive(Serialize, JsonSchema)]
+pub struct Audit<'a> {
+    pub counts: Counts,
+    pub groups: Vec<Counted<'a>>,
     /// As docs/audit.md has it.
-    audit: Described,
-}
-
-#[derive(JsonSchema)]
-struct Counts {
-    critical: u64,
-    high: u64,
-    medium: u64,
-    low: u64,
-    new: u64,
-    resolved: u64,
-    unchanged: u64,
-    waived: u64,
-    /// Checks whose result is unknown.
-    unknown: u64,
-    failed: u64,
-}
-
-#[derive(JsonSchema)]
-struct Group {
-    level: Level,
-    check: String,
-    title: String,
-    convention: Option<String>,
-    findings: u64,
-    new: u64,
-    /// The key of its largest finding.
-    largest: Option<String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "lowercase")]
-enum Level {
-    Critical,
-    High,
-    Medium,
-    Low,
+    #[schemars(with = "Described")]
+    pub audit: &'a Document,
 }
 
 /// `audit explain`: all checks, or one.
-#[derive(JsonSchema)]
-#[schemars(untagged)]
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum Explain {
     All { checks: Vec<Check> },
     One(Check),
 }
 
-#[derive(JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 pub struct Check {
-    id: String,
+    id: &'static str,
     level: Level,
-    title: String,
-    categories: Vec<String>,
-    why: String,
-    fix: String,
-    lock: String,
-    cannot_show: Option<String>,
+    title: &'static str,
+    categories: &'static [&'static str],
+    why: &'static str,
+    fix: &'static str,
+    lock: &'static str,
+    cannot_show: Option<&'static str>,
 }
 
-/// `pgtend notify test`, and `pgtend notify digest NAME`: what was sent where.
-#[derive(JsonSchema)]
-pub struct Sent {
+impl From<&'static checks::Check> for Check {
+    fn from(check: &'static checks::Check) -> Self {
+        let checks::Check { id, level, title, categories, why, fix, lock, query: _ } = *check;
+        Self { id, level, title, categories, why, fix, lock, cannot_show: checks::cannot_show(id) }
+    }
+}
+
+/// `notify digest`: what it says, or with a NAME, that it was sent.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Digest<'a> {
+    Now(&'a Message),
+    Sent(Sent<'a>),
+}
+
+/// `notify test`, and `notify digest NAME`: what was sent where.
+#[derive(Serialize, JsonSchema)]
+pub struct Sent<'a> {
     /// NAME of [notify.NAME].
-    name: String,
+    pub name: &'a str,
     /// What the service said.
-    answer: String,
-}
-
-/// `pgtend notify digest`
-#[derive(JsonSchema)]
-pub struct Digest {
-    title: String,
-    /// "good", "warning" or "bad".
-    severity: String,
-    lines: Vec<String>,
+    pub answer: &'a str,
 }

@@ -1,312 +1,338 @@
 //! Backup sets: listed, shown, proved, copied, deleted.
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
-use serde_json::Value;
+use serde::Serialize;
 
-use super::common::{Described, Moment, UnreadStore};
+use super::common::{Described, UnreadStore};
+use crate::members::encryption::Encryption;
+use crate::store::sign::Signature;
+use crate::task::backup::adopted::Adopted;
+use crate::task::backup::copies::copy_plan;
+use crate::task::backup::copies::together::RefusedBeside;
+use crate::task::backup::facts::Extension;
+use crate::task::backup::gate::{NotAsked, Seen};
+use crate::task::backup::keep;
+use crate::task::backup::manifest::{Filters, Globals};
+use crate::task::backup::markers::Hold;
+use crate::task::backup::verdict::{Bytes, Verification};
 
 /// `backups list`
-#[derive(JsonSchema)]
-pub struct List {
-    sets: Vec<Set>,
-    unrestorable: Vec<Unrestorable>,
+#[derive(Serialize, JsonSchema)]
+pub struct List<'a> {
+    pub sets: Vec<Set<'a>>,
+    pub unrestorable: Vec<Unrestorable<'a>>,
     /// Without a valid signature.
-    not_ours: Vec<NotOurs>,
-    not_looked_into: Vec<NotLookedInto>,
-    unread_stores: Vec<UnreadStore>,
+    pub not_ours: Vec<NotOurs<'a>>,
+    pub not_looked_into: Vec<NotLookedInto<'a>>,
+    pub unread_stores: Vec<UnreadStore<'a>>,
 }
 
 /// A set, with what is true of the copy that a restore takes first.
-#[derive(JsonSchema)]
-struct Set {
-    set: String,
-    store: String,
-    database: String,
-    job: String,
-    taken_at: Moment,
-    location: String,
-    dump_bytes: u64,
-    uncompressed_bytes: u64,
-    sha256: String,
-    encrypted: bool,
+#[derive(Serialize, JsonSchema)]
+pub struct Set<'a> {
+    pub set: String,
+    pub database: &'a str,
+    pub job: &'a str,
+    pub taken_at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub first: SetCopy<'a>,
+    pub uncompressed_bytes: u64,
     /// Nobody here knows `tables` and `rows`.
-    sealed: bool,
-    tables: Option<u64>,
-    rows: Option<u64>,
-    /// The storage class that needs a thaw.
-    archived: Option<String>,
-    server_version: String,
-    /// As docs/reference/formats.md has it.
-    verification: Described,
-    bytes: Bytes,
-    restored: bool,
-    identity: Option<String>,
-    filtered: bool,
-    by_hand: bool,
+    pub sealed: bool,
+    pub tables: Option<usize>,
+    pub rows: Option<u64>,
+    pub server_version: &'a str,
+    /// SYSTEM_IDENTIFIER/DATABASE, as `--from` and `backups accept --identity` take it.
+    pub identity: Option<String>,
+    /// Tells the database from others that have had its name.
+    pub oid: Option<i64>,
+    pub filtered: bool,
+    pub by_hand: bool,
     /// As in the manifest.
-    adopted: Option<Described>,
-    held: Vec<Described>,
-    globals_problem: Option<String>,
+    #[schemars(with = "Option<Described>")]
+    pub adopted: Option<&'a Adopted>,
+    pub globals_problem: Option<&'a str>,
+    pub refused_for_its_data: Option<RefusedBeside<'a>>,
+    pub from_the_future: bool,
+    pub warnings: &'a [String],
+    pub copies: Vec<SetCopy<'a>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct SetCopy<'a> {
+    pub store: &'a str,
+    pub location: &'a str,
+    pub dump_bytes: u64,
+    pub sha256: &'a str,
+    pub encrypted: bool,
+    /// As docs/reference/formats.md has it.
+    #[schemars(with = "Described")]
+    pub verification: &'a Verification,
+    /// What was read back of the bytes.
+    pub bytes: Bytes,
+    pub restored: bool,
+    #[schemars(with = "Vec<Described>")]
+    pub held: Vec<&'a Hold>,
+    pub signature: Signature,
+    /// The storage class that needs a thaw.
+    pub archived: Option<&'a str>,
     /// Objects beside an encrypted set that are not.
-    in_the_clear: Vec<String>,
-    refused_for_its_data: Option<Refused>,
-    from_the_future: bool,
-    signature: String,
-    warnings: Vec<String>,
-    copies: Vec<SetCopy>,
+    pub in_the_clear: &'a [&'static str],
 }
 
-/// What was read back of the bytes.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum Bytes {
-    Intact,
-    Damaged,
-    Unknown,
+#[derive(Serialize, JsonSchema)]
+pub struct Unrestorable<'a> {
+    pub store: &'a str,
+    pub set: String,
+    pub reason: &'a str,
 }
 
-/// The restore of a copy that was refused for what all copies hold.
-#[derive(JsonSchema)]
-struct Refused {
-    copy_in: Option<String>,
-    server: String,
-    version: String,
-    checked_at: Moment,
-    refusal: String,
-    sql_state: Option<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct NotOurs<'a> {
+    pub store: &'a str,
+    pub set: String,
+    pub signature: Signature,
 }
 
-#[derive(JsonSchema)]
-struct SetCopy {
-    store: String,
-    location: String,
-    dump_bytes: u64,
-    sha256: String,
-    encrypted: bool,
-    verification: Described,
-    bytes: Bytes,
-    restored: bool,
-    held: Vec<Described>,
-    signature: String,
-    archived: Option<String>,
-    in_the_clear: Vec<String>,
-}
-
-#[derive(JsonSchema)]
-struct Unrestorable {
-    store: String,
-    set: String,
-    reason: String,
-}
-
-#[derive(JsonSchema)]
-struct NotOurs {
-    store: String,
-    set: String,
-    signature: String,
-}
-
-#[derive(JsonSchema)]
-struct NotLookedInto {
-    location: String,
-    reason: String,
+#[derive(Serialize, JsonSchema)]
+pub struct NotLookedInto<'a> {
+    pub location: &'a str,
+    pub reason: &'a str,
 }
 
 /// `backups show`
-#[derive(JsonSchema)]
-pub struct Show {
-    set: String,
-    copies: Vec<ShownCopy>,
-    store: String,
-    location: String,
-    format: u32,
-    started_at: Moment,
-    finished_at: Moment,
-    server_version: String,
-    pg_dump_version: String,
-    database: String,
-    encoding: String,
-    dump_bytes: u64,
-    uncompressed_bytes: u64,
-    members: u64,
-    encryption: Option<Described>,
-    sealed: bool,
-    rows: Option<u64>,
-    tables: Option<Vec<Table>>,
-    large_objects: u64,
-    extensions: Vec<Value>,
-    globals: Value,
-    filters: Described,
-    verification: Described,
-    bytes: Bytes,
-    refused_for_its_data: Option<Refused>,
-    unread_stores: Vec<UnreadStore>,
-    adopted: Option<Described>,
-    warnings: Vec<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Show<'a> {
+    pub set: String,
+    pub copies: Vec<ShownCopy<'a>>,
+    pub store: &'a str,
+    pub location: String,
+    pub format: u32,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: DateTime<Utc>,
+    pub server_version: &'a str,
+    pub pg_dump_version: &'a str,
+    pub database: &'a str,
+    /// SYSTEM_IDENTIFIER/DATABASE.
+    pub identity: Option<String>,
+    /// Tells the database from others that have had its name.
+    pub oid: Option<i64>,
+    pub encoding: &'a str,
+    pub dump_bytes: u64,
+    pub uncompressed_bytes: u64,
+    pub members: u64,
+    #[schemars(with = "Option<Described>")]
+    pub encryption: Option<&'a Encryption>,
+    pub sealed: bool,
+    pub rows: Option<u64>,
+    pub tables: Option<&'a [Table]>,
+    pub large_objects: u64,
+    #[schemars(with = "Vec<Described>")]
+    pub extensions: &'a [Extension],
+    #[schemars(with = "Described")]
+    pub globals: &'a Globals,
+    #[schemars(with = "Described")]
+    pub filters: &'a Filters,
+    #[schemars(with = "Described")]
+    pub verification: &'a Verification,
+    pub bytes: Bytes,
+    pub refused_for_its_data: Option<RefusedBeside<'a>>,
+    pub unread_stores: Vec<UnreadStore<'a>>,
+    #[schemars(with = "Option<Described>")]
+    pub adopted: Option<&'a Adopted>,
+    pub warnings: &'a [String],
 }
 
-#[derive(JsonSchema)]
-struct ShownCopy {
-    store: String,
-    location: String,
-    archived: Option<String>,
-    verification: Described,
-    bytes: Bytes,
+#[derive(Serialize, JsonSchema)]
+pub struct ShownCopy<'a> {
+    pub store: &'a str,
+    pub location: String,
+    pub archived: Option<&'a str>,
+    #[schemars(with = "Described")]
+    pub verification: &'a Verification,
+    pub bytes: Bytes,
 }
 
-#[derive(JsonSchema)]
-struct Table {
-    schema: String,
-    name: String,
-    rows: u64,
+/// A table of a set, with all blocks of its rows.
+#[derive(Default, Serialize, JsonSchema)]
+pub struct Table {
+    pub schema: String,
+    pub name: String,
+    pub rows: u64,
     /// In the uncompressed dump.
-    bytes: u64,
+    pub bytes: u64,
     /// That hold some of it.
-    members: u64,
+    pub members: u64,
     /// In the object.
-    member_bytes: u64,
+    pub member_bytes: u64,
 }
 
 /// `backups verify`
-#[derive(JsonSchema)]
-pub struct Verify {
-    set: String,
-    store: String,
+#[derive(Serialize, JsonSchema)]
+pub struct Verify<'a> {
+    pub set: String,
+    pub store: &'a str,
     /// Why this host could not decode an encrypted set.
-    not_decoded: Option<String>,
-    verification: Described,
-    bytes: Bytes,
+    pub not_decoded: Option<&'a str>,
+    #[schemars(with = "Described")]
+    pub verification: &'a Verification,
+    pub bytes: Bytes,
 }
 
 /// `backups adopt`
-#[derive(JsonSchema)]
-pub struct Adopt {
-    set: String,
-    store: String,
+#[derive(Serialize, JsonSchema)]
+pub struct Adopt<'a> {
+    pub set: String,
+    pub store: &'a str,
     /// Of the original.
-    sha256: String,
-    adopted: Option<Described>,
-    server_version: String,
-    pg_dump_version: String,
-    tables: u64,
-    rows: u64,
-    dump_bytes: u64,
+    pub sha256: &'a str,
+    #[schemars(with = "Option<Described>")]
+    pub adopted: Option<&'a Adopted>,
+    pub server_version: &'a str,
+    pub pg_dump_version: &'a str,
+    pub tables: usize,
+    pub rows: u64,
+    pub dump_bytes: u64,
 }
 
-/// `backups certificate`
+/// `backups certificate`, with the signature that a store's key gives.
 #[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is signed as the text that it is printed as")]
 pub struct Certificate {
-    /// The number of its form.
-    certificate: u32,
-    set: String,
-    issued_at: Moment,
-    pgtend_version: String,
-    /// Labels and values.
-    is: Vec<(String, String)>,
-    proved: Vec<String>,
-    not_proved: Vec<String>,
-    kept: Vec<String>,
-    facts: Described,
+    #[schemars(flatten)]
+    certificate: crate::task::backup::certificate::Certificate,
     /// Where the store has a key.
     #[schemars(skip_serializing_if = "Option::is_none")]
     signature: Option<String>,
 }
 
 /// `backups copy`
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-pub enum Copy {
-    Copied {
-        set: String,
-        from: String,
-        to: String,
-        was_there: bool,
-        sent_bytes: u64,
-        /// That were there with the right bytes.
-        kept_objects: Vec<String>,
-        /// Empty where it is not encrypted.
-        recipients: Vec<String>,
-        verification: Option<Described>,
-    },
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Copy<'a> {
+    Copied(Copied<'a>),
     /// With --dry-run.
-    Plan {
-        set: String,
-        from: String,
-        to: String,
-        objects: Vec<PlannedObject>,
-        is_there: bool,
-        /// A copy for others.
-        replaces: bool,
-        encrypts: bool,
-        recipients: Vec<String>,
-        notes: Vec<String>,
-    },
+    Plan(&'a copy_plan::Plan),
 }
 
-#[derive(JsonSchema)]
-pub struct PlannedObject {
-    object: String,
-    bytes: u64,
-    is_there: bool,
+#[derive(Serialize, JsonSchema)]
+pub struct Copied<'a> {
+    pub set: &'a str,
+    pub from: &'a str,
+    pub to: &'a str,
+    pub was_there: bool,
+    pub sent_bytes: u64,
+    /// That were there with the right bytes.
+    pub kept_objects: &'a [String],
+    /// Empty where it is not encrypted.
+    pub recipients: &'a [String],
+    #[schemars(with = "Option<Described>")]
+    pub verification: Option<&'a Verification>,
 }
 
 /// `backups prune`
-#[derive(JsonSchema)]
-pub struct Prune {
-    dry_run: bool,
-    sets: Vec<Decision>,
-    refused: Vec<NotPruned>,
-    failed: Vec<NotPruned>,
+#[derive(Serialize, JsonSchema)]
+pub struct Prune<'a> {
+    pub dry_run: bool,
+    pub sets: Vec<Decision<'a>>,
+    pub refused: Vec<NotPruned<'a>>,
+    pub failed: Vec<NotPruned<'a>>,
 }
 
-#[derive(JsonSchema)]
-struct Decision {
-    name: String,
-    store: String,
-    keep: bool,
-    /// Its bytes must be read first; it is kept until then.
-    check_first: bool,
-    reasons: Vec<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Decision<'a> {
+    #[serde(flatten)]
+    pub decision: &'a keep::Decision,
+    pub store: &'a str,
 }
 
-#[derive(JsonSchema)]
-struct NotPruned {
-    database: String,
-    job: String,
-    store: String,
-    reason: String,
+#[derive(Serialize, JsonSchema)]
+pub struct NotPruned<'a> {
+    pub database: &'a str,
+    pub job: &'a str,
+    pub store: &'a str,
+    pub reason: String,
+}
+
+/// `backups hold`
+#[derive(Serialize, JsonSchema)]
+pub struct Held<'a> {
+    pub set: String,
+    pub until: DateTime<Utc>,
+    pub reason: &'a str,
+    /// With a copy that is held now.
+    pub stores: &'a [String],
+}
+
+/// `backups release`
+#[derive(Serialize, JsonSchema)]
+pub struct Released {
+    pub set: String,
+    pub copies: Vec<ReleasedCopy>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ReleasedCopy {
+    pub store: String,
+    /// Of the holds that ended; empty where there was none.
+    pub reasons: Vec<String>,
+}
+
+/// `backups accept`: a set that lost something, or with --identity a server.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Accept {
+    Loss {
+        /// What was held because of that set.
+        released: Vec<NoLongerHeld>,
+    },
+    Identity {
+        series: Vec<Series>,
+    },
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct NoLongerHeld {
+    pub set: String,
+    pub store: String,
+}
+
+/// The series of a job, with the sets that belong to it now.
+#[derive(Serialize, JsonSchema)]
+pub struct Series {
+    pub database: String,
+    pub job: String,
+    pub store: String,
+    pub identity: String,
+    /// That of the configured database.
+    pub into: String,
+    pub by_name: bool,
+    pub sets: Vec<String>,
+    /// Of other databases that had this name before: they stay as they are.
+    pub left: Vec<String>,
 }
 
 /// `backups require`
-#[derive(JsonSchema)]
-pub struct Require {
-    database: String,
-    within_seconds: f64,
+#[derive(Serialize, JsonSchema)]
+pub struct Require<'a> {
+    pub database: &'a str,
+    pub within_seconds: f64,
     /// Was asked for.
-    restored: bool,
-    met: bool,
-    newest: Option<Newest>,
+    pub restored: bool,
+    pub met: bool,
+    pub newest: Option<Newest<'a>>,
     /// Newer sets that do not count.
-    passed_over: Vec<PassedOver>,
-    unread_stores: Vec<UnreadStore>,
-    reason: String,
+    pub passed_over: &'a [Seen],
+    pub unread_stores: &'a [NotAsked],
+    pub reason: &'a str,
 }
 
-#[derive(JsonSchema)]
-struct Newest {
-    set: String,
-    store: String,
-    began_at: Moment,
-    age_seconds: u64,
-    restored_at: Option<Moment>,
-}
-
-#[derive(JsonSchema)]
-struct PassedOver {
-    set: String,
-    store: String,
-    began_at: Moment,
-    restored_at: Option<Moment>,
-    #[schemars(skip_serializing_if = "Option::is_none")]
-    why_not: Option<String>,
+#[derive(Serialize, JsonSchema)]
+pub struct Newest<'a> {
+    pub set: &'a str,
+    pub store: &'a str,
+    pub began_at: DateTime<Utc>,
+    pub age_seconds: u64,
+    pub restored_at: Option<DateTime<Utc>>,
 }

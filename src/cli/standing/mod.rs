@@ -9,15 +9,17 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::global::Global;
-use super::output::print;
+use super::output::{print, print_json};
 use crate::base::toml_file::Problems;
 use crate::run::standing::{self, Configured, Standing};
 
 pub async fn run(global: &Global) -> Result<ExitCode> {
     let now = Utc::now();
     let standing = look(global, now).await;
-    let text = if global.json { format!("{:#}\n", standing.as_json(now)) } else { standing.in_words(now) };
-    print(&text)?;
+    match global.json {
+        true => print_json(&standing.as_json(now))?,
+        false => print(&standing.in_words(now))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

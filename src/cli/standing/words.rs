@@ -37,8 +37,7 @@ impl Standing {
             });
             text += &format!("\n{}", table(&["DATABASE", "LAST PROVED BACKUP", "SET"], rows));
         }
-        let of_servers =
-            fleets::of_servers(fleets::uncovered_in_words(&self.uncovered, &self.by_schemas), &self.left_out, &self.gone);
+        let of_servers = fleets::of_servers(self.uncovered_in_words(now), &self.left_out, &self.gone);
         let many: Vec<String> = self.fleets.iter().map(|fleet| fleet.line(now)).chain(of_servers).collect();
         text += &section("On many databases:", many.into_iter());
         let skipped = self.broken.iter().map(|job| {

@@ -7,6 +7,7 @@ mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::IntErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -245,9 +246,15 @@ impl Loader<'_> {
             Ok(address) => Some(address),
             Err(_) => {
                 let message = format!("`{}` is not an address to listen on", listen.get_ref());
-                let port = listen.get_ref().rsplit(':').next().filter(|port| port.parse::<u16>().is_ok()).unwrap_or("9187");
-                let hint =
-                    format!("an IP address and a port: \"127.0.0.1:{port}\" for this host alone, \"0.0.0.0:{port}\" for all of its addresses");
+                let written = listen.get_ref().rsplit(':').next().unwrap_or_default();
+                let (port, range) = match written.parse::<u16>() {
+                    Ok(_) => (written, ""),
+                    Err(error) if *error.kind() == IntErrorKind::PosOverflow => ("9187", " from 1 to 65535"),
+                    Err(_) => ("9187", ""),
+                };
+                let hint = format!(
+                    "an IP address and a port{range}: \"127.0.0.1:{port}\" for this host alone, \"0.0.0.0:{port}\" for all of its addresses"
+                );
                 self.problem(listen, message, &hint);
                 None
             }

@@ -78,7 +78,7 @@ impl Loader<'_> {
         }
         if let Some(on) = written.on.as_ref().filter(|on| on.get_ref().is_empty()) {
             let message = format!("`on` of {of} is empty, so nothing is told there");
-            self.problem(on, message, "on = [\"failure\", \"recovery\", \"late\"]");
+            self.problem(on, message, "write on = [\"failure\", \"recovery\", \"late\"]");
         }
     }
 
@@ -101,11 +101,25 @@ impl Loader<'_> {
             }
             Kind::Telegram => {
                 let token = self.text(token)?;
-                let server = written.server.map_or(TELEGRAM.to_owned(), Spanned::into_inner);
-                Service::Telegram { server: server.trim_end_matches('/').to_owned(), token, chat: written.chat?.into_inner() }
+                let server = self.telegrams_server(of, written.server)?;
+                Service::Telegram { server, token, chat: written.chat?.into_inner() }
             }
             Kind::Mail => Service::Mail(self.mail(of, written)?),
         })
+    }
+
+    /// The server of Telegram's API, without `/` at its end.
+    fn telegrams_server(&mut self, of: &str, written: Option<Spanned<String>>) -> Option<String> {
+        let Some(written) = written else { return Some(TELEGRAM.to_owned()) };
+        let is_http = url::Url::parse(written.get_ref()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !is_http {
+            self.problem(
+                &written,
+                format!("`server` of {of} is not an HTTP URL"),
+                "write it like server = \"http://127.0.0.1:8081\"",
+            );
+        }
+        is_http.then(|| written.get_ref().trim_end_matches('/').to_owned())
     }
 
     fn url(&mut self, of: &str, written: &mut WrittenTarget) -> Option<SecretString> {
@@ -129,6 +143,14 @@ impl Loader<'_> {
     fn mail(&mut self, of: &str, written: WrittenTarget) -> Option<Mail> {
         let WrittenTarget { host, port, tls, user, password_env, password_file, from, to, .. } = written;
         let (host, from, to) = (host?, from?, to?);
+        if !is_host(host.get_ref()) {
+            let message = format!("`host` of {of} is not the name or the address of a server");
+            self.problem(&host, message, "write host = \"mail.example.com\" alone, and its port as port = 587");
+        }
+        if to.get_ref().is_empty() {
+            let message = format!("`to` of {of} is empty, so nobody gets the mail");
+            self.problem(&to, message, "write to = [\"dba@example.com\"]");
+        }
         let has_password = password_env.is_some() || password_file.is_some();
         if let (Some(user), false) = (&user, has_password) {
             self.problem(
@@ -146,9 +168,12 @@ impl Loader<'_> {
             let message = format!("{of}: tls = \"none\" to {}, which is not this host", host.get_ref());
             self.problem(tls, message, "use \"starttls\" or \"tls\": others could read the mail and the password");
         }
-        let port = port.map(Spanned::into_inner);
+        let port = match port {
+            Some(port) => Some(self.port(&port)?),
+            None => None,
+        };
         let tls = tls.map_or(MailTls::default(), Spanned::into_inner);
-        let from = self.address(from)?;
+        let from = self.address(from);
         let to: Vec<String> = to.into_inner().into_iter().filter_map(|to| self.address(to)).collect();
         let password = Secret { key: "password", of, literal: None, env: password_env, file: password_file };
         let login = user.map(Spanned::into_inner).zip(if has_password { self.text(password) } else { None });
@@ -157,7 +182,16 @@ impl Loader<'_> {
             MailTls::Tls => 465,
             MailTls::None => 25,
         };
-        Some(Mail { host: host.into_inner(), port: port.unwrap_or(usual), tls, login, from, to })
+        Some(Mail { host: host.into_inner(), port: port.unwrap_or(usual), tls, login, from: from?, to })
+    }
+
+    /// No server listens on port 0.
+    fn port(&mut self, written: &Spanned<u64>) -> Option<u16> {
+        let port = u16::try_from(*written.get_ref()).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.problem(written, format!("`port = {}` is out of range", written.get_ref()), "1 to 65535: port = 587");
+        }
+        port
     }
 
     fn address(&mut self, written: Spanned<String>) -> Option<String> {
@@ -170,6 +204,12 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// Returns whether it is a name or an address: a URL, or a port beside it, would fail when the first mail is sent.
+fn is_host(text: &str) -> bool {
+    let is_name = !text.is_empty() && !text.contains([':', '/', '@', ' ']);
+    is_name || text.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 /// The keys of a kind that the table has, with their places; a secret by its key without `_env` and `_file`.

@@ -76,6 +76,7 @@ pub struct Metrics {
     /// The jobs with patterns, whose values these series sum up.
     fleets: Fleets,
     fleet_databases: Family<FleetLabels, Gauge>,
+    fleet_left_out: Gauge,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
@@ -126,6 +127,9 @@ impl Metrics {
         let fleet_databases = Family::default();
         let about = "Databases of a job with patterns, by state: well, failed, late, waiting for a first success";
         registry.register("fleet_databases", about, fleet_databases.clone());
+        let fleet_left_out = Gauge::default();
+        let about = "Living databases and schemas that patterns take, and on which no job can run";
+        registry.register("fleet_databases_left_out", about, fleet_left_out.clone());
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
@@ -153,6 +157,7 @@ impl Metrics {
             facts,
             fleets: Fleets::default(),
             fleet_databases,
+            fleet_left_out,
             errors,
             ledger_up,
             pool,
@@ -326,6 +331,11 @@ impl Metrics {
 
     pub fn reloaded(&self, is_good: bool) {
         self.reload_success.set(is_good.into());
+    }
+
+    /// How many databases of servers, and schemas, are left out.
+    pub fn left_out(&self, count: usize) {
+        self.fleet_left_out.set(count as i64);
     }
 
     pub fn broken_jobs(&self, count: usize) {

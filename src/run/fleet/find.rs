@@ -85,7 +85,12 @@ pub async fn found_for(config: &Config, memory: Memory<'_>, jobs: Vec<Job>) -> V
         let had = match (found.lists.get(asked), listed_at) {
             (Some(names), Some(at)) => {
                 let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-                format!("the {} that it had at {at} count", units::plural(names.len(), asked.has()))
+                // Not all that it had: some are left out by `databases`, `include` and `exclude`.
+                let number = match asked {
+                    Asked::Server(server) => found.count(server, config),
+                    Asked::Database(_) => names.len(),
+                };
+                format!("the {} that it had at {at} count", units::plural(number, asked.has()))
             }
             _ => format!("nothing is known of its {}s", asked.has()),
         };

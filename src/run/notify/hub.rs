@@ -16,9 +16,11 @@ use super::answer::Answerer;
 use super::delivery::{Batch, Delivery, asked};
 use super::event::Event;
 use super::late::{Late, in_one};
+use super::left::Left;
 use super::request::{self, Redirects};
 use super::secrets::Secrets;
-use crate::config::notify::{Notify, WEBHOOK};
+use crate::config::Config;
+use crate::config::notify::WEBHOOK;
 use crate::ledger::report::Outcome;
 use crate::ledger::{self, Key, Ledger};
 
@@ -42,6 +44,8 @@ pub struct Hub {
     /// What this process put into the ledger.
     put: Mutex<Vec<i64>>,
     kept: Mutex<Kept>,
+    /// What processes left that ended while the ledger was away; None without one.
+    left: Option<Left>,
     /// The jobs whose failure was told while the ledger was away.
     told_here: Mutex<HashSet<Key>>,
     /// A process that ended no run has nothing to do with what others left.
@@ -59,12 +63,14 @@ struct Kept {
 }
 
 impl Hub {
-    pub fn new(notify: &Notify, ledger: Option<Arc<Ledger>>, tasks: TaskTracker) -> Option<Self> {
+    pub fn new(config: &Config, ledger: Option<Arc<Ledger>>, tasks: TaskTracker) -> Option<Self> {
+        let notify = &config.notify;
         if notify.webhook_url.is_none() && notify.targets.is_empty() {
             return None;
         }
         Some(Self {
             webhook: notify.webhook_url.clone(),
+            left: ledger.is_some().then(|| Left::of(&config.path)).flatten(),
             delivery: Delivery {
                 targets: notify.targets.clone(),
                 client: request::client(notify.ca_file.as_deref(), Redirects::RepeatsAlone)?,
@@ -85,6 +91,7 @@ impl Hub {
     /// Tells the end of a run, or of a command on behalf of a job: that is no success of the job.
     pub async fn ended(self: &Arc<Self>, names: Option<&[String]>, is_command: bool, mut event: Event) {
         self.has_ended_a_run.store(true, Ordering::Relaxed);
+        self.put_left().await;
         let has_succeeded = event.outcome == Some(Outcome::Succeeded);
         if is_command && has_succeeded {
             return;
@@ -235,8 +242,37 @@ impl Hub {
         }
         let mut kept = lock(&self.kept);
         kept.is_tended = false;
-        for (target, event) in kept.waiting.drain(..) {
-            say_untold(&target, &event);
+        self.leave(&std::mem::take(&mut kept.waiting));
+    }
+
+    /// Says of events that nobody was told, and leaves them for a later process.
+    fn leave(&self, events: &[(String, Event)]) {
+        for (target, event) in events {
+            say_untold(target, event);
+        }
+        let left = self.left.as_ref().filter(|_| !events.is_empty()).map(|left| left.leave(events));
+        match left {
+            Some(Ok(file)) => tracing::warn!("the next run that reaches the ledger passes it on, from {}", file.display()),
+            Some(Err(error)) => tracing::warn!("it is not kept for later: {error:#}"),
+            None => {}
+        }
+    }
+
+    /// Puts into the ledger what earlier processes left. What is put when this process is killed is told twice, and nothing never.
+    async fn put_left(&self) {
+        let Some(taking) = self.left.as_ref().and_then(Left::take) else { return };
+        for (file, events) in taking.all() {
+            for (target, event) in &events {
+                if !self.is_put(target, event).await {
+                    return;
+                }
+                if event.outcome.is_some_and(Outcome::needs_attention) {
+                    self.stands_well(&event.key(), false).await;
+                }
+            }
+            if let Err(error) = std::fs::remove_file(&file) {
+                return tracing::warn!("{} is passed on, and cannot be deleted: {error}", file.display());
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! A message, before it has the form of a service.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::terminal;
@@ -9,14 +10,14 @@ const LINE_LETTERS: usize = 300;
 const TITLE_LETTERS: usize = 150;
 
 /// A message, as every service gets it in its own form. Titles and lines have no line breaks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     pub title: String,
     pub severity: Severity,
     pub lines: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Nothing needs to be done.

@@ -3,7 +3,7 @@
 //!
 //! An event waits in the ledger, where all processes put theirs, until nothing new has come for some seconds: what happens together is one message
 //! (`together`), in the form of each service (`body`). Whoever takes it sends it (`delivery`, by `service`); what cannot be sent waits there for a later
-//! try. While the ledger is away, it waits in the process (`hub`).
+//! try. While the ledger is away, it waits in the process (`hub`), and after its end in a file of this host (`left`).
 
 mod answer;
 mod body;
@@ -11,6 +11,7 @@ mod delivery;
 pub mod event;
 mod hub;
 mod late;
+mod left;
 mod mail;
 pub mod message;
 mod ping;
@@ -60,7 +61,7 @@ impl Notifier {
     /// Creates a client only if there is a URL to notify.
     pub fn new(config: &Config, jobs: &[Job], ledger: Option<&Arc<Ledger>>) -> Self {
         let tasks = TaskTracker::new();
-        let hub = Hub::new(&config.notify, ledger.cloned(), tasks.clone()).map(Arc::new);
+        let hub = Hub::new(config, ledger.cloned(), tasks.clone()).map(Arc::new);
         Self { pings: Pings::new(config, jobs), hub, telling: TaskTracker::new(), tasks }
     }
 

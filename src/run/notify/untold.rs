@@ -1,6 +1,8 @@
 //! Messages that nobody got, in words, with what to do. Pure.
 
-use serde_json::{Value, json};
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::base::units::plural;
 use crate::ledger::Untold;
@@ -33,16 +35,36 @@ pub fn in_words(untold: &Untold) -> String {
 }
 
 /// As `pgtend` and `/api/jobs` show it.
-pub fn as_json(untold: &Untold) -> Value {
-    json!({
-        "place": untold.target,
-        "configured": untold.is_configured,
-        "given_up": untold.is_given_up,
-        "messages": untold.messages,
-        "since": untold.since,
-        "error": untold.error,
-        "said": in_words(untold),
-    })
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Untold")]
+pub struct Shown<'u> {
+    /// The name of [notify.NAME].
+    place: &'u str,
+    /// The configuration has it.
+    configured: bool,
+    /// false: they wait for a place that the configuration does not have.
+    given_up: bool,
+    messages: u64,
+    /// When the first of them came.
+    since: DateTime<Utc>,
+    /// Why the last try failed.
+    error: Option<&'u str>,
+    /// All of it in words, with what to do.
+    said: String,
+}
+
+impl<'u> From<&'u Untold> for Shown<'u> {
+    fn from(untold: &'u Untold) -> Self {
+        Self {
+            place: &untold.target,
+            configured: untold.is_configured,
+            given_up: untold.is_given_up,
+            messages: untold.messages.unsigned_abs(),
+            since: untold.since,
+            error: untold.error.as_deref(),
+            said: in_words(untold),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ impl Scheduler {
     pub(super) async fn find_databases(&self, silent: &BTreeSet<Asked>) -> BTreeSet<Asked> {
         let context = self.context();
         if context.config.servers.is_empty() && !fleet::is_needed(&context.jobs) {
+            context.metrics.left_out(0);
             return BTreeSet::new();
         }
         let known = lock(&self.found).clone();
@@ -46,6 +47,10 @@ impl Scheduler {
         }
         if found != known {
             self.take(found);
+        }
+        // By the ledger, which has what other processes were told, too. One that does not answer says nothing new.
+        if let Ok(left_out) = fleet::left_out(&context.config, &context.jobs, &self.ledger).await {
+            context.metrics.left_out(left_out.len());
         }
         now
     }

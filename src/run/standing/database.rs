@@ -1,11 +1,16 @@
 //! A database, with its newest backup, and what speaks against it.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use crate::base::shell::word;
 use crate::task::backup::gate::{InTheClear, Measured};
+use crate::task::backup::set_name::SetName;
+use crate::task::backup::whose::Another;
 
 /// The newest intact backup of a database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Backup {
     pub set: String,
     pub store: String,
@@ -14,8 +19,10 @@ pub struct Backup {
     /// Who refused the last restore of it, when and why.
     pub refused_by: Option<String>,
     /// The stores that have a copy of it that counts.
+    #[serde(skip)]
     pub stores: Vec<String>,
     /// How long a restore takes, as the last one of a set that counts has shown.
+    #[serde(skip)]
     pub measured: Option<Measured>,
 }
 
@@ -50,8 +57,8 @@ pub struct OfDatabase {
     pub unread: Vec<String>,
     /// Stores of the backup's job without a copy of it that counts.
     pub missing_in: Vec<String>,
-    /// Sets of this name are there of a database that was dropped or renamed.
-    pub has_earlier_ones: bool,
+    /// Newer sets of this name that are of another database, the newest first.
+    pub anothers: Vec<Anothers>,
     /// What stands in the clear beside encrypted sets of it.
     pub in_the_clear: Vec<InTheClear>,
     /// The ledger was not asked, so that only the stores say how it stands.
@@ -60,6 +67,33 @@ pub struct OfDatabase {
     pub needs_none: bool,
     /// Jobs back up its schemas one by one, which is no backup of the database.
     pub by_schemas: bool,
+    /// Jobs with filters: each backs up a part of it.
+    pub in_part: Vec<String>,
+}
+
+/// A set that has this database's name, and is of another. Only a person knows whether this one was restored from that one, or has replaced it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anothers {
+    pub set: String,
+    pub whose: Another,
+}
+
+impl Anothers {
+    /// Says whose the sets are, and how a person says that they are this database's.
+    fn in_words(&self, name: &str) -> String {
+        let Another { identity, is_of_an_earlier_one } = &self.whose;
+        let whose = match (is_of_an_earlier_one, identity) {
+            (true, _) => "one that was dropped or renamed".to_owned(),
+            (false, Some(identity)) => format!("another server or database, {identity}"),
+            (false, None) => "another server or database".to_owned(),
+        };
+        let accept = identity.as_ref().zip(self.set.parse::<SetName>().ok()).map(|(identity, set)| {
+            let command =
+                format!("pgtend backups accept --identity {} --database {} --job {}", word(identity), word(name), word(&set.job));
+            format!("; if this one was restored from that one, or has replaced it: {command}")
+        });
+        format!("the sets of its name are of {whose}{}", accept.unwrap_or_default())
+    }
 }
 
 /// Why the ledger was not asked, and since when not, where that is known. It alone knows of a proved set that is gone from the stores, and of late jobs.
@@ -78,10 +112,10 @@ impl Unasked {
 
 /// A set that cannot be relied upon: it is damaged, cannot be read, is dated in the future, or was refused by a server for its data; or it was proved and is
 /// gone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Lost {
     pub set: String,
-    /// None where no store has it.
+    /// null where no store has it.
     pub store: Option<String>,
     pub why: String,
     /// Who refused it for its data, when and why, where that is the reason.
@@ -89,11 +123,6 @@ pub struct Lost {
 }
 
 impl OfDatabase {
-    /// Returns whether nothing about its backup needs a person, as far as stores and ledger were asked.
-    pub fn is_well(&self) -> bool {
-        matches!(self.backup, Ok(Some(_))) && self.wrongs().is_empty()
-    }
-
     /// Says what is wrong with a backup that is there, one thing a sentence. That the ledger was not asked is no fault of the backup.
     pub fn wrongs(&self) -> Vec<String> {
         let unsure = self.unsure.as_ref().map(|why| format!("it is the backup of this database by its name alone: {why}"));
@@ -113,7 +142,34 @@ impl OfDatabase {
 
     /// The first thing that is wrong.
     pub fn wrongs_in_short(&self) -> String {
-        self.lost_in_words().or_else(|| self.wrongs().into_iter().next()).unwrap_or_else(|| "none".to_owned())
+        self.lost_in_words().or_else(|| self.wrongs().into_iter().next()).unwrap_or_else(|| {
+            let is_anothers = !self.anothers.is_empty() && matches!(self.backup, Ok(None));
+            if is_anothers { self.none_in_words() } else { "none".to_owned() }
+        })
+    }
+
+    /// Says why there is no backup.
+    pub fn none_in_words(&self) -> String {
+        match (&self.job, self.anothers.first()) {
+            _ if self.lost.is_some() => "none".to_owned(),
+            (_, Some(anothers)) => format!("none of this database: {}{}", anothers.in_words(&self.name), self.no_job_in_words()),
+            (Some(_), None) => "none yet".to_owned(),
+            (None, None) if self.by_schemas => {
+                "none of all of it, and no job makes one: its schemas are backed up one by one".to_owned()
+            }
+            (None, None) if !self.in_part.is_empty() => {
+                let jobs = self.in_part.join(", ");
+                match self.in_part.len() {
+                    1 => format!("none of all of it: job {jobs} backs up a part, as it has filters"),
+                    _ => format!("none of all of it: jobs {jobs} back up a part each, as they have filters"),
+                }
+            }
+            (None, None) => "none, and no job makes one".to_owned(),
+        }
+    }
+
+    fn no_job_in_words(&self) -> &'static str {
+        if self.job.is_none() { "; and no job makes one" } else { "" }
     }
 
     pub(super) fn missing_in_words(&self) -> Option<String> {
@@ -159,11 +215,12 @@ impl OfDatabase {
             unsure: None,
             unread: Vec::new(),
             missing_in: Vec::new(),
-            has_earlier_ones: false,
+            anothers: Vec::new(),
             in_the_clear: Vec::new(),
             unasked: None,
             needs_none: false,
             by_schemas: false,
+            in_part: Vec::new(),
         }
     }
 

@@ -3,10 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::database::OfDatabase;
 use super::late::{self, Known};
+use super::safety::Safety;
+use crate::base::shell::word;
 use crate::base::units;
 use crate::ledger::{Gone, LeftOut};
 use crate::run::covered::backs_up_all;
@@ -18,23 +21,27 @@ use crate::run::scheduler::planner::Ticks;
 const NAMED: usize = 5;
 
 /// How a job with patterns stands. Each database is counted once, under the first of these that holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Fleet {
     pub job: String,
+    /// What stands in its file: `tenant_*`.
     pub patterns: String,
     /// It backs up all of each database, or of each schema.
+    #[serde(skip)]
     pub is_backup: bool,
     /// What it counts are schemas.
+    #[serde(skip)]
     pub is_of_schemas: bool,
     /// Why it does not run by itself.
+    #[serde(skip)]
     pub idle: Option<&'static str>,
     pub databases: usize,
     pub well: usize,
     pub failed: usize,
     pub late: usize,
-    /// Of a backup job: no set that counts is in its stores, although a run succeeded.
+    /// Of a backup job: no set that counts is in its stores, although a run succeeded. `jobs` asks no store: this and the next three are 0 there.
     pub without_backup: usize,
-    /// Its newest set does not count, or may be of another database.
+    /// Its newest set does not count, may be of another database, or has no copy in a store of its job; or a store was not read, which may have a newer one.
     pub in_doubt: usize,
     /// No job that backs it up runs by itself.
     pub not_renewed: usize,
@@ -43,9 +50,11 @@ pub struct Fleet {
     /// Without a success yet.
     pub waiting: usize,
     /// What is wrong with the first of those whose sets are.
+    #[serde(skip)]
     pub example: Option<String>,
     /// The oldest of the last successes, and of which database.
-    pub oldest_success: Option<(DateTime<Utc>, String)>,
+    pub oldest_success_at: Option<DateTime<Utc>>,
+    pub oldest_success_on: Option<String>,
 }
 
 /// How a job stands on one database.
@@ -77,7 +86,7 @@ fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<St
         let key = (job.name.clone(), database.clone());
         let success = known.successes.get(&key).copied();
         let of_stores = judged.filter(|_| is_backup).map(|judged| judged.get(database));
-        let is_late = late::by_ledger(&mut ticks, job, database, known, now).is_some()
+        let is_late = late::by_ledger(&mut ticks, job, (database, of_stores.flatten()), known, now).is_some()
             || of_stores.flatten().is_some_and(|of| late::by_set(&mut ticks, (job, jobs), of, known, now).is_some());
         let state = match Health::of(known.failed.contains(&key), is_late, success.is_some()) {
             Health::Failed => State::Failed,
@@ -90,9 +99,8 @@ fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<St
             fleet.example = of.map(|of| format!("{database}: {}", of.wrongs_in_short()));
         }
         fleet.add(state);
-        let is_oldest = |at: &DateTime<Utc>| fleet.oldest_success.as_ref().is_none_or(|(oldest, _)| at < oldest);
-        if let Some(at) = success.filter(is_oldest) {
-            fleet.oldest_success = Some((at, database.clone()));
+        if let Some(at) = success.filter(|at| fleet.oldest_success_at.is_none_or(|oldest| *at < oldest)) {
+            (fleet.oldest_success_at, fleet.oldest_success_on) = (Some(at), Some(database.clone()));
         }
     }
     fleet
@@ -104,12 +112,14 @@ fn by_stores(of_stores: Option<Option<&OfDatabase>>, has_succeeded: bool) -> Sta
         None if has_succeeded => State::Well,
         None => State::Waiting,
         Some(None) => State::ByLedger,
-        Some(Some(OfDatabase { backup: Err(_), .. })) => State::ByLedger,
-        Some(Some(OfDatabase { backup: Ok(None), lost: None, .. })) if !has_succeeded => State::Waiting,
-        Some(Some(OfDatabase { backup: Ok(None), .. })) => State::WithoutBackup,
-        Some(Some(of)) if of.is_in_doubt() => State::InDoubt,
-        Some(Some(OfDatabase { idle: Some(_), .. })) => State::NotRenewed,
-        Some(Some(_)) => State::Well,
+        Some(Some(of)) => match of.safety(false) {
+            Safety::Safe => State::Well,
+            Safety::Unsafe if of.lost.is_none() && !has_succeeded => State::Waiting,
+            Safety::Unsafe => State::WithoutBackup,
+            _ if of.backup.is_err() => State::ByLedger,
+            _ if of.idle.is_some() && !of.is_in_doubt() => State::NotRenewed,
+            _ => State::InDoubt,
+        },
     }
 }
 
@@ -154,9 +164,20 @@ impl Fleet {
         } += 1;
     }
 
+    /// Returns the oldest of the last successes, and the database that it is of.
+    pub fn oldest_success(&self) -> Option<(DateTime<Utc>, &str)> {
+        self.oldest_success_at.zip(self.oldest_success_on.as_deref())
+    }
+
     /// Returns whether a person should look at it.
     pub fn needs_attention(&self) -> bool {
-        self.failed + self.late + self.without_proof() > 0 || self.databases == 0
+        let waiting = if self.is_backup { self.waiting } else { 0 };
+        self.failed + self.late + self.without_proof() + waiting > 0 || self.databases == 0
+    }
+
+    /// Returns whether a run makes backups that are missing.
+    pub fn needs_a_run(&self) -> bool {
+        self.is_backup && self.without_backup + self.waiting > 0 && self.idle.is_none()
     }
 
     /// Returns how many have succeeded, and are not backed up for all that is known.
@@ -167,7 +188,11 @@ impl Fleet {
     /// Returns what a person should look at, with what it is about.
     pub fn attention(&self) -> (String, String) {
         let about = if self.is_backup { format!("backup of {}", self.patterns) } else { format!("job {}", self.job) };
-        (about, format!("{} on {}: {}: pgtend jobs --all", self.job, self.patterns, self.in_words()))
+        let command = match self.needs_a_run() {
+            true => format!("pgtend run-job {}", word(&self.job)),
+            false => "pgtend jobs --all".to_owned(),
+        };
+        (about, format!("{} on {}: {}: {command}", self.job, self.patterns, self.in_words()))
     }
 
     /// Returns how many of its databases are not backed up for all that is known, or have no success yet.
@@ -176,8 +201,8 @@ impl Fleet {
     }
 
     pub fn line(&self, now: DateTime<Utc>) -> String {
-        let oldest = self.oldest_success.as_ref();
-        let oldest = oldest.map(|(at, database)| format!("; the oldest success is {} old, on {database}", units::age(*at, now)));
+        let oldest = self.oldest_success();
+        let oldest = oldest.map(|(at, database)| format!("; the oldest success is {} old, on {database}", units::age(at, now)));
         format!("{} on {}: {}{}", self.job, self.patterns, self.in_words(), oldest.unwrap_or_default())
     }
 
@@ -201,24 +226,6 @@ impl Fleet {
         }
         let example = self.example.as_ref().map(|example| format!(" ({example})")).unwrap_or_default();
         parts.join(", ") + &example
-    }
-
-    pub fn as_json(&self) -> Value {
-        json!({
-            "job": self.job,
-            "patterns": self.patterns,
-            "databases": self.databases,
-            "well": self.well,
-            "failed": self.failed,
-            "late": self.late,
-            "without_backup": self.without_backup,
-            "in_doubt": self.in_doubt,
-            "not_renewed": self.not_renewed,
-            "by_ledger": self.by_ledger,
-            "waiting": self.waiting,
-            "oldest_success_at": self.oldest_success.as_ref().map(|(at, _)| at),
-            "oldest_success_on": self.oldest_success.as_ref().map(|(_, database)| database),
-        })
     }
 }
 
@@ -285,6 +292,14 @@ mod tests {
             ),
             (Some(OfDatabase { unsure: Some("no server".to_owned()), ..good() }), "0 of 1 well, 1 with a backup in doubt"),
             (Some(OfDatabase { idle: Some("is disabled"), ..good() }), "0 of 1 well, 1 whose job does not run by itself"),
+            (
+                Some(OfDatabase { missing_in: vec!["offsite".to_owned()], ..good() }),
+                "0 of 1 well, 1 with a backup in doubt (main.tenant_1: no copy that counts in offsite)",
+            ),
+            (
+                Some(OfDatabase { unread: vec!["offsite".to_owned()], ..good() }),
+                "0 of 1 well, 1 with a backup in doubt (main.tenant_1: offsite was not read, and may have a newer one)",
+            ),
             (Some(of(Err("no".to_owned()))), "0 of 1 well, 1 known by the ledger alone"),
             (None, "0 of 1 well, 1 known by the ledger alone"),
             (Some(of(Ok(Some(backup("03T02:00:01"))))), "1 of 1 well"),
@@ -295,6 +310,24 @@ mod tests {
         // The ledger is lost, and the sets are there.
         assert_eq!(said(&nightly(), &known(None), Some(good())), "1 of 1 well");
         assert_eq!(said(&nightly(), &known(None), Some(of(Ok(None)))), "0 of 1 well, 1 without a success yet");
+    }
+
+    #[test]
+    fn a_backup_job_whose_databases_wait_for_their_first_set_needs_a_person_and_another_job_does_not() {
+        let fleet = |is_backup, idle| Fleet {
+            job: "nightly".to_owned(),
+            is_backup,
+            idle,
+            databases: 3,
+            well: 2,
+            waiting: 1,
+            ..Fleet::default()
+        };
+        assert!(fleet(true, None).needs_attention() && fleet(true, None).needs_a_run());
+        assert!(fleet(true, None).attention().1.ends_with("1 without a success yet: pgtend run-job nightly"));
+        let idle = fleet(true, Some("is disabled"));
+        assert!(idle.needs_attention() && !idle.needs_a_run());
+        assert!(!fleet(false, None).needs_attention() && !fleet(false, None).needs_a_run());
     }
 
     #[test]

@@ -5,15 +5,20 @@ mod database;
 pub mod fleets;
 pub mod found;
 mod history;
+mod judge;
 pub mod late;
+pub mod left;
 pub mod read;
+mod safety;
 mod say;
+mod servers;
 pub mod stores;
 
 use chrono::{DateTime, Utc};
 
-pub use self::database::{Backup, Lost, OfDatabase, Unasked};
+pub use self::database::{Anothers, Backup, Lost, OfDatabase, Unasked};
 pub use self::late::Late;
+pub use self::safety::Safety;
 pub use self::say::{Configured, Failed, Standing, Step, Unread};
 use super::job::Folder;
 use crate::config::Config;

@@ -1,6 +1,6 @@
 //! Asks stores, databases and the ledger, each for a bounded time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
@@ -9,6 +9,7 @@ use super::database::{OfDatabase, Unasked};
 use super::found::{self, OfServers, as_written};
 use super::history::{History, one_by_one};
 use super::late::{self, Known, Late};
+use super::left;
 use super::say::{Configured, Failed, Standing, Unread};
 use super::stores::{Opened, in_time, lose, of_database, opened, skip};
 use crate::config::Config;
@@ -42,7 +43,7 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
         standing.unread.push(Unread { what: "ledger".to_owned(), why });
         History::default()
     });
-    let asking = found::of_servers((config, jobs), &stores, answers, (found, left_out), (ledger.as_ref(), now));
+    let asking = found::of_servers((config, jobs), &stores, answers, (found, left_out), (ledger.as_ref(), now), found::PATIENCE);
     let ((databases, mut unread), of_servers) = tokio::join!(of_databases(config, jobs, &stores, &known), asking);
     standing.databases = databases;
     for database in &mut standing.databases {
@@ -55,12 +56,13 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     standing.untold = untold;
     standing.failed = failed.into_iter().map(failed_last).collect();
     standing.is_scheduled = !known.since.is_empty();
-    let OfServers { fleets, uncovered, by_schemas, left_out, unread: silent, unread_stores } = of_servers;
+    let OfServers { at: _, fleets, uncovered, by_schemas, left_out, unread: silent, unread_stores } = of_servers;
     (standing.fleets, standing.uncovered, standing.left_out, standing.gone) = (fleets, uncovered, left_out, gone);
     if unasked.is_some() {
         // Of jobs that back up nothing, only the ledger knows how they stand.
         standing.fleets.retain(|fleet| fleet.is_backup);
     }
+    standing.left = left::of(config, jobs, &stores, &folder.broken, &standing.uncovered).await;
     standing.databases.iter_mut().for_each(|database| database.by_schemas = by_schemas.contains(&database.name));
     standing.by_schemas = by_schemas;
     standing.unread.extend(silent);
@@ -109,11 +111,13 @@ pub fn to_back_up<'a>(config: &'a Config, jobs: &'a [Job], has_succeeded: impl F
 
 fn late(config: &Config, jobs: &[Job], databases: &[OfDatabase], known: &Known, now: DateTime<Utc>) -> Vec<Late> {
     let mut late = Vec::new();
+    let by_name: HashMap<&str, &OfDatabase> = databases.iter().map(|of| (of.name.as_str(), of)).collect();
     for job in jobs {
         let mut ticks = Ticks::of(job);
         for database in one_by_one(config, job) {
-            let last_success_at = known.successes.get(&(job.name.clone(), database.clone())).copied();
-            if let Some(tick) = late::by_ledger(&mut ticks, job, database, known, now) {
+            let of = by_name.get(database.as_str()).copied();
+            let last_success_at = late::last_success(&(job.name.clone(), database.clone()), of, known, now);
+            if let Some(tick) = late::by_ledger(&mut ticks, job, (database, of), known, now) {
                 let (job, database) = (job.name.clone(), database.clone());
                 late.push(Late { job, database, tick, last_success_at, is_by_sets: false, is_broken: false });
             }

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::database::{Lost, OfDatabase, Unasked};
 use super::fleets::{self, Fleet};
 use super::late::Late;
+use super::left::{self, Left};
 use crate::base::fault;
 use crate::base::shell::word;
 use crate::base::units;
@@ -31,6 +34,8 @@ pub struct Standing {
     pub gone: Vec<Gone>,
     /// Databases of servers that have something of their own, and that no job backs up.
     pub uncovered: Vec<String>,
+    /// Those of them whose sets are still there.
+    pub left: Vec<Left>,
     /// Databases whose schemas jobs back up one by one.
     pub by_schemas: BTreeSet<String>,
     /// Databases that servers have and that patterns take, and on which nobody can work.
@@ -64,7 +69,7 @@ pub enum Configured {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Failed {
     pub run: i64,
     pub job: String,
@@ -75,7 +80,7 @@ pub struct Failed {
 }
 
 /// A command, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Step {
     pub command: String,
     pub why: &'static str,
@@ -93,8 +98,15 @@ impl Standing {
         if !self.broken.is_empty() {
             return step("pgtend check", "shows what is wrong with the jobs that are skipped");
         }
-        if self.databases.iter().any(|database| database.job.is_none()) {
+        let without_job = || self.databases.iter().filter(|database| database.job.is_none());
+        if without_job().any(|database| !matches!(database.backup, Ok(Some(_))) && database.in_part.is_empty()) {
             return step("pgtend init", "adds a backup job for the databases that have none");
+        }
+        if without_job().next().is_some() {
+            return step(
+                "pgtend jobs",
+                "shows the jobs that are there: none backs up all of some databases, or none does any more",
+            );
         }
         if let Some(set) = self.databases.iter().find_map(OfDatabase::refused) {
             let command = format!("pgtend backups show {}", word(set));
@@ -120,7 +132,7 @@ impl Standing {
         {
             return step("pgtend check --connect", "says what does not answer, and what to do");
         }
-        let without = self.fleets.iter().find(|fleet| fleet.without_backup > 0 && fleet.idle.is_none());
+        let without = self.fleets.iter().find(|fleet| fleet.needs_a_run());
         if let Some(fleet) = without {
             let command = format!("pgtend run-job {}", word(&fleet.job));
             return Step { command, why: "makes backups of its databases: some have none that counts" };
@@ -129,7 +141,10 @@ impl Standing {
             return step("pgtend runs --outcome failed", "shows why runs on some databases failed");
         }
         if self.fleets.iter().any(|fleet| fleet.in_doubt > 0) {
-            return step("pgtend backups list", "shows the sets of all databases: the newest of some do not count");
+            return step(
+                "pgtend backups list",
+                "shows the sets of all databases: the newest of some do not count, or not in each store",
+            );
         }
         if !self.left_out.is_empty() {
             return step("pgtend check --connect", "says which databases of servers are left out, and why");
@@ -144,7 +159,7 @@ impl Standing {
             let command = format!("pgtend notify test {}", word(target));
             return Step { command, why: "says whether the service takes messages, of which nobody got some" };
         }
-        let is_idle = |fleet: &Fleet| fleet.not_renewed > 0;
+        let is_idle = |fleet: &Fleet| fleet.not_renewed > 0 || fleet.is_backup && fleet.idle.is_some() && fleet.not_well() > 0;
         if self.databases.iter().any(|database| database.idle.is_some()) || self.fleets.iter().any(is_idle) {
             return step("pgtend jobs", "shows the backup jobs that never run by themselves: disabled, or without a schedule");
         }
@@ -186,7 +201,8 @@ impl Standing {
             !matches!(database.backup, Ok(Some(_))) || !is_sure || database.refused().is_some()
         });
         let backups = not_backed_up.map(|database| {
-            let needs_a_run = !matches!(database.backup, Ok(Some(_))) || database.lost.is_some();
+            // A person may say first that another database's sets are this one's.
+            let needs_a_run = !matches!(database.backup, Ok(Some(_))) && database.anothers.is_empty() || database.lost.is_some();
             let command = match (database.refused(), &database.job) {
                 (Some(set), _) => format!(": pgtend backups show {}", word(set)),
                 (None, Some(job)) if needs_a_run => format!(": pgtend run-job {}", word(job)),
@@ -225,15 +241,14 @@ impl Standing {
                 (format!("store {store}"), said)
             })
         });
-        let of_servers = self.of_servers().into_iter().map(|said| ("backup of databases of servers".to_owned(), said));
+        let of_servers = self.of_servers(now).into_iter().map(|said| ("backup of databases of servers".to_owned(), said));
         let untold = self.untold.iter().map(|untold| (untold::about(untold), untold::in_words(untold)));
         let others = failed.chain(late).chain(fleets).chain(unread).chain(untold).chain(missing).chain(exposed);
         backups.chain(of_servers).chain(others).collect()
     }
 
     /// Says which databases of servers are backed up by no job, or by none that can work there.
-    pub fn of_servers(&self) -> Vec<String> {
-        let uncovered = fleets::uncovered_in_words(&self.uncovered, &self.by_schemas);
+    pub fn of_servers(&self, now: DateTime<Utc>) -> Vec<String> {
         let left_out = match &self.left_out[..] {
             [] => None,
             [one] => Some(fleets::left_out_in_words(one)),
@@ -246,25 +261,22 @@ impl Standing {
                 Some(format!("{count} are left out, so no job runs there: {named}"))
             }
         };
-        uncovered.into_iter().chain(left_out).collect()
+        self.uncovered_in_words(now).into_iter().chain(left_out).collect()
+    }
+
+    /// Says which databases of servers no job backs up.
+    pub fn uncovered_in_words(&self, now: DateTime<Utc>) -> Vec<String> {
+        let mut without = self.uncovered.clone();
+        without.retain(|name| self.left.iter().all(|left| left.database != *name));
+        fleets::uncovered_in_words(&without, &self.by_schemas).into_iter().chain(left::in_words(&self.left, now)).collect()
     }
 
     /// Returns how old the backup of a database is, and what speaks against it.
     pub fn backup_in_words(&self, database: &OfDatabase, now: DateTime<Utc>) -> String {
-        let said = match (&database.backup, &database.job) {
-            (Ok(Some(backup)), _) => {
-                format!("{} ago, {}", units::age(backup.began_at, now), backup.proof_in_words())
-            }
-            (Ok(None), _) if database.lost.is_some() => "none".to_owned(),
-            (Ok(None), Some(_)) if database.has_earlier_ones => {
-                "none of this database: the sets of its name are of one that was dropped or renamed".to_owned()
-            }
-            (Ok(None), Some(_)) => "none yet".to_owned(),
-            (Ok(None), None) if database.by_schemas => {
-                "none of all of it, and no job makes one: its schemas are backed up one by one".to_owned()
-            }
-            (Ok(None), None) => "none, and no job makes one".to_owned(),
-            (Err(why), _) => format!("unknown: {why}"),
+        let said = match &database.backup {
+            Ok(Some(backup)) => format!("{} ago, {}", units::age(backup.began_at, now), backup.proof_in_words()),
+            Ok(None) => database.none_in_words(),
+            Err(why) => format!("unknown: {why}"),
         };
         let unsure = database.unsure.as_ref().map(|why| format!(", by its name alone: {why}"));
         let unasked = database.unasked.as_ref().map(Unasked::in_words);
@@ -299,7 +311,8 @@ impl Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::standing::Backup;
+    use crate::run::standing::{Anothers, Backup};
+    use crate::task::backup::whose::Another;
 
     fn database(backup: Result<Option<Backup>, String>) -> OfDatabase {
         OfDatabase::for_tests("app", backup)
@@ -345,7 +358,16 @@ mod tests {
             outcome: "failed".to_owned(),
             error: String::new(),
         };
-        let without_job = OfDatabase { job: None, ..database(Ok(None)) };
+        let without_job = || OfDatabase { job: None, ..database(Ok(None)) };
+        let waiting = |idle| Fleet {
+            job: "nightly".to_owned(),
+            is_backup: true,
+            idle,
+            databases: 3,
+            well: 2,
+            waiting: 1,
+            ..Fleet::default()
+        };
         let disabled = OfDatabase { idle: Some("is disabled"), ..database(Ok(set())) };
         let newer = |refused_by: Option<&str>| Lost {
             set: "app/nightly/y".to_owned(),
@@ -360,7 +382,11 @@ mod tests {
             (Standing::default(), "pgtend init"),
             (Standing { configured: Configured::WithMistakes(2), ..Standing::default() }, "pgtend check"),
             (Standing { broken: vec!["x".to_owned()], ..standing(vec![database(Ok(None))]) }, "pgtend check"),
-            (standing(vec![without_job]), "pgtend init"),
+            (standing(vec![without_job()]), "pgtend init"),
+            (standing(vec![OfDatabase { in_part: vec!["nightly".to_owned()], ..without_job() }]), "pgtend jobs"),
+            (standing(vec![OfDatabase { job: None, ..database(Ok(set())) }]), "pgtend jobs"),
+            (Standing { fleets: vec![waiting(None)], ..standing(vec![database(Ok(set()))]) }, "pgtend run-job nightly"),
+            (Standing { fleets: vec![waiting(Some("is disabled"))], ..standing(vec![database(Ok(set()))]) }, "pgtend jobs"),
             (standing(vec![database(Ok(None))]), "pgtend run-job nightly"),
             (standing(vec![database(Ok(set())), database(Ok(None))]), "pgtend run-job nightly --database app"),
             (
@@ -379,5 +405,23 @@ mod tests {
             assert_eq!(standing.next().command, expected, "{standing:?}");
             assert!(standing.in_words(Utc::now()).contains(&format!("Next: {expected}")), "{standing:?}");
         }
+    }
+
+    #[test]
+    fn no_backup_is_called_none_where_a_job_makes_a_part_or_the_sets_are_anothers() {
+        let anothers = |is_of_an_earlier_one| Anothers {
+            set: "app/nightly/2026-11-30T02-00-00Z".to_owned(),
+            whose: Another { identity: Some("71/app".to_owned()), is_of_an_earlier_one },
+        };
+        let accept = "; if this one was restored from that one, or has replaced it: pgtend backups accept --identity 71/app --database app --job nightly";
+        let said = |database: OfDatabase| standing(Vec::new()).backup_in_words(&database, Utc::now());
+        let of = |one| OfDatabase { anothers: vec![one], ..database(Ok(None)) };
+        let earlier = "none of this database: the sets of its name are of one that was dropped or renamed";
+        assert_eq!(said(of(anothers(true))), format!("{earlier}{accept}"));
+        let other = "none of this database: the sets of its name are of another server or database, 71/app";
+        assert_eq!(said(of(anothers(false))), format!("{other}{accept}"));
+        let part = OfDatabase { job: None, in_part: vec!["nightly".to_owned()], ..database(Ok(None)) };
+        assert_eq!(said(part), "none of all of it: job nightly backs up a part, as it has filters");
+        assert_eq!(said(OfDatabase { job: None, ..database(Ok(None)) }), "none, and no job makes one");
     }
 }

@@ -7,16 +7,16 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
-use super::database::{Backup, Lost, OfDatabase};
+use super::database::{Anothers, Backup, Lost, OfDatabase};
 use super::late::idle;
 use crate::base::fault::{Fault, Kind};
 use crate::base::units::Span;
 use crate::config::Config;
 use crate::ledger::Key;
 use crate::pg::failure;
-use crate::run::covered::{is_backed_up_by, is_only_scratch};
+use crate::run::covered::{backed_up_in_part_by, is_backed_up_by, is_only_scratch};
 use crate::run::job::{Broken, Job};
-use crate::store::Store;
+use crate::store::{Listed, Store};
 use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::copies::several::ensure_answers;
 use crate::task::backup::existing_database::objects_in;
@@ -82,6 +82,7 @@ pub async fn of_database(config: &Config, jobs: &[Job], stores: &Opened, name: &
         theirs: theirs.map_err(|error| failure::in_a_line(&error)),
         filters: Filters::default(),
         sets_of_a_job: usize::MAX,
+        listed: HashMap::new(),
     };
     judged(jobs, stores, &without, sought).await
 }
@@ -94,13 +95,16 @@ pub(super) struct Sought {
     pub filters: Filters,
     /// So many of the newest are read.
     pub sets_of_a_job: usize,
+    /// What stores have just listed in its folder, by their names.
+    pub listed: HashMap<String, Listed>,
 }
 
 /// A database of which nobody was asked yet.
 pub(super) fn unasked(jobs: &[Job], name: &str) -> OfDatabase {
     let of_it = || jobs.iter().filter(|job| is_backed_up_by(job, name));
     let found = of_it().find(|job| idle(job).is_none()).or_else(|| of_it().next());
-    OfDatabase::unasked(name, found.map(|job| &*job.name), found.and_then(idle))
+    let database = OfDatabase::unasked(name, found.map(|job| &*job.name), found.and_then(idle));
+    OfDatabase { in_part: backed_up_in_part_by(jobs, name), ..database }
 }
 
 /// Judges a database, or a schema of one, by what its stores hold.
@@ -112,7 +116,8 @@ pub(super) async fn judged(jobs: &[Job], stores: &Opened, without: &OfDatabase, 
     let matters = |unread: &&NotAsked| of_its_jobs.is_empty() || of_its_jobs.contains(&unread.store);
     let unread: Vec<&NotAsked> = answer.unread.iter().filter(matters).collect();
     let newest = answer.newest.map(|newest| backup_of(newest, answer.stores_of_newest, answer.measured));
-    let has_earlier_ones = answer.passed_over.iter().any(|seen| seen.is_of_an_earlier_one);
+    let anothers = |seen: &Seen| Some(Anothers { set: seen.set.clone(), whose: seen.of_another.clone()? });
+    let anothers = answer.passed_over.iter().filter_map(anothers).collect();
     // A copy of the set that counts may be lost, too: that set is there.
     let is_other = |set: &str| newest.as_ref().is_none_or(|newest| newest.set != set);
     let lost = answer.passed_over.into_iter().find(|seen| seen.is_lost() && is_other(&seen.set)).map(lost_of);
@@ -123,12 +128,13 @@ pub(super) async fn judged(jobs: &[Job], stores: &Opened, without: &OfDatabase, 
         idle: without.idle,
         lost,
         missing_in: newest.as_ref().map(|newest| missing_in(jobs, newest, &unread_stores)).unwrap_or_default(),
-        has_earlier_ones,
+        anothers,
         unread: unread_stores,
         in_the_clear: answer.in_the_clear,
         unasked: None,
         needs_none: false,
         by_schemas: false,
+        in_part: without.in_part.clone(),
         unsure: newest.as_ref().and(unasked.clone().or(by_name)),
         backup: match (newest, unasked, unread.first()) {
             (Some(newest), ..) => Ok(Some(newest)),
@@ -157,7 +163,7 @@ async fn newest(
     jobs: &[Job],
     stores: &Opened,
     database: &str,
-    Sought { theirs, filters, sets_of_a_job }: Sought,
+    Sought { theirs, filters, sets_of_a_job, listed }: Sought,
 ) -> (Answer, Option<String>, Option<String>) {
     let question = Question {
         database,
@@ -179,7 +185,8 @@ async fn newest(
         (name.clone(), store)
     };
     let stores = stores.iter().map(again).collect();
-    let mut looked = Looked::at(theirs, Utc::now(), stores, &question, Bounds { patience: Some(PATIENCE), sets_of_a_job }).await;
+    let bounds = Bounds { patience: Some(PATIENCE), sets_of_a_job, listed };
+    let mut looked = Looked::at(theirs, Utc::now(), stores, &question, bounds).await;
     let answer = looked.as_read(&question);
     if answer.newest.is_some() || unasked.is_some() {
         return (answer, unasked, None);
@@ -217,10 +224,36 @@ pub fn lose(database: &mut OfDatabase, jobs: &[Job], proved: &Proofs) {
     }
     let of_it = jobs.iter().filter(|job| is_backed_up_by(job, &database.name));
     let known = of_it.filter_map(|job| proved.get(&(job.name.clone(), database.name.clone())));
-    let Some((began_at, set)) = known.max() else { return };
+    // One that is there, and is of the database that had this name before, is not lost.
+    let is_seen = |set: &str| database.anothers.iter().any(|anothers| anothers.set == set);
+    let Some((began_at, set)) = known.filter(|(_, set)| !is_seen(set)).max() else { return };
     let newest = database.backup.as_ref().ok().and_then(Option::as_ref);
     if newest.is_none_or(|newest| newest.began_at < *began_at) {
         let why = "the ledger has it as proved, and no store has it as a set that counts".to_owned();
         database.lost = Some(Lost { set: set.clone(), store: None, why, refused_by: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::backup::whose::Another;
+
+    #[test]
+    fn a_proved_set_that_was_seen_as_that_of_the_database_before_is_not_lost() {
+        let at: DateTime<Utc> = "2026-11-24T02:00:01Z".parse().unwrap();
+        let set = "app/nightly/2026-11-24T02-00-01Z".to_owned();
+        let jobs = [Job::for_tests("nightly", BackupTask::for_tests().into())];
+        let proved = Proofs::from([(("nightly".to_owned(), "app".to_owned()), (at, set.clone()))]);
+        let lost = |anothers| {
+            let mut database = OfDatabase { anothers, ..OfDatabase::for_tests("app", Ok(None)) };
+            lose(&mut database, &jobs, &proved);
+            database.lost.map(|lost| lost.set)
+        };
+        assert_eq!(lost(Vec::new()), Some(set.clone()));
+        let whose = Another { identity: Some("71/app".to_owned()), is_of_an_earlier_one: true };
+        assert_eq!(lost(vec![Anothers { set, whose: whose.clone() }]), None);
+        let another = Anothers { set: "app/nightly/2026-11-20T02-00-01Z".to_owned(), whose };
+        assert!(lost(vec![another]).is_some(), "it is another one that is there");
     }
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::base::fault::{Fault, Kind};
+use crate::base::state_folder;
 
 /// The marker is in the store's root; it is written with the first object, and is not an object itself.
 pub const MARKER: &str = ".pgtend-store.json";
@@ -92,17 +93,10 @@ fn remember(store: &Remembered) -> std::io::Result<()> {
     fs::rename(&temporary, &record)
 }
 
-/// Returns the path `stores/HASH.json` in $STATE_DIRECTORY (systemd's StateDirectory=), $XDG_STATE_HOME/pgtend or
-/// ~/.local/state/pgtend.
+/// Returns the path `stores/HASH.json` in the state folder.
 fn record_of(root: &Path) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = variable("STATE_DIRECTORY")
-        // systemd separates several folders by colons.
-        .and_then(|all| std::env::split_paths(&all).next())
-        .or_else(|| variable("XDG_STATE_HOME").map(|folder| folder.join("pgtend")))
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state/pgtend")))?;
     let name = Uuid::new_v5(&Uuid::NAMESPACE_URL, root.as_os_str().as_encoded_bytes());
-    Some(state.join("stores").join(format!("{name}.json")))
+    Some(state_folder::find()?.join("stores").join(format!("{name}.json")))
 }
 
 /// Returns false for a bind mount of the same file system.

@@ -12,12 +12,14 @@ mod reader;
 mod request;
 mod tags;
 mod upload;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, StorageClass};
 use request::{status, time};
 
@@ -25,7 +27,8 @@ pub use self::lifecycle::{Archiving, Expiry};
 pub use self::reader::Reader;
 pub use self::upload::Upload;
 use super::key;
-use super::object::{Object, Unfinished};
+use super::many::Walk;
+use super::object::{Listed, Object, Unfinished};
 use super::pace::Pace;
 use super::parts::{self, Limits};
 use super::sign::SignKey;
@@ -87,12 +90,7 @@ impl S3 {
         for _ in 0..PAGES {
             let request = self.client.list_objects_v2().bucket(&self.configured.bucket).prefix(self.full_key(folder));
             let page = request.set_continuation_token(token.clone()).send().await.map_err(|error| self.explain(error))?;
-            for object in page.contents() {
-                if let Some(key) = object.key().and_then(|key| self.own_key(key)) {
-                    let modified_at = object.last_modified().and_then(time);
-                    objects.push(Object { key, bytes: object.size().unwrap_or(0).max(0) as u64, modified_at });
-                }
-            }
+            objects.extend(self.objects_of(&page));
             match page.next_continuation_token {
                 None if page.is_truncated != Some(true) => return Ok(objects),
                 // Taken for the whole list, it would mean that existing sets are missing.
@@ -102,6 +100,30 @@ impl S3 {
             }
         }
         anyhow::bail!("more than {PAGES} pages of objects")
+    }
+
+    /// Lists many folders together. Fails where the server cannot begin a list at a key, or has another order of keys.
+    pub async fn list_many(&self, folders: &BTreeSet<String>) -> Result<HashMap<String, Listed>> {
+        let Some(mut walk) = Walk::of(folders) else { return Ok(HashMap::new()) };
+        for _ in 0..PAGES {
+            let request = self.client.list_objects_v2().bucket(&self.configured.bucket).prefix(self.full_key(""));
+            let page = request.start_after(self.full_key(walk.after())).send().await.map_err(|error| self.explain(error))?;
+            anyhow::ensure!(walk.take(self.objects_of(&page)), "{} does not list objects in the order of their keys", self.at);
+            let is_last = page.is_truncated != Some(true) && page.next_continuation_token.is_none();
+            if is_last || !walk.go_on() {
+                return Ok(walk.found());
+            }
+            anyhow::ensure!(!page.contents().is_empty(), "{} returned an empty page of a list that goes on", self.at);
+        }
+        anyhow::bail!("more than {PAGES} pages of objects")
+    }
+
+    /// The objects on a page that are below the prefix.
+    fn objects_of(&self, page: &ListObjectsV2Output) -> impl Iterator<Item = Object> {
+        page.contents().iter().filter_map(|object| {
+            let (key, modified_at) = (self.own_key(object.key()?)?, object.last_modified().and_then(time));
+            Some(Object { key, bytes: object.size().unwrap_or(0).max(0) as u64, modified_at })
+        })
     }
 
     pub async fn read(&self, key: &str, range: Option<Range<u64>>) -> Result<Option<Reader>> {

@@ -235,7 +235,7 @@ pub struct TopQuery {
 }
 
 /// Counts of findings that are neither waived nor resolved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Counts {
     pub critical: usize,
     pub high: usize,

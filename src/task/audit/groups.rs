@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::document::{Change, Document, Finding, Level, Weight};
 use super::rank::group_of;
@@ -70,12 +71,26 @@ impl Group<'_> {
         format!("{}: {}{more}", self.heading(), names.join(", "))
     }
 
-    pub fn to_json(&self) -> Value {
-        json!({
-            "level": self.level, "check": self.check, "title": self.title, "convention": self.convention, "findings": self.findings.len(),
-            "new": self.newly_found(), "largest": self.findings.first().map(|finding| &finding.key),
-        })
+    /// Returns the group as JSON has it.
+    pub fn counted(&self) -> Counted<'_> {
+        let Self { level, check, title, convention, ref findings } = *self;
+        let largest = findings.first().map(|finding| finding.key.as_str());
+        Counted { level, check, title, convention, findings: findings.len(), new: self.newly_found(), largest }
     }
+}
+
+/// A group, with the numbers of its findings.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Group")]
+pub struct Counted<'a> {
+    level: Level,
+    check: &'a str,
+    title: &'a str,
+    convention: Option<&'a str>,
+    findings: usize,
+    new: usize,
+    /// The key of its largest finding.
+    largest: Option<&'a str>,
 }
 
 fn in_words(weight: Weight) -> String {

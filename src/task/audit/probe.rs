@@ -51,14 +51,10 @@ pub async fn probe(
             Ok(Answer::Measured(text)) => {
                 row.evidence.get_or_insert_default().insert("measured".to_owned(), text.into());
             }
-            Err(error) => match reason_unknown(&error, context.audit.check_timeout) {
-                Some(reason) => row.unknown = Some(format!("{}: {reason}", row.object)),
-                // One odd table must not hide what is wrong with all others.
-                None if pg::sql_state(&error).is_some() => {
-                    row.unknown = Some(format!("{}: the server does not answer: {}", row.object, failure::in_a_line(&error)));
-                }
-                None => return Err(error.context(format!("while reading {}", row.object))),
-            },
+            Err(error) => {
+                let reason = reason_of_one(error, context, || format!("while reading {}", row.object))?;
+                row.unknown = Some(format!("{}: {reason}", row.object));
+            }
         }
         kept.push(row);
     }
@@ -146,4 +142,14 @@ pub fn reason_unknown(error: &anyhow::Error, timeout: Duration) -> Option<String
         _ if failure::kind_of(error) == Some(Kind::Permission) => said,
         _ => return None,
     })
+}
+
+/// Returns the reason why nothing is known of one table, also where its answer is an error that nobody expects: one odd table must not hide what is wrong
+/// with all others. Any other error is one of the connection.
+pub fn reason_of_one(error: anyhow::Error, context: &AuditContext<'_>, doing: impl FnOnce() -> String) -> Result<String> {
+    match reason_unknown(&error, context.audit.check_timeout) {
+        Some(reason) => Ok(reason),
+        None if pg::sql_state(&error).is_some() => Ok(format!("the server does not answer: {}", failure::in_a_line(&error))),
+        None => Err(error.context(doing())),
+    }
 }

@@ -7,9 +7,9 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::context::{AuditContext, CheckResult, ForeignKey, KeyTable, Row, begin_one_of, end};
-use super::probe::{Way, lock, out_of_time, reason_unknown};
+use super::probe::{Way, lock, out_of_time, reason_of_one};
 use super::trust::{Code, Trust};
-use crate::pg::{self, failure};
+use crate::pg;
 
 /// The limit of tables for which the planner is asked.
 const MAX_ASKED: usize = 500;
@@ -137,14 +137,10 @@ async fn answer(
             refused.push((table.reads.clone(), code));
             Ok(Answer::Unasked("the planner may run code that is not trusted".to_owned()))
         }
-        Err(error) => match reason_unknown(&error, context.audit.check_timeout) {
-            Some(reason) => Ok(Answer::Unasked(reason)),
-            // One odd table must not hide what is wrong with all others.
-            None if pg::sql_state(&error).is_some() => {
-                Ok(Answer::Unasked(format!("the server does not answer: {}", failure::in_a_line(&error))))
-            }
-            None => Err(error.context(format!("while asking the planner about {}", table.reads))),
-        },
+        Err(error) => {
+            let reason = reason_of_one(error, context, || format!("while asking the planner about {}", table.reads))?;
+            Ok(Answer::Unasked(reason))
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::context::{AuditContext, CheckResult, Row, Trial, begin_one_of, end};
-use super::probe::{Way, lock, out_of_time, reason_unknown};
+use super::probe::{Way, lock, out_of_time, reason_of_one};
 use super::trust::{Code, Trust};
-use crate::pg::{self, failure};
+use crate::pg;
 
 /// The limit of indexes that are tried for one check.
 const MAX_TRIED: usize = 100;
@@ -79,16 +79,10 @@ pub async fn ask(
 
 /// An error of one table says nothing about the others.
 fn told(answer: Result<Answer>, context: &AuditContext<'_>, trial: &Trial) -> Result<Answer> {
-    match answer {
-        Ok(answer) => Ok(answer),
-        Err(error) => match reason_unknown(&error, context.audit.check_timeout) {
-            Some(reason) => Ok(Answer::Untried(reason)),
-            None if pg::sql_state(&error).is_some() => {
-                Ok(Answer::Untried(format!("the server does not answer: {}", failure::in_a_line(&error))))
-            }
-            None => Err(error.context(format!("while trying an index of {}", trial.reads))),
-        },
-    }
+    answer.or_else(|error| {
+        let reason = reason_of_one(error, context, || format!("while trying an index of {}", trial.reads))?;
+        Ok(Answer::Untried(reason))
+    })
 }
 
 async fn compare(

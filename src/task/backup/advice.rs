@@ -84,7 +84,11 @@ fn about_dump(code: &str, said: &Said, doing: Doing<'_>) -> String {
         "23503" => "The source's rows violate this foreign key; the set is not damaged.",
         "42883" | "42P01" | "42704" | "42703" | "3F000" => {
             let function = said.context.as_deref().and_then(called);
-            return function.map(|function| about_names(function, doing)).unwrap_or_default();
+            return match function {
+                Some(function) => about_names(function, doing),
+                None if doing.holds_all => String::new(),
+                None => about_the_rest(doing.choices),
+            };
         }
         // A catalog's index, of which no constraint is told.
         "23505" if said.constraint.is_none() => "Another session has just made an object of that name: run the restore again.",
@@ -154,6 +158,20 @@ fn about_names(function: &str, doing: Doing<'_>) -> String {
     format!(
         "The function {function} uses names without a schema, and a dump is restored with an empty search_path. Fix it in the source: {cure}. {now}"
     )
+}
+
+/// What to do about a name of a schema, a table or an extension that the job's filters left out.
+fn about_the_rest(choices: &Choices) -> String {
+    let way = match (choices.for_scratch, choices.for_refresh) {
+        (true, _) => {
+            " No restore proves it by itself: back up the whole database as well, by a job without filters, and verify these sets by checksum."
+        }
+        (false, true) => "",
+        (false, false) => {
+            " Restore a set of the whole database; or put this one into a database that has the rest: --schema NAME or --table NAME, with --into."
+        }
+    };
+    format!("This set holds a part of its database, and this refers to what is not in that part.{way}")
 }
 
 fn about_extension(code: &str, name: &str, choices: &Choices) -> String {

@@ -28,7 +28,7 @@ pub async fn into_empty_database(
         Fault::new(
             Kind::Configuration,
             format!(
-                "database {} is not empty ({} objects): restore into a new one with --create",
+                "database {} is not empty ({} objects): restore into a new one with --create, or a part of the set into this one with --schema or --table",
                 settings.database(),
                 units::count(objects as u64)
             )

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
+use super::stamp::{self, Stamp};
 use crate::pg::{self, Server};
 
 /// The source, and what a target must have. Fields with a default are newer than the first release, whose manifests lack them.
@@ -55,6 +56,9 @@ pub struct DatabaseFacts {
     pub name: String,
     #[serde(default)]
     pub oid: Option<i64>,
+    /// They tell it from another database, which may have its name and its OID: [`Stamp::marks`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
     pub owner: String,
     pub encoding: String,
     pub collate: String,
@@ -91,6 +95,10 @@ pub struct DatabaseFacts {
 }
 
 impl DatabaseFacts {
+    pub fn stamp(&self) -> Stamp {
+        Stamp { oid: self.oid, marks: self.marks.clone() }
+    }
+
     /// Says which values of people stand in a manifest, which is not encrypted: those of settings of their own, and the comment.
     pub fn readable_values(&self) -> Option<String> {
         let all = self.settings.iter().chain(self.role_settings.iter().flat_map(|role| &role.settings));
@@ -278,7 +286,11 @@ pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> R
     let (system_identifier, checkpoint_timeline) = identity.unzip();
 
     let read = read_json(connection, include_str!("facts.sql")).await.context("cannot read the database's properties")?;
-    let read: Read = serde_json::from_value(read).context("facts.sql returned unexpected fields")?;
+    let mut read: Read = serde_json::from_value(read).context("facts.sql returned unexpected fields")?;
+    if let Some(oid) = read.database.oid {
+        let mut marks = stamp::marks(connection, &[oid]).await.context("cannot read the database's properties")?;
+        read.database.marks = marks.remove(&oid).unwrap_or_default();
+    }
     Ok(ServerFacts {
         version: server.version,
         version_num: server.version_num,

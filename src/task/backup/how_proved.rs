@@ -1,6 +1,7 @@
 //! What a restored copy was asked, as it is recorded beside the set: a certificate says no more than this.
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::bounds::{self, Bounded};
@@ -38,7 +39,7 @@ pub struct HowProved {
 }
 
 /// What of a copy was compared by its values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hashed {
     /// Tables whose rows were hashed in the copy, and are those of the dump.
     pub tables: u64,

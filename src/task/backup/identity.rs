@@ -7,17 +7,18 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::facts::ServerFacts;
+use super::stamp::Stamp;
 
-/// A database, independent of its name in configurations. As text: `SYSTEM_IDENTIFIER/DATABASE`. Two are equal without regard to OIDs, which are not always
-/// known: [`Identity::is_another_of_that_name`] compares these.
+/// A database, independent of its name in configurations. As text: `SYSTEM_IDENTIFIER/DATABASE`. Two are equal without regard to stamps, which are not always
+/// known: [`Stamp::is_of_another`] compares these.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// The identifier of the cluster, set by initdb: a copy has the same one (pg_basebackup), an upgraded server has another.
     pub system_identifier: String,
     pub database: String,
     /// Of the databases that have had this name on the server, each has another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oid: Option<i64>,
+    #[serde(flatten)]
+    pub stamp: Stamp,
 }
 
 impl PartialEq for Identity {
@@ -32,12 +33,7 @@ impl Identity {
     /// None where the system identifier may not be read.
     pub fn of(server: &ServerFacts) -> Option<Self> {
         let system_identifier = server.system_identifier.clone()?;
-        Some(Self { system_identifier, database: server.database.name.clone(), oid: server.database.oid })
-    }
-
-    /// Returns whether an OID is that of another database, which has had the same name: what is not known says nothing.
-    pub fn is_another_of_that_name(&self, oid: Option<i64>) -> bool {
-        self.oid.zip(oid).is_some_and(|(own, other)| own != other)
+        Some(Self { system_identifier, database: server.database.name.clone(), stamp: server.database.stamp() })
     }
 
     /// `text` may be the whole identity, or only the system identifier.
@@ -58,6 +54,6 @@ impl FromStr for Identity {
     fn from_str(text: &str) -> Result<Self> {
         let (system_identifier, database) =
             text.split_once('/').with_context(|| format!("`{text}` is not SYSTEM_IDENTIFIER/DATABASE"))?;
-        Ok(Self { system_identifier: system_identifier.to_owned(), database: database.to_owned(), oid: None })
+        Ok(Self { system_identifier: system_identifier.to_owned(), database: database.to_owned(), stamp: Stamp::default() })
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::rule_places::Keep;
@@ -33,7 +34,7 @@ pub struct Candidate {
     pub pinned: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct Decision {
     pub name: String,
     pub keep: bool,
@@ -88,8 +89,10 @@ pub fn decide(candidates: &[Candidate], keep: &Keep, zone: Tz, now: DateTime<Utc
                         kept_until = places.iter().filter_map(|place| place.kept_until(at, now)).max();
                         reasons.extend(places.into_iter().map(|place| place.reason));
                     } else if !rules.would_fill(at).is_empty() {
-                        let reasons_of_its_kind = beside.fill(at).into_iter().map(|place| place.reason);
-                        reasons.extend(reasons_of_its_kind.map(|reason| format!("fills no place: {reason} of its kind")));
+                        let of_its_kind: Vec<String> = beside.fill(at).into_iter().map(|place| place.reason).collect();
+                        if !of_its_kind.is_empty() {
+                            reasons.push(format!("fills no place; of its kind: {}", of_its_kind.join(", ")));
+                        }
                     }
                     if newest_restored == Some(candidate.name.as_str()) && reasons.is_empty() {
                         reasons.push("the newest set that was restored".to_owned());
@@ -266,6 +269,9 @@ mod tests {
         let mut sets = intact(&["2026-11-01", "2026-11-02", "2026-11-03", "2026-11-04"]);
         sets.iter_mut().for_each(|set| set.fills = false);
         assert_eq!(kept(&sets, Keep { last: 2, ..Keep::default() }), ["2026-11-04", "2026-11-03"]);
+        let keep = Keep { last: 2, daily: 7, monthly: 1, ..Keep::default() };
+        let newest = &decide(&sets, &keep, Tz::UTC, now())[0];
+        assert_eq!(newest.reasons, ["fills no place; of its kind: last 1 of 2, daily 2026-11-04, monthly 2026-11"]);
     }
 
     #[test]

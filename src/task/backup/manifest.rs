@@ -257,6 +257,7 @@ impl Bounded for Manifest {
         bounds::time("finished_at", self.finished_at)?;
         server.clock.map_or(Ok(()), |clock| bounds::time("server.clock", clock))?;
         bounds::catalog_name("server.database.name", &server.database.name)?;
+        server.database.stamp().check().context("server.database")?;
         server.roles.iter().try_for_each(|role| bounds::catalog_name("a role", role))?;
         dump.check()?;
         // An earlier release would take it for a plain one.

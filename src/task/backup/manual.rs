@@ -85,7 +85,7 @@ impl Work for Prune {
         if let Some(said) = listing.not_ours_in_words() {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
-        if let Some(said) = warnings::of_earlier_ones(&series, Identity::of(&server).as_ref(), &listing) {
+        if let Some(said) = warnings::of_earlier_ones(&series, Identity::of(&server).as_ref(), &listing.sets) {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
         // The doubts that keep a run from deleting keep a person from it, too.

@@ -100,6 +100,7 @@ pub mod set;
 pub mod set_name;
 pub mod shown;
 mod since;
+pub mod stamp;
 pub mod standby;
 mod state;
 pub mod stream;

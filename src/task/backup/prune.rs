@@ -210,7 +210,7 @@ mod tests {
             for (number, night) in nights.iter().enumerate() {
                 let true_now = start + chrono::Duration::days(number as i64);
                 let now = true_now + chrono::Duration::hours(night.clock_off_hours);
-                let identity_of = |host: usize| Identity { system_identifier: HOSTS[host].to_owned(), database: "app".to_owned(), oid: None };
+                let identity_of = |host: usize| Identity { system_identifier: HOSTS[host].to_owned(), database: "app".to_owned(), stamp: Default::default() };
                 if night.accepts {
                     // A set of the other host, or of itself, is accepted into its own series.
                     let identity = identity_of(if night.by_hand { night.host } else { 1 - night.host });

@@ -142,7 +142,15 @@ mod tests {
         let choices = Choices::default();
         of_said(
             &said,
-            Doing { entry: &entry, statement, in_transaction: true, choices: &choices, search_path: "public", rows_before: 0 },
+            Doing {
+                entry: &entry,
+                statement,
+                in_transaction: true,
+                choices: &choices,
+                search_path: "public",
+                holds_all: true,
+                rows_before: 0,
+            },
         )
     }
 
@@ -156,6 +164,7 @@ mod tests {
             in_transaction: false,
             choices: &choices,
             search_path: "public",
+            holds_all: true,
             rows_before: 0,
         };
         let ended = sqlx::Error::Io(std::io::Error::new(
@@ -195,6 +204,7 @@ mod tests {
             in_transaction: true,
             choices: &choices,
             search_path,
+            holds_all: true,
             rows_before: 0,
         };
         let told = of_said(&said, doing).message;
@@ -232,6 +242,7 @@ mod tests {
                     in_transaction: false,
                     choices: &choices,
                     search_path: "public",
+                    holds_all: true,
                     rows_before: 0,
                 },
             )
@@ -255,6 +266,7 @@ mod tests {
             in_transaction: false,
             choices: &choices,
             search_path: "public",
+            holds_all: true,
             rows_before: 0,
         };
         let secret = || Some("PL/pgSQL function SECRET(text) line 1: SECRET".to_owned());
@@ -279,7 +291,15 @@ mod tests {
             let statement = "CREATE INDEX i";
             of_said(
                 &said,
-                Doing { entry: &entry, statement, in_transaction: false, choices, search_path: "public", rows_before: 0 },
+                Doing {
+                    entry: &entry,
+                    statement,
+                    in_transaction: false,
+                    choices,
+                    search_path: "public",
+                    holds_all: true,
+                    rows_before: 0,
+                },
             )
         };
         for choices in [Choices::for_scratch(), Choices::default()] {

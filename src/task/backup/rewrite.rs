@@ -69,6 +69,7 @@ pub fn fate<'a>(text: &'a str, choices: &Choices, server: &Server) -> Fate<'a> {
             .or_else(|| vector_index(&statement, choices))
             .or_else(|| subscription(&statement, choices))
             .or_else(|| without(&statement, choices))
+            .or_else(|| public(&statement))
             .or_else(|| owner(&statement, choices))
             .or_else(|| roles(&statement, choices))
             .unwrap_or_else(as_it_is),
@@ -162,6 +163,11 @@ fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<
         () => false,
     };
     is_made.then_some(Fate::Pass(None))
+}
+
+/// A new database has `public` already, and pg_dump makes it where a filter names it (`-n`): so that psql refuses such a dump, too.
+fn public<'a>(statement: &Statement<'a>) -> Option<Fate<'a>> {
+    (statement.text == "CREATE SCHEMA public").then(|| Fate::Run(Cow::Borrowed("CREATE SCHEMA IF NOT EXISTS public"), None))
 }
 
 fn vector_index<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {

@@ -303,6 +303,19 @@ fn what_a_superuser_has_made_before_is_not_made_again() {
 }
 
 #[test]
+fn public_is_made_where_it_is_not_there_and_no_other_schema_is_taken_for_one_of_the_dump() {
+    check(
+        &Choices::default(),
+        &[
+            ("CREATE SCHEMA public", "CREATE SCHEMA IF NOT EXISTS public"),
+            ("CREATE SCHEMA app", "="),
+            ("CREATE SCHEMA \"public \"", "="),
+            ("ALTER SCHEMA public OWNER TO app", "="),
+        ],
+    );
+}
+
+#[test]
 fn a_vector_index_that_is_not_built_has_no_row_and_all_else_of_its_definition() {
     let choices = Choices { no_vector_indexes: true, ..Choices::for_scratch() };
     check(

@@ -16,6 +16,8 @@ pub struct Doing<'a> {
     pub choices: &'a Choices,
     /// The source's search_path, for names without a schema.
     pub search_path: &'a str,
+    /// False for a set with filters, or of one schema.
+    pub holds_all: bool,
     /// Rows of the block before those that the server was given as one COPY.
     pub rows_before: u64,
 }

@@ -40,6 +40,7 @@ fn without_names(manifest: &Manifest, sealed: Sealed) -> Manifest {
     let database = DatabaseFacts {
         name: server.database.name.clone(),
         oid: server.database.oid,
+        marks: server.database.marks.clone(),
         size_bytes: server.database.size_bytes,
         ..DatabaseFacts::default()
     };

@@ -2,12 +2,15 @@
 //! production's, a new server in the old one's place; and a database is dropped, and another one gets its name. So a series consists of the sets of one database
 //! on one server, and sets of another are not counted, pruned or swept until a person says that both are one (`series.json`).
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::facts::ServerFacts;
 use super::set::Set;
+use super::stamp::Stamp;
 use crate::base::bounds::{self, Bounded};
 use crate::pg::wal::parse_lsn;
 use crate::store::Store;
@@ -38,9 +41,14 @@ pub struct Accepted {
 }
 
 impl Series {
+    /// Where it is in a store.
+    pub(super) fn key(database: &str, job: &str) -> String {
+        format!("{}{SERIES}", folder(database, job))
+    }
+
     /// Reads the file; one that cannot be read accepts nothing, and the second value says why.
     pub async fn read(store: &Store, database: &str, job: &str) -> Result<(Self, Option<String>)> {
-        let key = format!("{}{SERIES}", folder(database, job));
+        let key = Self::key(database, job);
         let Some(read) = store.get_json::<Self>(&key).await? else { return Ok((Self::default(), None)) };
         let why_not = match read {
             Ok((series, signature)) if signature.is_ours() => return Ok((series, None)),
@@ -52,7 +60,7 @@ impl Series {
 
     /// Changes the file as it is now in the store, and returns it. One that cannot be read is replaced, with a warning.
     pub async fn change(store: &Store, database: &str, job: &str, mut change: impl FnMut(&mut Self)) -> Result<Self> {
-        let key = format!("{}{SERIES}", folder(database, job));
+        let key = Self::key(database, job);
         let changed = store.change_json(&key, |there| {
             let mut series = match there {
                 None => Self::default(),
@@ -79,9 +87,18 @@ impl Series {
         let accepted = self.accepted.iter().rev().filter(is_of_it).find(|accepted| accepted.sets.contains(&name));
         match accepted {
             // What was accepted before OIDs were compared says nothing of them.
-            Some(Accepted { into, .. }) if into.oid.is_some() || own.as_ref() != Some(into) => Some(into.clone()),
+            Some(Accepted { into, .. }) if into.stamp.oid.is_some() || own.as_ref() != Some(into) => Some(into.clone()),
             _ => own,
         }
+    }
+
+    /// Takes this in. What was accepted before stays, but for what it says again, and for sets that are not `there` any more.
+    pub fn accept(&mut self, accepted: Accepted, there: &HashSet<String>) {
+        self.accepted.retain(|earlier| {
+            let is_same = (&earlier.identity, &earlier.into) == (&accepted.identity, &accepted.into);
+            !is_same || earlier.sets.iter().any(|set| there.contains(set) && !accepted.sets.contains(set))
+        });
+        self.accepted.push(accepted);
     }
 
     fn accepted_ahead(&self, own: &Identity, name: &str) -> bool {
@@ -89,18 +106,18 @@ impl Series {
         self.accepted.iter().filter(ahead).any(|accepted| accepted.sets.iter().any(|set| set == name))
     }
 
-    /// Returns whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series, unless its database had another OID;
+    /// Returns whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series, unless its database had another stamp;
     /// where the own identifier cannot be read, only names count.
     pub fn unites(&self, own: Option<&Identity>, set: &Set) -> bool {
         match (own, self.identity_of(set)) {
             (None, _) => true,
-            (Some(own), None) => !self.tells_apart(own, set.manifest.server.database.oid),
-            (Some(own), Some(theirs)) => *own == theirs && !self.tells_apart(own, theirs.oid),
+            (Some(own), None) => !self.tells_apart(own, &set.manifest.server.database.stamp()),
+            (Some(own), Some(theirs)) => *own == theirs && !self.tells_apart(own, &theirs.stamp),
         }
     }
 
-    fn tells_apart(&self, own: &Identity, oid: Option<i64>) -> bool {
-        own.is_another_of_that_name(oid) && !self.by_name.contains(own)
+    fn tells_apart(&self, own: &Identity, stamp: &Stamp) -> bool {
+        own.stamp.is_of_another(stamp) && !self.by_name.contains(own)
     }
 
     /// The sets of databases that had the name of `own` on its server before: these were dropped or renamed.
@@ -109,12 +126,31 @@ impl Series {
         sets.iter().filter(is_of_that_name).filter(move |set| !self.unites(Some(own), set))
     }
 
+    /// Splits sets of one identity, the oldest first, by the databases that had the name one after another: those of the newest set come first. Where a person said
+    /// that two are one, they are.
+    pub fn by_database<'s>(&self, mut sets: Vec<&'s Set>) -> Vec<Vec<&'s Set>> {
+        let mut databases = Vec::new();
+        while let Some(newest) = sets.last() {
+            let stamp = self.stamp_of(newest);
+            let (of_it, others) = sets.into_iter().partition(|set| !stamp.is_of_another(&self.stamp_of(set)));
+            databases.push(of_it);
+            sets = others;
+        }
+        databases
+    }
+
+    fn stamp_of(&self, set: &Set) -> Stamp {
+        let own = set.identity();
+        let accepted = self.identity_of(set).filter(|theirs| own.as_ref().is_none_or(|own| own == theirs));
+        accepted.map_or_else(|| set.manifest.server.database.stamp(), |theirs| theirs.stamp)
+    }
+
     /// How sure it is that a set is of the server's database. Unlike [`Series::unites`], it takes nothing for granted.
     pub fn belongs(&self, server: &ServerFacts, set: &Set) -> Belongs {
         let theirs = self.identity_of(set);
         let name = theirs.as_ref().map_or(&set.manifest.server.database.name, |theirs| &theirs.database);
         match (Identity::of(server), &theirs) {
-            (Some(own), Some(theirs)) if own == *theirs && self.tells_apart(&own, theirs.oid) => Belongs::OfAnEarlierOne,
+            (Some(own), Some(theirs)) if own == *theirs && self.tells_apart(&own, &theirs.stamp) => Belongs::OfAnEarlierOne,
             (Some(own), Some(theirs)) if own == *theirs => Belongs::Surely,
             (Some(_), Some(_)) => Belongs::Not,
             (None, _) if server.database.name == *name => Belongs::ByName { unknown: "this database's server" },
@@ -136,7 +172,10 @@ impl Series {
 
 impl Bounded for Series {
     fn check(&self) -> Result<()> {
-        self.accepted.iter().try_for_each(|accepted| bounds::time("at", accepted.at))
+        self.accepted.iter().try_for_each(|accepted| {
+            bounds::time("at", accepted.at)?;
+            [&accepted.identity, &accepted.into].into_iter().try_for_each(|identity| identity.stamp.check())
+        })
     }
 }
 
@@ -247,7 +286,7 @@ mod tests {
         let (own, name) = (Identity::of(&server).unwrap(), set.name.to_string());
         let accepted = |oid| Accepted {
             identity: own.clone(),
-            into: Identity { oid, ..own.clone() },
+            into: Identity { stamp: Stamp { oid, marks: Vec::new() }, ..own.clone() },
             at: Utc::now(),
             sets: vec![name.clone()],
         };

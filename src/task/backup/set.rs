@@ -18,7 +18,7 @@ use crate::base::units;
 use crate::members::compress::Compression;
 use crate::members::encryption::ENDING;
 use crate::store::sign::Signature;
-use crate::store::{Object, SMALL_OBJECT_BYTES, Store, Unread};
+use crate::store::{Listed, Object, SMALL_OBJECT_BYTES, Store, Unread};
 use crate::task::backup::set_name::SetName;
 
 pub const MANIFEST: &str = "manifest.json";
@@ -181,14 +181,13 @@ impl Listing {
 
 /// Reads all sets whose keys start with `folder` (empty: the whole store).
 pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
-    list_newest(store, folder, usize::MAX).await
+    Ok(read_newest(store, store.list_readable(folder).await?, usize::MAX).await)
 }
 
-/// The same with only so many of the newest sets of each job on each database: older ones are not read, and are not in the listing.
-pub async fn list_newest(store: &Store, folder: &str, sets_of_a_job: usize) -> Result<Listing> {
+/// Reads so many of the newest sets that were listed, of each job on each database: older ones are not in the listing.
+pub async fn read_newest(store: &Store, listed: Listed, sets_of_a_job: usize) -> Listing {
     let mut folders: BTreeMap<SetName, Vec<Object>> = BTreeMap::new();
     let mut listing = Listing::default();
-    let listed = store.list_readable(folder).await?;
     for object in listed.objects {
         listing.newest_object_at = listing.newest_object_at.max(object.modified_at);
         // Other objects in the bucket are not ours.
@@ -240,7 +239,7 @@ pub async fn list_newest(store: &Store, folder: &str, sets_of_a_job: usize) -> R
             Err(error) => listing.unreadable.push((name, format!("{error:#}"))),
         }
     }
-    Ok(listing)
+    listing
 }
 
 /// Of sets in the order of their names, so many of the newest of each job on each database.

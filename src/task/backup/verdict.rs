@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::restore_check::{Measured, RestoreCheck};
@@ -16,7 +17,7 @@ use crate::base::bounds::{self, Bounded};
 const RESTORES_KEPT: usize = 20;
 
 /// The verdict on a set's bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bytes {
     /// They were read back and match the manifest: length, SHA-256, members, last line, each table's rows; of an encrypted set without a key for

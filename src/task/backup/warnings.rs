@@ -1,7 +1,5 @@
 //! Doubts about whose the sets and leftovers are, and warnings of a plan.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 
 use super::facts::ServerFacts;
@@ -9,6 +7,7 @@ use super::identity::Identity;
 use super::keys::{Backup, InStore, Verify};
 use super::series::Series;
 use super::set::{Listing, Set};
+use super::stamp::Stamp;
 use super::state::State;
 use super::verdict::Bytes;
 use super::{latest, sweep};
@@ -52,37 +51,40 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
     doubts
 }
 
-/// Without system identifiers, only OIDs tell whether the sets of a name are of one database; between servers, they say nothing.
+/// Without system identifiers, only stamps tell whether the sets of a name are of one database; between servers, they say nothing.
 fn may_be_of_earlier_ones(server: &ServerFacts, listing: &Listing) -> Option<String> {
-    let own = server.database.oid.filter(|_| server.system_identifier.is_none())?;
-    let oid = |set: &Set| set.manifest.server.database.oid;
-    let other = listing.sets.iter().rev().find(|set| oid(set).is_some_and(|other| other != own))?;
+    let own = Some(server.database.stamp()).filter(|_| server.system_identifier.is_none())?;
+    let stamp = |set: &Set| set.manifest.server.database.stamp();
+    let other = listing.sets.iter().rev().find(|set| own.is_of_another(&stamp(set)))?;
     Some(format!(
-        "{} is of a database with another OID ({}; this one has {own}), so it may be of another one that had this name, and this role may not read the server's \
+        "{} is of a database {}, so it may be of another one that had this name, and this role may not read the server's \
          system identifier, which would tell: GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO the role",
         other.name,
-        oid(other).unwrap_or_default()
+        own.difference(&[&stamp(other)], OIDS_NAMED)
     ))
 }
 
 /// Returns a warning about sets of databases that had this one's name on its server before. They stay until a person decides: whoever may create databases can
 /// give one the name of another that was dropped, and its sets would push out that one's. Pure.
-pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, listing: &Listing) -> Option<String> {
+pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) -> Option<String> {
     let own = own?;
-    let sets: Vec<&Set> = series.of_earlier_ones(own, &listing.sets).collect();
+    let sets: Vec<&Set> = series.of_earlier_ones(own, sets).collect();
     let newest = sets.last()?;
-    let oids: BTreeSet<i64> = sets.iter().filter_map(|set| set.manifest.server.database.oid).collect();
-    let named: Vec<String> = oids.iter().rev().take(OIDS_NAMED).map(i64::to_string).collect();
-    let more = if oids.len() > named.len() { ", …" } else { "" };
-    let oid = own.oid.map_or("?".to_owned(), |oid| oid.to_string());
+    let stamps: Vec<Stamp> = sets.iter().map(|set| set.manifest.server.database.stamp()).collect();
+    let difference = own.stamp.difference(&stamps.iter().collect::<Vec<_>>(), OIDS_NAMED);
+    let several = match series.by_database(sets.clone()).len() {
+        0 | 1 => String::new(),
+        databases => format!(
+            " ({databases} databases had this name before: it takes the sets of the last one, and says how to take those of others)"
+        ),
+    };
     Some(format!(
-        "{} here, the newest of them {}, {} of a database that had this name before, with another OID ({}{more}; this one has {oid}): it was dropped or renamed. \
+        "{} here, the newest of them {}, {} of a database that had this name before, {difference}: it was dropped or renamed. \
          They are neither counted nor deleted. If this one was restored from it, or has replaced it, confirm that, and `keep` counts them with this one's: \
-         pgtend backups accept --identity {} --database {} --job {}. If nobody needs them, delete their folders",
+         pgtend backups accept --identity {} --database {} --job {}{several}, with --by-name if it is made anew again and again. If nobody needs them, delete their folders",
         units::plural(sets.len(), "set"),
         newest.name,
         if sets.len() == 1 { "is" } else { "are" },
-        named.join(", "),
         shell::word(&own.to_string()),
         shell::word(&newest.name.database),
         shell::word(&newest.name.job),
@@ -100,7 +102,7 @@ pub fn warnings(
 ) -> Vec<String> {
     let mut warnings = of_sets(&state.main.listing, run.now);
     warnings.extend(of_other_identities(state, identity, run));
-    warnings.extend(of_earlier_ones(&state.main.series, identity, &state.main.listing));
+    warnings.extend(of_earlier_ones(&state.main.series, identity, &state.main.listing.sets));
     for left in sweep.left.iter().filter(|left| left.for_ever) {
         warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }
@@ -159,6 +161,15 @@ fn of_other_identities(state: &State, identity: Option<&Identity>, run: &RunCont
         return has_one.then(|| warning.to_owned()).into_iter().collect();
     };
     let others = latest::identities(sets, |set| state.main.series.identity_of(set));
+    let several = |other: &Identity| {
+        let theirs = sets.iter().filter(|set| set.identity().as_ref() == Some(other)).collect();
+        match state.main.series.by_database(theirs).len() {
+            0 | 1 => String::new(),
+            databases => format!(
+                " (of the {databases} databases that had that name one after another, it takes the sets of the last one, and says how to take those of others)"
+            ),
+        }
+    };
     let warning = |other: &Identity| {
         let whose = match other.system_identifier == own.system_identifier {
             true => "another database of this server",
@@ -167,10 +178,11 @@ fn of_other_identities(state: &State, identity: Option<&Identity>, run: &RunCont
         format!(
             "there are sets of {whose} here ({other}; this one is {own}): they are neither counted nor deleted; \
              if this one has replaced that one, confirm it: \
-             pgtend backups accept --identity {} --database {} --job {}",
+             pgtend backups accept --identity {} --database {} --job {}{}",
             shell::word(&other.to_string()),
             run.database,
-            run.job.name
+            run.job.name,
+            several(other)
         )
     };
     others.iter().filter(|other| *other != own).map(warning).collect()

@@ -10,6 +10,7 @@ use super::facts::{DatabaseFacts, ServerFacts};
 use super::newest;
 use super::series::{Belongs, Series};
 use super::set::Set;
+use super::stamp::{self, Stamp};
 use crate::config::Config;
 use crate::pg;
 use crate::pg::databases::{self, Listed};
@@ -37,6 +38,15 @@ pub enum Theirs {
     Unasked,
 }
 
+/// Another database than the one that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Another {
+    /// SYSTEM_IDENTIFIER/DATABASE, where that is known.
+    pub identity: Option<String>,
+    /// It had the name on this server, and was dropped or renamed since; else it is of another server, or was called otherwise.
+    pub is_of_an_earlier_one: bool,
+}
+
 /// What a server says of all of its databases at once, so that not each of them is asked.
 #[derive(Clone, Debug, Default)]
 pub struct OfServer {
@@ -45,7 +55,7 @@ pub struct OfServer {
     /// None where the role may not read it.
     system_identifier: Option<String>,
     /// By the databases' own names.
-    oids: HashMap<String, i64>,
+    stamps: HashMap<String, Stamp>,
 }
 
 impl OfServer {
@@ -62,14 +72,19 @@ impl OfServer {
         .map_err(pg::in_its_own_words)?;
         let identifier = "SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s";
         let system_identifier = sqlx::query_scalar(identifier).fetch_one(&mut connection).await.ok();
-        Ok(Self { listed, clock: Some(clock), system_identifier, oids: oids.0 })
+        let numbers: Vec<i64> = oids.values().copied().collect();
+        let mut marks = stamp::marks(&mut connection, &numbers).await?;
+        let mut stamp = |oid: i64| Stamp { oid: Some(oid), marks: marks.remove(&oid).unwrap_or_default() };
+        let stamps = oids.0.into_iter().map(|(name, oid)| (name, stamp(oid))).collect();
+        Ok(Self { listed, clock: Some(clock), system_identifier, stamps })
     }
 }
 
 impl Theirs {
     /// The same of a database that was found on a server, by its own name there.
     pub fn of_found(server: &OfServer, own: &str) -> Self {
-        let database = DatabaseFacts { name: own.to_owned(), oid: server.oids.get(own).copied(), ..DatabaseFacts::default() };
+        let Stamp { oid, marks } = server.stamps.get(own).cloned().unwrap_or_default();
+        let database = DatabaseFacts { name: own.to_owned(), oid, marks, ..DatabaseFacts::default() };
         let (clock, system_identifier) = (server.clock, server.system_identifier.clone());
         let server = Box::new(ServerFacts { clock, system_identifier, database, ..ServerFacts::default() });
         Self::Own { server, by_name: false }
@@ -95,9 +110,16 @@ impl Theirs {
         }
     }
 
-    /// Returns whether a set is of a database that had this name on this server before.
-    pub fn is_earlier(&self, series: &Series, set: &Set) -> bool {
-        matches!(self, Self::Own { server, .. } if series.belongs(server, set) == Belongs::OfAnEarlierOne)
+    /// Returns the other database that a set is of, where that is sure.
+    pub fn another(&self, series: &Series, set: &Set) -> Option<Another> {
+        let Self::Own { server, .. } = self else { return None };
+        let is_of_an_earlier_one = match series.belongs(server, set) {
+            Belongs::OfAnEarlierOne => true,
+            Belongs::Not => false,
+            Belongs::Surely | Belongs::ByName { .. } => return None,
+        };
+        let identity = series.identity_of(set).map(|identity| identity.to_string());
+        Some(Another { identity, is_of_an_earlier_one })
     }
 
     /// Says why a set is not theirs, or may not be.
@@ -119,13 +141,11 @@ fn not_its_own(belongs: Belongs, server: &ServerFacts, by_name: bool, set: &Set)
              trust the database's name: --by-name"
         ),
         (Belongs::OfAnEarlierOne, identity) => {
-            let oid = |server: &ServerFacts| server.database.oid.map_or("?".to_owned(), |oid| oid.to_string());
+            let difference = server.database.stamp().difference(&[&set.manifest.server.database.stamp()], 1);
             let identity = identity.map_or("SYSTEM_IDENTIFIER".to_owned(), |identity| identity.to_string());
             format!(
-                "it is of another database, which had this name on this server (its OID was {}, and the present one's is {}): that one was dropped or \
-                 renamed since. If the present one was restored from it, accept its sets: --from {identity}",
-                oid(&set.manifest.server),
-                oid(server)
+                "it is of another database, which had this name on this server before, {difference}: that one was dropped or \
+                 renamed since. If the present one was restored from it, accept its sets: --from {identity}"
             )
         }
         (Belongs::Not, Some(identity)) => format!("it is of another server or database, {identity}"),

@@ -60,6 +60,14 @@ pub async fn check_inserts(
     check(settings, &[Touched { finds_names, ..Touched::new(table, INSERT, &[], true) }], trust_owners).await
 }
 
+/// Returns the roles with fewer rights than the login whose code a query of a table (its oid) may run, or an EXPLAIN of it; None is PUBLIC. `extension`: see
+/// [`Touched::extension`].
+pub async fn queried(connection: &mut PgConnection, table: i64, extension: &'static str) -> Result<Vec<Option<String>>> {
+    let touched = Touched { extension: Some(extension), ..Touched::new("", 0, &[], false) };
+    let found = search(connection, table, &touched).await?;
+    Ok(found.into_iter().map(|code| code.owner).collect())
+}
+
 /// Returns whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.
 fn is_guard(code: &ForeignCode) -> bool {
     code.kind == "trigger"
@@ -78,6 +86,16 @@ async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Chec
     let attached: Vec<(i64, Attached)> =
         sqlx::query_as(ATTACHED).bind(table).fetch_all(&mut connection).await.map_err(pg::in_its_own_words)?;
     let tree: HashMap<i64, Attached> = attached.into_iter().collect();
+    let found = search(&mut connection, table, touched).await?;
+    // By its name, as statements go by it: the view of a [compress] job may be lost, and then there is no table of that name.
+    let owner = "SELECT relowner::bigint FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)::pg_catalog.oid AND oid = $2::bigint::pg_catalog.oid";
+    let name = with_schema(touched.table);
+    let owner: Option<i64> = sqlx::query_scalar(owner).bind(&name).bind(table).fetch_optional(&mut connection).await?;
+    let code = tree.get(&table).cloned();
+    Ok((owner.map(|owner| Checked { name, oid: table, owner: Some(owner), code, tree: Arc::new(tree) }), found))
+}
+
+async fn search(connection: &mut PgConnection, table: i64, touched: &Touched<'_>) -> Result<Vec<ForeignCode>> {
     let sql = concat!(
         "WITH RECURSIVE ",
         include_str!("../rights.sql"),
@@ -85,22 +103,16 @@ async fn look(settings: &Settings, touched: &Touched<'_>) -> Result<(Option<Chec
         include_str!("../../pg/acting_functions.sql"),
         include_str!("search.sql")
     );
-    let found = sqlx::query_as(sql)
+    sqlx::query_as(sql)
         .bind(table)
         .bind(touched.triggers)
         .bind(touched.rules)
         .bind(touched.writes)
         .bind(touched.silences_triggers)
         .bind(touched.extension)
-        .fetch_all(&mut connection)
+        .fetch_all(connection)
         .await
-        .map_err(pg::in_its_own_words)?;
-    // By its name, as statements go by it: the view of a [compress] job may be lost, and then there is no table of that name.
-    let owner = "SELECT relowner::bigint FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)::pg_catalog.oid AND oid = $2::bigint::pg_catalog.oid";
-    let name = with_schema(touched.table);
-    let owner: Option<i64> = sqlx::query_scalar(owner).bind(&name).bind(table).fetch_optional(&mut connection).await?;
-    let code = tree.get(&table).cloned();
-    Ok((owner.map(|owner| Checked { name, oid: table, owner: Some(owner), code, tree: Arc::new(tree) }), found))
+        .map_err(pg::in_its_own_words)
 }
 
 /// Returns the oid of the table; None also for a name that is not a table's: the task reports that itself.

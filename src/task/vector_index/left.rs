@@ -10,10 +10,12 @@ use super::kind::Method;
 use super::setting::some_of;
 use crate::pg::{self, identifier, qualified};
 use crate::task::bound::Kind as Text;
-use crate::task::remade;
+use crate::task::{foreign_code, remade};
 
 /// Indexes that are asked about; more share a setting only where each of many partitions has one.
 const ASKED: i64 = 500;
+
+const EXTENSION: &str = "vector";
 
 /// A search by an index of another table or column, as SQL has it.
 #[derive(sqlx::FromRow)]
@@ -33,8 +35,9 @@ struct Search {
 }
 
 /// Returns the other indexes that the planner uses at the setting `from`, and would not use at `to`, each with its table. `k`: the rows that a search asks for;
-/// `table`: of the job, whose other partitions are its own affair; `but`: indexes to ignore. Planning a search may run code of the table's owner, so that only
-/// tables count whose owner the login obeys anyway, as in [`super::setting::of_others`], and which it may read. pgvector has to be loaded.
+/// `table`: of the job, whose other partitions are its own affair; `but`: indexes to ignore. Only tables count whose owner the login obeys anyway, as in
+/// [`super::setting::of_others`], and which it may read. Planning a search computes what is constant in all expressions of its table, as the login: a table is left out
+/// where that may be code of somebody whose code the job's own table does not run already. pgvector has to be loaded.
 pub async fn find(
     connection: &mut PgConnection,
     method: Method,
@@ -87,14 +90,15 @@ async fn searches(connection: &mut PgConnection, method: Method, table: i64, but
     .bind(ASKED)
     .fetch_all(&mut *connection)
     .await?;
+    let runs_already = match found.is_empty() {
+        true => Vec::new(),
+        false => foreign_code::queried(connection, table, EXTENSION).await?,
+    };
     let mut searches: Vec<Search> = Vec::new();
     for search in found {
-        // Nothing is known of one whose text others could give another meaning.
-        let of_others = match search.has_text {
-            true => remade::that_run_code(connection, search.table_oid, &[search.index_oid], &[Text::Index]).await?,
-            false => Vec::new(),
-        };
-        if of_others.is_empty() {
+        let of_others = foreign_code::queried(connection, search.table_oid, EXTENSION).await?;
+        // Nothing is known of a table that would run code of others, nor of a search whose text they could give another meaning.
+        if of_others.iter().all(|owner| runs_already.contains(owner)) && search.means_the_same(connection).await? {
             searches.push(search);
         }
     }
@@ -102,6 +106,14 @@ async fn searches(connection: &mut PgConnection, method: Method, table: i64, but
 }
 
 impl Search {
+    async fn means_the_same(&self, connection: &mut PgConnection) -> Result<bool> {
+        let of_others = match self.has_text {
+            true => remade::that_run_code(connection, self.table_oid, &[self.index_oid], &[Text::Index]).await?,
+            false => Vec::new(),
+        };
+        Ok(of_others.is_empty())
+    }
+
     async fn is_by_index(&self, connection: &mut PgConnection, method: Method, setting: u32, k: u32) -> Result<bool> {
         pg::set(connection, method.setting(), &setting.to_string()).await?;
         let row = match pg::query(self.explained(k)).fetch_one(connection).await.map_err(pg::in_its_own_words) {

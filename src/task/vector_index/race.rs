@@ -13,6 +13,7 @@ use super::effort::Effort;
 use super::keys::VectorIndex;
 use super::measure::Sample;
 use super::pairs::{self, ByIndex, Pairs, Rival, Side};
+use super::plan::Part;
 use super::search::{Searcher, Stopped};
 use super::state::Table;
 use super::target::SearchTarget;
@@ -47,6 +48,14 @@ pub struct Tuner<'a> {
     pub only: Option<Spec>,
     /// Queries on the table whose exact answers are known.
     pub sample: &'a Sample,
+}
+
+impl<'a> Tuner<'a> {
+    /// Without a number of lists to start from.
+    pub fn of(run: &'a RunContext<'a>, job: &'a VectorIndex, part: &'a Part, extension: &'a str) -> Self {
+        let Part { table, current, setting, sample, .. } = part;
+        Self { run, job, table, current, extension, setting: *setting, lists: None, only: None, sample }
+    }
 }
 
 /// The connection and the copy on which candidates are built and searched.

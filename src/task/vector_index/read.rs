@@ -12,7 +12,7 @@ use super::target::SearchTarget;
 use crate::base::fault::{Fault, Kind};
 use crate::live::indexes::names::{self, NEW, OLD, base_of_reindex, is_beside, is_cut};
 use crate::pg::{self, identifier, qualified};
-use crate::task::bound::Kind as Text;
+use crate::task::bound::{self, Kind as Text};
 use crate::task::remade;
 
 /// This many rows are sampled for NULLs, zero vectors and duplicates.
@@ -235,12 +235,19 @@ fn choose_index(candidates: &[&Found], facts: &Facts, job: &VectorIndex, is_part
     Ok(index.cloned())
 }
 
-/// Refuses the condition of a partial index whose names others can give another meaning: it is read as text in each search, and in a new index.
+/// Refuses the condition of a partial index whose names others can give another meaning, or that has another as text: it is read as text in each search, and in a new index.
 async fn refuse_others_names(connection: &mut PgConnection, facts: &Facts, index: Option<&Found>) -> Result<()> {
     let Some(index) = index.filter(|index| index.predicate.is_some()) else { return Ok(()) };
-    match remade::that_run_code(connection, facts.oid, &[index.oid], &[Text::Index]).await?.pop() {
-        Some((_, why)) => Err(Fault::new(Kind::Permission, why).into()),
-        None => Ok(()),
+    if let Some((_, why)) = remade::that_run_code(connection, facts.oid, &[index.oid], &[Text::Index]).await?.pop() {
+        return Err(Fault::new(Kind::Permission, why).into());
+    }
+    match bound::names_its_operators(connection, index.oid).await? {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "the condition of {} compares by an operator that its text does not name (IS DISTINCT FROM, NULLIF and CASE x WHEN do not), so that no search could ask for \
+             the same rows: write it with a named operator",
+            identifier(&index.name)
+        ))),
     }
 }
 

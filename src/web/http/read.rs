@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::task::block_in_place;
 
 use super::site::{Seen, Site};
-use crate::ledger::{self, Began, Gone, Key, Ledger, Row, Untold};
+use crate::ledger::{self, Began, Gone, Key, Ledger, LeftOut, Row, Untold};
 use crate::run::fleet;
 use crate::run::job::Job;
 use crate::run::runner::Context;
@@ -16,9 +16,7 @@ use crate::run::scheduler::{Away, Fleet};
 use crate::run::standing::Unasked;
 use crate::web::choice::Choice;
 use crate::web::safety::DatabaseStatus;
-use crate::web::status::{
-    self, AuditStatus, BrokenStatus, FleetStatus, GoneStatus, JobStatus, Known, LeftOutStatus, RunStatus, Status,
-};
+use crate::web::status::{self, AuditStatus, BrokenStatus, FleetStatus, JobStatus, Known, RunStatus, Status};
 use crate::web::timeline;
 
 /// The failures that are read, of which some may be of jobs that are no more.
@@ -72,8 +70,8 @@ struct LastRead {
     failures: Vec<Row>,
     reports: Vec<Row>,
     began: Vec<Began>,
-    gone: Vec<GoneStatus>,
-    left_out: Vec<LeftOutStatus>,
+    gone: Vec<Gone>,
+    left_out: Vec<LeftOut>,
     untold: Vec<Untold>,
 }
 
@@ -89,14 +87,15 @@ async fn read_last(site: &Site, context: &Context, fleets: &[Fleet], now: DateTi
     let leaves_reports = shown.iter().filter(|job| matches!(job.task.kind(), "audit" | "partition")).cloned().collect::<Vec<_>>();
     let mut reported = status::keys(&leaves_reports);
     reported.truncate(REPORTS_READ);
+    let (gone, left_out) = gone_and_left_out(context, ledger).await?;
     Ok(LastRead {
         runs: running.into_iter().map(RunStatus::from).chain(past).collect(),
         known: known(site, ledger.last_successes(&keys).await?),
         failures: ledger.last_failures(FAILURES_READ).await?,
         reports: if reported.is_empty() { Vec::new() } else { ledger.last_reports(&reported, 1).await? },
         began: ledger.began_since(timeline::since(now), timeline::SLOT_SECONDS).await?,
-        gone: gone(context, ledger).await?,
-        left_out: left_out(context, ledger).await?,
+        gone,
+        left_out,
         untold: ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?,
         shown,
     })
@@ -112,8 +111,8 @@ fn shown(jobs: &[Job], fleets: &[Fleet], under_way: &[Key]) -> Vec<Job> {
     jobs.iter().filter(|job| job.chosen.is_none()).cloned().chain(fleets.iter().map(of_fleet)).collect()
 }
 
-async fn left_out(context: &Context, ledger: &Ledger) -> Result<Vec<LeftOutStatus>> {
-    Ok(fleet::left_out(&context.config, &context.jobs, ledger).await?.into_iter().map(LeftOutStatus::from).collect())
+async fn gone_and_left_out(Context { config, jobs, .. }: &Context, ledger: &Ledger) -> Result<(Vec<Gone>, Vec<LeftOut>)> {
+    Ok((fleet::gone(config, jobs, ledger).await?, fleet::left_out(config, jobs, ledger).await?))
 }
 
 /// The jobs with patterns as the stores say that they stand, as far as that was read, and the databases of servers that no job backs up.
@@ -122,15 +121,10 @@ fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatu
     let Some(of_servers) = site.safe.of_servers(context) else { return (fleets, Vec::new()) };
     for fleet in &mut fleets {
         if let Some(judged) = of_servers.fleets.iter().find(|judged| judged.job == fleet.job && judged.is_backup) {
-            fleet.judge(judged);
+            fleet.judge(judged, of_servers.at);
         }
     }
     (fleets, of_servers.uncovered.clone())
-}
-
-async fn gone(context: &Context, ledger: &Ledger) -> Result<Vec<GoneStatus>> {
-    let gone = fleet::gone(&context.config, &context.jobs, ledger).await?;
-    Ok(gone.into_iter().map(|Gone { database, gone_at }| GoneStatus { database, gone_at }).collect())
 }
 
 /// A few jobs with their last runs, for a page about them, and why the ledger did not say them. Then they have none.
@@ -202,7 +196,7 @@ async fn read_status(site: &Site) -> Status {
         let rows = ledger.last_runs(&keys, status::HISTORY).await?;
         let untold = ledger.untold_messages(&context.config.notify.names().collect::<Vec<_>>()).await?;
         let known = known(site, ledger.last_successes(&keys).await?);
-        let of_servers = (gone(&context, ledger).await?, left_out(&context, ledger).await?);
+        let of_servers = gone_and_left_out(&context, ledger).await?;
         Ok::<_, anyhow::Error>((shown, rows, known, of_servers, untold))
     };
     let ((shown, rows, known, (gone, left_out), untold), ledger_error) = match read.await {

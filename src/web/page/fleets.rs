@@ -12,18 +12,19 @@ use crate::web::status::{FleetStatus, Status};
 pub(super) fn section(status: &Status, filter: &Filter) -> Markup {
     let shown: Vec<&FleetStatus> =
         status.fleets.iter().filter(|fleet| filter.matches_name(&fleet.job) || filter.matches_name(&fleet.patterns)).collect();
+    let is_said = !(status.uncovered.is_empty() && status.left_out.is_empty() && status.gone.is_empty());
     html! {
-        @if !shown.is_empty() {
+        @if !shown.is_empty() || is_said {
             section aria-labelledby="fleets" {
-                h2 #fleets { "Jobs on many databases" }
-                div.scroll tabindex="0" role="group" aria-label="Jobs on many databases" { table.plain {
+                h2 #fleets { (if status.fleets.is_empty() { "Databases of servers" } else { "Jobs on many databases" }) }
+                @if !shown.is_empty() { div.scroll tabindex="0" role="group" aria-label="Jobs on many databases" { table.plain {
                     thead { tr {
                         @for title in ["Job", "Databases", "Schedule", "How they stand", "Oldest success", "Next run"] {
                             th scope="col" { (title) }
                         }
                     } }
                     tbody { @for fleet in shown { (row(fleet, status)) } }
-                } }
+                } } }
                 @if !status.uncovered.is_empty() { p.hint { "No job backs up all of them: " b { (shortened(&some_of(status.uncovered.iter().cloned()), 300)) } } }
                 @if !status.left_out.is_empty() { (left_out(status)) }
                 @if !status.gone.is_empty() { (gone(status)) }
@@ -90,6 +91,7 @@ fn standing(fleet: &FleetStatus, status: &Status) -> Markup {
             @if fleet.without_proof > 0 { " · " span.bad { (count(fleet.without_proof as u64)) " not safe" } }
             @if let Some(by_stores) = &fleet.by_stores { small.wrong { "by the stores: " (shortened(by_stores, 300)) } }
             @if fleet.waiting > 0 { small { (count(fleet.waiting as u64)) " without a success yet" } }
+            @if let Some(at) = fleet.stores_asked_at { small { "stores asked " (ago(at, status.now)) } }
         }
     }
 }

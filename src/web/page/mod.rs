@@ -123,26 +123,39 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
         (mood, if jobs == 1 { "The job is healthy".to_owned() } else { format!("All {} are healthy", plural(jobs, "job")) })
     };
-    match (unsafe_in_words(status, safety), mood) {
+    match (doubts(status, safety), mood) {
         (None, _) => Verdict { mood, headline, trouble },
-        (Some(not_safe), "bad") => Verdict { mood, headline: format!("{not_safe}; {headline}"), trouble },
-        (Some(not_safe), _) => Verdict { mood: "bad", headline: not_safe, trouble },
+        (Some((_, said)), "bad") => Verdict { mood, headline: format!("{said}; {headline}"), trouble },
+        (Some((mood, said)), _) => Verdict { mood, headline: said, trouble },
     }
 }
 
-/// "2 databases are not safe"
-fn unsafe_in_words(status: &Status, safety: &[DatabaseStatus]) -> Option<String> {
-    let of_fleets: usize = status.fleets.iter().map(|fleet| fleet.without_proof).max().unwrap_or_default();
+/// "2 databases are not safe, 1 is at risk", with the mood of that; nothing while all are safe, as far as they were asked.
+fn doubts(status: &Status, safety: &[DatabaseStatus]) -> Option<(&'static str, String)> {
+    let of_kind = |kind| safety.iter().filter(|database| database.safety() == kind).count();
+    let of_fleets: usize = status.fleets.iter().map(FleetStatus::not_safe).max().unwrap_or_default();
     let of_servers = of_fleets + status.uncovered.len() + status.left_out.len();
-    let unsafe_ones = safety.iter().filter(|database| database.safety() == Safety::Unsafe).count() + of_servers;
-    let verb = if unsafe_ones == 1 { "is" } else { "are" };
-    let has_schemas = status.fleets.iter().any(|fleet| fleet.without_proof > 0 && fleet.has_runs_for == "schema");
-    let counted = match (has_schemas, unsafe_ones) {
-        (true, 1) => "1 database or schema".to_owned(),
-        (true, _) => format!("{} databases and schemas", count(unsafe_ones as u64)),
-        (false, _) => plural(unsafe_ones, "database"),
-    };
-    (unsafe_ones > 0).then(|| format!("{counted} {verb} not safe"))
+    let has_schemas = status.fleets.iter().any(|fleet| fleet.not_safe() > 0 && fleet.has_runs_for == "schema");
+    let mut said: Vec<String> = Vec::new();
+    let mut mood = None;
+    for (number, words, of_it) in [
+        (of_kind(Safety::Unsafe) + of_servers, "not safe", "bad"),
+        (of_kind(Safety::AtRisk), "at risk", "warn"),
+        (of_kind(Safety::Unknown), "not known to be safe", "warn"),
+    ] {
+        if number == 0 {
+            continue;
+        }
+        let counted = match (said.is_empty(), has_schemas, number) {
+            (true, true, 1) => "1 database or schema".to_owned(),
+            (true, true, _) => format!("{} databases and schemas", count(number as u64)),
+            (true, false, _) => plural(number, "database"),
+            (false, ..) => count(number as u64),
+        };
+        said.push(format!("{counted} {} {words}", if number == 1 { "is" } else { "are" }));
+        mood.get_or_insert(of_it);
+    }
+    mood.map(|mood| (mood, said.join(", ")))
 }
 
 /// Counts the databases in trouble that are not named, as too many are.

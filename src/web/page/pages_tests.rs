@@ -120,6 +120,34 @@ fn the_first_answer_is_whether_each_database_is_safe_the_worst_first() {
 }
 
 #[test]
+fn the_headline_says_what_is_at_risk_or_not_known_before_that_jobs_are_healthy() {
+    let status = status(vec![well("nightly")]);
+    let none = || database("none", Ok(None));
+    let late = || DatabaseStatus { late: vec!["nightly".to_owned()], ..database("late", Ok(Some(backup(&["local"])))) };
+    let silent = || database("gone", Err("cannot connect".to_owned()));
+    for (safety, mood, headline) in [
+        (vec![database("well", Ok(Some(backup(&["local"]))))], "good", "The job is healthy"),
+        (vec![late()], "warn", "1 database is at risk"),
+        (vec![silent(), silent()], "warn", "2 databases are not known to be safe"),
+        (vec![none(), late(), silent()], "bad", "1 database is not safe, 1 is at risk, 1 is not known to be safe"),
+    ] {
+        let verdict = super::verdict(&status, &safety);
+        assert_eq!((verdict.mood, verdict.headline.as_str()), (mood, headline));
+    }
+    let uncovered = Status { uncovered: vec!["main.tenant_1".to_owned()], ..crate::web::status::tests::status(Vec::new()) };
+    assert_eq!(super::verdict(&uncovered, &[]).headline, "1 database is not safe");
+    let page = render(&Overview {
+        status: &uncovered,
+        safety: &[],
+        has_stores: true,
+        timeline: &Timeline::default(),
+        filter: &Filter::default(),
+        choice: &Choice::of(&[], &Filter::default()),
+    });
+    assert!(page.contains("<b>main.tenant_1</b>"), "it is named without any job with patterns: {page}");
+}
+
+#[test]
 fn of_many_databases_those_in_trouble_are_shown_and_a_search_finds_the_others() {
     let mut safety: Vec<DatabaseStatus> =
         (0..500).map(|number| database(&format!("tenant_{number}"), Ok(Some(backup(&["local"]))))).collect();

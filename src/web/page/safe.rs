@@ -151,6 +151,8 @@ fn wrongs(database: &DatabaseStatus) -> Vec<String> {
         (Ok(None), None) if found.by_schemas => {
             Some("there is no backup of all of it, and no job makes one: its schemas are backed up one by one".to_owned())
         }
+        (Ok(None), _) if !found.anothers.is_empty() => Some(format!("there is {}", found.none_in_words())),
+        (Ok(None), None) if !found.in_part.is_empty() => Some(format!("there is {}", found.none_in_words())),
         (Ok(None), None) => Some("there is no backup, and no job makes one".to_owned()),
         (Ok(None), Some(job)) => Some(format!("there is no backup that counts; job {job} makes one")),
         (Ok(Some(_)), _) => None,

@@ -3,8 +3,9 @@ use chrono::TimeDelta;
 use super::*;
 use crate::base::progress::PhaseState as Progress;
 use crate::ledger::report::Outcome;
+use crate::ledger::{Gone, LeftOut};
 use crate::web::status::tests::{job, now, status, well};
-use crate::web::status::{AuditCounts, AuditFinding, AuditStatus, GoneStatus, LeftOutStatus};
+use crate::web::status::{AuditCounts, AuditFinding, AuditStatus};
 
 fn render(status: &Status) -> String {
     with_filter(status, &[], &Filter::default())
@@ -215,10 +216,11 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         waiting: 0,
         without_proof: 0,
         by_stores: None,
+        stores_asked_at: None,
         oldest_success_at: Some(now() - TimeDelta::days(2)),
         oldest_success_on: Some("main.tenant_1".to_owned()),
     };
-    let gone = vec![GoneStatus { database: "main.tenant_9".to_owned(), gone_at: now() - TimeDelta::days(1) }];
+    let gone = vec![Gone { database: "main.tenant_9".to_owned(), gone_at: now() - TimeDelta::days(1) }];
     let healthy = Status { fleets: vec![fleet(0, 0)], gone, ..status(Vec::new()) };
     assert_eq!(verdict(&healthy).headline, "The job is healthy");
     let page = render(&healthy);
@@ -228,11 +230,15 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
     assert!(!page.contains("<i>tenant") && !page.contains("No jobs yet"), "{page}");
     // The runs went well, and the stores do not have what they made.
     let by_stores = Some("9,997 of 10,000 well, 3 without a backup that counts".to_owned());
-    let doubtful = Status { fleets: vec![FleetStatus { without_proof: 3, by_stores, ..fleet(0, 0) }], ..status(Vec::new()) };
+    let stores_asked_at = Some(now() - TimeDelta::minutes(3));
+    let judged = FleetStatus { without_proof: 3, by_stores, stores_asked_at, ..fleet(0, 0) };
+    let doubtful = Status { fleets: vec![judged], ..status(Vec::new()) };
     assert_eq!(verdict(&doubtful).headline, "3 databases are not safe");
-    assert!(render(&doubtful).contains("by the stores: 9,997 of 10,000 well, 3 without a backup that counts"));
+    for text in ["by the stores: 9,997 of 10,000 well, 3 without a backup that counts", "stores asked"] {
+        assert!(render(&doubtful).contains(text), "{text}");
+    }
     let (why, since) = ("it takes no connections".to_owned(), now());
-    let closed = LeftOutStatus { database: "main.tenant_8".to_owned(), why, since };
+    let closed = LeftOut { database: "main.tenant_8".to_owned(), why, since };
     let left_out = Status { fleets: vec![fleet(0, 0)], left_out: vec![closed], ..status(Vec::new()) };
     assert_eq!(verdict(&left_out).headline, "1 database is not safe");
     assert!(render(&left_out).contains("<b>main.tenant_8</b> (it takes no connections)"));

@@ -193,7 +193,7 @@ fn ten_thousand_databases_of_three_jobs_are_planned_and_shown_in_two_seconds_and
 }
 
 /// The processor time that a process has used: other work on the machine does not count.
-fn processor_seconds(pid: u32) -> f64 {
+pub fn processor_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // After the name in parentheses, the 12th and the 13th: of the program, and of the kernel for it (proc_pid_stat(5)).
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2);

@@ -75,6 +75,8 @@ struct Shared {
     google: Option<Google>,
     at_once: AtomicU32,
     most_at_once: AtomicU32,
+    lists: AtomicU64,
+    requests: AtomicU64,
 }
 
 /// A request that is being answered.
@@ -118,6 +120,8 @@ pub struct Quirks {
     pub page: AtomicI32,
     /// A page of a list that is not the last says so, and not where the next one is.
     pub loses_tokens: AtomicBool,
+    /// A list begins at the first key, whatever StartAfter asks for.
+    pub ignores_start_after: AtomicBool,
     /// PUT of an object or part without a checksum is answered 400 InvalidRequest, as buckets with Object Lock do.
     pub wants_checksums: AtomicBool,
     /// DELETE is answered 403, and GetObjectRetention with this time (seconds since 1970).
@@ -234,6 +238,11 @@ impl S3Server {
         self.shared.most_at_once.load(Relaxed)
     }
 
+    /// How many pages of lists were asked for, and how many requests there were in all.
+    pub fn lists_and_requests(&self) -> (u64, u64) {
+        (self.shared.lists.load(Relaxed), self.shared.requests.load(Relaxed))
+    }
+
     pub fn heal(&self) {
         self.shared.rules.lock().unwrap().clear();
     }
@@ -275,6 +284,8 @@ async fn serve(
 async fn answer(service: S3Service, shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
     let _in_flight = InFlight::of(&shared);
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    shared.requests.fetch_add(1, Relaxed);
+    shared.lists.fetch_add(u64::from(target.contains("list-type=2")), Relaxed);
     let fault = take_fault(&shared, request.method(), &target);
     match fault {
         Some(Fault::InternalError) => {
@@ -434,6 +445,9 @@ impl S3 for Listed {
         match self.quirks.page.load(Relaxed) {
             0 => {}
             page => request.input.max_keys = Some(page),
+        }
+        if self.quirks.ignores_start_after.load(Relaxed) {
+            request.input.start_after = None;
         }
         let mut response = self.files.list_objects_v2(request).await?;
         if self.quirks.loses_tokens.load(Relaxed) {

@@ -23,7 +23,8 @@ use crate::base::progress::Progress;
 use crate::base::terminal::say;
 use crate::base::units;
 use crate::cli::global::Global;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_json};
+use crate::cli::outputs::runs::{BatchOutcome, EndedBatch, PutBack};
 use crate::cli::signals::or_cancelled;
 use crate::cli::trusts::Trusts;
 use crate::config::{self, Config};
@@ -46,7 +47,7 @@ struct Step<'a> {
 }
 
 /// The result of one batch.
-enum BatchOutcome {
+enum Next {
     Done,
     /// It waits until the batches after it are back.
     Later,
@@ -61,6 +62,8 @@ struct Restore<'a> {
     unsigned_ok: bool,
     trusts: Trusts,
     progress: Progress,
+    /// One document says it all at the end.
+    json: bool,
 }
 
 /// A batch's table in a session that may write to it.
@@ -91,10 +94,18 @@ pub async fn run(
         })
         .collect::<Result<_>>()?;
     warn_of_plain(&steps);
-    let restore = Restore { config, arguments, unsigned_ok, trusts: Trusts::read(global, config), progress: global.progress() };
+    let restore = Restore {
+        config,
+        arguments,
+        unsigned_ok,
+        trusts: Trusts::read(global, config),
+        progress: global.progress(),
+        json: global.json,
+    };
     let mut totals = Totals::default();
     if arguments.dry_run {
-        return or_cancelled(cancel, restore.say_what_would_be_done(&steps, &mut totals)).await;
+        or_cancelled(cancel, restore.say_what_would_be_done(&steps, &mut totals)).await?;
+        return restore.print(&totals);
     }
     let (jobs, mut claims) = restore.exclude_runs(&steps, cancel).await?;
     let putting = restore.put_all(&steps, &mut totals);
@@ -102,14 +113,14 @@ pub async fn run(
     let result = result.map_err(|error| error.context(totals.so_far()));
     let refused = totals.refusal();
     for (of, claim) in jobs.into_iter().zip(claims) {
-        let rows = totals.rows.get(&of).copied().unwrap_or_default();
+        let rows = totals.rows_of(&of);
         let mut report = Report { summary: format!("{} put back", units::plural(rows as usize, "row")), ..Report::default() };
         report.fact("rows_put_back", rows);
         let error = result.as_ref().err().or(refused.as_ref());
         claim.end(Some(&report), error).await;
     }
     result?;
-    print(&format!("{}\n", totals.summary()))?;
+    restore.print(&totals)?;
     if arguments.into.is_none() && totals.rows() > 0 {
         say(
             "these rows are still past the limit: the next run of the job that archived them archives them again, unless you change the \
@@ -139,7 +150,36 @@ fn warn_of_plain(steps: &[Step<'_>]) {
     }
 }
 
+impl Step<'_> {
+    fn ended(&self, outcome: BatchOutcome, rows: Option<u64>, why: Option<String>) -> EndedBatch {
+        EndedBatch {
+            store: self.found.store_name.clone(),
+            batch: self.name.to_string(),
+            job: self.manifest.job.clone(),
+            database: self.database.to_owned(),
+            table: self.table.clone(),
+            outcome,
+            rows,
+            why,
+        }
+    }
+
+    fn refused(&self, why: String) -> EndedBatch {
+        self.ended(BatchOutcome::Refused, None, Some(why))
+    }
+}
+
 impl Restore<'_> {
+    /// Prints what became of all batches; a dry run has said it in words of each.
+    fn print(&self, totals: &Totals) -> Result<()> {
+        let dry_run = self.arguments.dry_run;
+        match self.json {
+            true => print_json(&PutBack { dry_run, rows: totals.rows(), batches: &totals.batches }),
+            false if dry_run => Ok(()),
+            false => print(&format!("{}\n", totals.summary())),
+        }
+    }
+
     /// Excludes runs of the jobs that archived the rows: a run that deletes or archives at the same time would take them away again.
     async fn exclude_runs(&self, steps: &[Step<'_>], cancel: &CancellationToken) -> Result<(Vec<(String, String)>, Vec<Claim>)> {
         let ledger = Ledger::new(self.config)?.map(Arc::new);
@@ -172,35 +212,16 @@ impl Restore<'_> {
     async fn say_what_would_be_done(&self, steps: &[Step<'_>], totals: &mut Totals) -> Result<()> {
         for step in steps {
             let mut target = self.target(step, totals).await?;
-            let Step { found, name, manifest, filter, .. } = step;
             let request = self.request(step, (&target.table, &target.checked), true);
-            let intent = archive::prepare(&found.store, &found.batch, &mut target.connection, &request).await;
-            let table = &target.table;
-            match intent.with_context(|| name.to_string())? {
-                Intent::Leave(RestoreOutcome::AlreadyBack { since, .. }) => {
-                    let since = since.format("%Y-%m-%d %H:%M UTC");
-                    print(&format!(
-                        "{name} has been back in {table} since {since}: would skip it; --again puts it back once more\n"
-                    ))?;
-                }
-                Intent::Leave(RestoreOutcome::NeverLeft(why)) => print(&format!("{why}: would skip them\n"))?,
-                Intent::Leave(RestoreOutcome::Doubted(why)) => print(&format!("{why}: would not put them back\n"))?,
-                Intent::Leave(RestoreOutcome::Replaced(by)) => print(&format!("{}: would skip it\n", replaced(name, &by)))?,
-                Intent::Leave(_) => {
-                    archive::ensure_opens(&found.store, name, manifest).await?;
-                    print(&format!("{name}: would put back the rows that {table} no longer has\n"))?;
-                }
-                Intent::Restore(prepared) => {
-                    archive::ensure_opens(&found.store, name, manifest).await?;
-                    let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
-                        Some(rows) => format!("{} of the ", units::count(rows)),
-                        None if filter.is_all() => String::new(),
-                        None => format!("those with {filter} of the "),
-                    };
-                    let rows = units::plural(manifest.exported.rows as usize, "row");
-                    print(&format!("would put {which}{rows} of {name} into {table} on {}\n", step.database))?;
-                }
+            let intent = archive::prepare(&step.found.store, &step.found.batch, &mut target.connection, &request).await;
+            let (outcome, rows, said) = would_be(step, &target.table, intent.with_context(|| step.name.to_string())?);
+            if outcome == BatchOutcome::PutBack {
+                archive::ensure_opens(&step.found.store, step.name, step.manifest).await?;
             }
+            if !self.json {
+                print(&format!("{said}\n"))?;
+            }
+            totals.batches.push(step.ended(outcome, rows, (outcome != BatchOutcome::PutBack).then_some(said)));
         }
         Ok(())
     }
@@ -215,9 +236,9 @@ impl Restore<'_> {
             let mut lacking = Vec::new();
             for (step, is_rest) in open {
                 match self.put(step, is_rest, totals).await? {
-                    BatchOutcome::Done => {}
-                    BatchOutcome::Later => rest.push(step),
-                    BatchOutcome::MissesReferenced(error) => lacking.push((step, is_rest, error)),
+                    Next::Done => {}
+                    Next::Later => rest.push(step),
+                    Next::MissesReferenced(error) => lacking.push((step, is_rest, error)),
                 }
             }
             let is_stuck = lacking.len() == tried;
@@ -233,21 +254,20 @@ impl Restore<'_> {
             };
             let further: Vec<_> = rest.extract_if(.., goes).collect();
             if further.is_empty() {
-                totals.refused.extend(lacking.into_iter().map(|(step, _, error)| refused::by_a_foreign_key(step.name, &error)));
-                let waiting = |step: &Step<'_>| {
-                    format!(
-                        "{}: some of its rows left again, and it waits for the batches of its table that were not put back",
-                        step.name
-                    )
-                };
-                totals.refused.extend(rest.into_iter().map(waiting));
+                for (step, _, error) in lacking {
+                    totals.batches.push(step.refused(refused::by_a_foreign_key(step.name, &error)));
+                }
+                for step in rest {
+                    let waits = "some of its rows left again, and it waits for the batches of its table that were not put back";
+                    totals.batches.push(step.refused(format!("{}: {waits}", step.name)));
+                }
                 return Ok(());
             }
             open.extend(further.into_iter().map(|step| (step, true)));
         }
     }
 
-    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<BatchOutcome> {
+    async fn put(&self, step: &Step<'_>, rest: bool, totals: &mut Totals) -> Result<Next> {
         let Target { mut connection, table, checked } = self.target(step, totals).await?;
         let Step { found, name, manifest, .. } = step;
         let phase = self.progress.phase("restore", Some(manifest.exported.bytes));
@@ -255,8 +275,7 @@ impl Restore<'_> {
         match archive::restore(&found.store, &found.batch, &mut connection, &request, &phase).await {
             Ok(RestoreOutcome::Restored(rows)) => {
                 phase.done(&format!("{} into {table}", units::plural(rows as usize, "row")));
-                *totals.rows.entry((step.database.to_owned(), manifest.job.clone())).or_default() += rows;
-                totals.batches += 1;
+                totals.batches.push(step.ended(BatchOutcome::PutBack, Some(rows), None));
             }
             Ok(RestoreOutcome::AlreadyBack { since, rows }) => {
                 let since = since.format("%Y-%m-%d %H:%M UTC");
@@ -264,30 +283,39 @@ impl Restore<'_> {
                     "{name} has been back in {table} since {since}: {}; --again puts it back once more",
                     units::plural(rows as usize, "row")
                 ));
-                say(&format!("{name} has been back in {table} since {since}; --again puts it back once more"));
-                totals.there += 1;
+                let said = format!("{name} has been back in {table} since {since}; --again puts it back once more");
+                say(&said);
+                totals.batches.push(step.ended(BatchOutcome::AlreadyBack, Some(rows), Some(said)));
             }
             Ok(RestoreOutcome::NeverLeft(why)) => {
                 phase.done("never left");
                 say(&why);
-                totals.never_left += 1;
+                totals.batches.push(step.ended(BatchOutcome::NeverLeft, None, Some(why)));
             }
-            Ok(RestoreOutcome::Doubted(why)) => totals.refused.push(format!("nothing was put back of {name}: {why}")),
-            Ok(RestoreOutcome::Replaced(by)) => tracing::info!("skipped {}", replaced(name, &by)),
-            Ok(RestoreOutcome::Later) => return Ok(BatchOutcome::Later),
+            Ok(RestoreOutcome::Doubted(why)) => {
+                totals.batches.push(step.refused(format!("nothing was put back of {name}: {why}")))
+            }
+            Ok(RestoreOutcome::Replaced(by)) => {
+                let why = replaced(name, &by);
+                tracing::info!("skipped {why}");
+                totals.batches.push(step.ended(BatchOutcome::Replaced, None, Some(why)));
+            }
+            Ok(RestoreOutcome::Later) => return Ok(Next::Later),
             // foreign_key_violation
-            Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(BatchOutcome::MissesReferenced(error)),
+            Err(error) if pg::sql_state(&error).as_deref() == Some("23503") => return Ok(Next::MissesReferenced(error)),
             Err(error) => match refused::remedy(&error) {
                 // The other batches are not kept from coming back.
                 Some(remedy) => {
-                    totals.refused.push(format!("{name} ({}): nothing was put back: {error:#}; {remedy}", manifest.reason));
+                    totals
+                        .batches
+                        .push(step.refused(format!("{name} ({}): nothing was put back: {error:#}; {remedy}", manifest.reason)));
                 }
                 None => {
                     return Err(refused::explained(error, manifest).context(format!("{name}: nothing was put back")));
                 }
             },
         }
-        Ok(BatchOutcome::Done)
+        Ok(Next::Done)
     }
 
     /// Finds the table, and refuses it where a restore may not write to it.
@@ -327,8 +355,39 @@ impl Restore<'_> {
             again: self.arguments.again,
             rest,
             replaced_by: &step.found.replaced_by,
+            replaces: &step.found.replaces,
             unsigned_ok: self.unsigned_ok,
             checked,
+        }
+    }
+}
+
+/// What would become of a batch: the rows that would go back or are there, if that is known, and all of it in words.
+fn would_be(step: &Step<'_>, table: &str, intent: Intent) -> (BatchOutcome, Option<u64>, String) {
+    let Step { name, manifest, filter, .. } = step;
+    match intent {
+        Intent::Leave(RestoreOutcome::AlreadyBack { since, rows }) => {
+            let since = since.format("%Y-%m-%d %H:%M UTC");
+            let said = format!("{name} has been back in {table} since {since}: would skip it; --again puts it back once more");
+            (BatchOutcome::AlreadyBack, Some(rows), said)
+        }
+        Intent::Leave(RestoreOutcome::NeverLeft(why)) => (BatchOutcome::NeverLeft, None, format!("{why}: would skip them")),
+        Intent::Leave(RestoreOutcome::Doubted(why)) => (BatchOutcome::Refused, None, format!("{why}: would not put them back")),
+        Intent::Leave(RestoreOutcome::Replaced(by)) => {
+            (BatchOutcome::Replaced, None, format!("{}: would skip it", replaced(name, &by)))
+        }
+        Intent::Leave(RestoreOutcome::Restored(_) | RestoreOutcome::Later) => {
+            (BatchOutcome::PutBack, None, format!("{name}: would put back the rows that {table} no longer has"))
+        }
+        Intent::Restore(prepared) => {
+            let which = match prepared.expected().filter(|rows| *rows < manifest.exported.rows) {
+                Some(rows) => format!("{} of the ", units::count(rows)),
+                None if filter.is_all() => String::new(),
+                None => format!("those with {filter} of the "),
+            };
+            let rows = units::plural(manifest.exported.rows as usize, "row");
+            let said = format!("would put {which}{rows} of {name} into {table} on {}", step.database);
+            (BatchOutcome::PutBack, prepared.expected(), said)
         }
     }
 }

@@ -7,8 +7,9 @@ pub mod signed;
 pub mod text;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub use self::proved::Elsewhere;
 use self::proved::moment;
@@ -26,8 +27,9 @@ use crate::store::sign::Signature;
 const FORMAT: u32 = 1;
 
 /// The certificate. Its four lists say all that its sentences say; the fields beside them are for machines.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Certificate {
+    /// The number of its form.
     pub certificate: u32,
     pub set: String,
     pub issued_at: DateTime<Utc>,
@@ -39,6 +41,7 @@ pub struct Certificate {
     pub not_proved: Vec<String>,
     pub kept: Vec<String>,
     /// The manifest's and the verdicts' own values.
+    #[schemars(with = "Map<String, Value>")]
     pub facts: Value,
 }
 
@@ -165,7 +168,7 @@ fn facts(
     now: DateTime<Utc>,
 ) -> Value {
     let manifest = &set.manifest;
-    let refused = elsewhere.refused.map(|refused| refused.as_json(set));
+    let refused = elsewhere.refused.map(|refused| refused.beside(set));
     let unread: Vec<_> = elsewhere.unread.iter().map(|(store, why)| json!({ "store": store, "reason": why })).collect();
     json!({
         "store": store_name,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::units;
@@ -9,7 +10,7 @@ use crate::members::decrypt::recipients_in_words;
 use crate::task::backup::set::MANIFEST;
 
 /// What a copy would do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Plan {
     pub set: String,
     pub from: String,
@@ -26,7 +27,7 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Planned {
     pub object: String,
     pub bytes: u64,

@@ -4,7 +4,7 @@
 
 mod anew;
 pub mod copy;
-mod copy_plan;
+pub mod copy_plan;
 pub mod doubts;
 pub mod fan_out;
 pub mod holds;

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::place::is_copy_of;
 use crate::task::backup::restore_check::{Beside, RestoreCheck, refusal_of_copies};
@@ -75,13 +76,23 @@ impl<'a> Refused<'a> {
         }
     }
 
-    pub fn as_json(&self, set: &'a Set) -> Value {
+    /// Returns it as JSON has it beside this copy.
+    pub fn beside(&self, set: &'a Set) -> RefusedBeside<'a> {
         let RestoreCheck { server, version, checked_at, sql_state, .. } = self.check;
-        let refusal = self.words_beside(set);
-        json!({
-            "copy_in": self.copy_in, "server": server, "version": version, "checked_at": checked_at, "refusal": refusal, "sql_state": sql_state,
-        })
+        let (copy_in, refusal, checked_at) = (self.copy_in, self.words_beside(set), *checked_at);
+        RefusedBeside { copy_in, server, version, checked_at, refusal, sql_state: sql_state.as_deref() }
     }
+}
+
+/// The restore of a copy that was refused for what all copies hold.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RefusedBeside<'a> {
+    copy_in: &'a str,
+    server: &'a str,
+    version: &'a str,
+    checked_at: DateTime<Utc>,
+    refusal: Cow<'a, str>,
+    sql_state: Option<&'a str>,
 }
 
 #[cfg(test)]

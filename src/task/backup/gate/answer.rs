@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::terminal;
 use crate::base::units::{self, Span};
 use crate::task::backup::manifest::Filters;
 pub use crate::task::backup::restore_check::Measured;
-use crate::task::backup::whose::Whose;
+use crate::task::backup::whose::{Another, Whose};
 
 pub(super) const DAMAGED: &str = "its bytes are damaged";
 pub(super) const IN_THE_FUTURE: &str = "it is dated in the future: a clock was wrong when it was made, or is now";
@@ -39,7 +40,7 @@ pub struct Question<'a> {
 }
 
 /// A set, and whether it counts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Seen {
     pub set: String,
     pub store: String,
@@ -56,16 +57,16 @@ pub struct Seen {
     /// It was a set, and cannot be read: nobody knows what it was worth.
     #[serde(skip)]
     pub is_unreadable: bool,
-    /// It is of a database that had this name on this server, and was dropped or renamed since.
+    /// The other database that it is of, where it is.
     #[serde(skip)]
-    pub is_of_an_earlier_one: bool,
+    pub of_another: Option<Another>,
     /// How long its last restore took.
     #[serde(skip)]
     pub measured: Option<Measured>,
 }
 
 /// A store that may know more of a set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NotAsked {
     pub store: String,
     pub reason: String,
@@ -211,7 +212,7 @@ mod tests {
             why_not: why_not.map(str::to_owned),
             refused_by: None,
             is_unreadable: false,
-            is_of_an_earlier_one: false,
+            of_another: None,
             measured: None,
         }
     }

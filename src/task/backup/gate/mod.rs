@@ -3,7 +3,7 @@
 
 mod answer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,16 +16,16 @@ use super::copies::together::Together;
 use super::keys::{Backup, Verify};
 use super::often::Often;
 use super::restore_check::{CLOCKS_DIFFER, last_failed};
-use super::series::Series;
+use super::series::{SERIES, Series};
 use super::set::{self, Listing, Set};
 use super::set_name::SetName;
 use super::verdict::Bytes;
-use super::whose::{Theirs, Whose};
+use super::whose::{Another, Theirs, Whose};
 use crate::base::shell;
 use crate::base::units::{self, Span};
 use crate::config::Config;
 use crate::pg::failure;
-use crate::store::{Store, key};
+use crate::store::{Listed, Store, key};
 
 pub use answer::{Answer, InTheClear, Measured, NotAsked, Question, Seen};
 use answer::{DAMAGED, IN_THE_FUTURE, decide};
@@ -75,17 +75,19 @@ pub async fn ask_for_job(config: &Config, backup: &Backup, job: &str, database: 
 }
 
 /// How much is read, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Bounds {
     /// No store is waited for longer than this.
     pub patience: Option<Duration>,
     /// So many of the newest sets of each job are read.
     pub sets_of_a_job: usize,
+    /// What stores, by their names, have just listed in the folder of the database. The others are asked for it.
+    pub listed: HashMap<String, Listed>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { patience: None, sets_of_a_job: usize::MAX }
+        Self { patience: None, sets_of_a_job: usize::MAX, listed: HashMap::new() }
     }
 }
 
@@ -112,16 +114,17 @@ impl Looked {
         host_clock: DateTime<Utc>,
         stores: Stores,
         question: &Question<'_>,
-        Bounds { patience, sets_of_a_job }: Bounds,
+        Bounds { patience, sets_of_a_job, mut listed }: Bounds,
     ) -> Self {
         let (are_several, mut looking) = (stores.len() > 1, Vec::new());
         for (name, store) in stores {
+            let listed = listed.remove(&name);
             let look = async move {
                 let store = store?;
-                if are_several {
+                if are_several && listed.is_none() {
                     ensure_answers(&store).await?;
                 }
-                look(store, question, sets_of_a_job).await
+                look(store, question, listed, sets_of_a_job).await
             };
             looking.push(async move {
                 let found = match patience {
@@ -165,10 +168,10 @@ impl Looked {
             for (name, InStore { listing, series, .. }) in found().filter(|(name, _)| is_asked(name)) {
                 let why_not = |set: &Set| {
                     let series = series.get(&set.name.job).unwrap_or(&none);
-                    let is_of_an_earlier_one = self.theirs.is_earlier(series, set);
+                    let of_another = self.theirs.another(series, set);
                     self.theirs
                         .why_not(series, set)
-                        .map(|said| WhyNot { is_of_an_earlier_one, ..said.into() })
+                        .map(|said| WhyNot { of_another, ..said.into() })
                         .or_else(|| why_not((name, set), question, &together, self.host_clock))
                 };
                 seen.extend(seen_in(listing, name, &why_not, self.host_clock));
@@ -227,16 +230,22 @@ fn doubt((name, found): &mut (String, Result<InStore>)) -> Option<anyhow::Error>
     }
 }
 
-async fn look(store: Store, question: &Question<'_>, sets_of_a_job: usize) -> Result<InStore> {
-    let folder = match question.job {
-        Some(job) => key::folder(question.database, job),
-        None => format!("{}/", key::encode(question.database)),
+async fn look(store: Store, question: &Question<'_>, listed: Option<Listed>, sets_of_a_job: usize) -> Result<InStore> {
+    let listed = match (listed, question.job) {
+        (Some(listed), _) => listed,
+        (None, Some(job)) => store.list_readable(&key::folder(question.database, job)).await?,
+        (None, None) => store.list_readable(&key::folder_of(question.database)).await?,
     };
-    let listing = set::list_newest(&store, &folder, sets_of_a_job).await?;
+    // What was not read may be one.
+    let is_whole = listed.unread.is_empty();
+    let files: BTreeSet<String> =
+        listed.objects.iter().map(|object| &object.key).filter(|key| key.ends_with(SERIES)).cloned().collect();
+    let has_series = |job: &str| !is_whole || files.contains(&Series::key(question.database, job));
+    let listing = set::read_newest(&store, listed, sets_of_a_job).await;
     let mut all_series: BTreeMap<String, Series> = BTreeMap::new();
     for set in &listing.sets {
         let job = &set.name.job;
-        if !all_series.contains_key(job) {
+        if has_series(job) && !all_series.contains_key(job) {
             let (series, trouble) = Series::read(&store, question.database, job).await?;
             trouble.into_iter().for_each(|trouble| tracing::warn!("{trouble}"));
             all_series.insert(job.clone(), series);
@@ -255,7 +264,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
         why_not: Some(why_not),
         refused_by: None,
         is_unreadable: false,
-        is_of_an_earlier_one: false,
+        of_another: None,
         measured: None,
     };
     let unreadable = listing
@@ -267,7 +276,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
     let not_ours = listing.not_ours.iter().map(|(set, signature)| without_time(&set.name, signature.in_words().to_owned()));
     let sets = listing.sets.iter().map(|set| {
         let why_not = why_not(set);
-        let is_of_an_earlier_one = why_not.as_ref().is_some_and(|why_not| why_not.is_of_an_earlier_one);
+        let of_another = why_not.as_ref().and_then(|why_not| why_not.of_another.clone());
         let refused_by = match &why_not {
             Some(why_not) => why_not.refused_by.clone(),
             None => refused_last_by(set),
@@ -280,7 +289,7 @@ fn seen_in(listing: &Listing, store: &str, why_not: &dyn Fn(&Set) -> Option<WhyN
             why_not: why_not.map(|why_not| why_not.said),
             refused_by,
             is_unreadable: false,
-            is_of_an_earlier_one,
+            of_another,
             measured: set.verification.restore_time(now),
         }
     });
@@ -300,12 +309,12 @@ struct WhyNot {
     said: String,
     /// Who refused it for its data, when and why, where that is the reason.
     refused_by: Option<String>,
-    is_of_an_earlier_one: bool,
+    of_another: Option<Another>,
 }
 
 impl From<String> for WhyNot {
     fn from(said: String) -> Self {
-        Self { said, refused_by: None, is_of_an_earlier_one: false }
+        Self { said, refused_by: None, of_another: None }
     }
 }
 
@@ -326,7 +335,7 @@ fn why_not((store, set): (&str, &Set), question: &Question<'_>, together: &Toget
         WhyNot {
             said: format!("{server} refused it{copy} when it was last restored, on {at}: {why}"),
             refused_by: Some(format!("{server}{copy} on {at}: {why}")),
-            is_of_an_earlier_one: false,
+            of_another: None,
         }
     });
     let problem = refused.or_else(|| set.listed.globals_problem.clone().map(WhyNot::from));

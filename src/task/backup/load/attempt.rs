@@ -146,12 +146,6 @@ impl Loader {
             self.notes.push(format!("left out, because its extension is: {entry}"));
             return Ok(());
         }
-        match self.choices.on_error {
-            OnError::Stop => Err(refusal),
-            OnError::Continue => {
-                self.fail(refusal.message);
-                Ok(())
-            }
-        }
+        self.stop_or_note(refusal)
     }
 }

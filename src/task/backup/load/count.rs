@@ -3,7 +3,7 @@
 use super::Loader;
 use crate::base::fault::Kind;
 use crate::base::units;
-use crate::task::backup::choices::{OnError, RowCheck};
+use crate::task::backup::choices::RowCheck;
 use crate::task::backup::compare_rows::{self, Readers};
 use crate::task::backup::counts::{self, Counts};
 use crate::task::backup::how_proved::Hashed;
@@ -93,13 +93,7 @@ impl Loader {
         } else {
             return Ok(());
         };
-        match self.choices.on_error {
-            OnError::Stop => Err(refusal),
-            OnError::Continue => {
-                self.fail(refusal.message);
-                Ok(())
-            }
-        }
+        self.stop_or_note(refusal)
     }
 
     pub(super) async fn counts(&mut self, entry: &Entry) -> Result<Counts, Refusal> {

@@ -2,7 +2,7 @@
 
 use super::Loader;
 use super::said::of_ours;
-use crate::task::backup::choices::Object;
+use crate::task::backup::choices::{Object, OnError};
 use crate::task::backup::refusal::{self, Doing, Refusal};
 use crate::task::backup::rewrite;
 use crate::task::backup::script::Entry;
@@ -39,6 +39,15 @@ impl Loader {
         self.notes.extend(note.filter(|note| !self.notes.contains(note)));
     }
 
+    /// Ends the restore with this refusal, or notes it and goes on, as was asked for.
+    pub(super) fn stop_or_note(&mut self, refusal: Refusal) -> Result<(), Refusal> {
+        if self.choices.on_error == OnError::Stop {
+            return Err(refusal);
+        }
+        self.fail(refusal.message);
+        Ok(())
+    }
+
     pub(super) fn fail(&mut self, message: String) {
         self.failed_count += 1;
         if self.failed.len() < FAILURES_LISTED {
@@ -62,6 +71,10 @@ impl Loader {
         let settings = &self.manifest.server.database.settings;
         let search_path = settings.iter().find_map(|setting| setting.strip_prefix("search_path=")).unwrap_or("public");
         let in_transaction = self.session.is_one_transaction();
-        refusal::of(error, Doing { entry, statement, in_transaction, choices: &self.choices, search_path, rows_before })
+        let holds_all = self.manifest.filters.are_none();
+        refusal::of(
+            error,
+            Doing { entry, statement, in_transaction, choices: &self.choices, search_path, holds_all, rows_before },
+        )
     }
 }

@@ -179,7 +179,7 @@ pub(super) async fn published(connection: &mut PgConnection, table: &TableName) 
 pub async fn extras(connection: &mut PgConnection, parent: i64, model: i64, column: &str) -> Result<Vec<Extra>> {
     let constraints: Vec<Constraint> = sqlx::query_as(
         "SELECT k.oid::bigint, k.conindid::bigint, k.contype::text, format('CONSTRAINT %I ', k.conname), pg_get_constraintdef(k.oid), k.names_key
-         FROM (SELECT k.*, k.contype = 'c' AND (0 = ANY (k.conkey) OR EXISTS (
+         FROM (SELECT k.*, k.contype = 'c' AND (coalesce(0 = ANY (k.conkey), false) OR EXISTS (
                    SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND a.attname = $3)) AS names_key
                FROM pg_constraint k WHERE k.conrelid = $1::bigint::oid) k
          WHERE k.conrelid = $1::bigint::oid AND k.conparentid = 0 AND k.contype IN ('p', 'u', 'x', 'f', 'c') AND k.coninhcount = 0

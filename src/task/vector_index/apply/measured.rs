@@ -197,17 +197,9 @@ impl Worker<'_> {
         let candidate = match known {
             Some(candidate) => candidate,
             None => {
-                let tuner = Tuner {
-                    run: self.run,
-                    job: self.job,
-                    table: &self.part.table,
-                    current: &self.part.current,
-                    extension: self.extension,
-                    setting: self.part.setting,
-                    lists: if let Spec::Ivfflat { lists } = spec { Some(lists) } else { None },
-                    only: Some(spec),
-                    sample: &self.part.sample,
-                };
+                let lists = if let Spec::Ivfflat { lists } = spec { Some(lists) } else { None };
+                let of_part = Tuner::of(self.run, self.job, &self.part, self.extension);
+                let tuner = Tuner { lists, only: Some(spec), ..of_part };
                 let tuning = tuner.tune(self.governor).await?;
                 match tuning.candidates.into_iter().next() {
                     Some(candidate) if tuning.share >= 1.0 => candidate,

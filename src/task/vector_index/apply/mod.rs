@@ -176,17 +176,8 @@ impl Worker<'_> {
         };
         let mut decision = self.part.decision.clone();
         if decision.action == Action::Tune && !is_built {
-            let tuner = Tuner {
-                run: self.run,
-                job: self.job,
-                table: &self.part.table,
-                current: &self.part.current,
-                extension: self.extension,
-                setting: self.part.setting,
-                lists: self.lists_to_begin_with(),
-                only: None,
-                sample: &self.part.sample,
-            };
+            let lists = self.lists_to_begin_with();
+            let tuner = Tuner { lists, ..Tuner::of(self.run, self.job, &self.part, self.extension) };
             let tuning = tuner.tune(self.governor).await?;
             decision = decide::after_tuning(&self.part.request, &self.part.current, decision, &tuning);
             self.report_values.tuning = Some(tuning);
