@@ -16,13 +16,14 @@ layers: ## the rooms of src/, bottom to top, and what each imports
 
 test: ## everything that is tested, against real servers; AREA=backup: only that
 	scripts/setup
-	TMPDIR=$$(scripts/test-dir) cargo test $(AREA) -- --test-threads=6 --skip alone:: --skip random::
+	TMPDIR=$$(scripts/test-dir) cargo test $(AREA) -- --test-threads=6 --skip alone:: --skip random:: --skip campaigns::
 	TMPDIR=$$(scripts/test-dir) cargo test --test it random::$(AREA) -- --test-threads=3
 	TMPDIR=$$(scripts/test-dir) cargo test --test it alone::$(AREA) -- --test-threads=1
 
-campaigns: ## the tests at random moments and beside writers, four times as long as in `make test` (half an hour)
+campaigns: ## the tests at random moments and beside writers four times as long as in `make test`, and others with more versions and rows (an hour)
 	scripts/setup
 	TMPDIR=$$(scripts/test-dir) PGTEND_TEST_CAMPAIGNS=1 cargo test --test it random:: -- --test-threads=2
+	TMPDIR=$$(scripts/test-dir) cargo test --test it campaigns:: -- --test-threads=1
 
 poisoned: ## the integration tests on databases whose owners are against us: settings, functions, operators (half an hour); AREA=backup
 	scripts/setup

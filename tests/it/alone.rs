@@ -16,6 +16,6 @@ mod pages_speed;
 /// Rows that leave a table while others write to them.
 mod retention_writers;
 /// Recall of large vector indexes, and the comparison of methods.
-mod vector_index_tuning;
+pub mod vector_index_tuning;
 /// pgbench on tables that jobs work on.
 mod writers;

@@ -9,6 +9,8 @@ mod adopt;
 
 /// What measures time, or needs both processors: run after all others, one test at a time (`make test`).
 mod alone;
+/// The same as others, with more: run by `make campaigns`, and not by `make test`.
+mod campaigns;
 /// What is stopped at random moments: run after the others, three tests at a time.
 mod random;
 

@@ -62,17 +62,21 @@ fn of_small_tables_the_index_that_is_there_stays_whatever_the_job_asks_for() {
     }
 }
 
-/// A test of `alone`, because it compares times.
-pub fn nothing_slower_and_less_complete_is_swapped_in() {
+/// What a job may ask for beside an index of hnsw.
+pub const ASKED: [&str; 3] = ["lists = 100", "method = 'ivfflat'\nlists = 'auto'", "method = 'auto'"];
+
+/// A test of `alone`, because it compares times. `asked`: of each type.
+pub fn nothing_slower_and_less_complete_is_swapped_in(asked: [&[&str]; 3]) {
     // Without clusters, lists find little unless most of them are read, and hnsw finds nearly all.
-    for (major, value, metric) in [(18, "vector", "cosine"), (16, "halfvec", "l2"), (18, "bit", "hamming")] {
+    let types = [(18, "vector", "cosine"), (16, "halfvec", "l2"), (18, "bit", "hamming")];
+    for ((major, value, metric), asked) in types.into_iter().zip(asked) {
         let server = server(major);
         let database = of_type(server, value, 5000, false);
         server.sql(
             &database,
             &format!("CREATE INDEX items_idx ON items USING hnsw (embedding {value}_{metric}_ops); VACUUM ANALYZE items"),
         );
-        for more in ["lists = 100", "method = 'ivfflat'\nlists = 'auto'", "method = 'auto'"] {
+        for more in asked {
             let more = format!("metric = '{metric}'\n{more}\nrecall = {{ queries = 500 }}\nbudget = {{ time = '20s' }}\n{SET}");
             let job = scenario(server, &database, &more);
             let plan = planned(&job);

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::support::postgres::{Server, server};
 use crate::support::vectors::Vectors;
 use crate::vector_index::{IVFFLAT, indexes, items, planned, prefers_indexes, rough, scenario, told, used};
+use crate::vector_index_stays::ASKED;
 
 /// The questions of the job: every so many rows, which find themselves, too.
 fn questions(server: &Server, database: &str, every: u32) -> String {
@@ -63,15 +64,20 @@ fn built_on_an_empty_table(server: &Server, vectors: &Vectors) -> String {
 
 #[test]
 fn nothing_slower_and_less_complete_is_swapped_in() {
-    crate::vector_index_stays::nothing_slower_and_less_complete_is_swapped_in();
+    crate::vector_index_stays::nothing_slower_and_less_complete_is_swapped_in([&ASKED[2..], &ASKED[1..2], &ASKED[..1]]);
 }
 
 #[test]
-fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_100_000_by_128() {
+fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached_for_20_000_by_128() {
+    recall_is_what_a_brute_force_outside_says_and_the_target_is_reached(20_000);
+}
+
+/// For so many rows by 128.
+pub fn recall_is_what_a_brute_force_outside_says_and_the_target_is_reached(rows: u32) {
     let server = server(18);
-    let vectors = Vectors::new(100_000, 128, 300);
+    let vectors = Vectors::new(rows as usize, 128, 300);
     let database = built_on_an_empty_table(server, &vectors);
-    let asked = questions(server, &database, 1000);
+    let asked = questions(server, &database, rows / 100);
     let more = "method = 'ivfflat'\nrecall = { target = 0.95, queries = 100, time = '10min' }\nbudget = { time = '5min', queries = 20000 }\nmaintenance_work_mem = '512MiB'\napply_setting = 'database'\nprobes = 10";
     let scenario = scenario(server, &database, &format!("{more}{asked}"));
     let plan = planned(&scenario);
@@ -105,12 +111,18 @@ fn recall_is_what_a_brute_force_outside_says_for_20_000_by_1536() {
 
 #[test]
 fn with_auto_hnsw_is_compared_and_what_was_measured_decides() {
+    with_auto_hnsw_is_compared_and_what_was_measured_decides_of(&[(18, "", true), (16, IVFFLAT, true)]);
+}
+
+/// Each case: a version, an index that is there, and whether the vectors are in clusters.
+pub fn with_auto_hnsw_is_compared_and_what_was_measured_decides_of(cases: &[(u32, &str, bool)]) {
     // In clusters, a few lists have all that is near. Of random vectors half of all lists have to be read, however many there are. Which
     // of the two is faster is the clock's to say, and not this test's.
     let rough =
         &format!("TRUNCATE items; INSERT INTO items (embedding) SELECT v::vector FROM ({}) s ORDER BY i", rough((1, 8000), 32));
-    for (major, index, data) in [(18, "", rough.as_str()), (16, IVFFLAT, rough.as_str()), (18, "", "")] {
-        let server = server(major);
+    for (major, index, in_clusters) in cases {
+        let data = if *in_clusters { rough.as_str() } else { "" };
+        let server = server(*major);
         let database = items(server, 8000, 32, &format!("{index}; {data}"));
         prefers_indexes(server, &database);
         let job = scenario(
