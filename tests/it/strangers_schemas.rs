@@ -43,6 +43,7 @@ fn the_owner_of_a_schema_can_put_nothing_beside_what_the_condition_of_a_partial_
     for major in vector_index::WITH_PGVECTOR {
         let server = server(major);
         let database = vector_index::items(server, 2000, 8, "");
+        vector_index::prefers_indexes(server, &database);
         let stranger = format!("stranger_{database}");
         server.sql(
             &database,
