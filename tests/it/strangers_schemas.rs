@@ -59,7 +59,7 @@ fn the_owner_of_a_schema_can_put_nothing_beside_what_the_condition_of_a_partial_
             scenario.run(dry_run).exited(77).says(&named);
         }
         server.sql(&database, "ALTER SCHEMA util OWNER TO postgres");
-        scenario.run(&["run-job", "tend", "--dry-run"]).succeeded();
+        scenario.run(&["run-job", "tend", "--dry-run"]).prints(&["it holds only the rows WHERE util.holds(id)"]);
     }
 }
 
