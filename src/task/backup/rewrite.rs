@@ -167,7 +167,7 @@ fn made_before<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<
 
 /// A new database has `public` already, and pg_dump makes it where a filter names it (`-n`): so that psql refuses such a dump, too.
 fn public<'a>(statement: &Statement<'a>) -> Option<Fate<'a>> {
-    (statement.text == "CREATE SCHEMA public").then(|| Fate::Run(Cow::Borrowed("CREATE SCHEMA IF NOT EXISTS public"), None))
+    (statement.text == "CREATE SCHEMA public").then_some(Fate::Run(Cow::Borrowed("CREATE SCHEMA IF NOT EXISTS public"), None))
 }
 
 fn vector_index<'a>(statement: &Statement<'a>, choices: &Choices) -> Option<Fate<'a>> {
