@@ -20,7 +20,7 @@ fn a_job_that_backs_up_a_part_leaves_the_rest_to_init() {
     let database = server.trusted_database();
     let part = "database = \"app\"\nschedule = \"0 2 * * *\"\n[backup]\nstore = \"local\"\nschemas = [\"public\"]\n";
     let scenario = Scenario::with_database(server, &database).ledger().job("part", part);
-    scenario.run(&[]).succeeded().prints(&["none, and no job makes one", "Next: pgtend init "]);
+    scenario.run(&[]).succeeded().prints(&["none of all of it: job part backs up a part", "Next: pgtend jobs "]);
     scenario.run(&["init", "--yes"]).succeeded().prints(&["jobs/backup-nightly.toml"]);
     scenario.run(&[]).succeeded().prints(&["none yet", "Next: pgtend run-job backup-nightly "]);
     scenario.run(&["init", "--yes"]).succeeded().prints(&["every job that fits is there"]);
