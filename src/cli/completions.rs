@@ -15,6 +15,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 
 use super::global::{Global, LogFormat};
 use super::output::print;
+use crate::base::thread;
 use crate::config::{self, Config, places, servers};
 use crate::ledger::report::Outcome;
 use crate::ledger::{Filter, Ledger, Row};
@@ -235,7 +236,7 @@ fn of_ledger<T>(asking: impl AsyncFnOnce(&Config, &Ledger) -> Option<Vec<T>>) ->
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let answered = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await.ok().flatten() });
     // Looking up a host's name may go on in a thread.
-    runtime.shutdown_background();
+    thread::end(runtime);
     answered.unwrap_or_default()
 }
 

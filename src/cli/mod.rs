@@ -50,7 +50,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::base::progress::{LogWriter, Progress};
 use crate::base::telemetry::{self, Telemetry};
 use crate::base::units::Span;
-use crate::base::{descriptors, tool_output};
+use crate::base::{descriptors, thread, tool_output};
 use crate::work::Mode;
 
 /// Tends PostgreSQL databases: runs declared jobs, and proves that they worked.
@@ -243,7 +243,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     };
     let result = runtime.block_on(dispatch(&arguments));
     // A thread may still wait for a pipe: it ends with the process.
-    runtime.shutdown_background();
+    thread::end(runtime);
     drop(telemetry);
     match result {
         Ok(code) => code,

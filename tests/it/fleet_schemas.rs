@@ -209,6 +209,56 @@ fn a_schema_that_was_dropped_or_renamed_meanwhile_fails_the_run_and_never_takes_
 }
 
 #[test]
+fn the_next_tenant_that_gets_the_name_of_a_schema_that_went_pushes_none_of_its_sets_out() {
+    let server = server(18);
+    let database = server.empty_database();
+    tenant(server, &database, "tenant_1");
+    tenant(server, &database, "tenant_2");
+    let scenario = Scenario::with_database(server, &database).job("nightly", &job_of("\"tenant_*\"", "", KEEP_TWO));
+    let of_tenant_1 = || -> Vec<String> {
+        let sets = scenario.json(&["backups", "list", "--database", "app:tenant_1"]);
+        sets["sets"].as_array().unwrap().iter().map(|set| set["set"].as_str().unwrap().to_owned()).collect()
+    };
+    for _ in 0..2 {
+        let run = scenario.run(&["run-job", "nightly"]).succeeded();
+        assert!(!run.stderr.contains("had this name before"), "{}", run.stderr);
+    }
+    let good = of_tenant_1();
+    let list = scenario.run(&["backups", "list"]).succeeded();
+    assert!(!list.stdout.contains("OID"), "each tenant has one schema: {}", list.stdout);
+
+    server.sql(&database, "DROP SCHEMA tenant_1 CASCADE");
+    tenant(server, &database, "tenant_1");
+    for _ in 0..3 {
+        scenario.run(&["run-job", "nightly@app:tenant_1"]).succeeded().says(&[
+            "2 sets here, the newest of them",
+            "of a schema that had this name before, with another OID",
+            "pgtend backups accept --identity",
+        ]);
+    }
+    let now = of_tenant_1();
+    assert!(now.len() == 4 && good.iter().all(|set| now.contains(set)), "{good:?} {now:?}");
+    scenario.run(&["backups", "prune"]).succeeded().says(&["2 sets here, the newest of them"]);
+    assert_eq!(of_tenant_1().len(), 4);
+    scenario.run(&["backups", "list", "--database", "app:tenant_1"]).succeeded().prints(&[", schema OID "]);
+    // Nobody is told to deploy on the word of the earlier tenant's set.
+    server.sql(&database, "DROP SCHEMA tenant_1 CASCADE");
+    tenant(server, &database, "tenant_1");
+    let require = ["backups", "require", "--database", "app:tenant_1", "--within", "1h"];
+    scenario.run(&require).exited(75).says(&["of another schema, which had this name on this server before"]);
+
+    // Restored under its name, it is the same: a person says so.
+    let identity = scenario.json(&["backups", "show", &good[0]])["identity"].as_str().unwrap().to_owned();
+    let accept = ["backups", "accept", "--identity", &identity, "--database", "app:tenant_1", "--of", &good[0]];
+    scenario.run(&accept).succeeded().prints(&["2 sets of a schema that had the name of"]);
+    for _ in 0..2 {
+        scenario.run(&["run-job", "nightly@app:tenant_1"]).succeeded();
+    }
+    let left = of_tenant_1();
+    assert!(left.len() == 4 && good.iter().all(|set| !left.contains(set)), "those of the one between stay: {left:?}");
+}
+
+#[test]
 fn a_schema_that_the_role_may_not_use_is_left_out_and_named_and_so_are_those_of_nobody() {
     let server = server(18);
     let database = server.new_database();

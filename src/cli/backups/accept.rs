@@ -225,15 +225,17 @@ impl Taken<'_> {
         let theirs = (!self.theirs.is_empty()).then(|| match identity == into {
             false => format!("{} of {identity} now belong to the series of {into}", count(&self.theirs)),
             true => format!(
-                "{} of a database that had the name of {into} before now belong to the series of the present one",
-                count(&self.theirs)
+                "{} of a {} that had the name of {into} before now belong to the series of the present one",
+                count(&self.theirs),
+                into.stamp.kind()
             ),
         });
         let left = self.left.iter().filter_map(|sets| {
             let newest = sets.last()?;
-            let oid = newest.manifest.server.database.oid.map_or("not recorded".to_owned(), |oid| oid.to_string());
+            let stamp = newest.manifest.server.database.stamp();
+            let (kind, oid) = (stamp.kind(), stamp.oid_in_words().unwrap_or_else(|| "OID not recorded".to_owned()));
             Some(format!(
-                "{} of another database that had that name before (its OID was {oid}), the newest of them {}, stay as they are; where they are of the \
+                "{} of another {kind} that had that name before ({oid}), the newest of them {}, stay as they are; where they are of the \
                  same one: pgtend backups accept --identity {} --of {}",
                 count(sets),
                 newest.name,

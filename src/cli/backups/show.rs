@@ -123,6 +123,7 @@ fn as_json<'a>(
         database: &manifest.server.database.name,
         identity: found.set.identity().map(|identity| identity.to_string()),
         oid: manifest.server.database.oid,
+        schema_oid: manifest.server.database.schema_oid,
         encoding: &manifest.server.database.encoding,
         dump_bytes: manifest.dump.bytes,
         uncompressed_bytes: manifest.dump.uncompressed_bytes,
@@ -212,8 +213,8 @@ fn in_words(found: &Found, copies: &[Found], tables: &[Table], archived: &[(Stri
 /// The identity in the form that `--from` takes, and the OID that tells the database from others that have had its name.
 fn identity_in_words(set: &Set) -> String {
     let identity = set.identity().map_or_else(|| "its server is not recorded".to_owned(), |identity| identity.to_string());
-    let oid = set.manifest.server.database.oid.map(|oid| format!(", OID {oid}"));
-    identity + &oid.unwrap_or_default()
+    let oid = set.manifest.server.database.stamp().oid_in_words();
+    identity + &oid.map(|oid| format!(", {oid}")).unwrap_or_default()
 }
 
 /// Says how the rows of the last restored copy were compared with the set.

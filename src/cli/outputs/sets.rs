@@ -47,6 +47,8 @@ pub struct Set<'a> {
     pub identity: Option<String>,
     /// Tells the database from others that have had its name.
     pub oid: Option<i64>,
+    /// The same of the schema that alone is in the set.
+    pub schema_oid: Option<i64>,
     pub filtered: bool,
     pub by_hand: bool,
     /// As in the manifest.
@@ -118,6 +120,8 @@ pub struct Show<'a> {
     pub identity: Option<String>,
     /// Tells the database from others that have had its name.
     pub oid: Option<i64>,
+    /// The same of the schema that alone is in the set.
+    pub schema_oid: Option<i64>,
     pub encoding: &'a str,
     pub dump_bytes: u64,
     pub uncompressed_bytes: u64,

@@ -17,10 +17,7 @@ impl Entry for Backup {
     const MAKES_DUMPS: bool = true;
 
     async fn check(&self, connection: &mut PgConnection, settings: &pg::Settings, config: &Config) -> Result<String> {
-        let mut source = facts::server(connection, settings).await?;
-        if let Some(schema) = &self.schema {
-            facts::take_size_of_schema(connection, &mut source, schema).await;
-        }
+        let source = facts::place(connection, settings, self.schema.as_deref()).await?;
         let place = choose::place(self, config, &source, connection).await?;
         let found = readiness::look(connection, self, settings, &source, &place).await?;
         readiness::refuse(&found.lacks)?;

@@ -59,6 +59,9 @@ pub struct DatabaseFacts {
     /// They tell it from another database, which may have its name and its OID: [`Stamp::marks`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<String>,
+    /// Of the one schema that is backed up: [`Stamp::schema_oid`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_oid: Option<i64>,
     pub owner: String,
     pub encoding: String,
     pub collate: String,
@@ -96,7 +99,7 @@ pub struct DatabaseFacts {
 
 impl DatabaseFacts {
     pub fn stamp(&self) -> Stamp {
-        Stamp { oid: self.oid, marks: self.marks.clone() }
+        Stamp { oid: self.oid, marks: self.marks.clone(), schema_oid: self.schema_oid }
     }
 
     /// Says which values of people stand in a manifest, which is not encrypted: those of settings of their own, and the comment.
@@ -228,24 +231,33 @@ impl DatabaseFacts {
 /// A table that another session locks for longer keeps nobody waiting.
 const SIZE_LOCK_TIMEOUT: &str = "1s";
 
-/// Takes the size of one schema in place of the database's: a copy of a tenant needs no room for all of them. Where that cannot be told, the database's stays.
-pub async fn take_size_of_schema(connection: &mut PgConnection, server: &mut ServerFacts, schema: &str) {
-    let reading = async {
-        let before = pg::fetch_text(&mut *connection, "SHOW lock_timeout".to_owned()).await?.unwrap_or_default();
-        pg::set(connection, "lock_timeout", SIZE_LOCK_TIMEOUT).await?;
-        let size = sqlx::query_scalar(
-            "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid)), 0)::pg_catalog.int8
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-             WHERE n.nspname OPERATOR(pg_catalog.=) $1 AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m,S}')",
-        );
-        let size: Result<i64, sqlx::Error> = size.bind(schema).fetch_one(&mut *connection).await;
-        pg::set(connection, "lock_timeout", &before).await?;
-        anyhow::Ok(size?)
-    };
-    match reading.await {
-        Ok(size) => server.database.size_bytes = size,
-        Err(error) => tracing::debug!("the size of the schema is not known: {error:#}"),
+/// Reads the facts about the server and database of `connection`, and about the one schema that is backed up, if it is one: a copy of a tenant needs no room for
+/// all of them.
+pub async fn place(connection: &mut PgConnection, settings: &pg::Settings, schema: Option<&str>) -> Result<ServerFacts> {
+    let mut server = server(connection, settings).await?;
+    if let Some(schema) = schema {
+        let oid = "SELECT n.oid::pg_catalog.int8 FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) $1";
+        server.database.schema_oid =
+            sqlx::query_scalar(oid).bind(schema).fetch_optional(&mut *connection).await.map_err(pg::in_its_own_words)?;
+        match size_of(connection, schema).await {
+            Ok(size) => server.database.size_bytes = size,
+            Err(error) => tracing::debug!("the size of the schema is not known: {error:#}"),
+        }
     }
+    Ok(server)
+}
+
+async fn size_of(connection: &mut PgConnection, schema: &str) -> Result<i64> {
+    let before = pg::fetch_text(&mut *connection, "SHOW lock_timeout".to_owned()).await?.unwrap_or_default();
+    pg::set(connection, "lock_timeout", SIZE_LOCK_TIMEOUT).await?;
+    let size = sqlx::query_scalar(
+        "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid)), 0)::pg_catalog.int8
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+         WHERE n.nspname OPERATOR(pg_catalog.=) $1 AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m,S}')",
+    );
+    let size: Result<i64, sqlx::Error> = size.bind(schema).fetch_one(&mut *connection).await;
+    pg::set(connection, "lock_timeout", &before).await?;
+    Ok(size?)
 }
 
 /// Reads the facts about the server and database of `connection`.

@@ -79,7 +79,9 @@ impl Work for Prune {
         let connected = run.settings.connect().await;
         let mut connection = connected
             .with_context(|| format!("cannot tell which sets are those of database `{}`, so none is deleted", run.database))?;
-        let server = facts::server(&mut connection, &run.settings).await?;
+        let place = run.config.place(run.database);
+        let schema = place.as_ref().and_then(|place| place.schema.as_deref());
+        let server = facts::place(&mut connection, &run.settings, schema).await?;
         let host_clock = Utc::now();
         let mut listing = set::list(&store, &key::folder(run.database, run.job.name)).await?;
         if let Some(said) = listing.not_ours_in_words() {

@@ -119,5 +119,5 @@ pub(super) async fn server_of(config: &Config, database: &str) -> Result<ServerF
     let configured = config.place(database).with_context(|| format!("the configuration has no database `{database}`"))?;
     let settings = configured.settings().with_context(|| format!("database `{database}`"))?;
     let mut connection = settings.connect().await.with_context(|| format!("database `{database}`"))?;
-    facts::server(&mut connection, &settings).await
+    facts::place(&mut connection, &settings, configured.schema.as_deref()).await
 }

@@ -286,7 +286,7 @@ mod tests {
         let (own, name) = (Identity::of(&server).unwrap(), set.name.to_string());
         let accepted = |oid| Accepted {
             identity: own.clone(),
-            into: Identity { stamp: Stamp { oid, marks: Vec::new() }, ..own.clone() },
+            into: Identity { stamp: Stamp { oid, ..Stamp::default() }, ..own.clone() },
             at: Utc::now(),
             sets: vec![name.clone()],
         };

@@ -1,4 +1,4 @@
-//! What tells a database from others that have had its name on the server.
+//! What tells a database, or a schema that is backed up alone, from others that have had its name.
 
 use std::collections::HashMap;
 
@@ -22,6 +22,9 @@ pub struct Stamp {
     /// in seconds since 1970. None in sets of earlier releases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<String>,
+    /// The OID of the one schema that the sets are of, which nobody can choose. None for those of a whole database, and in sets of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_oid: Option<i64>,
 }
 
 impl Stamp {
@@ -29,22 +32,36 @@ impl Stamp {
     pub fn is_of_another(&self, other: &Self) -> bool {
         let Some((own, theirs)) = self.oid.zip(other.oid) else { return false };
         let are_known = !self.marks.is_empty() && !other.marks.is_empty();
-        own != theirs || are_known && !self.marks.iter().any(|mark| other.marks.contains(mark))
+        let is_another_schema = self.schema_oid.zip(other.schema_oid).is_some_and(|(own, theirs)| own != theirs);
+        own != theirs || is_another_schema || are_known && !self.marks.iter().any(|mark| other.marks.contains(mark))
     }
 
-    /// "with another OID (5; this one has 6)", where `others` are of other databases. At most `most` OIDs are named.
+    /// What the sets are of: "database" or "schema".
+    pub fn kind(&self) -> &'static str {
+        self.schema_oid.map_or("database", |_| "schema")
+    }
+
+    /// "OID 5", or of a schema "schema OID 6": what tells it from others of its name. None in sets of the first release.
+    pub fn oid_in_words(&self) -> Option<String> {
+        let of_schema = self.schema_oid.map(|oid| format!("schema OID {oid}"));
+        of_schema.or_else(|| self.oid.map(|oid| format!("OID {oid}")))
+    }
+
+    /// "with another OID (5; this one has 6)", where `others` are of other databases or schemas. At most `most` OIDs are named.
     pub fn difference(&self, others: &[&Self], most: usize) -> String {
+        let oid = |stamp: &Self| self.schema_oid.map_or(stamp.oid, |_| stamp.schema_oid);
         let text = |oid: Option<i64>| oid.map_or("?".to_owned(), |oid| oid.to_string());
-        let mut oids: Vec<i64> = others.iter().filter_map(|other| other.oid).filter(|oid| Some(*oid) != self.oid).collect();
+        let mut oids: Vec<i64> = others.iter().filter_map(|other| oid(other)).filter(|other| Some(*other) != oid(self)).collect();
         oids.sort_unstable_by(|a, b| b.cmp(a));
         oids.dedup();
         let more = if oids.len() > most { ", …" } else { "" };
         let named: Vec<String> = oids.iter().take(most).map(i64::to_string).collect();
         let another = (!named.is_empty())
-            .then(|| format!("with another OID ({}{more}; this one has {})", named.join(", "), text(self.oid)));
-        let is_alike = others.iter().any(|other| other.oid == self.oid);
+            .then(|| format!("with another OID ({}{more}; this one has {})", named.join(", "), text(oid(self))));
+        // A schema is in one database: where that is another one, its OID tells nothing.
+        let is_alike = others.iter().any(|other| other.oid == self.oid && oid(other) == oid(self));
         let alike = is_alike
-            .then(|| format!("with the same OID ({}), which CREATE DATABASE can choose, and none of its marks", text(self.oid)));
+            .then(|| format!("with the same OID ({}), which CREATE DATABASE can choose, and none of its marks", text(oid(self))));
         another.into_iter().chain(alike).collect::<Vec<_>>().join(", and ")
     }
 
@@ -86,7 +103,7 @@ mod tests {
     use super::*;
 
     fn stamp(oid: Option<i64>, marks: &[&str]) -> Stamp {
-        Stamp { oid, marks: marks.iter().map(|mark| (*mark).to_owned()).collect() }
+        Stamp { oid, marks: marks.iter().map(|mark| (*mark).to_owned()).collect(), schema_oid: None }
     }
 
     #[test]
@@ -105,6 +122,18 @@ mod tests {
         ] {
             assert_eq!(own.is_of_another(&other), expected, "{own:?} {other:?}");
             assert_eq!(other.is_of_another(&own), expected, "{other:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_has_the_name_of_one_that_was_dropped_is_another_one() {
+        let of = |schema_oid| Stamp { schema_oid, ..stamp(Some(5), &["700"]) };
+        for (own, other, expected) in [(Some(8), Some(8), false), (Some(9), Some(8), true), (Some(9), None, false)] {
+            assert_eq!(of(own).is_of_another(&of(other)), expected, "{own:?} {other:?}");
+        }
+        assert_eq!(of(Some(9)).difference(&[&of(Some(8))], 5), "with another OID (8; this one has 9)");
+        for (stamp, kind, words) in [(of(Some(9)), "schema", "schema OID 9"), (of(None), "database", "OID 5")] {
+            assert_eq!((stamp.kind(), stamp.oid_in_words().as_deref()), (kind, Some(words)));
         }
     }
 

@@ -54,12 +54,9 @@ pub struct State {
 impl State {
     pub async fn read(backup: &Backup, run: &RunContext<'_>) -> Result<Self> {
         let mut connection = run.settings.connect().await.with_context(|| format!("database `{}`", run.database))?;
-        let mut server =
-            facts::server(&mut connection, &run.settings).await.with_context(|| format!("database `{}`", run.database))?;
+        let facts = facts::place(&mut connection, &run.settings, backup.schema.as_deref()).await;
+        let server = facts.with_context(|| format!("database `{}`", run.database))?;
         let host_clock = Utc::now();
-        if let Some(schema) = &backup.schema {
-            facts::take_size_of_schema(&mut connection, &mut server, schema).await;
-        }
         let place = choose::place(backup, run.config, &server, &mut connection).await?;
         standby::check(&place, &mut connection).await.with_context(|| format!("database `{}`", run.database))?;
         let major = server.version_num as u32 / 10_000;

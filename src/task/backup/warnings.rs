@@ -57,9 +57,10 @@ fn may_be_of_earlier_ones(server: &ServerFacts, listing: &Listing) -> Option<Str
     let stamp = |set: &Set| set.manifest.server.database.stamp();
     let other = listing.sets.iter().rev().find(|set| own.is_of_another(&stamp(set)))?;
     Some(format!(
-        "{} is of a database {}, so it may be of another one that had this name, and this role may not read the server's \
+        "{} is of a {} {}, so it may be of another one that had this name, and this role may not read the server's \
          system identifier, which would tell: GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO the role",
         other.name,
+        own.kind(),
         own.difference(&[&stamp(other)], OIDS_NAMED)
     ))
 }
@@ -71,15 +72,15 @@ pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) ->
     let sets: Vec<&Set> = series.of_earlier_ones(own, sets).collect();
     let newest = sets.last()?;
     let stamps: Vec<Stamp> = sets.iter().map(|set| set.manifest.server.database.stamp()).collect();
-    let difference = own.stamp.difference(&stamps.iter().collect::<Vec<_>>(), OIDS_NAMED);
+    let (kind, difference) = (own.stamp.kind(), own.stamp.difference(&stamps.iter().collect::<Vec<_>>(), OIDS_NAMED));
     let several = match series.by_database(sets.clone()).len() {
         0 | 1 => String::new(),
         databases => format!(
-            " ({databases} databases had this name before: it takes the sets of the last one, and says how to take those of others)"
+            " ({databases} {kind}s had this name before: it takes the sets of the last one, and says how to take those of others)"
         ),
     };
     Some(format!(
-        "{} here, the newest of them {}, {} of a database that had this name before, {difference}: it was dropped or renamed. \
+        "{} here, the newest of them {}, {} of a {kind} that had this name before, {difference}: it was dropped or renamed. \
          They are neither counted nor deleted. If this one was restored from it, or has replaced it, confirm that, and `keep` counts them with this one's: \
          pgtend backups accept --identity {} --database {} --job {}{several}, with --by-name if it is made anew again and again. If nobody needs them, delete their folders",
         units::plural(sets.len(), "set"),

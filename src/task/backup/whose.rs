@@ -74,7 +74,7 @@ impl OfServer {
         let system_identifier = sqlx::query_scalar(identifier).fetch_one(&mut connection).await.ok();
         let numbers: Vec<i64> = oids.values().copied().collect();
         let mut marks = stamp::marks(&mut connection, &numbers).await?;
-        let mut stamp = |oid: i64| Stamp { oid: Some(oid), marks: marks.remove(&oid).unwrap_or_default() };
+        let mut stamp = |oid: i64| Stamp { oid: Some(oid), marks: marks.remove(&oid).unwrap_or_default(), schema_oid: None };
         let stamps = oids.0.into_iter().map(|(name, oid)| (name, stamp(oid))).collect();
         Ok(Self { listed, clock: Some(clock), system_identifier, stamps })
     }
@@ -83,7 +83,7 @@ impl OfServer {
 impl Theirs {
     /// The same of a database that was found on a server, by its own name there.
     pub fn of_found(server: &OfServer, own: &str) -> Self {
-        let Stamp { oid, marks } = server.stamps.get(own).cloned().unwrap_or_default();
+        let Stamp { oid, marks, .. } = server.stamps.get(own).cloned().unwrap_or_default();
         let database = DatabaseFacts { name: own.to_owned(), oid, marks, ..DatabaseFacts::default() };
         let (clock, system_identifier) = (server.clock, server.system_identifier.clone());
         let server = Box::new(ServerFacts { clock, system_identifier, database, ..ServerFacts::default() });
@@ -141,10 +141,11 @@ fn not_its_own(belongs: Belongs, server: &ServerFacts, by_name: bool, set: &Set)
              trust the database's name: --by-name"
         ),
         (Belongs::OfAnEarlierOne, identity) => {
-            let difference = server.database.stamp().difference(&[&set.manifest.server.database.stamp()], 1);
+            let own = server.database.stamp();
+            let (kind, difference) = (own.kind(), own.difference(&[&set.manifest.server.database.stamp()], 1));
             let identity = identity.map_or("SYSTEM_IDENTIFIER".to_owned(), |identity| identity.to_string());
             format!(
-                "it is of another database, which had this name on this server before, {difference}: that one was dropped or \
+                "it is of another {kind}, which had this name on this server before, {difference}: that one was dropped or \
                  renamed since. If the present one was restored from it, accept its sets: --from {identity}"
             )
         }

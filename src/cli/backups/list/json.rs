@@ -45,6 +45,7 @@ fn set_as_json(row: &Row, now: DateTime<Utc>) -> printed::Set<'_> {
         server_version: &manifest.server.version,
         identity: row.set.identity().map(|identity| identity.to_string()),
         oid: manifest.server.database.oid,
+        schema_oid: manifest.server.database.schema_oid,
         filtered: !manifest.filters.are_none(),
         by_hand: manifest.by_hand,
         adopted: manifest.adopted.as_ref(),

@@ -12,18 +12,21 @@ use crate::task::backup::warnings;
 
 pub struct Whose {
     are_several: bool,
-    /// The identities, as texts, that more than one database has had.
-    shared: BTreeSet<String>,
+    /// Those that more than one database or schema has been, as [`whose`] tells them.
+    shared: BTreeSet<(String, Option<String>)>,
 }
 
 impl Whose {
     pub fn of<'s>(sets: impl IntoIterator<Item = &'s Set>) -> Self {
-        let mut oids: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+        let mut oids: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
         for set in sets {
-            oids.entry(text(set)).or_default().extend(set.manifest.server.database.oid);
+            let oid = set.manifest.server.database.stamp().oid_in_words();
+            // What is not recorded tells nothing.
+            oids.entry(whose(set)).or_default().extend(oid);
         }
-        let are_several = oids.len() > 1 || oids.values().any(|oids| oids.len() > 1);
-        let shared = oids.into_iter().filter(|(_, oids)| oids.len() > 1).map(|(identity, _)| identity).collect();
+        let identities: BTreeSet<&String> = oids.keys().map(|(identity, _)| identity).collect();
+        let are_several = identities.len() > 1 || oids.values().any(|oids| oids.len() > 1);
+        let shared = oids.into_iter().filter(|(_, oids)| oids.len() > 1).map(|(whose, _)| whose).collect();
         Self { are_several, shared }
     }
 
@@ -33,17 +36,19 @@ impl Whose {
 
     /// Names the set's server and database in the form that `--from` takes, and its OID where that alone tells it from another one.
     pub fn name(&self, set: &Set) -> String {
-        let identity = text(set);
-        if !self.shared.contains(&identity) {
-            return identity;
+        let whose = whose(set);
+        if !self.shared.contains(&whose) {
+            return whose.0;
         }
-        let oid = set.manifest.server.database.oid.map_or_else(|| "not recorded".to_owned(), |oid| oid.to_string());
-        format!("{identity}, OID {oid}")
+        let oid = set.manifest.server.database.stamp().oid_in_words();
+        format!("{}, {}", whose.0, oid.as_deref().unwrap_or("OID not recorded"))
     }
 }
 
-fn text(set: &Set) -> String {
-    set.identity().map_or_else(|| "not recorded".to_owned(), |identity| identity.to_string())
+/// The set's server and database, and the place of the schema that alone it is of.
+fn whose(set: &Set) -> (String, Option<String>) {
+    let identity = set.identity().map_or_else(|| "not recorded".to_owned(), |identity| identity.to_string());
+    (identity, set.manifest.server.database.schema_oid.map(|_| set.name.database.clone()))
 }
 
 /// Says of each series beside which sets of earlier databases of its name are, and what a person can do about these. The database of the newest set is taken
