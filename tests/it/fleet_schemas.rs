@@ -259,6 +259,26 @@ fn the_next_tenant_that_gets_the_name_of_a_schema_that_went_pushes_none_of_its_s
 }
 
 #[test]
+fn a_schema_whose_name_another_one_gets_while_it_is_dumped_has_no_set() {
+    let server = server(18);
+    let database = server.empty_database();
+    tenant(server, &database, "tenant_1");
+    let scenario = Scenario::with_database(server, &database).job("nightly", &job_of("[\"tenant_1\"]", "", KEEP_TWO));
+    let holder = server.session(&database, "BEGIN; LOCK TABLE tenant_1.me");
+    let running = scenario.start(&["run-job", "nightly"]);
+    eventually("pg_dump waits for the table", || {
+        server.sql(&database, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tenant_1.me'::regclass") == "1"
+    });
+    server.sql(&database, "ALTER SCHEMA tenant_1 RENAME TO before");
+    tenant(server, &database, "tenant_1");
+    holder.ends_with("ROLLBACK");
+    let failed = running.wait().exited(75).says(&["schema \"tenant_1\" was dropped or renamed while it was dumped"]);
+    assert!(!failed.stdout.contains("succeeded"), "{}", failed.stdout);
+    assert_eq!(places_with_sets(&scenario), Vec::<String>::new());
+    scenario.run(&["run-job", "nightly"]).succeeded();
+}
+
+#[test]
 fn a_schema_that_the_role_may_not_use_is_left_out_and_named_and_so_are_those_of_nobody() {
     let server = server(18);
     let database = server.new_database();

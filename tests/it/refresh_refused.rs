@@ -52,6 +52,27 @@ fn a_database_that_a_job_with_patterns_backs_up_is_never_replaced() {
 }
 
 #[test]
+fn a_database_whose_schemas_are_backed_up_is_not_replaced_and_keeps_no_other_from_it() {
+    let server = server(18);
+    let Stage { scenario, staging, .. } = stage(server, server, "");
+    let tenants = server.empty_database();
+    server.sql(&tenants, "CREATE SCHEMA tenant_1; CREATE TABLE tenant_1.t AS SELECT 1 AS x");
+    let of_schemas = |database: &str| {
+        format!(
+            "database = \"{database}\"\nschemas = [\"*\", \"tenant_1\"]\n[backup]\nstore = \"local\"\nkeep = {{ last = 1 }}\n"
+        )
+    };
+    let scenario = scenario
+        .config(&format!("[databases.multi]\nurl = {}\n", quoted(&server.url(&tenants))))
+        .job("tenants", &of_schemas("multi"));
+    scenario.run(&["run-job", "refresh"]).succeeded();
+    server.sql(&staging, "CREATE TABLE of_staging AS SELECT 1 AS x");
+    let scenario = scenario.job("tenants", &of_schemas("staging"));
+    scenario.run(&["run-job", "refresh"]).exited(78).says(&["is not replaced: job `tenants` backs it up"]);
+    assert_eq!(server.sql(&staging, "SELECT x FROM of_staging"), "1");
+}
+
+#[test]
 fn the_databases_of_the_ledger_and_of_the_server_are_not_replaced_either() {
     let server = server(18);
     let stage = stage(server, server, "");

@@ -20,10 +20,11 @@ use super::set::{self, Set, globals_object};
 use super::stream::{self, Pieces, Shape, Streamed};
 use super::verdict::Verification;
 use super::wide::Wide;
-use super::{change, loss, waiters};
+use super::{change, facts, loss, waiters};
 use crate::base::child::Child;
+use crate::base::fault::{Fault, Kind};
 use crate::base::progress::Phase;
-use crate::base::units;
+use crate::base::{terminal, units};
 use crate::members::compress::Compression;
 use crate::pg;
 use crate::store::Store;
@@ -78,6 +79,7 @@ async fn write_objects(
     let (streamed, stderr) = waiters::watch(&run.settings, backup.give_way, &waited_for_us, dumping).await?;
     let dump_seconds = phase.elapsed().as_secs_f64();
     let stored_bytes = dump.first_stored().map_or(0, |stored| stored.bytes);
+    run.or_cancelled(is_still_its_schema(plan, backup, run)).await?;
     phase.done(&format!("{} → {}", units::bytes(streamed.contents.bytes), units::bytes(stored_bytes)));
     note_failures(targets, dump);
     let of_globals = write_globals(targets, globals, plan, patience, run).await?;
@@ -109,6 +111,21 @@ async fn write_objects(
         return Ok(());
     }
     Err(none_took_it(targets.iter_mut().filter_map(|target| target.failure.take()).collect()))
+}
+
+/// No lock keeps a schema's name: a set that says it is of one tenant must not hold what another one has under that name meanwhile.
+async fn is_still_its_schema(plan: &Plan, backup: &Backup, run: &RunContext<'_>) -> Result<()> {
+    let Some(schema) = &backup.schema else { return Ok(()) };
+    let mut connection = run.settings.connect().await?;
+    if facts::schema_oid(&mut connection, schema).await? == plan.server.database.schema_oid {
+        return Ok(());
+    }
+    let message = format!(
+        "schema \"{}\" was dropped or renamed while it was dumped, so nobody knows whose rows these are: no set is made of them, and the next run takes the \
+         schema that has the name then",
+        terminal::in_one_line(schema)
+    );
+    Err(Fault::new(Kind::Deferred, message).into())
 }
 
 fn dump_object(backup: &Backup, store: &Store) -> &'static str {

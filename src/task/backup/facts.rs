@@ -236,15 +236,19 @@ const SIZE_LOCK_TIMEOUT: &str = "1s";
 pub async fn place(connection: &mut PgConnection, settings: &pg::Settings, schema: Option<&str>) -> Result<ServerFacts> {
     let mut server = server(connection, settings).await?;
     if let Some(schema) = schema {
-        let oid = "SELECT n.oid::pg_catalog.int8 FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) $1";
-        server.database.schema_oid =
-            sqlx::query_scalar(oid).bind(schema).fetch_optional(&mut *connection).await.map_err(pg::in_its_own_words)?;
+        server.database.schema_oid = schema_oid(connection, schema).await?;
         match size_of(connection, schema).await {
             Ok(size) => server.database.size_bytes = size,
             Err(error) => tracing::debug!("the size of the schema is not known: {error:#}"),
         }
     }
     Ok(server)
+}
+
+/// The OID of the schema that has this name now.
+pub async fn schema_oid(connection: &mut PgConnection, schema: &str) -> Result<Option<i64>> {
+    let oid = "SELECT n.oid::pg_catalog.int8 FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) $1";
+    sqlx::query_scalar(oid).bind(schema).fetch_optional(connection).await.map_err(pg::in_its_own_words)
 }
 
 async fn size_of(connection: &mut PgConnection, schema: &str) -> Result<i64> {

@@ -1,7 +1,7 @@
 //! Reads what a refresh depends on: its target, the databases that earlier runs made beside it, the databases that are backed up, and the sets.
 //! It changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use anyhow::{Context as _, Result};
@@ -133,7 +133,9 @@ pub async fn read(
     let clock = clock(server).await?;
     let (mut sources, mut identifiers) = (Vec::new(), HashMap::new());
     for job in run.others {
-        let databases: &[String] = if stores_of(job).is_some() { &job.databases } else { &[] };
+        let places: &[String] = if stores_of(job).is_some() { &job.databases } else { &[] };
+        // What has a schema that is backed up alone is not replaced either.
+        let databases: BTreeSet<&str> = places.iter().map(|place| run.config.database_of(place)).collect();
         for database in databases {
             let place = place_of(run, database, &mut identifiers).await.with_context(|| {
                 format!(
