@@ -111,7 +111,7 @@ fn a_server_whose_clock_differs_stops_no_backup_and_lets_nothing_go() {
 }
 
 /// Production's configuration, copied to staging: the same names and the same store, another server.
-fn copied_configuration(production: &Scenario, staging: &Server, database: &str) -> Scenario {
+pub fn copied_configuration(production: &Scenario, staging: &Server, database: &str) -> Scenario {
     let store = production.path("store").display().to_string();
     Scenario::empty()
         .config(&format!("[databases.app]\nurl = {}\n", quoted(&staging.url(database))))

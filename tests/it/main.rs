@@ -50,6 +50,8 @@ mod audit_usage;
 mod backup;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
+/// A person says whose sets are whose: what that takes, and what it never costs.
+mod backup_accepted;
 /// Whose sets are whose, which go, and which is the latest: two servers on one store, clocks, holds.
 mod backup_series;
 /// Sets that were damaged, and what prune may delete.
