@@ -33,7 +33,12 @@ fn a_set_of_before_a_database_was_made_anew_is_held_when_it_is_accepted_and_the_
     let new = scenario.sets().pop().unwrap();
     let accept = ["backups", "accept", "--identity", &identity_of(&scenario, &good)];
     let said = format!("{good} is held for 30 days or until `pgtend backups accept '{new}'`");
-    scenario.run(&accept).succeeded().prints(&["now belong to the series of the present one", "lacks 1 table", "public.good", &said]);
+    scenario.run(&accept).succeeded().prints(&[
+        "now belong to the series of the present one",
+        "lacks 1 table",
+        "public.good",
+        &said,
+    ]);
     for _ in 0..3 {
         scenario.run(&["run-job", "nightly"]).succeeded();
     }
@@ -63,8 +68,15 @@ fn a_set_of_an_old_server_is_held_when_it_is_accepted_by_one_that_lacks_somethin
         let accept = ["backups", "accept", "--identity", &identity];
         if accepts_first {
             let accepted = second.json(&accept);
-            assert_eq!(accepted["series"][0]["held"], serde_json::json!([]), "there is nothing to compare with yet: {accepted:#}");
-            second.run(&["run-job", "nightly"]).succeeded().says(&["lacks 1 table that the last one had: public.small", "is held"]);
+            assert_eq!(
+                accepted["series"][0]["held"],
+                serde_json::json!([]),
+                "there is nothing to compare with yet: {accepted:#}"
+            );
+            second
+                .run(&["run-job", "nightly"])
+                .succeeded()
+                .says(&["lacks 1 table that the last one had: public.small", "is held"]);
         } else {
             second.run(&["run-job", "nightly"]).succeeded().says(&["sets of another server here"]);
             let now = first.sets().pop().unwrap();
@@ -125,7 +137,7 @@ fn an_accept_that_cannot_read_a_store_changes_none() {
     let server = server(18);
     let database = server.new_database();
     let scenario = Scenario::with_database(server, &database).config("[stores.off]\npath = \"off\"\n");
-    let scenario = scenario.job("nightly", "database = \"app\"\n[backup]\nstores = [\"local\", \"off\"]\n");
+    let scenario = scenario.job("nightly", "database = \"app\"\n[backup]\nstore = [\"local\", \"off\"]\n");
     scenario.run(&["run-job", "nightly"]).succeeded();
     let set = scenario.sets().remove(0);
     let identity = identity_of(&scenario, &set);
@@ -227,6 +239,7 @@ fn a_database_in_a_tablespace_that_was_altered_is_the_same() {
     assert!(!run.stderr.contains("had this name before"), "{}", run.stderr);
     assert_eq!(scenario.sets().len(), 1);
     // Where nothing is left that tells, nothing is claimed either.
+    server.sql("postgres", "SELECT pg_sleep(1.1)");
     server.sql("postgres", "ALTER DATABASE shop SET TABLESPACE pg_default");
     let run = scenario.run(&["run-job", "nightly"]).succeeded().says(&["it may have been dropped or renamed", "or altered"]);
     assert!(!run.stderr.contains("it was dropped or renamed"), "{}", run.stderr);

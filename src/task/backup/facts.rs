@@ -103,12 +103,7 @@ pub struct DatabaseFacts {
 
 impl DatabaseFacts {
     pub fn stamp(&self) -> Stamp {
-        Stamp {
-            oid: self.oid,
-            marks: self.marks.clone(),
-            younger: Arc::clone(&self.younger_marks),
-            schema_oid: self.schema_oid,
-        }
+        Stamp { oid: self.oid, marks: self.marks.clone(), younger: Arc::clone(&self.younger_marks), schema_oid: self.schema_oid }
     }
 
     /// Says which values of people stand in a manifest, which is not encrypted: those of settings of their own, and the comment.

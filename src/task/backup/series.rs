@@ -176,7 +176,10 @@ impl Series {
         }
         let of_series = open().filter(|ahead| self.unites(Some(&own), ahead.set));
         let later = |ahead: &Taken<'s>| {
-            taken.iter().find(|later| later.shows_a_way_back_from(ahead) && !later.set.is_from_the_future(now)).map(|later| later.set)
+            taken
+                .iter()
+                .find(|later| later.shows_a_way_back_from(ahead) && !later.set.is_from_the_future(now))
+                .map(|later| later.set)
         };
         of_series.filter_map(|ahead| Some(Ahead { set: ahead.set, later: Some(later(ahead)?) })).next()
     }
@@ -275,7 +278,10 @@ mod tests {
         let later = set_of(Some("8"), "2026-01-03T02-00-00Z");
         let mut series = Series::default();
         assert!(series.unites(Some(&own), &ours));
-        assert!(!series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")), "its server is unknown, and may be another one");
+        assert!(
+            !series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")),
+            "its server is unknown, and may be another one"
+        );
         assert!(series.unites(None, &theirs), "a server that does not say who it is");
         assert!(!series.unites(Some(&own), &theirs));
         assert!(!series.unites(Some(&identity("7/app2")), &ours), "another database of the same server");
@@ -403,7 +409,9 @@ mod tests {
         // The server has gone on since.
         let now = at("2026-01-09T02-00-00Z", "0/9000000", "2026-01-09T02:00:00Z");
         let doubt = |series: &Series, sets: &[Set]| {
-            series.ahead_of(&now.manifest.server, sets, now.name.taken_at).map(|ahead| (ahead.set.name.clone(), ahead.later.is_some()))
+            series
+                .ahead_of(&now.manifest.server, sets, now.name.taken_at)
+                .map(|ahead| (ahead.set.name.clone(), ahead.later.is_some()))
         };
         let none = Series::default();
         assert_eq!(doubt(&none, &[first.clone(), behind.clone()]), Some((first.name.clone(), true)));
@@ -416,7 +424,8 @@ mod tests {
         let later = at("2026-01-20T02-00-00Z", "0/2000000", "2026-01-20T02:00:00Z");
         assert_eq!(doubt(&none, &[first.clone(), later]), None, "from the future");
         let own = Identity::of(&now.manifest.server).unwrap();
-        let accepted = |set: &Set| Accepted { identity: own.clone(), into: own.clone(), at: Utc::now(), sets: vec![set.name.to_string()] };
+        let accepted =
+            |set: &Set| Accepted { identity: own.clone(), into: own.clone(), at: Utc::now(), sets: vec![set.name.to_string()] };
         let series = |set: &Set| Series { accepted: vec![accepted(set)], ..Series::default() };
         assert_eq!(doubt(&series(&first), &[first.clone(), behind.clone()]), None);
         assert!(doubt(&series(&behind), &[first, behind.clone()]).is_some(), "the one that is ahead has to be accepted");

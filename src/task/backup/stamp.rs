@@ -49,7 +49,8 @@ impl Stamp {
 
     fn shares_a_mark(&self, other: &Self) -> bool {
         let (ours, theirs) = ((&self.marks, &self.younger), (&other.marks, &other.younger));
-        ours.0.iter().any(|mark| theirs.0.contains(mark) || theirs.1.contains(mark)) || theirs.0.iter().any(|mark| ours.1.contains(mark))
+        ours.0.iter().any(|mark| theirs.0.contains(mark) || theirs.1.contains(mark))
+            || theirs.0.iter().any(|mark| ours.1.contains(mark))
     }
 
     /// Returns whether the folder of both databases was made in the same second, under the same OID. Numbers of transactions may be the same on two servers that
@@ -115,7 +116,8 @@ pub async fn marks(connection: &mut PgConnection, oids: &[i64]) -> Result<HashMa
     let mut marks: HashMap<i64, Marks> = rows.into_iter().map(|(oid, rows)| (oid, Marks::of(rows))).collect();
     if may_see_files(connection).await {
         for query in [FILES, FILES_ELSEWHERE] {
-            let files: Vec<(i64, String)> = sqlx::query_as(query).bind(oids).fetch_all(&mut *connection).await.unwrap_or_default();
+            let files: Vec<(i64, String)> =
+                sqlx::query_as(query).bind(oids).fetch_all(&mut *connection).await.unwrap_or_default();
             files.into_iter().for_each(|(oid, file)| marks.entry(oid).or_default().recorded.push(file));
         }
     }
@@ -183,7 +185,9 @@ mod tests {
         let Marks { recorded, younger } = Marks::of(rows(100));
         assert_eq!((recorded.len(), younger.len()), (16, 4));
         let now = Stamp { marks: recorded, younger, ..stamp(Some(5), &[]) };
-        for (set, expected) in [(stamp(Some(5), &["119"]), false), (stamp(Some(5), &["99"]), true), (stamp(Some(6), &["119"]), true)] {
+        for (set, expected) in
+            [(stamp(Some(5), &["119"]), false), (stamp(Some(5), &["99"]), true), (stamp(Some(6), &["119"]), true)]
+        {
             assert_eq!(now.is_of_another(&set), expected, "{set:?}");
             assert_eq!(set.is_of_another(&now), expected, "{set:?}");
         }

@@ -31,14 +31,18 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
             doubts.push(format!("the clocks of this host and of the database server differ by {apart}: correct them"));
         }
     }
-    if let (Some(Ahead { set, later }), Some(identity)) = (series.ahead_of(server, &listing.sets, host_clock), Identity::of(server)) {
+    if let (Some(Ahead { set, later }), Some(identity)) =
+        (series.ahead_of(server, &listing.sets, host_clock), Identity::of(server))
+    {
         let position = |server: &ServerFacts| {
             let timeline = server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string());
             format!("timeline {timeline}, {}", server.lsn.as_deref().unwrap_or("?"))
         };
         let than = match later {
             None => format!("the server is at now ({}): one of the two", position(server)),
-            Some(later) => format!("{}, which is younger ({}): one of their servers", later.name, position(&later.manifest.server)),
+            Some(later) => {
+                format!("{}, which is younger ({}): one of their servers", later.name, position(&later.manifest.server))
+            }
         };
         doubts.push(format!(
             "{} was taken from a later point of the same write-ahead log ({}) than {than} is a copy of \
@@ -78,7 +82,9 @@ pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) ->
     let stamps: Vec<&Stamp> = stamps.iter().collect();
     let (kind, difference) = (own.stamp.kind(), own.stamp.difference(&stamps, OIDS_NAMED));
     let was = match own.stamp.is_told_by_marks(&stamps) {
-        true => "it may have been dropped or renamed, or altered so that nothing here tells that it is the same (docs/explanation/sets-and-servers.md)",
+        true => {
+            "it may have been dropped or renamed, or altered so that nothing here tells that it is the same (docs/explanation/sets-and-servers.md)"
+        }
         false => "it was dropped or renamed",
     };
     let several = match series.by_database(sets.clone()).len() {

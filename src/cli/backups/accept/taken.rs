@@ -10,10 +10,10 @@ use super::Arguments;
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::task::backup::identity::Identity;
+use crate::task::backup::loss;
 use crate::task::backup::of_store::newest_good;
 use crate::task::backup::series::Series;
 use crate::task::backup::set::{Listing, Set};
-use crate::task::backup::loss;
 
 /// The sets of one `DATABASE/JOB` that are meant, the oldest first.
 pub struct Folder<'s> {
@@ -107,7 +107,14 @@ impl<'s> Folder<'s> {
 impl<'s> Taken<'s> {
     /// Finds the sets that may be the last with something: of each database whose sets are new to the series the newest, where the newest of the series lacks
     /// something of it. Where the series has no set yet, the next run compares its own.
-    pub fn losses(&self, listing: &'s Listing, (database, job): (&str, &str), series: &Series, into: &Identity, now: DateTime<Utc>) -> Vec<Loss<'s>> {
+    pub fn losses(
+        &self,
+        listing: &'s Listing,
+        (database, job): (&str, &str),
+        series: &Series,
+        into: &Identity,
+        now: DateTime<Utc>,
+    ) -> Vec<Loss<'s>> {
         let of_folder = listing.sets.iter().filter(|set| (set.name.database.as_str(), set.name.job.as_str()) == (database, job));
         let of_series: Vec<&Set> = of_folder.filter(|set| series.unites(Some(into), set)).collect();
         let Some(after) = newest_good(&of_series, now) else { return Vec::new() };
