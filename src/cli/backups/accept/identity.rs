@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
-use super::Arguments;
-use super::taken::{Folder, Loss, Taken, folders};
+use super::taken::{Folder, Loss, Taken, Wanted, folders};
 use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
 use crate::cli::output::{print, print_json};
@@ -33,10 +32,10 @@ struct Planned<'s> {
 }
 
 /// Every store is read and every folder decided before the first is changed. What was done is printed, also where a later store then refuses.
-pub async fn accept(global: &Global, text: &str, arguments: &Arguments) -> Result<ExitCode> {
+pub async fn accept(global: &Global, wanted: &Wanted<'_>) -> Result<ExitCode> {
     let config = global.load_config()?;
     let mut stores = Vec::new();
-    for (store_name, read) in arguments.filter.read_stores(&config, async |store| set::list(store, "").await).await? {
+    for (store_name, read) in wanted.filter.read_stores(&config, async |store| set::list(store, "").await).await? {
         let (store, listing) = read.with_context(|| format!("store `{store_name}`"))?;
         for unread in &listing.unseen {
             tracing::warn!("could not read the folder {}: {}", store.location(&unread.key), unread.reason);
@@ -46,19 +45,19 @@ pub async fn accept(global: &Global, text: &str, arguments: &Arguments) -> Resul
     let mut planned = Vec::new();
     let mut own = Own { config: &config, known: BTreeMap::new() };
     for (store_name, store, listing) in &stores {
-        planned.extend(plan((store_name, store, listing), &mut own, text, arguments).await?);
+        planned.extend(plan((store_name, store, listing), &mut own, wanted).await?);
     }
     if planned.is_empty() {
-        return Err(none_meant(text, arguments));
+        return Err(none_meant(wanted));
     }
     let (mut said, mut shown, mut failed) = (String::new(), Vec::new(), None);
     for planned in planned {
-        if let Err(error) = planned.apply(arguments.by_name).await {
+        if let Err(error) = planned.apply(wanted.by_name).await {
             failed = Some(error.context(format!("store `{}`", planned.store_name)));
             break;
         }
-        said += &planned.in_words(arguments.by_name);
-        shown.push(planned.shown(arguments.by_name));
+        said += &planned.in_words(wanted.by_name);
+        shown.push(planned.shown(wanted.by_name));
     }
     match (global.json, shown.is_empty()) {
         (_, true) => {}
@@ -89,11 +88,10 @@ impl Own<'_> {
 async fn plan<'s>(
     (store_name, store, listing): (&'s String, &'s Store, &'s Listing),
     own: &mut Own<'_>,
-    text: &str,
-    arguments: &Arguments,
+    wanted: &Wanted<'_>,
 ) -> Result<Vec<Planned<'s>>> {
     let mut planned = Vec::new();
-    for folder in folders(listing, &arguments.filter, text)? {
+    for folder in folders(listing, wanted)? {
         let Folder { database, job, .. } = &folder;
         let into = match (own.of(database).await, &folder.identity) {
             (Ok(into), _) => into,
@@ -109,15 +107,15 @@ async fn plan<'s>(
             }
         };
         let identity = folder.identity.clone().unwrap_or_else(|| into.clone());
-        if !identity.is_meant_by(text) {
+        if !identity.is_meant_by(wanted.identity) {
             continue;
         }
-        if arguments.by_name && identity != into {
+        if wanted.by_name && identity != into {
             let message = format!("--by-name is for the database's own identity, {into}, and {identity} is another one");
             return Err(Fault::new(Kind::Configuration, message).into());
         }
         let (series, _) = Series::read(store, database, job).await.with_context(|| format!("store `{store_name}`"))?;
-        let Some(taken) = folder.take(&series, &into, arguments) else { continue };
+        let Some(taken) = folder.take(&series, &into, wanted) else { continue };
         let losses = taken.losses(listing, (database, job), &series, &into, Utc::now());
         let sets = taken.own.iter().chain(&taken.theirs).map(|set| set.name.to_string()).collect();
         let accepted = Accepted { identity, into, at: Utc::now(), sets };
@@ -127,8 +125,9 @@ async fn plan<'s>(
     Ok(planned)
 }
 
-fn none_meant(text: &str, arguments: &Arguments) -> anyhow::Error {
-    let message = match &arguments.of {
+fn none_meant(wanted: &Wanted<'_>) -> anyhow::Error {
+    let text = wanted.identity;
+    let message = match wanted.of {
         Some(set) => format!(
             "{set} is no set of `{text}` whose database is not the present one: `pgtend backups list --json` names the identities"
         ),

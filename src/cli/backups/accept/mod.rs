@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+use self::taken::Wanted;
 use super::find::{Filter, find};
 use crate::base::fault::{Fault, Kind};
 use crate::cli::global::Global;
@@ -45,9 +46,13 @@ pub struct Arguments {
 }
 
 pub async fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode> {
-    match (&arguments.identity, &arguments.set) {
-        (Some(identity), _) => identity::accept(global, identity, arguments).await,
-        (None, Some(set)) => accept_loss(global, set, &arguments.filter).await,
+    let Arguments { set, filter, identity, of, by_name } = arguments;
+    match (identity, set) {
+        (Some(identity), _) => {
+            let wanted = Wanted { identity, filter, of: of.as_ref(), by_name: *by_name };
+            identity::accept(global, &wanted).await
+        }
+        (None, Some(set)) => accept_loss(global, set, filter).await,
         (None, None) => anyhow::bail!("name a set, or an --identity"),
     }
 }

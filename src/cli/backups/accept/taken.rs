@@ -6,7 +6,6 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::super::find::Filter;
-use super::Arguments;
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
 use crate::task::backup::identity::Identity;
@@ -14,6 +13,17 @@ use crate::task::backup::loss;
 use crate::task::backup::of_store::newest_good;
 use crate::task::backup::series::Series;
 use crate::task::backup::set::{Listing, Set};
+use crate::task::backup::set_name::SetName;
+
+/// What a person has written.
+pub struct Wanted<'a> {
+    /// SYSTEM_IDENTIFIER/DATABASE, or the first part alone.
+    pub identity: &'a str,
+    pub filter: &'a Filter,
+    /// `--of`
+    pub of: Option<&'a SetName>,
+    pub by_name: bool,
+}
 
 /// The sets of one `DATABASE/JOB` that are meant, the oldest first.
 pub struct Folder<'s> {
@@ -43,10 +53,11 @@ pub struct Loss<'s> {
     pub reason: String,
 }
 
-/// The folders with sets that `text` may mean. An error where a system identifier alone means several databases in one of them.
-pub fn folders<'s>(listing: &'s Listing, filter: &Filter, text: &str) -> Result<Vec<Folder<'s>>> {
+/// The folders with sets that may be meant. An error where a system identifier alone means several databases in one of them.
+pub fn folders<'s>(listing: &'s Listing, wanted: &Wanted<'_>) -> Result<Vec<Folder<'s>>> {
+    let text = wanted.identity;
     let mut folders: Vec<Folder<'s>> = Vec::new();
-    for set in listing.sets.iter().filter(|set| filter.matches(&set.name)) {
+    for set in listing.sets.iter().filter(|set| wanted.filter.matches(&set.name)) {
         let identity = set.identity();
         if identity.as_ref().is_some_and(|identity| !identity.is_meant_by(text)) {
             continue;
@@ -78,14 +89,14 @@ pub fn folders<'s>(listing: &'s Listing, filter: &Filter, text: &str) -> Result<
 impl<'s> Folder<'s> {
     /// Chooses the sets that are accepted. Those of several databases that had one name are never taken at once: the newest would push the others out, of which
     /// one may be somebody else's. Those whose server is not recorded are only taken by name. None where none is meant.
-    pub fn take(&self, series: &Series, into: &Identity, arguments: &Arguments) -> Option<Taken<'s>> {
+    pub fn take(&self, series: &Series, into: &Identity, wanted: &Wanted<'_>) -> Option<Taken<'s>> {
         let is_another = |set: &Set| into.stamp.is_of_another(&set.manifest.server.database.stamp());
         let (mut own, mut others, mut unknown) = (Vec::new(), self.sets.clone(), Vec::new());
         if self.identity.as_ref().is_none_or(|identity| identity == into) {
             (others, own) = others.into_iter().partition(|set| is_another(set));
             unknown = self.unknown.iter().copied().filter(|set| !series.unites(Some(into), set)).collect();
         }
-        if arguments.by_name {
+        if wanted.by_name {
             others.append(&mut unknown);
             others.sort_by_key(|set| set.name.taken_at);
             return Some(Taken { own, theirs: others, left: Vec::new() });
@@ -93,13 +104,13 @@ impl<'s> Folder<'s> {
         let is_known = !others.is_empty();
         let mut left = series.by_database(others);
         left.extend(series.by_database(unknown));
-        let Some(wanted) = &arguments.of else {
+        let Some(named) = wanted.of else {
             // Where there are no others, these are meant.
             let takes_first = is_known || own.is_empty() && left.len() == 1;
             let theirs = if takes_first { left.remove(0) } else { Vec::new() };
             return (!own.is_empty() || !theirs.is_empty()).then_some(Taken { own, theirs, left });
         };
-        let index = left.iter().position(|sets| sets.iter().any(|set| set.name == *wanted))?;
+        let index = left.iter().position(|sets| sets.iter().any(|set| set.name == *named))?;
         Some(Taken { own: Vec::new(), theirs: left.remove(index), left: Vec::new() })
     }
 }
