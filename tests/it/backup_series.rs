@@ -9,9 +9,11 @@ use crate::support::postgres::{Server, server};
 use crate::support::s3::S3Server;
 use crate::support::{Scenario, eventually, faketime, quoted};
 
+const TABLE: &str = "CREATE TABLE t AS SELECT i, md5(i::text) AS body FROM generate_series(1, 2000) i";
+
 fn scenario(server: &Server, keys: &str) -> (Scenario, String) {
     let database = server.new_database();
-    server.sql(&database, "CREATE TABLE t AS SELECT i, md5(i::text) AS body FROM generate_series(1, 2000) i");
+    server.sql(&database, TABLE);
     (Scenario::with_database(server, &database).backup_job("local", keys), database)
 }
 
@@ -111,7 +113,7 @@ fn a_server_whose_clock_differs_stops_no_backup_and_lets_nothing_go() {
 }
 
 /// Production's configuration, copied to staging: the same names and the same store, another server.
-fn copied_configuration(production: &Scenario, staging: &Server, database: &str) -> Scenario {
+pub fn copied_configuration(production: &Scenario, staging: &Server, database: &str) -> Scenario {
     let store = production.path("store").display().to_string();
     Scenario::empty()
         .config(&format!("[databases.app]\nurl = {}\n", quoted(&staging.url(database))))
@@ -138,6 +140,7 @@ fn staging_with_productions_configuration_takes_nothing_of_productions() {
     std::fs::write(at_work.join("dump.sql.gz"), "half").unwrap();
 
     second.sql("postgres", &format!("CREATE DATABASE {database}"));
+    second.sql(&database, TABLE);
     let staging = copied_configuration(&production, second, &database);
     for _ in 0..2 {
         staging.run(&["run-job", "nightly"]).succeeded().says(&[
@@ -195,6 +198,7 @@ fn accepting_an_old_server_takes_the_sets_of_the_last_database_of_that_name() {
     }
     let identity = listed(&first, &good)["identity"].as_str().unwrap().to_owned();
     new.sql("postgres", &format!("CREATE DATABASE {database}"));
+    new.sql(&database, TABLE);
     let second = copied_configuration(&first, new, &database);
     second
         .run(&["run-job", "nightly"])

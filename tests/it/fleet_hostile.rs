@@ -182,8 +182,12 @@ fn the_sets_of_a_database_that_went_stay_when_another_one_takes_its_name() {
     assert!(!run.stderr.contains("another OID"), "{}", run.stderr);
     let left = of_shop(&scenario);
     assert!(left.len() == 2 && good.iter().all(|set| !left.contains(set)), "{left:?}");
+    let anew = || {
+        fleet.sql("postgres", "DROP DATABASE shop WITH (FORCE); CREATE DATABASE shop");
+        fleet.sql("shop", "CREATE TABLE orders AS SELECT generate_series(1, 200) AS b");
+    };
     // What was accepted is of that database alone: the next one of the name gets none of it.
-    fleet.sql("postgres", "DROP DATABASE shop WITH (FORCE); CREATE DATABASE shop");
+    anew();
     for _ in 0..2 {
         scenario.run(&["run-job", "nightly@shop"]).succeeded().says(&["2 sets here, the newest of them"]);
     }
@@ -194,7 +198,7 @@ fn the_sets_of_a_database_that_went_stay_when_another_one_takes_its_name() {
         .run(&["backups", "accept", "--identity", &set, "--by-name", "--database", "main.shop", "--job", "nightly"])
         .succeeded()
         .prints(&["are one series, whatever database has that name"]);
-    fleet.sql("postgres", "DROP DATABASE shop WITH (FORCE); CREATE DATABASE shop");
+    anew();
     let run = scenario.run(&["run-job", "nightly@shop"]).succeeded();
     assert!(!run.stderr.contains("another OID"), "{}", run.stderr);
     assert_eq!(of_shop(&scenario).len(), 2);

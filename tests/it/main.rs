@@ -48,6 +48,8 @@ mod audit_urgent;
 mod audit_usage;
 /// Backups that work: on every version, both stores, hostile names.
 mod backup;
+/// A person says whose sets are whose: what that takes, and what it never costs.
+mod backup_accepted;
 /// Backups that break: each fault of the issue, and what is left afterwards.
 mod backup_faults;
 /// Whose sets are whose, which go, and which is the latest: two servers on one store, clocks, holds.

@@ -315,7 +315,6 @@ fn one_series(candidates: &[Found], wanted: &str) -> Result<()> {
 fn keep_one_identity(candidates: &mut Vec<Found>, series: &Series, wanted: &str, choice: &Choice) -> Result<()> {
     if let Some(from) = &choice.from {
         candidates.retain(|found| series.identity_of(&found.set).is_some_and(|identity| identity.is_meant_by(from)));
-        return Ok(());
     }
     if wanted != "latest" {
         return Ok(());

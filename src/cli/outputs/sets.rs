@@ -313,8 +313,19 @@ pub struct Series {
     pub into: String,
     pub by_name: bool,
     pub sets: Vec<String>,
-    /// Of other databases that had this name before: they stay as they are.
+    /// Of other databases that had this name before, or whose server is not recorded: they stay as they are.
     pub left: Vec<String>,
+    /// Those of `sets` that have what the newest set of the database's own lacks.
+    pub held: Vec<HeldAfterLoss>,
+}
+
+/// A set that is held for 30 days, or until `backups accept` of the set that lacks something of it.
+#[derive(Serialize, JsonSchema)]
+pub struct HeldAfterLoss {
+    pub set: String,
+    pub because_of: String,
+    /// What that one lacks, in words.
+    pub lost: String,
 }
 
 /// `backups require`

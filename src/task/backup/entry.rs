@@ -33,6 +33,15 @@ impl Entry for Backup {
 
     async fn grants(&self, connection: &mut PgConnection, role: &str, _memberships: &mut Memberships) -> Result<Vec<String>> {
         let mut lines = vec![format!("GRANT pg_read_all_data TO {role};")];
+        lines.push(
+            "-- If you like: with this, a database that got another owner or was altered is not taken for another one of its"
+                .to_owned(),
+        );
+        lines.push(
+            "-- name, whose sets stay uncounted until a person says that they are of one. It shows sizes and times of files:"
+                .to_owned(),
+        );
+        lines.push(format!("-- GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {role};"));
         if has_row_security(connection).await? {
             lines.push("-- Some tables have row security, which would hide rows from the dump:".to_owned());
             lines.push(format!("ALTER ROLE {role} BYPASSRLS;"));

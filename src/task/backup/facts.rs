@@ -1,6 +1,7 @@
 //! Facts about the source server and database, for the manifest and for the restore.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
@@ -59,6 +60,9 @@ pub struct DatabaseFacts {
     /// They tell it from another database, which may have its name and its OID: [`Stamp::marks`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<String>,
+    /// [`Stamp::younger`].
+    #[serde(skip)]
+    pub younger_marks: Arc<HashSet<String>>,
     /// Of the one schema that is backed up: [`Stamp::schema_oid`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_oid: Option<i64>,
@@ -99,7 +103,7 @@ pub struct DatabaseFacts {
 
 impl DatabaseFacts {
     pub fn stamp(&self) -> Stamp {
-        Stamp { oid: self.oid, marks: self.marks.clone(), schema_oid: self.schema_oid }
+        Stamp { oid: self.oid, marks: self.marks.clone(), younger: Arc::clone(&self.younger_marks), schema_oid: self.schema_oid }
     }
 
     /// Says which values of people stand in a manifest, which is not encrypted: those of settings of their own, and the comment.
@@ -305,7 +309,8 @@ pub async fn server(connection: &mut PgConnection, settings: &pg::Settings) -> R
     let mut read: Read = serde_json::from_value(read).context("facts.sql returned unexpected fields")?;
     if let Some(oid) = read.database.oid {
         let mut marks = stamp::marks(connection, &[oid]).await.context("cannot read the database's properties")?;
-        read.database.marks = marks.remove(&oid).unwrap_or_default();
+        let stamp::Marks { recorded, younger } = marks.remove(&oid).unwrap_or_default();
+        (read.database.marks, read.database.younger_marks) = (recorded, younger);
     }
     Ok(ServerFacts {
         version: server.version,

@@ -87,7 +87,9 @@ impl Work for Prune {
         if let Some(said) = listing.not_ours_in_words() {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
-        if let Some(said) = warnings::of_earlier_ones(&series, Identity::of(&server).as_ref(), &listing.sets) {
+        let own = Identity::of(&server);
+        let of_earlier_ones = warnings::of_earlier_ones(&series, own.as_ref(), &listing.sets);
+        for said in of_earlier_ones.into_iter().chain(warnings::of_unknown_servers(&series, own.as_ref(), &listing.sets)) {
             tracing::warn!("{}/{}: {said}", run.database, run.job.name);
         }
         // The doubts that keep a run from deleting keep a person from it, too.

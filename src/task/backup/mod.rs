@@ -52,7 +52,7 @@ mod named;
 mod needed;
 pub mod new_database;
 mod newest;
-mod of_store;
+pub mod of_store;
 mod often;
 #[doc(hidden)]
 pub mod own_bytes;

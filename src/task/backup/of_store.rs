@@ -191,9 +191,17 @@ pub fn last_good<'s>(
     identity: Option<&Identity>,
     now: DateTime<Utc>,
 ) -> (Option<&'s Set>, Option<&'s Set>) {
-    let of_series = |set: &&Set| series.unites(identity, set) && !set.is_from_the_future(now);
-    let newest = |bytes| listing.sets.iter().rev().filter(of_series).find(|set| set.verification.verdict() == bytes);
-    let last_good = newest(Bytes::Intact);
-    // An unread set may be damaged, and then would be no set to fall back on.
-    (last_good, last_good.or_else(|| newest(Bytes::Unknown)))
+    let of_series = |set: &&Set| series.unites(identity, set);
+    let sets: Vec<&Set> = listing.sets.iter().filter(of_series).collect();
+    let previous = newest_good(&sets, now);
+    (previous.filter(|set| set.verification.verdict() == Bytes::Intact), previous)
+}
+
+/// The newest set that another one is compared with, of these, the oldest first: where none was read back, an unread one, which may be damaged.
+pub fn newest_good<'s>(sets: &[&'s Set], now: DateTime<Utc>) -> Option<&'s Set> {
+    let newest = |bytes| {
+        let of_now = sets.iter().rev().filter(|set| !set.is_from_the_future(now));
+        of_now.copied().find(|set| set.verification.verdict() == bytes)
+    };
+    newest(Bytes::Intact).or_else(|| newest(Bytes::Unknown))
 }

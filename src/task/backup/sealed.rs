@@ -41,6 +41,7 @@ fn without_names(manifest: &Manifest, sealed: Sealed) -> Manifest {
         name: server.database.name.clone(),
         oid: server.database.oid,
         marks: server.database.marks.clone(),
+        schema_oid: server.database.schema_oid,
         size_bytes: server.database.size_bytes,
         ..DatabaseFacts::default()
     };

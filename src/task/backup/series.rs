@@ -106,12 +106,12 @@ impl Series {
         self.accepted.iter().filter(ahead).any(|accepted| accepted.sets.iter().any(|set| set == name))
     }
 
-    /// Returns whether a set belongs to the series of `own`. A set whose server is unknown belongs to the folder's series, unless its database had another stamp;
-    /// where the own identifier cannot be read, only names count.
+    /// Returns whether a set belongs to the series of `own`. One whose server is unknown may be of another server with the same names: it does only where its
+    /// database's folder is this one's. Where the own identifier cannot be read, only names count.
     pub fn unites(&self, own: Option<&Identity>, set: &Set) -> bool {
         match (own, self.identity_of(set)) {
             (None, _) => true,
-            (Some(own), None) => !self.tells_apart(own, &set.manifest.server.database.stamp()),
+            (Some(own), None) => self.by_name.contains(own) || own.stamp.has_the_folder_of(&set.manifest.server.database.stamp()),
             (Some(own), Some(theirs)) => *own == theirs && !self.tells_apart(own, &theirs.stamp),
         }
     }
@@ -120,10 +120,15 @@ impl Series {
         own.stamp.is_of_another(stamp) && !self.by_name.contains(own)
     }
 
-    /// The sets of databases that had the name of `own` on its server before: these were dropped or renamed.
+    /// The sets of databases that had the name of `own` on its server before: these were dropped or renamed, or altered so that nothing tells that they are the same.
     pub fn of_earlier_ones<'s>(&self, own: &Identity, sets: &'s [Set]) -> impl Iterator<Item = &'s Set> {
-        let is_of_that_name = move |set: &&Set| self.identity_of(set).is_none_or(|theirs| theirs == *own);
+        let is_of_that_name = move |set: &&Set| self.identity_of(set).as_ref() == Some(own);
         sets.iter().filter(is_of_that_name).filter(move |set| !self.unites(Some(own), set))
+    }
+
+    /// The sets that do not say of which server they are, and may not be of this one.
+    pub fn of_unknown_servers<'s>(&self, own: &Identity, sets: &'s [Set]) -> impl Iterator<Item = &'s Set> {
+        sets.iter().filter(move |set| self.identity_of(set).is_none() && !self.unites(Some(own), set))
     }
 
     /// Splits sets of one identity, the oldest first, by the databases that had the name one after another: those of the newest set come first. Where a person said
@@ -159,14 +164,24 @@ impl Series {
         }
     }
 
-    /// The set of this identity that is ahead of the server's current position: the server was set back in time, or there are two of
-    /// them.
-    pub fn ahead_of<'a>(&self, server: &ServerFacts, sets: impl Iterator<Item = &'a Set>) -> Option<&'a Set> {
+    /// The set of this identity that is ahead of the server's current position, or one of its series that is ahead of a later set: the server was set back in
+    /// time, or there are two of them. The later set says so for as long as nobody accepts it, also when the server has written as much log again.
+    pub fn ahead_of<'s>(&self, server: &ServerFacts, sets: &'s [Set], now: DateTime<Utc>) -> Option<Ahead<'s>> {
         let own = Identity::of(server)?;
-        let now = Position::of(server);
-        sets.filter(|set| Identity::of(&set.manifest.server).as_ref() == Some(&own))
-            .filter(|set| !self.accepted_ahead(&own, &set.name.to_string()))
-            .find(|set| now.is_behind(Position::of(&set.manifest.server)))
+        let taken: Vec<Taken<'s>> = sets.iter().filter(|set| set.identity().as_ref() == Some(&own)).map(Taken::of).collect();
+        let present = Position::of(server);
+        let open = || taken.iter().filter(|taken| !self.accepted_ahead(&own, &taken.set.name.to_string()));
+        if let Some(ahead) = open().find(|ahead| present.is_behind(ahead.position)) {
+            return Some(Ahead { set: ahead.set, later: None });
+        }
+        let of_series = open().filter(|ahead| self.unites(Some(&own), ahead.set));
+        let later = |ahead: &Taken<'s>| {
+            taken
+                .iter()
+                .find(|later| later.shows_a_way_back_from(ahead) && !later.set.is_from_the_future(now))
+                .map(|later| later.set)
+        };
+        of_series.filter_map(|ahead| Some(Ahead { set: ahead.set, later: Some(later(ahead)?) })).next()
     }
 }
 
@@ -190,6 +205,35 @@ pub enum Belongs {
     /// Of a database that had the same name on the same server, and was dropped or renamed since.
     OfAnEarlierOne,
     Not,
+}
+
+/// A set from a later point of a server's log than a later set, or than the server is at now (None).
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead<'s> {
+    pub set: &'s Set,
+    pub later: Option<&'s Set>,
+}
+
+/// A set, and where its server was when it was taken.
+struct Taken<'s> {
+    set: &'s Set,
+    position: Position,
+}
+
+impl<'s> Taken<'s> {
+    fn of(set: &'s Set) -> Self {
+        Self { set, position: Position::of(&set.manifest.server) }
+    }
+
+    /// Both clocks, this host's and the server's, must say that it is the later one: either may have been wrong once.
+    fn shows_a_way_back_from(&self, earlier: &Self) -> bool {
+        let (server, before) = (&self.set.manifest.server, &earlier.set.manifest.server);
+        let is_later = self.set.name.taken_at > earlier.set.name.taken_at
+            && server.clock.zip(before.clock).is_none_or(|(clock, before)| clock > before);
+        // A standby's timeline is that of its last restart point, and lags behind.
+        let position = if server.in_recovery { Position { timeline: None, ..self.position } } else { self.position };
+        is_later && position.is_behind(earlier.position)
+    }
 }
 
 /// A position in a server's write-ahead log.
@@ -234,7 +278,10 @@ mod tests {
         let later = set_of(Some("8"), "2026-01-03T02-00-00Z");
         let mut series = Series::default();
         assert!(series.unites(Some(&own), &ours));
-        assert!(series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")), "its server is unknown");
+        assert!(
+            !series.unites(Some(&own), &set_of(None, "2026-01-01T02-00-00Z")),
+            "its server is unknown, and may be another one"
+        );
         assert!(series.unites(None, &theirs), "a server that does not say who it is");
         assert!(!series.unites(Some(&own), &theirs));
         assert!(!series.unites(Some(&identity("7/app2")), &ours), "another database of the same server");
@@ -301,7 +348,12 @@ mod tests {
         unknown.manifest.server.system_identifier = None;
         assert!(!Series::default().unites(Some(&own), &unknown) && series(Some(6)).unites(Some(&own), &unknown));
         unknown.manifest.server.database.oid = None;
-        assert!(Series::default().unites(Some(&own), &unknown), "as before OIDs were written");
+        let sets = std::slice::from_ref(&unknown);
+        assert!(!Series::default().unites(Some(&own), &unknown), "it may be of another server");
+        assert_eq!(Series::default().of_unknown_servers(&own, sets).count(), 1);
+        assert_eq!(Series::default().of_earlier_ones(&own, sets).count(), 0);
+        let by_name = Series { by_name: vec![own.clone()], ..Series::default() };
+        assert!(by_name.unites(Some(&own), &unknown) && by_name.of_unknown_servers(&own, sets).count() == 0);
         // A person has accepted the sets of another server, where OIDs are others.
         set.manifest.server.system_identifier = Some("8".to_owned());
         let (identity, into) = (identity("8/app"), identity("7/app"));
@@ -337,5 +389,45 @@ mod tests {
         }
         let unknown = Position { timeline: None, lsn: None };
         assert!(!unknown.is_behind(at(9, "9/0")), "what is not known is no doubt");
+    }
+
+    #[test]
+    fn a_set_that_is_ahead_of_a_later_one_keeps_the_doubt_until_it_is_accepted() {
+        let at = |time: &str, lsn: &str, clock: &str| {
+            let mut set = set_of(Some("7"), time);
+            (set.manifest.server.lsn, set.manifest.server.timeline) = (Some(lsn.to_owned()), Some(1));
+            set.manifest.server.clock = Some(clock.parse().unwrap());
+            set.manifest.started_at = set.name.taken_at;
+            set
+        };
+        let first = at("2026-01-01T02-00-00Z", "0/3000000", "2026-01-01T02:00:00Z");
+        let behind = at("2026-01-02T02-00-00Z", "0/2000000", "2026-01-02T02:00:00Z");
+        let (mut standby, mut other) = (behind.clone(), behind.clone());
+        (standby.manifest.server.in_recovery, standby.manifest.server.timeline) = (true, Some(0));
+        other.manifest.server.system_identifier = Some("8".to_owned());
+        standby.manifest.server.lsn = Some("0/4000000".to_owned());
+        // The server has gone on since.
+        let now = at("2026-01-09T02-00-00Z", "0/9000000", "2026-01-09T02:00:00Z");
+        let doubt = |series: &Series, sets: &[Set]| {
+            series
+                .ahead_of(&now.manifest.server, sets, now.name.taken_at)
+                .map(|ahead| (ahead.set.name.clone(), ahead.later.is_some()))
+        };
+        let none = Series::default();
+        assert_eq!(doubt(&none, &[first.clone(), behind.clone()]), Some((first.name.clone(), true)));
+        assert_eq!(doubt(&none, &[first.clone(), now.clone()]), None);
+        assert_eq!(doubt(&none, &[first.clone(), other]), None, "another server's log");
+        assert_eq!(doubt(&none, &[first.clone(), standby]), None, "the timeline of a standby lags behind");
+        // One of the clocks was wrong: nobody knows which of the two was first.
+        let wrong = at("2026-01-02T02-00-00Z", "0/2000000", "2025-12-31T02:00:00Z");
+        assert_eq!(doubt(&none, &[first.clone(), wrong]), None);
+        let later = at("2026-01-20T02-00-00Z", "0/2000000", "2026-01-20T02:00:00Z");
+        assert_eq!(doubt(&none, &[first.clone(), later]), None, "from the future");
+        let own = Identity::of(&now.manifest.server).unwrap();
+        let accepted =
+            |set: &Set| Accepted { identity: own.clone(), into: own.clone(), at: Utc::now(), sets: vec![set.name.to_string()] };
+        let series = |set: &Set| Series { accepted: vec![accepted(set)], ..Series::default() };
+        assert_eq!(doubt(&series(&first), &[first.clone(), behind.clone()]), None);
+        assert!(doubt(&series(&behind), &[first, behind.clone()]).is_some(), "the one that is ahead has to be accepted");
     }
 }

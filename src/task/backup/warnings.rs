@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::facts::ServerFacts;
 use super::identity::Identity;
 use super::keys::{Backup, InStore, Verify};
-use super::series::Series;
+use super::series::{Ahead, Series};
 use super::set::{Listing, Set};
 use super::stamp::Stamp;
 use super::state::State;
@@ -31,18 +31,25 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
             doubts.push(format!("the clocks of this host and of the database server differ by {apart}: correct them"));
         }
     }
-    if let (Some(set), Some(identity)) = (series.ahead_of(server, listing.sets.iter()), Identity::of(server)) {
+    if let (Some(Ahead { set, later }), Some(identity)) =
+        (series.ahead_of(server, &listing.sets, host_clock), Identity::of(server))
+    {
         let position = |server: &ServerFacts| {
             let timeline = server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string());
             format!("timeline {timeline}, {}", server.lsn.as_deref().unwrap_or("?"))
         };
+        let than = match later {
+            None => format!("the server is at now ({}): one of the two", position(server)),
+            Some(later) => {
+                format!("{}, which is younger ({}): one of their servers", later.name, position(&later.manifest.server))
+            }
+        };
         doubts.push(format!(
-            "{} was taken from a later point of the same write-ahead log ({}) than the server is at now ({}): one of the two is a copy of \
+            "{} was taken from a later point of the same write-ahead log ({}) than {than} is a copy of \
              the other, or was restored to an earlier state; if this server continues the series, confirm it: \
              pgtend backups accept --identity {} --database {} --job {}",
             set.name,
             position(&set.manifest.server),
-            position(server),
             shell::word(&identity.to_string()),
             shell::word(&set.name.database),
             shell::word(&set.name.job),
@@ -72,7 +79,14 @@ pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) ->
     let sets: Vec<&Set> = series.of_earlier_ones(own, sets).collect();
     let newest = sets.last()?;
     let stamps: Vec<Stamp> = sets.iter().map(|set| set.manifest.server.database.stamp()).collect();
-    let (kind, difference) = (own.stamp.kind(), own.stamp.difference(&stamps.iter().collect::<Vec<_>>(), OIDS_NAMED));
+    let stamps: Vec<&Stamp> = stamps.iter().collect();
+    let (kind, difference) = (own.stamp.kind(), own.stamp.difference(&stamps, OIDS_NAMED));
+    let was = match own.stamp.is_told_by_marks(&stamps) {
+        true => {
+            "it may have been dropped or renamed, or altered so that nothing here tells that it is the same (docs/explanation/sets-and-servers.md)"
+        }
+        false => "it was dropped or renamed",
+    };
     let several = match series.by_database(sets.clone()).len() {
         0 | 1 => String::new(),
         databases => format!(
@@ -80,13 +94,33 @@ pub fn of_earlier_ones(series: &Series, own: Option<&Identity>, sets: &[Set]) ->
         ),
     };
     Some(format!(
-        "{} here, the newest of them {}, {} of a {kind} that had this name before, {difference}: it was dropped or renamed. \
-         They are neither counted nor deleted. If this one was restored from it, or has replaced it, confirm that, and `keep` counts them with this one's: \
+        "{} here, the newest of them {}, {} of a {kind} that had this name before, {difference}: {was}. \
+         They are neither counted nor deleted. If this one was restored from it, has replaced it or is the same, confirm that, and `keep` counts them with this one's: \
          pgtend backups accept --identity {} --database {} --job {}{several}, with --by-name if it is made anew again and again. If nobody needs them, delete their folders",
         units::plural(sets.len(), "set"),
         newest.name,
         if sets.len() == 1 { "is" } else { "are" },
         shell::word(&own.to_string()),
+        shell::word(&newest.name.database),
+        shell::word(&newest.name.job),
+    ))
+}
+
+/// Returns a warning about sets that do not say of which server they are, where this one does: its role may read the identifier, and that of their runs might
+/// not. They may be another server's, with the same names. Pure.
+pub fn of_unknown_servers(series: &Series, own: Option<&Identity>, sets: &[Set]) -> Option<String> {
+    let own = own?;
+    let sets: Vec<&Set> = series.of_unknown_servers(own, sets).collect();
+    let newest = sets.last()?;
+    Some(format!(
+        "{} here, the newest of them {}, {} by a role that may not read the system identifier (pg_control_system), which does not say of which server \
+         it is. They are neither counted nor deleted. If they are of this one, confirm that, and `keep` counts them with its own: \
+         pgtend backups accept --identity {} --of {} --database {} --job {}, or with --by-name instead of --of for all of that name",
+        units::plural(sets.len(), "set"),
+        newest.name,
+        if sets.len() == 1 { "was taken" } else { "were taken" },
+        shell::word(&own.to_string()),
+        shell::word(&newest.name.to_string()),
         shell::word(&newest.name.database),
         shell::word(&newest.name.job),
     ))
@@ -104,6 +138,7 @@ pub fn warnings(
     let mut warnings = of_sets(&state.main.listing, run.now);
     warnings.extend(of_other_identities(state, identity, run));
     warnings.extend(of_earlier_ones(&state.main.series, identity, &state.main.listing.sets));
+    warnings.extend(of_unknown_servers(&state.main.series, identity, &state.main.listing.sets));
     for left in sweep.left.iter().filter(|left| left.for_ever) {
         warnings.push(format!("{} has objects but no manifest and is left alone: {}", left.name, left.reason));
     }

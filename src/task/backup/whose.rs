@@ -74,7 +74,10 @@ impl OfServer {
         let system_identifier = sqlx::query_scalar(identifier).fetch_one(&mut connection).await.ok();
         let numbers: Vec<i64> = oids.values().copied().collect();
         let mut marks = stamp::marks(&mut connection, &numbers).await?;
-        let mut stamp = |oid: i64| Stamp { oid: Some(oid), marks: marks.remove(&oid).unwrap_or_default(), schema_oid: None };
+        let mut stamp = |oid: i64| {
+            let stamp::Marks { recorded, younger } = marks.remove(&oid).unwrap_or_default();
+            Stamp { oid: Some(oid), marks: recorded, younger, schema_oid: None }
+        };
         let stamps = oids.0.into_iter().map(|(name, oid)| (name, stamp(oid))).collect();
         Ok(Self { listed, clock: Some(clock), system_identifier, stamps })
     }
@@ -83,8 +86,8 @@ impl OfServer {
 impl Theirs {
     /// The same of a database that was found on a server, by its own name there.
     pub fn of_found(server: &OfServer, own: &str) -> Self {
-        let Stamp { oid, marks, .. } = server.stamps.get(own).cloned().unwrap_or_default();
-        let database = DatabaseFacts { name: own.to_owned(), oid, marks, ..DatabaseFacts::default() };
+        let Stamp { oid, marks, younger: younger_marks, .. } = server.stamps.get(own).cloned().unwrap_or_default();
+        let database = DatabaseFacts { name: own.to_owned(), oid, marks, younger_marks, ..DatabaseFacts::default() };
         let (clock, system_identifier) = (server.clock, server.system_identifier.clone());
         let server = Box::new(ServerFacts { clock, system_identifier, database, ..ServerFacts::default() });
         Self::Own { server, by_name: false }
@@ -141,12 +144,16 @@ fn not_its_own(belongs: Belongs, server: &ServerFacts, by_name: bool, set: &Set)
              trust the database's name: --by-name"
         ),
         (Belongs::OfAnEarlierOne, identity) => {
-            let own = server.database.stamp();
-            let (kind, difference) = (own.kind(), own.difference(&[&set.manifest.server.database.stamp()], 1));
+            let (own, theirs) = (server.database.stamp(), set.manifest.server.database.stamp());
+            let (kind, difference) = (own.kind(), own.difference(&[&theirs], 1));
             let identity = identity.map_or("SYSTEM_IDENTIFIER".to_owned(), |identity| identity.to_string());
+            let (is, was) = match own.is_told_by_marks(&[&theirs]) {
+                true => ("may be", "that one may have been dropped or renamed since, or altered"),
+                false => ("is", "that one was dropped or renamed since"),
+            };
             format!(
-                "it is of another {kind}, which had this name on this server before, {difference}: that one was dropped or \
-                 renamed since. If the present one was restored from it, accept its sets: --from {identity}"
+                "it {is} of another {kind}, which had this name on this server before, {difference}: {was}. If the present one was restored from it, \
+                 or is the same, accept its sets: --from {identity}"
             )
         }
         (Belongs::Not, Some(identity)) => format!("it is of another server or database, {identity}"),

@@ -51,7 +51,7 @@ fn whose(set: &Set) -> (String, Option<String>) {
     (identity, set.manifest.server.database.schema_oid.map(|_| set.name.database.clone()))
 }
 
-/// Says of each series beside which sets of earlier databases of its name are, and what a person can do about these. The database of the newest set is taken
+/// Says of each series beside which sets of earlier databases of its name are, or of servers that are not known, and what a person can do about these. The database of the newest set is taken
 /// for the one that is there now.
 pub async fn advice(stores: &[(String, Store)], rows: &[Row]) -> Vec<String> {
     let mut folders: BTreeMap<(&str, &str, &str), Vec<Set>> = BTreeMap::new();
@@ -61,18 +61,20 @@ pub async fn advice(stores: &[(String, Store)], rows: &[Row]) -> Vec<String> {
     }
     let mut said = Vec::new();
     for ((database, job, store), sets) in folders {
-        let Some(own) = sets.last().and_then(Set::identity).filter(|own| has_earlier(own, &sets)) else { continue };
+        let Some(own) = sets.last().and_then(Set::identity).filter(|own| has_others(own, &sets)) else { continue };
         let Some((_, store)) = stores.iter().find(|(name, _)| name == store) else { continue };
         // What cannot be read accepts nothing.
         let series = Series::read(store, database, job).await.map(|(series, _)| series).unwrap_or_default();
         let earlier = warnings::of_earlier_ones(&series, Some(&own), &sets);
-        said.extend(earlier.map(|earlier| terminal::in_one_line(&format!("{database}/{job}: {earlier}")).into_owned()));
+        let unknown = warnings::of_unknown_servers(&series, Some(&own), &sets);
+        let advice = earlier.into_iter().chain(unknown);
+        said.extend(advice.map(|advice| terminal::in_one_line(&format!("{database}/{job}: {advice}")).into_owned()));
     }
     // The stores of a job have the same sets.
     said.dedup();
     said
 }
 
-fn has_earlier(own: &Identity, sets: &[Set]) -> bool {
-    sets.iter().any(|set| own.stamp.is_of_another(&set.manifest.server.database.stamp()))
+fn has_others(own: &Identity, sets: &[Set]) -> bool {
+    sets.iter().any(|set| set.identity().is_none() || own.stamp.is_of_another(&set.manifest.server.database.stamp()))
 }
