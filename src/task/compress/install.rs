@@ -84,8 +84,9 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         // Readers lock a view before its table: the opposite order would deadlock with them.
         statements.extend(views.locks);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
+        statements.push(unchanged);
         statements.extend(views.bound.held());
-        statements.extend([unchanged, remade::proof(table.oid, &TEXTS), set_role]);
+        statements.extend([remade::proof(table.oid, &TEXTS), set_role]);
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
