@@ -57,6 +57,10 @@ fn without_numbers(text: &str) -> String {
     plain
 }
 
+/// The SQLSTATE of our own statements where another session has changed something that a transaction goes by: nothing was done, and the next run may do it. No server
+/// has this class.
+pub const MOVED: &str = "PT001";
+
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(error))
 }
@@ -179,6 +183,7 @@ pub fn kind_of_sqlx(error: &sqlx::Error) -> Option<Kind> {
         sqlx::Error::Database(error) => match error.code()?.as_ref() {
             "42501" | "28000" | "28P01" => Some(Kind::Permission),
             "3D000" => Some(Kind::Configuration),
+            MOVED => Some(Kind::Deferred),
             "57P01" | "57P02" | "57P03" | "53300" => Some(Kind::Unreachable),
             // 08P01 is a statement with other parameters than it is given: the connection works.
             code if code.starts_with("08") && code != "08P01" => Some(Kind::Unreachable),

@@ -105,3 +105,14 @@ pub fn hold_schema_of(oid: i64) -> String {
          END IF; "
     )
 }
+
+/// SQL of a block: holds the names of these schemas, by their oids, if the session's role may. For sessions with any search_path.
+pub fn hold_schemas(oids: &[i64]) -> String {
+    let oids: Vec<String> = oids.iter().map(i64::to_string).collect();
+    format!(
+        "IF pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' THEN
+             PERFORM FROM pg_catalog.pg_namespace WHERE oid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]) ORDER BY oid FOR KEY SHARE;
+         END IF; ",
+        oids.join(",")
+    )
+}

@@ -4,11 +4,16 @@
 //! better is called in the place of the one that was meant, and whoever may CREATE in that one's schema can make such a function: everybody in `public` before
 //! PostgreSQL 15. And some texts do not say the schema of an operator (bound.sql). So what an object is bound to is read with its text, and compared in the transaction that makes it
 //! again, which fails where anything differs.
+//! A name may also mean another object by then: whoever owns the schema of a view may rename it at any time, and make another of its name, in which CREATE OR
+//! REPLACE VIEW makes a view of the session's role, with whatever its default privileges give. So objects with a schema of their own are held where they were read, and
+//! at the end all that was read must be there again: views as the same objects, of the same owners.
 //! The comparison proves what is made; that reading a text runs nobody's code meanwhile is the affair of [`super::remade`].
 
 use anyhow::Result;
 use sqlx::PgConnection;
 
+use crate::pg::failure::MOVED;
+use crate::pg::schemas::hold_schemas;
 use crate::pg::{self, literal};
 
 const FOUND: &str = include_str!("bound.sql");
@@ -53,6 +58,8 @@ pub fn names(kinds: &[Kind]) -> String {
 pub struct Bound {
     kinds: Vec<Kind>,
     same: Vec<i64>,
+    /// The schemas of `same`: what takes the relation's place is in one of them.
+    schemas: Vec<i64>,
     objects: Vec<Object>,
 }
 
@@ -60,6 +67,10 @@ pub struct Bound {
 struct Object {
     kind: String,
     name: String,
+    /// Its own schema, where it has one: its oid.
+    schema: Option<i64>,
+    /// Which object it is.
+    identity: String,
     bound: Vec<String>,
 }
 
@@ -67,10 +78,16 @@ struct Object {
 pub async fn read(connection: &mut PgConnection, relation: i64, same: &[i64], kinds: &[Kind]) -> Result<Bound> {
     let same: Vec<i64> = [relation].iter().chain(same).copied().collect();
     let sql = format!(
-        "WITH {} SELECT kind, name, bound FROM found",
+        "WITH {} SELECT kind, name, schema::bigint AS schema, identity, bound FROM found",
         found(&format!("{relation}::pg_catalog.oid"), &oids(&same), kinds)
     );
-    Ok(Bound { kinds: kinds.to_vec(), objects: pg::fetch_all_as(connection, sql).await?, same })
+    let objects = pg::fetch_all_as(connection, sql).await?;
+    let schemas: Vec<(i64,)> = pg::fetch_all_as(
+        connection,
+        format!("SELECT DISTINCT c.relnamespace::bigint FROM pg_catalog.pg_class c WHERE c.oid IN ({})", oids(&same)),
+    )
+    .await?;
+    Ok(Bound { kinds: kinds.to_vec(), objects, same, schemas: schemas.into_iter().map(|(oid,)| oid).collect() })
 }
 
 /// Returns whether the condition of a partial index, by its oid, says all operators by which it compares. Otherwise its text, in a search or in another index, means
@@ -92,25 +109,73 @@ impl Bound {
         &self.kinds
     }
 
-    /// Returns a statement that fails where an object of the same name on `made`, a relation as SQL names it, is bound to anything else than it was. It belongs
-    /// at the end of the transaction that has made these objects. None where there were none.
+    /// Returns a statement that holds the names of the schemas of these objects until the transaction ends, where the session's role may, and fails where one
+    /// of them is not where it was read any more, or is another object. It belongs behind the locks on them. None where none has a schema of its own.
+    pub fn held(&self) -> Option<String> {
+        let relation = self.same.first()?;
+        let placed: Vec<&Object> = self.objects.iter().filter(|object| object.schema.is_some()).collect();
+        let mut schemas: Vec<i64> = placed.iter().filter_map(|object| object.schema).collect();
+        schemas.sort_unstable();
+        schemas.dedup();
+        if schemas.is_empty() {
+            return None;
+        }
+        let kinds = self.kinds_with(&placed);
+        let body = format!(
+            "-- Holds the schemas of views and statistics, and fails if one of these is another object by now.
+             DECLARE said text;
+             BEGIN
+             {hold}said := (WITH {found}, had (kind, name, identity, bound) AS (VALUES {had}) {GONE});
+             {raise}END",
+            hold = hold_schemas(&schemas),
+            found = found(&format!("{relation}::pg_catalog.oid"), &oids(&self.same), &kinds),
+            had = rows(&placed),
+            raise = raise_gone(),
+        );
+        Some(format!("DO {}", literal(&body)))
+    }
+
+    /// Returns a statement that fails where one of these objects is not found on `made`, a relation as SQL names it, is another object there than the one that was
+    /// read, or is bound to anything else than it was. It belongs at the end of the transaction that has made them. None where there were none.
     pub fn proof(&self, made: &str) -> Option<String> {
+        self.proof_of(made, true)
+    }
+
+    /// Does the same where `made` gets some of the objects only.
+    pub fn proof_of_some(&self, made: &str) -> Option<String> {
+        self.proof_of(made, false)
+    }
+
+    fn kinds_with(&self, objects: &[&Object]) -> Vec<Kind> {
+        self.kinds.iter().copied().filter(|kind| objects.iter().any(|object| object.kind == kind.name())).collect()
+    }
+
+    fn proof_of(&self, made: &str, all: bool) -> Option<String> {
         if self.is_empty() {
             return None;
         }
         let relation = format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(made));
-        let are_there = |kind: &Kind| self.objects.iter().any(|object| object.kind == kind.name());
-        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(are_there).collect();
-        let had: Vec<String> = self.objects.iter().map(Object::row).collect();
+        let objects: Vec<&Object> = self.objects.iter().collect();
+        let kinds = self.kinds_with(&objects);
+        let had = rows(&objects);
+        let found = found(&relation, &format!("{}, {relation}", oids(&self.same)), &kinds);
+        let are_all_there = match all {
+            true => {
+                format!("said := (WITH {found}, had (kind, name, identity, bound) AS (VALUES {had}) {GONE}); {}", raise_gone())
+            }
+            false => String::new(),
+        };
         let body = format!(
             "-- Fails if an object was bound to anything else when it was made again from its text.
              DECLARE said text;
              BEGIN
-             IF NOT EXISTS (
-             WITH had (kind, name, bound) AS (VALUES {had}), {found} SELECT FROM found n
+             IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = {relation} AND c.relnamespace IN ({schemas})) THEN
+                 RAISE EXCEPTION USING MESSAGE = {elsewhere}, ERRCODE = '{MOVED}'; END IF;
+             {are_all_there}IF NOT EXISTS (
+             WITH had (kind, name, identity, bound) AS (VALUES {had}), {found} SELECT FROM found n
              WHERE EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name)
                AND NOT EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name AND o.bound = n.bound)) THEN RETURN; END IF;
-             said := (WITH had (kind, name, bound) AS (VALUES {had}), {found},
+             said := (WITH had (kind, name, identity, bound) AS (VALUES {had}), {found},
              part AS (
                  SELECT DISTINCT n.name, x.is_new, p.word, pg_catalog.split_part(p.word, '/', 1)::pg_catalog.oid AS classid, pg_catalog.split_part(p.word, '/', 2)::pg_catalog.oid AS objid
                  FROM found n JOIN LATERAL (SELECT h.bound FROM had h WHERE h.kind = n.kind AND h.name = n.name ORDER BY h.bound LIMIT 1) h ON true,
@@ -133,8 +198,8 @@ impl Bound {
                      AND NOT EXISTS (SELECT FROM had o WHERE o.kind = n.kind AND o.name = n.name AND o.bound = n.bound)) n
                LEFT JOIN named lost ON lost.name = n.name AND NOT lost.is_new LEFT JOIN named new ON new.name = n.name AND new.is_new);
              RAISE EXCEPTION USING MESSAGE = said, ERRCODE = 'insufficient_privilege'; END",
-            had = had.join(", "),
-            found = found(&relation, &format!("{}, {relation}", oids(&self.same)), &kinds),
+            schemas = oids(&self.schemas),
+            elsewhere = literal(&format!("{made} is in another schema than before, {CHANGED}")),
             remedy = literal(REMEDY),
             ambiguous = literal(AMBIGUOUS),
         );
@@ -162,8 +227,32 @@ impl Bound {
 impl Object {
     fn row(&self) -> String {
         let words: Vec<String> = self.bound.iter().map(|word| literal(word)).collect();
-        format!("({}, {}, ARRAY[{}]::pg_catalog.text[])", literal(&self.kind), literal(&self.name), words.join(", "))
+        format!(
+            "({}, {}, {}, ARRAY[{}]::pg_catalog.text[])",
+            literal(&self.kind),
+            literal(&self.name),
+            literal(&self.identity),
+            words.join(", ")
+        )
     }
+}
+
+/// Returns the rows of `had` in SQL.
+fn rows(objects: &[&Object]) -> String {
+    objects.iter().map(|object| object.row()).collect::<Vec<_>>().join(", ")
+}
+
+/// SQL after `had` and `found`: those that are missing, or others than they were. NULL where there are none.
+const GONE: &str = "SELECT pg_catalog.string_agg(h.name, ', ' ORDER BY h.name) FROM had h
+    WHERE NOT EXISTS (SELECT FROM found n WHERE n.kind = h.kind AND n.name = h.name AND n.identity = h.identity)";
+
+const CHANGED: &str = "as another session has changed something while this one worked: nothing was done; run the command again";
+
+fn raise_gone() -> String {
+    let why = format!(
+        " is not what it was any more: it was renamed, moved, dropped or given to another role, or its schema was renamed, {CHANGED}"
+    );
+    format!("IF said IS NOT NULL THEN RAISE EXCEPTION USING MESSAGE = said || {}, ERRCODE = '{MOVED}'; END IF; ", literal(&why))
 }
 
 const REMEDY: &str = ": nothing was done. Drop what it would use, or move it to another schema, and REVOKE CREATE on its schema from those who may \

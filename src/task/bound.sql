@@ -2,6 +2,9 @@
 -- collation, operator class, text search object and relation that it names, and then those of its tree, in their order. {same}: oids of relations that stand for
 -- each other, which are left out with their row types, and so are indexes: the relation that is replaced has others than the one that takes its place. It follows WITH.
 --
+-- `schema` is that of an object with a schema of its own, or NULL; `identity` says which object it is, where its name alone does not: CREATE OR REPLACE VIEW keeps the oid, and by a name
+-- that means another schema by now it makes another view (seen on 14 to 18). Statistics are made anew.
+--
 -- The tree says what pg_depend does not: objects of PostgreSQL's own, and where and how often each is used. IS DISTINCT FROM, NULLIF, CASE x WHEN and JOIN USING have
 -- no schema of their operator in the text: read again, a comparison of citext becomes pg_catalog's of text (seen on 14 and 18). Its order leaves out what a text may
 -- bring back in another place: casts, which a list of varchar has once for all its elements or once for each; and types of PostgreSQL's own, which follow from the rest.
@@ -9,31 +12,32 @@ same AS (
     SELECT s.oid FROM pg_catalog.unnest(ARRAY[{same}]::pg_catalog.oid[]) s (oid) WHERE s.oid IS NOT NULL
 ), object AS (
     SELECT 'default' AS kind, pg_catalog.format('the default of column %I', a.attname) AS name, 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid AS classid, f.oid AS objid,
-           f.adbin::text AS tree
+           f.adbin::text AS tree, NULL::pg_catalog.oid AS schema, '' AS identity
     FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum WHERE f.adrelid = {relation} AND a.attgenerated = ''
     UNION ALL
-    SELECT 'policy', pg_catalog.format('policy %I', p.polname), 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, pg_catalog.concat(p.polqual::text, p.polwithcheck::text)
+    SELECT 'policy', pg_catalog.format('policy %I', p.polname), 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid, pg_catalog.concat(p.polqual::text, p.polwithcheck::text), NULL, ''
     FROM pg_catalog.pg_policy p WHERE p.polrelid = {relation}
     UNION ALL
-    SELECT 'trigger', pg_catalog.format('trigger %I', g.tgname), 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid, g.tgqual::text
+    SELECT 'trigger', pg_catalog.format('trigger %I', g.tgname), 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid, g.tgqual::text, NULL, ''
     FROM pg_catalog.pg_trigger g WHERE g.tgrelid = {relation} AND NOT g.tgisinternal
     UNION ALL
-    SELECT 'statistics', pg_catalog.format('statistics %I.%I', n.nspname, s.stxname), 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxexprs::text
+    SELECT 'statistics', pg_catalog.format('statistics %I.%I', n.nspname, s.stxname), 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, s.stxexprs::text, s.stxnamespace, s.stxnamespace::text
     FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = {relation}
     UNION ALL
-    SELECT CASE k.contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, pg_catalog.format('constraint %I', k.conname), 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, k.conbin::text
+    SELECT CASE k.contype WHEN 'c' THEN 'check' ELSE 'foreign key' END, pg_catalog.format('constraint %I', k.conname), 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, k.conbin::text, NULL, ''
     FROM pg_catalog.pg_constraint k WHERE k.conrelid = {relation} AND k.contype IN ('c', 'f') AND k.conparentid = 0
     UNION ALL
     -- A new index has a name of its own.
-    SELECT 'index', 'an index', 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, pg_catalog.concat(i.indexprs::text, i.indpred::text)
+    SELECT 'index', 'an index', 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, pg_catalog.concat(i.indexprs::text, i.indpred::text), NULL, ''
     FROM pg_catalog.pg_index i WHERE i.indrelid = {relation}
     UNION ALL
-    SELECT 'view', pg_catalog.format('view %I.%I', n.nspname, v.relname), 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.ev_action::text
+    SELECT 'view', pg_catalog.format('view %I.%I', n.nspname, v.relname), 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.ev_action::text,
+           v.relnamespace, pg_catalog.format('%s in %s of %s', v.oid, v.relnamespace, v.relowner)
     FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
     WHERE w.rulename = '_RETURN' AND v.oid <> {relation} AND EXISTS (
         SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = {relation})
 ), found AS (
-    SELECT o.kind, o.name, ARRAY(
+    SELECT o.kind, o.name, o.schema, o.identity, ARRAY(
         SELECT pg_catalog.format('%s/%s', u.classid, u.objid) FROM (
             SELECT DISTINCT 0 AS place, 0 AS nth, d.refclassid AS classid, d.refobjid AS objid FROM pg_catalog.pg_depend d
             WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('n', 'a')

@@ -298,6 +298,7 @@ mod store_tls;
 mod strangers;
 /// Functions that other roles have made beside those that a job's objects call.
 mod strangers_meaning;
+mod strangers_names;
 mod strangers_overloads;
 mod strangers_schemas;
 /// Views and triggers that other roles have made over a job's table.

@@ -15,6 +15,7 @@ use super::{definition, dictionary, inflate, pack, triggers};
 use crate::base::fault::{Fault, Kind};
 use crate::live::governor;
 use crate::live::session::{Attempt, Session};
+use crate::pg::failure::MOVED;
 use crate::pg::table::Checked;
 use crate::pg::{self, identifier, literal, qualified};
 use crate::task::bound::{self, Bound};
@@ -83,7 +84,9 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         // Readers lock a view before its table: the opposite order would deadlock with them.
         statements.extend(views.locks);
         statements.push(format!("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE", table.sql()));
-        statements.extend([unchanged, remade::proof(table.oid, &TEXTS), set_role]);
+        statements.push(unchanged);
+        statements.extend(views.bound.held());
+        statements.extend([remade::proof(table.oid, &TEXTS), set_role]);
         statements.extend(companions(connection, table, doubts).await?);
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
@@ -103,6 +106,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.extend(views.statements);
     }
     statements.extend(views.bound.proof(&view_sql));
+    statements.push(is_the_view(table, &view_sql));
     Ok(Installation {
         view: view_sql,
         validate: format!("ALTER TABLE {stored_sql} VALIDATE CONSTRAINT {CONSTRAINT}"),
@@ -165,6 +169,26 @@ fn are_the_owners(table: &Table) -> String {
          WHERE pg_catalog.pg_get_userbyid(p.proowner) <> {}; IF FOUND THEN RAISE EXCEPTION 'the function % is there already and belongs to another role: drop it', other USING ERRCODE = 'insufficient_privilege'; END IF; END",
         all.join(", "),
         literal(&table.owner)
+    );
+    format!("DO {}", literal(&check))
+}
+
+/// Makes the statement that fails if another view was there than the one that was read, and otherwise if the view is in another schema than the table or belongs to
+/// another role: CREATE OR REPLACE leaves one that was there to who made it, and goes by the schema's name, which another schema may have by then.
+fn is_the_view(table: &Table, view: &str) -> String {
+    let same = match &table.view {
+        Some(known) if !known.is_lost => format!("v.oid = {}", known.oid),
+        _ => "v.relowner = t.relowner".to_owned(),
+    };
+    let check = format!(
+        "BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_class v JOIN pg_catalog.pg_class t ON t.oid = {} AND t.relnamespace = v.relnamespace
+             WHERE v.oid = pg_catalog.to_regclass({}) AND v.relkind = 'v' AND {same}) THEN
+           RAISE EXCEPTION USING MESSAGE = {}, ERRCODE = '{MOVED}'; END IF; END",
+        table.oid,
+        literal(view),
+        literal(&format!(
+            "{view} is another view than the one of the table behind it, as another session has changed something while this one worked: nothing was done; run the command again"
+        ))
     );
     format!("DO {}", literal(&check))
 }

@@ -27,6 +27,9 @@ pub struct ForeignCode {
     /// What the login has and the owner lacks: "rights" in this database or in the whole server, or only the run "history" in the schema
     /// pgtend, or only something "elsewhere", in other databases of the server.
     pub gains: String,
+    /// It is at the table that was searched or below it, so that any query of that table computes its code.
+    #[sqlx(default)]
+    pub is_queried: bool,
 }
 
 impl ForeignCode {

@@ -21,10 +21,12 @@ mod found;
 mod judge;
 mod living;
 mod path;
+mod queried;
 mod restore;
 use found::ForeignCode;
 use judge::judge;
 pub use living::{Used, check_part};
+pub use queried::Queried;
 pub use restore::{check_restore, check_restore_before_a_dump, check_restore_beside_others, check_restore_of_a_set};
 
 /// Returns other owners' code that a run of the job would execute with more rights than the owners have, each piece in a sentence, and the
@@ -60,12 +62,11 @@ pub async fn check_inserts(
     check(settings, &[Touched { finds_names, ..Touched::new(table, INSERT, &[], true) }], trust_owners).await
 }
 
-/// Returns the roles with fewer rights than the login whose code a query of a table (its oid) may run, or an EXPLAIN of it; None is PUBLIC. `extension`: see
+/// Returns the code of roles with fewer rights than the login that a query of a table (its oid) may run, or an EXPLAIN of it. `extension`: see
 /// [`Touched::extension`].
-pub async fn queried(connection: &mut PgConnection, table: i64, extension: &'static str) -> Result<Vec<Option<String>>> {
+pub async fn queried(connection: &mut PgConnection, table: i64, extension: &'static str) -> Result<Queried> {
     let touched = Touched { extension: Some(extension), ..Touched::new("", 0, &[], false) };
-    let found = search(connection, table, &touched).await?;
-    Ok(found.into_iter().map(|code| code.owner).collect())
+    Ok(Queried::of(&search(connection, table, &touched).await?))
 }
 
 /// Returns whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.

@@ -86,9 +86,9 @@
         UNION ALL
         SELECT 'rule', pg_catalog.quote_ident(w.rulename), w.ev_class, pg_catalog.concat(w.ev_qual::text, w.ev_action::text) FROM rules w
         UNION ALL
-        -- The planner looks at those of a partition in any query.
+        -- The planner looks at those of a partition in any query, and at those of a table that inherits in any with a condition (seen on 16).
         SELECT 'CHECK', pg_catalog.quote_ident(k.conname), k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-        WHERE k.contype = 'c' AND ($4::boolean AND k.conrelid IN (SELECT oid FROM all_tables) OR c.relispartition OR k.conrelid IN (SELECT oid FROM reached))
+        WHERE k.contype = 'c' AND ($4::boolean AND k.conrelid IN (SELECT oid FROM all_tables) OR c.relispartition OR k.conrelid IN (SELECT i.inhrelid FROM pg_catalog.pg_inherits i) OR k.conrelid IN (SELECT oid FROM reached))
         UNION ALL
         SELECT 'generated column', pg_catalog.quote_ident(a.attname), a.attrelid, f.adbin::text FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
         WHERE a.attgenerated <> '' AND ($4::boolean OR a.attgenerated = 'v' OR a.attrelid IN (SELECT oid FROM reached))
@@ -229,7 +229,7 @@
     FROM foreign_code f LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.owner, this_database d
 )
 SELECT DISTINCT f.kind, f.name, pg_catalog.format('%I.%I', n.nspname, c.relname) AS "table", f.function, r.rolname::text AS owner, me.rolname::text AS runs_as,
-       me.rolsuper AS is_superuser, me.is_superuser_itself, l.gains
+       me.rolsuper AS is_superuser, me.is_superuser_itself, l.gains, f.table_oid IN (SELECT oid FROM tables) AS is_queried
 FROM whose f JOIN lesser l ON l.oid = f.owner JOIN pg_catalog.pg_class c ON c.oid = f.table_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.owner
 CROSS JOIN me
 ORDER BY 3, 1, 2, 4

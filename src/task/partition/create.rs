@@ -135,7 +135,7 @@ impl UnderLock for Creation<'_> {
                 if let Some(model) = new.model.filter(|_| plan.is_like_newest) {
                     let extras = surroundings::extras(connection, parent.oid, model, &plan.column).await?;
                     statements.extend(extras.iter().filter_map(|extra| extra.copy.as_ref()).map(|copied| copied.sql(&name)));
-                    statements.extend(bound::read(connection, model, &[parent.oid], &EXTRAS).await?.proof(&name));
+                    statements.extend(bound::read(connection, model, &[parent.oid], &EXTRAS).await?.proof_of_some(&name));
                 }
                 format!("FOR VALUES FROM ({from}) TO ({to})")
             }

@@ -12,6 +12,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
        row_security_active(c.oid) AS row_security,
        c.relpersistence = 't' AS is_temporary,
+       (SELECT i.inhrelid::regclass::text FROM pg_inherits i WHERE i.inhparent = c.oid AND c.relkind <> 'p' ORDER BY 1 LIMIT 1) AS inherited_by,
        pg_size_bytes(current_setting('maintenance_work_mem'))::bigint AS maintenance_work_mem,
        current_setting('max_parallel_maintenance_workers')::int AS parallel_workers,
        current_setting('dynamic_shared_memory_type') AS shared_memory

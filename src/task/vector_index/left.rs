@@ -91,14 +91,14 @@ async fn searches(connection: &mut PgConnection, method: Method, table: i64, but
     .fetch_all(&mut *connection)
     .await?;
     let runs_already = match found.is_empty() {
-        true => Vec::new(),
+        true => foreign_code::Queried::default(),
         false => foreign_code::queried(connection, table, EXTENSION).await?,
     };
     let mut searches: Vec<Search> = Vec::new();
     for search in found {
         let of_others = foreign_code::queried(connection, search.table_oid, EXTENSION).await?;
         // Nothing is known of a table that would run code of others, nor of a search whose text they could give another meaning.
-        if of_others.iter().all(|owner| runs_already.contains(owner)) && search.means_the_same(connection).await? {
+        if of_others.is_within(&runs_already) && search.means_the_same(connection).await? {
             searches.push(search);
         }
     }

@@ -51,6 +51,7 @@ pub async fn catalog(
         .await?
         .context("the table was dropped just now")?;
     let (value, dimensions) = type_of_column(&facts, job, extension)?;
+    refuse_heirs(&facts)?;
     refuse_hidden_rows(&facts)?;
     let found: Vec<Found> = sqlx::query_as(include_str!("indexes.sql")).bind(oid).fetch_all(&mut *connection).await?;
     let on = IndexedBy::choose(&facts, &found, job, extension, (value, dimensions), is_partition)?;
@@ -170,6 +171,16 @@ fn refuse_hidden_rows(facts: &Facts) -> Result<()> {
         qualified(&facts.schema, &facts.name)
     );
     Err(Fault::new(Kind::Permission, message).into())
+}
+
+/// Refuses a table that others inherit from: queries of it find their rows, too, which its index does not hold, and which may be in the same place (ctid).
+fn refuse_heirs(facts: &Facts) -> Result<()> {
+    let Some(heir) = &facts.inherited_by else { return Ok(()) };
+    Err(refused(format!(
+        "{table} is inherited by {heir}: a search of {table} finds rows of both, and an index of {table} holds its own alone. Make a job for each of the tables that inherit, \
+         and search these; or make {table} a partitioned table",
+        table = qualified(&facts.schema, &facts.name)
+    )))
 }
 
 fn refuse_too_many_dimensions(facts: &Facts, job: &VectorIndex, in_index: ValueType, dimensions: u32) -> Result<()> {

@@ -30,6 +30,8 @@ pub struct Facts {
     pub is_superuser: bool,
     pub row_security: bool,
     pub is_temporary: bool,
+    /// A table that inherits from it and is no partition, quoted.
+    pub inherited_by: Option<String>,
     pub maintenance_work_mem: i64,
     pub parallel_workers: i32,
     pub shared_memory: String,

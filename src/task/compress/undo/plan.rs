@@ -119,7 +119,9 @@ pub async fn plan(compress: &Compress, run: &RunContext<'_>, connection: &mut Pg
     let grants = later_grants(connection, &table, view.oid).await?;
     let (check, mut statements) = uninstall(&table, view, &views, grants, functions.drops);
     // It comes right after the lock, under which nothing changes.
-    statements.splice(1..1, [definition::unchanged(view.oid, &definition), remade::proof(view.oid, &[Text::View])]);
+    let behind_the_lock =
+        [Some(definition::unchanged(view.oid, &definition)), views.bound.held(), Some(remade::proof(view.oid, &[Text::View]))];
+    statements.splice(1..1, behind_the_lock.into_iter().flatten());
     let functions_stay = if keep_view { Vec::new() } else { functions.stay };
     Ok(UndoPlan {
         compressed_rows,

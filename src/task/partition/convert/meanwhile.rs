@@ -23,8 +23,9 @@ pub async fn fingerprint(connection: &mut PgConnection, table: i64) -> Result<St
 }
 
 /// Returns `statements` of one transaction with checks that make it fail if the surroundings are no longer those of `planned`. The first
-/// check is in the first statement, the only one that may wait for the whole lock_timeout; the second follows LOCK TABLE, with the proof that the texts of
-/// views still run nobody's code. At the end comes the proof that what has been made is bound to the same as before.
+/// check is in the first statement, the only one that may wait for the whole lock_timeout; the second follows LOCK TABLE, before what
+/// holds the schemas of views and statistics, and the proof that the texts of views still run nobody's code. At the end comes the proof that what has been made
+/// is the same, and bound to the same, as before.
 pub fn guarded(table: &TableName, (planned, bound): (&str, &Bound), statements: impl Iterator<Item = String>) -> Vec<String> {
     let mut guarded = Vec::new();
     for statement in statements {
@@ -34,7 +35,9 @@ pub fn guarded(table: &TableName, (planned, bound): (&str, &Bound), statements: 
             false => guarded.push(statement),
         }
         if is_lock {
-            guarded.extend([check(table, planned, ""), remade::proof(table.oid, bound.kinds())]);
+            guarded.push(check(table, planned, ""));
+            guarded.extend(bound.held());
+            guarded.push(remade::proof(table.oid, bound.kinds()));
         }
     }
     guarded.extend(bound.proof(&table.sql()));
