@@ -36,8 +36,11 @@ pub async fn check(settings: &Settings, touched: &[Touched<'_>], trust_owners: b
         let (table, mut of_table) = look(settings, touched).await?;
         checked.extend(table);
         if trust_owners && touched.silences_triggers {
-            let owners: Vec<(String, Option<String>)> =
-                of_table.iter().filter(|code| code.kind == "table").map(|code| (code.table.clone(), code.owner.clone())).collect();
+            let owners: Vec<(String, Option<String>)> = of_table
+                .iter()
+                .filter(|code| code.kind == "table")
+                .map(|code| (code.table.clone(), code.owner.clone()))
+                .collect();
             of_table.retain(|code| !is_guard(code, &owners));
         }
         // A cascade may reach code that was already found.

@@ -139,7 +139,10 @@ impl<'a> PartitionArchive<'a> {
             return Ok(Some(batch));
         }
         let of = batch.identity().map(|identity| format!(" of {identity}")).unwrap_or_default();
-        tracing::warn!("{key} holds rows of {}{of}, not of {parent} of this database, so it does not count", batch.table_in_words());
+        tracing::warn!(
+            "{key} holds rows of {}{of}, not of {parent} of this database, so it does not count",
+            batch.table_in_words()
+        );
         Ok(None)
     }
 

@@ -193,7 +193,9 @@ fn is_body(source: &str) -> bool {
     let text = r"E'(?:[^'\\]|''|\\\\)*'";
     matches(
         source,
-        &format!("BEGIN RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = {text}, HINT = {text}; END"),
+        &format!(
+            "BEGIN RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = {text}, HINT = {text}; END"
+        ),
     )
 }
 

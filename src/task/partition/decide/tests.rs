@@ -237,7 +237,10 @@ fn a_detached_table_goes_after_its_archive_and_its_grace() {
     let mut of_another = state.clone();
     of_another.detached[0].guard_of_another = Some("public.f() of mallory".to_owned());
     let plan = decide(of_another.clone(), &job());
-    assert!(plan.steps.is_empty() && plan.refusals[0].contains("public.f() of mallory"), "nothing tells what it let through: {plan}");
+    assert!(
+        plan.steps.is_empty() && plan.refusals[0].contains("public.f() of mallory"),
+        "nothing tells what it let through: {plan}"
+    );
     of_another.detached[0].mark.archive = Some(archived(None));
     let with_store = Partition { archive: Some("local".to_owned()), ..job() };
     assert_eq!(steps(&decide(of_another, &with_store))[0], "record that public.old7 is detached");
