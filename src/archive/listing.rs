@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
 
 use super::batch::{BatchName, ENCRYPTED_OBJECT, MANIFEST, OBJECT, PENDING, RESTORED};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, SameTable};
 use super::sealed;
 use crate::store::Store;
 use crate::store::sign::Signature;
@@ -32,6 +32,8 @@ pub struct Replaced {
     pub batch: (BatchName, Manifest),
     /// Several, where one of them is of a history that its server no longer has, or of a copy of the server.
     pub by: Vec<(BatchName, Manifest)>,
+    /// None of them is known to be of the same database: the batch is among those that count, too.
+    pub is_doubted: bool,
 }
 
 /// A batch that a run is making, or that a killed run left: its transaction decides whether its rows have left their table.
@@ -60,24 +62,38 @@ pub struct Broken {
 }
 
 impl Listing {
-    fn pass_by_what_was_replaced(&mut self) {
-        // Each batch was checked when it was written: it replaces only batches of its own table. It never replaces one of another database.
+    /// Leaves out what was replaced. `without_object`: batches whose manifest was read, and whose object is gone.
+    fn pass_by_what_was_replaced(&mut self, without_object: &[(BatchName, Manifest)]) {
         let mut by: BTreeMap<String, Vec<(BatchName, Manifest)>> = BTreeMap::new();
         for batch in &self.batches {
             let replaces = batch.1.replaces.clone().filter(|name| BatchName(name.clone()).is_of_database(&batch.1.database));
             by.entry(replaces.unwrap_or_default()).or_default().push(batch.clone());
         }
         by.remove("");
-        let (replaced, counting) = self.batches.drain(..).partition(|(name, _)| by.contains_key(&name.to_string()));
-        self.batches = counting;
-        let with_others = |batch: (BatchName, Manifest)| {
-            let by = by.get(&batch.0.to_string()).cloned().unwrap_or_default();
-            Replaced { batch, by }
+        // A copy of a database on the same server has the original's marks, and so may earlier releases have written its batches.
+        let may_replace = |(name, manifest): &(BatchName, Manifest)| {
+            let by = by.get(&name.to_string()).into_iter().flatten();
+            by.filter(|by| by.1.same_table(manifest) != SameTable::No).cloned().collect::<Vec<_>>()
         };
-        self.replaced = Vec::into_iter(replaced).map(with_others).collect();
+        for batch in std::mem::take(&mut self.batches) {
+            let by = may_replace(&batch);
+            if by.is_empty() {
+                self.batches.push(batch);
+                continue;
+            }
+            let is_doubted = by.iter().all(|by| by.1.same_table(&batch.1) != SameTable::Yes);
+            if is_doubted {
+                self.batches.push(batch.clone());
+            }
+            self.replaced.push(Replaced { batch, by, is_doubted });
+        }
         // Its object may be gone: that is why it was replaced.
         self.broken.retain(|broken| {
-            !by.keys().any(|name| broken.key.strip_prefix(name.as_str()).is_some_and(|end| end.starts_with('.')))
+            let of = |name: &str| broken.key.strip_prefix(name).is_some_and(|end| end.starts_with('.'));
+            match without_object.iter().find(|(name, _)| of(&name.0)) {
+                Some(batch) => may_replace(batch).is_empty(),
+                None => !by.keys().any(|name| of(name)),
+            }
         });
     }
 }
@@ -135,11 +151,13 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         let read = read(store, &name).await;
         (name, parts, read)
     });
+    let mut without_object = Vec::new();
     for (name, parts, read) in stream::iter(reading).buffered(READ_AT_ONCE).collect::<Vec<_>>().await {
         listing.broken.extend(beside(&name, &parts, read.as_ref().ok()));
         let reason = match read {
             Ok(Some((manifest, _))) if !parts.has_object(manifest.exported.encryption.is_some()) => {
                 let object = name.object(&manifest.exported);
+                without_object.push((name.clone(), manifest));
                 format!("its {} is gone", if object.ends_with(ENCRYPTED_OBJECT) { ENCRYPTED_OBJECT } else { OBJECT })
             }
             Ok(Some((manifest, _))) if !manifest.is_of(&name) => format!(
@@ -164,7 +182,7 @@ pub async fn list(store: &Store, folder: &str) -> Result<Listing> {
         };
         listing.broken.push(Broken { key, reason, may_have_rows: parts.object || parts.encrypted_object });
     }
-    listing.pass_by_what_was_replaced();
+    listing.pass_by_what_was_replaced(&without_object);
     Ok(listing)
 }
 

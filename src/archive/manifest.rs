@@ -100,6 +100,16 @@ pub struct Origin {
     pub table: i64,
 }
 
+/// Whether two batches are of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameTable {
+    Yes,
+    No,
+    /// One of them does not say which database it is of, as those of earlier releases; or they name two servers and the same numbers, which pg_upgrade
+    /// keeps, and a server can have by chance.
+    Unknown,
+}
+
 /// Rows that had come back from another batch, and left again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CameFrom {
@@ -241,6 +251,18 @@ impl Manifest {
         Some(Identity { system_identifier: self.system_identifier.clone()?, database })
     }
 
+    /// Compares the tables of two batches, by numbers: their names and the numbers of the tables alone are alike in copies of a database (CREATE DATABASE …
+    /// TEMPLATE). Pure.
+    pub fn same_table(&self, other: &Self) -> SameTable {
+        let is_same_server =
+            self.system_identifier.as_ref().zip(other.system_identifier.as_ref()).map(|(own, other)| own == other);
+        match (self.origin.zip(other.origin).map(|(own, other)| own == other), is_same_server) {
+            (Some(false), _) => SameTable::No,
+            (Some(true), Some(true)) => SameTable::Yes,
+            (Some(true), _) | (None, _) => SameTable::Unknown,
+        }
+    }
+
     /// Records where the server is in its log.
     pub(super) fn at(&mut self, position: Option<Position>) {
         (self.timeline, self.lsn) = position.map(|position| (position.timeline, position.lsn)).unzip();
@@ -328,5 +350,43 @@ impl Bounded for Manifest {
         anyhow::ensure!(rows <= uncompressed_bytes, "it has {rows} rows in {uncompressed_bytes} bytes");
         // Before the object is written there is nothing to hash.
         if *bytes > 0 { bounds::sha256("sha256", sha256) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_of_one_table_where_both_say_the_same_server_database_and_table() {
+        let source = Source {
+            schema: "public".to_owned(),
+            table: "logs".to_owned(),
+            columns: Vec::new(),
+            queries: Vec::new(),
+            steps: None,
+        };
+        let of = |server: Option<&str>, origin: Option<(i64, i64)>| Manifest {
+            system_identifier: server.map(str::to_owned),
+            origin: origin.map(|(database, table)| Origin { database, table }),
+            ..Manifest::new("job", "app", &source, "")
+        };
+        for (one, other, expected) in [
+            (of(Some("1"), Some((5, 9))), of(Some("1"), Some((5, 9))), SameTable::Yes),
+            // A copy by CREATE DATABASE … TEMPLATE.
+            (of(Some("1"), Some((5, 9))), of(Some("1"), Some((6, 9))), SameTable::No),
+            (of(Some("1"), Some((5, 9))), of(Some("1"), Some((5, 8))), SameTable::No),
+            (of(Some("1"), Some((5, 9))), of(Some("2"), Some((6, 9))), SameTable::No),
+            // pg_upgrade, or chance.
+            (of(Some("1"), Some((5, 9))), of(Some("2"), Some((5, 9))), SameTable::Unknown),
+            // Of earlier releases.
+            (of(Some("1"), None), of(Some("1"), Some((5, 9))), SameTable::Unknown),
+            (of(Some("1"), None), of(Some("1"), None), SameTable::Unknown),
+            (of(None, Some((5, 9))), of(Some("1"), Some((5, 9))), SameTable::Unknown),
+            (of(None, None), of(None, None), SameTable::Unknown),
+        ] {
+            assert_eq!(one.same_table(&other), expected, "{one:?} {other:?}");
+            assert_eq!(other.same_table(&one), expected, "{one:?} {other:?}");
+        }
     }
 }

@@ -41,7 +41,7 @@ use self::claim::Claim;
 pub use self::copy::{NotAll, ensure_opens};
 use self::known::Back;
 pub use self::listing::{Broken, Listing, Pending, Replaced, list};
-pub use self::manifest::{Identity, Manifest, Origin};
+pub use self::manifest::{Identity, Manifest, Origin, SameTable};
 pub use self::outcome::Recovered;
 pub use self::restore::{Intent, Request, RestoreOutcome, prepare, restore};
 pub use self::session::{Home, columns, prepare_session, transaction};
@@ -91,6 +91,11 @@ impl Batch {
     pub fn table_in_words(&self) -> String {
         self.manifest.table_in_words()
     }
+
+    /// Returns the database that it is of; `None` where it does not say.
+    pub fn identity(&self) -> Option<Identity> {
+        self.manifest.identity()
+    }
 }
 
 impl Archive {
@@ -137,13 +142,13 @@ impl Archive {
         Ok(read.and_then(Result::ok).map(|(manifest, _)| Batch { name, manifest }))
     }
 
-    /// Returns whether the batch holds rows of the table with this number, whatever it was called then; `None` where its manifest does not say, or
-    /// speaks of another server or database.
+    /// Returns whether the batch holds rows of the table with this number in this database, whatever it was called then; `None` where its manifest does
+    /// not say, or speaks of another server: pg_upgrade makes another one of it, and keeps these numbers.
     pub async fn is_of_table(connection: &mut PgConnection, batch: &Batch, table: i64) -> Result<Option<bool>> {
         let Some(origin) = &batch.manifest.origin else { return Ok(None) };
         let own = Origin::of(connection, table).await?;
         let is_here = batch.manifest.system_identifier == Some(session::system_identifier(connection).await?);
-        Ok((is_here && origin.database == own.database).then_some(*origin == own))
+        Ok(is_here.then_some(*origin == own))
     }
 
     /// Returns the batch of the object with this key, if it counts: it is one of this database, and its manifest is ours. The key may come from a

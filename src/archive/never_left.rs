@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::batch::{BatchName, MANIFEST, PENDING, RESTORED};
 use super::filter::Filter;
 use super::left_here::{Left, is_its_table, left};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, SameTable};
 use super::outcome::Recovered;
 use super::restored::{Accepts, Here, Record, Restored};
 use super::session::{self, Fate};
@@ -123,22 +123,33 @@ pub(super) async fn standing(
     Err(Fault::new(Kind::Busy, noted_by_another(name, manifest, &noted)).into())
 }
 
-/// Says why a batch and the one that replaces it, `by`, may be of two servers, in a database that neither of them left: a physical copy of a server finds its
-/// batches, and makes one of its own in the place of the original's. A server that was restarted since looks the same. Pure.
+/// Says why a batch and the one that replaces it, `by`, may be of two servers or databases, in a database that neither of them left: a physical copy of a
+/// server finds its batches, and makes one of its own in the place of the original's, and so did a copy of a database in earlier releases. A server that was
+/// restarted since looks the same. Pure.
 pub(super) fn may_be_of_a_copy(
     (name, manifest): &(BatchName, Manifest),
     (by_name, by): &(BatchName, Manifest),
     here: &Here,
 ) -> Option<String> {
+    if is_its_table(by, &here.place) {
+        return None;
+    }
+    let compare = format!(
+        "Compare the two (`pgtend archives list`), and put back the one whose rows you want: --again --batch {name} (as they were first), or --again \
+         --batch {by_name}"
+    );
+    if by.same_table(manifest) != SameTable::Yes {
+        return Some(format!(
+            "{by_name} was made in the place of {name}, and nothing shows that both are of one database: it may be of a copy, whose rows may be others. \
+             {compare}"
+        ));
+    }
     let start = |manifest: &Manifest| manifest.server_started_at.clone();
     let (start, by_start) = start(manifest).zip(start(by)).filter(|(start, by_start)| start != by_start)?;
-    (!is_its_table(by, &here.place)).then(|| {
-        format!(
-            "{by_name} was made in the place of {name}, by a server that was started at {by_start}, and the other one by one that was started at {start}: \
-             that is the same server, restarted since, or a physical copy of it, whose rows may be others. Compare the two (`pgtend archives list`), and put \
-             back the one whose rows you want: --again --batch {name} (as they were first), or --again --batch {by_name}"
-        )
-    })
+    Some(format!(
+        "{by_name} was made in the place of {name}, by a server that was started at {by_start}, and the other one by one that was started at {start}: \
+         that is the same server, restarted since, or a physical copy of it, whose rows may be others. {compare}"
+    ))
 }
 
 /// Returns whether this server knows, without a restart since, that the batch's transaction committed.

@@ -47,10 +47,7 @@ fn readers_see_the_same_text_before_during_and_after_on_15_and_18() {
 
         scenario.run(&["run-job", "scripts"]).exited(78).says(&["pgtend compress install scripts"]);
         scenario.run(&["run-job", "scripts", "--dry-run"]).exited(78).prints(&["gzip", "pglz", "forecast", "stored now"]);
-        scenario
-            .run(&["compress", "install", "scripts", "--dry-run"])
-            .succeeded()
-            .prints(&["ACCESS EXCLUSIVE", "CREATE OR REPLACE VIEW"]);
+        scenario.run(&["compress", "install", "scripts", "--dry-run"]).succeeded().prints(&["ACCESS EXCLUSIVE", "CREATE VIEW"]);
         assert_eq!(schema(server, &database), before, "a dry run writes nothing");
 
         scenario.run(&["compress", "install", "scripts"]).succeeded();

@@ -16,6 +16,8 @@ mod random;
 
 /// Rows that come back from an archive.
 mod archives;
+/// Archives of a database and of its copy on the same server.
+mod archives_cloned;
 /// What an archive says of rows that left and came back, against the database: kills, restarts, servers set back in time, two databases.
 mod archives_kept;
 /// Batches that come back in part, beside others, or not at all.
@@ -187,6 +189,8 @@ mod partition_guard;
 mod partition_numbers;
 /// Partitions that go.
 mod partition_retire;
+/// What roles that may create objects beside a partitioned table can do to its retired partitions.
+mod partition_strangers;
 /// Partitioned tables as people have them.
 mod partition_tables;
 /// Tables of many tenants, and several jobs on one table: what stops one stops no other.

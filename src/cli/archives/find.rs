@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::archive::{self, BatchName, Broken, Manifest, Pending, Replaced};
+use crate::archive::{self, BatchName, Broken, Manifest, Pending, Replaced, SameTable};
 use crate::base::units;
 use crate::cli::filter::Filter;
 use crate::config::Config;
@@ -22,21 +22,22 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Returns whether this batch replaces the other one: it must be of the same table, and its store must not prove less, since anyone who
+    /// Returns whether this batch may replace the other one: it must not be of another table, and its store must not prove less, since anyone who
     /// can write to a store without a key could name any batch.
-    fn takes_the_place_of(&self, other: &Self) -> bool {
+    fn may_take_the_place_of(&self, other: &Self) -> bool {
         let ((_, by), (name, of)) = (&self.batch, &other.batch);
-        let is_same_table = match (by.origin, of.origin) {
-            (Some(by_table), Some(of_table)) => by_table == of_table && by.system_identifier == of.system_identifier,
-            _ if by.names_are_sealed() || of.names_are_sealed() => false,
-            _ => (&by.schema, &by.table) == (&of.schema, &of.table),
-        };
         let proves_enough = self.signature.is_none() && (self.store.has_sign_key() || !other.store.has_sign_key());
         self.store_name != other.store_name
             && by.replaces.as_deref() == Some(&*name.to_string())
             && (&by.database, &by.job) == (&of.database, &of.job)
-            && is_same_table
+            && by.same_table(of) != SameTable::No
             && proves_enough
+    }
+
+    /// Returns whether a batch says that it has the rows of this one, and nothing shows that both are of one database.
+    fn is_doubted(&self) -> bool {
+        let is_known = |by: &(Store, (BatchName, Manifest))| by.1.1.same_table(&self.batch.1) == SameTable::Yes;
+        !self.replaced_by.is_empty() && !self.replaced_by.iter().any(is_known)
     }
 }
 
@@ -67,24 +68,27 @@ impl Batches {
     /// again. The listing of each store has left out what was replaced within it.
     fn pass_by_what_was_replaced_from_another_store(&mut self) {
         let replacing = |found: &Found| {
-            let by = self.found.iter().filter(|by| by.takes_the_place_of(found));
+            let by = self.found.iter().filter(|by| by.may_take_the_place_of(found));
             by.map(|by| (by.store.clone(), by.batch.clone())).collect::<Vec<_>>()
         };
         let by: Vec<_> = self.found.iter().map(replacing).collect();
-        for (found, by) in std::mem::take(&mut self.found).into_iter().zip(by) {
-            let list = if by.is_empty() { &mut self.found } else { &mut self.replaced };
-            list.push(Found { replaced_by: by, ..found });
+        for (mut found, by) in std::mem::take(&mut self.found).into_iter().zip(by) {
+            found.replaced_by.extend(by);
+            let is_listed = found.replaced_by.is_empty() || found.is_doubted();
+            let list = if is_listed { &mut self.found } else { &mut self.replaced };
+            list.push(found);
         }
     }
 
     /// Takes in what was replaced: the server to which batches go back says whether the ones that replace them are of its history.
     pub(super) fn take_in_what_was_replaced(&mut self) {
         let replaced = std::mem::take(&mut self.replaced);
-        for found in &mut self.found {
-            let by_it = replaced.iter().filter(|replaced| replaced.replaced_by.iter().any(|(_, by)| by.0 == found.batch.0));
-            found.replaces = by_it.map(|replaced| replaced.batch.clone()).collect();
-        }
         self.found.extend(replaced);
+        let all: Vec<_> = self.found.iter().map(|found| (found.batch.clone(), found.replaced_by.clone())).collect();
+        for found in &mut self.found {
+            let by_it = all.iter().filter(|(_, by)| by.iter().any(|(_, by)| by.0 == found.batch.0));
+            found.replaces = by_it.map(|(batch, _)| batch.clone()).collect();
+        }
     }
 
     /// Counts the batches that exist, or may exist, in addition to those that were found. A folder that cannot be read may hold some when
@@ -106,6 +110,13 @@ impl Batches {
         for Found { batch, replaced_by, .. } in &self.replaced {
             let by = replaced_by.iter().map(|(_, (name, _))| name.to_string()).collect::<Vec<_>>().join(", ");
             tracing::info!("skipped {}: a later batch has its rows, as they were when they left the table: {by}", batch.0);
+        }
+        for Found { batch, replaced_by, .. } in self.found.iter().filter(|found| found.is_doubted()) {
+            let by = replaced_by.iter().map(|(_, (name, _))| name.to_string()).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                "{by} says that it has the rows of {}, and nothing shows that both are of one database: it may be of a copy of it",
+                batch.0
+            );
         }
         for (Place { store_name, .. }, pending) in self.pending.iter().filter(|(_, pending)| !pending.counts) {
             let rows = pending.rows.map_or("rows".to_owned(), |rows| units::plural(rows as usize, "row"));
@@ -147,8 +158,13 @@ pub(super) async fn find(config: &Config, filter: &Filter, unsigned_ok: bool) ->
             }
         }
         let is_meant = |manifest: &Manifest| filter.has_database(&manifest.database) && filter.has_job(&manifest.job);
-        for Replaced { batch, by } in listing.replaced.into_iter().filter(|replaced| is_meant(&replaced.batch.1)) {
-            let replaced_by = by.into_iter().map(|by| (store.clone(), by)).collect();
+        for Replaced { batch, by, is_doubted } in listing.replaced.into_iter().filter(|replaced| is_meant(&replaced.batch.1)) {
+            let replaced_by: Vec<_> = by.into_iter().map(|by| (store.clone(), by)).collect();
+            if is_doubted {
+                let is_it = |found: &&mut Found| found.store_name == store_name && found.batch.0 == batch.0;
+                all.found.iter_mut().filter(is_it).for_each(|found| found.replaced_by.clone_from(&replaced_by));
+                continue;
+            }
             let store_name = store_name.clone();
             all.replaced.push(Found {
                 store_name,

@@ -40,6 +40,8 @@ pub async fn bring_up_to_date(connection: &mut PgConnection, table: &Table) -> R
 async fn replace(connection: &mut PgConnection, table: &Table) -> Result<()> {
     let mut statements = vec!["BEGIN".to_owned(), format!("SET LOCAL ROLE {}", identifier(&table.owner))];
     statements.extend(install::decoder(table)?);
+    // Somebody may have made one of this name since it was looked for.
+    statements.push(install::is_the_owners(table, &[format!("{}({})", table.function("gunzip"), inflate::ARGUMENTS)]));
     statements.push("COMMIT".to_owned());
     all_or_nothing(connection, statements).await
 }

@@ -91,7 +91,7 @@ pub async fn plan(connection: &mut PgConnection, table: &Table, doubts: &[String
         statements.push(format!("ALTER TABLE ONLY {} RENAME TO {}", table.sql(), identifier(&stored)));
     }
     statements.extend(functions(table, &stored_sql)?);
-    statements.push(view_of(table, &view_sql, &stored_sql));
+    statements.push(view_of(table, &view_sql, &stored_sql, !again || is_lost));
     // CREATE OR REPLACE VIEW takes away the options that somebody gave it, security_invoker among them.
     if let Some(options) = options_of(connection, &view_sql, again, table).await? {
         statements.push(format!("ALTER VIEW {view_sql} SET ({options})"));
@@ -162,8 +162,13 @@ fn functions(table: &Table, stored: &str) -> Result<Vec<String>> {
 /// Makes the statement that fails if one of the functions belongs to another role: CREATE OR REPLACE leaves one that was there to who made it, and he could
 /// replace it later.
 fn are_the_owners(table: &Table) -> String {
-    let all: Vec<String> =
-        FUNCTIONS.iter().map(|(what, arguments)| literal(&format!("{}({arguments})", table.function(what)))).collect();
+    let all: Vec<String> = FUNCTIONS.iter().map(|(what, arguments)| format!("{}({arguments})", table.function(what))).collect();
+    is_the_owners(table, &all)
+}
+
+/// The same for these functions, with the types of their arguments.
+pub fn is_the_owners(table: &Table, functions: &[String]) -> String {
+    let all: Vec<String> = functions.iter().map(|function| literal(function)).collect();
     let check = format!(
         "DECLARE other text; BEGIN SELECT p.oid::regprocedure::text INTO other FROM unnest(ARRAY[{}]) f JOIN pg_catalog.pg_proc p ON p.oid = pg_catalog.to_regprocedure(f)
          WHERE pg_catalog.pg_get_userbyid(p.proowner) <> {}; IF FOUND THEN RAISE EXCEPTION 'the function % is there already and belongs to another role: drop it', other USING ERRCODE = 'insufficient_privilege'; END IF; END",
@@ -334,7 +339,8 @@ async fn companions(connection: &mut PgConnection, table: &Table, doubts: &[Stri
     Ok(statements)
 }
 
-fn view_of(table: &Table, view: &str, stored: &str) -> String {
+/// Makes the statement that creates the view. A new one takes no other view's place: that would stay its owner's.
+fn view_of(table: &Table, view: &str, stored: &str, is_new: bool) -> String {
     let columns: Vec<String> = table
         .visible()
         .map(|column| {
@@ -352,7 +358,8 @@ fn view_of(table: &Table, view: &str, stored: &str) -> String {
     // With policies, the reader's own apply. Without any, the owner's rights are used: otherwise those who read through another
     // role's view over this one would lose access (CREATE VIEW, security_invoker).
     let options = if table.has_row_security { " WITH (security_invoker = true)" } else { "" };
-    format!("CREATE OR REPLACE VIEW {view}{options} AS SELECT {} FROM ONLY {stored} b", columns.join(", "))
+    let create = if is_new { "CREATE VIEW" } else { "CREATE OR REPLACE VIEW" };
+    format!("{create} {view}{options} AS SELECT {} FROM ONLY {stored} b", columns.join(", "))
 }
 
 /// Makes the statements that give the view's columns their defaults, which fill in what an INSERT leaves out before the trigger sees

@@ -38,7 +38,12 @@ pub async fn check(settings: &Settings, touched: &[Touched<'_>], trust_owners: b
         let (table, mut of_table) = look(settings, touched).await?;
         checked.extend(table);
         if trust_owners && touched.silences_triggers {
-            of_table.retain(|code| !is_guard(code));
+            let owners: Vec<(String, Option<String>)> = of_table
+                .iter()
+                .filter(|code| code.kind == "table")
+                .map(|code| (code.table.clone(), code.owner.clone()))
+                .collect();
+            of_table.retain(|code| !is_guard(code, &owners));
         }
         // A cascade may reach code that was already found.
         of_table.retain(|code| !found.iter().any(|known| known.to_string() == code.to_string()));
@@ -69,9 +74,11 @@ pub async fn queried(connection: &mut PgConnection, table: i64, extension: &'sta
     Ok(Queried::of(&search(connection, table, &touched).await?))
 }
 
-/// Returns whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is.
-fn is_guard(code: &ForeignCode) -> bool {
+/// Returns whether it is a trigger that `compress install` created. It belongs to the owner, who could change it: it is trusted as the owner is. Whoever has
+/// TRIGGER on the table may give one of theirs these names. `owners`: tables, and who owns them.
+fn is_guard(code: &ForeignCode, owners: &[(String, Option<String>)]) -> bool {
     code.kind == "trigger"
+        && owners.contains(&(code.table.clone(), code.owner.clone()))
         && code.name.as_deref().is_some_and(|name| compress::GUARDS.contains(&name))
         && code.function.as_deref().is_some_and(|function| function.trim_end_matches('"').ends_with("_pgtend_guard"))
 }

@@ -138,19 +138,24 @@ impl<'a> PartitionArchive<'a> {
         if self.is_of(connection, parent, &batch).await? {
             return Ok(Some(batch));
         }
-        tracing::warn!("{key} holds rows of {}, not of {parent}, so it does not count", batch.table_in_words());
+        let of = batch.identity().map(|identity| format!(" of {identity}")).unwrap_or_default();
+        tracing::warn!(
+            "{key} holds rows of {}{of}, not of {parent} of this database, so it does not count",
+            batch.table_in_words()
+        );
         Ok(None)
     }
 
-    /// Returns whether the batch holds rows of the table. It compares the table's oid where the manifest has it, otherwise its name. A name
+    /// Returns whether the batch holds rows of the table. It compares the numbers of database and table where the manifest has those of this server,
+    /// otherwise names: a copy of the database has a table of the same name and number, and marks that name batches of the original. A name
     /// that no table has any more also counts, since the table may have been renamed or moved. The batch's key comes from a comment that
     /// the table's owner can write, so a name that another table has means that table's rows.
     async fn is_of(&self, connection: &mut PgConnection, parent: &TableName, batch: &Batch) -> Result<bool> {
-        if batch.table() == Some((&*parent.schema, &*parent.name)) {
-            return Ok(true);
-        }
         if let Some(is_own) = Archive::is_of_table(connection, batch, parent.oid).await? {
             return Ok(is_own);
+        }
+        if batch.table() == Some((&*parent.schema, &*parent.name)) {
+            return Ok(true);
         }
         // By its number alone, where the name is sealed.
         let Some((schema, table)) = batch.table() else { return Ok(false) };
@@ -165,13 +170,17 @@ impl<'a> PartitionArchive<'a> {
         Ok(!is_another)
     }
 
-    /// Returns the batch that the mark names and that a new batch replaces; never one of another table.
+    /// Returns the batch that the mark names and that a new batch replaces; never one of another table or database. Of one that cannot be read, the mark
+    /// tells; whoever lists the two compares what they say.
     async fn replaced(&self, connection: &mut PgConnection, parent: &TableName, mark: &Mark) -> Result<Option<String>> {
         let Some(before) = &mark.archive else { return Ok(None) };
         let name = BatchName::of_object(&before.key).filter(|name| name.is_of_database(self.run.database));
         let is_own = match self.archive.described(&before.key).await? {
             Some(batch) => self.is_of(connection, parent, &batch).await?,
-            None => true,
+            None => match before.database {
+                Some(database) => Origin::of(connection, parent.oid).await?.database == database,
+                None => true,
+            },
         };
         Ok(name.filter(|_| is_own).map(|name| name.to_string()))
     }
@@ -219,14 +228,21 @@ impl<'a> PartitionArchive<'a> {
         let phase = self.run.progress.phase("archive", None);
         let reason = format!("partition {table}, rows from {} to {}", mark.from, mark.to);
         let mut manifest = Manifest::new(self.run.job.name, self.run.database, &source, &reason).by_time(&plan.column);
-        manifest.origin = Some(Origin::of(connection, plan.table.oid).await?);
+        let origin = Origin::of(connection, plan.table.oid).await?;
+        manifest.origin = Some(origin);
         manifest.replaces = self.replaced(connection, &plan.table, mark).await?;
         let manifest = self.archive.export(connection, &source, &name, manifest, &phase).await?;
         let exported = &manifest.exported;
         // The rows are counted in the same transaction, whose lock keeps writers out.
         let (rows, contents) = guard::contents(connection, table).await?;
         anyhow::ensure!(rows == exported.rows, "{rows} rows were counted, but {} were archived", exported.rows);
-        let archived = Archived { key: name.object(exported), rows, contents: Some(contents), store: Some(self.store.clone()) };
+        let archived = Archived {
+            key: name.object(exported),
+            rows,
+            contents: Some(contents),
+            store: Some(self.store.clone()),
+            database: Some(origin.database),
+        };
         let now = Mark { archive: Some(archived), ..mark.clone() };
         let comment = format!("COMMENT ON TABLE {} IS {}", table.sql(), pg::literal(&now.comment(&plan.table.to_string())));
         pg::execute(connection, comment).await?;

@@ -63,6 +63,10 @@ pub struct Archived {
     /// The store that it was written to, by its name in the configuration. None for archives of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// The number (oid) of the database that the rows are of: CREATE DATABASE … TEMPLATE copies the mark, and gives the copies of the tables the numbers
+    /// of the originals. None for archives of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<i64>,
 }
 
 impl Mark {
@@ -187,6 +191,10 @@ mod tests {
             is_guarded: false,
             foreign_keys: Vec::new(),
         };
+        let of_an_earlier_release = r#"{"key":"k","rows":1}"#;
+        let archived: Archived = serde_json::from_str(of_an_earlier_release).unwrap();
+        assert_eq!(archived.database, None);
+        assert_eq!(serde_json::to_string(&archived).unwrap(), of_an_earlier_release);
         let text = mark.comment("public.logs");
         assert!(text.starts_with("Retired from public.logs by pgtend at 2027-01-15T08:00:00Z"), "{text}");
         assert_eq!(Mark::read(&text), Some(mark));

@@ -11,7 +11,7 @@
 use anyhow::{Context as _, Result};
 
 use super::archive::PartitionArchive;
-use super::guard;
+use super::guard::{self, Guard};
 use super::mark::Mark;
 use super::plan::{Detach, Plan};
 use super::state::has_rows;
@@ -90,7 +90,7 @@ async fn guarded(session: &mut Session, plan: &Plan, table: &TableName, mark: &M
     let foreign_keys = guard::foreign_keys(&mut session.connection, table).await?;
     let now = pg::clock::of_server(&mut session.connection).await?;
     let mark = mark.retired(now, foreign_keys.clone());
-    let mut statements = guard::statements(&plan.table, table, &mark, &foreign_keys);
+    let mut statements = guard::statements(&mut session.connection, &plan.table, table, &mark, &foreign_keys).await?;
     statements.extend([comment(table, &mark.comment(&plan.table.to_string())), is_the(table)]);
     Ok((statements, mark))
 }
@@ -332,15 +332,18 @@ fn is_the_one(table: &TableName, mark: &Mark) -> Result<String> {
 /// Returns whether the table has the rows of its archive.
 async fn is_as_archived(session: &mut Session, table: &TableName, mark: &Mark) -> Result<bool> {
     let connection = &mut session.connection;
-    let is_guarded = guard::holds(connection, table).await?;
     let Some(archived) = &mark.archive else {
         // Without an archive there is nothing to compare, and a removed guard means that the table is still needed.
-        let untouched = is_guarded || !mark.is_guarded;
-        anyhow::ensure!(
-            untouched,
-            "{table} is kept: its trigger {} was removed, so its rows may be in use; drop the table yourself if they are not",
-            guard::TRIGGER
-        );
+        if mark.is_guarded {
+            let why = match guard::look(connection, table).await? {
+                Guard::Holds => return Ok(true),
+                Guard::Removed => format!("its trigger {} was removed", guard::TRIGGER),
+                Guard::OfAnother { function, owner } => {
+                    format!("the function of its trigger {}, {function}, belongs to {owner}, who may change it", guard::TRIGGER)
+                }
+            };
+            anyhow::bail!("{table} is kept: {why}, so its rows may be in use; drop the table yourself if they are not");
+        }
         return Ok(true);
     };
     // The guard and the number of rows prove too little: a statement trigger fires neither for the apply worker of a subscription, nor for

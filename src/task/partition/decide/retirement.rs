@@ -7,11 +7,12 @@ use crate::pg::{self, identifier};
 use crate::task::consent;
 use crate::task::partition::calendar::Every;
 use crate::task::partition::chain::PERIODS_AHEAD;
+use crate::task::partition::guard;
 use crate::task::partition::key::Bound;
 use crate::task::partition::keys::{Partition, Retain};
 use crate::task::partition::mark::{Mark, Stage};
 use crate::task::partition::plan::{Detach, Plan, Step};
-use crate::task::partition::state::found::{Below, Existing, FarRow, State};
+use crate::task::partition::state::found::{Below, Detached, Existing, FarRow, State};
 
 /// Returns the oids of the attached partitions that would be retired.
 pub fn over(state: &State, partition: &Partition) -> Vec<i64> {
@@ -266,6 +267,24 @@ fn far_row_in_words(state: &State, far: &FarRow) -> String {
     )
 }
 
+/// Guards a table anew whose guard is another role's, which may have let changes through: what is archived is compared before a drop, and nothing
+/// else tells.
+fn guard_anew(detached: &Detached, function: &str, partition: &Partition, plan: &mut Plan) {
+    let Detached { table, mark, .. } = detached;
+    let who = format!("the function of its guard is {function}, who may change it and runs as whoever writes to the table");
+    if partition.archive.is_some() && mark.archive.is_some() {
+        let reason = format!("{who}: it gets a new one, and its grace period starts again");
+        plan.push(Step::Confirm { table: table.clone(), mark: mark.clone() }, reason);
+        return;
+    }
+    plan.refusals.push(format!(
+        "{table} is kept: {who}, and without an archive nothing tells whether its rows were changed; DROP TRIGGER {} ON {}, and drop the table yourself if \
+         its rows are not needed",
+        guard::TRIGGER,
+        table.sql()
+    ));
+}
+
 /// Drops tables that earlier runs detached. Those that this run detaches are for the next run, unless the grace period is zero.
 pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut Plan) {
     for other in &state.of_other_owners {
@@ -282,6 +301,10 @@ pub(super) fn drop_what_is_over(state: &State, partition: &Partition, plan: &mut
     }
     for detached in &state.detached {
         if detached.mark.stage != Stage::Retired {
+            continue;
+        }
+        if let Some(function) = &detached.guard_of_another {
+            guard_anew(detached, function, partition, plan);
             continue;
         }
         if let Some(store) = partition.archive.as_ref().filter(|store| !detached.mark.may_be_in(store)) {

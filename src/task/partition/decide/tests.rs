@@ -114,6 +114,10 @@ fn mark(table: i64, stage: Stage, day: i64) -> Mark {
     }
 }
 
+fn archived(store: Option<&str>) -> Archived {
+    Archived { key: "k".to_owned(), rows: 1, contents: None, store: store.map(str::to_owned), database: None }
+}
+
 fn steps(plan: &Plan) -> Vec<String> {
     plan.steps.iter().map(|planned| planned.step.to_string()).collect()
 }
@@ -227,8 +231,19 @@ fn a_detached_table_goes_after_its_archive_and_its_grace() {
             mark: mark(oid, Stage::Retired, day),
             inbound: Vec::new(),
             dependants: Vec::new(),
+            guard_of_another: None,
         });
     }
+    let mut of_another = state.clone();
+    of_another.detached[0].guard_of_another = Some("public.f() of mallory".to_owned());
+    let plan = decide(of_another.clone(), &job());
+    assert!(
+        plan.steps.is_empty() && plan.refusals[0].contains("public.f() of mallory"),
+        "nothing tells what it let through: {plan}"
+    );
+    of_another.detached[0].mark.archive = Some(archived(None));
+    let with_store = Partition { archive: Some("local".to_owned()), ..job() };
+    assert_eq!(steps(&decide(of_another, &with_store))[0], "record that public.old7 is detached");
     let plan = decide(state.clone(), &job());
     assert_eq!(steps(&plan), ["drop public.old7"]);
     assert!(plan.notes[0].starts_with("public.old8 is detached, and will be dropped in 5 d"), "{plan}");
@@ -327,12 +342,12 @@ fn a_table_of_another_owner_is_named_and_an_archive_in_another_store_is_none() {
 
     let with_store = Partition { archive: Some("new".to_owned()), ..job() };
     for (store, expected) in [(None, None), (Some("new"), None), (Some("old"), Some("archive public.kept"))] {
-        let archive = Archived { key: "k".to_owned(), rows: 1, contents: None, store: store.map(str::to_owned) };
         state.detached = vec![crate::task::partition::state::found::Detached {
             table: name(8, "kept"),
-            mark: Mark { archive: Some(archive), ..mark(8, Stage::Retired, 9) },
+            mark: Mark { archive: Some(archived(store)), ..mark(8, Stage::Retired, 9) },
             inbound: Vec::new(),
             dependants: Vec::new(),
+            guard_of_another: None,
         }];
         assert_eq!(steps(&decide(state.clone(), &with_store)).first().map(String::as_str), expected, "{store:?}");
     }

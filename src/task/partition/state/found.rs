@@ -48,6 +48,8 @@ pub struct Detached {
     pub mark: Mark,
     pub inbound: Vec<String>,
     pub dependants: Vec<String>,
+    /// The function of its guard, and the role that it belongs to, which may change it: neither the table's owner nor a member of it.
+    pub guard_of_another: Option<String>,
 }
 
 /// A table that looks like one that was retired from this one, and belongs to another owner.

@@ -18,7 +18,7 @@ use sqlx::PgConnection;
 pub use table::{check, parents};
 
 use super::calendar::{Calendar, Every};
-use super::guard;
+use super::guard::{self, Guard};
 use super::key::Key;
 use super::keys::Partition;
 use super::mark::Mark;
@@ -186,18 +186,25 @@ async fn detached(connection: &mut PgConnection, parent: i64, attached: &[i64]) 
            AND c.relowner = (SELECT relowner FROM pg_class WHERE oid = $1::bigint::oid) ORDER BY 2, 3",
     )
     .bind(parent)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     let ours = rows.into_iter().filter_map(|(oid, schema, name, comment)| {
         let mark = Mark::read(&comment)?;
         let is_ours = mark.parent == parent && mark.table == oid && !attached.contains(&oid);
-        is_ours.then(|| Detached { table: TableName { oid, schema, name }, mark, inbound: Vec::new(), dependants: Vec::new() })
+        let table = TableName { oid, schema, name };
+        is_ours.then(|| Detached { table, mark, inbound: Vec::new(), dependants: Vec::new(), guard_of_another: None })
     });
-    Ok(ours.collect())
+    let mut ours: Vec<Detached> = ours.collect();
+    for detached in ours.iter_mut().filter(|detached| detached.mark.is_guarded) {
+        if let Guard::OfAnother { function, owner } = guard::look(connection, &detached.table).await? {
+            detached.guard_of_another = Some(format!("{function} of {owner}"));
+        }
+    }
+    Ok(ours)
 }
 
 /// Returns tables of other owners whose marks say that they were retired from this one. Anyone can write such a comment on their own table,
-/// so the mark does not count: the table is only reported, and only if it has the guard.
+/// so the mark does not count: the table is only reported, and only if it has the guard, whose function belongs to the owner of this one.
 async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<Vec<OtherOwnersTable>> {
     let rows: Vec<(i64, String, String, String, String, String)> = sqlx::query_as(
         "SELECT c.oid::bigint, n.nspname::text, c.relname::text, d.description, quote_ident(pg_get_userbyid(c.relowner)), quote_ident(pg_get_userbyid(p.relowner))
@@ -206,7 +213,8 @@ async fn of_other_owners(connection: &mut PgConnection, parent: i64) -> Result<V
          WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND c.relkind = 'r' AND NOT c.relispartition
            AND d.description LIKE '%pgtend-partition: {%'
            AND EXISTS (SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
-                       WHERE t.tgrelid = c.oid AND t.tgname = $2 AND f.proname = format('%s_%s', $2, c.oid)) ORDER BY 2, 3",
+                       WHERE t.tgrelid = c.oid AND t.tgname = $2 AND pg_has_role(f.proowner, p.relowner, 'USAGE')
+                         AND (f.proname = format('%s_%s', $2, c.oid) OR starts_with(f.proname, format('%s_%s_', $2, c.oid)))) ORDER BY 2, 3",
     )
     .bind(parent)
     .bind(guard::TRIGGER)
