@@ -1,6 +1,7 @@
 //! A restore into an existing empty database: one transaction of one session, which is committed when all is proved.
 
 use anyhow::Result;
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
@@ -57,6 +58,10 @@ pub async fn into_empty_database(
 
 /// The number of the database's own objects and large objects.
 pub async fn objects_in(settings: &pg::Settings) -> Result<i64> {
-    let mut connection = settings.connect().await?;
-    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
+    objects(&mut settings.connect().await?).await
+}
+
+/// The same, in a session.
+pub async fn objects(connection: &mut PgConnection) -> Result<i64> {
+    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(connection).await?)
 }
