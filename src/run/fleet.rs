@@ -165,6 +165,16 @@ impl Found {
         self.databases(config).chain(schemas).collect()
     }
 
+    /// Returns how many of what it has count, if it ever said that.
+    pub fn had(&self, asked: &Asked, config: &Config) -> Option<usize> {
+        let names = self.lists.get(asked)?;
+        // Not all that it had: some are left out by `databases`, `include` and `exclude`.
+        Some(match asked {
+            Asked::Server(server) => self.count(server, config),
+            Asked::Database(_) => names.len(),
+        })
+    }
+
     /// Returns how many databases of a server count.
     pub fn count(&self, server: &str, config: &Config) -> usize {
         self.taken(config).filter(|(name, ..)| *name == server).count()
