@@ -194,7 +194,13 @@ impl Safe {
     }
 
     /// Returns how a database of a server, or a schema, stands that a job backs up, as far as that was read. `late`: its backup jobs that are late.
-    pub fn of_found(self: &Arc<Self>, context: &Context, name: &str, late: Vec<String>, unasked: Option<&Unasked>) -> Option<DatabaseStatus> {
+    pub fn of_found(
+        self: &Arc<Self>,
+        context: &Context,
+        name: &str,
+        late: Vec<String>,
+        unasked: Option<&Unasked>,
+    ) -> Option<DatabaseStatus> {
         let is_covered = context.jobs.iter().any(|job| is_backed_up_by(job, name));
         if !is_covered || !has_servers(context) || context.config.databases.contains_key(name) {
             return None;

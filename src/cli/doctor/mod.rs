@@ -72,7 +72,9 @@ async fn of_jobs(global: &Global) -> Vec<Finding> {
     if attention.is_empty() {
         let every = match standing.excluded {
             0 => "every database has a proved backup".to_owned(),
-            excluded => format!("every database but those that [servers] exclude ({}) has a proved backup", units::count(excluded as u64)),
+            excluded => {
+                format!("every database but those that [servers] exclude ({}) has a proved backup", units::count(excluded as u64))
+            }
         };
         let known = match (standing.has_ledger, standing.is_scheduled) {
             (true, true) => format!("none is late, none failed last, {every}"),

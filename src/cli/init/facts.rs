@@ -37,7 +37,7 @@ pub struct Listed {
 pub struct Contents {
     /// Names with versions.
     pub extensions: Vec<String>,
-    /// It has something of its own, by the measure that tells databases without a backup job.
+    /// It has something of its own besides a run history, by the measure that tells databases without a backup job.
     pub has_objects: bool,
     pub timed: Vec<Timed>,
     pub partitioned: Vec<Partitioned>,

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::facts::{Contents, Listed, Server};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, Settings};
-use crate::task::backup::existing_database::objects;
+use crate::task::backup::existing_database::is_empty_but_for_runs;
 
 /// A database whose server names none is looked for under these names.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
@@ -107,7 +107,7 @@ async fn read(connection: &mut PgConnection) -> Result<Contents> {
     .await?;
     Ok(Contents {
         extensions,
-        has_objects: objects(connection).await? > 0,
+        has_objects: !is_empty_but_for_runs(connection).await?,
         timed: sqlx::query_as(include_str!("timed.sql")).fetch_all(&mut *connection).await.context("tables with a time")?,
         partitioned: sqlx::query_as(include_str!("partitioned.sql")).fetch_all(&mut *connection).await.context("partitions")?,
         vectors: sqlx::query_as(include_str!("vectors.sql")).fetch_all(&mut *connection).await.context("vectors")?,

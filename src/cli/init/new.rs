@@ -107,7 +107,8 @@ async fn entries(
         });
     }
     let may_keep_runs = |listed: &Listed| listed.may_create && !server.is_standby;
-    let own_ledger = found.iter().map(|(listed, _)| *listed).find(|listed| listed.name == fleet::LEDGERS[0] && may_keep_runs(listed));
+    let own_ledger =
+        found.iter().map(|(listed, _)| *listed).find(|listed| listed.name == fleet::LEDGERS[0] && may_keep_runs(listed));
     let own_ledger = own_ledger.map(|listed| listed.name.as_str());
     let (mut new, mut taken) = (Entries::default(), BTreeSet::new());
     for (listed, contents) in found {

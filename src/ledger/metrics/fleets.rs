@@ -54,8 +54,11 @@ impl Fleets {
         }
         match label {
             Some(label) => {
-                let fleet =
-                    fleets.entry(job.to_owned()).or_insert_with(|| Fleet { label: String::new(), databases: HashMap::new(), is_late_alone: false });
+                let fleet = fleets.entry(job.to_owned()).or_insert_with(|| Fleet {
+                    label: String::new(),
+                    databases: HashMap::new(),
+                    is_late_alone: false,
+                });
                 fleet.label = label.to_owned();
             }
             None => drop(fleets.remove(job)),
@@ -96,7 +99,16 @@ impl Fleets {
     /// Returns the name, the label and the sums of each job with patterns.
     pub fn sums(&self) -> Vec<(String, String, Sums)> {
         let fleets = self.lock();
-        fleets.iter().map(|(job, fleet)| (job.clone(), fleet.label.clone(), Sums { is_late_alone: fleet.is_late_alone, ..Sums::of(fleet.databases.values()) })).collect()
+        fleets
+            .iter()
+            .map(|(job, fleet)| {
+                (
+                    job.clone(),
+                    fleet.label.clone(),
+                    Sums { is_late_alone: fleet.is_late_alone, ..Sums::of(fleet.databases.values()) },
+                )
+            })
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Fleet>> {

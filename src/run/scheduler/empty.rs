@@ -35,7 +35,9 @@ impl Scheduler {
             let of_it = successes.iter().filter(|((name, _), _)| *name == job.name).map(|(_, at)| *at);
             let key = (job.name.clone(), chosen.to_string());
             let why = due_at.map(|_| reason(job, &silent));
-            if let Some(why) = why.as_ref().filter(|_| before.contains_key(&job.name) && lock(&self.late_alone).insert(key.clone())) {
+            if let Some(why) =
+                why.as_ref().filter(|_| before.contains_key(&job.name) && lock(&self.late_alone).insert(key.clone()))
+            {
                 tracing::error!(job = job.name, database = key.1, "late: {why}");
             }
             if due_at.is_none() {

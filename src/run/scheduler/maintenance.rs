@@ -281,7 +281,14 @@ impl Scheduler {
             }
             let notify =
                 broken.iter().find(|broken| broken.job == now.job).and_then(|broken| broken.legible.as_ref()?.notify.clone());
-            Late { key: (now.job, now.database), is_of_fleet: true, notify, due_at, last_success_at: now.last_success_at, why: None }
+            Late {
+                key: (now.job, now.database),
+                is_of_fleet: true,
+                notify,
+                due_at,
+                last_success_at: now.last_success_at,
+                why: None,
+            }
         });
         Ok(told.collect())
     }

@@ -132,7 +132,7 @@ async fn excluded(config: &Config, jobs: &[Job], names: &[String]) -> (Vec<Strin
             others += 1;
             continue;
         };
-        match in_time("it", stores::is_empty(config, name)).await {
+        match in_time("it", stores::is_to_connect_to(config, name)).await {
             Ok(true) => {}
             Ok(false) if server.exclude.iter().any(|pattern| pattern.as_str() == CONNECTS_TO) => uncovered.push(name.clone()),
             _ => others += 1,

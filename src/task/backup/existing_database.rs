@@ -14,6 +14,9 @@ use crate::base::units;
 use crate::pg;
 use crate::store::Store;
 
+/// The schema of the ledger.
+const LEDGER: &str = "pgtend";
+
 /// Restores into an existing database, all or nothing; refuses one that has any objects.
 pub async fn into_empty_database(
     store: &Store,
@@ -58,10 +61,14 @@ pub async fn into_empty_database(
 
 /// The number of the database's own objects and large objects.
 pub async fn objects_in(settings: &pg::Settings) -> Result<i64> {
-    objects(&mut settings.connect().await?).await
+    objects(&mut settings.connect().await?, &[]).await
 }
 
-/// The same, in a session.
-pub async fn objects(connection: &mut PgConnection) -> Result<i64> {
-    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(connection).await?)
+/// Returns whether a database has nothing of its own but a run history of pgtend.
+pub async fn is_empty_but_for_runs(connection: &mut PgConnection) -> Result<bool> {
+    Ok(objects(connection, &[LEDGER]).await? == 0)
+}
+
+async fn objects(connection: &mut PgConnection, but_schemas: &[&str]) -> Result<i64> {
+    Ok(sqlx::query_scalar(include_str!("objects.sql")).bind(but_schemas).fetch_one(connection).await?)
 }

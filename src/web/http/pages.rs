@@ -20,16 +20,16 @@ use crate::ledger::{self, Key};
 use crate::pg::failure;
 use crate::run::covered::backs_up_all;
 use crate::run::job::Job;
+use crate::run::standing::Unasked;
 use crate::task::audit;
 use crate::task::backup::set_name::SetName;
 use crate::task::partition::Partition;
 use crate::task::retention::Retention;
 use crate::web::choice::{Choice, Filter, ROWS};
-use crate::web::safety::DatabaseStatus;
-use crate::web::status::JobStatus;
-use crate::run::standing::Unasked;
 use crate::web::page::job::{LastReport, SetMade};
 use crate::web::page::{self, Frame, Overview};
+use crate::web::safety::DatabaseStatus;
+use crate::web::status::JobStatus;
 
 /// The sets that a database's page lists.
 const SETS: i64 = 30;
@@ -69,8 +69,7 @@ pub async fn job(State(site): State<Arc<Site>>, Query(OfJob { name, database }):
     let archives = archive_of(&job).is_some();
     let backs_up = backs_up_all(&job);
     let (jobs, error) = some(&site, &[Job { databases: vec![database.clone()], ..job }]).await;
-    let safety =
-        if backs_up { of_database(&site, &database, &jobs, unasked(&site, error.as_deref()).as_ref()) } else { None };
+    let safety = if backs_up { of_database(&site, &database, &jobs, unasked(&site, error.as_deref()).as_ref()) } else { None };
     let Some(mut shown) = jobs.into_iter().next() else {
         return missing(&frame, "There is no such job");
     };

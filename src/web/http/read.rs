@@ -57,7 +57,8 @@ async fn read_seen(site: &Site) -> Seen {
         let failures = failures.into_iter().filter(is_configured).map(RunStatus::from).take(FAILURES).collect();
         let (fleets, uncovered) = judged(site, &context, fleets);
         let timeline = timeline::of(&shown, &jobs, &fleets, &began, now);
-        let status = Status { jobs, failures, fleets, gone, left_out, uncovered, is_asking, untold, ..whole(site, ledger_error, now) };
+        let status =
+            Status { jobs, failures, fleets, gone, left_out, uncovered, is_asking, untold, ..whole(site, ledger_error, now) };
         Seen { status, timeline }
     })
 }
