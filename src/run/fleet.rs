@@ -78,9 +78,18 @@ pub async fn left_out(config: &Config, jobs: &[Job], ledger: &Ledger) -> Result<
 
 /// Returns whether a database of a server has an entry of its own, which counts for its jobs.
 pub fn has_entry(config: &Config, database: &str) -> bool {
-    let of_server = servers::parts(database)
-        .and_then(|(server, own)| Some((config.servers.get(server)?.login.settings().ok()?.server(), own)));
-    of_server.is_some_and(|place| entries(config).contains_key(&place))
+    without_entries(config, vec![database.to_owned()]).is_empty()
+}
+
+/// Returns those of these databases of servers that have no entry of their own.
+pub fn without_entries(config: &Config, mut names: Vec<String>) -> Vec<String> {
+    let entries = entries(config);
+    let place = |name: &str| {
+        let (server, own) = servers::parts(name)?;
+        Some((config.servers.get(server)?.login.settings().ok()?.server(), own))
+    };
+    names.retain(|name| !place(name).is_some_and(|place| entries.contains_key(&place)));
+    names
 }
 
 impl Found {
@@ -154,6 +163,16 @@ impl Found {
         });
         let schemas = schemas.flat_map(|(database, schemas)| schemas.iter().map(move |own| places::name_of(database, own)));
         self.databases(config).chain(schemas).collect()
+    }
+
+    /// Returns how many of what it has count, if it ever said that.
+    pub fn had(&self, asked: &Asked, config: &Config) -> Option<usize> {
+        let names = self.lists.get(asked)?;
+        // Not all that it had: some are left out by `databases`, `include` and `exclude`.
+        Some(match asked {
+            Asked::Server(server) => self.count(server, config),
+            Asked::Database(_) => names.len(),
+        })
     }
 
     /// Returns how many databases of a server count.

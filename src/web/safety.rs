@@ -177,9 +177,7 @@ impl Safe {
     /// Returns how the databases of servers stand, whether a job backs them up or not, and the schemas that jobs back up, as far as that was read; what is old is
     /// read anew. Nothing where there is no store, as of the databases with entries.
     pub fn of_servers(self: &Arc<Self>, context: &Context) -> Option<Arc<OfServers>> {
-        let is_of_schemas = |job: &Job| job.chosen.is_some() && backs_up_all(job) && job.has_schemas();
-        let is_asked = !context.config.servers.is_empty() || context.jobs.iter().any(is_of_schemas);
-        if context.config.stores.is_empty() || !is_asked {
+        if !has_servers(context) {
             return None;
         }
         let known = self.of_servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -193,6 +191,32 @@ impl Safe {
             });
         }
         known.filter(|(asked, _)| asked.elapsed() <= SHOWN_FOR).map(|(_, read)| read)
+    }
+
+    /// Returns how a database of a server, or a schema, stands that a job backs up, as far as that was read. `late`: its backup jobs that are late.
+    pub fn of_found(
+        self: &Arc<Self>,
+        context: &Context,
+        name: &str,
+        late: Vec<String>,
+        unasked: Option<&Unasked>,
+    ) -> Option<DatabaseStatus> {
+        let is_covered = context.jobs.iter().any(|job| is_backed_up_by(job, name));
+        if !is_covered || !has_servers(context) || context.config.databases.contains_key(name) {
+            return None;
+        }
+        let known = self.of_servers(context);
+        let read = known.and_then(|of_all| {
+            let found = of_all.databases.get(name)?.clone();
+            let asked = Instant::now();
+            Some(Arc::new(Read { at: of_all.at, asked, found, late: Vec::new() }))
+        });
+        Some(DatabaseStatus { name: name.to_owned(), read, late, unasked: unasked.cloned() })
+    }
+
+    /// Returns whether there is something to say of databases of servers that was not read yet.
+    pub fn is_asking(self: &Arc<Self>, context: &Context) -> bool {
+        has_servers(context) && self.of_servers(context).is_none()
     }
 
     async fn read_servers(&self, context: &Context) {
@@ -211,6 +235,13 @@ impl Safe {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Read>>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether stores say something of databases of servers, or of schemas that jobs back up.
+fn has_servers(context: &Context) -> bool {
+    let is_of_schemas = |job: &Job| job.chosen.is_some() && backs_up_all(job) && job.has_schemas();
+    let is_asked = !context.config.servers.is_empty() || context.jobs.iter().any(is_of_schemas);
+    !context.config.stores.is_empty() && is_asked
 }
 
 /// What the ledger says of backup jobs on databases.

@@ -42,6 +42,11 @@ pub struct Status {
     pub left_out: Vec<LeftOut>,
     /// Databases of servers that have something of their own, and that no job backs up, as far as that was read.
     pub uncovered: Vec<String>,
+    /// Servers that do not say which databases they have, and databases that do not say which schemas, each in a sentence.
+    pub silent: Vec<String>,
+    /// The stores are being asked how the databases of servers stand, and have not said it yet.
+    #[serde(skip)]
+    pub is_asking: bool,
     /// Messages that nobody got, by places.
     #[serde(serialize_with = "as_json")]
     pub untold: Vec<Untold>,
@@ -77,10 +82,19 @@ pub struct FleetStatus {
     pub late: usize,
     /// Without a success yet, and neither failed nor late.
     pub waiting: usize,
+    /// Why nothing may be known of its databases: a server that never said which it has.
+    #[serde(skip)]
+    pub unknown: Option<String>,
     /// Of a backup job: not backed up for all that the stores say, as of the last few minutes; and how they stand by the stores, in words, where some are not or wait for
     /// their first backup.
     pub without_proof: usize,
+    /// Those of them of which no store could be asked.
+    #[serde(skip)]
+    pub by_ledger: usize,
     pub by_stores: Option<String>,
+    /// The first of those that are not well by the stores.
+    #[serde(skip)]
+    pub not_well: Vec<String>,
     /// When the stores were asked for that. None: not yet, and the ledger alone says how they stand; or it is no backup of all of them.
     pub stores_asked_at: Option<DateTime<Utc>>,
     /// The oldest of the last successes, and the database that it is of.
@@ -109,8 +123,11 @@ impl From<Fleet> for FleetStatus {
             failed: fleet.failed,
             late: fleet.late,
             waiting: fleet.waiting,
+            unknown: None,
             without_proof: 0,
+            by_ledger: 0,
             by_stores: None,
+            not_well: Vec::new(),
             stores_asked_at: None,
             oldest_success_at,
             oldest_success_on,
@@ -121,15 +138,24 @@ impl From<Fleet> for FleetStatus {
 impl FleetStatus {
     /// Returns how many are not backed up, by the stores.
     pub fn not_safe(&self) -> usize {
-        self.without_proof + if self.by_stores.is_some() { self.waiting } else { 0 }
+        self.without_proof - self.by_ledger + if self.by_stores.is_some() { self.waiting } else { 0 }
     }
 
-    /// Takes over what the stores said when they were asked.
+    /// Returns whether it should have run on something, and nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.enabled && self.databases == 0
+    }
+
+    /// Takes over what the stores said when they were asked: also that sets are too old, of which a ledger that is new knows nothing.
     pub fn judge(&mut self, judged: &standing::fleets::Fleet, at: DateTime<Utc>) {
         self.stores_asked_at = Some(at);
-        self.without_proof = judged.without_proof();
+        (self.without_proof, self.by_ledger) = (judged.without_proof(), judged.by_ledger);
+        let late_by_sets = judged.late.saturating_sub(self.late);
+        self.late += late_by_sets;
+        self.waiting = self.waiting.saturating_sub(late_by_sets);
         self.well = self.well.min(self.databases.saturating_sub(self.failed + self.late + self.waiting + self.without_proof));
-        self.by_stores = (judged.without_proof() + judged.waiting > 0).then(|| judged.in_words());
+        self.by_stores = (judged.without_proof() + judged.waiting + late_by_sets > 0).then(|| judged.in_words());
+        self.not_well.clone_from(&judged.named);
     }
 }
 
@@ -477,6 +503,8 @@ pub mod tests {
             gone: Vec::new(),
             left_out: Vec::new(),
             uncovered: Vec::new(),
+            silent: Vec::new(),
+            is_asking: false,
             untold: Vec::new(),
             failures: Vec::new(),
         }

@@ -277,6 +277,8 @@ mod standing_claims;
 mod standing_doubts;
 /// The same for databases that were found on servers.
 mod standing_fleets;
+/// What nobody knows is not called well.
+mod standing_silent;
 /// One contract for all kinds of store.
 mod store;
 /// Azure Blob Storage and Google Cloud Storage.

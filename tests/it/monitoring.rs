@@ -27,7 +27,7 @@ fn promtool(arguments: &[&str]) -> String {
 #[test]
 fn the_alert_rules_are_valid_and_fire_when_they_should_and_not_else() {
     let said = promtool(&["check", "rules", "prometheus-rules.yml"]);
-    assert!(said.contains("12 rules found"), "{said}");
+    assert!(said.contains("14 rules found"), "{said}");
     promtool(&["test", "rules", "prometheus-rules.test.yml", "prometheus-rules-days.test.yml"]);
 }
 
@@ -127,8 +127,12 @@ fn each_query_of_the_dashboard_has_data_on_a_real_prometheus() {
     );
     // Each runs again and again while it is watched, or was run once.
     let often = "schedule = \"*/5 * * * * *\"\n";
+    let servers =
+        format!("[servers.main]\nurl = {}\ndatabases = \"of_no_tenant_*\"\n", crate::support::quoted(&server.url("postgres")));
     let scenario = Scenario::with_database(server, &database)
         .ledger()
+        .config(&servers)
+        .job("fleet", "databases = \"main.of_no_tenant_*\"\n[sql]\nstatements = [\"SELECT 1\"]\n")
         .job("nightly", "database = \"app\"\n[backup]\nstore = \"local\"\nverify = \"restore\"\nscratch = \"same\"\nkeep = { last = 2 }\n")
         .job("stats", &sql_job(often, &["SELECT 1"]))
         .job("audit", "database = \"app\"\n[audit]\nstore = \"local\"\n")

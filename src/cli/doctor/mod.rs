@@ -70,12 +70,16 @@ async fn of_jobs(global: &Global) -> Vec<Finding> {
         return vec![Finding::new(State::Warning, "jobs", "not every database has a proved backup: `pgtend` says which")];
     }
     if attention.is_empty() {
-        let known = match (standing.has_ledger, standing.is_scheduled) {
-            (true, true) => "none is late, none failed last, every database has a proved backup",
-            (true, false) => {
-                "none failed last, no backup is late, every database has a proved backup; no scheduler has seen the jobs yet"
+        let every = match standing.excluded {
+            0 => "every database has a proved backup".to_owned(),
+            excluded => {
+                format!("every database but those that [servers] exclude ({}) has a proved backup", units::count(excluded as u64))
             }
-            (false, _) => "every database has a proved backup, and none is late; without [ledger] no more is known of the jobs",
+        };
+        let known = match (standing.has_ledger, standing.is_scheduled) {
+            (true, true) => format!("none is late, none failed last, {every}"),
+            (true, false) => format!("none failed last, no backup is late, {every}; no scheduler has seen the jobs yet"),
+            (false, _) => format!("{every}, and none is late; without [ledger] no more is known of the jobs"),
         };
         return vec![Finding::new(State::Fine, "jobs", known)];
     }

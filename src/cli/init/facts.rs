@@ -37,7 +37,8 @@ pub struct Listed {
 pub struct Contents {
     /// Names with versions.
     pub extensions: Vec<String>,
-    pub has_tables: bool,
+    /// It has something of its own besides a run history, by the measure that tells databases without a backup job.
+    pub has_objects: bool,
     pub timed: Vec<Timed>,
     pub partitioned: Vec<Partitioned>,
     pub vectors: Vec<Vector>,

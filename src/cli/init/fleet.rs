@@ -55,11 +55,17 @@ pub async fn entries(
     let connects_to = of_name("postgres").or(ledger).or(databases.first());
     let connects_to = connects_to.context("the server has no database that this role may connect to")?;
     let is_of_ledger = ledger.is_some_and(|ledger| ledger.name == connects_to.name);
-    // Without tables of its own it is what its name says: a place to connect to.
+    // With nothing of its own it is what its name says: a place to connect to.
     let exclude = !is_of_ledger && connects_to.name == "postgres" && {
         let contents = look::contents(&settings.with_database(&connects_to.name)).await;
-        contents.is_ok_and(|contents| !contents.has_tables)
+        contents.is_ok_and(|contents| !contents.has_objects)
     };
+    if exclude {
+        shown.left_out.push(LeftOut {
+            what: format!("database {}", connects_to.name),
+            why: "it has nothing of its own, so `exclude` names it; once it has, `pgtend` and `pgtend doctor` say that no job backs it up".to_owned(),
+        });
+    }
     let mut new = Entries {
         server: Some(ServerEntry {
             name: NAME.to_owned(),
@@ -88,7 +94,8 @@ pub async fn entries(
             .to_owned(),
     });
     let own = |listed: &Listed| ShownDatabase::of(&servers::name_of(NAME, &listed.name), listed, &Contents::default());
-    shown.databases.extend(databases.iter().map(own));
+    let are_backed_up = databases.iter().filter(|listed| !exclude || listed.name != connects_to.name);
+    shown.databases.extend(are_backed_up.map(own));
     let names = databases.iter().map(|listed| listed.name.clone());
     new.found.add(Asked::Server(NAME.to_owned()), names.collect());
     Ok(new)

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::facts::{Contents, Listed, Server};
 use crate::base::fault::{Fault, Kind};
 use crate::pg::{self, Settings};
+use crate::task::backup::existing_database::is_empty_but_for_runs;
 
 /// A database whose server names none is looked for under these names.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
@@ -104,16 +105,9 @@ async fn read(connection: &mut PgConnection) -> Result<Contents> {
     )
     .fetch_all(&mut *connection)
     .await?;
-    let has_tables = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                        WHERE c.relkind IN ('r', 'p') AND NOT starts_with(n.nspname::text, 'pg_')
-                          AND n.nspname NOT IN ('information_schema', 'pgtend'))",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
     Ok(Contents {
         extensions,
-        has_tables,
+        has_objects: !is_empty_but_for_runs(connection).await?,
         timed: sqlx::query_as(include_str!("timed.sql")).fetch_all(&mut *connection).await.context("tables with a time")?,
         partitioned: sqlx::query_as(include_str!("partitioned.sql")).fetch_all(&mut *connection).await.context("partitions")?,
         vectors: sqlx::query_as(include_str!("vectors.sql")).fetch_all(&mut *connection).await.context("vectors")?,

@@ -7,6 +7,7 @@ use anyhow::Result;
 use chrono::NaiveTime;
 
 use super::arguments::{Arguments, Place, time_of_day};
+use super::decide::LeftOut;
 use super::facts::{Contents, Listed, Server, ShownDatabase};
 use super::given::{Given, absolute};
 use super::names::{free, slug};
@@ -94,17 +95,25 @@ async fn entries(
     for listed in chosen {
         found.push((listed, look::contents(&settings.with_database(&listed.name)).await));
     }
-    // Without tables of its own, it is what its name says: a place to connect to.
+    // With nothing of its own, it is what its name says: a place to connect to.
     let is_for_connections = |(listed, contents): &(&Listed, Result<Contents>)| {
-        listed.name == "postgres" && contents.as_ref().is_ok_and(|contents| !contents.has_tables)
+        listed.name == "postgres" && contents.as_ref().is_ok_and(|contents| !contents.has_objects)
     };
-    if found.len() > 1 && !are_named {
+    if found.len() > 1 && !are_named && found.iter().any(is_for_connections) {
         found.retain(|found| !is_for_connections(found));
+        shown.left_out.push(LeftOut {
+            what: "database postgres".to_owned(),
+            why: "it has nothing of its own, so it gets no entry; what is made in it later is in no backup until `pgtend init` runs again".to_owned(),
+        });
     }
+    let may_keep_runs = |listed: &Listed| listed.may_create && !server.is_standby;
+    let own_ledger =
+        found.iter().map(|(listed, _)| *listed).find(|listed| listed.name == fleet::LEDGERS[0] && may_keep_runs(listed));
+    let own_ledger = own_ledger.map(|listed| listed.name.as_str());
     let (mut new, mut taken) = (Entries::default(), BTreeSet::new());
     for (listed, contents) in found {
         let name = free(slug(&listed.name), &mut taken);
-        if listed.may_create && !server.is_standby && new.ledger.is_none() {
+        if may_keep_runs(listed) && new.ledger.is_none() && own_ledger.is_none_or(|own| own == listed.name) {
             new.ledger = Some(name.clone());
         }
         if let Ok(contents) = &contents {

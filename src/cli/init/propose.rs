@@ -26,7 +26,7 @@ pub fn all(targets: &[Target], known: &[Job], mut taken: BTreeSet<String>) -> (V
         targets.iter().filter(|target| !has(target)).map(|target| target.name.clone()).collect()
     };
     let backup = |Target { name, contents }: &Target| {
-        let is_scratch = !contents.has_tables && is_only_scratch(known, name);
+        let is_scratch = !contents.has_objects && is_only_scratch(known, name);
         // One that is new has not run yet, and would refuse to replace a database that is backed up.
         let is_made = is_made_from_backups(known, name, |_| true);
         known.iter().any(|job| is_backed_up_by(job, name)) || is_made || is_scratch

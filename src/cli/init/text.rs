@@ -132,7 +132,7 @@ impl ServerEntry {
             self.connection
         );
         text += &match &self.exclude {
-            Some(excluded) => format!("exclude = [{}]    # it has no tables of its own\n", quoted(excluded)),
+            Some(excluded) => format!("exclude = [{}]    # it has nothing of its own\n", quoted(excluded)),
             None => "# exclude = [\"*_test\"]\n".to_owned(),
         };
         text + "max_concurrent = 2    # so many runs work on the server at once\n"

@@ -82,11 +82,14 @@ impl Known {
     }
 
     /// Returns what is shown of a job on many databases: sums of sizes and findings, and the worst of all else.
-    pub fn together<'k>(all: impl Iterator<Item = &'k Self> + Clone) -> Self {
+    /// With each: whether it failed or is late, so that having no proof is no matter of its being new.
+    pub fn together<'k>(judged: impl Iterator<Item = (&'k Self, bool)> + Clone) -> Self {
+        let all = judged.clone().map(|(known, _)| known);
         let sum = |of: &dyn Fn(&Self) -> Option<i64>| all.clone().filter_map(of).reduce(i64::saturating_add);
         let least = |of: &dyn Fn(&Self) -> Option<f64>| all.clone().filter_map(of).min_by(f64::total_cmp);
-        // A database that is new has no proved set yet.
-        let proved_at = least(&|known| known.proved_at.filter(|at| *at > 0.0));
+        // A database that is new has no proved set yet; one that failed or is late should have one.
+        let should_have = judged.filter(|(_, is_in_trouble)| *is_in_trouble).any(|(known, _)| known.proved_at == Some(0.0));
+        let proved_at = if should_have { Some(0.0) } else { least(&|known| known.proved_at.filter(|at| *at > 0.0)) };
         Self {
             uncompressed_bytes: sum(&|known| known.uncompressed_bytes),
             stored_bytes: sum(&|known| known.stored_bytes),

@@ -13,6 +13,8 @@ struct Fleet {
     /// The patterns: the label `database`.
     label: String,
     databases: HashMap<String, Values>,
+    /// It is late because it has no database to run on.
+    is_late_alone: bool,
 }
 
 /// What is known of a job on one database. Times are seconds since 1970.
@@ -35,6 +37,8 @@ pub struct Sums {
     /// How many databases are failed, late and not failed, well, and without a run that says which.
     pub failed: i64,
     pub late: i64,
+    /// It has no database, and is late for that.
+    pub is_late_alone: bool,
     pub well: i64,
     pub waiting: i64,
     pub known: Known,
@@ -50,8 +54,11 @@ impl Fleets {
         }
         match label {
             Some(label) => {
-                let fleet =
-                    fleets.entry(job.to_owned()).or_insert_with(|| Fleet { label: String::new(), databases: HashMap::new() });
+                let fleet = fleets.entry(job.to_owned()).or_insert_with(|| Fleet {
+                    label: String::new(),
+                    databases: HashMap::new(),
+                    is_late_alone: false,
+                });
                 fleet.label = label.to_owned();
             }
             None => drop(fleets.remove(job)),
@@ -75,6 +82,12 @@ impl Fleets {
         true
     }
 
+    pub fn late_without_databases(&self, job: &str, is_late: bool) {
+        if let Some(fleet) = self.lock().get_mut(job) {
+            fleet.is_late_alone = is_late;
+        }
+    }
+
     /// Forgets a database; false if the job has no patterns.
     pub fn forget(&self, job: &str, database: &str) -> bool {
         let mut fleets = self.lock();
@@ -86,7 +99,16 @@ impl Fleets {
     /// Returns the name, the label and the sums of each job with patterns.
     pub fn sums(&self) -> Vec<(String, String, Sums)> {
         let fleets = self.lock();
-        fleets.iter().map(|(job, fleet)| (job.clone(), fleet.label.clone(), Sums::of(fleet.databases.values()))).collect()
+        fleets
+            .iter()
+            .map(|(job, fleet)| {
+                (
+                    job.clone(),
+                    fleet.label.clone(),
+                    Sums { is_late_alone: fleet.is_late_alone, ..Sums::of(fleet.databases.values()) },
+                )
+            })
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Fleet>> {
@@ -101,7 +123,7 @@ impl Sums {
         let mut sums = Self {
             last_success: least(|values| values.last_success).unwrap_or_default(),
             next_run: least(|values| values.next_run).unwrap_or_default(),
-            known: Known::together(all().map(|values| &values.known)),
+            known: Known::together(all().map(|values| (&values.known, values.has_failed || values.is_late))),
             ..Self::default()
         };
         for values in all() {
@@ -139,6 +161,7 @@ mod tests {
             next_run: 40.0,
             failed: 1,
             late: 1,
+            is_late_alone: false,
             well: 1,
             waiting: 0,
             known: Known {

@@ -5,6 +5,7 @@ mod fleets;
 mod labels;
 mod textfile;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
@@ -37,6 +38,11 @@ struct OutcomeLabels {
 struct FleetLabels {
     job: String,
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    server: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +83,9 @@ pub struct Metrics {
     fleets: Fleets,
     fleet_databases: Family<FleetLabels, Gauge>,
     fleet_left_out: Gauge,
+    server_up: Family<ServerLabels, Gauge>,
+    /// Those that have a series.
+    servers: Arc<Mutex<BTreeSet<String>>>,
     errors: Family<KindLabels, Counter>,
     ledger_up: Gauge,
     pool: Family<StateLabels, Gauge>,
@@ -130,6 +139,9 @@ impl Metrics {
         let fleet_left_out = Gauge::default();
         let about = "Living databases and schemas that patterns take, and on which no job can run";
         registry.register("fleet_databases_left_out", about, fleet_left_out.clone());
+        let server_up = Family::default();
+        let about = "Whether a server of [servers] says which databases it has: 1, or 0 while it does not answer";
+        registry.register("server_up", about, server_up.clone());
         let errors = Family::default();
         registry.register("errors", "Errors of runs and of the ledger, by kind", errors.clone());
         let ledger_up = Gauge::default();
@@ -158,6 +170,8 @@ impl Metrics {
             fleets: Fleets::default(),
             fleet_databases,
             fleet_left_out,
+            server_up,
+            servers: Arc::default(),
             errors,
             ledger_up,
             pool,
@@ -283,7 +297,7 @@ impl Metrics {
             let labels = labels(&job, &label);
             self.last_success.get_or_create(&labels).set(sums.last_success);
             self.next_run.get_or_create(&labels).set(sums.next_run);
-            self.late.get_or_create(&labels).set(sums.late);
+            self.late.get_or_create(&labels).set(sums.late + i64::from(sums.is_late_alone));
             self.facts.show(&labels, &sums.known);
             for (state, count) in FLEET_STATES.into_iter().zip([sums.well, sums.failed, sums.late, sums.waiting]) {
                 self.fleet_databases.get_or_create(&FleetLabels { job: job.clone(), state }).set(count);
@@ -336,6 +350,23 @@ impl Metrics {
     /// How many databases of servers, and schemas, are left out.
     pub fn left_out(&self, count: usize) {
         self.fleet_left_out.set(count as i64);
+    }
+
+    /// Which of these servers say which databases they have; others are no longer configured.
+    pub fn servers(&self, names: &[&str], is_up: impl Fn(&str) -> bool) {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.extract_if(.., |known| !names.contains(&known.as_str())) {
+            self.server_up.remove(&ServerLabels { server: gone });
+        }
+        for name in names {
+            known.insert((*name).to_owned());
+            self.server_up.get_or_create(&ServerLabels { server: (*name).to_owned() }).set(is_up(name).into());
+        }
+    }
+
+    /// Says whether a job with patterns is late because it has no database to run on.
+    pub fn late_without_databases(&self, job: &str, is_late: bool) {
+        self.fleets.late_without_databases(job, is_late);
     }
 
     pub fn broken_jobs(&self, count: usize) {

@@ -82,14 +82,9 @@ pub async fn found_for(config: &Config, memory: Memory<'_>, jobs: Vec<Job>) -> V
     }
     let (found, silent) = find(config, &jobs, memory, &Found::default()).await;
     for Silent { asked, error, listed_at } in &silent {
-        let had = match (found.lists.get(asked), listed_at) {
-            (Some(names), Some(at)) => {
+        let had = match (found.had(asked, config), listed_at) {
+            (Some(number), Some(at)) => {
                 let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-                // Not all that it had: some are left out by `databases`, `include` and `exclude`.
-                let number = match asked {
-                    Asked::Server(server) => found.count(server, config),
-                    Asked::Database(_) => names.len(),
-                };
                 format!("the {} that it had at {at} count", units::plural(number, asked.has()))
             }
             _ => format!("nothing is known of its {}s", asked.has()),

@@ -55,13 +55,20 @@ impl Event {
         }
     }
 
-    pub fn late(job: &str, database: &str, due_at: DateTime<Utc>, last_success_at: Option<DateTime<Utc>>) -> Self {
+    /// `why`: no run may come.
+    pub fn late(
+        job: &str,
+        database: &str,
+        due_at: DateTime<Utc>,
+        last_success_at: Option<DateTime<Utc>>,
+        why: Option<&str>,
+    ) -> Self {
         let since =
             last_success_at.map_or("it has none".to_owned(), |at| format!("the last one was {} ago", units::age(at, Utc::now())));
         Self {
             job: job.to_owned(),
             database: database.to_owned(),
-            said: format!("no success for its tick of {due_at}; {since}"),
+            said: why.map_or_else(|| format!("no success for its tick of {due_at}; {since}"), fault::without_values),
             due_at: Some(due_at),
             last_success_at,
             host: ledger::host(),

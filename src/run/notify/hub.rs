@@ -171,7 +171,7 @@ impl Hub {
         let new = late.into_iter().filter(|late| news.contains(&late.key)).collect();
         for late in in_one(new) {
             let Some(due_at) = late.due_at else { continue };
-            let event = Event::late(&late.key.0, &late.key.1, due_at, late.last_success_at);
+            let event = Event::late(&late.key.0, &late.key.1, due_at, late.last_success_at, late.why.as_deref());
             self.tell(late.notify.as_deref(), &event).await;
             self.post_document(late.notify.as_deref(), &event);
         }

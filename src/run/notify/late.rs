@@ -22,6 +22,8 @@ pub struct Late {
     /// The tick for which a success is overdue, if it is late.
     pub due_at: Option<DateTime<Utc>>,
     pub last_success_at: Option<DateTime<Utc>>,
+    /// Why no run may come, where that is known.
+    pub why: Option<String>,
 }
 
 /// Returns one for each job with patterns, however many of its databases are among them. Pure.
@@ -58,6 +60,7 @@ mod tests {
             notify: None,
             due_at: at(100),
             last_success_at,
+            why: None,
         };
         let mut all = vec![late("alone", "a", false, None), late("alone", "b", false, None), late("one", "x", true, at(3))];
         all.extend((0..300).map(|number| late("nightly", &format!("main.t{number}"), true, at(50 - i64::from(number == 7)))));

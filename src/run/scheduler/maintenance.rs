@@ -247,6 +247,7 @@ impl Scheduler {
         let failed = if of_fleets.is_empty() { Vec::new() } else { self.ledger.failed_last(&of_fleets).await? };
         let failed: HashSet<Key> = failed.iter().map(FailedLast::key).collect();
         let mut all = self.note_late(context, &successes, &failed);
+        all.extend(self.look_at_empty(context, &successes));
         all.extend(self.look_at_broken(context).await?);
         let late = all.iter().filter(|job| job.due_at.is_some()).cloned().collect();
         context.notifier.late(late, &all).await
@@ -280,7 +281,14 @@ impl Scheduler {
             }
             let notify =
                 broken.iter().find(|broken| broken.job == now.job).and_then(|broken| broken.legible.as_ref()?.notify.clone());
-            Late { key: (now.job, now.database), is_of_fleet: true, notify, due_at, last_success_at: now.last_success_at }
+            Late {
+                key: (now.job, now.database),
+                is_of_fleet: true,
+                notify,
+                due_at,
+                last_success_at: now.last_success_at,
+                why: None,
+            }
         });
         Ok(told.collect())
     }
@@ -303,6 +311,7 @@ impl Scheduler {
                 notify: entry.job.notify.clone(),
                 due_at,
                 last_success_at,
+                why: None,
             };
             if due_at.is_some() && !entry.is_late {
                 new.push(late.clone());

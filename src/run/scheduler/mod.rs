@@ -5,12 +5,13 @@
 //! The ledger decides who runs a tick, since one row per tick can be written: several schedulers can share it.
 
 mod broken;
+mod empty;
 mod finding;
 mod fleets;
 mod maintenance;
 pub mod planner;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 pub use broken::{How, Stands, stands};
 use chrono::{DateTime, TimeDelta, Utc};
+pub use finding::NotAnswering;
 pub use fleets::Fleet;
 use planner::{Due, Ticks};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -33,6 +35,7 @@ use crate::ledger::report::Ended;
 use crate::ledger::{Key, Ledger, Trigger};
 use crate::pg::failure;
 use crate::run::fleet::Found;
+use crate::run::fleet::asked::Asked;
 use crate::run::job::{Broken, Job};
 use crate::run::runner::{self, Context};
 use crate::run::turns::Turns;
@@ -59,6 +62,12 @@ pub struct Scheduler {
     turns: Turns,
     /// What the servers were found to have.
     found: Mutex<Found>,
+    /// The servers and databases that do not say what they have, as of the last look.
+    silent: Mutex<BTreeMap<Asked, NotAnswering>>,
+    /// The jobs with patterns that have no database, and since when this process knows them so.
+    empty_since: Mutex<HashMap<String, DateTime<Utc>>>,
+    /// Those of them that were called late in the log.
+    late_alone: Mutex<HashSet<Key>>,
     /// The first run and the attempt of each retry that waits for a slot.
     retrying: Mutex<HashSet<(i64, i32)>>,
     tracker: TaskTracker,
@@ -109,6 +118,9 @@ impl Scheduler {
             ledger,
             turns: Turns::default(),
             found: Mutex::default(),
+            silent: Mutex::default(),
+            empty_since: Mutex::default(),
+            late_alone: Mutex::default(),
             entries: Mutex::default(),
             retrying: Mutex::default(),
             generation: AtomicI64::new(1),
@@ -241,9 +253,9 @@ impl Scheduler {
     pub async fn run(self: &Arc<Self>) -> Result<()> {
         let beat = Arc::new(Notify::new());
         let mut metronome = metronome(Arc::clone(&beat)).await.context("cannot start the scheduler's clock")?;
-        let silent = self.find_databases(&BTreeSet::new()).await;
+        self.find_databases().await;
         let maintenance = tokio::spawn(Arc::clone(self).maintenance_tick());
-        let finding = tokio::spawn(Arc::clone(self).finding(silent));
+        let finding = tokio::spawn(Arc::clone(self).finding());
         let started = (Instant::now(), Utc::now());
         let mut drift = TimeDelta::zero();
         while !self.stop.is_cancelled() {

@@ -40,7 +40,7 @@ impl Backup {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OfDatabase {
     pub name: String,
     /// A job that backs up all of it: one that runs by itself, if there is one.

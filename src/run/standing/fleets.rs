@@ -20,6 +20,9 @@ use crate::run::scheduler::planner::Ticks;
 /// More names in one line would hide the rest.
 const NAMED: usize = 5;
 
+/// So many of a job's databases that are not well are named on the page.
+const NAMED_OF_FLEET: usize = 20;
+
 /// How a job with patterns stands. Each database is counted once, under the first of these that holds.
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Fleet {
@@ -52,6 +55,9 @@ pub struct Fleet {
     /// What is wrong with the first of those whose sets are.
     #[serde(skip)]
     pub example: Option<String>,
+    /// The first of those that are not well.
+    #[serde(skip)]
+    pub named: Vec<String>,
     /// The oldest of the last successes, and of which database.
     pub oldest_success_at: Option<DateTime<Utc>>,
     pub oldest_success_on: Option<String>,
@@ -97,6 +103,9 @@ fn of_job((job, jobs): (&Job, &[Job]), known: &Known, judged: Option<&HashMap<St
             // That a server does not answer is said once, and not of each of its databases.
             let of = of_stores.flatten().filter(|of| of.unsure.is_none());
             fleet.example = of.map(|of| format!("{database}: {}", of.wrongs_in_short()));
+        }
+        if state != State::Well && fleet.named.len() < NAMED_OF_FLEET {
+            fleet.named.push(database.clone());
         }
         fleet.add(state);
         if let Some(at) = success.filter(|at| fleet.oldest_success_at.is_none_or(|oldest| *at < oldest)) {

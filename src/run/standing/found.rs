@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::database::OfDatabase;
 use super::fleets::{self, Fleet};
 use super::history::{OfFleets, one_by_one};
 use super::judge::{Judged, judge};
@@ -30,8 +31,12 @@ pub struct OfServers {
     /// When they were asked.
     pub at: DateTime<Utc>,
     pub fleets: Vec<Fleet>,
+    /// Those that a job backs up, and of which all could be asked in time.
+    pub databases: HashMap<String, OfDatabase>,
     /// Those with something of their own that no job backs up.
     pub uncovered: Vec<String>,
+    /// How many a person left out by `databases`, `include` or `exclude`.
+    pub excluded: usize,
     /// Databases, also such with entries, whose schemas jobs back up one by one.
     pub by_schemas: BTreeSet<String>,
     /// Those on which no job can run.
@@ -66,14 +71,14 @@ pub async fn of_servers(
         unread.push(Unread { what: "ledger".to_owned(), why: failure::in_a_line(&error) });
         OfFleets::default()
     });
-    let Judged { mut databases, uncovered, unread: unread_stores } = judged;
+    let Judged { mut databases, uncovered, excluded, unread: unread_stores } = judged;
     databases.values_mut().for_each(|database| stores::lose(database, jobs, &proved));
     let mut fleets = fleets::count(&counted, &known, Some(&databases), now);
     if !is_asked {
         fleets.retain(|fleet| fleet.is_backup);
     }
     let by_schemas = backed_up_by_schemas(jobs, config).into_iter().map(str::to_owned).collect();
-    OfServers { at: now, fleets, uncovered, by_schemas, left_out: servers.left_out, unread, unread_stores }
+    OfServers { at: now, fleets, databases, uncovered, excluded, by_schemas, left_out: servers.left_out, unread, unread_stores }
 }
 
 /// A job with the databases that its file names and those with entries of their own, without those that were found.

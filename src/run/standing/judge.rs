@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use super::database::OfDatabase;
 use super::servers::Servers;
 use super::stores::{self, Opened, Sought, in_time};
-use crate::config::Config;
+use crate::config::{Config, servers};
 use crate::run::covered::is_backed_up_by;
 use crate::run::job::Job;
 use crate::store::{Listed, key};
@@ -29,6 +29,9 @@ const LISTINGS_AT_ONCE: usize = 4;
 /// So many databases without a backup job are asked whether they have anything of their own.
 const ASKED_FOR_TABLES: usize = 64;
 
+/// The database that every server has, and that may be there to connect to alone.
+const CONNECTS_TO: &str = "postgres";
+
 /// What stores, by their names, list in the folder of a database.
 type ByStore = HashMap<String, Listed>;
 
@@ -38,6 +41,8 @@ pub(super) struct Judged {
     /// Those that a job backs up, and of which all could be asked in time.
     pub databases: HashMap<String, OfDatabase>,
     pub uncovered: Vec<String>,
+    /// How many the configuration leaves out, but for a `postgres` that has nothing of its own.
+    pub excluded: usize,
     pub unread: BTreeMap<String, String>,
 }
 
@@ -53,7 +58,9 @@ pub(super) async fn judge(config: &Config, jobs: &[Job], stores: &Opened, server
     let schemas = jobs.iter().filter(|job| job.has_schemas()).flat_map(|job| &job.databases).filter(|place| is_covered(place));
     let covered: BTreeSet<String> = covered.into_iter().chain(schemas.cloned()).collect();
     let covered: Vec<String> = covered.into_iter().collect();
-    let mut judged = Judged { uncovered: uncovered(config, without).await, ..Judged::default() };
+    let (uncovered, (hidden, excluded)) = tokio::join!(uncovered(config, without), excluded(config, jobs, &servers.excluded));
+    let uncovered = uncovered.into_iter().chain(hidden).collect();
+    let mut judged = Judged { uncovered, excluded, ..Judged::default() };
     let chunks: Vec<Vec<String>> = covered.chunks(LISTED_TOGETHER).map(<[String]>::to_vec).collect();
     let listing = chunks.into_iter().map(|names| listed_together(jobs, stores, names, patience / 2));
     let listed = stream::iter(listing).buffer_unordered(LISTINGS_AT_ONCE).flat_map(stream::iter);
@@ -113,6 +120,25 @@ async fn of_found(
         return stores::judged(jobs, &of_it, &database, sought(usize::MAX, ByStore::new())).await;
     }
     (found, not_read)
+}
+
+/// Of those that the configuration leaves out: each `postgres` that has something of its own and that stands as it is in `exclude`, as `init` writes while there is nothing in
+/// it; and how many others there are, which a person left out.
+async fn excluded(config: &Config, jobs: &[Job], names: &[String]) -> (Vec<String>, usize) {
+    let (mut uncovered, mut others) = (Vec::new(), 0);
+    for name in names.iter().filter(|name| !jobs.iter().any(|job| is_backed_up_by(job, name))) {
+        let of_init = servers::parts(name).filter(|(_, own)| own == CONNECTS_TO);
+        let Some(server) = of_init.and_then(|(server, _)| config.servers.get(server)) else {
+            others += 1;
+            continue;
+        };
+        match in_time("it", stores::is_to_connect_to(config, name)).await {
+            Ok(true) => {}
+            Ok(false) if server.exclude.iter().any(|pattern| pattern.as_str() == CONNECTS_TO) => uncovered.push(name.clone()),
+            _ => others += 1,
+        }
+    }
+    (uncovered, others)
 }
 
 /// Those of them that have something of their own, or could not be asked.

@@ -56,8 +56,10 @@ pub async fn all(file: String, config: &Config, folder: &Folder, now: DateTime<U
     standing.untold = untold;
     standing.failed = failed.into_iter().map(failed_last).collect();
     standing.is_scheduled = !known.since.is_empty();
-    let OfServers { at: _, fleets, uncovered, by_schemas, left_out, unread: silent, unread_stores } = of_servers;
+    let OfServers { at: _, databases: _, fleets, uncovered, excluded, by_schemas, left_out, unread: silent, unread_stores } =
+        of_servers;
     (standing.fleets, standing.uncovered, standing.left_out, standing.gone) = (fleets, uncovered, left_out, gone);
+    standing.excluded = excluded;
     if unasked.is_some() {
         // Of jobs that back up nothing, only the ledger knows how they stand.
         standing.fleets.retain(|fleet| fleet.is_backup);

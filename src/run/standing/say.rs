@@ -34,6 +34,8 @@ pub struct Standing {
     pub gone: Vec<Gone>,
     /// Databases of servers that have something of their own, and that no job backs up.
     pub uncovered: Vec<String>,
+    /// How many databases of servers a person left out, of which nothing is asked.
+    pub excluded: usize,
     /// Those of them whose sets are still there.
     pub left: Vec<Left>,
     /// Databases whose schemas jobs back up one by one.

@@ -25,6 +25,8 @@ const AT_ONCE: usize = 32;
 pub(super) struct Servers {
     pub found: fleet::Found,
     pub left_out: Vec<LeftOut>,
+    /// The databases that servers have now, and that `databases`, `include` and `exclude` leave out; without those that have entries of their own.
+    pub excluded: Vec<String>,
     answers: HashMap<String, Result<OfServer, String>>,
     /// Of databases with entries that were asked for their schemas: whose sets are theirs.
     theirs: HashMap<String, Result<Theirs, String>>,
@@ -68,7 +70,13 @@ impl Servers {
         }
         left_out.retain(|left_out| !fleet::has_entry(config, &left_out.database));
         left_out.sort_by(|a, b| a.database.cmp(&b.database));
-        Self { found, left_out, answers, theirs: HashMap::new(), silent: BTreeMap::new() }
+        let of_answers = config.servers.iter().filter_map(|(name, server)| Some((name, server, answered(name)?)));
+        let excluded = of_answers.flat_map(|(name, server, OfServer { listed, .. })| {
+            let excluded = listed.names.iter().filter(|own| !server.takes(own));
+            excluded.map(|own| servers::name_of(name, own))
+        });
+        let excluded = fleet::without_entries(config, excluded.collect());
+        Self { found, left_out, excluded, answers, theirs: HashMap::new(), silent: BTreeMap::new() }
     }
 
     /// Asks the databases whose schemas have jobs for these. One that does not answer, or whose server does not, keeps those that it had.

@@ -19,7 +19,7 @@ use crate::run::job::{Broken, Job};
 use crate::store::{Listed, Store};
 use crate::task::backup::Backup as BackupTask;
 use crate::task::backup::copies::several::ensure_answers;
-use crate::task::backup::existing_database::objects_in;
+use crate::task::backup::existing_database::{is_empty_but_for_runs, objects_in};
 use crate::task::backup::gate::{Answer, Bounds, Looked, Measured, NotAsked, Question, Seen};
 use crate::task::backup::manifest::Filters;
 use crate::task::backup::set_name::SetName;
@@ -204,6 +204,12 @@ fn stores_of(job: &Job) -> Option<Vec<String>> {
 pub(super) async fn is_empty(config: &Config, name: &str) -> Result<bool> {
     let database = config.database(name).context("no such database")?;
     Ok(objects_in(&database.settings()?).await? == 0)
+}
+
+/// Returns whether one that `init` would leave out has nothing that it would not leave out.
+pub(super) async fn is_to_connect_to(config: &Config, name: &str) -> Result<bool> {
+    let database = config.database(name).context("no such database")?;
+    is_empty_but_for_runs(&mut database.settings()?.connect().await?).await
 }
 
 fn backup_of(seen: Seen, stores: Vec<String>, measured: Option<Measured>) -> Backup {

@@ -1,6 +1,7 @@
 //! A restore into an existing empty database: one transaction of one session, which is committed when all is proved.
 
 use anyhow::Result;
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::choices::Choices;
@@ -12,6 +13,9 @@ use crate::base::progress::Phase;
 use crate::base::units;
 use crate::pg;
 use crate::store::Store;
+
+/// The schema of the ledger.
+const LEDGER: &str = "pgtend";
 
 /// Restores into an existing database, all or nothing; refuses one that has any objects.
 pub async fn into_empty_database(
@@ -57,6 +61,14 @@ pub async fn into_empty_database(
 
 /// The number of the database's own objects and large objects.
 pub async fn objects_in(settings: &pg::Settings) -> Result<i64> {
-    let mut connection = settings.connect().await?;
-    Ok(sqlx::query_scalar(include_str!("objects.sql")).fetch_one(&mut connection).await?)
+    objects(&mut settings.connect().await?, &[]).await
+}
+
+/// Returns whether a database has nothing of its own but a run history of pgtend.
+pub async fn is_empty_but_for_runs(connection: &mut PgConnection) -> Result<bool> {
+    Ok(objects(connection, &[LEDGER]).await? == 0)
+}
+
+async fn objects(connection: &mut PgConnection, but_schemas: &[&str]) -> Result<i64> {
+    Ok(sqlx::query_scalar(include_str!("objects.sql")).bind(but_schemas).fetch_one(connection).await?)
 }

@@ -18,7 +18,9 @@ use super::stored;
 use crate::ledger::report::Outcome;
 use crate::ledger::{self, Key};
 use crate::pg::failure;
+use crate::run::covered::backs_up_all;
 use crate::run::job::Job;
+use crate::run::standing::Unasked;
 use crate::task::audit;
 use crate::task::backup::set_name::SetName;
 use crate::task::partition::Partition;
@@ -26,6 +28,8 @@ use crate::task::retention::Retention;
 use crate::web::choice::{Choice, Filter, ROWS};
 use crate::web::page::job::{LastReport, SetMade};
 use crate::web::page::{self, Frame, Overview};
+use crate::web::safety::DatabaseStatus;
+use crate::web::status::JobStatus;
 
 /// The sets that a database's page lists.
 const SETS: i64 = 30;
@@ -63,7 +67,10 @@ pub async fn job(State(site): State<Arc<Site>>, Query(OfJob { name, database }):
         return missing(&frame, &format!("There is no job {name} on {database}"));
     };
     let archives = archive_of(&job).is_some();
-    let Some(mut shown) = some(&site, &[Job { databases: vec![database.clone()], ..job }]).await.0.pop() else {
+    let backs_up = backs_up_all(&job);
+    let (jobs, error) = some(&site, &[Job { databases: vec![database.clone()], ..job }]).await;
+    let safety = if backs_up { of_database(&site, &database, &jobs, unasked(&site, error.as_deref()).as_ref()) } else { None };
+    let Some(mut shown) = jobs.into_iter().next() else {
         return missing(&frame, "There is no such job");
     };
     let report = last_reports(&site, &[(name, database)], 1).await.pop();
@@ -74,7 +81,7 @@ pub async fn job(State(site): State<Arc<Site>>, Query(OfJob { name, database }):
             last = LastReport { run: row.id, until: report.covered_until(), facts: report.facts };
         }
     }
-    block_in_place(|| Html(page::job::render(&frame, &shown, &last, archives))).into_response()
+    block_in_place(|| Html(page::job::render(&frame, &shown, &last, archives, safety.as_ref()))).into_response()
 }
 
 /// None while the ledger is away, as the page says.
@@ -101,11 +108,19 @@ pub async fn database(State(site): State<Arc<Site>>, Query(Named { name }): Quer
     let on_it: Vec<Job> = on_it.map(|job| Job { databases: vec![name.clone()], ..job.clone() }).collect();
     let (shown, more) = on_it.split_at(on_it.len().min(ROWS));
     let (jobs, error) = some(&site, shown).await;
-    let safety = safety(&site, &jobs, unasked(&site, error.as_deref()).as_ref());
-    let safety = safety.iter().find(|database| database.name == name);
+    let safety = of_database(&site, &name, &jobs, unasked(&site, error.as_deref()).as_ref());
     let backups: Vec<Key> = jobs.iter().filter(|job| job.task == "backup").map(|job| (job.job.clone(), name.clone())).collect();
     let sets = sets_made(last_reports(&site, &backups, SETS).await);
-    block_in_place(|| Html(page::job::database(&frame, &name, safety, &sets, &jobs, more.len()))).into_response()
+    block_in_place(|| Html(page::job::database(&frame, &name, safety.as_ref(), &sets, &jobs, more.len()))).into_response()
+}
+
+/// Whether a database is safe, whether it has an entry or was found.
+fn of_database(site: &Site, name: &str, jobs: &[JobStatus], unasked: Option<&Unasked>) -> Option<DatabaseStatus> {
+    let with_entry = safety(site, jobs, unasked).into_iter().find(|database| database.name == name);
+    with_entry.or_else(|| {
+        let late = jobs.iter().filter(|job| job.task == "backup" && job.late && job.enabled).map(|job| job.job.clone());
+        site.safe.of_found(&site.scheduler.context(), name, late.collect(), unasked)
+    })
 }
 
 /// The sets of these runs, the newest first.

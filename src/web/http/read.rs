@@ -12,7 +12,7 @@ use crate::ledger::{self, Began, Gone, Key, Ledger, LeftOut, Row, Untold};
 use crate::run::fleet;
 use crate::run::job::Job;
 use crate::run::runner::Context;
-use crate::run::scheduler::{Away, Fleet};
+use crate::run::scheduler::{Away, Fleet, NotAnswering};
 use crate::run::standing::Unasked;
 use crate::web::choice::Choice;
 use crate::web::safety::DatabaseStatus;
@@ -49,6 +49,7 @@ async fn read_seen(site: &Site) -> Seen {
         }
     };
     block_in_place(|| {
+        let is_asking = site.safe.is_asking(&context);
         let LastRead { shown, runs, known, failures, reports, began, gone, left_out, untold } = read;
         let mut jobs = status::of_jobs(&shown, runs, &known, now);
         add_reports(&mut jobs, reports);
@@ -56,7 +57,8 @@ async fn read_seen(site: &Site) -> Seen {
         let failures = failures.into_iter().filter(is_configured).map(RunStatus::from).take(FAILURES).collect();
         let (fleets, uncovered) = judged(site, &context, fleets);
         let timeline = timeline::of(&shown, &jobs, &fleets, &began, now);
-        let status = Status { jobs, failures, fleets, gone, left_out, uncovered, untold, ..whole(site, ledger_error, now) };
+        let status =
+            Status { jobs, failures, fleets, gone, left_out, uncovered, is_asking, untold, ..whole(site, ledger_error, now) };
         Seen { status, timeline }
     })
 }
@@ -117,7 +119,12 @@ async fn gone_and_left_out(Context { config, jobs, .. }: &Context, ledger: &Ledg
 
 /// The jobs with patterns as the stores say that they stand, as far as that was read, and the databases of servers that no job backs up.
 fn judged(site: &Site, context: &Context, fleets: Vec<Fleet>) -> (Vec<FleetStatus>, Vec<String>) {
-    let mut fleets: Vec<FleetStatus> = fleets.into_iter().map(FleetStatus::from).collect();
+    let silent = site.scheduler.silent();
+    let of = |fleet: Fleet| {
+        let unknown = silent.iter().find(|silent| silent.had.is_none() && silent.may_have_some_of(&fleet.job));
+        FleetStatus { unknown: unknown.map(NotAnswering::in_words), ..FleetStatus::from(fleet) }
+    };
+    let mut fleets: Vec<FleetStatus> = fleets.into_iter().map(of).collect();
     let Some(of_servers) = site.safe.of_servers(context) else { return (fleets, Vec::new()) };
     for fleet in &mut fleets {
         if let Some(judged) = of_servers.fleets.iter().find(|judged| judged.job == fleet.job && judged.is_backup) {
@@ -230,6 +237,8 @@ fn whole(site: &Site, ledger_error: Option<String>, now: DateTime<Utc>) -> Statu
         gone: Vec::new(),
         left_out: Vec::new(),
         uncovered: Vec::new(),
+        silent: site.scheduler.silent().iter().map(NotAnswering::in_words).collect(),
+        is_asking: false,
         untold: Vec::new(),
         failures: Vec::new(),
     }

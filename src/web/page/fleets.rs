@@ -49,7 +49,7 @@ fn left_out(status: &Status) -> Markup {
 }
 
 fn row(fleet: &FleetStatus, status: &Status) -> Markup {
-    let class = if fleet.failed + fleet.late + fleet.without_proof > 0 {
+    let class = if fleet.failed + fleet.late + fleet.without_proof > 0 || fleet.is_empty() {
         Some("bad")
     } else if !fleet.enabled {
         Some("off")
@@ -83,15 +83,36 @@ fn row(fleet: &FleetStatus, status: &Status) -> Markup {
 fn standing(fleet: &FleetStatus, status: &Status) -> Markup {
     html! {
         @if status.ledger_error.is_some() { span.quiet { "unknown" } } @else if fleet.databases == 0 {
-            span.tag.warn { "no " (fleet.has_runs_for) } small { "nothing matches " (fleet.patterns) }
+            span.tag.warn { "no " (fleet.has_runs_for) } @match &fleet.unknown {
+                Some(why) => small.wrong { (shortened(why, 300)) },
+                None => small { "nothing matches " (fleet.patterns) },
+            }
         } @else {
             span.good { (count(fleet.well as u64)) " well" }
             @if fleet.failed > 0 { " · " span.bad { (count(fleet.failed as u64)) " failed" } }
             @if fleet.late > 0 { " · " span.tag.warn { (count(fleet.late as u64)) " late" } }
-            @if fleet.without_proof > 0 { " · " span.bad { (count(fleet.without_proof as u64)) " not safe" } }
+            @let not_safe = fleet.without_proof - fleet.by_ledger;
+            @if not_safe > 0 { " · " span.bad { (count(not_safe as u64)) " not safe" } }
+            @if fleet.by_ledger > 0 { " · " span.tag.warn { (count(fleet.by_ledger as u64)) " not known to be safe" } }
             @if let Some(by_stores) = &fleet.by_stores { small.wrong { "by the stores: " (shortened(by_stores, 300)) } }
+            @if !fleet.not_well.is_empty() { (not_well(fleet)) }
             @if fleet.waiting > 0 { small { (count(fleet.waiting as u64)) " without a success yet" } }
             @if let Some(at) = fleet.stores_asked_at { small { "stores asked " (ago(at, status.now)) } }
+        }
+    }
+}
+
+/// The first of those that are not well, each with its page.
+fn not_well(fleet: &FleetStatus) -> Markup {
+    let all = fleet.failed + fleet.late + fleet.without_proof + fleet.waiting;
+    html! {
+        small {
+            "not well: "
+            @for (index, name) in fleet.not_well.iter().enumerate() {
+                @if index > 0 { ", " }
+                a href=(links::database(name)) { (shortened(name, 80)) }
+            }
+            @if all > fleet.not_well.len() { " and " (count((all - fleet.not_well.len()) as u64)) " more" }
         }
     }
 }

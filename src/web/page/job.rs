@@ -12,7 +12,7 @@ use super::{actions, audits, curve, drawing, jobs, links, running, safe};
 use crate::base::shell::word;
 use crate::base::units::{bytes, duration, plural};
 use crate::ledger::report::Outcome;
-use crate::web::safety::DatabaseStatus;
+use crate::web::safety::{DatabaseStatus, Safety};
 use crate::web::status::{JobStatus, RunStatus};
 use crate::web::trouble::{Trouble, trouble};
 
@@ -24,12 +24,12 @@ pub struct LastReport {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// `history` of `job` has its last runs. `archives` says whether its task archives rows.
-pub fn render(frame: &Frame, job: &JobStatus, report: &LastReport, archives: bool) -> String {
+/// `history` of `job` has its last runs. `archives` says whether its task archives rows. `safety`: of the database of a backup job.
+pub fn render(frame: &Frame, job: &JobStatus, report: &LastReport, archives: bool, safety: Option<&DatabaseStatus>) -> String {
     let now = frame.now;
     let name = html! { (job.job) };
     let way = html! { "on " a href=(links::database(&job.database)) { (job.database) } };
-    let said = state(job);
+    let said = state(job, safety.map(DatabaseStatus::safety));
     let main = html! {
         (heading("Job", &name, &way))
         @if let Some(description) = &job.description { p.lead { (description) } }
@@ -53,13 +53,20 @@ pub fn render(frame: &Frame, job: &JobStatus, report: &LastReport, archives: boo
     document(frame, &format!("{} on {}: {}", job.job, job.database, said.1), said.0, None, &main)
 }
 
-fn state(job: &JobStatus) -> (&'static str, &'static str) {
+/// A backup job is not well because its runs are: what they made may be gone.
+fn state(job: &JobStatus, safety: Option<Safety>) -> (&'static str, &'static str) {
     match trouble(job) {
         Some(Trouble::Failed(_)) => ("bad", "needs attention: its last run failed"),
         Some(Trouble::Late) => ("bad", "needs attention: it is late"),
         None if !job.enabled => ("idle", "disabled"),
         None if job.history.is_empty() => ("idle", "not run yet"),
-        None => ("good", "well"),
+        None => match safety {
+            Some(Safety::Unsafe) => ("bad", "its runs went well, and the database is not safe"),
+            Some(Safety::AtRisk) => ("warn", "its runs went well, and the database is at risk"),
+            Some(Safety::Unknown) => ("warn", "its runs went well, and the database is not known to be safe"),
+            Some(Safety::Unread) => ("idle", "its runs went well; the stores are being asked"),
+            Some(Safety::Safe) | None => ("good", "well"),
+        },
     }
 }
 

@@ -60,7 +60,7 @@ pub fn render(overview: &Overview<'_>) -> String {
     let Overview { status, safety, has_stores, timeline, filter, choice } = overview;
     let verdict = verdict(status, safety);
     let running: Vec<&RunStatus> = status.jobs.iter().filter_map(|job| job.running.as_ref()).collect();
-    let is_asking = safety.iter().any(|database| database.safety() == Safety::Unread);
+    let is_asking = is_asking(status, safety);
     // A page that reloads unasked takes the text away from whoever reads slowly, or hears it (WCAG 2.2.1).
     let refresh_seconds = match (is_asking, running.is_empty()) {
         _ if filter.live.is_empty() => None,
@@ -101,12 +101,14 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
     let enabled = || status.jobs.iter().filter(|job| job.enabled);
     let fleets = || status.fleets.iter().filter(|fleet| fleet.enabled);
     let jobs = enabled().map(|job| &job.job).chain(fleets().map(|fleet| &fleet.job)).collect::<BTreeSet<_>>().len();
-    let in_trouble = names(trouble.iter().map(|(job, _)| *job));
+    // Of a fleet whose sets are too old, no database is named.
+    let late_fleets = fleets().filter(|fleet| fleet.failed + fleet.late > 0).map(|fleet| &fleet.job);
+    let in_trouble = trouble.iter().map(|(job, _)| &job.job).chain(late_fleets).collect::<BTreeSet<_>>().len();
     let databases = trouble.len() + not_shown(status);
     let broken = status.broken.len();
     let (mood, headline) = if status.jobs.is_empty() && status.fleets.is_empty() && broken == 0 {
         ("idle", "No jobs yet".to_owned())
-    } else if !trouble.is_empty() {
+    } else if in_trouble > 0 {
         let needs = if in_trouble == 1 { "needs" } else { "need" };
         // One job may run on hundreds of databases, so the headline says on how many.
         let spread = if databases > in_trouble { format!(" on {}", plural(databases, "database")) } else { String::new() };
@@ -117,8 +119,17 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
         ("warn", "The state of the jobs is unknown".to_owned())
     } else if jobs == 0 {
         ("idle", "Every job is disabled".to_owned())
+    } else if let Some(nothing) = without_databases(status) {
+        nothing
+    } else if let Some(silent) = status.silent.first() {
+        let more = status.silent.len() - 1;
+        let said = silent.split_once(" since ").map_or(silent.as_str(), |(said, _)| said);
+        ("warn", if more == 0 { capitalized(said) } else { format!("{}, and {more} more", capitalized(said)) })
     } else if enabled().all(never_ran) && fleets().all(|fleet| fleet.well + fleet.failed + fleet.late == 0) {
         ("idle", format!("{} {} for the first run", plural(jobs, "job"), if jobs == 1 { "waits" } else { "wait" }))
+    } else if is_asking(status, safety) {
+        // Green would say what nobody knows yet.
+        ("idle", "The stores are being asked whether the backups are there".to_owned())
     } else {
         let mood = if status.configuration_error.is_some() { "warn" } else { "good" };
         (mood, if jobs == 1 { "The job is healthy".to_owned() } else { format!("All {} are healthy", plural(jobs, "job")) })
@@ -130,18 +141,40 @@ fn verdict<'a>(status: &'a Status, safety: &[DatabaseStatus]) -> Verdict<'a> {
     }
 }
 
+/// Whether it is not known yet what the stores have.
+fn is_asking(status: &Status, safety: &[DatabaseStatus]) -> bool {
+    status.is_asking || safety.iter().any(|database| database.safety() == Safety::Unread)
+}
+
+/// The jobs that should run on databases of servers, and that have none.
+fn without_databases(status: &Status) -> Option<(&'static str, String)> {
+    let empty: Vec<&FleetStatus> = status.fleets.iter().filter(|fleet| fleet.is_empty()).collect();
+    let of = empty.first()?;
+    let mood = if empty.iter().any(|fleet| fleet.unknown.is_some()) { "bad" } else { "warn" };
+    let said = match empty.len() {
+        1 => format!("Job {} has no {} to run on", of.job, of.has_runs_for),
+        many => format!("{many} jobs have no databases to run on"),
+    };
+    Some((mood, said))
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// "2 databases are not safe, 1 is at risk", with the mood of that; nothing while all are safe, as far as they were asked.
 fn doubts(status: &Status, safety: &[DatabaseStatus]) -> Option<(&'static str, String)> {
     let of_kind = |kind| safety.iter().filter(|database| database.safety() == kind).count();
-    let of_fleets: usize = status.fleets.iter().map(FleetStatus::not_safe).max().unwrap_or_default();
-    let of_servers = of_fleets + status.uncovered.len() + status.left_out.len();
+    let (not_safe, not_known) = of_fleets(status);
+    let of_servers = not_safe + status.uncovered.len() + status.left_out.len();
     let has_schemas = status.fleets.iter().any(|fleet| fleet.not_safe() > 0 && fleet.has_runs_for == "schema");
     let mut said: Vec<String> = Vec::new();
     let mut mood = None;
     for (number, words, of_it) in [
         (of_kind(Safety::Unsafe) + of_servers, "not safe", "bad"),
         (of_kind(Safety::AtRisk), "at risk", "warn"),
-        (of_kind(Safety::Unknown), "not known to be safe", "warn"),
+        (of_kind(Safety::Unknown) + not_known, "not known to be safe", "warn"),
     ] {
         if number == 0 {
             continue;
@@ -156,6 +189,16 @@ fn doubts(status: &Status, safety: &[DatabaseStatus]) -> Option<(&'static str, S
         mood.get_or_insert(of_it);
     }
     mood.map(|mood| (mood, said.join(", ")))
+}
+
+/// How many databases of jobs with patterns are not safe, and how many are not known to be. Jobs with the same patterns have the same databases.
+fn of_fleets(status: &Status) -> (usize, usize) {
+    let mut by_patterns: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for fleet in &status.fleets {
+        let most = by_patterns.entry(&fleet.patterns).or_default();
+        *most = (most.0.max(fleet.not_safe()), most.1.max(fleet.by_ledger));
+    }
+    by_patterns.values().fold((0, 0), |(not_safe, not_known), of| (not_safe + of.0, not_known + of.1))
 }
 
 /// Counts the databases in trouble that are not named, as too many are.
@@ -235,6 +278,7 @@ fn in_short(trouble: Trouble, now: DateTime<Utc>) -> Markup {
 }
 
 fn banners(status: &Status) -> Markup {
+    const SILENT_SHOWN: usize = 5;
     html! {
         @if let Some(error) = &status.configuration_error {
             section.banner role="status" {
@@ -260,6 +304,14 @@ fn banners(status: &Status) -> Markup {
                 h2 { "The ledger cannot be read" }
                 p { "Until it can, past runs are not shown, and failures are unknown." }
                 pre { (error) }
+            }
+        }
+        @if !status.silent.is_empty() {
+            section.banner role="status" {
+                h2 { "Without an answer" }
+                @for silent in status.silent.iter().take(SILENT_SHOWN) { p { (shortened(silent, 1000)) } }
+                @if status.silent.len() > SILENT_SHOWN { p { "and " (status.silent.len() - SILENT_SHOWN) " more" } }
+                p { "What to do: " code { "pgtend check --connect" } }
             }
         }
         @if !status.untold.is_empty() {

@@ -124,10 +124,13 @@ fn the_headline_says_what_is_at_risk_or_not_known_before_that_jobs_are_healthy()
     let status = status(vec![well("nightly")]);
     let none = || database("none", Ok(None));
     let late = || DatabaseStatus { late: vec!["nightly".to_owned()], ..database("late", Ok(Some(backup(&["local"])))) };
+    let unread = || DatabaseStatus { read: None, ..database("new", Ok(None)) };
     let silent = || database("gone", Err("cannot connect".to_owned()));
     for (safety, mood, headline) in [
         (vec![database("well", Ok(Some(backup(&["local"]))))], "good", "The job is healthy"),
         (vec![late()], "warn", "1 database is at risk"),
+        (vec![unread()], "idle", "The stores are being asked whether the backups are there"),
+        (vec![unread(), late()], "warn", "1 database is at risk"),
         (vec![silent(), silent()], "warn", "2 databases are not known to be safe"),
         (vec![none(), late(), silent()], "bad", "1 database is not safe, 1 is at risk, 1 is not known to be safe"),
     ] {
@@ -315,7 +318,7 @@ fn hostile_names_are_text_on_every_page() {
     let filter = Filter { q: hostile.to_owned(), group: hostile.to_owned(), ..Filter::default() };
     for page in [
         run::render(&frame(), &row(hostile), &[row(hostile), row(hostile)]),
-        job::render(&frame(), &of_it, &last, true),
+        job::render(&frame(), &of_it, &last, true, None),
         job::database(&frame(), hostile, Some(&safety), &[made], &[of_it.clone()], 3),
         set::render(&frame(), &hostile_set()),
         archive(&frame(), hostile, hostile, &[batch], &[hostile.to_owned()]),
@@ -382,7 +385,7 @@ fn partitions_ahead_are_a_bar_and_an_index_before_and_after_a_drawing() {
     let facts = json!({ "tables": [{ "table": "public.e", "index": "e_idx", "before": { "recall": 0.8123, "setting": 10, "cost": { "ms": 2.0 } },
         "after": { "recall": 0.97, "setting": 40, "cost": { "ms": 0.5 } } }] });
     let last = LastReport { run: 1, facts: facts.as_object().cloned().unwrap(), until: Some(now() + TimeDelta::days(92)) };
-    let page = job::render(&frame(), &well("ahead"), &last, false);
+    let page = job::render(&frame(), &well("ahead"), &last, false, None);
     for text in ["width:80%", "92 d", "covered until", "81.23 %", "0.50", "before: 81.23 % in 2.00 ms; after: 97.00 % in 0.50 ms"]
     {
         assert!(page.contains(text), "`{text}` is not in {page}");
@@ -394,7 +397,7 @@ fn partitions_ahead_are_a_bar_and_an_index_before_and_after_a_drawing() {
         json!({ "tables": [{ "after": { "recall": 1, "cost": { "ms": -1 } }, "before": { "recall": 0, "cost": { "ms": 0 } } }] }),
     ] {
         let last = LastReport { run: 1, facts: odd.as_object().cloned().unwrap(), until: Some(now() - TimeDelta::days(1)) };
-        let page = job::render(&frame(), &well("odd"), &last, false);
+        let page = job::render(&frame(), &well("odd"), &last, false, None);
         assert!(!page.contains("NaN") && page.contains("no partition covers new rows"), "{page}");
     }
 }

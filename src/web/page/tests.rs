@@ -214,8 +214,11 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         failed,
         late,
         waiting: 0,
+        unknown: None,
         without_proof: 0,
+        by_ledger: 0,
         by_stores: None,
+        not_well: Vec::new(),
         stores_asked_at: None,
         oldest_success_at: Some(now() - TimeDelta::days(2)),
         oldest_success_on: Some("main.tenant_1".to_owned()),
@@ -237,6 +240,14 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
     for text in ["by the stores: 9,997 of 10,000 well, 3 without a backup that counts", "stores asked"] {
         assert!(render(&doubtful).contains(text), "{text}");
     }
+    // Those of two jobs with the same patterns are the same; those of others are others. What no store could say is not known.
+    let of = |patterns: &str, without_proof, by_ledger| {
+        let by_stores = Some(String::new());
+        FleetStatus { patterns: patterns.to_owned(), without_proof, by_ledger, by_stores, ..fleet(0, 0) }
+    };
+    let headline = |fleets| verdict(&Status { fleets, ..status(Vec::new()) }).headline.clone();
+    assert_eq!(headline(vec![of("eu_*", 3, 0), of("eu_*", 2, 0), of("us_*", 4, 0)]), "7 databases are not safe");
+    assert_eq!(headline(vec![of("eu_*", 3, 1), of("us_*", 4, 4)]), "2 databases are not safe, 5 are not known to be safe");
     let (why, since) = ("it takes no connections".to_owned(), now());
     let closed = LeftOut { database: "main.tenant_8".to_owned(), why, since };
     let left_out = Status { fleets: vec![fleet(0, 0)], left_out: vec![closed], ..status(Vec::new()) };
@@ -251,6 +262,53 @@ fn a_job_with_patterns_is_one_line_and_its_trouble_is_counted_whole() {
         page.contains("9,928 well") && page.contains("70 failed") && page.contains("2 late") && page.contains("and 71 more"),
         "{page}"
     );
+}
+
+#[test]
+fn a_server_that_does_not_answer_and_a_job_without_databases_are_not_green_and_neither_is_what_nobody_asked_yet() {
+    let fleet = |databases, unknown: Option<&str>| FleetStatus {
+        job: "fleet".to_owned(),
+        patterns: "main.*".to_owned(),
+        task: "backup",
+        description: None,
+        enabled: true,
+        schedule: None,
+        schedule_in_words: None,
+        timezone: "UTC".to_owned(),
+        next_run_at: None,
+        databases,
+        has_runs_for: "database",
+        well: databases,
+        failed: 0,
+        late: 0,
+        waiting: 0,
+        unknown: unknown.map(str::to_owned),
+        without_proof: 0,
+        by_ledger: 0,
+        by_stores: None,
+        not_well: Vec::new(),
+        stores_asked_at: None,
+        oldest_success_at: None,
+        oldest_success_on: None,
+    };
+    let why = "server `main` does not answer since 2026-11-23 20:00 UTC, and nothing is known of its databases: no";
+    let of = |fleets| Status { fleets, ..status(vec![well("nightly")]) };
+    let silent = |fleets| Status { silent: vec![why.to_owned()], ..of(fleets) };
+    let asking = Status { is_asking: true, ..of(vec![fleet(3, None)]) };
+    for (status, mood, headline) in [
+        (of(vec![fleet(3, None)]), "good", "All 2 jobs are healthy"),
+        (of(vec![fleet(0, None)]), "warn", "Job fleet has no database to run on"),
+        (silent(vec![fleet(0, Some(why))]), "bad", "Job fleet has no database to run on"),
+        (silent(vec![fleet(3, None)]), "warn", "Server `main` does not answer"),
+        (asking, "idle", "The stores are being asked whether the backups are there"),
+        (of(vec![FleetStatus { well: 1, late: 2, ..fleet(3, None) }]), "bad", "1 job needs attention on 2 databases"),
+    ] {
+        let said = verdict(&status);
+        assert_eq!((said.mood, said.headline.as_str()), (mood, headline));
+    }
+    let page = render(&silent(vec![fleet(0, Some(why))]));
+    assert!(page.contains("<h2>Without an answer</h2>") && !page.contains("nothing matches"), "{page}");
+    assert!(render(&of(vec![fleet(0, None)])).contains("nothing matches main.*"));
 }
 
 #[test]
