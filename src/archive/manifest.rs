@@ -259,7 +259,7 @@ impl Manifest {
         match (self.origin.zip(other.origin).map(|(own, other)| own == other), is_same_server) {
             (Some(false), _) => SameTable::No,
             (Some(true), Some(true)) => SameTable::Yes,
-            (Some(true), _) | (None, _) => SameTable::Unknown,
+            (Some(true) | None, _) => SameTable::Unknown,
         }
     }
 
