@@ -63,6 +63,29 @@ fn the_guard_s_function_is_not_the_one_that_somebody_made_beforehand() {
 }
 
 #[test]
+fn a_view_that_names_the_guard_s_function_keeps_the_function_and_not_the_table() {
+    let server = server(18);
+    let database = old_logs(server, 5);
+    let stranger = format!("stranger_{database}");
+    Scenario::logs(server, &database, &first_is_over()).tend().succeeded().prints(&["detached 1 partition"]);
+    let function = server.sql(&database, "SELECT oid::regprocedure FROM pg_proc WHERE proname LIKE 'pgtend_retired%'");
+    server.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {stranger} LOGIN; CREATE SCHEMA {stranger} AUTHORIZATION {stranger}; SET ROLE {stranger};
+             CREATE VIEW {stranger}.v AS SELECT 1 AS x WHERE public.{function} IS NULL;
+             SET check_function_bodies = off;
+             DO $$ BEGIN EXECUTE format('CREATE FUNCTION {stranger}.{} RETURNS trigger LANGUAGE plpgsql AS %L', repeat(' ', 1000000)); END $$",
+            function.replace("()", "_long()")
+        ),
+    );
+    let over = Scenario::logs(server, &database, &(first_is_over() + "\ngrace = \"0s\""));
+    over.tend().succeeded().prints(&["dropped 1 partition"]);
+    assert_eq!(server.sql(&database, "SELECT count(*) FROM pg_proc WHERE proname LIKE 'pgtend_retired%'"), "2");
+    gone(server, &database, &stranger);
+}
+
+#[test]
 fn the_guard_s_function_belongs_to_the_table_s_owner_or_to_the_login_that_is_its_member() {
     let server = server(18);
     let (database, stranger) = made_before(server);

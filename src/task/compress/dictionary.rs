@@ -22,6 +22,9 @@ const BLOCK: usize = 64;
 /// zlib looks back 32 KiB less 262 bytes (MAX_DIST in deflate.h).
 const MAX_BYTES: usize = (32_768 - 262) / BLOCK * BLOCK;
 const MIN_BYTES: usize = 1_024;
+
+/// Of the source of its function: more than twice what the longest dictionary has.
+const SOURCE_BYTES_MOST: i32 = 100_000;
 /// A random start: no two dictionaries are the same, so that each belongs to one table, and nobody guesses a key from what tables may
 /// have in common.
 const SALT_BYTES: usize = 16;
@@ -75,8 +78,11 @@ pub fn name(key: &Key) -> String {
 
 /// Reads a dictionary from the source of its function, which is not called: it may be anybody's. None if it is another one, or none.
 pub async fn read(connection: &mut PgConnection, key: &Key) -> Result<Option<Dictionary>> {
-    let sources: Vec<String> = sqlx::query_scalar("SELECT prosrc FROM pg_catalog.pg_proc WHERE proname = $1")
+    // A longer one is no dictionary's, and of any length.
+    let sql = "SELECT prosrc FROM pg_catalog.pg_proc WHERE proname OPERATOR(pg_catalog.=) $1 AND pg_catalog.octet_length(prosrc) OPERATOR(pg_catalog.<=) $2";
+    let sources: Vec<String> = sqlx::query_scalar(sql)
         .bind(name(key))
+        .bind(SOURCE_BYTES_MOST)
         .fetch_all(connection)
         .await
         .map_err(pg::in_its_own_words)?;

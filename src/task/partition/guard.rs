@@ -58,16 +58,15 @@ pub async fn statements(
         format!("{table} was retired from {parent} by pgtend and takes no changes: it is dropped when its grace period is over");
     let body = body(&message, &undo_hint(parent, table, mark));
     let before = functions(connection, table).await?;
-    let (own, others): (Vec<Function>, Vec<Function>) = before.into_iter().partition(|function| function.is_ours());
     let unquoted = function_name(table);
-    let is_taken = others.iter().any(|other| other.schema == table.schema && other.name == unquoted);
+    let is_taken = before.iter().any(|other| other.schema == table.schema && other.name == unquoted);
     let random = uuid::Uuid::new_v4().simple().to_string();
     // Each table has its own: otherwise concurrent jobs would update the same row of the catalog.
     let unquoted = if is_taken { format!("{unquoted}_{}", &random[..RANDOM_DIGITS]) } else { unquoted };
     let function = qualified(&table.schema, &unquoted);
     let mut statements: Vec<String> = foreign_keys.iter().map(drop_key).collect();
     statements.push(format!("DROP TRIGGER IF EXISTS {TRIGGER} ON {name}"));
-    statements.extend(own.iter().map(Function::drop));
+    statements.extend(before.iter().filter(|function| function.is_ours()).map(Function::drop));
     statements.push(format!("CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS {}", literal(&body)));
     if let Some(owner) = owner_to_give_to(connection, table).await? {
         statements.push(format!("ALTER FUNCTION {function}() OWNER TO {}", identifier(&owner)));
@@ -125,7 +124,7 @@ pub async fn drop_functions(connection: &mut PgConnection, table: &TableName) ->
 pub async fn look(connection: &mut PgConnection, table: &TableName) -> Result<Guard> {
     // 62: BEFORE, INSERT, DELETE, UPDATE, TRUNCATE, for each statement. A superuser and the owner's members count as the owner: they may change the
     // table as they like, too.
-    let sql = "SELECT p.prosrc, pg_catalog.pg_has_role(p.proowner, c.relowner, 'USAGE') AS is_the_owners, p.proconfig IS NULL AND l.lanname OPERATOR(pg_catalog.=) 'plpgsql' AS is_plain,
+    let sql = "SELECT CASE WHEN pg_catalog.octet_length(p.prosrc) OPERATOR(pg_catalog.<=) $3 THEN p.prosrc ELSE '' END, pg_catalog.pg_has_role(p.proowner, c.relowner, 'USAGE') AS is_the_owners, p.proconfig IS NULL AND l.lanname OPERATOR(pg_catalog.=) 'plpgsql' AS is_plain,
                       pg_catalog.format('%I.%I()', n.nspname, p.proname), pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(p.proowner))
                FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
                     JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang
@@ -133,7 +132,7 @@ pub async fn look(connection: &mut PgConnection, table: &TableName) -> Result<Gu
                WHERE t.tgrelid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND t.tgname OPERATOR(pg_catalog.=) $2 AND t.tgenabled OPERATOR(pg_catalog.=) 'A'
                  AND t.tgtype OPERATOR(pg_catalog.=) 62::int2 AND t.tgqual IS NULL";
     let found: Option<(String, bool, bool, String, String)> =
-        sqlx::query_as(sql).bind(table.oid).bind(TRIGGER).fetch_optional(connection).await?;
+        sqlx::query_as(sql).bind(table.oid).bind(TRIGGER).bind(SOURCE_BYTES_MOST).fetch_optional(connection).await?;
     Ok(match found {
         Some((_, false, _, function, owner)) => Guard::OfAnother { function, owner },
         Some((source, true, true, ..)) if is_body(&source) => Guard::Holds,
@@ -156,26 +155,33 @@ impl Function {
         self.is_at_hand && is_body(&self.source)
     }
 
+    /// Without its trigger it harms nobody. So one stays that others' objects need: whoever may use the schema can make a view that names it, and would keep the table.
     fn drop(&self) -> String {
-        format!("DROP FUNCTION IF EXISTS {}()", qualified(&self.schema, &self.name))
+        let name = qualified(&self.schema, &self.name);
+        let drop = format!("BEGIN DROP FUNCTION IF EXISTS {name}(); EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END");
+        format!("DO {}", literal(&drop))
     }
 }
 
 async fn functions(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Function>> {
-    let sql = "SELECT n.nspname::pg_catalog.text AS schema, p.proname::pg_catalog.text AS name, p.prosrc AS source,
-                      p.prorettype OPERATOR(pg_catalog.=) 'pg_catalog.trigger'::pg_catalog.regtype AND pg_catalog.pg_has_role(p.proowner, 'USAGE')
+    let sql = "SELECT n.nspname::pg_catalog.text AS schema, p.proname::pg_catalog.text AS name,
+                      CASE WHEN own.is_at_hand AND pg_catalog.octet_length(p.prosrc) OPERATOR(pg_catalog.<=) $3 THEN p.prosrc ELSE '' END AS source, own.is_at_hand
+               FROM pg_catalog.pg_class c, pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace,
+               LATERAL (SELECT p.prorettype OPERATOR(pg_catalog.=) 'pg_catalog.trigger'::pg_catalog.regtype AND pg_catalog.pg_has_role(p.proowner, 'USAGE')
                       AND pg_catalog.pg_has_role(p.proowner, c.relowner, 'USAGE')
-                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid OPERATOR(pg_catalog.=) p.oid AND t.tgrelid OPERATOR(pg_catalog.<>) c.oid) AS is_at_hand
-               FROM pg_catalog.pg_class c, pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid OPERATOR(pg_catalog.=) p.oid AND t.tgrelid OPERATOR(pg_catalog.<>) c.oid) AS is_at_hand) own
                WHERE c.oid OPERATOR(pg_catalog.=) $1::bigint::pg_catalog.oid AND p.pronargs OPERATOR(pg_catalog.=) 0::int2
                  AND (p.proname OPERATOR(pg_catalog.=) $2 OR pg_catalog.starts_with(p.proname::pg_catalog.text, pg_catalog.concat($2, '_'))) ORDER BY 1, 2";
-    Ok(sqlx::query_as(sql).bind(table.oid).bind(function_name(table)).fetch_all(connection).await?)
+    Ok(sqlx::query_as(sql).bind(table.oid).bind(function_name(table)).bind(SOURCE_BYTES_MOST).fetch_all(connection).await?)
 }
 
 /// Returns the name of the trigger's function; `_` and random digits follow where it is taken.
 fn function_name(table: &TableName) -> String {
     format!("{TRIGGER}_{}", table.oid)
 }
+
+/// A longer source is no guard's, and is not read: it may be of anybody, and of any length.
+const SOURCE_BYTES_MOST: i32 = 100_000;
 
 /// The digits behind the name of a function whose own name is taken: nobody foresees them.
 const RANDOM_DIGITS: usize = 16;
