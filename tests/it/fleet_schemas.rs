@@ -259,6 +259,32 @@ fn the_next_tenant_that_gets_the_name_of_a_schema_that_went_pushes_none_of_its_s
 }
 
 #[test]
+fn while_a_schema_is_not_there_its_sets_are_neither_accepted_nor_pruned() {
+    let server = server(18);
+    let database = server.empty_database();
+    let scenario = Scenario::with_database(server, &database).job("nightly", &job_of("[\"tenant_1\"]", "", KEEP_TWO));
+    for _ in 0..2 {
+        tenant(server, &database, "tenant_1");
+        for _ in 0..2 {
+            scenario.run(&["run-job", "nightly"]).succeeded();
+        }
+        server.sql(&database, "DROP SCHEMA tenant_1 CASCADE");
+    }
+    assert_eq!(places_with_sets(&scenario).len(), 4);
+    let identity = scenario.json(&["backups", "list"])["sets"][0]["identity"].as_str().unwrap().to_owned();
+    let said = ["the database has no schema \"tenant_1\", so nothing tells whose sets these are"];
+    for arguments in [&["backups", "accept", "--identity", &identity][..], &["backups", "prune"]] {
+        let refused = scenario.run(arguments).says(&said);
+        assert_ne!(refused.code, Some(0), "{arguments:?}");
+    }
+    tenant(server, &database, "tenant_1");
+    for _ in 0..3 {
+        scenario.run(&["run-job", "nightly"]).succeeded();
+    }
+    assert_eq!(places_with_sets(&scenario).len(), 6, "four of those before, and two of its own");
+}
+
+#[test]
 fn a_schema_whose_name_another_one_gets_while_it_is_dumped_has_no_set() {
     let server = server(18);
     let database = server.empty_database();

@@ -10,6 +10,8 @@ use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
 use super::stamp::{self, Stamp};
+use crate::base::fault::{Fault, Kind};
+use crate::base::terminal;
 use crate::pg::{self, Server};
 
 /// The source, and what a target must have. Fields with a default are newer than the first release, whose manifests lack them.
@@ -247,6 +249,16 @@ pub async fn place(connection: &mut PgConnection, settings: &pg::Settings, schem
         }
     }
     Ok(server)
+}
+
+/// Fails where the one schema that is meant is not there: nothing tells then which of those that have had its name the sets are of.
+pub fn ensure_there(server: &ServerFacts, schema: Option<&str>) -> Result<()> {
+    let Some(schema) = schema.filter(|_| server.database.schema_oid.is_none()) else { return Ok(()) };
+    let message = format!(
+        "the database has no schema \"{}\", so nothing tells whose sets these are: it may have been dropped, and the next one of that name is another",
+        terminal::in_one_line(schema)
+    );
+    Err(Fault::new(Kind::Configuration, message).into())
 }
 
 /// The OID of the schema that has this name now.

@@ -82,6 +82,7 @@ impl Work for Prune {
         let place = run.config.place(run.database);
         let schema = place.as_ref().and_then(|place| place.schema.as_deref());
         let server = facts::place(&mut connection, &run.settings, schema).await?;
+        facts::ensure_there(&server, schema)?;
         let host_clock = Utc::now();
         let mut listing = set::list(&store, &key::folder(run.database, run.job.name)).await?;
         if let Some(said) = listing.not_ours_in_words() {

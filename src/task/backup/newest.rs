@@ -111,7 +111,9 @@ fn newest_in(
 
 /// The identity of a configured database; None where its role may not read the system identifier.
 pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
-    Ok(Identity::of(&server_of(config, database).await?))
+    let server = server_of(config, database).await?;
+    facts::ensure_there(&server, config.place(database).as_ref().and_then(|place| place.schema.as_deref()))?;
+    Ok(Identity::of(&server))
 }
 
 /// The facts about the server of a configured database, with its clock.
