@@ -133,6 +133,35 @@ fn a_server_that_was_set_back_deletes_nothing_until_it_is_accepted_however_far_i
 }
 
 #[test]
+fn to_accept_a_server_that_was_set_back_says_nothing_of_a_database_that_had_the_name_before() {
+    let mut server = Server::start(18);
+    let make = |server: &Server| {
+        server.sql("postgres", "DROP DATABASE IF EXISTS shop WITH (FORCE)");
+        server.sql("postgres", "CREATE DATABASE shop");
+        fill(server, "shop");
+    };
+    make(&server);
+    let scenario = Scenario::with_database(&server, "shop").backup_job("local", "keep = { last = 2 }");
+    for _ in 0..2 {
+        scenario.run(&["run-job", "nightly"]).succeeded();
+    }
+    let earlier = scenario.sets();
+    make(&server);
+    snapshot(&mut server, "data", "aside");
+    server.sql("shop", "SELECT pg_switch_wal()");
+    scenario.run(&["run-job", "nightly"]).succeeded();
+    snapshot(&mut server, "aside", "data");
+    scenario.run(&["run-job", "nightly"]).succeeded().says(&["later point of the same write-ahead log", "2 sets here"]);
+    let accept = ["backups", "accept", "--identity", &identity_of(&scenario, &earlier[0])];
+    scenario.run(&accept).succeeded().prints(&["accepted 2 sets", "2 sets of another database", "stay as they are", "--of"]);
+    for _ in 0..3 {
+        scenario.run(&["run-job", "nightly"]).succeeded();
+    }
+    let now = scenario.sets();
+    assert!(now.len() == 4 && earlier.iter().all(|set| now.contains(set)), "{earlier:?} {now:?}");
+}
+
+#[test]
 fn an_accept_that_cannot_read_a_store_changes_none() {
     let server = server(18);
     let database = server.new_database();

@@ -125,7 +125,7 @@ use chrono::Utc;
 pub use context::tools_for;
 pub use keep::Keep;
 pub use keys::{Backup, InStore, Scratch, Verify, Written, resolve};
-pub use newest::{OfJob, identity_of, newest_verified};
+pub use newest::{OfJob, newest_verified, to_accept_for};
 pub use plan::Plan;
 
 use self::copies::mend;

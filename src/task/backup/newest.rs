@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use super::copies::several::ensure_answers;
 use super::copies::together::Together;
 use super::facts::ServerFacts;
-use super::identity::Identity;
 use super::series::{Belongs, Series};
 use super::set::{Listing, Set};
 use super::verdict::Bytes;
@@ -109,11 +108,11 @@ fn newest_in(
     verified.map(|set| set.name.taken_at).max()
 }
 
-/// The identity of a configured database; None where its role may not read the system identifier.
-pub async fn identity_of(config: &Config, database: &str) -> Result<Option<Identity>> {
+/// The facts about a configured database for which sets are accepted. If it is one schema, that must be there.
+pub async fn to_accept_for(config: &Config, database: &str) -> Result<ServerFacts> {
     let server = server_of(config, database).await?;
     facts::ensure_there(&server, config.place(database).as_ref().and_then(|place| place.schema.as_deref()))?;
-    Ok(Identity::of(&server))
+    Ok(server)
 }
 
 /// The facts about the server of a configured database, with its clock.

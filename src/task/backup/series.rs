@@ -164,24 +164,30 @@ impl Series {
         }
     }
 
-    /// The set of this identity that is ahead of the server's current position, or one of its series that is ahead of a later set: the server was set back in
-    /// time, or there are two of them. The later set says so for as long as nobody accepts it, also when the server has written as much log again.
-    pub fn ahead_of<'s>(&self, server: &ServerFacts, sets: &'s [Set], now: DateTime<Utc>) -> Option<Ahead<'s>> {
+    /// A set of the series that is ahead of the server's current position, or of a later set of its identity: the server was set back in time, or there are two
+    /// of them. The later set says so for as long as nobody accepts it, also when the server has written as much log again. What is not of the series is counted
+    /// and deleted by nothing.
+    pub fn ahead_of<'s>(
+        &self,
+        server: &ServerFacts,
+        sets: impl Iterator<Item = &'s Set>,
+        now: DateTime<Utc>,
+    ) -> Option<Ahead<'s>> {
         let own = Identity::of(server)?;
-        let taken: Vec<Taken<'s>> = sets.iter().filter(|set| set.identity().as_ref() == Some(&own)).map(Taken::of).collect();
+        let taken: Vec<Taken<'s>> = sets.filter(|set| set.identity().as_ref() == Some(&own)).map(Taken::of).collect();
         let present = Position::of(server);
-        let open = || taken.iter().filter(|taken| !self.accepted_ahead(&own, &taken.set.name.to_string()));
+        let is_open = |taken: &&Taken<'s>| !self.accepted_ahead(&own, &taken.set.name.to_string());
+        let open = || taken.iter().filter(|taken| self.unites(Some(&own), taken.set)).filter(is_open);
         if let Some(ahead) = open().find(|ahead| present.is_behind(ahead.position)) {
             return Some(Ahead { set: ahead.set, later: None });
         }
-        let of_series = open().filter(|ahead| self.unites(Some(&own), ahead.set));
         let later = |ahead: &Taken<'s>| {
             taken
                 .iter()
                 .find(|later| later.shows_a_way_back_from(ahead) && !later.set.is_from_the_future(now))
                 .map(|later| later.set)
         };
-        of_series.filter_map(|ahead| Some(Ahead { set: ahead.set, later: Some(later(ahead)?) })).next()
+        open().find_map(|ahead| Some(Ahead { set: ahead.set, later: Some(later(ahead)?) }))
     }
 }
 
@@ -397,6 +403,7 @@ mod tests {
             let mut set = set_of(Some("7"), time);
             (set.manifest.server.lsn, set.manifest.server.timeline) = (Some(lsn.to_owned()), Some(1));
             set.manifest.server.clock = Some(clock.parse().unwrap());
+            set.manifest.server.database.oid = Some(5);
             set.manifest.started_at = set.name.taken_at;
             set
         };
@@ -410,7 +417,7 @@ mod tests {
         let now = at("2026-01-09T02-00-00Z", "0/9000000", "2026-01-09T02:00:00Z");
         let doubt = |series: &Series, sets: &[Set]| {
             series
-                .ahead_of(&now.manifest.server, sets, now.name.taken_at)
+                .ahead_of(&now.manifest.server, sets.iter(), now.name.taken_at)
                 .map(|ahead| (ahead.set.name.clone(), ahead.later.is_some()))
         };
         let none = Series::default();
@@ -421,6 +428,10 @@ mod tests {
         // One of the clocks was wrong: nobody knows which of the two was first.
         let wrong = at("2026-01-02T02-00-00Z", "0/2000000", "2025-12-31T02:00:00Z");
         assert_eq!(doubt(&none, &[first.clone(), wrong]), None);
+        // What a database left that had the name before is of no series, and nothing here counts or deletes it.
+        let mut before = first.clone();
+        before.manifest.server.database.oid = Some(4);
+        assert_eq!(doubt(&none, &[before, behind.clone()]), None);
         let later = at("2026-01-20T02-00-00Z", "0/2000000", "2026-01-20T02:00:00Z");
         assert_eq!(doubt(&none, &[first.clone(), later]), None, "from the future");
         let own = Identity::of(&now.manifest.server).unwrap();

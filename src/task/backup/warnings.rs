@@ -32,7 +32,7 @@ pub fn doubts(server: &ServerFacts, host_clock: DateTime<Utc>, series: &Series, 
         }
     }
     if let (Some(Ahead { set, later }), Some(identity)) =
-        (series.ahead_of(server, &listing.sets, host_clock), Identity::of(server))
+        (series.ahead_of(server, listing.sets.iter(), host_clock), Identity::of(server))
     {
         let position = |server: &ServerFacts| {
             let timeline = server.timeline.map_or("?".to_owned(), |timeline| timeline.to_string());

@@ -14,6 +14,7 @@ use crate::cli::outputs::sets as printed;
 use crate::config::Config;
 use crate::store::Store;
 use crate::task::backup;
+use crate::task::backup::facts::ServerFacts;
 use crate::task::backup::identity::Identity;
 use crate::task::backup::loss;
 use crate::task::backup::series::{Accepted, Series};
@@ -67,21 +68,21 @@ pub async fn accept(global: &Global, wanted: &Wanted<'_>) -> Result<ExitCode> {
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// The identities of the configured databases, each asked for once.
+/// The configured databases, each asked once.
 struct Own<'c> {
     config: &'c Config,
-    known: BTreeMap<String, Identity>,
+    known: BTreeMap<String, (Identity, ServerFacts)>,
 }
 
 impl Own<'_> {
-    async fn of(&mut self, database: &str) -> Result<Identity> {
+    async fn of(&mut self, database: &str) -> Result<(Identity, ServerFacts)> {
         if let Some(known) = self.known.get(database) {
             return Ok(known.clone());
         }
-        let asked = backup::identity_of(self.config, database).await?;
-        let own = asked.context("its role may not read the system identifier (pg_control_system)")?;
-        self.known.insert(database.to_owned(), own.clone());
-        Ok(own)
+        let server = backup::to_accept_for(self.config, database).await?;
+        let own = Identity::of(&server).context("its role may not read the system identifier (pg_control_system)")?;
+        self.known.insert(database.to_owned(), (own.clone(), server.clone()));
+        Ok((own, server))
     }
 }
 
@@ -93,8 +94,8 @@ async fn plan<'s>(
     let mut planned = Vec::new();
     for folder in folders(listing, wanted)? {
         let Folder { database, job, .. } = &folder;
-        let into = match (own.of(database).await, &folder.identity) {
-            (Ok(into), _) => into,
+        let (into, server) = match (own.of(database).await, &folder.identity) {
+            (Ok(own), _) => own,
             // Nothing says that this folder is meant.
             (Err(error), None) => {
                 tracing::debug!("{database}/{job}: {error:#}");
@@ -115,7 +116,7 @@ async fn plan<'s>(
             return Err(Fault::new(Kind::Configuration, message).into());
         }
         let (series, _) = Series::read(store, database, job).await.with_context(|| format!("store `{store_name}`"))?;
-        let Some(taken) = folder.take(&series, &into, wanted) else { continue };
+        let Some(taken) = folder.take(&series, (&into, &server), wanted, Utc::now()) else { continue };
         let losses = taken.losses(listing, (database, job), &series, &into, Utc::now());
         let sets = taken.own.iter().chain(&taken.theirs).map(|set| set.name.to_string()).collect();
         let accepted = Accepted { identity, into, at: Utc::now(), sets };

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use super::super::find::Filter;
 use crate::base::fault::{Fault, Kind};
 use crate::base::{shell, units};
+use crate::task::backup::facts::ServerFacts;
 use crate::task::backup::identity::Identity;
 use crate::task::backup::loss;
 use crate::task::backup::of_store::newest_good;
@@ -88,8 +89,15 @@ pub fn folders<'s>(listing: &'s Listing, wanted: &Wanted<'_>) -> Result<Vec<Fold
 
 impl<'s> Folder<'s> {
     /// Chooses the sets that are accepted. Those of several databases that had one name are never taken at once: the newest would push the others out, of which
-    /// one may be somebody else's. Those whose server is not recorded are only taken by name. None where none is meant.
-    pub fn take(&self, series: &Series, into: &Identity, wanted: &Wanted<'_>) -> Option<Taken<'s>> {
+    /// one may be somebody else's. Those whose server is not recorded are only taken by name. Where the server may have been
+    /// set back, that alone is what a person answers: nothing is said of databases that had the name before. None where none is meant.
+    pub fn take(
+        &self,
+        series: &Series,
+        (into, server): (&Identity, &ServerFacts),
+        wanted: &Wanted<'_>,
+        now: DateTime<Utc>,
+    ) -> Option<Taken<'s>> {
         let is_another = |set: &Set| into.stamp.is_of_another(&set.manifest.server.database.stamp());
         let (mut own, mut others, mut unknown) = (Vec::new(), self.sets.clone(), Vec::new());
         if self.identity.as_ref().is_none_or(|identity| identity == into) {
@@ -106,7 +114,8 @@ impl<'s> Folder<'s> {
         left.extend(series.by_database(unknown));
         let Some(named) = wanted.of else {
             // Where there are no others, these are meant.
-            let takes_first = is_known || own.is_empty() && left.len() == 1;
+            let answers_doubt = !own.is_empty() && series.ahead_of(server, self.sets.iter().copied(), now).is_some();
+            let takes_first = !answers_doubt && is_known || own.is_empty() && left.len() == 1;
             let theirs = if takes_first { left.remove(0) } else { Vec::new() };
             return (!own.is_empty() || !theirs.is_empty()).then_some(Taken { own, theirs, left });
         };
