@@ -2,7 +2,7 @@
 
 use crate::strangers_overloads::{BACK, CONVERT, Docs, INSTALL, PARTITION};
 use crate::support::scripts::Client;
-use crate::support::{Running, Scenario, eventually};
+use crate::support::{Output, Running, Scenario, eventually};
 
 /// A view of ALICE over a table on which she has no privilege; whatever the login makes, she may read.
 const VIEW: &str = "GRANT CREATE ON DATABASE DATABASE TO ALICE; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO ALICE;
@@ -27,6 +27,17 @@ fn waits(docs: &Docs, running: &mut Running) {
     });
 }
 
+/// Runs a command, and swaps alice's schema while it waits for a reader of the table.
+fn swapped_while_it_waits(docs: &Docs, command: &[&str]) -> Output {
+    let mut reader = Client::of(docs.server, &docs.database);
+    reader.ask("BEGIN; SELECT count(*) FROM app.docs");
+    let scenario = docs.scenario();
+    let mut running = scenario.start(command);
+    waits(docs, &mut running);
+    reader.ask(&format!("{}; COMMIT", SWAP.replace("ALICE", &docs.alice)));
+    running.wait()
+}
+
 /// The views named v, each with its owner.
 fn views(docs: &Docs) -> String {
     docs.sql("SELECT string_agg(format('%s.v of %s', schemaname, viewowner), ', ' ORDER BY 1) FROM pg_views WHERE viewname = 'v'")
@@ -42,13 +53,7 @@ fn a_view_is_not_made_in_a_new_schema_that_gets_the_name_of_its_own_while_the_lo
         let docs = with_long_waits(major, VIEW);
         let oid = oid_of_view(&docs);
         for command in [&INSTALL[..], &UNDO, &CONVERT, &BACK] {
-            let mut reader = Client::of(docs.server, &docs.database);
-            reader.ask("BEGIN; SELECT count(*) FROM app.docs");
-            let scenario = docs.scenario();
-            let mut running = scenario.start(command);
-            waits(&docs, &mut running);
-            reader.ask(&format!("{}; COMMIT", SWAP.replace("ALICE", &docs.alice)));
-            let failed = running.wait();
+            let failed = swapped_while_it_waits(&docs, command);
             if command[0] == "compress" {
                 failed.exited(75).says(&[&format!("view {}.v", docs.alice), "another session", "run the command again"]);
             } else {
@@ -70,13 +75,9 @@ fn statistics_are_not_made_in_a_new_schema_that_gets_the_name_of_their_own() {
             "GRANT CREATE ON DATABASE DATABASE TO ALICE; CREATE STATISTICS ALICE.s ON id, at FROM app.docs",
         );
         for command in [&CONVERT[..], &BACK] {
-            let mut reader = Client::of(docs.server, &docs.database);
-            reader.ask("BEGIN; SELECT count(*) FROM app.docs");
-            let scenario = docs.scenario();
-            let mut running = scenario.start(command);
-            waits(&docs, &mut running);
-            reader.ask(&format!("{}; COMMIT", SWAP.replace("ALICE", &docs.alice)));
-            running.wait().exited(75).says(&[&format!("statistics {}.s", docs.alice), "run the command again"]);
+            swapped_while_it_waits(&docs, command)
+                .exited(75)
+                .says(&[&format!("statistics {}.s", docs.alice), "run the command again"]);
             docs.sql(SWAP_BACK);
             docs.succeeds(command);
         }

@@ -42,9 +42,7 @@ impl NotAnswering {
             None => format!("{asked} does not answer since {since}, and nothing is known of its {}s: {why}", asked.has()),
         }
     }
-}
 
-impl NotAnswering {
     /// Returns whether a job would run on something that this has, if it had it.
     pub fn may_have_some_of(&self, job: &Job) -> bool {
         job.chosen.as_ref().is_some_and(|chosen| match &self.asked {

@@ -55,6 +55,8 @@ fn tenants(
     let from = file_of(&scenario, &set);
     let mut manifest = manifest::from_json(&std::fs::read(from.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest.server.database.name, "tenant_1");
+    // Their entries are made after their sets: as in sets of earlier releases, the OID tells whose they are.
+    manifest.server.database.marks.clear();
     let newest = manifest.started_at;
     for number in 2..=count {
         manifest.server.database.name = format!("tenant_{number}");
